@@ -1,0 +1,1 @@
+"""The client of a Sidecar daemon: texts in, vectors and rankings out, over a Unix socket."""

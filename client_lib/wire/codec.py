@@ -1,0 +1,85 @@
+"""Frames: a 4-byte big-endian length, then that many bytes of one msgpack map.
+
+Owns bytes only; what the maps mean is `messages`' business.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgpack
+
+from client_lib.wire.errors import ProtocolError
+
+_LENGTH = struct.Struct("!I")
+HEADER_BYTES = _LENGTH.size
+
+# msgpack allocates a list as soon as it has read its length: a few hostile bytes must not
+# reserve gigabytes, so the lengths that a frame may declare are bounded before it is read.
+_MAX_ARRAY = 65_536
+_MAX_MAP = 1_024
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """Return `message` as one frame."""
+    body = msgpack.packb(message, use_bin_type=True)
+    return _LENGTH.pack(len(body)) + body
+
+
+def decode(body: bytes | memoryview) -> dict[str, Any]:
+    """Return the map in one frame's body.
+
+    Raises `ProtocolError` for anything that is not exactly one msgpack map with string keys.
+    """
+    try:
+        message = msgpack.unpackb(body, max_array_len=_MAX_ARRAY, max_map_len=_MAX_MAP)
+    except (ValueError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        detail = str(error) or type(error).__name__
+        raise ProtocolError(f"a frame is not msgpack: {detail}") from None
+    if not isinstance(message, dict):
+        raise ProtocolError(f"a frame holds a {type(message).__name__}, not a map")
+    if not all(isinstance(key, str) for key in message):
+        raise ProtocolError("a frame's map has a key that is not a string")
+    return message
+
+
+class FrameDecoder:
+    """Splits a stream of bytes into maps.
+
+    `max_bytes` bounds one frame's body and is checked on the length alone, before a byte of
+    the body is kept.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[dict[str, Any]]:
+        """Yield every map that `data` completes; keep the rest for the next call.
+
+        Raises `ProtocolError` at the first frame that is too long or not a map; the maps
+        before it have been yielded by then, and the stream is of no more use.
+        """
+        self._buffer += data
+        start = 0
+        try:
+            while (end := self._frame_end(start)) is not None:
+                body = bytes(memoryview(self._buffer)[start + HEADER_BYTES : end])
+                start = end
+                yield decode(body)
+        finally:
+            del self._buffer[:start]
+
+    @property
+    def buffered(self) -> int:
+        """Bytes kept of a frame that is not complete yet."""
+        return len(self._buffer)
+
+    def _frame_end(self, start: int) -> int | None:
+        if len(self._buffer) - start < HEADER_BYTES:
+            return None
+        (length,) = _LENGTH.unpack_from(self._buffer, start)
+        if length > self._max_bytes:
+            raise ProtocolError(f"a frame of {length} bytes is over the limit of {self._max_bytes}")
+        end = start + HEADER_BYTES + int(length)
+        return end if len(self._buffer) >= end else None

@@ -1,0 +1,147 @@
+"""The requests, as frozen dataclasses that check what they are made from.
+
+Each field carries its own check, so `parse_request` names the field that was wrong. Fields
+that this version does not know are ignored: a newer client can talk to an older daemon.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, ClassVar, TypeAlias
+
+from client_lib.wire.errors import BadRequest
+
+MAX_ID = 2**63 - 1
+_Check: TypeAlias = Callable[[Any], bool]
+
+
+def _checked(check: _Check, expected: str, **default: Any) -> Any:
+    return field(metadata={"check": check, "expected": expected}, **default)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) > 0 and all(isinstance(v, str) for v in value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_id(value: Any) -> bool:
+    """Whether `value` can name a request: an integer from 0 to 2^63 - 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID
+
+
+def _optional(check: _Check) -> _Check:
+    return lambda value: value is None or check(value)
+
+
+_TEXTS = "a non-empty list of strings"
+_COUNT = "a whole number above 0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The first frame of a connection: which version of the protocol the client speaks."""
+
+    op: ClassVar[str] = "hello"
+    id: int
+    version: int = _checked(_is_count, _COUNT)
+    client: str = _checked(_is_text, "a string", default="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embed:
+    """Texts to vectors."""
+
+    op: ClassVar[str] = "embed"
+    id: int
+    input: tuple[str, ...] = _checked(_is_texts, _TEXTS)
+    model: str | None = _checked(_optional(_is_text), "a string", default=None)
+    prompt_name: str | None = _checked(_optional(_is_text), "a string", default=None)
+    normalize: bool | None = _checked(_optional(_is_bool), "true or false", default=None)
+    dimensions: int | None = _checked(_optional(_is_count), _COUNT, default=None)
+    truncate: bool = _checked(_is_bool, "true or false", default=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerank:
+    """Documents, by their relevance to a query."""
+
+    op: ClassVar[str] = "rerank"
+    id: int
+    query: str = _checked(_is_text, "a string")
+    documents: tuple[str, ...] = _checked(_is_texts, _TEXTS)
+    model: str | None = _checked(_optional(_is_text), "a string", default=None)
+    top_n: int | None = _checked(_optional(_is_count), _COUNT, default=None)
+    truncate: bool = _checked(_is_bool, "true or false", default=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What the daemon is, and how it is."""
+
+    op: ClassVar[str] = "status"
+    id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ping:
+    """Nothing but an answer."""
+
+    op: ClassVar[str] = "ping"
+    id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Drop the request `target` of this connection."""
+
+    op: ClassVar[str] = "cancel"
+    id: int
+    target: int = _checked(is_id, "a request's id")
+
+
+Request: TypeAlias = Hello | Embed | Rerank | Status | Ping | Cancel
+_BY_OP: Mapping[str, type[Request]] = {
+    cls.op: cls for cls in (Hello, Embed, Rerank, Status, Ping, Cancel)
+}
+
+
+def parse_request(message: Mapping[str, Any]) -> Request:
+    """Return the request in `message`, whose `id` has been checked.
+
+    Raises `BadRequest`, naming the op or the field that was wrong and what was expected.
+    """
+    op = message.get("op")
+    cls = _BY_OP.get(op) if isinstance(op, str) else None
+    if cls is None:
+        raise BadRequest(f"unknown op {op!r:.80}; known are {', '.join(_BY_OP)}")
+    return cls(**{f.name: _value(cls.op, f, message) for f in fields(cls)})
+
+
+def _value(op: str, f: Field[Any], message: Mapping[str, Any]) -> Any:
+    value = message.get(f.name, MISSING)
+    if value is MISSING:
+        if f.default is MISSING:
+            raise BadRequest(f"{op}: field {f.name!r} is missing")
+        return f.default
+    if isinstance(value, list):
+        value = tuple(value)
+    if "check" in f.metadata and not f.metadata["check"](value):
+        raise BadRequest(f"{op}: field {f.name!r} must be {f.metadata['expected']}")
+    return value
+
+
+def request_to_map(request: Request) -> dict[str, Any]:
+    """Return `request` as it travels; fields at their default stay at home."""
+    values = {f.name: getattr(request, f.name) for f in fields(request)}
+    defaults = {f.name: f.default for f in fields(request)}
+    return {"op": request.op, **{k: v for k, v in values.items() if v != defaults[k]}}

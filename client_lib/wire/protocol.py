@@ -1,0 +1,169 @@
+"""The protocol without I/O: bytes in, events out; replies in, bytes out.
+
+Two small state machines, one a side. Neither touches a socket or a clock, so the same code
+serves asyncio, threads and tests.
+
+    daemon's side    EXPECT_HELLO ── hello ──▶ OPEN ── anything fatal ──▶ CLOSED
+    client's side    every reply is matched by id; a reply without one is fatal
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, TypeAlias
+
+from client_lib.wire.codec import FrameDecoder, encode
+from client_lib.wire.errors import (
+    BadRequest,
+    ProtocolError,
+    ReplyError,
+    TooLarge,
+    UnsupportedVersion,
+    error_from_map,
+)
+from client_lib.wire.messages import Hello, Request, is_id, parse_request, request_to_map
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may hold; the daemon states them in its answer to `hello`."""
+
+    max_frame_bytes: int = 16 * 2**20
+    max_inputs: int = 2_048
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A frame that was not accepted. `id` is None where it had none; `fatal` ends the stream."""
+
+    id: int | None
+    error: ReplyError
+    fatal: bool
+
+
+Received: TypeAlias = Request | Refused
+
+
+class _State(Enum):
+    EXPECT_HELLO = auto()
+    OPEN = auto()
+    CLOSED = auto()
+
+
+class ServerConnection:
+    """The daemon's end of one connection."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._decoder = FrameDecoder(limits.max_frame_bytes)
+        self._state = _State.EXPECT_HELLO
+        self._open_ids: set[int] = set()
+
+    def receive(self, data: bytes | memoryview) -> Iterator[Received]:
+        """Yield what `data` completes. After a fatal `Refused`, close the connection."""
+        if self._state is _State.CLOSED:
+            return
+        try:
+            for message in self._decoder.feed(data):
+                yield self._judge(message)
+                if self._state is _State.CLOSED:
+                    return
+        except ProtocolError as error:
+            yield self._fatal(None, BadRequest(str(error)))
+
+    def reply(self, request_id: int, **body: Any) -> bytes:
+        """Return the bytes that answer `request_id`."""
+        self._open_ids.discard(request_id)
+        return encode({"id": request_id, "ok": True, **body})
+
+    def fail(self, request_id: int | None, error: ReplyError) -> bytes:
+        """Return the bytes that fail `request_id`, or the connection if it is None."""
+        if request_id is not None:
+            self._open_ids.discard(request_id)
+        return encode({"id": request_id, "ok": False, "error": error.to_map()})
+
+    @property
+    def half_received(self) -> bool:
+        """Whether a frame has begun and is not complete."""
+        return self._decoder.buffered > 0
+
+    def _judge(self, message: Mapping[str, Any]) -> Received:
+        request_id = message.get("id")
+        # 1. Without an id of its own the frame cannot be answered at all.
+        if not is_id(request_id):
+            return self._fatal(None, BadRequest("field 'id' must be an integer from 0 to 2^63-1"))
+        assert isinstance(request_id, int)
+        if request_id in self._open_ids:
+            return self._fatal(None, BadRequest(f"id {request_id} is still in flight"))
+        # 2. It can be answered, but not understood.
+        try:
+            request = parse_request(message)
+            self._check_size(request)
+        except ReplyError as error:
+            fatal = self._state is _State.EXPECT_HELLO
+            return self._fatal(request_id, error) if fatal else Refused(request_id, error, False)
+        # 3. It is a request; is this the time for it?
+        return self._in_turn(request)
+
+    def _in_turn(self, request: Request) -> Received:
+        if self._state is _State.EXPECT_HELLO:
+            if not isinstance(request, Hello):
+                return self._fatal(request.id, BadRequest("the first frame must be hello"))
+            if request.version != VERSION:
+                message = f"version {request.version} is not supported; supported is {VERSION}"
+                return self._fatal(request.id, UnsupportedVersion(message))
+            self._state = _State.OPEN
+        self._open_ids.add(request.id)
+        return request
+
+    def _check_size(self, request: Request) -> None:
+        texts = getattr(request, "input", None) or getattr(request, "documents", ())
+        if len(texts) > self._limits.max_inputs:
+            message = f"{len(texts)} texts in one request; the limit is {self._limits.max_inputs}"
+            raise TooLarge(message)
+
+    def _fatal(self, request_id: int | None, error: ReplyError) -> Refused:
+        self._state = _State.CLOSED
+        return Refused(request_id, error, True)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer, as the client's side sees it: a body, or the error that it carries."""
+
+    id: int
+    body: Mapping[str, Any]
+    error: ReplyError | None
+
+
+class ClientConnection:
+    """The client's end of one connection. Replies may come in any order.
+
+    A reply is as long as the request asked for, and the daemon is trusted with that:
+    `max_frame_bytes` only keeps nonsense from being read as a length.
+    """
+
+    def __init__(self, max_frame_bytes: int = 2**30) -> None:
+        self._decoder = FrameDecoder(max_frame_bytes)
+
+    def send(self, request: Request) -> bytes:
+        """Return the bytes of `request`."""
+        return encode(request_to_map(request))
+
+    def receive(self, data: bytes | memoryview) -> Iterator[Reply]:
+        """Yield the replies that `data` completes.
+
+        Raises the daemon's own error where it fails the whole connection, and
+        `ProtocolError` where the bytes are not this protocol.
+        """
+        for message in self._decoder.feed(data):
+            error = message.get("error")
+            failure = error_from_map(error) if isinstance(error, dict) else None
+            request_id = message.get("id")
+            if request_id is None and failure is not None:
+                raise failure
+            if not is_id(request_id) or (failure is None) is not (message.get("ok") is True):
+                raise ProtocolError("a reply is neither a result nor an error")
+            yield Reply(int(message["id"]), message, failure)
