@@ -22,7 +22,7 @@ _MAX_MAP = 1_024
 
 def encode(message: Mapping[str, Any]) -> bytes:
     """Return `message` as one frame."""
-    body = msgpack.packb(message, use_bin_type=True)
+    body: bytes = msgpack.packb(message, use_bin_type=True)
     return _LENGTH.pack(len(body)) + body
 
 

@@ -7,7 +7,7 @@ serves asyncio, threads and tests.
     client's side    every reply is matched by id; a reply without one is fatal
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, TypeAlias
@@ -67,8 +67,9 @@ class ServerConnection:
             return
         try:
             for message in self._decoder.feed(data):
-                yield self._judge(message)
-                if self._state is _State.CLOSED:
+                received = self._judge(message)
+                yield received
+                if isinstance(received, Refused) and received.fatal:
                     return
         except ProtocolError as error:
             yield self._fatal(None, BadRequest(str(error)))
@@ -119,7 +120,7 @@ class ServerConnection:
         return request
 
     def _check_size(self, request: Request) -> None:
-        texts = getattr(request, "input", None) or getattr(request, "documents", ())
+        texts: Sized = getattr(request, "input", ()) or getattr(request, "documents", ())
         if len(texts) > self._limits.max_inputs:
             message = f"{len(texts)} texts in one request; the limit is {self._limits.max_inputs}"
             raise TooLarge(message)
