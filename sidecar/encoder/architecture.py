@@ -1,0 +1,97 @@
+"""What a transformer encoder is, whatever its family calls its parts.
+
+A family (`bert`) maps a checkpoint's names onto these; `graph` builds from nothing else.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32: TypeAlias = NDArray[np.float32]
+
+
+class UnsupportedModelError(ValueError):
+    """A model that no family here can express; the message says which part."""
+
+
+class Pooling(StrEnum):
+    """How the vectors of a text's tokens become the text's vector."""
+
+    MEAN = "mean"
+    CLS = "cls"
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """`y = x @ weight.T + bias`; weight float32 [out, in], bias float32 [out]."""
+
+    weight: Float32
+    bias: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """Layer normalisation over the last axis; scale and bias float32 [hidden]."""
+
+    scale: Float32
+    bias: Float32
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One post-normalised encoder layer.
+
+    `query_key_value` holds the three projections stacked, weight [3 * hidden, hidden]: they
+    read the same input, so they are one multiplication.
+    """
+
+    query_key_value: Linear
+    attention_output: Linear
+    attention_norm: Norm
+    up: Linear
+    down: Linear
+    output_norm: Norm
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The lookup tables, float32 [rows, hidden], and the normalisation of their sum."""
+
+    word: Float32
+    position: Float32
+    token_type: Float32
+    norm: Norm
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A cross-encoder's head on the first token: `output(tanh(dense(h[0])))`."""
+
+    dense: Linear
+    output: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A whole model: `head` pools token vectors to one, or classifies the first."""
+
+    embeddings: Embeddings
+    layers: tuple[Layer, ...]
+    heads: int
+    head: Pooling | Classifier
+
+    @property
+    def hidden(self) -> int:
+        """Width of a token's vector."""
+        return int(self.embeddings.word.shape[1])
+
+    @property
+    def outputs(self) -> int:
+        """Numbers a text gets: the vector's dimensions, or the classifier's labels."""
+        if isinstance(self.head, Classifier):
+            return int(self.head.output.weight.shape[0])
+        return self.hidden

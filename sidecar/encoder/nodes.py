@@ -1,0 +1,62 @@
+"""A small writer of ONNX graphs: names are made, constants are shared, nodes are calls."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+_OPSET = 21
+_IR_VERSION = 10  # the newest that goes with this opset
+CONTRIB = "com.microsoft"
+
+
+class GraphWriter:
+    """Collects nodes and initializers; `model` returns them as one ONNX model."""
+
+    def __init__(self) -> None:
+        self._nodes: list[NodeProto] = []
+        self._initializers: dict[str, TensorProto] = {}
+        self._scalars: dict[tuple[str, bytes], str] = {}
+
+    def constant(self, value: NDArray[Any], name: str = "") -> str:
+        """Add `value` as an initializer and return its name; equal unnamed ones are shared."""
+        if name:
+            self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+            return name
+        key = (f"{value.dtype}{value.shape}", value.tobytes())
+        if key not in self._scalars:
+            self._scalars[key] = self.constant(value, f"constant_{len(self._scalars)}")
+        return self._scalars[key]
+
+    def scalar(self, value: float, dtype: type[np.generic] = np.float32) -> str:
+        """Add a 0-d constant and return its name."""
+        return self.constant(np.array(value, dtype))
+
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output and return the output's name."""
+        (output,) = self.op_n(1, kind, *inputs, domain=domain, **attributes)
+        return output
+
+    def op_n(
+        self, count: int, kind: str, *inputs: str, domain: str = "", **attributes: Any
+    ) -> tuple[str, ...]:
+        """Add a node with `count` outputs and return their names."""
+        stem = f"{kind}_{len(self._nodes)}"
+        outputs = (stem,) if count == 1 else tuple(f"{stem}_{i}" for i in range(count))
+        node = helper.make_node(kind, inputs, outputs, name=stem, domain=domain, **attributes)
+        self._nodes.append(node)
+        return outputs
+
+    def rename(self, value: str, name: str) -> None:
+        """Give an output its public name."""
+        self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
+
+    def model(self, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]) -> ModelProto:
+        """Return the finished model."""
+        initializers = list(self._initializers.values())
+        graph = helper.make_graph(self._nodes, "encoder", inputs, outputs, initializers)
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(CONTRIB, 1)]
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="sidecar"
+        )
