@@ -1,0 +1,1 @@
+"""A model's way from a folder to rows of floats: locate, prepare, verify, load."""
