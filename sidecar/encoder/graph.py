@@ -5,10 +5,20 @@ Input `ids` and `token_types`, int64 [batch, tokens], all rows of one length; ou
 bytes do not depend on the rows beside it.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from sidecar.encoder.architecture import Classifier, Encoder, Layer, Linear, Norm, Pooling
+from sidecar.encoder.architecture import (
+    Classifier,
+    Embeddings,
+    Encoder,
+    Layer,
+    Linear,
+    Norm,
+    Pooling,
+)
 from sidecar.encoder.nodes import CONTRIB, GraphWriter
 from sidecar.encoder.recipes import Recipe
 
@@ -16,9 +26,10 @@ from sidecar.encoder.recipes import Recipe
 def build(encoder: Encoder, recipe: Recipe) -> ModelProto:
     """Return the ONNX model that computes `encoder` with `recipe`'s arithmetic."""
     graph = GraphWriter()
-    x = _embed(graph, encoder, recipe)
+    assembly = _Assembly(graph, recipe, encoder.heads)
+    x = assembly.embed(encoder.embeddings)
     for index, layer in enumerate(encoder.layers):
-        x = _layer(graph, f"layer.{index}", layer, recipe, encoder.heads, x)
+        x = assembly.layer(f"layer.{index}", layer, x)
     graph.rename(_head(graph, encoder.head, x), "vectors")
     rows = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
@@ -30,39 +41,46 @@ def build(encoder: Encoder, recipe: Recipe) -> ModelProto:
     return graph.model(rows, [vectors])
 
 
-def _embed(graph: GraphWriter, encoder: Encoder, recipe: Recipe) -> str:
-    tables = encoder.embeddings
-    tokens = graph.op("Shape", "ids", start=1, end=2)
-    word = recipe.lookup(graph, "word", tables.word, "ids")
-    # Positions and token types stay FP32: together a few hundred rows.
-    start, axis = graph.constant(np.array([0])), graph.constant(np.array([0]))
-    position = graph.op("Slice", graph.constant(tables.position, "position"), start, tokens, axis)
-    token_type = graph.op("Gather", graph.constant(tables.token_type, "token_type"), "token_types")
-    total = graph.op("Add", graph.op("Add", word, token_type), position)
-    return _norm(graph, "embeddings.norm", tables.norm, total)
+@dataclass(frozen=True, slots=True)
+class _Assembly:
+    graph: GraphWriter
+    recipe: Recipe
+    heads: int
 
+    def embed(self, tables: Embeddings) -> str:
+        graph = self.graph
+        word = self.recipe.lookup(graph, "word", tables.word, "ids")
+        # Positions and token types stay FP32: together a few hundred rows.
+        token_types = graph.constant(tables.token_type, "token_type")
+        token_type = graph.op("Gather", token_types, "token_types")
+        zero, tokens = graph.constant(np.array([0])), graph.op("Shape", "ids", start=1, end=2)
+        positions = graph.constant(tables.position, "position")
+        position = graph.op("Slice", positions, zero, tokens, zero)
+        total = graph.op("Add", graph.op("Add", word, token_type), position)
+        return _norm(graph, "embeddings.norm", tables.norm, total)
 
-def _layer(graph: GraphWriter, name: str, layer: Layer, recipe: Recipe, heads: int, x: str) -> str:
-    attended = _attention(graph, f"{name}.qkv", layer.query_key_value, recipe, heads, x)
-    y = recipe.matmul(graph, f"{name}.attention_output", layer.attention_output, attended)
-    y = _add_bias(graph, f"{name}.attention_output", layer.attention_output, y)
-    x = _norm(graph, f"{name}.attention_norm", layer.attention_norm, graph.op("Add", y, x))
+    def layer(self, name: str, layer: Layer, x: str) -> str:
+        graph, matmul = self.graph, self.recipe.matmul
+        attended = self.attention(f"{name}.qkv", layer.query_key_value, x)
+        y = matmul(graph, f"{name}.attention_output", layer.attention_output, attended)
+        y = _add_bias(graph, f"{name}.attention_output", layer.attention_output, y)
+        x = _norm(graph, f"{name}.attention_norm", layer.attention_norm, graph.op("Add", y, x))
 
-    y = recipe.matmul(graph, f"{name}.up", layer.up, x)
-    bias = graph.constant(layer.up.bias, f"{name}.up.bias")
-    y = graph.op("BiasGelu", y, bias, domain=CONTRIB)
-    y = recipe.matmul(graph, f"{name}.down", layer.down, y, after_gelu=True)
-    y = _add_bias(graph, f"{name}.down", layer.down, y)
-    return _norm(graph, f"{name}.output_norm", layer.output_norm, graph.op("Add", y, x))
+        y = matmul(graph, f"{name}.up", layer.up, x)
+        bias = graph.constant(layer.up.bias, f"{name}.up.bias")
+        y = graph.op("BiasGelu", y, bias, domain=CONTRIB)
+        y = matmul(graph, f"{name}.down", layer.down, y, after_gelu=True)
+        y = _add_bias(graph, f"{name}.down", layer.down, y)
+        return _norm(graph, f"{name}.output_norm", layer.output_norm, graph.op("Add", y, x))
 
-
-def _attention(
-    graph: GraphWriter, name: str, linear: Linear, recipe: Recipe, heads: int, x: str
-) -> str:
-    stacked = recipe.matmul(graph, name, linear, x)
-    query, key, value = graph.op_n(3, "Split", stacked, axis=-1, num_outputs=3)
-    bias = graph.constant(linear.bias, f"{name}.bias")
-    return graph.op("MultiHeadAttention", query, key, value, bias, domain=CONTRIB, num_heads=heads)
+    def attention(self, name: str, linear: Linear, x: str) -> str:
+        graph = self.graph
+        stacked = self.recipe.matmul(graph, name, linear, x)
+        query, key, value = graph.op_n(3, "Split", stacked, axis=-1, num_outputs=3)
+        bias = graph.constant(linear.bias, f"{name}.bias")
+        return graph.op(
+            "MultiHeadAttention", query, key, value, bias, domain=CONTRIB, num_heads=self.heads
+        )
 
 
 def _head(graph: GraphWriter, head: Pooling | Classifier, x: str) -> str:

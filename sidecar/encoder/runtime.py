@@ -1,0 +1,40 @@
+"""The one place that knows onnxruntime: a graph in, rows of floats out."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from sidecar.encoder.architecture import Float32
+
+
+class Session:
+    """A graph ready to run, one thread a run; `run` may be called from many threads at once.
+
+    onnxruntime releases the GIL while it computes, so the daemon's own threads are the
+    parallelism: no barrier between rows, and no spinning pool on an idle host.
+    """
+
+    def __init__(self, model: Path | bytes) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only: its warnings are not events of ours
+        # The arena keeps the peak of the longest row for ever; lengths differ from row to
+        # row, so it would only grow.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        source = model if isinstance(model, bytes) else str(model)
+        self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+    def run(self, ids: NDArray[np.int64], token_types: NDArray[np.int64]) -> Float32:
+        """Return float32 [batch, outputs] for int64 [batch, tokens], rows of one length."""
+        feeds = {"ids": ids, "token_types": token_types}
+        vectors: Float32 = self._session.run(["vectors"], feeds)[0]
+        return vectors
+
+
+def version() -> str:
+    """Return the version of the engine."""
+    return str(ort.__version__)
