@@ -9,13 +9,14 @@ from typing import Any
 
 import msgpack
 
-from client_lib.wire.errors import ProtocolError
+from client_lib.wire.errors import FrameTooLarge, ProtocolError
 
 _LENGTH = struct.Struct("!I")
 HEADER_BYTES = _LENGTH.size
 
 # msgpack allocates a list as soon as it has read its length: a few hostile bytes must not
-# reserve gigabytes, so the lengths that a frame may declare are bounded before it is read.
+# reserve gigabytes, so the lengths that a frame may declare are bounded before it is read. An
+# element takes a byte at least, so no honest list is longer than its frame either.
 _MAX_ARRAY = 65_536
 _MAX_MAP = 1_024
 
@@ -32,7 +33,8 @@ def decode(body: bytes | memoryview) -> dict[str, Any]:
     Raises `ProtocolError` for anything that is not exactly one msgpack map with string keys.
     """
     try:
-        message = msgpack.unpackb(body, max_array_len=_MAX_ARRAY, max_map_len=_MAX_MAP)
+        longest = min(_MAX_ARRAY, len(body))
+        message = msgpack.unpackb(body, max_array_len=longest, max_map_len=_MAX_MAP)
     except (ValueError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         detail = str(error) or type(error).__name__
         raise ProtocolError(f"a frame is not msgpack: {detail}") from None
@@ -57,8 +59,8 @@ class FrameDecoder:
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[dict[str, Any]]:
         """Yield every map that `data` completes; keep the rest for the next call.
 
-        Raises `ProtocolError` at the first frame that is too long or not a map; the maps
-        before it have been yielded by then, and the stream is of no more use.
+        Raises `FrameTooLarge` or another `ProtocolError` at the first frame that is too long
+        or not a map; the maps before it have been yielded, and the stream is of no more use.
         """
         self._buffer += data
         start = 0
@@ -80,6 +82,6 @@ class FrameDecoder:
             return None
         (length,) = _LENGTH.unpack_from(self._buffer, start)
         if length > self._max_bytes:
-            raise ProtocolError(f"a frame of {length} bytes is over the limit of {self._max_bytes}")
+            raise FrameTooLarge(f"a frame of {length} bytes is over the limit of {self._max_bytes}")
         end = start + HEADER_BYTES + int(length)
         return end if len(self._buffer) >= end else None

@@ -2,7 +2,9 @@
 
 SidecarError
 ├── ProtocolError            the other side broke the protocol
+│   └── FrameTooLarge        ... by a frame that is over the limit
 ├── ConnectionLost           no daemon could be reached
+├── ClientClosed             this client was closed
 ├── CallTimeout              no answer in time (seen by the caller's clock)
 └── ReplyError               the daemon answered with an error
     ├── BadRequest           bad_request: the request itself is wrong
@@ -27,6 +29,14 @@ class SidecarError(Exception):
 
 class ProtocolError(SidecarError):
     """The other side sent bytes that are not this protocol; the connection is of no more use."""
+
+
+class FrameTooLarge(ProtocolError):
+    """The other side announced a frame that is longer than this side takes."""
+
+
+class ClientClosed(SidecarError):
+    """The client was closed, before the call or during it."""
 
 
 class ConnectionLost(SidecarError, ConnectionError):
@@ -140,11 +150,10 @@ _BY_CODE: Mapping[str, type[ReplyError]] = {
 def error_from_map(error: Mapping[str, Any]) -> ReplyError:
     """Return the exception for the `error` map of a reply.
 
-    A code from a newer daemon becomes a plain `ReplyError` that keeps the message.
+    A code from a newer daemon becomes a plain `ReplyError` that keeps what it says.
     """
     code = str(error.get("code"))
     message = str(error.get("message", ""))
-    cls = _BY_CODE.get(code)
-    if cls is None:
-        return ReplyError(f"{code}: {message}")
-    return cls(message, index=error.get("index"), retry_after_ms=error.get("retry_after_ms"))
+    cls = _BY_CODE.get(code, ReplyError)
+    text = message if cls is not ReplyError else f"{code}: {message}"
+    return cls(text, index=error.get("index"), retry_after_ms=error.get("retry_after_ms"))

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from client_lib.wire.codec import FrameDecoder, encode
 from client_lib.wire.errors import (
     BadRequest,
+    FrameTooLarge,
     ProtocolError,
     ReplyError,
     TooLarge,
@@ -71,6 +72,8 @@ class ServerConnection:
                 yield received
                 if isinstance(received, Refused) and received.fatal:
                     return
+        except FrameTooLarge as error:
+            yield self._fatal(None, TooLarge(str(error)))
         except ProtocolError as error:
             yield self._fatal(None, BadRequest(str(error)))
 
@@ -116,6 +119,8 @@ class ServerConnection:
                 message = f"version {request.version} is not supported; supported is {VERSION}"
                 return self._fatal(request.id, UnsupportedVersion(message))
             self._state = _State.OPEN
+        elif isinstance(request, Hello):
+            return Refused(request.id, BadRequest("hello was already said"), False)
         self._open_ids.add(request.id)
         return request
 
