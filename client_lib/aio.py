@@ -1,0 +1,189 @@
+# ruff: noqa: ASYNC109 - a call's timeout covers reconnects, and is the same in both clients
+"""The client for asyncio."""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Awaitable, Iterable
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_lib import operations
+from client_lib.address import default_socket
+from client_lib.aio_line import AsyncLine
+from client_lib.aio_link import TaskCall
+from client_lib.calls import call_ids, request_frame
+from client_lib.encoding import WINDOW, Encoding
+from client_lib.operations import Operation
+from client_lib.results import EmbedReply, RerankReply
+from client_lib.wire.errors import ClientClosed
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Embeds and reranks by way of the daemon at `path`; tasks of one event loop may share it.
+
+    All is as in `Client`, with `await`. Cancelling a call cancels it in the daemon too, and
+    leaves the client as usable as before.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = 30.0,
+        retries: bool = True,
+    ) -> None:
+        self._path = os.fspath(path or default_socket())
+        self._timeout = timeout
+        self._retries = retries
+        self._ids = call_ids()
+        self._line: AsyncLine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        model: str | None = None,
+        prompt_name: str | None = None,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        truncate: bool = True,
+        timeout: float | None = None,
+    ) -> NDArray[np.float32]:
+        """Return one vector a text: float32 [n, d], [d] for one string, (0, 0) for no texts.
+
+        Any number of texts: they travel as requests of up to 256, a few at a time, and
+        `timeout` (seconds) bounds each of those. The options are those of `embed`.
+        """
+        encoding = Encoding(
+            texts, model=model, prompt_name=prompt_name, normalize=normalize,
+            dimensions=dimensions, truncate=truncate,
+        )  # fmt: skip
+        in_flight: deque[tuple[Operation[None], TaskCall]] = deque()
+        try:
+            for operation in encoding.operations():
+                if len(in_flight) == WINDOW:
+                    await self._finish(*in_flight.popleft())
+                in_flight.append((operation, await self._begin(operation, timeout)))
+            while in_flight:
+                await self._finish(*in_flight.popleft())
+        finally:
+            for _, call in in_flight:
+                if call.link is not None:
+                    call.link.abandon(call)
+        return encoding.vectors
+
+    async def embed(
+        self,
+        texts: str | Iterable[str],
+        *,
+        model: str | None = None,
+        prompt_name: str | None = None,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        truncate: bool = True,
+        timeout: float | None = None,
+    ) -> EmbedReply:
+        """Return the vectors of `texts`, float32 [n, d], with what the daemon says about them.
+
+        One request: the daemon's `max_inputs` bounds it. `prompt_name` puts one of the model's
+        prompts before each text; `normalize` (by default what the model says) scales vectors
+        to length 1; `dimensions` keeps the first so many; `truncate=False` refuses a text that
+        is longer than the model takes (`BadRequest` with its index) instead of cutting it.
+        """
+        operation = operations.embed(
+            texts, model=model, prompt_name=prompt_name, normalize=normalize,
+            dimensions=dimensions, truncate=truncate,
+        )  # fmt: skip
+        return await self._ask(operation, timeout)
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        top_n: int | None = None,
+        model: str | None = None,
+        truncate: bool = True,
+        timeout: float | None = None,
+    ) -> RerankReply:
+        """Return `documents` by their relevance to `query`, the most relevant first.
+
+        `top_n` keeps that many. `method` says whether a cross-encoder or the embedding model
+        scored them.
+        """
+        operation = operations.rerank(
+            query, documents, top_n=top_n, model=model, truncate=truncate
+        )  # fmt: skip
+        return await self._ask(operation, timeout)
+
+    async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Return what the daemon is, and how it is."""
+        return await self._ask(operations.status(), timeout)
+
+    async def ping(self, *, timeout: float | None = None) -> float:
+        """Return how long the daemon took to answer nothing, in seconds."""
+        begun = perf_counter()
+        await self._ask(operations.ping(), timeout)
+        return perf_counter() - begun
+
+    async def close(self) -> None:
+        """Close the connection. Calls in flight and calls to come raise `ClientClosed`."""
+        self._closed = True
+        if self._line is not None:
+            await self._line.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _ask(self, operation: Operation[T], timeout: float | None) -> T:
+        call = self._call(operation, timeout)
+        return operation.read(await self._in_time(call, self._open_line().ask(call)))
+
+    async def _begin(self, operation: Operation[Any], timeout: float | None) -> TaskCall:
+        call = self._call(operation, timeout)
+        await self._in_time(call, self._open_line().begin(call))
+        return call
+
+    async def _finish(self, operation: Operation[T], call: TaskCall) -> T:
+        return operation.read(await self._in_time(call, self._open_line().finish(call)))
+
+    def _call(self, operation: Operation[Any], timeout: float | None) -> TaskCall:
+        seconds = self._timeout if timeout is None else timeout
+        request = operation.request(id=next(self._ids))
+        deadline = asyncio.get_running_loop().time() + seconds
+        return TaskCall(request.id, request_frame(request), deadline, seconds)
+
+    async def _in_time(self, call: TaskCall, work: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                return await work
+        except TimeoutError:
+            raise self._open_line().late(call) from None
+
+    def _open_line(self) -> AsyncLine:
+        if self._closed:
+            raise ClientClosed("this client is closed; make another")
+        loop = asyncio.get_running_loop()
+        if self._line is None:
+            self._line = AsyncLine(self._path, retries=self._retries)
+            self._loop = loop
+        if loop is not self._loop:
+            raise RuntimeError("an AsyncClient belongs to the event loop that first used it")
+        return self._line

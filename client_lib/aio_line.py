@@ -1,0 +1,117 @@
+"""How tasks get a connection, lose it, and get another."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from client_lib.aio_link import AsyncLink, TaskCall
+from client_lib.dial import PASSING, connect, pause, unreachable
+from client_lib.wire.errors import (
+    CallTimeout,
+    ClientClosed,
+    ConnectionLost,
+    Draining,
+    SidecarError,
+)
+
+
+class AsyncLine:
+    """The way to the daemon: the connection in use, and how to get another.
+
+    Deadlines are not its business: whoever awaits it cancels it.
+    """
+
+    def __init__(self, path: str, *, retries: bool) -> None:
+        self._path = path
+        self._retries = retries
+        self._link: AsyncLink | None = None
+        self._dialing = asyncio.Lock()
+        self._closing = asyncio.Event()
+        self._trouble: Exception | None = None
+
+    async def ask(self, call: TaskCall) -> Mapping[str, Any]:
+        """Send `call` and return the body of its reply."""
+        await self.begin(call)
+        return await self.finish(call)
+
+    async def begin(self, call: TaskCall) -> None:
+        """Send `call` over a connection that lives, dialing until there is one."""
+        call.link = None
+        link = self._link
+        if link is None or not link.usable:
+            link = await self._redial(call)
+        call.link = link
+        await link.send(call)
+
+    async def finish(self, call: TaskCall) -> Mapping[str, Any]:
+        """Return the body of `call`'s reply, however many daemons it takes."""
+        while True:
+            assert call.link is not None
+            try:
+                return await call.link.wait(call)
+            except Draining as error:
+                call.link.retire()
+                self._lose(call, error)
+            except ConnectionLost as error:
+                self._lose(call, error)
+            except BaseException:
+                call.link.abandon(call)
+                raise
+            await self.begin(call)
+
+    def late(self, call: TaskCall) -> SidecarError:
+        """Return what it means that `call`'s time has run out: no answer, or no daemon."""
+        if call.link is None:
+            return unreachable(self._path, self._trouble)
+        return CallTimeout(f"no answer from {self._path} within {call.timeout:g} s")
+
+    async def close(self) -> None:
+        """End the connection; calls in flight raise `ClientClosed`."""
+        self._closing.set()
+        async with self._dialing:
+            if self._link is not None:
+                await self._link.close(ClientClosed("the client was closed during the call"))
+
+    async def _redial(self, call: TaskCall) -> AsyncLink:
+        # One dials for all; the others wait here and find its connection.
+        async with self._dialing:
+            while self._link is None or not self._link.usable:
+                await self._attempt(call)
+            return self._link
+
+    async def _attempt(self, call: TaskCall) -> None:
+        if call.failures:
+            await self._pause(call)
+        if self._closing.is_set():
+            raise ClientClosed("the client was closed during the call")
+        try:
+            self._link = await _connect(self._path)
+        except PASSING as error:
+            self._lose(call, error)
+        except OSError as error:
+            raise unreachable(self._path, error) from error
+
+    async def _pause(self, call: TaskCall) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause(call.failures)):
+                await self._closing.wait()
+
+    def _lose(self, call: TaskCall, cause: Exception) -> None:
+        self._trouble = cause
+        call.failures += 1
+        if not self._retries:
+            raise (
+                cause if isinstance(cause, Draining) else unreachable(self._path, cause)
+            ) from cause
+
+
+async def _connect(path: str) -> AsyncLink:
+    sock = connect(path)
+    try:
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_unix_connection(AsyncLink, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return link

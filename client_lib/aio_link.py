@@ -1,0 +1,117 @@
+"""One connection that tasks share. It has no task of its own: the transport calls it.
+
+Nothing here catches cancellation: a task that goes leaves its call to `abandon`.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, cast
+
+from client_lib.calls import Call, Calls
+from client_lib.wire.errors import ConnectionLost, SidecarError
+
+
+@dataclass(slots=True, eq=False)
+class TaskCall(Call):
+    """A call that a task waits for; its deadline is in the loop's seconds.
+
+    `link` is None while there is no connection to send it over.
+    """
+
+    link: "AsyncLink | None" = None
+    settled: asyncio.Future[None] | None = None
+
+
+class AsyncLink(asyncio.Protocol):
+    """One connection, from the first frame to the end."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport
+        self._calls: Calls[TaskCall] = Calls()
+        self._writable = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._retired = False
+        self._ended: SidecarError | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether new calls should go here."""
+        return self._ended is None and not self._retired
+
+    async def send(self, call: TaskCall) -> None:
+        """Write `call` once the transport takes more. If the connection ended, settle it so."""
+        while not self._writable.is_set():
+            await self._writable.wait()
+        if self._ended is not None:
+            call.outcome = copy(self._ended)
+            return
+        self._calls.add(call)
+        self._transport.write(call.frame)
+
+    async def wait(self, call: TaskCall) -> Mapping[str, Any]:
+        """Return the body of `call`'s reply, or raise what it came to."""
+        if call.outcome is None:
+            call.settled = asyncio.get_running_loop().create_future()
+            await call.settled
+        return call.result()
+
+    def abandon(self, call: TaskCall) -> None:
+        """Forget `call`, and tell the daemon so."""
+        if self._ended is None and call.outcome is None:
+            self._transport.write(self._calls.cancel(call))
+            self._end_if_done()
+
+    def retire(self) -> None:
+        """Take no more calls; end once those in flight are settled."""
+        self._retired = True
+        self._end_if_done()
+
+    async def close(self, reason: SidecarError) -> None:
+        """End now; whoever still waits gets `reason`."""
+        self._end(reason)
+        await self._gone.wait()
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(self._calls.greeting())
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for call in self._calls.receive(data):
+                _wake(call)
+        except SidecarError as error:
+            self._end(error)
+        self._end_if_done()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(ConnectionLost(str(exc or "the daemon closed the connection")))
+        self._gone.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def _end_if_done(self) -> None:
+        if self._retired and not self._calls:
+            self._end(ConnectionLost("the daemon is going away"))
+
+    def _end(self, reason: SidecarError) -> None:
+        if self._ended is not None:
+            return
+        self._ended = reason
+        self._writable.set()
+        self._transport.abort()
+        for call in self._calls.drop_all(reason):
+            _wake(call)
+
+
+def _wake(call: TaskCall) -> None:
+    if call.settled is not None and not call.settled.done():
+        call.settled.set_result(None)

@@ -1,0 +1,123 @@
+"""What one connection was asked and has not answered; both clients share this, without I/O.
+
+A call outlives its connection: it keeps its id and its bytes, and whoever waits for it hands
+both to the next connection. `Calls` belongs to one connection and is the table id → call.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from client_lib.wire.codec import HEADER_BYTES, encode
+from client_lib.wire.errors import (
+    ProtocolError,
+    SidecarError,
+    TooLarge,
+    UnsupportedVersion,
+)
+from client_lib.wire.messages import Cancel, Hello, Request, request_to_map
+from client_lib.wire.protocol import VERSION, ClientConnection, Limits, Reply
+
+HELLO_ID = 0
+
+
+def call_ids() -> Iterator[int]:
+    """Yield ids for calls: 1, 3, 5, ... The id after each is kept for the call's `cancel`."""
+    return itertools.count(1, 2)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One request on its way. `deadline` is in seconds of the clock that its client uses."""
+
+    id: int
+    frame: bytes
+    deadline: float
+    timeout: float
+    failures: int = 0
+    outcome: Mapping[str, Any] | SidecarError | None = None
+
+    def result(self) -> Mapping[str, Any]:
+        """Return the reply's body, or raise what the call came to."""
+        assert self.outcome is not None
+        if isinstance(self.outcome, SidecarError):
+            raise self.outcome
+        return self.outcome
+
+    @property
+    def cancel_id(self) -> int:
+        """The id of the request that cancels this one."""
+        return self.id + 1
+
+
+def request_frame(request: Request) -> bytes:
+    """Return `request` as a frame."""
+    return encode(request_to_map(request))
+
+
+C = TypeVar("C", bound=Call)
+
+
+@dataclass(slots=True, eq=False)
+class Calls(Generic[C]):
+    """The calls that wait for one connection, and the limits that its daemon states."""
+
+    limits: Limits = field(default_factory=Limits)
+    _connection: ClientConnection = field(default_factory=ClientConnection)
+    _pending: dict[int, C] = field(default_factory=dict)
+
+    def greeting(self) -> bytes:
+        """Return the first frame of the connection; requests may follow without waiting."""
+        return request_frame(Hello(id=HELLO_ID, version=VERSION, client="client_lib"))
+
+    def add(self, call: C) -> None:
+        """Wait for `call`'s reply. Raises `TooLarge` for a frame that would be refused."""
+        size, limit = len(call.frame) - HEADER_BYTES, self.limits.max_frame_bytes
+        if size > limit:
+            raise TooLarge(f"a request of {size} bytes; the daemon takes {limit} at most")
+        call.outcome = None
+        self._pending[call.id] = call
+
+    def cancel(self, call: C) -> bytes:
+        """Forget `call`; return the frame that tells the daemon so."""
+        self._pending.pop(call.id, None)
+        return request_frame(Cancel(id=call.cancel_id, target=call.id))
+
+    def receive(self, data: bytes | memoryview) -> Iterator[C]:
+        """Yield each call that `data` settles. A reply to what is not pending is ignored.
+
+        Raises a `SidecarError` where the whole connection has failed.
+        """
+        for reply in self._connection.receive(data):
+            if reply.id == HELLO_ID:
+                self._greet(reply)
+            elif call := self._pending.pop(reply.id, None):
+                call.outcome = reply.error or reply.body
+                yield call
+
+    def drop_all(self, error: SidecarError) -> list[C]:
+        """Settle every call with `error`, a copy each: several threads may raise it."""
+        dropped = list(self._pending.values())
+        self._pending.clear()
+        for call in dropped:
+            call.outcome = copy(error)
+        return dropped
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def _greet(self, reply: Reply) -> None:
+        if reply.error is not None:
+            raise reply.error
+        if (version := reply.body.get("version")) != VERSION:
+            raise UnsupportedVersion(f"the daemon speaks version {version!r}, not {VERSION}")
+        try:
+            self.limits = _limits(reply.body["limits"])
+        except (KeyError, TypeError) as error:
+            raise ProtocolError("the reply to hello does not state its limits") from error
+
+
+def _limits(table: Mapping[str, Any]) -> Limits:
+    return Limits(int(table["max_frame_bytes"]), int(table["max_inputs"]))

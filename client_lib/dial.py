@@ -1,0 +1,50 @@
+"""How a daemon is reached, and what its absence means. Both clients share this."""
+
+import os
+import random
+import socket
+
+from client_lib.wire.errors import ConnectionLost
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_DOUBLINGS = 6  # From the first pause to past the longest.
+
+# Causes that a daemon which starts, restarts or is busy for a moment explains. Everything
+# else (no permission, a path that cannot be one) will not get better by waiting.
+PASSING = (FileNotFoundError, ConnectionError, BlockingIOError)
+
+
+def connect(path: str) -> socket.socket:
+    """Return a non-blocking socket, connected to `path`. Never waits; raises `OSError`.
+
+    A daemon whose backlog is full is `BlockingIOError`. asyncio's own connect takes that for
+    success on a Unix socket, which is why both clients come here.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def pause(failures: int) -> float:
+    """Return how long to wait before the next attempt, in seconds: none, then 20 ms to 1 s.
+
+    Half of it is random, so that the processes of a host do not all come back at once.
+    """
+    if failures == 0:
+        return 0.0
+    full = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, _DOUBLINGS))
+    return full * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
+
+
+def unreachable(path: str, cause: Exception | None) -> ConnectionLost:
+    """Return the error of a call that found no daemon: where it looked, why, what to do."""
+    if isinstance(cause, PermissionError):
+        advice = f"the user {os.geteuid()} may not use it; join the group that owns the socket"
+    else:
+        advice = "is the daemon running? start it with `sidecar serve`"
+    return ConnectionLost(f"no daemon answers at {path} ({cause or 'not tried'}): {advice}")

@@ -1,0 +1,81 @@
+"""Any number of texts to one array: cut into requests, and put together again."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_lib.operations import Operation, as_texts
+from client_lib.results import view_vectors
+from client_lib.wire.errors import ProtocolError, UnknownModel
+from client_lib.wire.messages import Embed
+
+# Requests that one `encode` keeps in flight: the daemon always has the next one at hand, and
+# other callers never queue behind more than these.
+WINDOW = 4
+# A request closes at either bound; together they keep a frame well within the daemon's limits.
+_CHUNK_TEXTS = 256
+_CHUNK_BYTES = 4 * 2**20
+
+
+class Encoding:
+    """One `encode`: its operations go out in order, their vectors land in one array.
+
+    `vectors` is float32 [n, d] once every operation has been read; [d] for one string alone;
+    (0, 0) for no texts, since then no daemon was asked what d is.
+    """
+
+    def __init__(self, texts: str | Iterable[str], **options: Any) -> None:
+        self._single = isinstance(texts, str)
+        self._texts = as_texts([texts] if isinstance(texts, str) else texts, "texts")
+        self._options = options
+        self._model: str | None = None
+        self._vectors: NDArray[np.float32] = np.empty((0, 0), np.float32)
+
+    def operations(self) -> Iterator[Operation[None]]:
+        """Yield one operation a request; reading its reply puts the vectors in their place."""
+        for rows in chunks(self._texts):
+            request = partial(Embed, input=self._texts[rows], **self._options)
+            yield Operation(request, partial(self._place, rows))
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """The result: the array itself, allocated once."""
+        return self._vectors[0] if self._single else self._vectors
+
+    def _place(self, rows: slice, body: Mapping[str, Any]) -> None:
+        block = view_vectors(body, rows.stop - rows.start)
+        if self._model is None:
+            self._model = body.get("model")
+            self._vectors = np.empty((len(self._texts), block.shape[1]), np.float32)
+        self._check_same_model(body.get("model"), block.shape[1])
+        self._vectors[rows] = block
+
+    def _check_same_model(self, model: str | None, dimensions: int) -> None:
+        # A daemon that restarted in between may serve another model, and vectors of two
+        # models in one array would be wrong in a way that nobody sees.
+        if model is None:
+            raise ProtocolError("the reply to embed does not name its model")
+        if model != self._model or dimensions != self._vectors.shape[1]:
+            raise UnknownModel(f"model {self._model!r} became {model!r} while texts were encoded")
+
+
+def chunks(texts: tuple[str, ...]) -> Iterator[slice]:
+    """Yield consecutive slices of `texts`, each of at most 256 texts.
+
+    A slice closes before the text that would take it over 4 MiB of UTF-8; a longer text
+    stands alone.
+    """
+    start, size = 0, 0
+    for index, text in enumerate(texts):
+        # `isascii` is a flag that the string carries, so most texts are not encoded for this.
+        length = len(text) if text.isascii() else len(text.encode())
+        full = index - start == _CHUNK_TEXTS or size + length > _CHUNK_BYTES
+        if full and index > start:
+            yield slice(start, index)
+            start, size = index, 0
+        size += length
+    if start < len(texts):
+        yield slice(start, len(texts))

@@ -1,0 +1,164 @@
+"""What a caller gets back, and how it is read from a reply.
+
+Fields that this version does not know are ignored; one that is missing or does not fit is a
+`ProtocolError`, since then the daemon is not one that this client can use.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_lib.wire.errors import ProtocolError
+
+T = TypeVar("T", bound="Usage | Timings")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many tokens the request was; special tokens count."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the daemon spent the request's time (milliseconds), and the batch it was part of."""
+
+    queue_ms: float
+    tokenize_ms: float
+    compute_ms: float
+    total_ms: float
+    batch_rows: int
+    batch_tokens: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbedReply:
+    """Vectors, float32 [n, d], row i for text i; `truncated` lists the texts that were cut."""
+
+    model: str
+    vectors: NDArray[np.float32]
+    usage: Usage
+    timings: Timings
+    truncated: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """One document, by its index in the request, and how relevant it is: more is better."""
+
+    index: int
+    relevance_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class RerankReply:
+    """Documents, the most relevant first.
+
+    `method` says what scored them, "cross_encoder" or "embedding"; `truncated` lists the
+    documents that were cut.
+    """
+
+    model: str
+    method: str
+    results: tuple[RerankResult, ...]
+    usage: Usage
+    timings: Timings
+    truncated: tuple[int, ...]
+
+
+def read_embed(body: Mapping[str, Any], rows: int) -> EmbedReply:
+    """Return the reply to `embed` of `rows` texts; its vectors are the caller's to write to."""
+    with _reading("embed"):
+        return EmbedReply(
+            model=_text(body["model"]),
+            vectors=view_vectors(body, rows).astype(np.float32),
+            usage=_record(Usage, body["usage"]),
+            timings=_record(Timings, body["timings"]),
+            truncated=_indexes(body["truncated"]),
+        )
+
+
+def view_vectors(body: Mapping[str, Any], rows: int) -> NDArray[np.float32]:
+    """Return the vectors in a reply to `embed` of `rows` texts, float32 [rows, d].
+
+    They are a read-only view of the reply's own bytes. Raises `ProtocolError` where dtype,
+    shape and bytes do not agree with each other or with `rows`.
+    """
+    with _reading("embed"):
+        table = body["vectors"]
+        dtype, shape, data = table["dtype"], tuple(map(_count, table["shape"])), table["data"]
+        if dtype != "float32" or len(shape) != 2 or shape[0] != rows:  # noqa: PLR2004 - [n, d]
+            raise ProtocolError(f"embed: {dtype} vectors of shape {shape} for {rows} texts")
+        if len(data) != 4 * math.prod(shape):
+            raise ProtocolError(f"embed: {len(data)} bytes for float32 vectors of shape {shape}")
+        return np.frombuffer(data, "<f4").reshape(shape)
+
+
+def read_rerank(body: Mapping[str, Any], documents: int) -> RerankReply:
+    """Return the reply to `rerank` of that many `documents`."""
+    with _reading("rerank"):
+        hits = tuple(
+            RerankResult(r["index"], _number(r["relevance_score"])) for r in body["results"]
+        )
+        if not all(_count(hit.index) < documents for hit in hits):
+            raise ProtocolError(f"rerank: a result's index is not below {documents}")
+        return RerankReply(
+            model=_text(body["model"]),
+            method=_text(body["method"]),
+            results=hits,
+            usage=_record(Usage, body["usage"]),
+            timings=_record(Timings, body["timings"]),
+            truncated=_indexes(body["truncated"]),
+        )
+
+
+def read_status(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the daemon says about itself."""
+    with _reading("status"):
+        return dict(body["status"])
+
+
+@contextmanager
+def _reading(op: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise ProtocolError(f"the reply to {op} cannot be read: {detail}") from error
+
+
+def _record(cls: type[T], table: Mapping[str, Any]) -> T:
+    return cls(**{f.name: _number(table[f.name]) for f in fields(cls)})
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, int | float):
+        raise TypeError(f"expected a number, got {value!r:.80}")
+    return value
+
+
+def _hit(table: Mapping[str, Any]) -> RerankResult:
+    return RerankResult(_count(table["index"]), _number(table["relevance_score"]))
+
+
+def _indexes(values: list[Any]) -> tuple[int, ...]:
+    return tuple(map(_count, values))
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise TypeError(f"expected a whole number, got {value!r:.80}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string, got {value!r:.80}")
+    return value

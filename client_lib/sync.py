@@ -1,0 +1,192 @@
+"""The client for threads."""
+
+import os
+from collections import deque
+from collections.abc import Iterable
+from time import monotonic, perf_counter
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_lib import operations
+from client_lib.address import default_socket
+from client_lib.calls import call_ids, request_frame
+from client_lib.encoding import WINDOW, Encoding
+from client_lib.operations import Operation
+from client_lib.results import EmbedReply, RerankReply
+from client_lib.sync_line import Line
+from client_lib.sync_link import ThreadCall
+from client_lib.wire.errors import CallTimeout, ClientClosed
+
+T = TypeVar("T")
+
+
+class Client:
+    """Embeds and reranks by way of the daemon at `path`; threads may share it.
+
+    `path` is its Unix socket, by default that of `client_lib.address.default_socket`.
+    `timeout` (seconds) bounds each call from connecting to the last byte, reconnects included,
+    unless the call brings its own. Where the daemon goes away during a call, the client comes
+    back and asks again until then; with `retries=False` it raises `ConnectionLost` at once.
+
+    Every call may raise a subclass of `SidecarError`: `ConnectionLost` if no daemon could be
+    reached in time, `CallTimeout` if it did not answer in time, a `ReplyError` if it refused.
+    After a fork the child makes a connection of its own.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = 30.0,
+        retries: bool = True,
+    ) -> None:
+        self._path = os.fspath(path or default_socket())
+        self._timeout = timeout
+        self._retries = retries
+        self._ids = call_ids()
+        self._lines: dict[int, Line] = {}
+        self._closed = False
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        model: str | None = None,
+        prompt_name: str | None = None,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        truncate: bool = True,
+        timeout: float | None = None,
+    ) -> NDArray[np.float32]:
+        """Return one vector a text: float32 [n, d], [d] for one string, (0, 0) for no texts.
+
+        Any number of texts: they travel as requests of up to 256, a few at a time, and
+        `timeout` (seconds) bounds each of those. The options are those of `embed`.
+        """
+        encoding = Encoding(
+            texts, model=model, prompt_name=prompt_name, normalize=normalize,
+            dimensions=dimensions, truncate=truncate,
+        )  # fmt: skip
+        in_flight: deque[tuple[Operation[None], ThreadCall]] = deque()
+        try:
+            for operation in encoding.operations():
+                if len(in_flight) == WINDOW:
+                    self._finish(*in_flight.popleft())
+                in_flight.append((operation, self._begin(operation, timeout)))
+            while in_flight:
+                self._finish(*in_flight.popleft())
+        finally:
+            for _, call in in_flight:
+                if call.link is not None:
+                    call.link.abandon(call)
+        return encoding.vectors
+
+    def embed(
+        self,
+        texts: str | Iterable[str],
+        *,
+        model: str | None = None,
+        prompt_name: str | None = None,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        truncate: bool = True,
+        timeout: float | None = None,
+    ) -> EmbedReply:
+        """Return the vectors of `texts`, float32 [n, d], with what the daemon says about them.
+
+        One request: the daemon's `max_inputs` bounds it. `prompt_name` puts one of the model's
+        prompts before each text; `normalize` (by default what the model says) scales vectors
+        to length 1; `dimensions` keeps the first so many; `truncate=False` refuses a text that
+        is longer than the model takes (`BadRequest` with its index) instead of cutting it.
+        """
+        operation = operations.embed(
+            texts, model=model, prompt_name=prompt_name, normalize=normalize,
+            dimensions=dimensions, truncate=truncate,
+        )  # fmt: skip
+        return self._ask(operation, timeout)
+
+    def rerank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        top_n: int | None = None,
+        model: str | None = None,
+        truncate: bool = True,
+        timeout: float | None = None,
+    ) -> RerankReply:
+        """Return `documents` by their relevance to `query`, the most relevant first.
+
+        `top_n` keeps that many. `method` says whether a cross-encoder or the embedding model
+        scored them.
+        """
+        operation = operations.rerank(
+            query, documents, top_n=top_n, model=model, truncate=truncate
+        )  # fmt: skip
+        return self._ask(operation, timeout)
+
+    def status(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Return what the daemon is, and how it is."""
+        return self._ask(operations.status(), timeout)
+
+    def ping(self, *, timeout: float | None = None) -> float:
+        """Return how long the daemon took to answer nothing, in seconds."""
+        begun = perf_counter()
+        self._ask(operations.ping(), timeout)
+        return perf_counter() - begun
+
+    def close(self) -> None:
+        """Close the connection. Calls in flight and calls to come raise `ClientClosed`."""
+        self._closed = True
+        self._disown_others()
+        for line in self._lines.values():
+            line.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ask(self, operation: Operation[T], timeout: float | None) -> T:
+        return self._finish(operation, self._begin(operation, timeout))
+
+    def _begin(self, operation: Operation[Any], timeout: float | None) -> ThreadCall:
+        line = self._line()
+        seconds = self._timeout if timeout is None else timeout
+        request = operation.request(id=next(self._ids))
+        call = ThreadCall(request.id, request_frame(request), monotonic() + seconds, seconds)
+        line.begin(call)
+        return call
+
+    def _finish(self, operation: Operation[T], call: ThreadCall) -> T:
+        try:
+            body = self._line().finish(call)
+        except CallTimeout:
+            message = f"no answer from {self._path} within {call.timeout:g} s"
+            raise CallTimeout(message) from None
+        return operation.read(body)
+
+    def _line(self) -> Line:
+        if self._closed:
+            raise ClientClosed("this client is closed; make another")
+        pid = os.getpid()
+        if (line := self._lines.get(pid)) is None:
+            self._disown_others()
+            # `setdefault` is atomic: threads that come here together get the same line.
+            line = self._lines.setdefault(pid, Line(self._path, retries=self._retries))
+        return line
+
+    def _disown_others(self) -> None:
+        # What a fork has copied from the parent is the parent's.
+        for pid in set(self._lines) - {os.getpid()}:
+            if line := self._lines.pop(pid, None):
+                line.disown()

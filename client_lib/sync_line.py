@@ -1,0 +1,88 @@
+"""How threads get a connection, lose it, and get another."""
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from client_lib.dial import PASSING, connect, pause, unreachable
+from client_lib.sync_link import Link, ThreadCall
+from client_lib.wire.errors import ClientClosed, ConnectionLost, Draining
+
+
+class Line:
+    """One process's way to the daemon: the connection in use, and how to get another."""
+
+    def __init__(self, path: str, *, retries: bool) -> None:
+        self._path = path
+        self._retries = retries
+        self._link: Link | None = None
+        self._dialing = threading.Lock()
+        self._closing = threading.Event()
+        self._trouble: Exception | None = None
+
+    def begin(self, call: ThreadCall) -> None:
+        """Send `call` over a connection that lives, dialing until there is one."""
+        link = self._link
+        if link is None or not link.usable:
+            link = self._redial(call)
+        call.link = link
+        link.send(call)
+
+    def finish(self, call: ThreadCall) -> Mapping[str, Any]:
+        """Return the body of `call`'s reply, however many daemons it takes."""
+        while True:
+            assert call.link is not None
+            try:
+                return call.link.wait(call)
+            except Draining as error:
+                call.link.retire()
+                self._lose(call, error)
+            except ConnectionLost as error:
+                self._lose(call, error)
+            except BaseException:
+                call.link.abandon(call)
+                raise
+            self.begin(call)
+
+    def close(self) -> None:
+        """End the connection; calls in flight raise `ClientClosed`."""
+        self._closing.set()
+        with self._dialing:
+            if self._link is not None:
+                self._link.close(ClientClosed("the client was closed during the call"))
+
+    def disown(self) -> None:
+        """Let go of what belongs to the process that this one was forked from."""
+        if self._link is not None:
+            self._link.disown()
+
+    def _redial(self, call: ThreadCall) -> Link:
+        # One dials for all; the others wait here and find its connection.
+        if not self._dialing.acquire(timeout=call.left):
+            raise unreachable(self._path, self._trouble)
+        try:
+            while self._link is None or not self._link.usable:
+                self._attempt(call)
+            return self._link
+        finally:
+            self._dialing.release()
+
+    def _attempt(self, call: ThreadCall) -> None:
+        if self._closing.wait(min(pause(call.failures), call.left)):
+            raise ClientClosed("the client was closed during the call")
+        if call.left == 0:
+            raise unreachable(self._path, self._trouble)
+        try:
+            self._link = Link(connect(self._path))
+        except PASSING as error:
+            self._lose(call, error)
+        except OSError as error:
+            raise unreachable(self._path, error) from error
+
+    def _lose(self, call: ThreadCall, cause: Exception) -> None:
+        self._trouble = cause
+        call.failures += 1
+        if not self._retries:
+            raise (
+                cause if isinstance(cause, Draining) else unreachable(self._path, cause)
+            ) from cause

@@ -1,0 +1,52 @@
+"""A daemon to talk to, and both clients behind one face."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client_lib import AsyncClient, Client
+
+from .fake_daemon import FakeDaemon
+
+
+class DrivenClient:
+    """An `AsyncClient` whose calls are run to their end, so that it looks like a `Client`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncClient(*args, **options)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+        return lambda *args, **options: self._runner.run(method(*args, **options))
+
+    def __enter__(self) -> "DrivenClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[FakeDaemon]:
+    """A scripted daemon that listens."""
+    with FakeDaemon(tmp_path / "s") as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def daemon_socket(fake: FakeDaemon) -> Path:
+    """The path of a socket where a daemon listens."""
+    return fake.path
+
+
+@pytest.fixture(params=[Client, DrivenClient], ids=["Client", "AsyncClient"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Make clients of one kind; they are closed at the end of the test."""
+    with ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(request.param(*args, **options))

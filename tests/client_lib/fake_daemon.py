@@ -1,0 +1,204 @@
+"""A daemon without models: real sockets, real protocol, answers by script.
+
+Each connection has a thread. A request goes to `script`, which answers with a body, raises a
+`ReplyError`, or returns one of the `Act`s; without a script `answer` stands in for a model.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client_lib.wire.errors import BadRequest, ReplyError, UnknownModel
+from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Request, Rerank, Status
+from client_lib.wire.protocol import VERSION, Limits, Refused, ServerConnection
+
+DIMENSIONS = 8
+USAGE = {"prompt_tokens": 7, "total_tokens": 7}
+TIMINGS = {
+    "queue_ms": 0.1, "tokenize_ms": 0.2, "compute_ms": 0.3, "total_ms": 0.6,
+    "batch_rows": 2, "batch_tokens": 7,
+}  # fmt: skip
+
+
+class Act(Enum):
+    """What a script may do instead of answering."""
+
+    SILENCE = auto()  # never answer
+    HANG_UP = auto()  # close the connection
+    GARBAGE = auto()  # send what is no frame
+
+
+Script = Callable[[Request], Mapping[str, Any] | Act]
+
+
+def answer(request: Request) -> Mapping[str, Any]:
+    """Answer as a daemon would, with vectors and scores that the texts alone decide."""
+    if getattr(request, "model", None) not in {None, "fake"}:
+        raise UnknownModel("only 'fake' is served")
+    match request:
+        case Embed():
+            return embed_body([vector(text) for text in request.input])
+        case Rerank():
+            return rerank_body(request)
+        case Status():
+            return {"status": {"server": "fake"}}
+        case Ping():
+            return {}
+        case Cancel():
+            return {"cancelled": False}
+    raise BadRequest(f"no answer to {request.op}")
+
+
+def vector(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return a text's vector: one that no other short text has."""
+    data = text.encode()[:DIMENSIONS].ljust(DIMENSIONS, b"\0")
+    return np.frombuffer(data, np.uint8).astype(np.float32)
+
+
+def embed_body(rows: list[Any], model: str = "fake") -> dict[str, Any]:
+    """Return the body of a reply to `embed`."""
+    table = np.asarray(rows, "<f4")
+    vectors = {"dtype": "float32", "shape": list(table.shape), "data": table.tobytes()}
+    return {
+        "model": model, "vectors": vectors, "usage": USAGE, "truncated": [], "timings": TIMINGS,
+    }  # fmt: skip
+
+
+def rerank_body(request: Rerank) -> dict[str, Any]:
+    """Return the body of a reply to `rerank`: documents by the words they share with the query."""
+    wanted = set(request.query.split())
+    scores = [float(len(wanted & set(document.split()))) for document in request.documents]
+    best = sorted(range(len(scores)), key=lambda index: -scores[index])[: request.top_n]
+    results = [{"index": index, "relevance_score": scores[index]} for index in best]
+    return {
+        "model": "fake", "method": "embedding", "results": results,
+        "usage": USAGE, "truncated": [], "timings": TIMINGS,
+    }  # fmt: skip
+
+
+class FakeDaemon:
+    """Listens at `path` from `start` to `stop`; `seen` has every request but hello."""
+
+    def __init__(self, path: Path, limits: Limits | None = None, version: int = VERSION) -> None:
+        self.path = path
+        self.script: Script = answer
+        self.limits = limits or Limits()
+        self.version = version
+        self.seen: list[Request] = []
+        self.connections = 0
+        self._changed = threading.Condition()
+        self._listener: socket.socket | None = None
+        self._peers: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(os.fspath(self.path))
+        self._listener.listen()
+        self._spawn(self._accept, self._listener)
+
+    def stop(self) -> None:
+        """Vanish: the socket file goes and every connection ends."""
+        assert self._listener is not None
+        self.path.unlink()
+        _shut(self._listener)
+        self.hang_up()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        self._listener.close()
+        self._listener = None
+
+    def hang_up(self) -> None:
+        """End every connection; go on listening."""
+        with self._changed:
+            for peer in self._peers:
+                _shut(peer)
+
+    def wait_for(self, kind: type[Request], count: int = 1) -> list[Any]:
+        """Return the requests of one kind, once there are `count` of them."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._of(kind)) >= count, 10)
+            return self._of(kind)
+
+    def __enter__(self) -> "FakeDaemon":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._listener is not None:
+            self.stop()
+
+    def _of(self, kind: type[Request]) -> list[Request]:
+        return [request for request in self.seen if isinstance(request, kind)]
+
+    def _spawn(self, work: Callable[[socket.socket], None], sock: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=(sock,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                peer, _ = listener.accept()
+                with self._changed:
+                    self._peers.add(peer)
+                    self.connections += 1
+                self._spawn(self._serve, peer)
+
+    def _serve(self, peer: socket.socket) -> None:
+        connection = ServerConnection(self.limits)
+        with suppress(OSError):
+            while data := peer.recv(65536):
+                if not all([self._handle(peer, connection, r) for r in connection.receive(data)]):
+                    break
+        with self._changed:
+            self._peers.discard(peer)
+        peer.close()
+
+    def _handle(
+        self, peer: socket.socket, connection: ServerConnection, received: Request | Refused
+    ) -> bool:
+        if isinstance(received, Refused):
+            peer.sendall(connection.fail(received.id, received.error))
+            return not received.fatal
+        if isinstance(received, Hello):
+            peer.sendall(connection.reply(received.id, **self._hello()))
+            return True
+        with self._changed:
+            self.seen.append(received)
+            self._changed.notify_all()
+        return self._act(peer, connection, received)
+
+    def _act(self, peer: socket.socket, connection: ServerConnection, request: Request) -> bool:
+        try:
+            body = self.script(request)
+        except ReplyError as error:
+            peer.sendall(connection.fail(request.id, error))
+            return True
+        if isinstance(body, Act):
+            if body is Act.GARBAGE:
+                peer.sendall(b"\0\0\0\x01\xc1")
+            return body is Act.SILENCE
+        peer.sendall(connection.reply(request.id, **body))
+        return True
+
+    def _hello(self) -> dict[str, Any]:
+        limits = {
+            "max_frame_bytes": self.limits.max_frame_bytes, "max_inputs": self.limits.max_inputs,
+        }  # fmt: skip
+        return {
+            "version": self.version, "server": "fake/0", "limits": limits, "pid": os.getpid(),
+        }  # fmt: skip
+
+
+def _shut(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,151 @@
+"""What both clients do with any daemon: `daemon_socket` is all that these tests know of it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client_lib import BadRequest, ClientClosed, UnknownModel
+
+TEXTS = ["a cat sleeps", "the stock market fell", "ein Hund schläft", "猫が眠る", ""]
+
+
+@pytest.fixture
+def client(connect: Any, daemon_socket: Any) -> Any:
+    return connect(daemon_socket)
+
+
+def test_encode_gives_one_float32_row_a_text(client: Any) -> None:
+    """n texts become one writable, contiguous float32 array [n, d]."""
+    vectors = client.encode(TEXTS)
+    assert vectors.shape[0] == len(TEXTS)
+    assert vectors.dtype == np.float32
+    assert vectors.flags.writeable
+    assert vectors.flags.c_contiguous
+
+
+def test_encode_of_one_string_gives_one_vector(client: Any) -> None:
+    """A string alone becomes [d], the row that a list of it would have."""
+    assert np.array_equal(client.encode(TEXTS[0]), client.encode(TEXTS[:1])[0])
+
+
+def test_encode_of_nothing_asks_nothing(client: Any) -> None:
+    """No texts give an array of shape (0, 0)."""
+    assert client.encode([]).shape == (0, 0)
+
+
+def test_encode_keeps_the_order_over_many_requests(client: Any) -> None:
+    """Texts that take several requests come back in their own order."""
+    texts = [f"{i} texts" for i in range(600)]
+    vectors = client.encode(texts)
+    assert vectors.shape[0] == len(texts)
+    for row in (0, 255, 256, 511, 512, 599):
+        assert np.array_equal(vectors[row], client.encode(texts[row]))
+
+
+def test_encode_takes_any_iterable(client: Any) -> None:
+    """A generator serves as well as a list."""
+    assert np.array_equal(client.encode(text for text in TEXTS), client.encode(TEXTS))
+
+
+def test_embed_tells_what_it_did(client: Any) -> None:
+    """The reply has the vectors and names model, usage, timings and what was cut."""
+    reply = client.embed(TEXTS)
+    assert np.array_equal(reply.vectors, client.encode(TEXTS))
+    assert reply.vectors.flags.writeable
+    assert reply.model
+    assert reply.usage.total_tokens >= reply.usage.prompt_tokens > 0
+    assert reply.timings.total_ms >= reply.timings.compute_ms > 0
+    assert reply.timings.batch_rows > 0
+    assert reply.truncated == ()
+
+
+def test_embed_takes_one_string_as_a_list_of_one(client: Any) -> None:
+    """A string alone gives [1, d]."""
+    assert client.embed(TEXTS[0]).vectors.shape[0] == 1
+
+
+def test_rerank_puts_the_best_first(client: Any) -> None:
+    """Every document comes back once, by falling relevance."""
+    documents = ["the stock market fell", "a cat sleeps", "cats eat"]
+    reply = client.rerank("a cat sleeps", documents)
+    scores = [hit.relevance_score for hit in reply.results]
+    assert reply.results[0].index == 1
+    assert scores == sorted(scores, reverse=True)
+    assert sorted(hit.index for hit in reply.results) == [0, 1, 2]
+    assert reply.method in {"cross_encoder", "embedding"}
+
+
+def test_rerank_keeps_top_n(client: Any) -> None:
+    """`top_n` says how many results there are."""
+    assert len(client.rerank("a cat", ["a cat", "a dog", "a cow"], top_n=2).results) == 2
+
+
+def test_status_and_ping_answer(client: Any) -> None:
+    """Status is a map; ping is a time in seconds."""
+    assert client.status()
+    assert 0 < client.ping() < 30
+
+
+@pytest.mark.parametrize("bad", [["a", 1], ["a", None], ["a", b"bytes"]])
+def test_what_is_no_string_is_named_by_its_index(client: Any, bad: list[Any]) -> None:
+    """A text that is no string is a TypeError with its index, and nothing is sent."""
+    with pytest.raises(TypeError, match=r"texts\[1\]"):
+        client.embed(bad)
+    with pytest.raises(TypeError, match=r"texts\[1\]"):
+        client.encode(bad)
+    with pytest.raises(TypeError, match=r"documents\[1\]"):
+        client.rerank("q", bad)
+
+
+def test_one_string_is_no_list_of_documents(client: Any) -> None:
+    """A string's characters are never taken for documents."""
+    with pytest.raises(TypeError, match="not one string"):
+        client.rerank("q", "document")
+    with pytest.raises(TypeError, match="query"):
+        client.rerank(["q"], ["document"])
+
+
+def test_a_refusal_is_typed_and_leaves_the_client_usable(client: Any) -> None:
+    """A bad request raises BadRequest; the next call is answered."""
+    with pytest.raises(BadRequest):
+        client.embed([])
+    with pytest.raises(BadRequest):
+        client.embed(["a"], dimensions=-1)
+    assert client.ping() > 0
+
+
+def test_text_that_is_not_unicode_never_leaves(client: Any) -> None:
+    """A lone surrogate is a UnicodeEncodeError; the next call is answered."""
+    with pytest.raises(UnicodeEncodeError):
+        client.embed(["\ud800"])
+    assert client.ping() > 0
+
+
+def test_a_closed_client_says_so(connect: Any, daemon_socket: Any) -> None:
+    """Calls after `close` raise ClientClosed; closing twice is fine."""
+    client = connect(daemon_socket)
+    client.ping()
+    client.close()
+    client.close()
+    with pytest.raises(ClientClosed, match="closed"):
+        client.ping()
+
+
+def test_a_client_that_never_called_closes(connect: Any, daemon_socket: Any) -> None:
+    """Closing needs no connection."""
+    connect(daemon_socket).close()
+
+
+def test_the_default_socket_is_used(
+    connect: Any, daemon_socket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a path the client goes where SIDECAR_SOCKET says."""
+    monkeypatch.setenv("SIDECAR_SOCKET", str(daemon_socket))
+    assert connect().ping() > 0
+
+
+def test_an_unknown_model_is_typed(client: Any) -> None:
+    """A model that the daemon does not serve raises UnknownModel."""
+    with pytest.raises(UnknownModel):
+        client.embed(["a"], model="no-such-model")
