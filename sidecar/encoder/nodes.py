@@ -22,7 +22,7 @@ class GraphWriter:
     def constant(self, value: NDArray[Any], name: str = "") -> str:
         """Add `value` as an initializer and return its name; equal unnamed ones are shared."""
         if name:
-            self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+            self._initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
             return name
         key = (f"{value.dtype}{value.shape}", value.tobytes())
         if key not in self._scalars:

@@ -30,9 +30,9 @@ _TINY = 1e-12  # keeps a row of zeros from dividing by zero
 
 
 class Recipe(Protocol):
-    """One way to hold and to multiply weights."""
+    """One way to hold and to multiply weights; `kernel` names the multiplication in events."""
 
-    name: str
+    kernel: str
 
     def lookup(self, graph: GraphWriter, name: str, table: Float32, ids: str) -> str:
         """Add `table[ids]`, float32 [batch, tokens, hidden]; `table` is [rows, hidden]."""
@@ -46,7 +46,7 @@ class Recipe(Protocol):
 class Float32Recipe:
     """The reference: what the checkpoint says, in FP32."""
 
-    name = "fp32"
+    kernel = "onnxruntime MatMul, fp32"
 
     def lookup(self, graph: GraphWriter, name: str, table: Float32, ids: str) -> str:
         """Gather rows."""
@@ -67,7 +67,7 @@ class Int8Recipe:
     so a row's result does not depend on its neighbours, nor on the threads.
     """
 
-    name = "int8"
+    kernel = "onnxruntime MatMulIntegerToFloat, u8 per row x s8 (7 bits) per channel"
 
     def lookup(self, graph: GraphWriter, name: str, table: Float32, ids: str) -> str:
         """Gather 8-bit rows and their scales; one multiplication restores them."""

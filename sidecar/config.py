@@ -1,0 +1,229 @@
+"""The settings: one frozen object, read once from flags, environment and file, here alone.
+
+A setting is a field of `Config`; its metadata says how it is spelled as a variable, how its
+text is read, and what it means. Flags, `sidecar config` and the documentation follow from it.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from client_lib.address import default_socket
+
+QUANTIZATIONS = ("auto", "int8", "int4", "fp16", "none")
+_LEVELS = ("debug", "info", "warning", "error")
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+_PREFIX = "SIDECAR_"
+
+_Read: TypeAlias = Callable[[str], Any]
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message is one line that names it and what is known."""
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in _TRUE + _FALSE:
+        return text.lower() in _TRUE
+    raise ValueError(f"must be one of {', '.join(_TRUE + _FALSE)}")
+
+
+def _one_of(known: tuple[str, ...]) -> _Read:
+    def read(text: str) -> str:
+        if text.lower() not in known:
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return text.lower()
+
+    return read
+
+
+def _whole(least: int) -> _Read:
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise ValueError(f"must be a whole number of at least {least}")
+        return int(text)
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < float("inf"):
+        raise ValueError("must be a number of seconds, 0 or more")
+    return value
+
+
+def _optional_name(text: str) -> str | None:
+    return text or None
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("must be a path")
+    return Path(text).expanduser()
+
+
+def _default_cache(environ: Mapping[str, str] = os.environ) -> Path:
+    # systemd names the directory that it made for the service.
+    if given := environ.get("CACHE_DIRECTORY"):
+        return Path(given.split(":")[0])
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "sidecar"
+
+
+def _setting(variable: str, read: _Read, about: str, **default: Any) -> Any:
+    return field(metadata={"variable": variable, "read": read, "about": about}, **default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every setting. Rows are texts or query-document pairs, bytes and seconds are plain."""
+
+    use_quantization: bool = _setting(
+        "USE_QUANTIZATION", _boolean, "quantize the models at all", default=True
+    )
+    quantization: str = _setting(
+        "QUANTIZATION_CONFIG",
+        _one_of(QUANTIZATIONS),
+        f"which quantization: {', '.join(QUANTIZATIONS)}",
+        default="int8",
+    )
+    socket: Path = _setting(
+        "SIDECAR_SOCKET",
+        _path,
+        "the Unix socket to listen on",
+        default_factory=default_socket,
+    )
+    embedding_model: str = _setting(
+        "SIDECAR_EMBEDDING_MODEL",
+        str,
+        "folder, artifact or hub id of the embedding model",
+        default="all-MiniLM-L6-v2",
+    )
+    reranker_model: str | None = _setting(
+        "SIDECAR_RERANKER_MODEL",
+        _optional_name,
+        "folder, artifact or hub id of a cross-encoder; without one the embedder reranks",
+        default=None,
+    )
+    cache_dir: Path = _setting(
+        "SIDECAR_CACHE_DIR", _path, "where prepared models are kept", default_factory=_default_cache
+    )
+    threads: int = _setting(
+        "SIDECAR_THREADS", _whole(0), "inference threads; 0: the cores granted", default=0
+    )
+    max_queue_rows: int = _setting(
+        "SIDECAR_MAX_QUEUE_ROWS", _whole(1), "rows that may wait before overload", default=16_384
+    )
+    max_inputs: int = _setting(
+        "SIDECAR_MAX_INPUTS", _whole(1), "texts in one request", default=2_048
+    )
+    max_frame_bytes: int = _setting(
+        "SIDECAR_MAX_FRAME_BYTES", _whole(1_024), "bytes of one request", default=16 * 2**20
+    )
+    drain_seconds: float = _setting(
+        "SIDECAR_DRAIN_SECONDS", _seconds, "time to finish accepted work on SIGTERM", default=30.0
+    )
+    log_level: str = _setting(
+        "SIDECAR_LOG_LEVEL", _one_of(_LEVELS), f"least level: {', '.join(_LEVELS)}", default="info"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as it came out: its value and where that came from."""
+
+    field: Field[Any]
+    value: Any
+    source: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable's name."""
+        return str(self.field.metadata["variable"])
+
+
+def resolve(
+    flags: Mapping[str, str], environ: Mapping[str, str], env_file: Path | None
+) -> list[Setting]:
+    """Return every setting with its source: a flag, else a variable, else the file, else default.
+
+    `flags` holds the texts of the flags that were given, by field name. Raises `ConfigError`
+    for a value that cannot be read and for a file that names an unknown setting.
+    """
+    from_file = read_env_file(env_file) if env_file else {}
+    return [_resolve_one(f, flags, environ, from_file) for f in dataclasses.fields(Config)]
+
+
+def to_config(settings: list[Setting]) -> Config:
+    """Return the settings as one object."""
+    return Config(**{setting.field.name: setting.value for setting in settings})
+
+
+def flag_of(name: str) -> str:
+    """Return the flag that sets the field `name`."""
+    return "--" + name.replace("_", "-")
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the `KEY=value` lines of `path`; comments, blank lines and quotes are understood.
+
+    Raises `ConfigError`, with the line's number, for a line of another shape and for a
+    `SIDECAR_*` name that is not a setting: in the environment that may be another program's,
+    in our own file it is a typing error.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--env-file {path} cannot be read: {error}") from None
+    known = {f.metadata["variable"] for f in dataclasses.fields(Config)}
+    values: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        key, value = _assignment(line, f"{path}:{number}")
+        if key.startswith(_PREFIX) and key not in known:
+            raise ConfigError(f"{path}:{number}: {key} is not a setting; see `sidecar config`")
+        values[key] = value
+    values.pop("", None)
+    return values
+
+
+def _assignment(line: str, where: str) -> tuple[str, str]:
+    text = line.strip().removeprefix("export ")
+    if not text or text.startswith(("#", ";")):
+        return "", ""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip().isidentifier():
+        raise ConfigError(f"{where}: expected KEY=value")
+    value = value.strip()
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return key.strip(), value[1:-1] if quoted else value
+
+
+def _resolve_one(
+    f: Field[Any],
+    flags: Mapping[str, str],
+    environ: Mapping[str, str],
+    from_file: Mapping[str, str],
+) -> Setting:
+    variable = f.metadata["variable"]
+    if f.name in flags:
+        return _read(f, flags[f.name], flag_of(f.name), "flag")
+    if variable in environ:
+        return _read(f, environ[variable], variable, "environment")
+    if variable in from_file:
+        return _read(f, from_file[variable], variable, "env file")
+    default = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+    return Setting(f, default, "default")
+
+
+def _read(f: Field[Any], text: str, spelled: str, source: str) -> Setting:
+    try:
+        return Setting(f, f.metadata["read"](text.strip()), source)
+    except ValueError as error:
+        raise ConfigError(f"{spelled}={text}: {error}") from None

@@ -1,0 +1,5 @@
+"""What can be wrong with a model, said so that an operator knows what to do."""
+
+
+class ModelError(Exception):
+    """A model cannot be found, read, prepared or verified; the message says why."""

@@ -1,0 +1,138 @@
+"""Opens the models that a daemon serves, preparing what its cache does not hold yet."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from sidecar.encoder import runtime
+from sidecar.models import manifest as manifests
+from sidecar.models.description import Task
+from sidecar.models.errors import ModelError
+from sidecar.models.folder import stamp
+from sidecar.models.manifest import FORMAT, Manifest
+from sidecar.models.model import Model, load
+from sidecar.models.prepare import RECIPES, prepare
+from sidecar.models.probes import probe_inputs
+from sidecar.models.source import display_name, locate
+
+log = structlog.get_logger()
+
+_SUBJECT: dict[Task, str] = {"embed": "embeddings", "rerank": "reranker"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A model to open: what the user called it, what it is for, and the quantization planned."""
+
+    name: str
+    task: Task
+    quantization: str
+    reason: str
+
+
+def open_model(wanted: Wanted, cache: Path) -> Model:
+    """Return the model, ready to serve: one forward has been run.
+
+    A source model is prepared into `cache` unless its artifact is there already; an artifact
+    is served as it is. Raises `ModelError` where the model cannot be had or is not what
+    `wanted` says.
+    """
+    log.info("model.loading", model=wanted.name, task=wanted.task)
+    _say_selected(wanted)
+    artifact = _artifact(wanted, cache)
+    model = load(artifact)
+    manifest = manifests.read(artifact)
+    _check(wanted, manifest)
+    model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
+    if manifest.quantization != "none":
+        _say_applied(manifest)
+    log.info(
+        "model.loaded",
+        model=manifest.name,
+        task=wanted.task,
+        quantization=manifest.quantization,
+        dimensions=manifest.dimensions,
+        max_tokens=model.max_tokens,
+        bytes=manifest.bytes_weights,
+    )
+    return model
+
+
+def cached_path(folder: Path, quantization: str, cache: Path) -> Path:
+    """Return where the artifact of the model in `folder` lies, or will lie, in `cache`.
+
+    The name changes with the folder's files, the recipe, and the versions that decide what
+    is written.
+    """
+    facts = (stamp(folder), RECIPES[quantization].kernel, str(FORMAT), runtime.version())
+    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+    return cache / f"{folder.name}-{quantization}-{key}"
+
+
+def _artifact(wanted: Wanted, cache: Path) -> Path:
+    folder = locate(wanted.name)
+    if manifests.is_artifact(folder):
+        return folder
+    artifact = cached_path(folder, wanted.quantization, cache)
+    if not manifests.is_artifact(artifact):
+        log.info("model.preparing", model=wanted.name, quantization=wanted.quantization)
+        made = prepare(folder, display_name(wanted.name), wanted.quantization, artifact)
+        log.info("model.prepared", model=wanted.name, seconds=made.seconds)
+    return artifact
+
+
+def _check(wanted: Wanted, manifest: Manifest) -> None:
+    if manifest.description.task != wanted.task:
+        raise ModelError(
+            f"{wanted.name} is a model to {manifest.description.task}, not to {wanted.task}"
+        )
+    if manifest.quantization != wanted.quantization:
+        raise ModelError(
+            f"{wanted.name} is an artifact in {manifest.quantization}, but {wanted.quantization} "
+            "is configured: set USE_QUANTIZATION and QUANTIZATION_CONFIG to what it is"
+        )
+
+
+def _say_selected(wanted: Wanted) -> None:
+    kind = "no" if wanted.quantization == "none" else wanted.quantization
+    log.info(
+        "quantization.selected",
+        model=wanted.name,
+        task=wanted.task,
+        quantization=wanted.quantization,
+        reason=wanted.reason,
+        message=f"Using {kind} quantization for {_SUBJECT[wanted.task]}",
+    )
+
+
+def _say_applied(manifest: Manifest) -> None:
+    task = manifest.description.task
+    to = " to reranker" if task == "rerank" else ""
+    log.info(
+        "quantization.applied",
+        model=manifest.name,
+        task=task,
+        quantization=manifest.quantization,
+        kernel=manifest.kernel,
+        bytes_before=manifest.bytes_fp32,
+        bytes_after=manifest.bytes_weights,
+        seconds=manifest.seconds,
+        **_closeness(manifest),
+        message=f"Applied dynamic {manifest.quantization} quantization{to} (CPU)",
+    )
+
+
+def _closeness(manifest: Manifest) -> dict[str, Any]:
+    quality = manifest.quality
+    if quality is None:
+        return {}
+    if manifest.description.task == "embed":
+        return {
+            "cosine_mean": quality.mean,
+            "cosine_p1": quality.p1,
+            "cosine_min": quality.min,
+        }
+    return {"score_closeness_mean": quality.mean, "rank_agreement": quality.rank_agreement}

@@ -1,0 +1,84 @@
+"""What an artifact says of itself: one JSON file beside the graph and the tokenizer."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidecar.models.description import Description
+from sidecar.models.errors import ModelError
+
+FORMAT = 1
+_FILE = "manifest.json"
+_AGAIN = "prepare the model again with `sidecar prepare`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How close a plan is to FP32 on `texts` probe texts.
+
+    For an embedder `mean`, `p1` and `min` are cosines between a text's two vectors (`p1`: the
+    first percentile). For a reranker they are one minus the distance between a pair's two
+    scores, and `rank_agreement` is the share of document pairs that both put in one order.
+    """
+
+    mean: float
+    p1: float
+    min: float
+    texts: int
+    rank_agreement: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything that serving needs to know beside the graph; sizes in bytes, times in seconds."""
+
+    name: str
+    description: Description
+    dimensions: int
+    quantization: str
+    kernel: str
+    quality: Quality | None
+    bytes_fp32: int
+    bytes_weights: int
+    seconds: float
+    source_sha256: str
+    versions: Mapping[str, str]
+    format: int = FORMAT
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest` into the artifact at `folder`."""
+    text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False)
+    (folder / _FILE).write_text(text + "\n", "utf-8")
+
+
+def is_artifact(folder: Path) -> bool:
+    """Whether `folder` holds an artifact rather than a source model."""
+    return (folder / _FILE).is_file()
+
+
+def read(folder: Path) -> Manifest:
+    """Return the manifest of the artifact at `folder`.
+
+    Raises `ModelError` where it is missing, damaged or of another format.
+    """
+    path = folder / _FILE
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+        if fields.get("format") != FORMAT:
+            raise ModelError(f"{path} has format {fields.get('format')!r}, not {FORMAT}: {_AGAIN}")
+        return _from_json(fields)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path} cannot be read ({error}): {_AGAIN}") from error
+
+
+def _from_json(fields: dict[str, Any]) -> Manifest:
+    quality = fields["quality"]
+    nested = {
+        "description": Description(**fields["description"]),
+        "quality": Quality(**quality) if quality else None,
+    }
+    return Manifest(**{**fields, **nested})

