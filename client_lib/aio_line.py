@@ -14,6 +14,7 @@ from client_lib.wire.errors import (
     Draining,
     SidecarError,
 )
+from client_lib.wire.protocol import Limits
 
 
 class AsyncLine:
@@ -86,7 +87,8 @@ class AsyncLine:
         if self._closing.is_set():
             raise ClientClosed("the client was closed during the call")
         try:
-            self._link = await _connect(self._path)
+            limits = self._link.limits if self._link else Limits()
+            self._link = await _connect(self._path, limits)
         except PASSING as error:
             self._lose(call, error)
         except OSError as error:
@@ -106,11 +108,11 @@ class AsyncLine:
             ) from cause
 
 
-async def _connect(path: str) -> AsyncLink:
+async def _connect(path: str, limits: Limits) -> AsyncLink:
     sock = connect(path)
     try:
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_unix_connection(AsyncLink, sock=sock)
+        _, link = await loop.create_unix_connection(lambda: AsyncLink(limits), sock=sock)
     except BaseException:
         sock.close()
         raise

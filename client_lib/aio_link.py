@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from client_lib.calls import Call, Calls
 from client_lib.wire.errors import ConnectionLost, SidecarError
+from client_lib.wire.protocol import Limits
 
 
 @dataclass(slots=True, eq=False)
@@ -27,9 +28,9 @@ class TaskCall(Call):
 class AsyncLink(asyncio.Protocol):
     """One connection, from the first frame to the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._transport: asyncio.Transport
-        self._calls: Calls[TaskCall] = Calls()
+        self._calls: Calls[TaskCall] = Calls(limits)
         self._writable = asyncio.Event()
         self._gone = asyncio.Event()
         self._retired = False
@@ -39,6 +40,11 @@ class AsyncLink(asyncio.Protocol):
     def usable(self) -> bool:
         """Whether new calls should go here."""
         return self._ended is None and not self._retired
+
+    @property
+    def limits(self) -> Limits:
+        """What the daemon says it takes, as far as is known."""
+        return self._calls.limits
 
     async def send(self, call: TaskCall) -> None:
         """Write `call` once the transport takes more. If the connection ended, settle it so."""

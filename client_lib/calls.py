@@ -62,7 +62,10 @@ C = TypeVar("C", bound=Call)
 
 @dataclass(slots=True, eq=False)
 class Calls(Generic[C]):
-    """The calls that wait for one connection, and the limits that its daemon states."""
+    """The calls that wait for one connection, and the limits that its daemon states.
+
+    `limits` are those of the daemon before, until this one has stated its own.
+    """
 
     limits: Limits = field(default_factory=Limits)
     _connection: ClientConnection = field(default_factory=ClientConnection)

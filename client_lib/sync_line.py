@@ -7,6 +7,7 @@ from typing import Any
 from client_lib.dial import PASSING, connect, pause, unreachable
 from client_lib.sync_link import Link, ThreadCall
 from client_lib.wire.errors import ClientClosed, ConnectionLost, Draining
+from client_lib.wire.protocol import Limits
 
 
 class Line:
@@ -73,7 +74,8 @@ class Line:
         if call.left == 0:
             raise unreachable(self._path, self._trouble)
         try:
-            self._link = Link(connect(self._path))
+            limits = self._link.limits if self._link else Limits()
+            self._link = Link(connect(self._path), limits)
         except PASSING as error:
             self._lose(call, error)
         except OSError as error:

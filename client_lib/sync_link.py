@@ -26,6 +26,7 @@ from typing import Any
 from client_lib.calls import HELLO_ID, Call, Calls
 from client_lib.outbox import Outbox
 from client_lib.wire.errors import CallTimeout, ConnectionLost, SidecarError
+from client_lib.wire.protocol import Limits
 
 _READ_BYTES = 256 * 1024
 _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
@@ -46,14 +47,14 @@ class ThreadCall(Call):
 class Link:
     """One connection, from the first frame to the end."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
         self._sock = sock
         self._epoll = select.epoll()
         self._epoll.register(sock, _READ)
         self._watched = _READ
         self._inbox = memoryview(bytearray(_READ_BYTES))
         self._outbox = Outbox()
-        self._calls: Calls[ThreadCall] = Calls()
+        self._calls: Calls[ThreadCall] = Calls(limits)
         self._lock = threading.Lock()
         self._leader: ThreadCall | None = None
         self._followers: dict[int, threading.Condition] = {}
@@ -66,6 +67,11 @@ class Link:
     def usable(self) -> bool:
         """Whether new calls should go here."""
         return self._ended is None and not self._retired
+
+    @property
+    def limits(self) -> Limits:
+        """What the daemon says it takes, as far as is known."""
+        return self._calls.limits
 
     def send(self, call: ThreadCall) -> None:
         """Put `call` on its way; never blocks. On a connection that ended it is settled so."""

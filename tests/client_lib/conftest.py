@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -24,7 +24,7 @@ class DrivenClient:
         method = getattr(self._client, name)
         return lambda *args, **options: self._runner.run(method(*args, **options))
 
-    def __enter__(self) -> "DrivenClient":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -128,7 +128,7 @@ class FakeDaemon:
             assert self._changed.wait_for(lambda: len(self._of(kind)) >= count, 10)
             return self._of(kind)
 
-    def __enter__(self) -> "FakeDaemon":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -157,7 +157,7 @@ class FakeDaemon:
         connection = ServerConnection(self.limits)
         with suppress(OSError):
             while data := peer.recv(65536):
-                if not all([self._handle(peer, connection, r) for r in connection.receive(data)]):
+                if not all(self._handle(peer, connection, r) for r in connection.receive(data)):
                     break
         with self._changed:
             self._peers.discard(peer)

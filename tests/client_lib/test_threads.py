@@ -1,0 +1,195 @@
+"""One `Client`, several threads; and a fork."""
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client_lib import CallTimeout, Client, ClientClosed
+from client_lib.wire.messages import Embed, Request
+
+from .fake_daemon import Act, FakeDaemon, answer, embed_body, vector
+
+
+@pytest.fixture
+def submit() -> Iterator[Callable[..., Any]]:
+    """Run a call in a thread; its future has what it came to."""
+    with ThreadPoolExecutor(16) as pool:
+        yield pool.submit
+
+
+@pytest.fixture
+def client(fake: FakeDaemon) -> Iterator[Client]:
+    with Client(fake.path) as client:
+        yield client
+
+
+def held(event: threading.Event, text: str) -> Callable[[Request], Any]:
+    """Hold back the answer to one text until `event`; never answer "never"."""
+
+    def script(request: Request) -> Any:
+        if isinstance(request, Embed) and request.input == ("never",):
+            return Act.SILENCE
+        if isinstance(request, Embed) and request.input == (text,):
+            event.wait(10)
+        return answer(request)
+
+    return script
+
+
+def test_threads_share_one_connection(
+    client: Client, fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """Every thread gets its own answers, all over one connection."""
+
+    def work(thread: int) -> bool:
+        texts = [f"{thread:02}-{call:02}" for call in range(40)]
+        return all(np.array_equal(client.encode(text), vector(text)) for text in texts)
+
+    assert all(future.result() for future in [submit(work, thread) for thread in range(16)])
+    assert fake.connections == 1
+
+
+def test_the_lead_passes_on_when_the_leader_times_out(
+    client: Client, fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """A thread that gives up reading for all leaves no other without a reader."""
+    release = threading.Event()
+    fake.script = held(release, "kept")
+    leader = submit(client.embed, ["never"], timeout=0.3)
+    fake.wait_for(Embed, 1)
+    follower = submit(client.encode, "kept")
+    fake.wait_for(Embed, 2)
+    with pytest.raises(CallTimeout):
+        leader.result()
+    release.set()
+    assert np.array_equal(follower.result(), vector("kept"))
+
+
+def test_a_follower_times_out_by_itself(
+    client: Client, fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """A thread that waits for another to read keeps its own deadline."""
+    release = threading.Event()
+    fake.script = held(release, "kept")
+    leader = submit(client.encode, "kept")
+    fake.wait_for(Embed, 1)
+    with pytest.raises(CallTimeout):
+        client.embed(["never"], timeout=0.1)
+    release.set()
+    assert np.array_equal(leader.result(), vector("kept"))
+
+
+def test_a_restart_under_many_threads_loses_nothing(
+    client: Client, fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """Every thread's call is answered by the daemon that comes after."""
+    fake.script = lambda _: Act.SILENCE
+    futures = [submit(client.encode, f"{i:02}") for i in range(12)]
+    fake.wait_for(Embed, 12)
+    fake.stop()
+    fake.script = answer
+    fake.start()
+    for i, future in enumerate(futures):
+        assert np.array_equal(future.result(), vector(f"{i:02}"))
+
+
+def test_restarts_under_load_lose_nothing(
+    client: Client, fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """Threads that never stop asking never see the daemon come and go."""
+
+    def work(thread: int) -> bool:
+        texts = [f"{thread}-{call:03}" for call in range(100)]
+        return all(np.array_equal(client.encode(text), vector(text)) for text in texts)
+
+    futures = [submit(work, thread) for thread in range(6)]
+    for restart in range(1, 4):
+        fake.wait_for(Embed, restart * 100)
+        fake.stop()
+        fake.start()
+    assert all(future.result() for future in futures)
+
+
+def test_huge_requests_and_replies_cross(
+    client: Client, fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """Threads that fill both buffers at once do not block one another."""
+    fake.script = lambda request: (
+        embed_body([np.full(500_000, float(request.input[0][:2]))])
+        if isinstance(request, Embed)
+        else answer(request)
+    )
+    texts = [f"{i:02}" + "x" * 3_000_000 for i in range(8)]
+    futures = [submit(client.encode, text) for text in texts]
+    assert [int(future.result()[-1]) for future in futures] == list(range(8))
+
+
+def test_frames_of_calls_that_gave_up_do_not_pile_up(client: Client, fake: FakeDaemon) -> None:
+    """While the daemon reads nothing, a call that times out takes its unsent frame back."""
+    release = threading.Event()
+    fake.script = held(release, "first")
+    with pytest.raises(CallTimeout):
+        client.embed(["first"], timeout=0.05)
+    for _ in range(4):
+        with pytest.raises(CallTimeout):
+            client.embed(["x" * 2_000_000], timeout=0.05)
+    (line,) = client._lines.values()
+    assert line._link is not None
+    assert len(line._link._outbox) <= 2  # the frame that had begun to leave, and its cancel
+    release.set()
+    assert client.ping() > 0
+
+
+def test_close_wakes_every_thread(
+    client: Client, fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """Leader and followers alike raise ClientClosed when another thread closes."""
+    fake.script = lambda _: Act.SILENCE
+    futures = [submit(client.embed, [str(i)]) for i in range(4)]
+    fake.wait_for(Embed, 4)
+    client.close()
+    for future in futures:
+        with pytest.raises(ClientClosed):
+            future.result()
+
+
+def test_close_ends_the_wait_for_a_daemon(tmp_path: Any, submit: Callable[..., Any]) -> None:
+    """A call that waits for a daemon to appear raises ClientClosed when the client closes."""
+    client = Client(tmp_path / "none")
+    future = submit(client.ping)
+    while not client._lines or not client._lines[os.getpid()]._trouble:
+        pass
+    client.close()
+    with pytest.raises(ClientClosed):
+        future.result()
+
+
+def test_a_forked_child_has_its_own_connection(
+    client: Client, fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """A child asks over a connection of its own; the parent's call in flight is undisturbed."""
+    release = threading.Event()
+    fake.script = held(release, "parent")
+    parents = submit(client.encode, "parent")
+    fake.wait_for(Embed, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a fork beside threads
+        pid = os.fork()
+    if pid == 0:
+        try:
+            right = np.array_equal(client.encode("child"), vector("child"))
+            client.close()
+        finally:
+            os._exit(0 if right else 1)
+    _, status = os.waitpid(pid, 0)
+    release.set()
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert np.array_equal(parents.result(), vector("parent"))
+    assert np.array_equal(client.encode("after"), vector("after"))
+    assert fake.connections == 2
