@@ -159,12 +159,20 @@ def test_close_wakes_every_thread(
             future.result()
 
 
-def test_close_ends_the_wait_for_a_daemon(tmp_path: Any, submit: Callable[..., Any]) -> None:
+def test_close_ends_the_wait_for_a_daemon(
+    tmp_path: Any, submit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A call that waits for a daemon to appear raises ClientClosed when the client closes."""
+    tried = threading.Event()
+
+    def connect(path: str) -> Any:
+        tried.set()
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("client_lib.sync_line.connect", connect)
     client = Client(tmp_path / "none")
     future = submit(client.ping)
-    while not client._lines or not client._lines[os.getpid()]._trouble:
-        pass
+    assert tried.wait(10)
     client.close()
     with pytest.raises(ClientClosed):
         future.result()

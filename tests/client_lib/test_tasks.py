@@ -1,0 +1,197 @@
+"""One `AsyncClient`, many tasks; and cancellation wherever it can strike."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client_lib import AsyncClient, CallTimeout, ClientClosed
+from client_lib.wire.messages import Cancel, Embed
+
+from .fake_daemon import Act, FakeDaemon, answer, vector
+
+# More loop iterations than a call takes from its first step to its last.
+STEPS = range(30)
+
+
+@pytest.fixture
+async def client(fake: FakeDaemon) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(fake.path) as client:
+        yield client
+
+
+async def cancelled_after(steps: int, work: Any) -> None:
+    """Run `work` for so many iterations of the loop, then cancel it."""
+    task = asyncio.ensure_future(work)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled() or task.exception() is None
+
+
+def pending(client: AsyncClient) -> int:
+    """Return how many calls the client still waits for."""
+    link = client._line._link if client._line else None
+    return len(link._calls) if link else 0
+
+
+async def heard(fake: FakeDaemon, kind: Any, count: int = 1) -> list[Any]:
+    """Wait, without stopping the loop, until the daemon has had `count` requests of a kind."""
+    return await asyncio.to_thread(fake.wait_for, kind, count)
+
+
+async def test_tasks_share_one_connection(client: AsyncClient, fake: FakeDaemon) -> None:
+    """Every task gets its own answer, all over one connection."""
+    texts = [f"{i:03}" for i in range(300)]
+    vectors = await asyncio.gather(*[client.encode(text) for text in texts])
+    assert np.array_equal(np.stack(vectors), np.stack([vector(text) for text in texts]))
+    assert fake.connections == 1
+
+
+async def test_a_client_has_no_task_of_its_own(client: AsyncClient) -> None:
+    """Nothing runs between calls, so nothing can be left behind."""
+    await client.ping()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_restart_under_many_tasks_loses_nothing(
+    client: AsyncClient, fake: FakeDaemon
+) -> None:
+    """Every task's call is answered by the daemon that comes after."""
+    fake.script = lambda _: Act.SILENCE
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(client.encode(f"{i:02}")) for i in range(50)]
+        await heard(fake, Embed, 50)
+        await asyncio.to_thread(fake.stop)
+        fake.script = answer
+        fake.start()
+    for i, task in enumerate(tasks):
+        assert np.array_equal(task.result(), vector(f"{i:02}"))
+
+
+@pytest.mark.parametrize("act", [answer, lambda _: Act.SILENCE], ids=["answered", "unanswered"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.embed(["a"]),
+        lambda client: client.encode([str(i) for i in range(1500)]),
+        lambda client: client.encode(["x" * 1_500_000] * 3),
+    ],
+    ids=["embed", "encode", "huge"],
+)
+async def test_cancelled_at_every_await(
+    fake: FakeDaemon, call: Callable[[AsyncClient], Any], act: Any
+) -> None:
+    """Wherever a call is cancelled, connected or not, the client stays usable and clean."""
+    for steps in STEPS:
+        async with AsyncClient(fake.path) as client:
+            for _ in range(2):  # The first has to connect; the second finds a connection.
+                fake.script = act
+                await cancelled_after(steps, call(client))
+                assert pending(client) == 0
+                fake.script = answer
+                assert np.array_equal(await client.encode("next"), vector("next"))
+        gc.collect()
+
+
+async def both_ping(client: AsyncClient) -> None:
+    """Two calls at once: one dials, the other waits for it."""
+    await asyncio.gather(client.ping(), client.ping())
+
+
+async def test_cancelled_while_the_daemon_is_away(fake: FakeDaemon) -> None:
+    """A call that is cancelled while it waits for a daemon leaves the client usable."""
+    fake.stop()
+    for steps in STEPS:
+        async with AsyncClient(fake.path) as client:
+            await cancelled_after(steps, both_ping(client))
+            fake.start()
+            assert await client.ping() > 0
+            await asyncio.to_thread(fake.stop)
+
+
+async def test_cancelled_while_the_client_closes(fake: FakeDaemon) -> None:
+    """A close that is cancelled can be done again."""
+    for steps in range(5):
+        client = AsyncClient(fake.path)
+        await client.ping()
+        await cancelled_after(steps, client.close())
+        await client.close()
+
+
+async def test_cancelling_a_call_cancels_it_in_the_daemon(
+    client: AsyncClient, fake: FakeDaemon
+) -> None:
+    """The daemon is told which request nobody waits for any more."""
+    fake.script = lambda _: Act.SILENCE
+    task = asyncio.create_task(client.embed(["a"]))
+    (embed,) = await heard(fake, Embed)
+    task.cancel()
+    (cancel,) = await heard(fake, Cancel)
+    assert cancel.target == embed.id
+
+
+async def test_the_callers_own_timeout_stays_the_callers(
+    client: AsyncClient, fake: FakeDaemon
+) -> None:
+    """An `asyncio.timeout` around a call is not mistaken for the call's own."""
+    fake.script = lambda _: Act.SILENCE
+    with pytest.raises(TimeoutError) as caught:
+        async with asyncio.timeout(0.05):
+            await client.ping()
+    assert not isinstance(caught.value, CallTimeout)
+
+
+async def test_a_daemon_that_does_not_read_holds_the_writer_back(
+    client: AsyncClient, fake: FakeDaemon
+) -> None:
+    """Frames wait in their tasks, not in the transport, while the daemon takes nothing."""
+    release = threading.Event()
+    fake.script = lambda request: release.wait(10) and answer(request)
+    await asyncio.gather(client.ping(timeout=0.05), return_exceptions=True)
+    texts = [f"{i}" + "x" * 1_000_000 for i in range(8)]
+    tasks = [asyncio.create_task(client.encode(text)) for text in texts]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert client._line is not None
+    assert client._line._link is not None
+    assert client._line._link._transport.get_write_buffer_size() < 2_000_000
+    release.set()
+    for text, row in zip(texts, await asyncio.gather(*tasks), strict=True):
+        assert np.array_equal(row, vector(text))
+
+
+async def test_close_wakes_every_task(fake: FakeDaemon) -> None:
+    """Calls in flight raise ClientClosed when the client closes."""
+    fake.script = lambda _: Act.SILENCE
+    client = AsyncClient(fake.path)
+    tasks = [asyncio.create_task(client.embed([str(i)])) for i in range(4)]
+    await heard(fake, Embed, 4)
+    await client.close()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [ClientClosed] * 4
+
+
+async def test_close_ends_the_wait_for_a_daemon(tmp_path: Any) -> None:
+    """Calls that wait for a daemon to appear raise ClientClosed when the client closes."""
+    client = AsyncClient(tmp_path / "none")
+    tasks = [asyncio.create_task(client.ping()) for _ in range(3)]
+    await asyncio.sleep(0)
+    await client.close()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [ClientClosed] * 3
+
+
+def test_a_client_stays_with_its_loop(fake: FakeDaemon) -> None:
+    """Use from a second event loop is an error that says so, not a call that hangs."""
+    client = AsyncClient(fake.path)
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(client.ping())
+        with pytest.raises(RuntimeError, match="event loop"):
+            second.run(client.ping())
+        first.run(client.close())
