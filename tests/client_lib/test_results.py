@@ -1,0 +1,94 @@
+"""Replies, read strictly."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client_lib import ProtocolError, RerankResult
+from client_lib.results import read_embed, read_rerank, read_status, view_vectors
+
+from .fake_daemon import TIMINGS, USAGE, embed_body
+
+EMBED = embed_body([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+RERANK = {
+    "model": "m", "method": "cross_encoder", "usage": USAGE, "truncated": [1], "timings": TIMINGS,
+    "results": [{"index": 1, "relevance_score": 0.5}, {"index": 0, "relevance_score": -2}],
+}  # fmt: skip
+
+
+def test_vectors_are_read_in_one_piece() -> None:
+    """Bytes become float32 [n, d] in C order: a view of them, or the caller's own copy."""
+    view, reply = view_vectors(EMBED, 3), read_embed(EMBED, 3)
+    assert np.array_equal(view, [[1, 2], [3, 4], [5, 6]])
+    assert view.dtype == reply.vectors.dtype == np.float32
+    assert not view.flags.writeable
+    assert reply.vectors.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "float16"},
+        {"dtype": None},
+        {"shape": [3]},
+        {"shape": [2, 3]},
+        {"shape": [3, 3]},
+        {"shape": [3, -2]},
+        {"shape": [3, "2"]},
+        {"shape": 3},
+        {"data": b""},
+        {"data": EMBED["vectors"]["data"] + b"\0"},
+        {"data": None},
+        {"data": "x" * 24},
+    ],
+)
+def test_vectors_that_do_not_add_up_are_refused(change: dict[str, Any]) -> None:
+    """dtype, shape, bytes and the number of texts have to agree."""
+    with pytest.raises(ProtocolError):
+        read_embed({**EMBED, "vectors": {**EMBED["vectors"], **change}}, 3)
+
+
+@pytest.mark.parametrize("field", ["model", "vectors", "usage", "truncated", "timings"])
+def test_every_field_of_embed_has_to_be_there(field: str) -> None:
+    """A field that is missing, or no use, is a ProtocolError that names the op."""
+    without = {key: value for key, value in EMBED.items() if key != field}
+    for body in (without, {**EMBED, field: 1.5}):
+        with pytest.raises(ProtocolError, match="embed"):
+            read_embed(body, 3)
+
+
+def test_a_ranking_is_read() -> None:
+    """Results keep the daemon's order, scores may be any number."""
+    reply = read_rerank(RERANK, 2)
+    assert reply.results == (RerankResult(1, 0.5), RerankResult(0, -2))
+    assert reply.truncated == (1,)
+
+
+@pytest.mark.parametrize("index", [2, -1, None, 0.5])
+def test_a_ranking_of_what_was_not_sent_is_refused(index: Any) -> None:
+    """An index outside the request's documents is a ProtocolError."""
+    with pytest.raises(ProtocolError):
+        read_rerank({**RERANK, "results": [{"index": index, "relevance_score": 1.0}]}, 2)
+
+
+@pytest.mark.parametrize("field", ["model", "method", "results", "usage", "truncated", "timings"])
+def test_every_field_of_rerank_has_to_be_there(field: str) -> None:
+    """A field that is missing, or no use, is a ProtocolError that names the op."""
+    without = {key: value for key, value in RERANK.items() if key != field}
+    for body in (without, {**RERANK, field: 1.5}):
+        with pytest.raises(ProtocolError, match="rerank"):
+            read_rerank(body, 2)
+
+
+def test_timings_from_the_future_are_ignored() -> None:
+    """A newer daemon's fields do not disturb an older client."""
+    body = {**EMBED, "timings": {**TIMINGS, "moon_ms": 1}, "colour": "blue"}
+    assert read_embed(body, 3).timings.batch_tokens == 7
+
+
+@pytest.mark.parametrize("body", [{}, {"status": None}, {"status": 3}])
+def test_a_status_is_a_map(body: dict[str, Any]) -> None:
+    """Anything else is a ProtocolError."""
+    with pytest.raises(ProtocolError, match="status"):
+        read_status(body)

@@ -1,0 +1,136 @@
+"""Requests, field by field."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client_lib.wire.codec import decode, encode
+from client_lib.wire.errors import BadRequest
+from client_lib.wire.messages import (
+    MAX_ID,
+    Cancel,
+    Embed,
+    Hello,
+    Ping,
+    Request,
+    Rerank,
+    Status,
+    is_id,
+    parse_request,
+    request_to_map,
+)
+
+ids = st.integers(0, MAX_ID)
+texts = st.lists(st.text(), min_size=1).map(tuple)
+counts = st.integers(1, 2**63)
+requests: st.SearchStrategy[Request] = st.one_of(
+    st.builds(Hello, id=ids, version=counts, client=st.text()),
+    st.builds(
+        Embed, id=ids, input=texts, model=st.none() | st.text(),
+        prompt_name=st.none() | st.text(), normalize=st.none() | st.booleans(),
+        dimensions=st.none() | counts, truncate=st.booleans(),
+    ),
+    st.builds(
+        Rerank, id=ids, query=st.text(), documents=texts, model=st.none() | st.text(),
+        top_n=st.none() | counts, truncate=st.booleans(),
+    ),
+    st.builds(Status, id=ids),
+    st.builds(Ping, id=ids),
+    st.builds(Cancel, id=ids, target=ids),
+)  # fmt: skip
+
+EMBED = {"id": 1, "op": "embed", "input": ["a"]}
+RERANK = {"id": 1, "op": "rerank", "query": "q", "documents": ["a"]}
+HELLO = {"id": 1, "op": "hello", "version": 1}
+CANCEL = {"id": 1, "op": "cancel", "target": 0}
+
+
+@given(requests)
+def test_every_request_survives_the_wire(request: Request) -> None:
+    """What one side asks is what the other reads."""
+    assert parse_request(decode(encode(request_to_map(request))[4:])) == request
+
+
+def test_fields_at_their_default_stay_at_home() -> None:
+    """A request is as short as what it says."""
+    assert request_to_map(Embed(id=1, input=("a",))) == {"op": "embed", "id": 1, "input": ("a",)}
+
+
+def test_absent_fields_have_their_defaults() -> None:
+    """What is not sent is what the document says it is."""
+    request = parse_request(EMBED)
+    assert request == Embed(
+        id=1, input=("a",), model=None, prompt_name=None, normalize=None, dimensions=None,
+        truncate=True,
+    )  # fmt: skip
+
+
+def test_fields_from_the_future_are_ignored() -> None:
+    """A newer client's field does not disturb an older daemon."""
+    assert parse_request({**EMBED, "colour": "blue"}) == parse_request(EMBED)
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "bad"),
+    [
+        (EMBED, "input", [None, "a", [], ["a", 1], ["a", b"b"], {"a": 1}, 3]),
+        (EMBED, "model", [1, ["m"], b"m", True]),
+        (EMBED, "prompt_name", [1, ["p"], False]),
+        (EMBED, "normalize", [1, 0, "yes", []]),
+        (EMBED, "dimensions", [0, -1, True, 1.5, "8"]),
+        (EMBED, "truncate", [None, 1, "no"]),
+        (RERANK, "query", [None, 1, ["q"], b"q"]),
+        (RERANK, "documents", [None, "a", [], [1]]),
+        (RERANK, "model", [1, []]),
+        (RERANK, "top_n", [0, -1, True, 2.0, "2"]),
+        (RERANK, "truncate", [None, 1]),
+        (HELLO, "version", [None, 0, -1, True, "1", 1.0]),
+        (HELLO, "client", [None, 1, b"c"]),
+        (CANCEL, "target", [None, -1, True, "1", MAX_ID + 1, 1.0]),
+    ],
+)
+def test_a_wrong_field_is_named(message: dict[str, Any], field: str, bad: list[Any]) -> None:
+    """Each value that a field may not have is a BadRequest that names op and field."""
+    for value in bad:
+        with pytest.raises(BadRequest, match=f"{message['op']}: field '{field}' must be"):
+            parse_request({**message, field: value})
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [(EMBED, "input"), (RERANK, "query"), (RERANK, "documents"), (HELLO, "version"),
+     (CANCEL, "target")],
+)  # fmt: skip
+def test_a_missing_field_is_named(message: dict[str, Any], field: str) -> None:
+    """A field without a default has to be there."""
+    without = {key: value for key, value in message.items() if key != field}
+    with pytest.raises(BadRequest, match=f"field '{field}' is missing"):
+        parse_request(without)
+
+
+@pytest.mark.parametrize("op", ["", "EMBED", "embedding", None, 1, ["embed"], {"op": "embed"}])
+def test_an_unknown_op_names_the_known(op: Any) -> None:
+    """An op that is none is a BadRequest that lists those that are."""
+    with pytest.raises(BadRequest, match="known are hello, embed, rerank, status, ping, cancel"):
+        parse_request({"id": 1, "op": op})
+
+
+def test_a_long_op_is_not_echoed_whole() -> None:
+    """An error stays short whatever the request was."""
+    with pytest.raises(BadRequest) as caught:
+        parse_request({"id": 1, "op": "x" * 10_000})
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("value", [None, True, False, -1, MAX_ID + 1, 1.0, "1", b"1", [1]])
+def test_what_is_no_id(value: Any) -> None:
+    """Only an integer from 0 to 2^63 - 1 names a request."""
+    assert not is_id(value)
+
+
+@pytest.mark.parametrize("value", [0, 1, MAX_ID])
+def test_what_is_an_id(value: int) -> None:
+    """Both ends of the range count."""
+    assert is_id(value)

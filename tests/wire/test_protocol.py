@@ -1,0 +1,281 @@
+"""Both ends of a connection, without one."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client_lib.wire.codec import encode
+from client_lib.wire.errors import (
+    _BY_CODE,
+    BackendFailed,
+    BadRequest,
+    FrameTooLarge,
+    Overloaded,
+    ProtocolError,
+    ReplyError,
+    TooLarge,
+    UnsupportedVersion,
+    error_from_map,
+)
+from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Rerank, request_to_map
+from client_lib.wire.protocol import (
+    VERSION,
+    ClientConnection,
+    Limits,
+    Refused,
+    Reply,
+    ServerConnection,
+)
+
+HELLO = encode(request_to_map(Hello(id=0, version=VERSION)))
+
+
+def ping(request_id: Any) -> bytes:
+    return encode({"op": "ping", "id": request_id})
+
+
+def opened(limits: Limits | None = None) -> ServerConnection:
+    connection = ServerConnection(limits or Limits())
+    assert list(connection.receive(HELLO)) == [Hello(id=0, version=VERSION)]
+    connection.reply(0)
+    return connection
+
+
+def refused(connection: ServerConnection, data: bytes) -> Refused:
+    (received,) = connection.receive(data)
+    assert isinstance(received, Refused)
+    return received
+
+
+# The daemon's end.
+
+
+def test_requests_may_follow_hello_without_waiting() -> None:
+    """Hello and what follows it are yielded in order, however they were joined."""
+    received = list(ServerConnection(Limits()).receive(HELLO + ping(1) + ping(2)))
+    assert received == [Hello(id=0, version=VERSION), Ping(id=1), Ping(id=2)]
+
+
+@pytest.mark.parametrize("first", [ping(1), encode({"id": 1, "op": "nonsense"})])
+def test_the_first_frame_must_be_hello(first: bytes) -> None:
+    """Anything else ends the connection, with an answer under the request's own id."""
+    connection = ServerConnection(Limits())
+    answer = refused(connection, first + ping(2))
+    assert (answer.id, type(answer.error), answer.fatal) == (1, BadRequest, True)
+    assert list(connection.receive(HELLO)) == []
+
+
+def test_another_version_is_refused() -> None:
+    """A version that is not spoken is fatal, and the error says which one is."""
+    hello = encode(request_to_map(Hello(id=5, version=VERSION + 1)))
+    answer = refused(ServerConnection(Limits()), hello)
+    assert (answer.id, type(answer.error), answer.fatal) == (5, UnsupportedVersion, True)
+    assert f"supported is {VERSION}" in answer.error.message
+
+
+def test_hello_is_said_once() -> None:
+    """A second hello is refused; the connection goes on."""
+    connection = opened()
+    answer = refused(connection, HELLO)
+    assert (type(answer.error), answer.fatal) == (BadRequest, False)
+    assert list(connection.receive(ping(1))) == [Ping(id=1)]
+
+
+@pytest.mark.parametrize("bad", [None, -1, True, 2**63, "1", 1.5, [1]])
+def test_a_frame_without_an_id_ends_the_connection(bad: Any) -> None:
+    """What cannot be answered by id is fatal."""
+    connection = opened()
+    answer = refused(connection, ping(bad))
+    assert (answer.id, type(answer.error), answer.fatal) == (None, BadRequest, True)
+    assert list(connection.receive(ping(1))) == []
+
+
+def test_a_missing_id_ends_the_connection() -> None:
+    """No id is no better than a bad one."""
+    assert refused(opened(), encode({"op": "ping"})).fatal
+
+
+def test_an_id_in_flight_may_not_be_used_again() -> None:
+    """Two requests under one id could not be told apart: fatal."""
+    connection = opened()
+    assert list(connection.receive(ping(1))) == [Ping(id=1)]
+    answer = refused(connection, ping(1))
+    assert (answer.id, answer.fatal) == (None, True)
+    assert "still in flight" in answer.error.message
+
+
+@pytest.mark.parametrize("error", [None, BackendFailed("no")])
+def test_an_id_is_free_again_once_answered(error: ReplyError | None) -> None:
+    """A reply or a failure frees its id."""
+    connection = opened()
+    list(connection.receive(ping(1)))
+    connection.reply(1) if error is None else connection.fail(1, error)
+    assert list(connection.receive(ping(1))) == [Ping(id=1)]
+
+
+@pytest.mark.parametrize("message", [{"op": "nonsense"}, {"op": "embed"}, {"op": 1}, {}])
+def test_a_bad_request_is_refused_and_the_next_is_taken(message: dict[str, Any]) -> None:
+    """What has an id can be answered, so the connection goes on."""
+    connection = opened()
+    answer = refused(connection, encode({"id": 7, **message}))
+    assert (answer.id, type(answer.error), answer.fatal) == (7, BadRequest, False)
+    assert list(connection.receive(ping(7))) == [Ping(id=7)]
+
+
+@pytest.mark.parametrize(
+    "request_", [Embed(id=1, input=("a",) * 3), Rerank(id=1, query="q", documents=("a",) * 3)]
+)
+def test_too_many_texts_are_too_large(request_: Embed | Rerank) -> None:
+    """Texts are counted against the limit; the request alone is refused."""
+    answer = refused(opened(Limits(max_inputs=2)), encode(request_to_map(request_)))
+    assert (type(answer.error), answer.fatal) == (TooLarge, False)
+
+
+def test_a_frame_over_the_limit_is_too_large_and_fatal() -> None:
+    """Its length alone ends the connection."""
+    connection = opened(Limits(max_frame_bytes=64))
+    answer = refused(connection, (65).to_bytes(4, "big"))
+    assert (answer.id, type(answer.error), answer.fatal) == (None, TooLarge, True)
+
+
+@pytest.mark.parametrize("body", [b"\xc1", b"\x90", b"\x81\x01\x02", b"\xa2\xff\xff"])
+def test_garbage_is_named_and_fatal(body: bytes) -> None:
+    """A body that is no map is a BadRequest without an id."""
+    connection = opened()
+    answer = refused(connection, len(body).to_bytes(4, "big") + body + ping(1))
+    assert (answer.id, type(answer.error), answer.fatal) == (None, BadRequest, True)
+    assert list(connection.receive(ping(2))) == []
+
+
+def test_half_a_frame_is_noticed() -> None:
+    """A connection knows whether it ends in the middle of a frame."""
+    connection = opened()
+    assert not connection.half_received
+    list(connection.receive(ping(1)[:5]))
+    assert connection.half_received
+    list(connection.receive(ping(1)[5:]))
+    assert not connection.half_received
+
+
+def test_cancel_names_its_target() -> None:
+    """Cancel is a request like any other, with an id of its own."""
+    data = encode(request_to_map(Cancel(id=2, target=1)))
+    assert list(opened().receive(data)) == [Cancel(id=2, target=1)]
+
+
+pieces = st.binary(max_size=64) | st.sampled_from(
+    [HELLO, HELLO[:6], HELLO[6:], ping(1), ping(2), ping(1)[:3], ping(-1), b"\0\0\0\1\x80"]
+)
+
+
+@given(st.lists(pieces))
+def test_no_bytes_raise_and_nothing_follows_a_fatal(data: list[bytes]) -> None:
+    """Whatever comes, in whatever pieces, is a request or is refused; fatal is the last word."""
+    connection = ServerConnection(Limits(max_frame_bytes=256))
+    received = [item for piece in data for item in connection.receive(piece)]
+    fatal = [isinstance(item, Refused) and item.fatal for item in received]
+    assert True not in fatal[:-1]
+
+
+@given(st.lists(st.sampled_from([HELLO, ping(1), ping(2), ping(None)])), st.data())
+def test_the_split_does_not_matter(frames: list[bytes], data: st.DataObject) -> None:
+    """The same bytes mean the same, joined or in pieces."""
+    stream = b"".join(frames)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
+    parts = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    whole, split = ServerConnection(Limits()), ServerConnection(Limits())
+    expected = [repr(item) for item in whole.receive(stream)]
+    assert [repr(item) for part in parts for item in split.receive(part)] == expected
+
+
+# The client's end.
+
+
+def replies(data: bytes) -> list[Reply]:
+    return list(ClientConnection().receive(data))
+
+
+def test_replies_come_in_any_order() -> None:
+    """A reply is known by its id alone."""
+    server = opened()
+    data = server.reply(2, x=1) + server.reply(1)
+    assert [(reply.id, reply.error) for reply in replies(data)] == [(2, None), (1, None)]
+
+
+@pytest.mark.parametrize("cls", _BY_CODE.values())
+def test_every_code_survives_the_wire(cls: type[ReplyError]) -> None:
+    """Class, message, index and retry_after_ms arrive as they left."""
+    sent = cls("why", index=4, retry_after_ms=20.5)
+    (reply,) = replies(opened().fail(1, sent))
+    assert type(reply.error) is cls
+    assert reply.error is not None
+    assert reply.error.to_map() == sent.to_map()
+
+
+def test_only_what_may_pass_is_retryable() -> None:
+    """Overload and drain pass; every other refusal would be the same again."""
+    retryable = {code for code, cls in _BY_CODE.items() if cls.retryable}
+    assert retryable == {"overloaded", "draining"}
+
+
+def test_absent_details_do_not_travel() -> None:
+    """`index` and `retry_after_ms` are there only where there is something to say."""
+    assert BadRequest("why").to_map() == {
+        "code": "bad_request", "message": "why", "retryable": False,
+    }  # fmt: skip
+
+
+def test_a_code_from_the_future_keeps_what_it_says() -> None:
+    """An unknown code becomes a plain ReplyError with code, message and details."""
+    error = error_from_map({"code": "moon_phase", "message": "wrong", "index": 2})
+    assert type(error) is ReplyError
+    assert str(error) == "moon_phase: wrong"
+    assert error.index == 2
+
+
+def test_an_error_without_an_id_fails_the_connection() -> None:
+    """The daemon's own error is raised, after the replies before it."""
+    server = opened()
+    received = ClientConnection().receive(server.reply(1) + server.fail(None, Overloaded("full")))
+    assert next(received).id == 1
+    with pytest.raises(Overloaded, match="full"):
+        next(received)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"id": 1},
+        {"id": None, "ok": True},
+        {"ok": True},
+        {"id": -1, "ok": True},
+        {"id": True, "ok": True},
+        {"id": 1, "ok": False},
+        {"id": 1, "ok": 1},
+        {"id": 1, "ok": False, "error": "text"},
+        {"id": 1, "ok": True, "error": {"code": "bad_request"}},
+    ],
+)
+def test_what_is_no_reply_is_a_protocol_error(message: dict[str, Any]) -> None:
+    """A reply is a result or an error, never neither and never both."""
+    with pytest.raises(ProtocolError):
+        replies(encode(message))
+
+
+def test_nonsense_is_not_read_as_a_length() -> None:
+    """Text where a frame should be does not make the client wait for a gigabyte."""
+    with pytest.raises(FrameTooLarge):
+        replies(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+@given(st.lists(st.binary(max_size=64)))
+def test_no_bytes_raise_anything_unnamed(data: list[bytes]) -> None:
+    """Whatever a daemon sends, the client has a name for it."""
+    connection = ClientConnection()
+    with suppress(ProtocolError, ReplyError):
+        for piece in data:
+            list(connection.receive(piece))
