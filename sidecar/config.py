@@ -218,7 +218,7 @@ def _resolve_one(
         return _read(f, environ[variable], variable, "environment")
     if variable in from_file:
         return _read(f, from_file[variable], variable, "env file")
-    default = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+    default = f.default_factory() if callable(f.default_factory) else f.default
     return Setting(f, default, "default")
 
 

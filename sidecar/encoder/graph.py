@@ -1,8 +1,8 @@
 """An `Encoder` as an ONNX graph: one text a row, no padding, therefore no mask.
 
-Input `ids` and `token_types`, int64 [batch, tokens], all rows of one length; output
-`vectors`, float32 [batch, outputs]. Every operation works on one row at a time, so a row's
-bytes do not depend on the rows beside it.
+Input `ids` and `token_types`, int64 [1, tokens]; output `vectors`, float32 [1, outputs]. The
+first axis is fixed: merged rows would share the vector registers of the elementwise kernels,
+whose tails are computed differently, and a text's last bit would depend on its neighbours.
 """
 
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ def build(encoder: Encoder, recipe: Recipe) -> ModelProto:
         x = assembly.layer(f"layer.{index}", layer, x)
     graph.rename(_head(graph, encoder.head, x), "vectors")
     rows = [
-        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+        helper.make_tensor_value_info(name, TensorProto.INT64, [1, "tokens"])
         for name in ("ids", "token_types")
     ]
     vectors = helper.make_tensor_value_info(
-        "vectors", TensorProto.FLOAT, ["batch", encoder.outputs]
+        "vectors", TensorProto.FLOAT, [1, encoder.outputs]
     )
     return graph.model(rows, [vectors])
 

@@ -35,7 +35,7 @@ class Recipe(Protocol):
     kernel: str
 
     def lookup(self, graph: GraphWriter, name: str, table: Float32, ids: str) -> str:
-        """Add `table[ids]`, float32 [batch, tokens, hidden]; `table` is [rows, hidden]."""
+        """Add `table[ids]`, float32 [1, tokens, hidden]; `table` is [rows, hidden]."""
 
     def matmul(
         self, graph: GraphWriter, name: str, linear: Linear, x: str, *, after_gelu: bool = False

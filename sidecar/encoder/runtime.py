@@ -29,7 +29,7 @@ class Session:
         self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     def run(self, ids: NDArray[np.int64], token_types: NDArray[np.int64]) -> Float32:
-        """Return float32 [batch, outputs] for int64 [batch, tokens], rows of one length."""
+        """Return float32 [1, outputs] for one row, int64 [1, tokens]."""
         feeds = {"ids": ids, "token_types": token_types}
         vectors: Float32 = self._session.run(["vectors"], feeds)[0]
         return vectors

@@ -1,0 +1,40 @@
+"""The `sidecar` command: argv → settings → one call. Exit codes are decided here alone."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from sidecar import __version__
+from sidecar.cli import config, demo, prepare, serve
+from sidecar.cli.exits import EX_CONFIG, EX_UNAVAILABLE
+from sidecar.config import ConfigError
+from sidecar.models.errors import ModelError
+from sidecar.plan import PlanError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    What the user can mend is one line on stderr: 78 for a setting or a model that cannot be
+    used as configured, 69 where a daemon does not answer.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except (ConfigError, PlanError, ModelError) as error:
+        print(f"sidecar: {error}", file=sys.stderr)
+        return EX_CONFIG
+    except ConnectionError as error:
+        print(f"sidecar: {error}", file=sys.stderr)
+        return EX_UNAVAILABLE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sidecar", description="Quantized embeddings and reranking over a Unix socket."
+    )
+    parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in (demo, serve, prepare, config):
+        command.add(commands)
+    return parser

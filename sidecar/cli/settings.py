@@ -1,0 +1,26 @@
+"""The flags that `serve`, `prepare` and `config` share: one for every setting."""
+
+import argparse
+import dataclasses
+import os
+from pathlib import Path
+
+from sidecar.config import Config, Setting, flag_of, resolve
+
+
+def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add `--env-file` and a flag for each setting in `names`, or for all of them."""
+    parser.add_argument("--env-file", type=Path, metavar="FILE", help="read KEY=value settings")
+    for f in dataclasses.fields(Config):
+        if not names or f.name in names:
+            about = f"{f.metadata['about']} (${f.metadata['variable']})".replace("%", "%%")
+            parser.add_argument(flag_of(f.name), dest=f.name, metavar="VALUE", help=about)
+
+
+def settings_of(arguments: argparse.Namespace) -> list[Setting]:
+    """Return every setting with its source. Raises `ConfigError` for one that is wrong."""
+    given = vars(arguments)
+    flags = {
+        f.name: given[f.name] for f in dataclasses.fields(Config) if given.get(f.name) is not None
+    }
+    return resolve(flags, os.environ, arguments.env_file)

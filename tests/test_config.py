@@ -1,0 +1,108 @@
+"""Settings: where each comes from, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.config import QUANTIZATIONS, ConfigError, resolve, to_config
+
+
+def config(
+    flags: dict[str, str] | None = None,
+    environ: dict[str, str] | None = None,
+    env_file: Path | None = None,
+):
+    return to_config(resolve(flags or {}, environ or {}, env_file))
+
+
+def test_defaults() -> None:
+    """Without any setting: int8, the embedded model, no reranker."""
+    plain = config()
+    assert (plain.use_quantization, plain.quantization) == (True, "int8")
+    assert (plain.embedding_model, plain.reranker_model) == ("all-MiniLM-L6-v2", None)
+
+
+def test_flag_beats_environment_beats_file(tmp_path: Path) -> None:
+    """The nearest source wins, and each setting says which one that was."""
+    file = tmp_path / "env"
+    file.write_text("SIDECAR_THREADS=1\nSIDECAR_MAX_INPUTS=1\nQUANTIZATION_CONFIG=none\n")
+    settings = resolve({"threads": "3"}, {"SIDECAR_THREADS": "2", "SIDECAR_MAX_INPUTS": "2"}, file)
+    found = {s.field.name: (s.value, s.source) for s in settings}
+    assert found["threads"] == (3, "flag")
+    assert found["max_inputs"] == (2, "environment")
+    assert found["quantization"] == ("none", "env file")
+    assert found["drain_seconds"] == (30.0, "default")
+
+
+@pytest.mark.parametrize("text", ["true", "TRUE", "1", "yes", "on"])
+def test_use_quantization_true(text: str) -> None:
+    """The usual spellings of true."""
+    assert config(environ={"USE_QUANTIZATION": text}).use_quantization
+
+
+@pytest.mark.parametrize("text", ["false", "False", "0", "no", "off"])
+def test_use_quantization_false(text: str) -> None:
+    """The usual spellings of false."""
+    assert not config(environ={"USE_QUANTIZATION": text}).use_quantization
+
+
+@pytest.mark.parametrize("name", QUANTIZATIONS)
+def test_every_known_quantization_is_read(name: str) -> None:
+    """The five names of the deployments that this replaces, in either case."""
+    assert config(environ={"QUANTIZATION_CONFIG": name.upper()}).quantization == name
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "known"),
+    [
+        ("QUANTIZATION_CONFIG", "int2", "auto, int8, int4, fp16, none"),
+        ("USE_QUANTIZATION", "maybe", "true, 1, yes, on, false"),
+        ("SIDECAR_THREADS", "-1", "whole number"),
+        ("SIDECAR_THREADS", "two", "whole number"),
+        ("SIDECAR_MAX_INPUTS", "0", "at least 1"),
+        ("SIDECAR_DRAIN_SECONDS", "soon", "number of seconds"),
+        ("SIDECAR_DRAIN_SECONDS", "nan", "number of seconds"),
+        ("SIDECAR_LOG_LEVEL", "loud", "debug, info"),
+        ("SIDECAR_SOCKET", "", "must be a path"),
+    ],
+)
+def test_wrong_value_names_the_setting_and_what_is_known(
+    variable: str, value: str, known: str
+) -> None:
+    """A wrong value is one line with the variable, the value and what would be right."""
+    with pytest.raises(ConfigError) as caught:
+        config(environ={variable: value})
+    message = str(caught.value)
+    assert message.startswith(f"{variable}={value}")
+    assert known in message
+    assert "\n" not in message
+
+
+def test_env_file_is_read_as_shells_write_it(tmp_path: Path) -> None:
+    """Comments, blank lines, quotes, export and other programs' variables."""
+    file = tmp_path / "env"
+    file.write_text(
+        "# settings\n\nexport USE_QUANTIZATION='false'\nOTHER=1\n"
+        'SIDECAR_RERANKER_MODEL = "/m x"\n'
+    )
+    read = config(env_file=file)
+    assert not read.use_quantization
+    assert read.reranker_model == "/m x"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("SIDECAR_THREAD=2\n", ":1: SIDECAR_THREAD is not a setting"), ("\nwhat\n", ":2: expected")],
+)
+def test_env_file_errors_name_the_line(tmp_path: Path, text: str, message: str) -> None:
+    """A misspelt setting and a line of another shape are named by line."""
+    file = tmp_path / "env"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        config(env_file=file)
+
+
+def test_missing_env_file(tmp_path: Path) -> None:
+    """A file that is not there is an error, not silence."""
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config(env_file=tmp_path / "none")

@@ -1,0 +1,90 @@
+"""The house's rule: imports run one way, and the client stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A room may import the rooms below it and itself; `events`, `systemd` and `client_lib` are
+# leaves. Serving and operate do not know each other.
+_LEAVES = {"client_lib", "sidecar.events", "sidecar.systemd", "sidecar"}
+_BELOW = {
+    "sidecar.__main__": {"sidecar.cli"},
+    "sidecar.cli": {
+        "sidecar.serving", "sidecar.operate", "sidecar.models", "sidecar.encoder",
+        "sidecar.plan", "sidecar.host", "sidecar.config",
+    },
+    "sidecar.serving": {"sidecar.models", "sidecar.plan", "sidecar.host"},
+    "sidecar.operate": {"sidecar.models", "sidecar.plan", "sidecar.host", "sidecar.config"},
+    "sidecar.models": {"sidecar.encoder", "sidecar.host"},
+    "sidecar.encoder": {"sidecar.host"},
+    "sidecar.plan": {"sidecar.host"},
+    "sidecar.host": set(),
+    "sidecar.config": set(),
+    "sidecar.events": set(),
+    "sidecar.systemd": set(),
+    "sidecar": set(),
+    "client_lib": set(),
+}  # fmt: skip
+
+
+def room(module: str) -> str:
+    """Return the room that a module stands in: two levels of sidecar, one of client_lib."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "sidecar" else parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= (
+                {f"{node.module}.{a.name}" for a in node.names}
+                if node.module == "sidecar"
+                else {node.module}
+            )
+    return {name for name in names if name.split(".")[0] in {"sidecar", "client_lib"}}
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for package in ("sidecar", "client_lib"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            relative = path.relative_to(ROOT).with_suffix("")
+            found.append((".".join(relative.parts).removesuffix(".__init__"), path))
+    return found
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=[name for name, _ in modules()])
+def test_imports_run_downward(module: str, path: Path) -> None:
+    """Every import of ours points to the same room, a room below, or a leaf."""
+    here = room(module)
+    allowed = _BELOW[here] | {here} | ({"client_lib"} if here == "client_lib" else _LEAVES)
+    for name in imported(path):
+        there = room(name) if room(name) in _BELOW else "sidecar"
+        assert there in allowed, f"{module} imports {name}"
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_client_is_light() -> None:
+    """Importing the client loads neither the daemon nor any machine learning."""
+    assert not loaded_by("import client_lib") & {
+        "sidecar", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "structlog",
+    }  # fmt: skip
+
+
+def test_daemon_needs_no_torch() -> None:
+    """Preparing and serving a known family loads neither torch nor transformers."""
+    loaded = loaded_by("import sidecar.cli, sidecar.models.prepare, sidecar.models.library")
+    assert not loaded & {"torch", "transformers", "sentence_transformers"}
