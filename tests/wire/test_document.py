@@ -1,0 +1,53 @@
+"""`docs/protocol.md` says what the code does."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from client_lib.wire import messages
+from client_lib.wire.codec import encode
+from client_lib.wire.errors import _BY_CODE, ReplyError
+from client_lib.wire.messages import Hello, Ping, request_to_map
+from client_lib.wire.protocol import VERSION, Limits, ServerConnection
+
+TEXT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+HEX = {
+    name: bytes.fromhex(block)
+    for name, block in re.findall(r"```hex ([\w-]+)\n(.*?)```", TEXT, re.DOTALL)
+}
+
+
+def test_the_exchange_is_what_the_code_sends() -> None:
+    """Every byte of the example comes from, and is understood by, the real protocol."""
+    hello, ping = Hello(id=0, version=VERSION, client="doc"), Ping(id=1)
+    server = ServerConnection(Limits())
+    assert list(server.receive(HEX["hello"] + HEX["ping"])) == [hello, ping]
+    limits = {"max_frame_bytes": 16 * 2**20, "max_inputs": 2048}
+    assert {
+        "hello": encode(request_to_map(hello)),
+        "ping": encode(request_to_map(ping)),
+        "hello-reply": server.reply(0, version=1, server="sidecar/0.1.0", limits=limits, pid=4242),
+        "ping-reply": server.reply(1),
+    } == HEX
+
+
+def test_the_assumed_limits_are_the_documented_ones() -> None:
+    """16 MiB and 2 048 hold until the daemon has stated its own."""
+    assert Limits() == Limits(16 * 2**20, 2048)
+    assert "assume 16 MiB\nand 2 048" in TEXT
+
+
+@pytest.mark.parametrize("cls", _BY_CODE.values())
+def test_every_code_is_in_the_table(cls: type[ReplyError]) -> None:
+    """Each code is documented, with whether it may be tried again."""
+    assert f"| `{cls.code}` | {'yes' if cls.retryable else 'no'} |" in TEXT
+
+
+@pytest.mark.parametrize("op", messages._BY_OP)
+def test_every_field_of_every_op_is_documented(op: str) -> None:
+    """Each operation has its section, and each of its fields a row there."""
+    section = TEXT.split(f"### `{op}`\n")[1].split("\n##")[0]
+    names = {field.name for field in fields(messages._BY_OP[op])} - {"id"}
+    assert all(f"| `{name}` |" in section for name in names)
