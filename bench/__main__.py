@@ -1,0 +1,36 @@
+"""`python -m bench COMMAND`: print a table, or `--json`."""
+
+import argparse
+import json
+import os
+import sys
+
+# Before torch and tokenizers are imported: nothing here asks a hub, and tokenizing is not
+# what is measured.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from bench import overhead, serve  # noqa: E402
+from bench.report import show  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (serve, overhead):
+        name = command.__name__.rpartition(".")[2]
+        sub = commands.add_parser(name, help=(command.__doc__ or "").splitlines()[0])
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        command.add_arguments(sub)
+        sub.set_defaults(measure=command.measure)
+    arguments = parser.parse_args()
+    result = arguments.measure(arguments)
+    if arguments.json:
+        print(json.dumps(result.as_map(), indent=2))
+    else:
+        show(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

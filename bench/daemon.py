@@ -1,0 +1,35 @@
+"""A daemon of its own for a measurement, gone afterwards."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from client_lib import Client
+
+
+@contextmanager
+def running(*flags: str) -> Iterator[Path]:
+    """Run `sidecar serve` with `flags` and yield its socket; its events go to a file."""
+    with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
+        folder = Path(place)
+        socket = folder / "sidecar.sock"
+        command = [sys.executable, "-m", "sidecar", "serve", "--socket", str(socket), *flags]
+        with (folder / "events.jsonl").open("wb") as events:
+            process = subprocess.Popen(command, stdout=events)
+        try:
+            with Client(socket, timeout=120) as client:
+                client.ping()
+            yield socket
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def pause() -> None:
+    """Let the caches' and the scheduler's after-effects of one side pass before the other."""
+    time.sleep(0.2)

@@ -1,0 +1,69 @@
+"""The demo's client processes: each sends its texts at once, one text a request."""
+
+import asyncio
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client_lib import AsyncClient, Timings
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.synchronize import Barrier
+
+_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request's vector, float32 [d], its time at the caller (seconds), and the daemon's."""
+
+    vector: NDArray[np.float32]
+    seconds: float
+    timings: Timings
+
+
+def run_crowd(socket: Path, texts: Sequence[str], processes: int) -> list[Answer]:
+    """Return the answers to `texts`, in order, from so many processes that ask all at once.
+
+    Raises `EOFError` where one of them died.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes)
+    crowd = []
+    for number in range(processes):
+        receiver, sender = context.Pipe(duplex=False)
+        arguments = (socket, texts[number::processes], barrier, sender)
+        process = context.Process(target=_client, args=arguments)
+        process.start()
+        sender.close()  # ours: what the child's death leaves is the end of its pipe
+        crowd.append((process, receiver))
+    shares = [receiver.recv() for _, receiver in crowd]
+    for process, _ in crowd:
+        process.join()
+    return [shares[i % processes][i // processes] for i in range(len(texts))]
+
+
+def _client(
+    socket: Path, texts: Sequence[str], barrier: "Barrier", sender: "Connection[Any, Any]"
+) -> None:
+    sender.send(asyncio.run(_ask_all(socket, texts, barrier)))
+
+
+async def _ask_all(socket: Path, texts: Sequence[str], barrier: "Barrier") -> list[Answer]:
+    async with AsyncClient(socket, timeout=_SECONDS) as client:
+        await client.ping()
+        barrier.wait(_SECONDS)  # every process is connected: now all of them at once
+        return await asyncio.gather(*(_ask(client, text) for text in texts))
+
+
+async def _ask(client: AsyncClient, text: str) -> Answer:
+    started = perf_counter()
+    reply = await client.embed([text])
+    return Answer(reply.vectors[0], perf_counter() - started, reply.timings)

@@ -1,0 +1,135 @@
+"""What a run of the demo has seen, and how it is shown."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from client_lib import RerankReply
+from sidecar.cli.demo_crowd import Answer
+
+_BATCHES_SHOWN = 10
+_HITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Times in seconds, vectors float32 [n, d]."""
+
+    texts: list[str]
+    queries: tuple[str, ...]
+    answers: list[Answer]
+    crowd_seconds: float
+    lone_seconds: list[float]
+    same_bytes: bool
+    query_vectors: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+    rerank: RerankReply
+    status: dict[str, Any]
+    events: list[dict[str, Any]]
+
+
+def render(outcome: Outcome) -> RenderableType:
+    """Return the whole report."""
+    parts = (
+        ("What was quantized, and how close it stayed to FP32", _quantization(outcome)),
+        ("The batches that formed while the crowd asked", _batches(outcome)),
+        ("Semantic search over the texts", _search(outcome)),
+        (f"Rerank by {outcome.rerank.method}: {outcome.queries[0]!r}", _rerank(outcome)),
+        ("Time and memory", _figures(outcome)),
+    )
+    return Group(*(piece for title, body in parts for piece in _section(title, body)))
+
+
+def _section(title: str, body: RenderableType) -> Iterator[RenderableType]:
+    yield Text(f"\n{title}", style="bold cyan")
+    yield body
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 3, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=column != "text")
+    return table
+
+
+def _events(outcome: Outcome, name: str) -> list[dict[str, Any]]:
+    return [event for event in outcome.events if event["event"] == name]
+
+
+def _quantization(outcome: Outcome) -> RenderableType:
+    table = _table("model", "quantization", "weights", "closeness to FP32", "took")
+    for event in _events(outcome, "quantization.applied"):
+        before, after = event["bytes_before"] / 1e6, event["bytes_after"] / 1e6
+        table.add_row(
+            event["model"],
+            event["quantization"],
+            f"{before:.1f} → {after:.1f} MB ({after / before:.0%})",
+            _closeness(event),
+            f"{event['seconds']:.1f} s",
+        )
+    messages = [
+        f"  {e['message']}" for e in outcome.events if e["event"].startswith("quantization.")
+    ]
+    return Group(table, Text("\n".join(messages), style="dim"))
+
+
+def _closeness(event: dict[str, Any]) -> str:
+    if "cosine_mean" in event:
+        return f"cosine mean {event['cosine_mean']:.4f}, worst {event['cosine_min']:.4f}"
+    return f"scores {event['score_closeness_mean']:.4f}, order {event['rank_agreement']:.4f}"
+
+
+def _batches(outcome: Outcome) -> RenderableType:
+    batches = _events(outcome, "batch.completed")[: len(outcome.texts)]
+    crowd = [batch for batch in batches if batch["rows"] > 1]
+    table = _table("rows", "", "tokens", "waited", "computed in")
+    for batch in crowd[:_BATCHES_SHOWN]:
+        table.add_row(
+            str(batch["rows"]),
+            "█" * batch["rows"],
+            str(batch["tokens"]),
+            f"{batch['queue_ms']:.1f} ms",
+            f"{batch['compute_ms']:.1f} ms",
+        )
+    note = "every token is a token of a text: nothing was padded"
+    return Group(table, Text(f"  {note}", style="dim"))
+
+
+def _search(outcome: Outcome) -> RenderableType:
+    table = _table("score", "text")
+    scores = outcome.query_vectors @ outcome.vectors.T
+    for query, row in zip(outcome.queries, scores, strict=True):
+        table.add_row("", Text(query, style="bold"))
+        for index in np.argsort(-row)[:_HITS]:
+            table.add_row(f"{row[index]:.3f}", outcome.texts[index])
+    return table
+
+
+def _rerank(outcome: Outcome) -> RenderableType:
+    table = _table("relevance", "text")
+    for hit in outcome.rerank.results:
+        table.add_row(f"{hit.relevance_score:.3f}", outcome.texts[hit.index])
+    return table
+
+
+def _figures(outcome: Outcome) -> RenderableType:
+    crowd = sorted(answer.seconds * 1e3 for answer in outcome.answers)
+    lone = outcome.lone_seconds
+    table = _table("", "")
+    table.add_row("one request alone", f"{median(lone) * 1e3:.2f} ms (median of {len(lone)})")
+    table.add_row(
+        f"{len(crowd)} requests at once",
+        f"{median(crowd):.1f} ms median, {crowd[-1]:.1f} ms the slowest",
+    )
+    same = "identical, byte for byte" if outcome.same_bytes else "DIFFERENT"
+    table.add_row("same text alone and in the crowd", same)
+    memory = outcome.status["memory"]
+    table.add_row("the daemon's memory", f"{memory['pss_bytes'] / 1e6:.0f} MB (PSS)")
+    return table
