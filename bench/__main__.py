@@ -10,8 +10,8 @@ import sys
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from bench import overhead, serve  # noqa: E402
-from bench.report import show  # noqa: E402
+from bench import overhead, serve
+from bench.report import show
 
 
 def main() -> int:

@@ -12,6 +12,16 @@ from rich.table import Table
 from sidecar.host import read_host
 
 
+def host_facts() -> dict[str, Any]:
+    host = read_host()
+    return {
+        "cpu": host.cpu_model,
+        "cores": host.cores,
+        "isa": sorted(host.isa),
+        "load_average": os.getloadavg()[0],
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """One way of doing the work, measured several times in turn with the others."""
@@ -30,7 +40,7 @@ class Result:
     title: str
     sides: Sequence[Side]
     figures: Mapping[str, Any]
-    host: Mapping[str, Any] = field(default_factory=lambda: host_facts())
+    host: Mapping[str, Any] = field(default_factory=host_facts)
 
     def as_map(self) -> dict[str, Any]:
         sides = {
@@ -43,16 +53,6 @@ class Result:
             "figures": dict(self.figures),
             "host": dict(self.host),
         }
-
-
-def host_facts() -> dict[str, Any]:
-    host = read_host()
-    return {
-        "cpu": host.cpu_model,
-        "cores": host.cores,
-        "isa": sorted(host.isa),
-        "load_average": os.getloadavg()[0],
-    }
 
 
 def show(result: Result) -> None:

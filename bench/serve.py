@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ def _timed_daemon(
     return time.perf_counter() - started, vectors
 
 
-def _timed_peer(peer, texts: list[str]) -> tuple[float, NDArray[np.float32]]:
+def _timed_peer(peer: Any, texts: list[str]) -> tuple[float, NDArray[np.float32]]:
     # One call a batch: a server cannot sort texts that have not arrived yet.
     started = time.perf_counter()
     batches = [
