@@ -31,6 +31,7 @@ class AsyncLink(asyncio.Protocol):
     def __init__(self, limits: Limits) -> None:
         self._transport: asyncio.Transport
         self._calls: Calls[TaskCall] = Calls(limits)
+        self._unsaid = self._calls.greeting()
         self._writable = asyncio.Event()
         self._gone = asyncio.Event()
         self._retired = False
@@ -54,7 +55,10 @@ class AsyncLink(asyncio.Protocol):
             call.outcome = copy(self._ended)
             return
         self._calls.add(call)
-        self._transport.write(call.frame)
+        # Hello and the first request are one write. asyncio drops what it has not read when a
+        # write fails, so a second one could lose the very reply that says why it failed.
+        self._transport.write(self._unsaid + call.frame)
+        self._unsaid = b""
 
     async def wait(self, call: TaskCall) -> Mapping[str, Any]:
         """Return the body of `call`'s reply, or raise what it came to."""
@@ -83,7 +87,6 @@ class AsyncLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.write(self._calls.greeting())
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
