@@ -1,0 +1,204 @@
+"""What the daemon says: the catalogue of its events, and how they become lines.
+
+One JSON map a line: `ts` (ISO 8601, UTC), `level`, `event`, then the event's fields. Texts
+never appear in one. A leaf: any room may import it, it imports none.
+"""
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import structlog
+
+_encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """When an event is emitted, and its fields: name to meaning, with the unit."""
+
+    when: str
+    fields: Mapping[str, str]
+
+
+_MODEL = {"model": "name of the model", "task": "embed or rerank"}
+_PEER = {
+    "peer_pid": "process of the peer, by SO_PEERCRED",
+    "peer_uid": "its user",
+    "peer_gid": "its group",
+}
+_REQUEST = {
+    "op": "what was asked: embed, rerank, ...",
+    "request_id": "the request's id on its connection",
+    "peer_pid": _PEER["peer_pid"],
+    "peer_uid": _PEER["peer_uid"],
+}
+
+CATALOGUE: Mapping[str, Event] = {
+    "model.loading": Event(
+        "a model is about to be read",
+        {**_MODEL, "source": "where it comes from"},
+    ),
+    "model.loaded": Event(
+        "a model can compute",
+        {**_MODEL, "seconds": "time to load it, s", "bytes": "size of its weights in memory"},
+    ),
+    "quantization.selected": Event(
+        "it is decided in which precision a model is served",
+        {
+            **_MODEL,
+            "quantization": "the precision: fp32, int8, ...",
+            "requested": "what the configuration asked for",
+            "reason": "why this one",
+        },
+    ),
+    "quantization.applied": Event(
+        "a model's weights have been quantized and compared with FP32",
+        {
+            **_MODEL,
+            "quantization": "the precision: int8, ...",
+            "kernel": "what multiplies them",
+            "bytes_before": "size of the weights in FP32",
+            "bytes_after": "size of the quantized weights",
+            "seconds": "time that it took, s",
+            "cosine_mean": "mean cosine of the vectors to FP32's",
+            "cosine_p1": "the cosine that 1 % of the texts stay below",
+            "cosine_min": "the worst cosine",
+            "message": "the same in a sentence",
+        },
+    ),
+    "server.listening": Event(
+        "the models are loaded and the socket takes connections",
+        {
+            "socket": "path of the socket",
+            "models": "names of the models",
+            "threads": "inference threads",
+            "seconds": "time since the start, s",
+        },
+    ),
+    "server.draining": Event(
+        "no new work is taken; what was accepted is finished",
+        {
+            "reason": "the signal, or what else ended it",
+            "in_flight": "requests to finish",
+            "drain_seconds": "how long that may take, s",
+        },
+    ),
+    "server.stopped": Event(
+        "the last event of a process",
+        {"exit_code": "the process's exit code", "seconds": "time since the start, s"},
+    ),
+    "worker.crashed": Event(
+        "an inference thread ended unasked: every request fails and the daemon exits",
+        {"error": "type of what escaped", "traceback": "where from"},
+    ),
+    "loop.failed": Event(
+        "a callback of the event loop raised",
+        {"message": "what the loop says", "traceback": "where from"},
+    ),
+    "peer.connected": Event("a process has connected", _PEER),
+    "peer.disconnected": Event(
+        "a connection has ended",
+        {**_PEER, "requests": "how many requests came over it"},
+    ),
+    "peer.failed": Event(
+        "a connection was closed by a fault of the daemon",
+        {"peer_pid": _PEER["peer_pid"], "traceback": "where from"},
+    ),
+    "peer.rejected": Event(
+        "a frame was refused before it became a request",
+        {
+            **_PEER,
+            "request_id": "the id in the frame, or null",
+            "code": "the error's code on the wire",
+            "reason": "what was wrong with it",
+            "fatal": "whether the connection is closed for it",
+        },
+    ),
+    "request.completed": Event(
+        "an embed or rerank was answered",
+        {
+            **_REQUEST,
+            "model": "name of the model",
+            "rows": "texts computed",
+            "tokens": "tokens computed",
+            "queue_ms": "from the queue to its first row's start, ms",
+            "tokenize_ms": "texts to tokens, ms",
+            "compute_ms": "first row's start to last row's end, ms",
+            "total_ms": "arrival to result, ms",
+            "batch_rows": "rows of the largest batch that it was in",
+        },
+    ),
+    "request.failed": Event(
+        "a request was answered with an error, or cancelled",
+        {
+            **_REQUEST,
+            "code": "the error's code on the wire",
+            "reason": "the error's message",
+            "traceback": "for what is a fault of the daemon, where from; else null",
+        },
+    ),
+    "batch.completed": Event(
+        "the last row of a batch has been computed",
+        {
+            "batch_id": "counts up from 1",
+            "model": "name of the model",
+            "rows": "rows cut together, at most 16",
+            "tokens": "their tokens, none of them padding",
+            "queue_ms": "the longest wait of a row until the cut, ms",
+            "compute_ms": "the cut to the last row's end, ms",
+        },
+    ),
+}
+
+
+class Lines:
+    """Writes lines of bytes, each whole. A reader that has gone away is no reason to fail."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        """Write one line and flush it."""
+        try:
+            self._stream.write(line + b"\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+    debug = info = warning = error = critical = write
+
+
+def configure(level: str = "info", stream: BinaryIO | None = None) -> None:
+    """Send events of `level` ("debug", "info", "warning", "error") and above to `stream`.
+
+    The default stream is standard output.
+    """
+    lines = Lines(stream if stream is not None else sys.stdout.buffer)
+    structlog.configure(
+        processors=[_render],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=lambda *_: lines,
+        cache_logger_on_first_use=True,
+    )
+
+
+def trace(error: BaseException) -> str:
+    """Return `error`'s traceback, its causes included."""
+    return "".join(traceback.format_exception(error))
+
+
+def _render(_: object, level: str, event: MutableMapping[str, Any]) -> bytes:
+    name = event.pop("event")
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    record = {"ts": now, "level": level, "event": name, **event}
+    return _encode(record).encode()

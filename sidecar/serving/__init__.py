@@ -1,0 +1,1 @@
+"""From a socket to vectors: lifecycle → server → session → engine → worker, batch."""

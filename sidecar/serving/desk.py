@@ -1,0 +1,83 @@
+"""What all sessions share: the engine, the limits, the count of requests, the status."""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from typing import Any
+
+import psutil
+
+import sidecar
+from sidecar.serving.engine import Engine
+from sidecar.serving.settings import ServeSettings
+from sidecar.serving.state import Life
+
+
+class Tally:
+    """How many requests are in flight, and how the others ended."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.completed = 0
+        self.failed: Counter[str] = Counter()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def arrived(self) -> None:
+        """Count a request in."""
+        self.in_flight += 1
+        self._idle.clear()
+
+    def left(self) -> None:
+        """Count a request out, however it ended."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Return once no request is in flight."""
+        await self._idle.wait()
+
+    def to_map(self) -> dict[str, Any]:
+        """Return the `requests` of a status."""
+        failed = dict(self.failed)
+        return {"completed": self.completed, "failed": failed, "in_flight": self.in_flight}
+
+
+class Desk:
+    """Where sessions bring their requests."""
+
+    def __init__(self, engine: Engine, settings: ServeSettings, life: Life) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.life = life
+        self.tally = Tally()
+        self._started = time.monotonic()
+
+    def hello(self) -> dict[str, Any]:
+        """Return the body of the answer to `hello`."""
+        limits = self.settings.limits
+        return {
+            "server": f"sidecar/{sidecar.__version__}",
+            "limits": {"max_frame_bytes": limits.max_frame_bytes, "max_inputs": limits.max_inputs},
+            "pid": os.getpid(),
+        }
+
+    async def status(self) -> dict[str, Any]:
+        """Return what the daemon is and how it is; memory in bytes."""
+        return {
+            "version": sidecar.__version__,
+            "pid": os.getpid(),
+            "state": self.life.state.value,
+            "up_seconds": round(time.monotonic() - self._started, 3),
+            **self.engine.status(),
+            "requests": self.tally.to_map(),
+            # The kernel walks the whole address space for this: not on the loop.
+            "memory": await asyncio.to_thread(_memory),
+        }
+
+
+def _memory() -> dict[str, int]:
+    memory = psutil.Process().memory_full_info()
+    return {"rss_bytes": memory.rss, "pss_bytes": memory.pss}

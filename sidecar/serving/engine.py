@@ -1,0 +1,162 @@
+"""Requests to results: which model, which rows, which queue; then the rows put together.
+
+Sees no sockets. Everything here runs on the loop.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from client_lib.wire.errors import BackendFailed
+from client_lib.wire.messages import Embed, Rerank
+from sidecar.events import log
+from sidecar.serving.asked import Asked
+from sidecar.serving.batch import Batch, Job, Pace, Queue
+from sidecar.serving.gathering import Computed, Gathering
+from sidecar.serving.results import Answer, EmbedResult, RerankResult, Timings
+from sidecar.serving.roster import Float32, Roster, ServedModel
+from sidecar.serving.tokenizing import Tokenizer
+from sidecar.serving.vectors import best_first, cosines
+from sidecar.serving.worker import Callbacks, Clock, Finished, Workers
+
+
+class Engine:
+    """The models, the queue and the threads behind `embed` and `rerank`.
+
+    Made and used on one running loop; `start` before the first request, `stop` after the
+    last. `crashed` is done, with what escaped, once inference has ended unasked.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        *,
+        threads: int,
+        max_queue_rows: int,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self.crashed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self._clock = clock
+        self._threads = threads
+        self._roster = Roster(models)
+        self._tokenizers = {model.name: Tokenizer(model) for model in models}
+        self._queue = Queue(max_queue_rows, Pace(threads))
+        callbacks = Callbacks(self._row_finished, self._batch_finished, self._crash)
+        self._workers = Workers(self._queue, threads, callbacks, clock)
+        self._gatherings: dict[Job, Gathering] = {}
+        self._batches = 0
+
+    def start(self) -> None:
+        """Start the inference threads."""
+        self._workers.start()
+
+    async def stop(self) -> None:
+        """Let running rows end and join the threads; what still waits is left."""
+        for tokenizer in self._tokenizers.values():
+            tokenizer.close()
+        await self._workers.stop()
+
+    async def embed(self, request: Embed) -> EmbedResult:
+        """Return float32 [n, d] for n texts.
+
+        Raises the `ReplyError` that the caller is to be told. Cancelling it drops its rows.
+        """
+        model = self._roster.embedder(request.model)
+        answer, vectors = await self._answer(Asked.texts_of(model, request))
+        return EmbedResult(answer, vectors)
+
+    async def rerank(self, request: Rerank) -> RerankResult:
+        """Return the documents by relevance, the best first, ties by index.
+
+        Raises the `ReplyError` that the caller is to be told. Cancelling it drops its rows.
+        """
+        model = self._roster.reranker(request.model)
+        if model.task == "rerank":
+            answer, scores = await self._answer(Asked.pairs_of(model, request))
+            return _ranked(answer, "cross_encoder", scores[:, 0], request.top_n)
+        answer, vectors = await self._answer(Asked.documents_of(model, request))
+        scores = cosines(vectors[-1], vectors[:-1])
+        return _ranked(answer, "embedding", scores, request.top_n)
+
+    def status(self) -> dict[str, Any]:
+        """Return the engine's part of `status`."""
+        return {
+            "models": [model.describe() for model in self._roster.models],
+            "queue": {"rows": self._workers.waiting, "max_rows": self._queue.max_rows},
+            "threads": self._threads,
+            "batches": self._batches,
+        }
+
+    async def _answer(self, asked: Asked) -> tuple[Answer, Float32]:
+        begun = self._clock()
+        rows = await self._tokenizers[asked.model.name].rows(asked.texts)
+        truncated = asked.truncated(rows)
+        job = Job(asked.model, tuple(rows), asked.finish, self._clock())
+        computed = await self._compute(job)
+        timings = _timings(begun, job.arrived, computed, self._clock())
+        tokens = sum(row.tokens for row in rows)
+        answer = Answer(asked.model.name, len(rows), tokens, truncated, timings)
+        return answer, computed.vectors
+
+    async def _compute(self, job: Job) -> Computed:
+        if self.crashed.done():
+            raise _stopped(self.crashed.result())
+        gathering = Gathering(job)
+        self._workers.submit(job)
+        self._gatherings[job] = gathering
+        try:
+            return await gathering.outcome
+        finally:
+            # Settled, failed or cancelled: whatever of it still waits is of no use.
+            del self._gatherings[job]
+            self._workers.drop(job)
+
+    def _row_finished(self, row: Finished) -> None:
+        # A row whose request has left in the meantime has no gathering any more.
+        if gathering := self._gatherings.get(row.entry.job):
+            gathering.take(row)
+
+    def _batch_finished(self, batch: Batch, ended: float) -> None:
+        self._batches += 1
+        log.info(
+            "batch.completed",
+            batch_id=batch.id,
+            model=batch.model.name,
+            rows=batch.rows,
+            tokens=batch.tokens,
+            queue_ms=_ms(batch.longest_wait),
+            compute_ms=_ms(ended - batch.cut),
+        )
+
+    def _crash(self, error: BaseException) -> None:
+        if not self.crashed.done():
+            self.crashed.set_result(error)
+        for gathering in self._gatherings.values():
+            gathering.fail(_stopped(error))
+
+
+def _ranked(answer: Answer, method: str, scores: Float32, top_n: int | None) -> RerankResult:
+    ranking = tuple((index, float(scores[index])) for index in best_first(scores)[:top_n])
+    return RerankResult(answer, method, ranking)
+
+
+def _timings(begun: float, arrived: float, computed: Computed, now: float) -> Timings:
+    return Timings(
+        queue_ms=_ms(computed.started - arrived),
+        tokenize_ms=_ms(arrived - begun),
+        compute_ms=_ms(computed.ended - computed.started),
+        total_ms=_ms(now - begun),
+        batch_rows=computed.batch_rows,
+        batch_tokens=computed.batch_tokens,
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 3)
+
+
+def _stopped(error: BaseException) -> BackendFailed:
+    failure = BackendFailed(f"inference has stopped: {type(error).__name__}")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,149 @@
+"""From the first line to the exit code: load, listen, serve, drain, stop.
+
+Exit codes: 0 after a stop that was asked for and lost nothing, 1 after one that was forced (a
+second signal, or the drain's time ran out), 70 (EX_SOFTWARE) after inference crashed.
+
+A thread that computes cannot be interrupted, and is waited for only while that is wanted:
+every forced way out goes through `_leave`.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn, TypeAlias
+
+import uvloop
+
+from sidecar.events import log, trace
+from sidecar.serving.desk import Desk
+from sidecar.serving.engine import Engine
+from sidecar.serving.roster import ServedModel
+from sidecar.serving.server import Server
+from sidecar.serving.settings import ServeSettings
+from sidecar.serving.socket_file import SocketFile, refuse_if_taken
+from sidecar.serving.state import Life, State
+
+Load: TypeAlias = Callable[[], Sequence[ServedModel]]
+
+EXIT_OK = 0
+EXIT_FORCED = 1
+EXIT_CRASHED = 70
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(load: Load, settings: ServeSettings) -> int:
+    """Serve until told to stop, and return the exit code. See `serve`."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(load, settings))
+
+
+async def serve(load: Load, settings: ServeSettings) -> int:
+    """Load the models on a thread, listen, serve until a signal, drain; return the exit code.
+
+    Raises `SocketUnavailable` if the socket cannot be had, and whatever `load` raises. Ends
+    the process itself where a thread that still computes would be in the way.
+    """
+    return await _Daemon(settings).run(load)
+
+
+class _Daemon:
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._life = Life()
+        self._started = time.monotonic()
+        self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._listener: SocketFile | None = None
+        self._deadline: float | None = None
+        self._exit_code = EXIT_OK
+
+    async def run(self, load: Load) -> int:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_note_loop_failure)
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._signalled, number)
+        # Known before a minute of loading rather than after it.
+        refuse_if_taken(self._settings.socket)
+        await self._serve(await self._load(load))
+        self._note_stopped(self._exit_code)
+        return self._exit_code
+
+    async def _load(self, load: Load) -> Sequence[ServedModel]:
+        loading = asyncio.ensure_future(asyncio.to_thread(load))
+        await asyncio.wait((loading, self._stop), return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            self._leave(EXIT_OK)
+        return loading.result()
+
+    async def _serve(self, models: Sequence[ServedModel]) -> None:
+        settings = self._settings
+        engine = Engine(models, threads=settings.threads, max_queue_rows=settings.max_queue_rows)
+        engine.crashed.add_done_callback(self._crashed)
+        desk = Desk(engine, settings, self._life)
+        self._listener = SocketFile.bind(settings.socket)
+        engine.start()
+        try:
+            async with Server(desk, self._listener) as server:
+                self._ready(models)
+                reason = await self._stop
+                server.stop_accepting()
+                self._begin_draining(reason, desk.tally.in_flight)
+                await self._in_time(desk.tally.idle())
+        finally:
+            await self._in_time(engine.stop())
+
+    def _ready(self, models: Sequence[ServedModel]) -> None:
+        """Everything works from here on: the one place to tell whoever waits for that."""
+        self._life.move(State.SERVING)
+        log.info(
+            "server.listening",
+            socket=str(self._settings.socket),
+            models=[model.name for model in models],
+            threads=self._settings.threads,
+            seconds=self._age(),
+        )
+
+    def _begin_draining(self, reason: str, in_flight: int) -> None:
+        seconds = self._settings.drain_seconds
+        self._life.move(State.DRAINING)
+        self._deadline = asyncio.get_running_loop().time() + seconds
+        log.info("server.draining", reason=reason, in_flight=in_flight, drain_seconds=seconds)
+
+    async def _in_time(self, step: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await step
+        except TimeoutError:
+            self._leave(self._exit_code or EXIT_FORCED)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self._stop.done():
+            self._leave(EXIT_FORCED)
+        self._stop.set_result(number.name)
+
+    def _crashed(self, crashed: asyncio.Future[BaseException]) -> None:
+        error = crashed.result()
+        log.error("worker.crashed", error=type(error).__name__, traceback=trace(error))
+        self._exit_code = EXIT_CRASHED
+        if not self._stop.done():
+            self._stop.set_result("an inference thread crashed")
+
+    def _leave(self, exit_code: int) -> NoReturn:
+        if self._listener is not None:
+            self._listener.unlink()
+        self._note_stopped(exit_code)
+        os._exit(exit_code)
+
+    def _note_stopped(self, exit_code: int) -> None:
+        self._life.move(State.STOPPED)
+        log.info("server.stopped", exit_code=exit_code, seconds=self._age())
+
+    def _age(self) -> float:
+        return round(time.monotonic() - self._started, 3)
+
+
+def _note_loop_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    traceback = trace(error) if isinstance(error, BaseException) else None
+    log.error("loop.failed", message=context["message"], traceback=traceback)

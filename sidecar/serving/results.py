@@ -1,0 +1,91 @@
+"""What the engine returns, and how each travels. Times in milliseconds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.serving.roster import Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a request's time went.
+
+    `queue_ms` ends when its first row starts; `compute_ms` lasts from there to the end of its
+    last row; the batch is the largest that one of its rows was in.
+    """
+
+    queue_ms: float
+    tokenize_ms: float
+    compute_ms: float
+    total_ms: float
+    batch_rows: int
+    batch_tokens: int
+
+    def to_map(self) -> dict[str, Any]:
+        """Return the `timings` of a reply."""
+        return {
+            "queue_ms": self.queue_ms,
+            "tokenize_ms": self.tokenize_ms,
+            "compute_ms": self.compute_ms,
+            "total_ms": self.total_ms,
+            "batch_rows": self.batch_rows,
+            "batch_tokens": self.batch_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What every computed request has: `rows` and `tokens` count what was computed for it."""
+
+    model: str
+    rows: int
+    tokens: int
+    truncated: tuple[int, ...]
+    timings: Timings
+
+    def common(self) -> dict[str, Any]:
+        """Return the fields that the replies share."""
+        return {
+            "model": self.model,
+            "usage": {"prompt_tokens": self.tokens, "total_tokens": self.tokens},
+            "truncated": self.truncated,
+            "timings": self.timings.to_map(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """Vectors, float32 [n, d], row i for text i."""
+
+    answer: Answer
+    vectors: Float32
+
+    def to_map(self) -> Mapping[str, Any]:
+        """Return the reply's body; the vectors' bytes are not copied."""
+        table = {"dtype": "float32", "shape": self.vectors.shape, "data": self.vectors.data}
+        return {**self.answer.common(), "vectors": table}
+
+    @property
+    def payload_bytes(self) -> int:
+        """How long the reply is, nearly."""
+        return self.vectors.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """Documents by index and score, the best first; `method` says what scored them."""
+
+    answer: Answer
+    method: str
+    ranking: tuple[tuple[int, float], ...]
+
+    def to_map(self) -> Mapping[str, Any]:
+        """Return the reply's body."""
+        results = [{"index": i, "relevance_score": score} for i, score in self.ranking]
+        return {**self.answer.common(), "method": self.method, "results": results}
+
+    @property
+    def payload_bytes(self) -> int:
+        """How long the reply is, nearly."""
+        return 40 * len(self.ranking)

@@ -1,0 +1,229 @@
+"""One peer: its bytes to requests, the engine's results to bytes.
+
+Every request is a task of the session's group, and the boundary at which its errors end. A
+request takes one of `max_in_flight` slots from its frame until its reply is written, so a peer
+that sends too fast or reads too slowly is not read from any more. Knows no models.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, NoReturn
+
+from client_lib.wire.errors import BackendFailed, Cancelled, Draining, ReplyError
+from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Request, Rerank, Status
+from client_lib.wire.protocol import VERSION, Refused, ServerConnection
+from sidecar.events import log, trace
+from sidecar.serving.desk import Desk
+from sidecar.serving.peer import Peer
+from sidecar.serving.results import EmbedResult, RerankResult
+from sidecar.serving.state import State
+
+_READ_BYTES = 256 * 1024
+# From here on copying a reply's vectors would hold up the other peers.
+_PACK_ON_A_THREAD_BYTES = 256 * 1024
+# How long the last bytes to a peer may take when the connection ends.
+_LINGER_SECONDS = 1.0
+
+
+class _PeerLeft(Exception):
+    """Ends the session's group: nobody is left to answer."""
+
+
+class Session:
+    """One connection, from its first frame to its end."""
+
+    def __init__(
+        self, desk: Desk, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._desk = desk
+        self._reader = reader
+        self._writer = writer
+        self._peer = Peer.of(writer.get_extra_info("socket"))
+        self._connection = ServerConnection(desk.settings.limits)
+        self._slots = asyncio.Semaphore(desk.settings.max_in_flight)
+        # Requests that can still be cancelled: their reply has not been written.
+        self._open: dict[int, asyncio.Task[None]] = {}
+        self._requests = 0
+
+    async def run(self) -> None:
+        """Serve the peer until it leaves, breaks the protocol, or `close` is called."""
+        peer = self._peer
+        log.debug("peer.connected", peer_pid=peer.pid, peer_uid=peer.uid, peer_gid=peer.gid)
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._listen(group)
+        except* (_PeerLeft, ConnectionError):
+            pass
+        except* Exception as errors:  # noqa: BLE001 - one connection's failure, not the daemon's
+            log.error("peer.failed", peer_pid=peer.pid, traceback=trace(errors))
+        finally:
+            await self._hang_up()
+            log.debug(
+                "peer.disconnected",
+                peer_pid=peer.pid,
+                peer_uid=peer.uid,
+                peer_gid=peer.gid,
+                requests=self._requests,
+            )
+
+    def close(self) -> None:
+        """Take no more requests; what is written already still goes out."""
+        self._writer.close()
+
+    async def _listen(self, group: asyncio.TaskGroup) -> NoReturn:
+        while data := await self._reader.read(_READ_BYTES):
+            for received in self._connection.receive(data):
+                if isinstance(received, Refused):
+                    await self._refuse(received)
+                    if received.fatal:
+                        raise _PeerLeft
+                else:
+                    await self._slots.acquire()
+                    self._begin(group, received)
+        raise _PeerLeft
+
+    async def _refuse(self, refused: Refused) -> None:
+        log.warning(
+            "peer.rejected",
+            peer_pid=self._peer.pid,
+            peer_uid=self._peer.uid,
+            peer_gid=self._peer.gid,
+            request_id=refused.id,
+            code=refused.error.code,
+            reason=refused.error.message,
+            fatal=refused.fatal,
+        )
+        await self._send(self._connection.fail(refused.id, refused.error))
+
+    def _begin(self, group: asyncio.TaskGroup, request: Request) -> None:
+        self._requests += 1
+        task = group.create_task(self._answer(request))
+        self._open[request.id] = task
+        if isinstance(request, Embed | Rerank):
+            self._desk.tally.arrived()
+        # Not in the task's own `finally`: a task that is cancelled before it starts has none.
+        task.add_done_callback(partial(self._end, request))
+
+    def _end(self, request: Request, task: asyncio.Task[None]) -> None:
+        self._slots.release()
+        if self._open.get(request.id) is task:
+            del self._open[request.id]
+        if isinstance(request, Embed | Rerank):
+            self._desk.tally.left()
+        if task.cancelled():
+            self._note_failure(request, Cancelled("by its peer, or because its peer has left"))
+
+    async def _answer(self, request: Request) -> None:
+        result: Mapping[str, Any] | EmbedResult | RerankResult | None = None
+        try:
+            result = await self._perform(request)
+            del self._open[request.id]
+            frame = await self._pack(request.id, result)
+        except ReplyError as error:
+            frame = self._fail(request, error)
+        except Exception as error:  # noqa: BLE001 - the boundary: it fails one request
+            frame = self._fail(request, _unexpected(error))
+        await self._send(frame)
+        if isinstance(result, EmbedResult | RerankResult):
+            self._note_success(request, result)
+
+    async def _perform(self, request: Request) -> Mapping[str, Any] | EmbedResult | RerankResult:
+        match request:
+            case Embed():
+                self._refuse_if_draining()
+                return await self._desk.engine.embed(request)
+            case Rerank():
+                self._refuse_if_draining()
+                return await self._desk.engine.rerank(request)
+            case Hello():
+                return {"version": VERSION, **self._desk.hello()}
+            case Status():
+                return {"status": await self._desk.status()}
+            case Cancel():
+                return {"cancelled": self._cancel(request.target)}
+            case Ping():
+                return {}
+
+    def _refuse_if_draining(self) -> None:
+        if self._desk.life.state is not State.SERVING:
+            raise Draining("the daemon is shutting down; ask the next one")
+
+    def _cancel(self, target: int) -> bool:
+        if (task := self._open.pop(target, None)) is None:
+            return False
+        task.cancel()
+        self._write(self._connection.fail(target, Cancelled("cancelled by its peer")))
+        return True
+
+    async def _pack(
+        self, request_id: int, result: Mapping[str, Any] | EmbedResult | RerankResult
+    ) -> bytes:
+        if isinstance(result, Mapping):
+            return self._connection.reply(request_id, **result)
+        pack = partial(self._connection.reply, request_id, **result.to_map())
+        on_a_thread = result.payload_bytes > _PACK_ON_A_THREAD_BYTES
+        return await asyncio.to_thread(pack) if on_a_thread else pack()
+
+    def _fail(self, request: Request, error: ReplyError) -> bytes:
+        self._open.pop(request.id, None)
+        self._note_failure(request, error)
+        return self._connection.fail(request.id, error)
+
+    async def _send(self, frame: bytes) -> None:
+        self._write(frame)
+        with suppress(ConnectionError):  # the reader learns of it too, and ends the session
+            await self._writer.drain()
+
+    def _write(self, frame: bytes) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(frame)
+
+    async def _hang_up(self) -> None:
+        self._writer.close()
+        try:
+            with suppress(TimeoutError, OSError):
+                async with asyncio.timeout(_LINGER_SECONDS):
+                    await self._writer.wait_closed()
+        finally:
+            self._writer.transport.abort()
+
+    def _note_success(self, request: Request, result: EmbedResult | RerankResult) -> None:
+        self._desk.tally.completed += 1
+        answer, timings = result.answer, result.answer.timings
+        log.info(
+            "request.completed",
+            op=request.op,
+            request_id=request.id,
+            peer_pid=self._peer.pid,
+            peer_uid=self._peer.uid,
+            model=answer.model,
+            rows=answer.rows,
+            tokens=answer.tokens,
+            queue_ms=timings.queue_ms,
+            tokenize_ms=timings.tokenize_ms,
+            compute_ms=timings.compute_ms,
+            total_ms=timings.total_ms,
+            batch_rows=timings.batch_rows,
+        )
+
+    def _note_failure(self, request: Request, error: ReplyError) -> None:
+        self._desk.tally.failed[error.code] += 1
+        fault = isinstance(error, BackendFailed)
+        (log.error if fault else log.info)(
+            "request.failed",
+            op=request.op,
+            request_id=request.id,
+            peer_pid=self._peer.pid,
+            peer_uid=self._peer.uid,
+            code=error.code,
+            reason=error.message,
+            traceback=trace(error) if fault else None,
+        )
+
+
+def _unexpected(error: Exception) -> BackendFailed:
+    failure = BackendFailed(f"the daemon failed with {type(error).__name__}")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,22 @@
+"""What serving needs to be told, as plain values."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from client_lib.wire.protocol import Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """Where to listen and how much to take on.
+
+    `threads` inference threads; a queue of at most `max_queue_rows` rows; `drain_seconds` to
+    finish what was accepted; `limits` bound one request, `max_in_flight` one connection.
+    """
+
+    socket: Path
+    threads: int
+    limits: Limits = field(default_factory=Limits)
+    max_queue_rows: int = 8_192
+    max_in_flight: int = 256
+    drain_seconds: float = 30.0

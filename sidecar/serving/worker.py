@@ -1,0 +1,154 @@
+"""The inference threads: the one bridge between the loop and the threads.
+
+No barrier: a thread takes one row at a time from the current batch, and the one that finds it
+empty cuts the next from the queue right then, while the last rows of the former may still run.
+A finished row goes to the loop at once. One lock guards the queue and the current batches; it
+is never held while a row is computed.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVarTuple
+
+from sidecar.serving.batch import Batch, Entry, Job, Queue
+from sidecar.serving.roster import Float32
+
+Clock: TypeAlias = Callable[[], float]
+_Args = TypeVarTuple("_Args")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One row that was computed: its vector, or what the model raised. Times in seconds."""
+
+    entry: Entry
+    batch: Batch
+    outcome: Float32 | Exception
+    started: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """Where the threads report to; every one of them is called on the loop."""
+
+    row: Callable[[Finished], None]
+    batch: Callable[[Batch, float], None]
+    crash: Callable[[BaseException], None]
+
+
+class _Running:
+    """A batch whose rows are being computed: those that nobody took yet, and how many run."""
+
+    __slots__ = ("active", "batch", "rest")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.rest = deque(batch.entries)
+        self.active = 0
+
+
+class Workers:
+    """`threads` inference threads over one queue. Methods are called on the loop."""
+
+    def __init__(
+        self, queue: Queue, threads: int, callbacks: Callbacks, clock: Clock = time.perf_counter
+    ) -> None:
+        self._queue = queue
+        self._callbacks = callbacks
+        self._clock = clock
+        self._work = threading.Condition(threading.Lock())
+        self._current: _Running | None = None
+        self._stopping = False
+        self._loop = asyncio.get_running_loop()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"inference-{index}")
+            for index in range(threads)
+        ]
+
+    def start(self) -> None:
+        """Start the threads; they wait for work."""
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. Raises what `Queue.push` raises."""
+        with self._work:
+            self._queue.push(job)
+            self._work.notify(len(job.rows))
+
+    def drop(self, job: Job) -> None:
+        """Forget every row of `job` that does not run yet."""
+        with self._work:
+            self._queue.drop(job)
+            if (running := self._current) is not None and running.rest:
+                running.rest = deque(entry for entry in running.rest if entry.job is not job)
+                self._report_if_over(running, self._clock())
+
+    @property
+    def waiting(self) -> int:
+        """How many rows wait in the queue."""
+        return len(self._queue)
+
+    async def stop(self) -> None:
+        """Let running rows end, leave the others, and join the threads."""
+        with self._work:
+            self._stopping = True
+            self._work.notify_all()
+        await asyncio.to_thread(self._join)
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    # What follows runs on the threads.
+
+    def _run(self) -> None:
+        try:
+            while (taken := self._take()) is not None:
+                self._compute(*taken)
+        except BaseException as error:  # noqa: BLE001 - not swallowed: the loop ends the process
+            self._post(self._callbacks.crash, error)
+
+    def _take(self) -> tuple[_Running, Entry] | None:
+        with self._work:
+            while not self._stopping:
+                if (running := self._unfinished()) is not None:
+                    running.active += 1
+                    return running, running.rest.popleft()
+                self._work.wait()
+        return None
+
+    def _unfinished(self) -> _Running | None:
+        if self._current is None or not self._current.rest:
+            batch = self._queue.cut(self._clock())
+            self._current = _Running(batch) if batch is not None else None
+        return self._current
+
+    def _compute(self, running: _Running, entry: Entry) -> None:
+        started = self._clock()
+        outcome = _forward(entry)
+        ended = self._clock()
+        self._post(self._callbacks.row, Finished(entry, running.batch, outcome, started, ended))
+        with self._work:
+            self._queue.pace.record(ended - started)
+            running.active -= 1
+            self._report_if_over(running, ended)
+
+    def _report_if_over(self, running: _Running, now: float) -> None:
+        if not running.active and not running.rest:
+            self._post(self._callbacks.batch, running.batch, now)
+
+    def _post(self, callback: Callable[[*_Args], None], *args: *_Args) -> None:
+        self._loop.call_soon_threadsafe(callback, *args)
+
+
+def _forward(entry: Entry) -> Float32 | Exception:
+    try:
+        return entry.job.finish(entry.job.model.forward(entry.row))
+    except Exception as error:  # noqa: BLE001 - it is this request's failure, and nobody else's
+        return error
