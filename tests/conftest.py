@@ -40,27 +40,49 @@ def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactor
     return output
 
 
-@pytest.fixture(scope="session")
-def make_bert(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a maker of small BERT folders with random weights, written by transformers."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertModel
+_SMALL = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 128, "max_position_embeddings": 98, "num_labels": 1,
+}  # fmt: skip
+_SMALL_DISTILBERT = {
+    "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128,
+    "max_position_embeddings": 98, "num_labels": 1,
+}  # fmt: skip
+_FAMILIES = {
+    "bert": ("Bert", _SMALL),
+    "roberta": ("Roberta", {**_SMALL, "vocab_size": 30_522, "type_vocab_size": 1}),
+    "xlm-roberta": ("XLMRoberta", {**_SMALL, "vocab_size": 30_522, "type_vocab_size": 1}),
+    "mpnet": ("MPNet", {**_SMALL, "vocab_size": 30_527}),
+    "distilbert": ("DistilBert", _SMALL_DISTILBERT),
+}
 
-    def make(*, classifier: bool = False, pooling: str = "mean", **changes: Any) -> Path:
-        folder = tmp_path_factory.mktemp("bert")
+
+@pytest.fixture(scope="session")
+def make_model(
+    minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Return a maker of small model folders with random weights, written by transformers.
+
+    Every family takes at least 96 tokens.
+    """
+    import torch
+    import transformers
+
+    def make(
+        family: str = "bert", *, classifier: bool = False, pooling: str = "mean", **changes: Any
+    ) -> Path:
+        folder = tmp_path_factory.mktemp(family)
+        name, small = _FAMILIES[family]
+        config = getattr(transformers, f"{name}Config")(**{**small, **changes})
+        kind = "ForSequenceClassification" if classifier else "Model"
         torch.manual_seed(7)
-        config = BertConfig(
-            hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
-            max_position_embeddings=96, num_labels=1, **changes,
-        )  # fmt: skip
-        kind = BertForSequenceClassification if classifier else BertModel
-        model = kind(config)
+        model = getattr(transformers, f"{name}{kind}")(config)
         with torch.no_grad():  # wider than the initialisation, so that errors show
             for parameter in model.parameters():
                 parameter.mul_(3).add_(0.02 * torch.randn_like(parameter))
         model.save_pretrained(folder)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            (folder / name).write_bytes((minilm_folder / name).read_bytes())
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / file).write_bytes((minilm_folder / file).read_bytes())
         if not classifier:
             _write_modules(folder, pooling)
         return folder

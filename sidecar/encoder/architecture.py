@@ -5,7 +5,7 @@ A family (`bert`) maps a checkpoint's names onto these; `graph` builds from noth
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,30 +59,39 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """The lookup tables, float32 [rows, hidden], and the normalisation of their sum."""
+    """The lookup tables, float32 [rows, hidden], and the normalisation of their sum.
+
+    Row i of `position` is for a text's i-th token; `token_type` None for a family without.
+    """
 
     word: Float32
     position: Float32
-    token_type: Float32
+    token_type: Float32 | None
     norm: Norm
 
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """A cross-encoder's head on the first token: `output(tanh(dense(h[0])))`."""
+    """A cross-encoder's head on the first token: `output(activation(dense(h[0])))`."""
 
     dense: Linear
     output: Linear
+    activation: Literal["Tanh", "Relu"]
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A whole model: `head` pools token vectors to one, or classifies the first."""
+    """A whole model: `head` pools token vectors to one, or classifies the first.
+
+    `distance_bias`, float32 [heads, 2 * positions - 1], is added to the attention scores of
+    every layer: column `positions - 1 + d` where the key stands d tokens after the query.
+    """
 
     embeddings: Embeddings
     layers: tuple[Layer, ...]
     heads: int
     head: Pooling | Classifier
+    distance_bias: Float32 | None = None
 
     @property
     def hidden(self) -> int:

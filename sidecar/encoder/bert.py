@@ -1,13 +1,11 @@
-"""The BERT family (MiniLM, e5, bge-*-en and most small cross-encoders) as an `Encoder`.
+"""BERT (MiniLM, e5, bge-*-en) and RoBERTa (XLM-R, bge-reranker), which names its parts alike.
 
-Names and mathematics: Devlin et al., 2018 (arXiv:1810.04805), as laid out by transformers'
-`BertModel` and `BertForSequenceClassification`.
+Names and mathematics: Devlin et al., 2018 (arXiv:1810.04805) and Liu et al., 2019
+(arXiv:1907.11692), as laid out by transformers' `BertModel` and `RobertaModel`.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
-
-import numpy as np
 
 from sidecar.encoder.architecture import (
     Classifier,
@@ -15,75 +13,77 @@ from sidecar.encoder.architecture import (
     Encoder,
     Float32,
     Layer,
-    Linear,
-    Norm,
     Pooling,
-    UnsupportedModelError,
 )
+from sidecar.encoder.checkpoint import Checkpoint, check_mathematics
 
-# "gelu" is the exact one, x * Phi(x); its tanh approximations differ by 1e-3 and are refused
-# rather than served as something that they are not.
-_ACTIVATION = "gelu"
+# RoBERTa counts positions from one behind its padding id, which is 1.
+ROBERTA_FIRST_POSITION = 2
 
 
 def read_bert(
     config: Mapping[str, Any], tensor: Callable[[str], Float32], pooling: Pooling | None
 ) -> Encoder:
-    """Return the encoder that `config` and its tensors describe.
-
-    `tensor` returns a float32 array by its checkpoint name without the `bert.` prefix.
-    `pooling` None reads the classification head of a cross-encoder.
+    """Return the encoder that `config` and its tensors describe; `pooling` None for a reranker.
 
     Raises `UnsupportedModelError` for a variant whose mathematics differ, `KeyError` for a
     checkpoint that lacks a tensor.
     """
-    _check(config)
-    epsilon = float(config.get("layer_norm_eps", 1e-12))
+    checkpoint = _checkpoint(config, tensor)
+    head = pooling or Classifier(
+        checkpoint.linear("pooler.dense"), checkpoint.linear("classifier"), "Tanh"
+    )
+    return _read(config, checkpoint, head, first_position=0)
 
-    def linear(name: str) -> Linear:
-        return Linear(tensor(f"{name}.weight"), tensor(f"{name}.bias"))
 
-    def norm(name: str) -> Norm:
-        return Norm(tensor(f"{name}.weight"), tensor(f"{name}.bias"), epsilon)
+def read_roberta(
+    config: Mapping[str, Any], tensor: Callable[[str], Float32], pooling: Pooling | None
+) -> Encoder:
+    """Return the encoder, as `read_bert` does."""
+    checkpoint = _checkpoint(config, tensor)
+    head = pooling or Classifier(
+        checkpoint.linear("classifier.dense"), checkpoint.linear("classifier.out_proj"), "Tanh"
+    )
+    return _read(config, checkpoint, head, first_position=ROBERTA_FIRST_POSITION)
 
-    def layer(index: int) -> Layer:
-        at = f"encoder.layer.{index}"
-        parts = [linear(f"{at}.attention.self.{part}") for part in ("query", "key", "value")]
-        return Layer(
-            query_key_value=_stack(parts),
-            attention_output=linear(f"{at}.attention.output.dense"),
-            attention_norm=norm(f"{at}.attention.output.LayerNorm"),
-            up=linear(f"{at}.intermediate.dense"),
-            down=linear(f"{at}.output.dense"),
-            output_norm=norm(f"{at}.output.LayerNorm"),
-        )
 
+def _checkpoint(config: Mapping[str, Any], tensor: Callable[[str], Float32]) -> Checkpoint:
+    check_mathematics(config, config.get("hidden_act", "gelu"))
+    return Checkpoint(tensor, float(config.get("layer_norm_eps", 1e-12)))
+
+
+def _read(
+    config: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    head: Pooling | Classifier,
+    *,
+    first_position: int,
+) -> Encoder:
     return Encoder(
         embeddings=Embeddings(
-            word=tensor("embeddings.word_embeddings.weight"),
-            position=tensor("embeddings.position_embeddings.weight"),
-            token_type=tensor("embeddings.token_type_embeddings.weight"),
-            norm=norm("embeddings.LayerNorm"),
+            word=checkpoint.tensor("embeddings.word_embeddings.weight"),
+            position=checkpoint.tensor("embeddings.position_embeddings.weight")[first_position:],
+            token_type=checkpoint.tensor("embeddings.token_type_embeddings.weight"),
+            norm=checkpoint.norm("embeddings.LayerNorm"),
         ),
-        layers=tuple(layer(index) for index in range(int(config["num_hidden_layers"]))),
+        layers=tuple(
+            _layer(checkpoint, f"encoder.layer.{index}")
+            for index in range(int(config["num_hidden_layers"]))
+        ),
         heads=int(config["num_attention_heads"]),
-        head=pooling or Classifier(linear("pooler.dense"), linear("classifier")),
+        head=head,
     )
 
 
-def _check(config: Mapping[str, Any]) -> None:
-    activation = config.get("hidden_act", _ACTIVATION)
-    if activation != _ACTIVATION:
-        raise UnsupportedModelError(f"activation {activation!r} (known is {_ACTIVATION!r})")
-    positions = config.get("position_embedding_type", "absolute")
-    if positions != "absolute":
-        raise UnsupportedModelError(f"{positions!r} positions (known is 'absolute')")
-    if config.get("is_decoder"):
-        raise UnsupportedModelError("a decoder")
-
-
-def _stack(parts: list[Linear]) -> Linear:
-    return Linear(
-        np.concatenate([part.weight for part in parts]),
-        np.concatenate([part.bias for part in parts]),
+def _layer(checkpoint: Checkpoint, at: str) -> Layer:
+    attention = f"{at}.attention.self"
+    return Layer(
+        query_key_value=checkpoint.stacked(
+            f"{attention}.query", f"{attention}.key", f"{attention}.value"
+        ),
+        attention_output=checkpoint.linear(f"{at}.attention.output.dense"),
+        attention_norm=checkpoint.norm(f"{at}.attention.output.LayerNorm"),
+        up=checkpoint.linear(f"{at}.intermediate.dense"),
+        down=checkpoint.linear(f"{at}.output.dense"),
+        output_norm=checkpoint.norm(f"{at}.output.LayerNorm"),
     )

@@ -26,7 +26,7 @@ from sidecar.encoder.recipes import Recipe
 def build(encoder: Encoder, recipe: Recipe) -> ModelProto:
     """Return the ONNX model that computes `encoder` with `recipe`'s arithmetic."""
     graph = GraphWriter()
-    assembly = _Assembly(graph, recipe, encoder.heads)
+    assembly = _Assembly(graph, recipe, encoder.heads, _score_bias(graph, encoder))
     x = assembly.embed(encoder.embeddings)
     for index, layer in enumerate(encoder.layers):
         x = assembly.layer(f"layer.{index}", layer, x)
@@ -35,9 +35,7 @@ def build(encoder: Encoder, recipe: Recipe) -> ModelProto:
         helper.make_tensor_value_info(name, TensorProto.INT64, [1, "tokens"])
         for name in ("ids", "token_types")
     ]
-    vectors = helper.make_tensor_value_info(
-        "vectors", TensorProto.FLOAT, [1, encoder.outputs]
-    )
+    vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, [1, encoder.outputs])
     return graph.model(rows, [vectors])
 
 
@@ -46,18 +44,19 @@ class _Assembly:
     graph: GraphWriter
     recipe: Recipe
     heads: int
+    score_bias: str
 
     def embed(self, tables: Embeddings) -> str:
         graph = self.graph
-        word = self.recipe.lookup(graph, "word", tables.word, "ids")
+        total = self.recipe.lookup(graph, "word", tables.word, "ids")
         # Positions and token types stay FP32: together a few hundred rows.
-        token_types = graph.constant(tables.token_type, "token_type")
-        token_type = graph.op("Gather", token_types, "token_types")
+        if tables.token_type is not None:
+            token_types = graph.constant(tables.token_type, "token_type")
+            total = graph.op("Add", total, graph.op("Gather", token_types, "token_types"))
         zero, tokens = graph.constant(np.array([0])), graph.op("Shape", "ids", start=1, end=2)
         positions = graph.constant(tables.position, "position")
         position = graph.op("Slice", positions, zero, tokens, zero)
-        total = graph.op("Add", graph.op("Add", word, token_type), position)
-        return _norm(graph, "embeddings.norm", tables.norm, total)
+        return _norm(graph, "embeddings.norm", tables.norm, graph.op("Add", total, position))
 
     def layer(self, name: str, layer: Layer, x: str) -> str:
         graph, matmul = self.graph, self.recipe.matmul
@@ -78,9 +77,23 @@ class _Assembly:
         stacked = self.recipe.matmul(graph, name, linear, x)
         query, key, value = graph.op_n(3, "Split", stacked, axis=-1, num_outputs=3)
         bias = graph.constant(linear.bias, f"{name}.bias")
-        return graph.op(
-            "MultiHeadAttention", query, key, value, bias, domain=CONTRIB, num_heads=self.heads
-        )
+        inputs = [query, key, value, bias, *(["", self.score_bias] if self.score_bias else [])]
+        return graph.op("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=self.heads)
+
+
+def _score_bias(graph: GraphWriter, encoder: Encoder) -> str:
+    """Add the bias of every query and key by their distance, [1, heads, tokens, tokens]."""
+    table = encoder.distance_bias
+    if table is None:
+        return ""
+    count = graph.op("Squeeze", graph.op("Shape", "ids", start=1, end=2))
+    zero, one = graph.scalar(0, np.int64), graph.scalar(1, np.int64)
+    keys = graph.op("Range", zero, count, one)
+    queries = graph.op("Unsqueeze", keys, graph.constant(np.array([1])))
+    center = graph.scalar(table.shape[1] // 2, np.int64)
+    columns = graph.op("Add", graph.op("Sub", keys, queries), center)
+    bias = graph.op("Gather", graph.constant(table, "distance_bias"), columns, axis=1)
+    return graph.op("Unsqueeze", bias, graph.constant(np.array([0])))
 
 
 def _head(graph: GraphWriter, head: Pooling | Classifier, x: str) -> str:
@@ -89,7 +102,7 @@ def _head(graph: GraphWriter, head: Pooling | Classifier, x: str) -> str:
     first = graph.op("Gather", x, graph.scalar(0, np.int64), axis=1)
     if isinstance(head, Classifier):
         # A few thousand multiplications: not worth a rounding.
-        hidden = graph.op("Tanh", _exact(graph, "head.dense", head.dense, first))
+        hidden = graph.op(head.activation, _exact(graph, "head.dense", head.dense, first))
         return _exact(graph, "head.output", head.output, hidden)
     return first
 

@@ -14,12 +14,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sidecar.encoder.architecture import Encoder, Float32, Pooling
-from sidecar.encoder.bert import read_bert
+from sidecar.encoder.families import FAMILIES
 from sidecar.models.description import Activation, Description
 from sidecar.models.errors import ModelError
 
-_FAMILIES = {"bert": read_bert}
-_PREFIXES = ("", "bert.")
 _FLOATS = {"F64", "F32", "F16"}
 _POOLINGS = {
     "pooling_mode_mean_tokens": Pooling.MEAN,
@@ -36,7 +34,7 @@ def describe(folder: Path) -> Description:
     """
     config = _json(folder, "config.json")
     family = str(config.get("model_type"))
-    if family not in _FAMILIES:
+    if family not in FAMILIES:
         raise ModelError(f"{folder}: family {family!r} is not known; known are {_names()}")
     if _is_classifier(config):
         return _describe_reranker(folder, config, family)
@@ -53,8 +51,9 @@ def read_encoder(folder: Path, description: Description) -> Encoder:
         raise ModelError(f"{folder} has no model.safetensors (other weight formats are not read)")
     try:
         with safe_open(path, framework="numpy") as weights:
-            read = _FAMILIES[description.family]
-            return read(_json(folder, "config.json"), _tensors(weights), description.pooling)
+            family = FAMILIES[description.family]
+            tensor = _tensors(weights, family.prefix)
+            return family.read(_json(folder, "config.json"), tensor, description.pooling)
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelError(f"{path}: {error}") from error
 
@@ -137,8 +136,9 @@ def _pooling(folder: Path) -> Pooling:
 
 def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int:
     """Return the smallest limit that any of the folder's files states."""
+    positions = int(config["max_position_embeddings"])
     stated = [
-        config.get("max_position_embeddings"),
+        positions - FAMILIES[str(config["model_type"])].first_position,
         _json(folder, "sentence_bert_config.json", optional=True).get("max_seq_length"),
         _json(folder, "tokenizer_config.json", optional=True).get("model_max_length"),
     ]
@@ -164,11 +164,11 @@ def _is_classifier(config: Mapping[str, Any]) -> bool:
     return any("SequenceClassification" in name for name in config.get("architectures") or [])
 
 
-def _tensors(weights: Any) -> Callable[[str], Float32]:
+def _tensors(weights: Any, prefix: str) -> Callable[[str], Float32]:
     names = set(weights.keys())
 
     def tensor(name: str) -> Float32:
-        for full in (prefix + name for prefix in _PREFIXES):
+        for full in (name, prefix + name):
             if full in names:
                 return _float32(full, weights)
         raise KeyError(f"tensor {name!r} is missing")
@@ -197,4 +197,4 @@ def _json(folder: Path, name: str, *, optional: bool = False) -> Any:
 
 
 def _names() -> str:
-    return ", ".join(sorted(_FAMILIES))
+    return ", ".join(sorted(FAMILIES))

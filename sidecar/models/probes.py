@@ -6,7 +6,6 @@ from importlib import resources
 from sidecar.models.description import Task
 from sidecar.models.rows import Text
 
-
 PASSAGES_PER_QUERY = 8
 """How many consecutive pairs of `probe_inputs("rerank")` share a query."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from sidecar.encoder.architecture import Encoder, UnsupportedModelError
 from sidecar.encoder.graph import build
+from sidecar.encoder.mpnet import distance_bias
 from sidecar.encoder.recipes import Float32Recipe, Int8Recipe
 from sidecar.encoder.runtime import Session
 from sidecar.models.folder import describe, read_encoder
 
-MakeBert = Callable[..., Path]
+MakeModel = Callable[..., Path]
 
 
 def encoder_of(folder: Path) -> Encoder:
@@ -28,34 +30,55 @@ def random_ids(tokens: int, *, batch: int = 1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 30_000, (batch, tokens))
 
 
+FAMILIES = ["bert", "roberta", "xlm-roberta", "mpnet", "distilbert"]
+
+
+def transformers_inputs(family: str, ids: np.ndarray, types: np.ndarray) -> dict[str, Any]:
+    tensors = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(ids.shape)}
+    return tensors | ({"token_type_ids": torch.tensor(types)} if family == "bert" else {})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("tokens", [1, 7, 96])
-def test_fp32_embedder_equals_transformers(make_bert: MakeBert, pooling: str, tokens: int) -> None:
+def test_fp32_embedder_equals_transformers(
+    make_model: MakeModel, family: str, pooling: str, tokens: int
+) -> None:
     """The FP32 graph is transformers' model to 1e-4, whatever the pooling and the length."""
-    folder = make_bert(pooling=pooling)
+    folder = make_model(family, pooling=pooling)
     ids, types = random_ids(tokens), np.zeros((1, tokens), np.int64)
-    types[0, tokens // 2 :] = 1
+    types[0, tokens // 2 :] = family == "bert"
     model = AutoModel.from_pretrained(folder).eval()
     with torch.no_grad():
-        hidden = model(
-            input_ids=torch.tensor(ids), token_type_ids=torch.tensor(types)
-        ).last_hidden_state
+        hidden = model(**transformers_inputs(family, ids, types)).last_hidden_state
     expected = hidden.mean(1) if pooling == "mean" else hidden[:, 0]
     ours = Session(build(encoder_of(folder), Float32Recipe()).SerializeToString()).run(ids, types)
     assert np.abs(ours - expected.numpy()).max() <= 1e-4
 
 
-def test_fp32_reranker_equals_transformers(make_bert: MakeBert) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fp32_reranker_equals_transformers(make_model: MakeModel, family: str) -> None:
     """A cross-encoder's logit is transformers' logit to 1e-4."""
-    folder = make_bert(classifier=True)
+    folder = make_model(family, classifier=True)
     ids, types = random_ids(33), np.zeros((1, 33), np.int64)
-    types[0, 12:] = 1
+    types[0, 12:] = family == "bert"
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     with torch.no_grad():
-        expected = model(input_ids=torch.tensor(ids), token_type_ids=torch.tensor(types)).logits
+        expected = model(**transformers_inputs(family, ids, types)).logits
     ours = Session(build(encoder_of(folder), Float32Recipe()).SerializeToString()).run(ids, types)
     assert ours.shape == (1, 1)
     assert np.abs(ours - expected.numpy()).max() <= 1e-4
+
+
+@pytest.mark.parametrize("longest", [2, 20, 514])
+def test_distance_buckets_are_the_references(longest: int) -> None:
+    """MPNet's bias by distance is transformers' own, at every distance."""
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    distances = torch.arange(-longest + 1, longest)
+    expected = MPNetEncoder.relative_position_bucket(distances, num_buckets=32)
+    table = np.arange(32, dtype=np.float32)[:, np.newaxis]
+    assert (distance_bias(table, longest)[0] == expected.numpy()).all()
 
 
 @pytest.mark.slow
@@ -70,8 +93,8 @@ def test_fp32_equals_sentence_transformers_on_the_real_model(minilm_folder: Path
 
 
 @pytest.fixture(scope="module")
-def int8(make_bert: MakeBert) -> Session:
-    return Session(build(encoder_of(make_bert()), Int8Recipe()).SerializeToString())
+def int8(make_model: MakeModel) -> Session:
+    return Session(build(encoder_of(make_model()), Int8Recipe()).SerializeToString())
 
 
 @given(lengths=st.lists(st.integers(1, 96), min_size=1, max_size=16), threads=st.integers(1, 4))
@@ -94,9 +117,9 @@ def test_rows_are_never_merged(int8: Session) -> None:
         int8.run(ids, np.zeros_like(ids))
 
 
-def test_int8_is_close_to_fp32(make_bert: MakeBert, int8: Session) -> None:
+def test_int8_is_close_to_fp32(make_model: MakeModel, int8: Session) -> None:
     """Even on random weights the 8-bit vector points where the FP32 one does."""
-    exact = Session(build(encoder_of(make_bert()), Float32Recipe()).SerializeToString())
+    exact = Session(build(encoder_of(make_model()), Float32Recipe()).SerializeToString())
     ids = random_ids(50)
     a, b = (session.run(ids, np.zeros_like(ids))[0] for session in (exact, int8))
     assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.99
@@ -107,12 +130,12 @@ def test_int8_is_close_to_fp32(make_bert: MakeBert, int8: Session) -> None:
     [{"hidden_act": "relu"}, {"is_decoder": True}, {"position_embedding_type": "relative_key"}],
 )
 def test_variant_with_other_mathematics_is_refused(
-    make_bert: MakeBert, change: dict[str, object]
+    make_model: MakeModel, change: dict[str, object]
 ) -> None:
     """A BERT that this graph would compute wrongly is refused instead."""
     import json
 
-    folder = make_bert()
+    folder = make_model()
     config = json.loads((folder / "config.json").read_text()) | change
     (folder / "config.json").write_text(json.dumps(config))
     from sidecar.models.errors import ModelError

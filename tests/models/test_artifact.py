@@ -15,7 +15,7 @@ from sidecar.models.library import Wanted, cached_path, open_model
 from sidecar.models.model import load
 from sidecar.models.prepare import prepare
 
-MakeBert = Callable[..., Path]
+MakeModel = Callable[..., Path]
 
 
 def wanted(folder: Path, **changes: str) -> Wanted:
@@ -49,16 +49,16 @@ def test_long_text_is_cut_and_says_so(minilm_artifact: Path) -> None:
     assert (long.tokens, long.truncated) == (256, True)
 
 
-def test_fp32_artifact_is_its_own_reference(make_bert: MakeBert, tmp_path: Path) -> None:
+def test_fp32_artifact_is_its_own_reference(make_model: MakeModel, tmp_path: Path) -> None:
     """Without quantization nothing is measured against FP32, for it is FP32."""
-    manifest = prepare(make_bert(), "tiny", "none", tmp_path / "out")
+    manifest = prepare(make_model(), "tiny", "none", tmp_path / "out")
     assert manifest.quality is None
     assert manifest.bytes_weights == manifest.bytes_fp32
 
 
-def test_reranker_scores_are_probabilities(make_bert: MakeBert, tmp_path: Path) -> None:
+def test_reranker_scores_are_probabilities(make_model: MakeModel, tmp_path: Path) -> None:
     """A cross-encoder's score is one number between 0 and 1, and its order is verified."""
-    manifest = prepare(make_bert(classifier=True), "tiny", "int8", tmp_path / "out")
+    manifest = prepare(make_model(classifier=True), "tiny", "int8", tmp_path / "out")
     assert manifest.quality is not None
     assert manifest.quality.rank_agreement is not None
     model = load(tmp_path / "out")
@@ -66,15 +66,15 @@ def test_reranker_scores_are_probabilities(make_bert: MakeBert, tmp_path: Path) 
     assert 0 < score < 1
 
 
-def test_manifest_survives_a_round_trip(make_bert: MakeBert, tmp_path: Path) -> None:
+def test_manifest_survives_a_round_trip(make_model: MakeModel, tmp_path: Path) -> None:
     """What was written is what is read."""
-    manifest = prepare(make_bert(), "tiny", "int8", tmp_path / "out")
+    manifest = prepare(make_model(), "tiny", "int8", tmp_path / "out")
     assert manifests.read(tmp_path / "out") == manifest
 
 
-def test_artifact_is_replaced_but_nothing_else_is(make_bert: MakeBert, tmp_path: Path) -> None:
+def test_artifact_is_replaced_but_nothing_else_is(make_model: MakeModel, tmp_path: Path) -> None:
     """Preparing over an artifact replaces it; over another folder it is refused."""
-    folder = make_bert()
+    folder = make_model()
     prepare(folder, "tiny", "int8", tmp_path / "out")
     assert prepare(folder, "again", "int8", tmp_path / "out").name == "again"
     (tmp_path / "mine").mkdir()
@@ -82,9 +82,9 @@ def test_artifact_is_replaced_but_nothing_else_is(make_bert: MakeBert, tmp_path:
         prepare(folder, "tiny", "int8", tmp_path / "mine")
 
 
-def test_failed_preparation_leaves_nothing(make_bert: MakeBert, tmp_path: Path) -> None:
+def test_failed_preparation_leaves_nothing(make_model: MakeModel, tmp_path: Path) -> None:
     """A model that turns out to be unreadable leaves no half artifact."""
-    folder = make_bert()
+    folder = make_model()
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"no tokenizer\.json"):
         prepare(folder, "tiny", "int8", tmp_path / "cache" / "out")
@@ -101,9 +101,9 @@ def test_damaged_manifest_says_what_to_do(
         load(tmp_path)
 
 
-def test_opening_prepares_once(make_bert: MakeBert, tmp_path: Path) -> None:
+def test_opening_prepares_once(make_model: MakeModel, tmp_path: Path) -> None:
     """The first opening prepares and says so; the second finds the artifact."""
-    folder = make_bert()
+    folder = make_model()
     with structlog.testing.capture_logs() as first:
         open_model(wanted(folder), tmp_path)
     with structlog.testing.capture_logs() as second:
@@ -116,11 +116,11 @@ def test_opening_prepares_once(make_bert: MakeBert, tmp_path: Path) -> None:
     assert "model.preparing" not in [entry["event"] for entry in second]
 
 
-def test_events_speak_the_operators_words(make_bert: MakeBert, tmp_path: Path) -> None:
+def test_events_speak_the_operators_words(make_model: MakeModel, tmp_path: Path) -> None:
     """The messages are the ones that operators search for, with the figures beside them."""
     with structlog.testing.capture_logs() as events:
-        open_model(wanted(make_bert()), tmp_path)
-        open_model(wanted(make_bert(classifier=True), task="rerank"), tmp_path)
+        open_model(wanted(make_model()), tmp_path)
+        open_model(wanted(make_model(classifier=True), task="rerank"), tmp_path)
     messages = [event["message"] for event in events if "message" in event]
     assert messages == [
         "Using int8 quantization for embeddings",
@@ -133,10 +133,10 @@ def test_events_speak_the_operators_words(make_bert: MakeBert, tmp_path: Path) -
     assert applied["cosine_mean"] > 0.99
 
 
-def test_model_for_another_task_is_refused(make_bert: MakeBert, tmp_path: Path) -> None:
+def test_model_for_another_task_is_refused(make_model: MakeModel, tmp_path: Path) -> None:
     """An embedder given as the reranker is refused."""
     with pytest.raises(ModelError, match="a model to embed, not to rerank"):
-        open_model(wanted(make_bert(), task="rerank"), tmp_path)
+        open_model(wanted(make_model(), task="rerank"), tmp_path)
 
 
 def test_artifact_in_another_quantization_is_refused(minilm_artifact: Path, tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_artifact_in_another_quantization_is_refused(minilm_artifact: Path, tmp_
         open_model(wanted(minilm_artifact, quantization="none"), tmp_path)
 
 
-def test_cache_follows_the_source(make_bert: MakeBert, tmp_path: Path) -> None:
+def test_cache_follows_the_source(make_model: MakeModel, tmp_path: Path) -> None:
     """A changed source has another place in the cache, and so has another quantization."""
-    folder = make_bert()
+    folder = make_model()
     before = cached_path(folder, "int8", tmp_path)
     assert cached_path(folder, "none", tmp_path) != before
     config = json.loads((folder / "config.json").read_text())

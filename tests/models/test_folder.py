@@ -11,7 +11,7 @@ from sidecar.encoder.architecture import Pooling
 from sidecar.models.errors import ModelError
 from sidecar.models.folder import describe, fingerprint, read_encoder, stamp
 
-MakeBert = Callable[..., Path]
+MakeModel = Callable[..., Path]
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -36,9 +36,9 @@ def test_layout_of_version_6_reads_the_same(minilm_folder: Path, tmp_path: Path)
     assert describe(tmp_path) == describe(minilm_folder)
 
 
-def test_prompts_are_read(make_bert: MakeBert) -> None:
+def test_prompts_are_read(make_model: MakeModel) -> None:
     """Prompts that say something are kept, with the default's name; empty ones are not."""
-    folder = make_bert()
+    folder = make_model()
     prompts = {"query": "query: ", "document": ""}
     own = {"prompts": prompts, "default_prompt_name": "query"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(own))
@@ -47,9 +47,9 @@ def test_prompts_are_read(make_bert: MakeBert) -> None:
     assert description.default_prompt_name == "query"
 
 
-def test_plain_transformers_folder_is_a_mean_embedder(make_bert: MakeBert) -> None:
+def test_plain_transformers_folder_is_a_mean_embedder(make_model: MakeModel) -> None:
     """Without sentence-transformers' files it is pooled by mean, as that library does."""
-    folder = make_bert()
+    folder = make_model()
     (folder / "modules.json").unlink()
     description = describe(folder)
     assert (description.pooling, description.normalize) == (Pooling.MEAN, False)
@@ -59,25 +59,27 @@ def test_plain_transformers_folder_is_a_mean_embedder(make_bert: MakeBert) -> No
     ("stated", "activation"),
     [("torch.nn.modules.activation.Sigmoid", "sigmoid"), ("x.linear.Identity", "identity")],
 )
-def test_score_activation_is_the_folders(make_bert: MakeBert, stated: str, activation: str) -> None:
+def test_score_activation_is_the_folders(
+    make_model: MakeModel, stated: str, activation: str
+) -> None:
     """A cross-encoder's score is activated as its folder says, by the sigmoid if it is silent."""
-    folder = make_bert(classifier=True)
+    folder = make_model(classifier=True)
     assert describe(folder).activation == "sigmoid"
     edit(folder / "config.json", sentence_transformers={"activation_fn": stated})
     assert describe(folder).activation == activation
 
 
-def test_unknown_family_lists_the_known(make_bert: MakeBert) -> None:
+def test_unknown_family_lists_the_known(make_model: MakeModel) -> None:
     """An unknown model_type is refused with the families that are known."""
-    folder = make_bert()
+    folder = make_model()
     edit(folder / "config.json", model_type="gpt2")
-    with pytest.raises(ModelError, match=r"'gpt2' is not known; known are bert"):
+    with pytest.raises(ModelError, match=r"'gpt2' is not known; known are bert, distilbert"):
         describe(folder)
 
 
-def test_unknown_module_is_refused(make_bert: MakeBert) -> None:
+def test_unknown_module_is_refused(make_model: MakeModel) -> None:
     """A folder with a Dense layer after pooling is not served without it."""
-    folder = make_bert()
+    folder = make_model()
     modules = json.loads((folder / "modules.json").read_text())
     modules.append(
         {"idx": 3, "name": "3", "path": "3", "type": "sentence_transformers.models.Dense"}
@@ -87,25 +89,25 @@ def test_unknown_module_is_refused(make_bert: MakeBert) -> None:
         describe(folder)
 
 
-def test_unknown_pooling_is_refused(make_bert: MakeBert) -> None:
+def test_unknown_pooling_is_refused(make_model: MakeModel) -> None:
     """Max pooling is refused by name."""
     with pytest.raises(ModelError, match="max_tokens"):
-        describe(make_bert(pooling="max"))
+        describe(make_model(pooling="max"))
 
 
-def test_many_labels_are_no_reranker(make_bert: MakeBert) -> None:
+def test_many_labels_are_no_reranker(make_model: MakeModel) -> None:
     """A classifier of three labels is refused as a reranker."""
-    folder = make_bert(classifier=True)
+    folder = make_model(classifier=True)
     edit(folder / "config.json", id2label={"0": "a", "1": "b", "2": "c"})
     with pytest.raises(ModelError, match="3 labels"):
         describe(folder)
 
 
-def test_missing_files_are_named(tmp_path: Path, make_bert: MakeBert) -> None:
+def test_missing_files_are_named(tmp_path: Path, make_model: MakeModel) -> None:
     """An empty folder, a folder without weights and a folder without a tensor say what lacks."""
     with pytest.raises(ModelError, match=r"has no config\.json"):
         describe(tmp_path)
-    folder = make_bert()
+    folder = make_model()
     description = describe(folder)
     edit(folder / "config.json", num_hidden_layers=3)
     with pytest.raises(ModelError, match=r"layer\.2\.attention"):
@@ -115,19 +117,19 @@ def test_missing_files_are_named(tmp_path: Path, make_bert: MakeBert) -> None:
         read_encoder(folder, description)
 
 
-def test_damaged_json_is_named(make_bert: MakeBert) -> None:
+def test_damaged_json_is_named(make_model: MakeModel) -> None:
     """A file that is not JSON is named."""
-    folder = make_bert()
+    folder = make_model()
     (folder / "modules.json").write_text("{")
     with pytest.raises(ModelError, match=r"modules\.json is not valid JSON"):
         describe(folder)
 
 
-def test_half_precision_weights_are_read_as_float32(make_bert: MakeBert) -> None:
+def test_half_precision_weights_are_read_as_float32(make_model: MakeModel) -> None:
     """A float16 checkpoint gives float32 arrays of the same values."""
     from safetensors.numpy import load_file, save_file
 
-    folder = make_bert()
+    folder = make_model()
     path = folder / "model.safetensors"
     halves = {name: tensor.astype("float16") for name, tensor in load_file(path).items()}
     save_file(halves, path)
@@ -136,9 +138,9 @@ def test_half_precision_weights_are_read_as_float32(make_bert: MakeBert) -> None
     assert (encoder.embeddings.word == halves["embeddings.word_embeddings.weight"]).all()
 
 
-def test_fingerprint_and_stamp_follow_the_files(make_bert: MakeBert) -> None:
+def test_fingerprint_and_stamp_follow_the_files(make_model: MakeModel) -> None:
     """Both change when a file of the model does."""
-    folder = make_bert()
+    folder = make_model()
     before = fingerprint(folder), stamp(folder)
     edit(folder / "config.json", layer_norm_eps=1e-5)
     assert fingerprint(folder) != before[0]

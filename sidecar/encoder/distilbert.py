@@ -1,0 +1,58 @@
+"""DistilBERT: BERT without token types, under names of its own.
+
+Sanh et al., 2019 (arXiv:1910.01108), as laid out by transformers' `DistilBertModel`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sidecar.encoder.architecture import (
+    Classifier,
+    Embeddings,
+    Encoder,
+    Float32,
+    Layer,
+    Pooling,
+)
+from sidecar.encoder.checkpoint import Checkpoint, check_mathematics
+
+_EPSILON = 1e-12  # fixed in the reference, not a setting
+
+
+def read_distilbert(
+    config: Mapping[str, Any], tensor: Callable[[str], Float32], pooling: Pooling | None
+) -> Encoder:
+    """Return the encoder, as `read_bert` does."""
+    check_mathematics(config, config.get("activation", "gelu"))
+    checkpoint = Checkpoint(tensor, _EPSILON)
+    head = pooling or Classifier(
+        checkpoint.linear("pre_classifier"), checkpoint.linear("classifier"), "Relu"
+    )
+    return Encoder(
+        embeddings=Embeddings(
+            word=checkpoint.tensor("embeddings.word_embeddings.weight"),
+            position=checkpoint.tensor("embeddings.position_embeddings.weight"),
+            token_type=None,
+            norm=checkpoint.norm("embeddings.LayerNorm"),
+        ),
+        layers=tuple(
+            _layer(checkpoint, f"transformer.layer.{index}")
+            for index in range(int(config["n_layers"]))
+        ),
+        heads=int(config["n_heads"]),
+        head=head,
+    )
+
+
+def _layer(checkpoint: Checkpoint, at: str) -> Layer:
+    attention = f"{at}.attention"
+    return Layer(
+        query_key_value=checkpoint.stacked(
+            f"{attention}.q_lin", f"{attention}.k_lin", f"{attention}.v_lin"
+        ),
+        attention_output=checkpoint.linear(f"{attention}.out_lin"),
+        attention_norm=checkpoint.norm(f"{at}.sa_layer_norm"),
+        up=checkpoint.linear(f"{at}.ffn.lin1"),
+        down=checkpoint.linear(f"{at}.ffn.lin2"),
+        output_norm=checkpoint.norm(f"{at}.output_layer_norm"),
+    )

@@ -1,0 +1,88 @@
+"""MPNet: BERT's layers with a bias on the attention scores that depends on the distance.
+
+Song et al., 2020 (arXiv:2004.09297); the distance's buckets are T5's, Raffel et al., 2019
+(arXiv:1910.10683), as laid out by transformers' `MPNetModel`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidecar.encoder.architecture import (
+    Classifier,
+    Embeddings,
+    Encoder,
+    Float32,
+    Layer,
+    Pooling,
+)
+from sidecar.encoder.bert import ROBERTA_FIRST_POSITION
+from sidecar.encoder.checkpoint import Checkpoint, check_mathematics
+
+_MAX_DISTANCE = 128  # fixed in the reference, not a setting
+
+
+def read_mpnet(
+    config: Mapping[str, Any], tensor: Callable[[str], Float32], pooling: Pooling | None
+) -> Encoder:
+    """Return the encoder, as `read_bert` does."""
+    check_mathematics(config, config.get("hidden_act", "gelu"))
+    checkpoint = Checkpoint(tensor, float(config.get("layer_norm_eps", 1e-12)))
+    head = pooling or Classifier(
+        checkpoint.linear("classifier.dense"), checkpoint.linear("classifier.out_proj"), "Tanh"
+    )
+    table = checkpoint.tensor("embeddings.position_embeddings.weight")
+    position = table[ROBERTA_FIRST_POSITION:]
+    buckets = checkpoint.tensor("encoder.relative_attention_bias.weight")
+    return Encoder(
+        embeddings=Embeddings(
+            word=checkpoint.tensor("embeddings.word_embeddings.weight"),
+            position=position,
+            token_type=None,
+            norm=checkpoint.norm("embeddings.LayerNorm"),
+        ),
+        layers=tuple(
+            _layer(checkpoint, f"encoder.layer.{index}")
+            for index in range(int(config["num_hidden_layers"]))
+        ),
+        heads=int(config["num_attention_heads"]),
+        head=head,
+        distance_bias=distance_bias(buckets, len(position)),
+    )
+
+
+def distance_bias(buckets: Float32, longest: int) -> Float32:
+    """Return what is added to the scores of keys at a distance, float32 [heads, 2*longest - 1].
+
+    Column `longest - 1 + d` is for a key d tokens after its query. `buckets` is the learned
+    table, float32 [buckets, heads].
+    """
+    distances = np.arange(-longest + 1, longest)
+    return np.ascontiguousarray(buckets[_bucket(distances, len(buckets))].T)
+
+
+def _bucket(distances: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
+    """Return T5's bidirectional bucket: exact up to a quarter of them, then logarithmic."""
+    half = buckets // 2
+    exact = half // 2
+    far = np.abs(distances)
+    # In float32, as the reference computes it: the edges of the buckets depend on it.
+    ratio = np.log(np.maximum(far, 1).astype(np.float32) / exact) / np.log(_MAX_DISTANCE / exact)
+    logarithmic = exact + (ratio * (half - exact)).astype(np.int64)
+    inside = np.where(far < exact, far, np.minimum(logarithmic, half - 1))
+    bucket: NDArray[np.int64] = inside + np.where(distances > 0, half, 0)
+    return bucket
+
+
+def _layer(checkpoint: Checkpoint, at: str) -> Layer:
+    attention = f"{at}.attention.attn"
+    return Layer(
+        query_key_value=checkpoint.stacked(f"{attention}.q", f"{attention}.k", f"{attention}.v"),
+        attention_output=checkpoint.linear(f"{attention}.o"),
+        attention_norm=checkpoint.norm(f"{at}.attention.LayerNorm"),
+        up=checkpoint.linear(f"{at}.intermediate.dense"),
+        down=checkpoint.linear(f"{at}.output.dense"),
+        output_norm=checkpoint.norm(f"{at}.output.LayerNorm"),
+    )
