@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -50,3 +51,10 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Make clients of one kind; they are closed at the end of the test."""
     with ExitStack() as stack:
         yield lambda *args, **options: stack.enter_context(request.param(*args, **options))
+
+
+@pytest.fixture
+def submit() -> Iterator[Callable[..., Any]]:
+    """Run a call in a thread; its future has what it came to."""
+    with ThreadPoolExecutor(16) as pool:
+        yield pool.submit

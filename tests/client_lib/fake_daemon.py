@@ -83,6 +83,21 @@ def rerank_body(request: Rerank) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def first(act: Act | ReplyError) -> Script:
+    """Do `act` with the first embed, and answer everything after it."""
+    acts = [act]
+
+    def script(request: Request) -> Any:
+        if not (isinstance(request, Embed) and acts):
+            return answer(request)
+        act = acts.pop()
+        if isinstance(act, ReplyError):
+            raise act
+        return act
+
+    return script
+
+
 class FakeDaemon:
     """Listens at `path` from `start` to `stop`; `seen` has every request but hello."""
 

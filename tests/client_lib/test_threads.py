@@ -4,7 +4,6 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,6 @@ from client_lib import CallTimeout, Client, ClientClosed
 from client_lib.wire.messages import Embed, Request
 
 from .fake_daemon import Act, FakeDaemon, answer, embed_body, vector
-
-
-@pytest.fixture
-def submit() -> Iterator[Callable[..., Any]]:
-    """Run a call in a thread; its future has what it came to."""
-    with ThreadPoolExecutor(16) as pool:
-        yield pool.submit
 
 
 @pytest.fixture
