@@ -10,6 +10,7 @@ from sidecar.cli.exits import EX_CONFIG, EX_UNAVAILABLE
 from sidecar.config import ConfigError
 from sidecar.models.errors import ModelError
 from sidecar.plan import PlanError
+from sidecar.serving.socket_file import SocketUnavailable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except (ConfigError, PlanError, ModelError) as error:
+    except (ConfigError, PlanError, ModelError, SocketUnavailable) as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return EX_CONFIG
     except ConnectionError as error:

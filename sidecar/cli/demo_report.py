@@ -14,7 +14,6 @@ from rich.text import Text
 from client_lib import RerankReply
 from sidecar.cli.demo_crowd import Answer
 
-_BATCHES_SHOWN = 10
 _HITS = 3
 
 
@@ -64,33 +63,27 @@ def _events(outcome: Outcome, name: str) -> list[dict[str, Any]]:
 
 
 def _quantization(outcome: Outcome) -> RenderableType:
-    table = _table("model", "quantization", "weights", "closeness to FP32", "took")
+    table = _table("", "")
     for event in _events(outcome, "quantization.applied"):
         before, after = event["bytes_before"] / 1e6, event["bytes_after"] / 1e6
-        table.add_row(
-            event["model"],
-            event["quantization"],
-            f"{before:.1f} → {after:.1f} MB ({after / before:.0%})",
-            _closeness(event),
-            f"{event['seconds']:.1f} s",
-        )
-    messages = [
-        f"  {e['message']}" for e in outcome.events if e["event"].startswith("quantization.")
-    ]
-    return Group(table, Text("\n".join(messages), style="dim"))
+        table.add_row(Text(event["model"], style="bold"), event["message"])
+        table.add_row("  weights", f"{before:.1f} → {after:.1f} MB ({after / before:.0%})")
+        table.add_row("  closeness", _closeness(event))
+        table.add_row("  took", f"{event['seconds']:.1f} s")
+    return table
 
 
 def _closeness(event: dict[str, Any]) -> str:
     if "cosine_mean" in event:
-        return f"cosine mean {event['cosine_mean']:.4f}, worst {event['cosine_min']:.4f}"
-    return f"scores {event['score_closeness_mean']:.4f}, order {event['rank_agreement']:.4f}"
+        mean, worst = event["cosine_mean"], event["cosine_min"]
+        return f"cosine {mean:.4f} in the mean, {worst:.4f} at worst, measured against FP32"
+    agreement = event["rank_agreement"]
+    return f"{agreement:.1%} of document pairs in FP32's order, measured"
 
 
 def _batches(outcome: Outcome) -> RenderableType:
-    batches = _events(outcome, "batch.completed")[: len(outcome.texts)]
-    crowd = [batch for batch in batches if batch["rows"] > 1]
     table = _table("rows", "", "tokens", "waited", "computed in")
-    for batch in crowd[:_BATCHES_SHOWN]:
+    for batch in _of_the_crowd(outcome):
         table.add_row(
             str(batch["rows"]),
             "█" * batch["rows"],
@@ -99,7 +92,16 @@ def _batches(outcome: Outcome) -> RenderableType:
             f"{batch['compute_ms']:.1f} ms",
         )
     note = "every token is a token of a text: nothing was padded"
-    return Group(table, Text(f"  {note}", style="dim"))
+    return Group(table, Text(note, style="dim"))
+
+
+def _of_the_crowd(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """Yield the first batches, until they hold as many rows as the crowd asked for."""
+    rows = 0
+    for batch in _events(outcome, "batch.completed"):
+        if rows < len(outcome.texts):
+            rows += batch["rows"]
+            yield batch
 
 
 def _search(outcome: Outcome) -> RenderableType:

@@ -1,0 +1,74 @@
+"""`sidecar serve`: the daemon."""
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+from client_lib.wire.protocol import Limits
+from sidecar import events
+from sidecar.cli.settings import add_flags, settings_of
+from sidecar.config import Config, to_config
+from sidecar.host import read_host
+from sidecar.models.description import Task
+from sidecar.models.errors import ModelError
+from sidecar.models.library import Wanted, open_model
+from sidecar.models.model import Model
+from sidecar.plan import Plan, make_plan
+from sidecar.serving import lifecycle
+from sidecar.serving.settings import ServeSettings
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's `commands`."""
+    parser = commands.add_parser("serve", help="run the daemon until SIGTERM")
+    add_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop; the exit code is the lifecycle's."""
+    config = to_config(settings_of(arguments))
+    plan = make_plan(
+        use_quantization=config.use_quantization,
+        quantization=config.quantization,
+        threads=config.threads,
+        host=read_host(),
+    )
+    events.configure(config.log_level)
+    # The daemon's own threads are the parallelism; the tokenizer's would fight with them.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    return lifecycle.run(_loader(config, plan), _serve_settings(config, plan))
+
+
+def _loader(config: Config, plan: Plan) -> Callable[[], list[Model]]:
+    wanted = [
+        Wanted(name=name, task=task, quantization=plan.quantization, reason=plan.reason)
+        for name, task in _models(config)
+    ]
+
+    def load() -> list[Model]:
+        models = [open_model(each, config.cache_dir) for each in wanted]
+        names = [model.name for model in models]
+        if len(set(names)) < len(names):
+            raise ModelError(f"two models are called {names[0]}: rename one folder")
+        return models
+
+    return load
+
+
+def _models(config: Config) -> list[tuple[str, Task]]:
+    models: list[tuple[str, Task]] = [(config.embedding_model, "embed")]
+    if config.reranker_model is not None:
+        models.append((config.reranker_model, "rerank"))
+    return models
+
+
+def _serve_settings(config: Config, plan: Plan) -> ServeSettings:
+    return ServeSettings(
+        socket=config.socket,
+        threads=plan.threads,
+        limits=Limits(config.max_frame_bytes, config.max_inputs),
+        max_queue_rows=config.max_queue_rows,
+        drain_seconds=config.drain_seconds,
+    )
