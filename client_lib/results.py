@@ -144,10 +144,6 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _hit(table: Mapping[str, Any]) -> RerankResult:
-    return RerankResult(_count(table["index"]), _number(table["relevance_score"]))
-
-
 def _indexes(values: list[Any]) -> tuple[int, ...]:
     return tuple(map(_count, values))
 

@@ -2,15 +2,18 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .daemon import Daemon
+
 # Set before transformers or tokenizers are imported anywhere: tests never ask a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -106,3 +109,11 @@ def _write_modules(folder: Path, pooling: str) -> None:
         "pooling_mode_max_tokens": pooling == "max",
     }
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture(scope="session")
+def daemon(minilm_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A real daemon that serves the embedded model in INT8, shared by the whole run."""
+    folder = tmp_path_factory.mktemp("daemon")
+    with Daemon(folder, "--embedding-model", str(minilm_artifact)) as running:
+        yield running

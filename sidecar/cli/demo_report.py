@@ -58,12 +58,16 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _pairs() -> Table:
+    return Table.grid(padding=(0, 3, 0, 0))
+
+
 def _events(outcome: Outcome, name: str) -> list[dict[str, Any]]:
     return [event for event in outcome.events if event["event"] == name]
 
 
 def _quantization(outcome: Outcome) -> RenderableType:
-    table = _table("", "")
+    table = _pairs()
     for event in _events(outcome, "quantization.applied"):
         before, after = event["bytes_before"] / 1e6, event["bytes_after"] / 1e6
         table.add_row(Text(event["model"], style="bold"), event["message"])
@@ -124,7 +128,7 @@ def _rerank(outcome: Outcome) -> RenderableType:
 def _figures(outcome: Outcome) -> RenderableType:
     crowd = sorted(answer.seconds * 1e3 for answer in outcome.answers)
     lone = outcome.lone_seconds
-    table = _table("", "")
+    table = _pairs()
     table.add_row("one request alone", f"{median(lone) * 1e3:.2f} ms (median of {len(lone)})")
     table.add_row(
         f"{len(crowd)} requests at once",

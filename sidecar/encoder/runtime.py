@@ -1,12 +1,17 @@
 """The one place that knows onnxruntime: a graph in, rows of floats out."""
 
+import os
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sidecar.encoder.architecture import Float32
+
+# Its official wheels report to their maker and leave a device id on the disk, unless this is
+# set before the library is loaded. Nothing leaves a host by way of this daemon unasked.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort
 
 
 class Session:

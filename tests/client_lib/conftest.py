@@ -40,10 +40,10 @@ def fake(tmp_path: Path) -> Iterator[FakeDaemon]:
         yield daemon
 
 
-@pytest.fixture
-def daemon_socket(fake: FakeDaemon) -> Path:
-    """The path of a socket where a daemon listens."""
-    return fake.path
+@pytest.fixture(params=["fake", pytest.param("daemon", marks=pytest.mark.slow)])
+def daemon_socket(request: pytest.FixtureRequest) -> Path:
+    """The path of a socket where a daemon listens: the scripted one, or a real one."""
+    return request.getfixturevalue(request.param).socket
 
 
 @pytest.fixture(params=[Client, DrivenClient], ids=["Client", "AsyncClient"])

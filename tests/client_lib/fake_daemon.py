@@ -102,7 +102,7 @@ class FakeDaemon:
     """Listens at `path` from `start` to `stop`; `seen` has every request but hello."""
 
     def __init__(self, path: Path, limits: Limits | None = None, version: int = VERSION) -> None:
-        self.path = path
+        self.socket = path
         self.script: Script = answer
         self.limits = limits or Limits()
         self.version = version
@@ -115,14 +115,14 @@ class FakeDaemon:
 
     def start(self) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(os.fspath(self.path))
+        self._listener.bind(os.fspath(self.socket))
         self._listener.listen()
         self._spawn(self._accept, self._listener)
 
     def stop(self) -> None:
         """Vanish: the socket file goes and every connection ends."""
         assert self._listener is not None
-        self.path.unlink()
+        self.socket.unlink()
         _shut(self._listener)
         self.hang_up()
         for thread in self._threads:

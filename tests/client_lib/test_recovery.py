@@ -24,7 +24,7 @@ def test_a_restart_in_mid_request_loses_nothing(
 ) -> None:
     """A request that was in flight when the daemon went is answered by the next one."""
     fake.script = lambda _: Act.SILENCE
-    future = submit(connect(fake.path).embed, ["a text"])
+    future = submit(connect(fake.socket).embed, ["a text"])
     fake.wait_for(Embed)
     fake.stop()
     fake.script = answer
@@ -38,7 +38,7 @@ def test_a_restart_in_mid_encode_loses_nothing(
     """Requests of one encode that were in flight together are all asked again."""
     texts = [f"{i:05}" for i in range(1500)]
     fake.script = lambda _: Act.SILENCE
-    future = submit(connect(fake.path).encode, texts)
+    future = submit(connect(fake.socket).encode, texts)
     fake.wait_for(Embed, 4)
     fake.stop()
     fake.script = answer
@@ -50,13 +50,13 @@ def test_a_restart_in_mid_encode_loses_nothing(
 def test_a_lost_connection_is_made_again(connect: Any, fake: FakeDaemon, act: Any) -> None:
     """A connection that drops, or whose daemon drains, is replaced by another."""
     fake.script = first(act)
-    assert np.array_equal(connect(fake.path).encode("a text"), vector("a text"))
+    assert np.array_equal(connect(fake.socket).encode("a text"), vector("a text"))
     assert fake.connections == 2
 
 
 def test_a_connection_that_died_idle_is_not_noticed(connect: Any, fake: FakeDaemon) -> None:
     """A daemon that restarts between two calls costs neither of them an error."""
-    client = connect(fake.path)
+    client = connect(fake.socket)
     client.ping()
     fake.stop()
     fake.start()
@@ -68,7 +68,7 @@ def test_a_daemon_that_starts_late_is_waited_for(
 ) -> None:
     """A call made before the daemon listens is answered once it does."""
     fake = FakeDaemon(tmp_path / "late")
-    future = submit(connect(fake.path).ping)
+    future = submit(connect(fake.socket).ping)
     with fake:
         assert future.result() > 0
 
@@ -86,7 +86,7 @@ def test_a_daemon_that_always_hangs_up_is_not_stormed(connect: Any, fake: FakeDa
     """Attempts grow further apart, and the call ends in time."""
     fake.script = lambda _: Act.HANG_UP
     with pytest.raises(ConnectionLost):
-        connect(fake.path, timeout=0.4).ping()
+        connect(fake.socket, timeout=0.4).ping()
     assert 2 <= fake.connections < 12
 
 
@@ -98,10 +98,10 @@ def test_without_retries_a_loss_is_raised_at_once(
         connect(tmp_path / "none", retries=False).ping()
     fake.script = first(Act.HANG_UP)
     with pytest.raises(ConnectionLost):
-        connect(fake.path, retries=False).embed(["a"])
+        connect(fake.socket, retries=False).embed(["a"])
     fake.script = first(Draining("going"))
     with pytest.raises(Draining):
-        connect(fake.path, retries=False).embed(["a"])
+        connect(fake.socket, retries=False).embed(["a"])
 
 
 def test_permission_denied_is_not_retried(
@@ -117,7 +117,7 @@ def test_permission_denied_is_not_retried(
     monkeypatch.setattr("client_lib.sync_line.connect", refuse)
     monkeypatch.setattr("client_lib.aio_line.connect", refuse)
     with pytest.raises(ConnectionLost, match=r"Permission denied.*group"):
-        connect(fake.path).ping()
+        connect(fake.socket).ping()
     assert len(attempts) == 1
 
 

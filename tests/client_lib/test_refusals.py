@@ -28,7 +28,7 @@ from .fake_daemon import Act, FakeDaemon, answer, embed_body, first, vector
 def test_a_late_answer_is_a_timeout_and_a_cancel(connect: Any, fake: FakeDaemon) -> None:
     """When the time is up the call raises CallTimeout, and the daemon is told to drop it."""
     fake.script = lambda request: Act.SILENCE if isinstance(request, Embed) else answer(request)
-    client = connect(fake.path)
+    client = connect(fake.socket)
     with pytest.raises(CallTimeout, match=r"within 0\.1 s"):
         client.embed(["a"], timeout=0.1)
     (cancel,) = fake.wait_for(Cancel)
@@ -46,7 +46,7 @@ def test_a_reply_that_comes_too_late_is_ignored(connect: Any, fake: FakeDaemon) 
         return answer(request)
 
     fake.script = script
-    client = connect(fake.path)
+    client = connect(fake.socket)
     with pytest.raises(CallTimeout):
         client.embed(["a"], timeout=0.1)
     release.set()
@@ -57,20 +57,20 @@ def test_the_clients_own_timeout_is_the_default(connect: Any, fake: FakeDaemon) 
     """A call without a timeout has the client's."""
     fake.script = lambda _: Act.SILENCE
     with pytest.raises(CallTimeout, match=r"within 0\.05 s"):
-        connect(fake.path, timeout=0.05).status()
+        connect(fake.socket, timeout=0.05).status()
 
 
 def test_a_timeout_error_is_a_timeout_error(connect: Any, fake: FakeDaemon) -> None:
     """Callers may catch the builtin exceptions that they know."""
     fake.script = lambda _: Act.SILENCE
     with pytest.raises(TimeoutError):
-        connect(fake.path, timeout=0.05).ping()
+        connect(fake.socket, timeout=0.05).ping()
 
 
 def test_garbage_is_an_error_and_a_new_connection(connect: Any, fake: FakeDaemon) -> None:
     """Bytes that are not the protocol fail the call; the next one starts afresh."""
     fake.script = first(Act.GARBAGE)
-    client = connect(fake.path)
+    client = connect(fake.socket)
     with pytest.raises(ProtocolError):
         client.embed(["a"])
     assert np.array_equal(client.encode("b"), vector("b"))
@@ -82,7 +82,7 @@ def test_every_code_is_its_own_exception(
 ) -> None:
     """A refusal is raised as its class, with message, index and when to come back."""
     fake.script = first(cls("because", index=3, retry_after_ms=250.0))
-    client = connect(fake.path)
+    client = connect(fake.socket)
     with pytest.raises(cls, match="because") as caught:
         client.embed(["a"])
     assert type(caught.value) is cls
@@ -94,7 +94,7 @@ def test_a_daemon_of_another_version_is_refused(connect: Any, tmp_path: Path) ->
     """A hello that answers with another version is not retried."""
     with FakeDaemon(tmp_path / "v2", version=2) as fake:
         with pytest.raises(UnsupportedVersion, match="2"):
-            connect(fake.path).ping()
+            connect(fake.socket).ping()
         assert fake.connections == 1
 
 
@@ -104,14 +104,14 @@ def test_a_daemon_that_refuses_the_version_is_believed(
     """The daemon's own refusal reaches the caller, and is not retried."""
     monkeypatch.setattr("client_lib.calls.VERSION", 9)
     with pytest.raises(UnsupportedVersion, match="version 9"):
-        connect(fake.path).ping()
+        connect(fake.socket).ping()
     assert fake.connections == 1
 
 
 def test_a_frame_over_the_limit_is_refused_before_it_is_sent(connect: Any, tmp_path: Path) -> None:
     """Once the daemon has stated its limit, a longer request is TooLarge and stays here."""
     with FakeDaemon(tmp_path / "s", Limits(max_frame_bytes=1000)) as fake:
-        client = connect(fake.path)
+        client = connect(fake.socket)
         client.ping()
         with pytest.raises(TooLarge, match="1000"):
             client.embed(["x" * 2000])
@@ -129,7 +129,7 @@ def test_a_frame_over_the_limit_is_refused_by_the_daemon_too(
         FakeDaemon(tmp_path / "s", Limits(max_frame_bytes=1000)) as fake,
         pytest.raises(TooLarge, match="1000"),
     ):
-        connect(fake.path).embed(["x" * size])
+        connect(fake.socket).embed(["x" * size])
 
 
 def test_too_many_texts_for_one_request_is_too_large(connect: Any, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_too_many_texts_for_one_request_is_too_large(connect: Any, tmp_path: Pat
         FakeDaemon(tmp_path / "s", Limits(max_inputs=2)) as fake,
         pytest.raises(TooLarge, match="limit is 2"),
     ):
-        connect(fake.path).embed(["a", "b", "c"])
+        connect(fake.socket).embed(["a", "b", "c"])
 
 
 def test_full_buffers_on_both_sides_do_not_deadlock(connect: Any, fake: FakeDaemon) -> None:
@@ -151,7 +151,7 @@ def test_full_buffers_on_both_sides_do_not_deadlock(connect: Any, fake: FakeDaem
 
     fake.script = script
     texts = [f"{i:02}" + "x" * 2**20 for i in range(24)]
-    vectors = connect(fake.path).encode(texts)
+    vectors = connect(fake.socket).encode(texts)
     assert vectors.shape == (24, wide)
     assert np.array_equal(vectors[:, -1], np.arange(24, dtype=np.float32))
 
@@ -167,7 +167,7 @@ def test_an_encode_that_fails_cancels_the_rest(connect: Any, fake: FakeDaemon) -
         return answer(request)
 
     fake.script = script
-    client = connect(fake.path)
+    client = connect(fake.socket)
     with pytest.raises(BackendFailed):
         client.encode([str(i) for i in range(2000)])
     others = {request.id for request in fake.wait_for(Embed, 4)[1:4]}
@@ -180,7 +180,7 @@ def test_an_encode_never_mixes_models(connect: Any, fake: FakeDaemon) -> None:
     models = iter(["old", "new"])
     fake.script = lambda request: embed_body([vector(text) for text in request.input], next(models))
     with pytest.raises(UnknownModel, match="'old' became 'new'"):
-        connect(fake.path).encode([str(i) for i in range(300)])
+        connect(fake.socket).encode([str(i) for i in range(300)])
 
 
 def test_a_reply_that_does_not_fit_is_a_protocol_error(connect: Any, fake: FakeDaemon) -> None:
@@ -188,7 +188,7 @@ def test_a_reply_that_does_not_fit_is_a_protocol_error(connect: Any, fake: FakeD
     fake.script = lambda request: (
         embed_body([vector("one")]) if isinstance(request, Embed) else answer(request)
     )
-    client = connect(fake.path)
+    client = connect(fake.socket)
     with pytest.raises(ProtocolError, match="2 texts"):
         client.embed(["one", "two"])
     client.ping()

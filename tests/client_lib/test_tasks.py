@@ -20,7 +20,7 @@ STEPS = range(30)
 
 @pytest.fixture
 async def client(fake: FakeDaemon) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(fake.path) as client:
+    async with AsyncClient(fake.socket) as client:
         yield client
 
 
@@ -89,7 +89,7 @@ async def test_cancelled_at_every_await(
 ) -> None:
     """Wherever a call is cancelled, connected or not, the client stays usable and clean."""
     for steps in STEPS:
-        async with AsyncClient(fake.path) as client:
+        async with AsyncClient(fake.socket) as client:
             for _ in range(2):  # The first has to connect; the second finds a connection.
                 fake.script = act
                 await cancelled_after(steps, call(client))
@@ -108,7 +108,7 @@ async def test_cancelled_while_the_daemon_is_away(fake: FakeDaemon) -> None:
     """A call that is cancelled while it waits for a daemon leaves the client usable."""
     fake.stop()
     for steps in STEPS:
-        async with AsyncClient(fake.path) as client:
+        async with AsyncClient(fake.socket) as client:
             await cancelled_after(steps, both_ping(client))
             fake.start()
             assert await client.ping() > 0
@@ -118,7 +118,7 @@ async def test_cancelled_while_the_daemon_is_away(fake: FakeDaemon) -> None:
 async def test_cancelled_while_the_client_closes(fake: FakeDaemon) -> None:
     """A close that is cancelled can be done again."""
     for steps in range(5):
-        client = AsyncClient(fake.path)
+        client = AsyncClient(fake.socket)
         await client.ping()
         await cancelled_after(steps, client.close())
         await client.close()
@@ -169,7 +169,7 @@ async def test_a_daemon_that_does_not_read_holds_the_writer_back(
 async def test_close_wakes_every_task(fake: FakeDaemon) -> None:
     """Calls in flight raise ClientClosed when the client closes."""
     fake.script = lambda _: Act.SILENCE
-    client = AsyncClient(fake.path)
+    client = AsyncClient(fake.socket)
     tasks = [asyncio.create_task(client.embed([str(i)])) for i in range(4)]
     await heard(fake, Embed, 4)
     await client.close()
@@ -189,7 +189,7 @@ async def test_close_ends_the_wait_for_a_daemon(tmp_path: Any) -> None:
 
 def test_a_client_stays_with_its_loop(fake: FakeDaemon) -> None:
     """Use from a second event loop is an error that says so, not a call that hangs."""
-    client = AsyncClient(fake.path)
+    client = AsyncClient(fake.socket)
     with asyncio.Runner() as first, asyncio.Runner() as second:
         first.run(client.ping())
         with pytest.raises(RuntimeError, match="event loop"):

@@ -17,7 +17,7 @@ from .fake_daemon import Act, FakeDaemon, answer, embed_body, vector
 
 @pytest.fixture
 def client(fake: FakeDaemon) -> Iterator[Client]:
-    with Client(fake.path) as client:
+    with Client(fake.socket) as client:
         yield client
 
 

@@ -1,0 +1,99 @@
+"""The command line: what it prints, and what it exits with."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+MakeModel = Callable[..., Path]
+
+
+def sidecar(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SIDECAR_")}
+    return subprocess.run(
+        [sys.executable, "-m", "sidecar", *arguments],
+        capture_output=True, text=True, env=clean | environ, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_config_shows_value_and_source() -> None:
+    """Every setting is listed with the place that it came from."""
+    done = sidecar("config", "--json", "--threads", "3", QUANTIZATION_CONFIG="auto")
+    settings = {row["variable"]: row for row in json.loads(done.stdout)}
+    assert settings["SIDECAR_THREADS"]["value"] == 3
+    assert settings["SIDECAR_THREADS"]["source"] == "flag"
+    assert settings["QUANTIZATION_CONFIG"]["value"] == "auto"
+    assert settings["QUANTIZATION_CONFIG"]["source"] == "environment"
+    assert settings["USE_QUANTIZATION"]["source"] == "default"
+
+
+def test_config_is_readable() -> None:
+    """Without --json it is a table with the variables' names."""
+    assert "SIDECAR_MAX_QUEUE_ROWS" in sidecar("config", COLUMNS="160").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "message"),
+    [
+        ([], {"QUANTIZATION_CONFIG": "int2"}, "must be one of auto, int8, int4, fp16, none"),
+        (["--threads", "many"], {}, "--threads=many: must be a whole number"),
+        (["--embedding-model", "/no/such/model"], {}, "no model folder at /no/such/model"),
+        (["--env-file", "/no/such/file"], {}, "--env-file /no/such/file cannot be read"),
+    ],
+)
+def test_bad_configuration_is_one_line_and_78(
+    tmp_path: Path, arguments: list[str], environ: dict[str, str], message: str
+) -> None:
+    """`serve` refuses what it cannot do in one line on stderr, and exits with 78."""
+    done = sidecar("serve", "--socket", str(tmp_path / "s"), *arguments, **environ)
+    assert done.returncode == 78
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_live_socket_is_refused(tmp_path: Path) -> None:
+    """A second daemon at the same socket is refused before it loads anything."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        done = sidecar("serve", "--socket", str(tmp_path / "s"))
+    assert done.returncode == 78
+    assert "another daemon is listening" in done.stderr
+
+
+def test_prepare_writes_an_artifact(make_model: MakeModel, tmp_path: Path) -> None:
+    """The artifact lies where it was asked for, and the manifest is printed."""
+    output = tmp_path / "artifact"
+    done = sidecar("prepare", str(make_model()), "--output", str(output), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["quantization"] == "int8"
+    assert (output / "manifest.json").is_file()
+
+
+def test_prepare_summarises_for_people(make_model: MakeModel, tmp_path: Path) -> None:
+    """Without --json it says how much smaller and how close."""
+    done = sidecar("prepare", str(make_model(classifier=True)), "--cache-dir", str(tmp_path))
+    assert "weights" in done.stdout
+    assert "closeness" in done.stdout
+
+
+@pytest.mark.slow
+def test_demo_works_and_leaves_nothing(tmp_path: Path, minilm_folder: Path) -> None:
+    """The demo exits 0, shows each of its parts, and its folder is gone."""
+    done = sidecar("demo", TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for part in ("quantized", "batches", "search", "Rerank", "identical", "memory"):
+        assert part in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_says_why_it_could_not_start() -> None:
+    """A model that cannot be had is named, and nothing hangs."""
+    done = sidecar("demo", "--embedding-model", "/no/such/model")
+    assert done.returncode == 69
+    assert "no model folder at /no/such/model" in done.stderr

@@ -1,0 +1,58 @@
+"""A real `sidecar serve` as a process of a test's own."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from client_lib import Client
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+
+
+class Daemon:
+    """Starts on entering, answers before the block begins, is stopped on leaving."""
+
+    def __init__(self, folder: Path, *flags: str, socket: Path | None = None) -> None:
+        self.socket = socket or folder / "sidecar.sock"
+        self._log = folder / "events.jsonl"
+        self._command = [
+            sys.executable, "-m", "sidecar", "serve", "--socket", str(self.socket),
+            "--cache-dir", str(folder / "cache"), *flags,
+        ]  # fmt: skip
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        with self._log.open("ab") as events:
+            self.process = subprocess.Popen(self._command, stdout=events)
+        with Client(self.socket, timeout=_START_SECONDS) as client:
+            client.ping()
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(_STOP_SECONDS)
+
+    def stop(self) -> int:
+        """Ask it to stop and return its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(_STOP_SECONDS)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        lines = self.log_text().splitlines()
+        return [event for event in map(json.loads, lines) if event["event"] == name]
+
+    def log_text(self) -> str:
+        return self._log.read_text()
