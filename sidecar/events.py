@@ -28,6 +28,8 @@ class Event:
     fields: Mapping[str, str]
 
 
+_PRECISION = "none, int8, ..."
+_SENTENCE = "the same in a sentence"
 _MODEL = {"model": "name of the model", "task": "embed or rerank"}
 _PEER = {
     "peer_pid": "process of the peer, by SO_PEERCRED",
@@ -42,36 +44,44 @@ _REQUEST = {
 }
 
 CATALOGUE: Mapping[str, Event] = {
-    "model.loading": Event(
-        "a model is about to be read",
-        {**_MODEL, "source": "where it comes from"},
+    "model.loading": Event("a model is about to be read", _MODEL),
+    "model.preparing": Event(
+        "no artifact of it is in the cache, so one is being made",
+        {"model": _MODEL["model"], "quantization": _PRECISION},
+    ),
+    "model.prepared": Event(
+        "the artifact is in the cache",
+        {"model": _MODEL["model"], "seconds": "time that it took, s"},
     ),
     "model.loaded": Event(
-        "a model can compute",
-        {**_MODEL, "seconds": "time to load it, s", "bytes": "size of its weights in memory"},
+        "a model has run a forward and can serve",
+        {
+            **_MODEL,
+            "quantization": _PRECISION,
+            "dimensions": "width of its vectors",
+            "max_tokens": "its longest text, in tokens",
+            "bytes": "size of its weights",
+        },
     ),
     "quantization.selected": Event(
         "it is decided in which precision a model is served",
-        {
-            **_MODEL,
-            "quantization": "the precision: fp32, int8, ...",
-            "requested": "what the configuration asked for",
-            "reason": "why this one",
-        },
+        {**_MODEL, "quantization": _PRECISION, "reason": "why this one", "message": _SENTENCE},
     ),
     "quantization.applied": Event(
-        "a model's weights have been quantized and compared with FP32",
+        "a model serves with quantized weights, which have been compared with FP32",
         {
             **_MODEL,
-            "quantization": "the precision: int8, ...",
+            "quantization": _PRECISION,
             "kernel": "what multiplies them",
             "bytes_before": "size of the weights in FP32",
             "bytes_after": "size of the quantized weights",
             "seconds": "time that it took, s",
-            "cosine_mean": "mean cosine of the vectors to FP32's",
-            "cosine_p1": "the cosine that 1 % of the texts stay below",
-            "cosine_min": "the worst cosine",
-            "message": "the same in a sentence",
+            "cosine_mean": "embed: mean cosine of the vectors to FP32's",
+            "cosine_p1": "embed: the cosine that 1 % of the texts stay below",
+            "cosine_min": "embed: the worst cosine",
+            "score_closeness_mean": "rerank: 1 less the mean distance of the scores to FP32's",
+            "rank_agreement": "rerank: share of document pairs in the same order as by FP32",
+            "message": _SENTENCE,
         },
     ),
     "server.listening": Event(

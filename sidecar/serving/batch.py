@@ -45,10 +45,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of one model that were cut together at `cut`."""
+    """Rows of one model that were cut together at `cut`, and their tokens."""
 
     id: int
     entries: tuple[Entry, ...]
+    tokens: int
     cut: float
 
     @property
@@ -60,11 +61,6 @@ class Batch:
     def rows(self) -> int:
         """How many rows it has."""
         return len(self.entries)
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens its rows have together."""
-        return sum(entry.row.tokens for entry in self.entries)
 
     @property
     def longest_wait(self) -> float:
@@ -94,10 +90,10 @@ class Queue:
     def __init__(self, max_rows: int, pace: Pace) -> None:
         self.max_rows = max_rows
         self.pace = pace
+        self.batches = 0
         # A job and the index of its first row that still waits.
         self._waiting: dict[Job, int] = {}
         self._rows = 0
-        self._batches = 0
 
     def __len__(self) -> int:
         """How many rows wait."""
@@ -126,8 +122,9 @@ class Queue:
             return None
         for entry in entries:
             self._take(entry)
-        self._batches += 1
-        return Batch(self._batches, entries, now)
+        self.batches += 1
+        tokens = sum(entry.row.tokens for entry in entries)
+        return Batch(self.batches, entries, tokens, now)
 
     def drop(self, job: Job) -> None:
         """Forget the rows of `job` that still wait, if there are any."""

@@ -10,9 +10,8 @@ from typing import Any
 
 from client_lib.wire.errors import BackendFailed
 from client_lib.wire.messages import Embed, Rerank
-from sidecar.events import log
 from sidecar.serving.asked import Asked
-from sidecar.serving.batch import Batch, Job, Pace, Queue
+from sidecar.serving.batch import Job, Pace, Queue
 from sidecar.serving.gathering import Computed, Gathering
 from sidecar.serving.results import Answer, EmbedResult, RerankResult, Timings
 from sidecar.serving.roster import Float32, Roster, ServedModel
@@ -42,10 +41,9 @@ class Engine:
         self._roster = Roster(models)
         self._tokenizers = {model.name: Tokenizer(model) for model in models}
         self._queue = Queue(max_queue_rows, Pace(threads))
-        callbacks = Callbacks(self._row_finished, self._batch_finished, self._crash)
+        callbacks = Callbacks(self._row_finished, self._crash)
         self._workers = Workers(self._queue, threads, callbacks, clock)
         self._gatherings: dict[Job, Gathering] = {}
-        self._batches = 0
 
     def start(self) -> None:
         """Start the inference threads."""
@@ -85,7 +83,7 @@ class Engine:
             "models": [model.describe() for model in self._roster.models],
             "queue": {"rows": self._workers.waiting, "max_rows": self._queue.max_rows},
             "threads": self._threads,
-            "batches": self._batches,
+            "batches": self._queue.batches,
         }
 
     async def _answer(self, asked: Asked) -> tuple[Answer, Float32]:
@@ -116,18 +114,6 @@ class Engine:
         # A row whose request has left in the meantime has no gathering any more.
         if gathering := self._gatherings.get(row.entry.job):
             gathering.take(row)
-
-    def _batch_finished(self, batch: Batch, ended: float) -> None:
-        self._batches += 1
-        log.info(
-            "batch.completed",
-            batch_id=batch.id,
-            model=batch.model.name,
-            rows=batch.rows,
-            tokens=batch.tokens,
-            queue_ms=_ms(batch.longest_wait),
-            compute_ms=_ms(ended - batch.cut),
-        )
 
     def _crash(self, error: BaseException) -> None:
         if not self.crashed.done():

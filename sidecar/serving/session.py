@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from client_lib.wire.errors import BackendFailed, Cancelled, Draining, ReplyError
 from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Request, Rerank, Status
@@ -20,6 +20,10 @@ from sidecar.serving.peer import Peer
 from sidecar.serving.results import EmbedResult, RerankResult
 from sidecar.serving.state import State
 
+_Result: TypeAlias = Mapping[str, Any] | EmbedResult | RerankResult
+_Outcome: TypeAlias = _Result | ReplyError
+
+_CANCELLED = Cancelled("cancelled by its peer, or left behind by it")
 _READ_BYTES = 256 * 1024
 # From here on copying a reply's vectors would hold up the other peers.
 _PACK_ON_A_THREAD_BYTES = 256 * 1024
@@ -44,7 +48,7 @@ class Session:
         self._connection = ServerConnection(desk.settings.limits)
         self._slots = asyncio.Semaphore(desk.settings.max_in_flight)
         # Requests that can still be cancelled: their reply has not been written.
-        self._open: dict[int, asyncio.Task[None]] = {}
+        self._open: dict[int, asyncio.Task[_Outcome]] = {}
         self._requests = 0
 
     async def run(self) -> None:
@@ -103,33 +107,36 @@ class Session:
         self._open[request.id] = task
         if isinstance(request, Embed | Rerank):
             self._desk.tally.arrived()
-        # Not in the task's own `finally`: a task that is cancelled before it starts has none.
+        # Not in the task's own `finally`: a task that is cancelled before it starts has none,
+        # and an event can wait until the reply is on its way.
         task.add_done_callback(partial(self._end, request))
 
-    def _end(self, request: Request, task: asyncio.Task[None]) -> None:
+    def _end(self, request: Request, task: asyncio.Task[_Outcome]) -> None:
         self._slots.release()
         if self._open.get(request.id) is task:
             del self._open[request.id]
         if isinstance(request, Embed | Rerank):
             self._desk.tally.left()
-        if task.cancelled():
-            self._note_failure(request, Cancelled("by its peer, or because its peer has left"))
+        outcome = _CANCELLED if task.cancelled() else task.result()
+        if isinstance(outcome, ReplyError):
+            self._note_failure(request, outcome)
+        elif isinstance(outcome, EmbedResult | RerankResult):
+            self._note_success(request, outcome)
 
-    async def _answer(self, request: Request) -> None:
-        result: Mapping[str, Any] | EmbedResult | RerankResult | None = None
+    async def _answer(self, request: Request) -> _Outcome:
+        outcome: _Outcome
         try:
-            result = await self._perform(request)
+            outcome = await self._perform(request)
             del self._open[request.id]
-            frame = await self._pack(request.id, result)
-        except ReplyError as error:
-            frame = self._fail(request, error)
+            frame = await self._pack(request.id, outcome)
         except Exception as error:  # noqa: BLE001 - the boundary: it fails one request
-            frame = self._fail(request, _unexpected(error))
+            outcome = error if isinstance(error, ReplyError) else _unexpected(error)
+            self._open.pop(request.id, None)
+            frame = self._connection.fail(request.id, outcome)
         await self._send(frame)
-        if isinstance(result, EmbedResult | RerankResult):
-            self._note_success(request, result)
+        return outcome
 
-    async def _perform(self, request: Request) -> Mapping[str, Any] | EmbedResult | RerankResult:
+    async def _perform(self, request: Request) -> _Result:
         match request:
             case Embed():
                 self._refuse_if_draining()
@@ -157,19 +164,12 @@ class Session:
         self._write(self._connection.fail(target, Cancelled("cancelled by its peer")))
         return True
 
-    async def _pack(
-        self, request_id: int, result: Mapping[str, Any] | EmbedResult | RerankResult
-    ) -> bytes:
+    async def _pack(self, request_id: int, result: _Result) -> bytes:
         if isinstance(result, Mapping):
             return self._connection.reply(request_id, **result)
         pack = partial(self._connection.reply, request_id, **result.to_map())
         on_a_thread = result.payload_bytes > _PACK_ON_A_THREAD_BYTES
         return await asyncio.to_thread(pack) if on_a_thread else pack()
-
-    def _fail(self, request: Request, error: ReplyError) -> bytes:
-        self._open.pop(request.id, None)
-        self._note_failure(request, error)
-        return self._connection.fail(request.id, error)
 
     async def _send(self, frame: bytes) -> None:
         self._write(frame)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVarTuple
 
+from sidecar.events import log
 from sidecar.serving.batch import Batch, Entry, Job, Queue
 from sidecar.serving.roster import Float32
 
@@ -34,10 +35,9 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Where the threads report to; every one of them is called on the loop."""
+    """Where the threads report to; both are called on the loop."""
 
     row: Callable[[Finished], None]
-    batch: Callable[[Batch, float], None]
     crash: Callable[[BaseException], None]
 
 
@@ -50,6 +50,10 @@ class _Running:
         self.batch = batch
         self.rest = deque(batch.entries)
         self.active = 0
+
+    @property
+    def over(self) -> bool:
+        return not self.active and not self.rest
 
 
 class Workers:
@@ -85,9 +89,13 @@ class Workers:
         """Forget every row of `job` that does not run yet."""
         with self._work:
             self._queue.drop(job)
-            if (running := self._current) is not None and running.rest:
-                running.rest = deque(entry for entry in running.rest if entry.job is not job)
-                self._report_if_over(running, self._clock())
+            running = self._current
+            if running is None or not running.rest:
+                return
+            running.rest = deque(entry for entry in running.rest if entry.job is not job)
+            over = running.over
+        if over:
+            _note_batch(running.batch, self._clock())
 
     @property
     def waiting(self) -> int:
@@ -137,11 +145,9 @@ class Workers:
         with self._work:
             self._queue.pace.record(ended - started)
             running.active -= 1
-            self._report_if_over(running, ended)
-
-    def _report_if_over(self, running: _Running, now: float) -> None:
-        if not running.active and not running.rest:
-            self._post(self._callbacks.batch, running.batch, now)
+            over = running.over
+        if over:  # here rather than on the loop, which has a reply to write
+            _note_batch(running.batch, ended)
 
     def _post(self, callback: Callable[[*_Args], None], *args: *_Args) -> None:
         self._loop.call_soon_threadsafe(callback, *args)
@@ -152,3 +158,15 @@ def _forward(entry: Entry) -> Float32 | Exception:
         return entry.job.finish(entry.job.model.forward(entry.row))
     except Exception as error:  # noqa: BLE001 - it is this request's failure, and nobody else's
         return error
+
+
+def _note_batch(batch: Batch, ended: float) -> None:
+    log.info(
+        "batch.completed",
+        batch_id=batch.id,
+        model=batch.model.name,
+        rows=batch.rows,
+        tokens=batch.tokens,
+        queue_ms=round(1000 * batch.longest_wait, 3),
+        compute_ms=round(1000 * (ended - batch.cut), 3),
+    )

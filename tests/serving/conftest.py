@@ -1,0 +1,199 @@
+"""A small model with real arithmetic whose forward can be held, and what is built around it."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client_lib.wire.codec import FrameDecoder
+from client_lib.wire.messages import Hello
+from client_lib.wire.protocol import ClientConnection, Limits
+from sidecar.models.rows import Row
+from sidecar.serving.desk import Desk
+from sidecar.serving.engine import Engine
+from sidecar.serving.session import Session
+from sidecar.serving.settings import ServeSettings
+from sidecar.serving.state import Life, State
+
+PATIENCE = 20.0  # seconds until a test that waits for something gives up
+_TABLE = np.random.default_rng(5).normal(size=(128, 8)).astype(np.float32)
+
+
+@dataclass(eq=False)
+class TinyModel:
+    """A character is a token, a text's vector the mean of its characters' rows.
+
+    A cross-encoder scores a pair by how many of the query's characters the document has. While
+    `gate` is closed the forward of every text with `holds` in it waits there; `began` counts
+    those that have started.
+    "!" in a text raises ValueError, "~" raises SystemExit, which no boundary may contain.
+    """
+
+    name: str = "tiny"
+    task: str = "embed"
+    dimensions: int = 8
+    max_tokens: int = 32
+    normalize: bool = True
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    holds: str = ""
+    gate: threading.Event = field(default_factory=threading.Event)
+    order: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.gate.set()
+        self._started = threading.Semaphore(0)
+
+    def tokenize(self, texts):
+        return [self._row(text) for text in texts]
+
+    def _row(self, text):
+        joined = text if isinstance(text, str) else "\n".join(text)
+        ids = np.frombuffer(joined.encode(), np.uint8).astype(np.int64)
+        kept = ids[: self.max_tokens]
+        return Row(kept, np.zeros_like(kept), truncated=len(ids) > len(kept))
+
+    def forward(self, row):
+        text = bytes(row.ids.astype(np.uint8)).decode()
+        self.order.append(text)
+        self._started.release()
+        if self.holds in text:
+            assert self.gate.wait(PATIENCE)
+        if "!" in text:
+            raise ValueError("this text is poison")
+        if "~" in text:
+            raise SystemExit(3)
+        if self.task == "rerank":
+            query, document = text.split("\n")
+            return np.array([len(set(query) & set(document))], np.float32)
+        return _TABLE[row.ids].mean(axis=0)
+
+    def describe(self):
+        return {"name": self.name, "task": self.task}
+
+    async def began(self, forwards=1):
+        """Return once that many more forwards have started."""
+        for _ in range(forwards):
+            assert await asyncio.to_thread(self._started.acquire, timeout=PATIENCE)
+
+    def vector(self, text):
+        """The vector of `text` as a plain formula."""
+        mean = _TABLE[self._row(text).ids].mean(axis=0)
+        return mean / np.sqrt((mean * mean).sum(dtype=np.float32)) if self.normalize else mean
+
+
+@pytest.fixture
+def soon():
+    """A wait, step by step of the loop, until a condition of another thread or task holds."""
+
+    async def wait(condition):
+        async with asyncio.timeout(PATIENCE):
+            while not condition():  # noqa: ASYNC110 - the condition has no event of its own
+                await asyncio.sleep(0)
+
+    return wait
+
+
+@pytest.fixture
+def tiny():
+    """A maker of models; at the end every gate is opened, so that threads can be joined."""
+    made = []
+
+    def make(**fields):
+        made.append(TinyModel(**fields))
+        return made[-1]
+
+    yield make
+    for model in made:
+        model.gate.set()
+
+
+@pytest.fixture
+async def make_engine(tiny):
+    """A maker of engines that have started and are stopped at the end."""
+    made = []
+
+    def make(*models, threads=1, max_queue_rows=64):
+        engine = Engine(models, threads=threads, max_queue_rows=max_queue_rows)
+        engine.start()
+        made.append((engine, models))
+        return engine
+
+    yield make
+    for engine, models in made:
+        for model in models:
+            model.gate.set()
+        await engine.stop()
+
+
+class Dialogue:
+    """The client's end of a session over a socket pair, without a client library."""
+
+    def __init__(self, session, reader, writer, desk):
+        self.session, self.reader, self.writer, self.desk = session, reader, writer, desk
+        self.task = asyncio.create_task(session.run())
+        self._connection = ClientConnection()
+        self._replies = {}
+        self._decoder = FrameDecoder(2**30)
+
+    def send(self, *requests):
+        for request in requests:
+            self.writer.write(self._connection.send(request))
+
+    async def reply(self, request_id):
+        """Return the reply to that id as a map; None where the connection ended before it."""
+        async with asyncio.timeout(PATIENCE):
+            while request_id not in self._replies:
+                if not (data := await self.reader.read(2**16)):
+                    return None
+                for message in self._decoder.feed(data):
+                    assert message["id"] not in self._replies, "answered twice"
+                    self._replies[message["id"]] = message
+        return self._replies.pop(request_id)
+
+    async def ask(self, request):
+        self.send(request)
+        return await self.reply(request.id)
+
+    async def ended(self):
+        """Return once the session has ended by itself."""
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.shield(self.task)
+
+
+@pytest.fixture
+async def make_dialogue(make_engine, tiny):
+    """A maker of sessions that have exchanged hello."""
+    made = []
+
+    async def make(*models, hello=True, state=State.SERVING, max_in_flight=256, limits=None):
+        engine = make_engine(*(models or (tiny(),)))
+        settings = ServeSettings(
+            socket=Path("unused"),
+            threads=1,
+            max_in_flight=max_in_flight,
+            limits=limits or Limits(),
+        )
+        desk = Desk(engine, settings, Life())
+        desk.life.move(State.SERVING)
+        if state is not State.SERVING:
+            desk.life.move(state)
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        session = Session(desk, *await asyncio.open_unix_connection(sock=ours))
+        reader, writer = await asyncio.open_unix_connection(sock=theirs)
+        dialogue = Dialogue(session, reader, writer, desk)
+        made.append(dialogue)
+        if hello:
+            assert (await dialogue.ask(Hello(id=0, version=1)))["ok"]
+        return dialogue
+
+    yield make
+    for dialogue in made:
+        dialogue.writer.close()
+        dialogue.task.cancel()
+        await asyncio.gather(dialogue.task, dialogue.writer.wait_closed(), return_exceptions=True)

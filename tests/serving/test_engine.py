@@ -1,0 +1,225 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from client_lib.wire.errors import (
+    BackendFailed,
+    BadRequest,
+    Overloaded,
+    TooLarge,
+    UnknownModel,
+)
+from client_lib.wire.messages import Embed, Rerank
+
+
+def embed(*texts, **fields):
+    return Embed(id=1, input=texts, **fields)
+
+
+def rerank(query, *documents, **fields):
+    return Rerank(id=1, query=query, documents=documents, **fields)
+
+
+async def test_vectors_come_in_the_order_of_the_texts(make_engine, tiny):
+    """A request of many texts is split over batches and threads, and put together again."""
+    model = tiny()
+    texts = [f"text {i}" for i in range(50)]
+    result = await make_engine(model, threads=2).embed(embed(*texts))
+    assert result.vectors.dtype == np.float32
+    np.testing.assert_allclose(result.vectors, [model.vector(t) for t in texts], atol=1e-6)
+    assert result.answer.timings.batch_rows == 16
+
+
+async def test_a_text_has_the_same_bytes_in_any_company(make_engine, tiny):
+    """Alone, or among others, from another request."""
+    engine = make_engine(tiny(), threads=2)
+    alone = (await engine.embed(embed("abc"))).vectors.tobytes()
+    among = (await engine.embed(embed(*"defg", "abc", *"hijklmnopqrstuvw"))).vectors[4].tobytes()
+    assert alone == among
+
+
+async def test_usage_counts_the_tokens_that_were_computed(make_engine, tiny):
+    """A cut text counts as long as it was computed."""
+    result = await make_engine(tiny()).embed(embed("abc", "x" * 40))
+    assert (result.answer.rows, result.answer.tokens) == (2, 3 + 32)
+    assert result.answer.truncated == (1,)
+
+
+async def test_a_long_text_is_refused_by_index_where_it_may_not_be_cut(make_engine, tiny):
+    """The message says which text, what the limit is, and what to do."""
+    with pytest.raises(BadRequest, match=r"text 1 is longer than the 32 tokens") as refused:
+        await make_engine(tiny()).embed(embed("abc", "x" * 40, truncate=False))
+    assert refused.value.index == 1
+
+
+async def test_long_texts_are_tokenized_off_the_loop(make_engine, tiny):
+    """Many texts or long ones give the same rows as short ones."""
+    model = tiny(max_tokens=1000)
+    texts = ["y" * 900, *(f"{i}" for i in range(40))]
+    result = await make_engine(model).embed(embed(*texts))
+    np.testing.assert_allclose(result.vectors, [model.vector(t) for t in texts], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "sent"),
+    [("query", None, "q: a"), (None, None, "a"), (None, "doc", "d: a"), ("query", "doc", "q: a")],
+)
+async def test_prompts(make_engine, tiny, name, default, sent):
+    """The named prompt, else the model's default one, else none."""
+    model = tiny(prompts={"query": "q: ", "doc": "d: "}, default_prompt_name=default)
+    await make_engine(model).embed(embed("a", prompt_name=name))
+    assert model.order == [sent]
+
+
+async def test_an_unknown_prompt_is_refused_with_the_known_ones(make_engine, tiny):
+    """The caller reads what it could have said."""
+    model = tiny(prompts={"query": "q: ", "doc": "d: "})
+    with pytest.raises(BadRequest, match="known: query, doc"):
+        await make_engine(model).embed(embed("a", prompt_name="nope"))
+
+
+async def test_dimensions_are_cut_before_normalisation(make_engine, tiny):
+    """The shorter vector has length 1 again."""
+    model = tiny()
+    result = await make_engine(model).embed(embed("abc", dimensions=3))
+    expected = model.vector("abc")[:3]
+    np.testing.assert_allclose(result.vectors[0], expected / np.linalg.norm(expected), atol=1e-6)
+
+
+async def test_more_dimensions_than_there_are_is_refused(make_engine, tiny):
+    """The message says how many there are."""
+    with pytest.raises(BadRequest, match="tiny has 8"):
+        await make_engine(tiny()).embed(embed("abc", dimensions=9))
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "unit"),
+    [(True, None, True), (False, None, False), (True, False, False), (False, True, True)],
+)
+async def test_normalize(make_engine, tiny, own, asked, unit):
+    """The request decides, else the model."""
+    result = await make_engine(tiny(normalize=own)).embed(embed("abc", normalize=asked))
+    assert bool(abs(np.linalg.norm(result.vectors[0]) - 1) < 1e-6) is unit
+
+
+async def test_a_name_that_is_not_served_is_refused_with_those_that_are(make_engine, tiny):
+    """For embed and rerank alike."""
+    engine = make_engine(tiny(name="a"), tiny(name="b", task="rerank"))
+    with pytest.raises(UnknownModel, match="served: a, b"):
+        await engine.embed(embed("x", model="c"))
+    with pytest.raises(UnknownModel, match="served: a, b"):
+        await engine.rerank(rerank("x", "y", model="c"))
+
+
+async def test_a_reranker_does_not_embed(make_engine, tiny):
+    """Asked for by name, or the only model there is."""
+    engine = make_engine(tiny(task="rerank"))
+    with pytest.raises(BadRequest, match="is a reranker"):
+        await engine.embed(embed("x", model="tiny"))
+    with pytest.raises(UnknownModel, match="no model here does 'embed'"):
+        await engine.embed(embed("x"))
+
+
+async def test_a_cross_encoder_ranks_by_its_scores(make_engine, tiny):
+    """The best first, ties by index, cut to top_n."""
+    engine = make_engine(tiny(), tiny(name="cross", task="rerank"))
+    result = await engine.rerank(rerank("abc", "xxa", "abc", "zzb", "ab", top_n=3))
+    assert (result.answer.model, result.method) == ("cross", "cross_encoder")
+    assert result.ranking == ((1, 3.0), (3, 2.0), (0, 1.0))
+
+
+async def test_an_embedding_model_ranks_by_cosine(make_engine, tiny):
+    """Query and documents get their prompts; the query is not one of the results."""
+    model = tiny(prompts={"query": "q: ", "passage": "p: "}, normalize=False)
+    result = await make_engine(model).rerank(rerank("abc", "xyz", "abd"))
+    exact = tiny()
+    expected = [float(exact.vector("q: abc") @ exact.vector(f"p: {d}")) for d in ("xyz", "abd")]
+    assert result.method == "embedding"
+    assert dict(result.ranking) == pytest.approx(dict(enumerate(expected)), abs=1e-6)
+    assert [index for index, _ in result.ranking] == [1, 0]
+
+
+async def test_an_embedding_rerank_refuses_the_query_by_name(make_engine, tiny):
+    """It has no index: indexes are the documents'."""
+    with pytest.raises(BadRequest, match="the query is longer") as refused:
+        await make_engine(tiny()).rerank(rerank("x" * 40, "a", truncate=False))
+    assert refused.value.index is None
+
+
+async def test_a_poisonous_text_fails_its_request_alone(make_engine, tiny):
+    """The error names the exception and the text; the neighbours are answered."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    requests = [embed("first"), embed("a", "b!"), embed("c")]
+    tasks = [asyncio.create_task(engine.embed(request)) for request in requests]
+    await model.began()
+    model.gate.set()
+    _, failed, last = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(failed, BackendFailed)
+    assert (failed.index, "ValueError" in failed.message) == (1, True)
+    assert isinstance(failed.__cause__, ValueError)
+    np.testing.assert_allclose(last.vectors[0], model.vector("c"), atol=1e-6)
+
+
+async def test_a_cancelled_request_leaves_the_queue_at_once(make_engine, tiny):
+    """Its rows make room; one that runs is ignored when it is over."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    task = asyncio.create_task(engine.embed(embed(*"abcdefghijklmnopqrstuvwxyz")))
+    await model.began()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert engine.status()["queue"]["rows"] == 0
+    model.gate.set()
+    await engine.embed(embed("next"))
+    assert model.order == ["a", "next"]
+
+
+async def test_a_full_queue_refuses_the_whole_request(make_engine, tiny, soon):
+    """With a time to come back; one that could never fit is told so."""
+    model = tiny()
+    engine = make_engine(model, max_queue_rows=4)
+    with pytest.raises(TooLarge):
+        await engine.embed(embed(*"abcde"))
+    model.gate.clear()
+    running = asyncio.create_task(engine.embed(embed("a")))
+    await model.began()
+    waiting = asyncio.create_task(engine.embed(embed(*"bcd")))
+    await soon(lambda: engine.status()["queue"]["rows"] == 3)
+    with pytest.raises(Overloaded) as refused:
+        await engine.embed(embed(*"ef"))
+    assert refused.value.retry_after_ms >= 1
+    model.gate.set()
+    await asyncio.gather(running, waiting)
+
+
+async def test_a_crash_fails_every_request(make_engine, tiny, soon):
+    """Those that wait, and those that come later."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    tasks = [asyncio.create_task(engine.embed(embed("a~")))]
+    await model.began()
+    tasks += [asyncio.create_task(engine.embed(embed(text))) for text in "bc"]
+    await soon(lambda: engine.status()["queue"]["rows"] == 2)
+    model.gate.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [BackendFailed] * 3
+    assert isinstance(await engine.crashed, SystemExit)
+    with pytest.raises(BackendFailed, match="inference has stopped: SystemExit"):
+        await engine.embed(embed("later"))
+
+
+async def test_status_says_what_is_served(make_engine, tiny):
+    """Models, queue, threads, batches."""
+    engine = make_engine(tiny(), threads=2)
+    await engine.embed(embed("a"))
+    assert engine.status() == {
+        "models": [{"name": "tiny", "task": "embed"}],
+        "queue": {"rows": 0, "max_rows": 64},
+        "threads": 2,
+        "batches": 1,
+    }

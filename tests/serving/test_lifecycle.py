@@ -1,0 +1,261 @@
+"""Whole daemons: most in a process of their own, since signals and exit codes are theirs."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from client_lib.wire.messages import Embed, Hello
+from client_lib.wire.protocol import ClientConnection
+from sidecar.serving.lifecycle import serve
+from sidecar.serving.settings import ServeSettings
+from sidecar.serving.socket_file import SocketFile, SocketUnavailable
+from sidecar.serving.state import Life, State
+
+HERE = Path(__file__)
+PATIENCE = 30
+
+
+def daemon(path, drain_seconds, load_seconds):
+    """What a daemon's process runs: the small model, whose texts with "#" never end."""
+    import importlib.util
+    import time
+
+    from sidecar import events
+    from sidecar.serving.lifecycle import run
+
+    spec = importlib.util.spec_from_file_location("small", HERE.with_name("conftest.py"))
+    small = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(small)
+    events.configure("info")
+
+    def load():
+        sys.stdout.write('{"event": "test.loading"}\n')
+        sys.stdout.flush()
+        time.sleep(load_seconds)
+        model = small.TinyModel(holds="#")
+        model.gate.clear()
+        return [model]
+
+    settings = ServeSettings(socket=Path(path), threads=1, drain_seconds=drain_seconds)
+    sys.exit(run(load, settings))
+
+
+class Process:
+    """A daemon's process: its events as they come, its exit code."""
+
+    def __init__(self, path, drain_seconds=PATIENCE, load_seconds=0):
+        self.path = path
+        arguments = [str(path), str(drain_seconds), str(load_seconds)]
+        root = str(HERE.parents[2])
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE), *arguments],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": root},
+        )
+        self.signal = self._process.send_signal
+
+    def event(self, name):
+        for line in self._process.stdout:
+            event = json.loads(line)
+            if event["event"] == name:
+                return event
+        raise AssertionError(f"the daemon ended before {name}")
+
+    def exit_code(self):
+        return self._process.wait(PATIENCE)
+
+    def close(self):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+class Peer:
+    """A blocking client."""
+
+    def __init__(self, path):
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(PATIENCE)
+        self._socket.connect(str(path))
+        self._connection = ClientConnection()
+        self.send(Hello(id=0, version=1))
+        self.reply()
+
+    def send(self, request):
+        self._socket.sendall(self._connection.send(request))
+
+    def reply(self):
+        while data := self._socket.recv(2**16):
+            for reply in self._connection.receive(data):
+                return reply
+        return None
+
+    def close(self):
+        self._socket.close()
+
+
+@pytest.fixture
+def closing():
+    opened = []
+
+    def register(thing):
+        opened.append(thing)
+        return thing
+
+    yield register
+    for thing in reversed(opened):
+        thing.close()
+
+
+@pytest.fixture
+def start(tmp_path, closing):
+    def start(**options):
+        return closing(Process(tmp_path / "s.sock", **options))
+
+    return start
+
+
+def embed(request_id, text):
+    return Embed(id=request_id, input=(text,))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_exits_0(start, closing, number):
+    """What was answered is answered; the socket is gone; the last event says 0."""
+    process = start()
+    process.event("server.listening")
+    peer = closing(Peer(process.path))
+    peer.send(embed(1, "abc"))
+    assert peer.reply().error is None
+    process.signal(number)
+    assert process.event("server.draining")["reason"] == number.name
+    assert process.event("server.stopped")["exit_code"] == 0
+    assert process.exit_code() == 0
+    assert not process.path.exists()
+    assert peer.reply() is None
+
+
+def test_a_draining_daemon_refuses_what_is_new(start, closing):
+    """On old connections with `draining`; new connections find no socket."""
+    process = start()
+    process.event("server.listening")
+    peer = closing(Peer(process.path))
+    peer.send(embed(1, "#"))
+    peer.send(embed(2, "#"))
+    process.signal(signal.SIGTERM)
+    process.event("server.draining")
+    peer.send(embed(3, "abc"))
+    reply = peer.reply()
+    assert (reply.id, reply.error.code) == (3, "draining")
+    assert not process.path.exists()
+
+
+def test_a_second_signal_forces(start, closing):
+    """At once, though a forward runs that never ends."""
+    process = start()
+    process.event("server.listening")
+    closing(Peer(process.path)).send(embed(1, "#"))
+    process.signal(signal.SIGTERM)
+    process.event("server.draining")
+    process.signal(signal.SIGTERM)
+    assert process.event("server.stopped")["exit_code"] == 1
+    assert process.exit_code() == 1
+    assert not process.path.exists()
+
+
+def test_a_drain_that_takes_too_long_is_forced(start, closing):
+    """The deadline counts for requests and threads alike."""
+    process = start(drain_seconds=0.05)
+    process.event("server.listening")
+    peer = closing(Peer(process.path))
+    peer.send(embed(1, "#"))
+    process.signal(signal.SIGTERM)
+    assert process.event("server.stopped")["exit_code"] == 1
+    assert process.exit_code() == 1
+
+
+def test_a_signal_while_loading_ends_the_daemon(start):
+    """Loading is not waited for; nothing was accepted, so nothing is lost."""
+    process = start(load_seconds=PATIENCE)
+    process.event("test.loading")
+    process.signal(signal.SIGTERM)
+    assert process.exit_code() == 0
+
+
+def test_a_crash_of_inference_ends_the_daemon(start, closing):
+    """The callers are told, an event says why, and the exit code is not 0."""
+    process = start()
+    process.event("server.listening")
+    peer = closing(Peer(process.path))
+    peer.send(embed(1, "a~"))
+    reply = peer.reply()
+    assert reply.error.code == "backend_failed"
+    event = process.event("worker.crashed")
+    assert event["error"] == "SystemExit"
+    assert process.exit_code() == 70
+
+
+async def test_accepted_work_is_finished(tmp_path, tiny, soon):
+    """A request that runs when the signal comes is answered, and then the daemon ends with 0."""
+    model = tiny()
+    model.gate.clear()
+    settings = ServeSettings(socket=tmp_path / "s.sock", threads=1)
+    serving = asyncio.create_task(serve(lambda: [model], settings))
+    reader, writer = await connected(settings.socket)
+    connection = ClientConnection()
+    writer.write(connection.send(Hello(id=0, version=1)) + connection.send(embed(1, "abc")))
+    await model.began()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await soon(lambda: not settings.socket.exists())
+    model.gate.set()
+    replies = list(connection.receive(await reader.read(-1)))
+    assert [(reply.id, reply.error) for reply in replies] == [(0, None), (1, None)]
+    assert await serving == 0
+    writer.close()
+    await writer.wait_closed()
+
+
+async def connected(path):
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await asyncio.open_unix_connection(path)
+            except OSError:
+                await asyncio.sleep(0)
+
+
+async def test_a_taken_socket_is_known_before_loading(tmp_path, tiny):
+    """No model is read for nothing."""
+    path = tmp_path / "s.sock"
+    listener = SocketFile.bind(path)
+    with pytest.raises(SocketUnavailable):
+        await serve(lambda: pytest.fail("loaded"), ServeSettings(socket=path, threads=1))
+    listener.socket.close()
+
+
+async def test_what_loading_raises_reaches_the_caller(tmp_path):
+    """The command decides how to put it; no socket was made."""
+    path = tmp_path / "s.sock"
+    with pytest.raises(ZeroDivisionError):
+        await serve(lambda: 1 // 0, ServeSettings(socket=path, threads=1))
+    assert not path.exists()
+
+
+def test_a_life_only_moves_forward():
+    """Draining is not undone."""
+    life = Life()
+    life.move(State.SERVING)
+    life.move(State.DRAINING)
+    with pytest.raises(ValueError, match="draining cannot become serving"):
+        life.move(State.SERVING)
+
+
+if __name__ == "__main__":
+    daemon(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]))

@@ -1,0 +1,249 @@
+import asyncio
+import os
+import struct
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from client_lib.wire.codec import encode
+from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Rerank, Status
+from client_lib.wire.protocol import Limits
+from sidecar.serving.state import State
+
+
+def embed(request_id, *texts, **fields):
+    return Embed(id=request_id, input=texts, **fields)
+
+
+async def test_hello_states_the_limits(make_dialogue):
+    """And who answers."""
+    dialogue = await make_dialogue(hello=False, limits=Limits(4096, 7))
+    reply = await dialogue.ask(Hello(id=0, version=1))
+    assert reply["limits"] == {"max_frame_bytes": 4096, "max_inputs": 7}
+    assert (reply["version"], reply["pid"]) == (1, os.getpid())
+    assert reply["server"].startswith("sidecar/")
+
+
+async def test_embed_answers_with_one_table_of_floats(make_dialogue, tiny):
+    """dtype, shape and bytes; model, usage, truncated and timings beside it."""
+    model = tiny()
+    dialogue = await make_dialogue(model)
+    reply = await dialogue.ask(embed(1, "abc", "x" * 40))
+    assert (reply["model"], reply["truncated"]) == ("tiny", [1])
+    assert reply["usage"] == {"prompt_tokens": 35, "total_tokens": 35}
+    assert (reply["vectors"]["dtype"], reply["vectors"]["shape"]) == ("float32", [2, 8])
+    vectors = np.frombuffer(reply["vectors"]["data"], "<f4").reshape(2, 8)
+    np.testing.assert_allclose(vectors[0], model.vector("abc"), atol=1e-6)
+    assert set(reply["timings"]) == {
+        "queue_ms", "tokenize_ms", "compute_ms", "total_ms", "batch_rows", "batch_tokens",
+    }  # fmt: skip
+
+
+async def test_a_large_reply_arrives_whole(make_dialogue, tiny, monkeypatch):
+    """It is packed on a thread, and has the same bytes."""
+    dialogue = await make_dialogue(tiny())
+    small = await dialogue.ask(embed(1, "abc"))
+    monkeypatch.setattr("sidecar.serving.session._PACK_ON_A_THREAD_BYTES", 0)
+    large = await dialogue.ask(embed(2, "abc"))
+    assert large["vectors"] == small["vectors"]
+
+
+async def test_rerank_answers_with_indexes_and_scores(make_dialogue, tiny):
+    """The best first, and what scored them."""
+    dialogue = await make_dialogue(tiny(task="rerank"))
+    reply = await dialogue.ask(Rerank(id=1, query="ab", documents=("x", "ab")))
+    assert reply["method"] == "cross_encoder"
+    assert reply["results"] == [
+        {"index": 1, "relevance_score": 2.0},
+        {"index": 0, "relevance_score": 0.0},
+    ]
+
+
+async def test_status_tells_of_requests_and_memory(make_dialogue, tiny):
+    """Completed, failed by code, in flight; bytes of memory; the state."""
+    dialogue = await make_dialogue(tiny())
+    await dialogue.ask(embed(1, "a"))
+    await dialogue.ask(embed(2, "a", dimensions=99))
+    status = (await dialogue.ask(Status(id=3)))["status"]
+    assert status["requests"] == {"completed": 1, "failed": {"bad_request": 1}, "in_flight": 0}
+    assert (status["state"], status["pid"], status["batches"]) == ("serving", os.getpid(), 1)
+    assert status["memory"]["rss_bytes"] > 0
+
+
+async def test_requests_are_answered_as_they_finish(make_dialogue, tiny):
+    """A ping overtakes an embed that waits."""
+    model = tiny()
+    dialogue = await make_dialogue(model)
+    model.gate.clear()
+    dialogue.send(embed(1, "a"))
+    assert (await dialogue.ask(Ping(id=2)))["ok"]
+    model.gate.set()
+    assert (await dialogue.reply(1))["ok"]
+
+
+async def test_cancel_drops_a_request_and_says_so(make_dialogue, tiny):
+    """The request fails with `cancelled`, the cancel succeeds, and the id is free again."""
+    model = tiny()
+    dialogue = await make_dialogue(model)
+    model.gate.clear()
+    dialogue.send(embed(1, "a", "b"))
+    await model.began()
+    assert (await dialogue.ask(Cancel(id=2, target=1)))["cancelled"] is True
+    assert (await dialogue.reply(1))["error"]["code"] == "cancelled"
+    model.gate.set()
+    assert (await dialogue.ask(embed(1, "c")))["ok"]
+    assert model.order == ["a", "c"]
+
+
+async def test_cancelling_what_is_not_there_is_no_error(make_dialogue):
+    """It may have been answered in the meantime."""
+    dialogue = await make_dialogue()
+    assert (await dialogue.ask(Cancel(id=1, target=99)))["cancelled"] is False
+
+
+async def test_a_failed_forward_is_told_by_type_and_logged_with_its_traceback(make_dialogue):
+    """The peer learns the exception's name, the event where it came from, neither the text."""
+    dialogue = await make_dialogue()
+    with capture_logs() as events:
+        reply = await dialogue.ask(embed(1, "secret!"))
+        await dialogue.ask(Ping(id=2))
+    assert reply["error"]["code"] == "backend_failed"
+    assert "ValueError" in reply["error"]["message"]
+    (event,) = (event for event in events if event["event"] == "request.failed")
+    assert "this text is poison" in event["traceback"]
+    assert "secret" not in str(events)
+
+
+async def test_a_fault_of_the_daemon_fails_one_request(make_dialogue, tiny, monkeypatch):
+    """An exception that nobody foresaw ends at the request; the connection lives."""
+    model = tiny()
+    dialogue = await make_dialogue(model)
+    monkeypatch.setattr(model, "tokenize", lambda texts: 1 / 0)
+    reply = await dialogue.ask(embed(1, "a"))
+    assert reply["error"]["code"] == "backend_failed"
+    assert "ZeroDivisionError" in reply["error"]["message"]
+    assert (await dialogue.ask(Ping(id=2)))["ok"]
+
+
+async def test_a_completed_request_is_an_event_with_its_peer(make_dialogue):
+    """By the kernel's word: pid and user."""
+    dialogue = await make_dialogue()
+    with capture_logs() as events:
+        await dialogue.ask(embed(7, "abc"))
+        await dialogue.ask(Ping(id=8))
+    (event,) = (event for event in events if event["event"] == "request.completed")
+    assert (event["request_id"], event["rows"], event["tokens"]) == (7, 1, 3)
+    assert (event["peer_pid"], event["peer_uid"]) == (os.getpid(), os.getuid())
+
+
+async def test_a_draining_daemon_takes_no_new_requests(make_dialogue):
+    """It says that the next one will; it still answers a ping."""
+    dialogue = await make_dialogue(state=State.DRAINING)
+    error = (await dialogue.ask(embed(1, "a")))["error"]
+    assert (error["code"], error["retryable"]) == ("draining", True)
+    assert (await dialogue.ask(Ping(id=2)))["ok"]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff\xff\xff\xff",
+        struct.pack("!I", 3) + b"\xc1\xc1\xc1",
+        encode({"op": "ping"}),
+        encode({"id": -1, "op": "ping"}),
+    ],
+)
+async def test_bytes_that_are_no_protocol_close_the_connection(make_dialogue, garbage):
+    """With an error that has no id, an event, and nothing else."""
+    dialogue = await make_dialogue()
+    with capture_logs() as events:
+        dialogue.writer.write(garbage)
+        error = (await dialogue.reply(None))["error"]
+        await dialogue.ended()
+    assert error["code"] in {"bad_request", "too_large"}
+    assert [(e["event"], e["fatal"]) for e in events if e["log_level"] != "debug"] == [
+        ("peer.rejected", True)
+    ]
+    assert await dialogue.reader.read() == b""
+
+
+async def test_a_request_that_is_wrong_is_refused_and_forgotten(make_dialogue):
+    """The connection goes on."""
+    dialogue = await make_dialogue()
+    dialogue.writer.write(encode({"id": 5, "op": "embed", "input": []}))
+    assert (await dialogue.reply(5))["error"]["code"] == "bad_request"
+    assert (await dialogue.ask(embed(5, "a")))["ok"]
+
+
+async def test_an_id_that_is_in_flight_may_not_be_used_again(make_dialogue, tiny):
+    """Two answers under one id could not be told apart: the connection is closed."""
+    model = tiny()
+    dialogue = await make_dialogue(model)
+    model.gate.clear()
+    dialogue.send(embed(1, "a"))
+    await model.began()
+    dialogue.send(embed(1, "b"))
+    assert "in flight" in (await dialogue.reply(None))["error"]["message"]
+    await dialogue.ended()
+
+
+async def test_a_peer_that_leaves_takes_its_requests_with_it(make_dialogue, tiny):
+    """What waited is dropped, what ran is ignored; nothing stays in flight."""
+    model = tiny()
+    dialogue = await make_dialogue(model)
+    model.gate.clear()
+    dialogue.send(*(embed(i, "a", "b", "c") for i in range(1, 4)))
+    await model.began()
+    dialogue.writer.close()
+    await dialogue.ended()
+    assert dialogue.desk.engine.status()["queue"]["rows"] == 0
+    assert dialogue.desk.tally.to_map() == {
+        "completed": 0, "failed": {"cancelled": 3}, "in_flight": 0,
+    }  # fmt: skip
+
+
+async def test_no_more_requests_are_read_than_may_be_in_flight(make_dialogue, tiny):
+    """The others wait in the socket, and are all answered in the end."""
+    model = tiny()
+    dialogue = await make_dialogue(model, max_in_flight=2)
+    model.gate.clear()
+    dialogue.send(*(embed(i, "a") for i in range(1, 8)))
+    await model.began()
+    assert dialogue.desk.tally.in_flight <= 2
+    model.gate.set()
+    replies = [await dialogue.reply(i) for i in range(1, 8)]
+    assert all(reply["ok"] for reply in replies)
+
+
+async def test_a_slow_reader_is_not_read_from(make_dialogue, tiny, soon):
+    """Replies that nobody takes hold their slots, so memory stays bounded; then all arrive."""
+    dialogue = await make_dialogue(tiny(name="n" * 2**20), max_in_flight=4)
+    dialogue.reader._transport.pause_reading()
+    with capture_logs() as events:
+        dialogue.send(*(embed(i, "a") for i in range(1, 21)))
+        await soon(dialogue.session._slots.locked)
+    assert dialogue.desk.tally.completed < 20
+    assert not [event for event in events if event["event"] == "request.failed"]
+    dialogue.reader._transport.resume_reading()
+    for i in range(1, 21):
+        assert (await dialogue.reply(i))["ok"]
+
+
+@pytest.mark.parametrize("steps", range(1, 41))
+async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny, steps):
+    """After any number of steps nothing is left: no slot, no row, no task, no open socket."""
+    dialogue = await make_dialogue(tiny(), hello=False)
+    tasks = asyncio.all_tasks() - {dialogue.task}
+    dialogue.send(Hello(id=0, version=1), embed(1, "a", "b"), Ping(id=2), embed(3, "c" * 500))
+    dialogue.send(Status(id=4), Cancel(id=5, target=1))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    dialogue.task.cancel()
+    outcome = await asyncio.gather(dialogue.task, return_exceptions=True)
+    assert outcome == [None] or isinstance(outcome[0], asyncio.CancelledError)
+    assert asyncio.all_tasks() <= tasks
+    assert dialogue.desk.tally.in_flight == 0
+    assert dialogue.desk.engine.status()["queue"]["rows"] == 0
+    assert dialogue.session._open == {}
+    assert dialogue.session._writer.is_closing()

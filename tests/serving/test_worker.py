@@ -1,0 +1,150 @@
+import asyncio
+import threading
+
+import pytest
+from structlog.testing import capture_logs
+
+from sidecar.serving.batch import Job, Pace, Queue
+from sidecar.serving.vectors import Finish
+from sidecar.serving.worker import Callbacks, Workers
+
+
+class Room:
+    """Workers, and everything that they reported."""
+
+    def __init__(self, threads):
+        self.rows, self.crashes = asyncio.Queue(), asyncio.Queue()
+        self.queue = Queue(64, Pace(threads))
+        callbacks = Callbacks(self.rows.put_nowait, self.crashes.put_nowait)
+        self.workers = Workers(self.queue, threads, callbacks)
+        self.workers.start()
+
+    def submit(self, model, *texts):
+        rows = tuple(model.tokenize(texts))
+        job = Job(model, rows, Finish(model.dimensions, normalize=True), 0.0)
+        self.workers.submit(job)
+        return job
+
+    async def finished(self, count=1):
+        async with asyncio.timeout(20):
+            return [await self.rows.get() for _ in range(count)]
+
+
+@pytest.fixture
+async def make_room(tiny):
+    rooms = []
+
+    def make(threads=1):
+        rooms.append(Room(threads))
+        return rooms[-1]
+
+    yield make
+    for room in rooms:
+        await room.workers.stop()
+
+
+async def test_an_idle_thread_runs_a_row_at_once(make_room, tiny):
+    """A lone row is a batch of one."""
+    room, model = make_room(), tiny()
+    room.submit(model, "abc")
+    (row,) = await room.finished()
+    assert row.batch.rows == 1
+    assert row.outcome == pytest.approx(model.vector("abc"), abs=1e-6)
+    assert row.started <= row.ended
+
+
+async def test_rows_gather_while_the_threads_are_busy(make_room, tiny):
+    """What arrives during a forward is one batch, cut only when that forward is over."""
+    room, model = make_room(), tiny()
+    model.gate.clear()
+    room.submit(model, "first")
+    await model.began()
+    for text in "abcde":
+        room.submit(model, text)
+    assert room.workers.waiting == 5
+    model.gate.set()
+    rows = await room.finished(6)
+    assert [row.batch.rows for row in rows] == [1, 5, 5, 5, 5, 5]
+    assert model.order == ["first", *"abcde"]
+
+
+async def test_no_row_waits_for_the_slowest_of_its_batch(make_room, tiny):
+    """While one row of a batch is held, the others finish and the next batch begins."""
+    room, model = make_room(threads=2), tiny(holds="#")
+    model.gate.clear()
+    room.submit(model, "#", "b", "c")
+    rows = await room.finished(2)
+    room.submit(model, "d")
+    rows += await room.finished()
+    assert [row.batch.id for row in rows] == [1, 1, 2]
+    model.gate.set()
+    (slow,) = await room.finished()
+    assert slow.batch.id == 1
+
+
+async def test_two_threads_share_one_batch(make_room, tiny):
+    """The rows of a batch run side by side."""
+    room, model = make_room(threads=2), tiny()
+    model.gate.clear()
+    room.submit(model, "a", "b", "c")
+    await model.began(2)
+    model.gate.set()
+    rows = await room.finished(3)
+    assert {row.batch.id for row in rows} == {1}
+
+
+async def test_an_exception_of_the_model_fails_its_row_alone(make_room, tiny):
+    """The neighbours in the batch are computed, and the thread lives on."""
+    room, model = make_room(), tiny()
+    room.submit(model, "a", "b!", "c")
+    outcomes = [row.outcome for row in await room.finished(3)]
+    assert [isinstance(outcome, ValueError) for outcome in outcomes] == [False, True, False]
+
+
+async def test_a_vector_of_the_wrong_width_fails_its_row_alone(make_room, tiny):
+    """A model that breaks its word is an error that has a name."""
+    room, model = make_room(), tiny(dimensions=9)
+    room.submit(model, "a")
+    (row,) = await room.finished()
+    assert isinstance(row.outcome, ValueError)
+
+
+async def test_what_no_boundary_may_contain_is_a_crash(make_room, tiny):
+    """It is reported to the loop, and the thread is gone."""
+    room, model = make_room(), tiny()
+    room.submit(model, "a~")
+    async with asyncio.timeout(20):
+        error = await room.crashes.get()
+    assert isinstance(error, SystemExit)
+    assert room.rows.empty()
+
+
+async def test_dropped_rows_are_not_computed(make_room, tiny):
+    """Neither those in the queue nor those of a batch that was cut."""
+    room, model = make_room(), tiny()
+    model.gate.clear()
+    job = room.submit(model, *"abcdefghijklmnopqrstuvwxyz")
+    await model.began()
+    room.workers.drop(job)
+    room.submit(model, "last")
+    model.gate.set()
+    await room.finished(2)
+    assert model.order == ["a", "last"]
+
+
+async def test_a_batch_is_reported_when_its_last_row_is_over(make_room, tiny):
+    """One event a batch, with its rows and tokens."""
+    room, model = make_room(), tiny()
+    with capture_logs() as events:
+        room.submit(model, "ab", "cde")
+        await room.finished(2)
+        await room.workers.stop()
+    (event,) = events
+    assert (event["event"], event["rows"], event["tokens"]) == ("batch.completed", 2, 5)
+
+
+async def test_stop_joins_the_threads(make_room, tiny):
+    """After it no inference thread is left."""
+    room = make_room(threads=3)
+    await room.workers.stop()
+    assert not [t for t in threading.enumerate() if t.name.startswith("inference-")]

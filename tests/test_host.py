@@ -1,0 +1,89 @@
+import pytest
+
+from sidecar.host import read_host
+
+CPUINFO = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx512_vnni sse\n"
+UNLIMITED_V1 = "9223372036854771712"
+
+
+@pytest.fixture
+def host_of(tmp_path):
+    """Reads the facts from files that are written for the test, on eight processors."""
+
+    def read(affinity=range(8), **files):
+        files = {"proc/cpuinfo": CPUINFO, "proc/meminfo": "MemTotal:  1000 kB\n"} | files
+        for name, content in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return read_host(tmp_path, affinity)
+
+    return read
+
+
+def test_without_cgroups_the_affinity_counts(host_of):
+    """All processors that the process may run on, all memory that there is."""
+    host = host_of(affinity={2, 5, 6})
+    assert (host.cores, host.memory_bytes) == (3, 1000 * 1024)
+
+
+def test_the_processor_is_told_by_its_name_and_flags(host_of):
+    """Of its flags only those that matter."""
+    host = host_of()
+    assert (host.cpu_model, host.isa) == ("Some CPU", {"avx2", "avx512_vnni"})
+
+
+def test_arm_calls_them_features(host_of):
+    """And has no model name."""
+    host = host_of(**{"proc/cpuinfo": "Features\t: fp asimd asimddp i8mm\n"})
+    assert (host.cpu_model, host.isa) == ("unknown", {"asimddp", "i8mm"})
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 2), ("max 100000", 8)])
+def test_a_quota_of_cgroup_v2_is_rounded_up(host_of, quota, cores):
+    """One and a half processors are two threads."""
+    files = {"proc/self/cgroup": "0::/app\n", "sys/fs/cgroup/app/cpu.max": quota}
+    assert host_of(**files).cores == cores
+
+
+def test_a_parent_cgroup_limits_too(host_of):
+    """The tightest of them counts."""
+    host = host_of(
+        **{
+            "proc/self/cgroup": "0::/slice/app\n",
+            "sys/fs/cgroup/slice/app/cpu.max": "max 100000",
+            "sys/fs/cgroup/slice/cpu.max": "300000 100000",
+            "sys/fs/cgroup/slice/app/memory.max": "max",
+            "sys/fs/cgroup/slice/memory.max": "4096",
+        }
+    )
+    assert (host.cores, host.memory_bytes) == (3, 4096)
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("50000", 1), ("-1", 8)])
+def test_cgroup_v1(host_of, quota, cores):
+    """Half a processor is one thread; -1 is no limit."""
+    host = host_of(
+        **{
+            "proc/self/cgroup": "5:cpuacct,cpu:/app\n4:memory:/app\n1:name=systemd:/\n0::/\n",
+            "sys/fs/cgroup/cpu/app/cpu.cfs_quota_us": quota,
+            "sys/fs/cgroup/cpu/app/cpu.cfs_period_us": "100000",
+            "sys/fs/cgroup/memory/app/memory.limit_in_bytes": UNLIMITED_V1,
+        }
+    )
+    assert (host.cores, host.memory_bytes) == (cores, 1000 * 1024)
+
+
+def test_in_a_container_the_mounts_root_counts(host_of):
+    """The path in /proc is the host's, and is not there."""
+    host = host_of(
+        **{"proc/self/cgroup": "0::/docker/abc\n", "sys/fs/cgroup/cpu.max": "100000 100000"}
+    )
+    assert host.cores == 1
+
+
+def test_this_host_can_be_read():
+    """Whatever it is."""
+    host = read_host()
+    assert host.cores >= 1
+    assert host.memory_bytes > 0
