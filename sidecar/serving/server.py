@@ -1,6 +1,7 @@
 """Accepts connections; every session is a task of the server's own group."""
 
 import asyncio
+from functools import partial
 from typing import Self
 
 from sidecar.serving.desk import Desk
@@ -9,12 +10,15 @@ from sidecar.serving.socket_file import SocketFile
 
 
 class Server:
-    """Listens on a socket file while it is entered; leaving it waits for every session."""
+    """Listens on a socket file while it is entered.
+
+    Leaving it ends every session, and waits until what they have written has gone out.
+    """
 
     def __init__(self, desk: Desk, listener: SocketFile) -> None:
         self._desk = desk
         self._listener = listener
-        self._sessions: set[Session] = set()
+        self._sessions: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
         self._server: asyncio.Server | None = None
 
@@ -25,7 +29,8 @@ class Server:
 
     async def __aexit__(self, *failure: object) -> None:
         self.stop_accepting()
-        self.close_sessions()
+        for session in self._sessions:
+            session.cancel()
         await self._group.__aexit__(*failure)  # type: ignore[arg-type]
 
     def stop_accepting(self) -> None:
@@ -35,18 +40,15 @@ class Server:
             self._server.close()
             self._server = None
 
-    def close_sessions(self) -> None:
-        """End every session; replies that are written still go out."""
-        for session in self._sessions:
-            session.close()
-
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A plain callback: the task is the group's, not the standard library's.
-        self._group.create_task(self._serve(Session(self._desk, reader, writer)))
-
-    async def _serve(self, session: Session) -> None:
+        if self._server is None:  # asyncio hands over late what it had accepted just before
+            writer.close()
+            return
+        session = self._group.create_task(Session(self._desk, reader, writer).run())
         self._sessions.add(session)
-        try:
-            await session.run()
-        finally:
-            self._sessions.discard(session)
+        session.add_done_callback(partial(self._end, writer))
+
+    def _end(self, writer: asyncio.StreamWriter, session: asyncio.Task[None]) -> None:
+        self._sessions.discard(session)
+        writer.close()  # a session that was cancelled before its first step has not done it

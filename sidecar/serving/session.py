@@ -52,7 +52,10 @@ class Session:
         self._requests = 0
 
     async def run(self) -> None:
-        """Serve the peer until it leaves, breaks the protocol, or `close` is called."""
+        """Serve the peer until it leaves or breaks the protocol.
+
+        Cancelled, it takes no more requests; what is written already still goes out.
+        """
         peer = self._peer
         log.debug("peer.connected", peer_pid=peer.pid, peer_uid=peer.uid, peer_gid=peer.gid)
         try:
@@ -71,10 +74,6 @@ class Session:
                 peer_gid=peer.gid,
                 requests=self._requests,
             )
-
-    def close(self) -> None:
-        """Take no more requests; what is written already still goes out."""
-        self._writer.close()
 
     async def _listen(self, group: asyncio.TaskGroup) -> NoReturn:
         while data := await self._reader.read(_READ_BYTES):

@@ -1,0 +1,104 @@
+import asyncio
+import socket
+
+import pytest
+
+from client_lib.wire.codec import FrameDecoder, encode
+from client_lib.wire.messages import Embed, Hello, Ping, request_to_map
+from sidecar.serving.desk import Desk
+from sidecar.serving.server import Server
+from sidecar.serving.settings import ServeSettings
+from sidecar.serving.socket_file import SocketFile
+from sidecar.serving.state import Life, State
+
+
+@pytest.fixture
+async def desk(make_engine, tiny, tmp_path):
+    settings = ServeSettings(socket=tmp_path / "s.sock", threads=1, max_in_flight=4)
+    desk = Desk(make_engine(tiny()), settings, Life())
+    desk.life.move(State.SERVING)
+    return desk
+
+
+def serving(desk):
+    return Server(desk, SocketFile.bind(desk.settings.socket))
+
+
+async def connect(desk, *requests):
+    reader, writer = await asyncio.open_unix_connection(desk.settings.socket)
+    for request in (Hello(id=0, version=1), *requests):
+        writer.write(encode(request_to_map(request)))
+    return reader, writer
+
+
+async def everything(reader):
+    async with asyncio.timeout(20):
+        return list(FrameDecoder(2**30).feed(await reader.read(-1)))
+
+
+async def hang_up(writer):
+    writer.close()
+    await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def test_leaving_ends_the_sessions_after_their_last_bytes(desk, soon):
+    """Every peer gets what was answered, then the end of the stream."""
+    async with serving(desk):
+        peers = [await connect(desk, Embed(id=1, input=("a",))) for _ in range(3)]
+        await soon(lambda: desk.tally.completed == 3)
+    for reader, writer in peers:
+        assert [reply["id"] for reply in await everything(reader)] == [0, 1]
+        await hang_up(writer)
+
+
+async def test_a_peer_that_has_just_connected_is_not_left_open(desk, soon):
+    """Its session may not have taken a step yet."""
+    async with serving(desk) as server:
+        reader, writer = await asyncio.open_unix_connection(desk.settings.socket)
+        await soon(lambda: server._sessions)
+    assert await everything(reader) == []
+    await hang_up(writer)
+
+
+async def test_a_peer_that_is_handed_over_too_late_is_turned_away(desk, soon):
+    """Nobody would end its session any more."""
+    async with serving(desk) as server:
+        server.stop_accepting()
+        ours, theirs = socket.socketpair(socket.AF_UNIX)
+        server._accept(*await asyncio.open_unix_connection(sock=ours))
+        reader, writer = await asyncio.open_unix_connection(sock=theirs)
+        assert await everything(reader) == []
+        await hang_up(writer)
+
+
+async def test_leaving_takes_the_socket_away(desk):
+    """Nobody can connect any more, and no file is left."""
+    async with serving(desk):
+        pass
+    assert not desk.settings.socket.exists()
+
+
+async def test_one_bad_peer_does_not_disturb_another(desk):
+    """Garbage closes its own connection alone."""
+    async with serving(desk):
+        bad_reader, bad = await connect(desk)
+        good_reader, good = await connect(desk)
+        bad.write(b"\xff" * 64)
+        assert (await everything(bad_reader))[-1]["ok"] is False
+        good.write(encode(request_to_map(Ping(id=1))))
+        good.write_eof()
+        assert [reply["ok"] for reply in await everything(good_reader)][:1] == [True]
+    await hang_up(bad)
+    await hang_up(good)
+
+
+async def test_a_peer_that_does_not_read_cannot_hold_the_daemon(desk, soon, monkeypatch):
+    """Its last bytes are waited for a moment, and then dropped."""
+    monkeypatch.setattr("sidecar.serving.session._LINGER_SECONDS", 0.01)
+    greeted = []
+    monkeypatch.setattr(desk, "hello", lambda: greeted.append(1) or {"long": "x" * 2**22})
+    async with serving(desk):
+        reader, writer = await connect(desk, *(Ping(id=i) for i in range(1, 100)))
+        reader._transport.pause_reading()
+        await soon(lambda: greeted)
+    await hang_up(writer)
