@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from sidecar.models.rows import Row, Text
 from sidecar.serving.roster import ServedModel
 
-# A hop to a thread and back takes as long as some 300 characters (about 0.3 µs each).
+# Staying on the loop saves a hop to a thread and back, 25 to 70 µs; it holds up everybody else
+# for about 0.3 µs a character.
 _INLINE_CHARACTERS = 400
 # A request of many texts gives way to others after this many.
 _SLICE_TEXTS = 16

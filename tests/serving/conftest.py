@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 
 from client_lib.wire.codec import FrameDecoder
 from client_lib.wire.messages import Hello
@@ -85,6 +86,14 @@ class TinyModel:
         """The vector of `text` as a plain formula."""
         mean = _TABLE[self._row(text).ids].mean(axis=0)
         return mean / np.sqrt((mean * mean).sum(dtype=np.float32)) if self.normalize else mean
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """Events go nowhere unless a test captures them."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
