@@ -12,9 +12,12 @@ from pathlib import Path
 from bench.daemon import running
 from bench.report import Result, Side
 from client_lib import Client
+from sidecar.host import read_host
 from sidecar.models.model import load
-from sidecar.models.prepare import prepare
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import Order, prepare
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
+from sidecar.plan import weight_bits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +30,14 @@ def measure(arguments: argparse.Namespace) -> Result:
     text = arguments.text
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
         artifact = Path(place) / "artifact"
-        prepare(locate(arguments.model), arguments.model, "int8", artifact)
+        prepare(
+            Order(
+                folder=locate(arguments.model),
+                name=arguments.model,
+                precision=Precision("int8", weight_bits(read_host()), 0.995),
+                output=artifact,
+            )
+        )
         model = load(artifact)
         (row,) = model.tokenize([text])
         sides: dict[str, tuple[Callable[[], object], list[float]]] = {

@@ -49,14 +49,17 @@ def _whole(least: int) -> _Read:
     return read
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < float("inf"):
-        raise ValueError("must be a number of seconds, 0 or more")
-    return value
+def _number(least: float, most: float) -> _Read:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}")
+        return value
+
+    return read
 
 
 def _optional_name(text: str) -> str | None:
@@ -94,6 +97,12 @@ class Config:
         f"which quantization: {', '.join(QUANTIZATIONS)}",
         default="int8",
     )
+    int8_floor: float = _setting(
+        "SIDECAR_INT8_FLOOR",
+        _number(0, 1),
+        "least mean closeness to FP32 at which int8 serves",
+        default=0.995,
+    )
     socket: Path = _setting(
         "SIDECAR_SOCKET",
         _path,
@@ -128,7 +137,10 @@ class Config:
         "SIDECAR_MAX_FRAME_BYTES", _whole(1_024), "bytes of one request", default=16 * 2**20
     )
     drain_seconds: float = _setting(
-        "SIDECAR_DRAIN_SECONDS", _seconds, "time to finish accepted work on SIGTERM", default=30.0
+        "SIDECAR_DRAIN_SECONDS",
+        _number(0, 86_400),
+        "time to finish accepted work on SIGTERM",
+        default=30.0,
     )
     log_level: str = _setting(
         "SIDECAR_LOG_LEVEL", _one_of(_LEVELS), f"least level: {', '.join(_LEVELS)}", default="info"

@@ -44,44 +44,58 @@ _REQUEST = {
 }
 
 CATALOGUE: Mapping[str, Event] = {
-    "model.loading": Event("a model is about to be read", _MODEL),
+    "model.loading": Event("a model is about to be located and read", _MODEL),
     "model.preparing": Event(
-        "no artifact of it is in the cache, so one is being made",
-        {"model": _MODEL["model"], "quantization": _PRECISION},
+        "no artifact of a source model is in the cache: one is made, in a process of its own",
+        {"model": _MODEL["model"], "quantization": "the precision that is tried"},
     ),
     "model.prepared": Event(
-        "the artifact is in the cache",
+        "the artifact has been written",
         {"model": _MODEL["model"], "seconds": "time that it took, s"},
     ),
     "model.loaded": Event(
-        "a model has run a forward and can serve",
+        "a model has computed its first row",
         {
             **_MODEL,
-            "quantization": _PRECISION,
+            "quantization": "the precision that it serves in: none, int8",
             "dimensions": "width of its vectors",
-            "max_tokens": "its longest text, in tokens",
+            "max_tokens": "where texts are cut",
             "bytes": "size of its weights",
         },
     ),
     "quantization.selected": Event(
-        "it is decided in which precision a model is served",
-        {**_MODEL, "quantization": _PRECISION, "reason": "why this one", "message": _SENTENCE},
-    ),
-    "quantization.applied": Event(
-        "a model serves with quantized weights, which have been compared with FP32",
+        "it is decided in which precision a model is to be served",
         {
             **_MODEL,
-            "quantization": _PRECISION,
-            "kernel": "what multiplies them",
+            "quantization": "the precision: none, int8",
+            "reason": "why this one",
+            "message": "the same in a sentence",
+        },
+    ),
+    "quantization.fell_back": Event(
+        "layers, or the whole model, had to stay in FP32 to come close enough to it",
+        {
+            **_MODEL,
+            "quantization": "what the model serves in after all",
+            "layers": "the layers that stayed, the worst first",
+            "reason": "what they would have cost",
+        },
+    ),
+    "quantization.applied": Event(
+        "a quantized model serves, and has been compared with FP32",
+        {
+            **_MODEL,
+            "quantization": "the precision: int8",
+            "kernel": "what multiplies",
             "bytes_before": "size of the weights in FP32",
             "bytes_after": "size of the quantized weights",
-            "seconds": "time that it took, s",
-            "cosine_mean": "embed: mean cosine of the vectors to FP32's",
-            "cosine_p1": "embed: the cosine that 1 % of the texts stay below",
-            "cosine_min": "embed: the worst cosine",
-            "score_closeness_mean": "rerank: 1 less the mean distance of the scores to FP32's",
-            "rank_agreement": "rerank: share of document pairs in the same order as by FP32",
-            "message": _SENTENCE,
+            "seconds": "time that preparing took, s",
+            "cosine_mean": "embedder: mean cosine of the vectors to FP32's",
+            "cosine_p1": "embedder: the cosine that 1 % of the probes stay below",
+            "cosine_min": "embedder: the worst cosine",
+            "score_closeness_mean": "reranker: 1 less the mean distance to FP32's score",
+            "rank_agreement": "reranker: share of document pairs in FP32's order",
+            "message": "the same in a sentence",
         },
     ),
     "server.listening": Event(

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from sidecar.host import Host
 
+PORTABLE_WEIGHT_BITS = 7
+_DOT_PRODUCT = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
+
 
 class PlanError(ValueError):
     """What is configured cannot be done on this host; the message says what can."""
@@ -11,11 +14,15 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The quantization to serve, the reason in words, and the inference threads."""
+    """The quantization to serve, the reason in words, and the inference threads.
+
+    `weight_bits` is how many bits of a weight the host's integer multiplication bears.
+    """
 
     quantization: str
     reason: str
     threads: int
+    weight_bits: int
 
 
 def make_plan(*, use_quantization: bool, quantization: str, threads: int, host: Host) -> Plan:
@@ -26,7 +33,12 @@ def make_plan(*, use_quantization: bool, quantization: str, threads: int, host: 
     host does not have.
     """
     chosen, reason = _choose(use_quantization, quantization)
-    return Plan(chosen, reason, threads or host.cores)
+    return Plan(chosen, reason, threads or host.cores, weight_bits(host))
+
+
+def weight_bits(host: Host) -> int:
+    """Return 8 where u8 x s8 products are summed in 32 bits, 7 where 16 bits would saturate."""
+    return 8 if host.isa & _DOT_PRODUCT else PORTABLE_WEIGHT_BITS
 
 
 def _choose(use_quantization: bool, quantization: str) -> tuple[str, str]:

@@ -36,10 +36,13 @@ def reranker_folder() -> Path:
 @pytest.fixture(scope="session")
 def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model in INT8, prepared once for the whole run."""
-    from sidecar.models.prepare import prepare
+    from sidecar.models.precision import Precision
+    from sidecar.models.prepare import Order, prepare
 
     output = tmp_path_factory.mktemp("artifacts") / "minilm-int8"
-    prepare(minilm_folder, "all-MiniLM-L6-v2", "int8", output)
+    precision = Precision("int8", weight_bits=7, floor=0.995)
+    order = Order(folder=minilm_folder, name="all-MiniLM-L6-v2", precision=precision, output=output)
+    prepare(order)
     return output
 
 

@@ -6,15 +6,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
 from sidecar.cli.exits import EX_OK
 from sidecar.cli.settings import add_flags, settings_of
-from sidecar.config import to_config
+from sidecar.config import Config, to_config
 from sidecar.host import read_host
 from sidecar.models import library
+from sidecar.models.folder import describe
 from sidecar.models.manifest import Manifest
-from sidecar.models.prepare import prepare
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import Order, prepare
 from sidecar.models.source import display_name, locate
-from sidecar.plan import make_plan
+from sidecar.models.texts import read_texts
+from sidecar.plan import PORTABLE_WEIGHT_BITS, make_plan
 
 
 def add(commands: Any) -> None:
@@ -22,25 +28,59 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("prepare", help="quantize a model into an artifact")
     parser.add_argument("model", help="folder or hub id of a sentence-transformers model")
     parser.add_argument("--output", type=Path, help="the artifact's folder (default: the cache)")
+    parser.add_argument("--calibration", type=Path, help="texts like yours: .txt or .jsonl")
+    parser.add_argument(
+        "--portable", action="store_true", help="for any processor, not for this one alone"
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
-    add_flags(parser, "use_quantization", "quantization", "cache_dir")
+    add_flags(parser, "use_quantization", "quantization", "cache_dir", "int8_floor")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare the model and say what came out. Raises `ModelError` for one that cannot be."""
     config = to_config(settings_of(arguments))
+    precision = _precision(config, portable=arguments.portable)
+    folder = locate(arguments.model)
+    order = Order(
+        folder=folder,
+        name=display_name(arguments.model),
+        precision=precision,
+        output=arguments.output or library.cached_path(folder, precision, config.cache_dir),
+        texts=read_texts(arguments.calibration, describe(folder).task)
+        if arguments.calibration
+        else (),
+    )
+    manifest = _prepare(order)
+    if arguments.json:
+        print(json.dumps(asdict(manifest), indent=2))
+    else:
+        print(_summary(manifest, order.output))
+    return EX_OK
+
+
+def _precision(config: Config, *, portable: bool) -> Precision:
     plan = make_plan(
         use_quantization=config.use_quantization,
         quantization=config.quantization,
         threads=config.threads,
         host=read_host(),
     )
-    folder = locate(arguments.model)
-    output = arguments.output or library.cached_path(folder, plan.quantization, config.cache_dir)
-    manifest = prepare(folder, display_name(arguments.model), plan.quantization, output)
-    print(json.dumps(asdict(manifest), indent=2) if arguments.json else _summary(manifest, output))
-    return EX_OK
+    bits = PORTABLE_WEIGHT_BITS if portable else plan.weight_bits
+    return Precision(plan.quantization, bits, config.int8_floor)
+
+
+def _prepare(order: Order) -> Manifest:
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done)
+
+        return prepare(order, show)
 
 
 def _summary(manifest: Manifest, output: Path) -> str:
@@ -49,9 +89,17 @@ def _summary(manifest: Manifest, output: Path) -> str:
         f"{manifest.name}: {manifest.quantization} in {manifest.seconds:.1f} s",
         f"  weights    {before:.1f} MB -> {after:.1f} MB ({after / before:.0%})",
         f"  kernel     {manifest.kernel}",
+        *_closeness(manifest),
     ]
-    if quality := manifest.quality:
-        what = "cosine to FP32" if manifest.description.task == "embed" else "1 - score difference"
-        values = f"mean {quality.mean:.4f}, p1 {quality.p1:.4f}, min {quality.min:.4f}"
-        lines.append(f"  closeness  {what}: {values} on {quality.texts} probes")
+    if manifest.kept:
+        lines.append(f"  kept FP32  {', '.join(manifest.kept)}")
     return "\n".join([*lines, f"  artifact   {output}"])
+
+
+def _closeness(manifest: Manifest) -> list[str]:
+    quality, task = manifest.quality, manifest.description.task
+    if quality is None:
+        return []
+    what = {"embed": "cosine to FP32", "rerank": "1 - distance to FP32's score"}
+    values = f"mean {quality.mean:.4f}, p1 {quality.p1:.4f}, min {quality.min:.4f}"
+    return [f"  closeness  {what[task]}: {values} on {quality.texts} probes"]

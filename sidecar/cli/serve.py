@@ -14,6 +14,7 @@ from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.model import Model
+from sidecar.models.precision import Precision
 from sidecar.plan import Plan, make_plan
 from sidecar.serving import lifecycle
 from sidecar.serving.settings import ServeSettings
@@ -42,8 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _loader(config: Config, plan: Plan) -> Callable[[], list[Model]]:
+    precision = Precision(plan.quantization, plan.weight_bits, config.int8_floor)
     wanted = [
-        Wanted(name=name, task=task, quantization=plan.quantization, reason=plan.reason)
+        Wanted(name=name, task=task, precision=precision, reason=plan.reason)
         for name, task in _models(config)
     ]
 

@@ -59,26 +59,39 @@ class _Assembly:
         return _norm(graph, "embeddings.norm", tables.norm, graph.op("Add", total, position))
 
     def layer(self, name: str, layer: Layer, x: str) -> str:
-        graph, matmul = self.graph, self.recipe.matmul
-        attended = self.attention(f"{name}.qkv", layer.query_key_value, x)
-        y = matmul(graph, f"{name}.attention_output", layer.attention_output, attended)
-        y = _add_bias(graph, f"{name}.attention_output", layer.attention_output, y)
+        graph = self.graph
+        y = self.attention(f"{name}.qkv", layer.query_key_value, x)
+        y = self.linear(f"{name}.attention_output", layer.attention_output, y)
         x = _norm(graph, f"{name}.attention_norm", layer.attention_norm, graph.op("Add", y, x))
-
-        y = matmul(graph, f"{name}.up", layer.up, x)
-        bias = graph.constant(layer.up.bias, f"{name}.up.bias")
-        y = graph.op("BiasGelu", y, bias, domain=CONTRIB)
-        y = matmul(graph, f"{name}.down", layer.down, y, after_gelu=True)
-        y = _add_bias(graph, f"{name}.down", layer.down, y)
+        y = self.gelu(f"{name}.up", layer.up, x)
+        y = self.linear(f"{name}.down", layer.down, y, after_gelu=True)
         return _norm(graph, f"{name}.output_norm", layer.output_norm, graph.op("Add", y, x))
+
+    def linear(self, name: str, linear: Linear, x: str, *, after_gelu: bool = False) -> str:
+        product = self.recipe.matmul(self.graph, name, linear, x, after_gelu=after_gelu)
+        if product.biased:
+            return product.value
+        return self.graph.op("Add", product.value, self.bias(name, linear))
+
+    def gelu(self, name: str, linear: Linear, x: str) -> str:
+        product = self.recipe.matmul(self.graph, name, linear, x)
+        if product.biased:
+            return self.graph.op("Gelu", product.value, domain=CONTRIB)
+        bias = self.bias(name, linear)
+        return self.graph.op("BiasGelu", product.value, bias, domain=CONTRIB)
 
     def attention(self, name: str, linear: Linear, x: str) -> str:
         graph = self.graph
-        stacked = self.recipe.matmul(graph, name, linear, x)
-        query, key, value = graph.op_n(3, "Split", stacked, axis=-1, num_outputs=3)
-        bias = graph.constant(linear.bias, f"{name}.bias")
-        inputs = [query, key, value, bias, *(["", self.score_bias] if self.score_bias else [])]
+        product = self.recipe.matmul(graph, name, linear, x)
+        query, key, value = graph.op_n(3, "Split", product.value, axis=-1, num_outputs=3)
+        bias = "" if product.biased else self.bias(name, linear)
+        inputs = [query, key, value, bias, "", self.score_bias]
+        while not inputs[-1]:  # trailing inputs that are not there are left away
+            inputs.pop()
         return graph.op("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=self.heads)
+
+    def bias(self, name: str, linear: Linear) -> str:
+        return self.graph.constant(linear.bias, f"{name}.bias")
 
 
 def _score_bias(graph: GraphWriter, encoder: Encoder) -> str:
@@ -110,10 +123,6 @@ def _head(graph: GraphWriter, head: Pooling | Classifier, x: str) -> str:
 def _exact(graph: GraphWriter, name: str, linear: Linear, x: str) -> str:
     weight, bias = graph.constant(linear.weight, name), graph.constant(linear.bias, f"{name}.bias")
     return graph.op("Gemm", x, weight, bias, transB=1)
-
-
-def _add_bias(graph: GraphWriter, name: str, linear: Linear, x: str) -> str:
-    return graph.op("Add", x, graph.constant(linear.bias, f"{name}.bias"))
 
 
 def _norm(graph: GraphWriter, name: str, norm: Norm, x: str) -> str:

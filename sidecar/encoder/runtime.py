@@ -35,9 +35,14 @@ class Session:
 
     def run(self, ids: NDArray[np.int64], token_types: NDArray[np.int64]) -> Float32:
         """Return float32 [1, outputs] for one row, int64 [1, tokens]."""
-        feeds = {"ids": ids, "token_types": token_types}
-        vectors: Float32 = self._session.run(["vectors"], feeds)[0]
-        return vectors
+        return self.run_for(["vectors"], ids, token_types)[0]
+
+    def run_for(
+        self, outputs: list[str], ids: NDArray[np.int64], token_types: NDArray[np.int64]
+    ) -> list[Float32]:
+        """Return the named outputs of the graph for one row, int64 [1, tokens]."""
+        values: list[Float32] = self._session.run(outputs, {"ids": ids, "token_types": token_types})
+        return values
 
 
 def version() -> str:

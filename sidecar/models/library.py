@@ -7,14 +7,17 @@ from typing import Any
 
 import structlog
 
+from sidecar import __version__
 from sidecar.encoder import runtime
 from sidecar.models import manifest as manifests
+from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.folder import stamp
 from sidecar.models.manifest import FORMAT, Manifest
 from sidecar.models.model import Model, load
-from sidecar.models.prepare import RECIPES, prepare
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import Order
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import display_name, locate
 
@@ -25,11 +28,11 @@ _SUBJECT: dict[Task, str] = {"embed": "embeddings", "rerank": "reranker"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A model to open: what the user called it, what it is for, and the quantization planned."""
+    """A model to open: what the user called it, what it is for, the precision planned and why."""
 
     name: str
     task: Task
-    quantization: str
+    precision: Precision
     reason: str
 
 
@@ -43,12 +46,11 @@ def open_model(wanted: Wanted, cache: Path) -> Model:
     log.info("model.loading", model=wanted.name, task=wanted.task)
     _say_selected(wanted)
     artifact = _artifact(wanted, cache)
-    model = load(artifact)
     manifest = manifests.read(artifact)
     _check(wanted, manifest)
+    model = load(artifact)
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
-    if manifest.quantization != "none":
-        _say_applied(manifest)
+    _say_outcome(manifest)
     log.info(
         "model.loaded",
         model=manifest.name,
@@ -61,51 +63,76 @@ def open_model(wanted: Wanted, cache: Path) -> Model:
     return model
 
 
-def cached_path(folder: Path, quantization: str, cache: Path) -> Path:
+def cached_path(folder: Path, precision: Precision, cache: Path) -> Path:
     """Return where the artifact of the model in `folder` lies, or will lie, in `cache`.
 
-    The name changes with the folder's files, the recipe, and the versions that decide what
+    The name changes with the folder's files, the precision, and the versions that decide what
     is written.
     """
-    facts = (stamp(folder), RECIPES[quantization].kernel, str(FORMAT), runtime.version())
+    facts = (stamp(folder), repr(precision), str(FORMAT), __version__, runtime.version())
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-    return cache / f"{folder.name}-{quantization}-{key}"
+    return cache / f"{folder.name}-{precision.quantization}-{key}"
 
 
 def _artifact(wanted: Wanted, cache: Path) -> Path:
     folder = locate(wanted.name)
     if manifests.is_artifact(folder):
         return folder
-    artifact = cached_path(folder, wanted.quantization, cache)
+    artifact = cached_path(folder, wanted.precision, cache)
     if not manifests.is_artifact(artifact):
-        log.info("model.preparing", model=wanted.name, quantization=wanted.quantization)
-        made = prepare(folder, display_name(wanted.name), wanted.quantization, artifact)
+        quantization = wanted.precision.quantization
+        log.info("model.preparing", model=wanted.name, quantization=quantization)
+        name = display_name(wanted.name)
+        made = prepare_apart(
+            Order(folder=folder, name=name, precision=wanted.precision, output=artifact)
+        )
         log.info("model.prepared", model=wanted.name, seconds=made.seconds)
     return artifact
 
 
 def _check(wanted: Wanted, manifest: Manifest) -> None:
+    asked = wanted.precision.quantization
     if manifest.description.task != wanted.task:
         raise ModelError(
             f"{wanted.name} is a model to {manifest.description.task}, not to {wanted.task}"
         )
-    if manifest.quantization != wanted.quantization:
+    if manifest.requested != asked:
         raise ModelError(
-            f"{wanted.name} is an artifact in {manifest.quantization}, but {wanted.quantization} "
-            "is configured: set USE_QUANTIZATION and QUANTIZATION_CONFIG to what it is"
+            f"{wanted.name} is an artifact in {manifest.requested}, but {asked} is configured: "
+            "set USE_QUANTIZATION and QUANTIZATION_CONFIG to what it is"
+        )
+    if manifest.quantization != "none" and manifest.weight_bits > wanted.precision.weight_bits:
+        raise ModelError(
+            f"{wanted.name} has {manifest.weight_bits}-bit weights, which this processor would "
+            "multiply wrongly: prepare it on this host, or with `sidecar prepare --portable`"
         )
 
 
 def _say_selected(wanted: Wanted) -> None:
-    kind = "no" if wanted.quantization == "none" else wanted.quantization
+    quantization = wanted.precision.quantization
+    kind = "no" if quantization == "none" else quantization
     log.info(
         "quantization.selected",
         model=wanted.name,
         task=wanted.task,
-        quantization=wanted.quantization,
+        quantization=quantization,
         reason=wanted.reason,
         message=f"Using {kind} quantization for {_SUBJECT[wanted.task]}",
     )
+
+
+def _say_outcome(manifest: Manifest) -> None:
+    if manifest.kept:
+        log.warning(
+            "quantization.fell_back",
+            model=manifest.name,
+            task=manifest.description.task,
+            quantization=manifest.quantization,
+            layers=list(manifest.kept),
+            reason=f"{manifest.requested} throughout stays under the floor of closeness to FP32",
+        )
+    if manifest.quantization != "none":
+        _say_applied(manifest)
 
 
 def _say_applied(manifest: Manifest) -> None:

@@ -33,13 +33,20 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Everything that serving needs to know beside the graph; sizes in bytes, times in seconds."""
+    """Everything that serving needs to know beside the graph; sizes in bytes, times in seconds.
+
+    `quantization` is what the model came out in: "none" where nothing else passed the gate.
+    `requested` is what was asked for; `kept` names the Linear layers that stayed in FP32.
+    """
 
     name: str
     description: Description
     dimensions: int
+    requested: str
     quantization: str
+    weight_bits: int
     kernel: str
+    kept: tuple[str, ...]
     quality: Quality | None
     bytes_fp32: int
     bytes_weights: int
@@ -80,5 +87,6 @@ def _from_json(fields: dict[str, Any]) -> Manifest:
     nested = {
         "description": Description(**fields["description"]),
         "quality": Quality(**quality) if quality else None,
+        "kept": tuple(fields["kept"]),
     }
     return Manifest(**{**fields, **nested})

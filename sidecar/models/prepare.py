@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -11,35 +11,50 @@ from onnx import ModelProto
 
 from sidecar import __version__
 from sidecar.encoder import runtime
-from sidecar.encoder.graph import build
-from sidecar.encoder.recipes import Float32Recipe, Int8Recipe, Recipe
-from sidecar.encoder.runtime import Session
 from sidecar.models import manifest as manifests
-from sidecar.models.description import Description
 from sidecar.models.errors import ModelError
 from sidecar.models.folder import describe, fingerprint, read_encoder
-from sidecar.models.manifest import Manifest, Quality
-from sidecar.models.model import GRAPH, TOKENIZER, forward
+from sidecar.models.manifest import Manifest
+from sidecar.models.model import GRAPH, TOKENIZER
+from sidecar.models.precision import Precision
+from sidecar.models.probes import calibration_inputs
+from sidecar.models.quantize import Progress, in_fp32, in_int8
+from sidecar.models.rows import Text
 from sidecar.models.tokenizer import Tokenizer
-from sidecar.models.verify import measure
+from sidecar.models.verify import Judge
 
-RECIPES: Mapping[str, Recipe] = {"none": Float32Recipe(), "int8": Int8Recipe()}
+PREPARABLE = ("none", "int8")
 
 
-def prepare(folder: Path, name: str, quantization: str, output: Path) -> Manifest:
-    """Write the artifact of the model in `folder` to `output` and return its manifest.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to prepare: the model in `folder`, called `name`, into the artifact `output`.
 
-    `quantization` is a key of `RECIPES`. The artifact appears whole or not at all: it is
-    written beside `output` and renamed. One that is there already is replaced.
+    `texts` are calibrated on, or the built-in ones where there are none.
+    """
+
+    folder: Path
+    name: str
+    precision: Precision
+    output: Path
+    texts: tuple[Text, ...] = ()
+
+
+def prepare(order: Order, progress: Progress = lambda *_: None) -> Manifest:
+    """Write the artifact and return its manifest.
+
+    It appears whole or not at all: it is written beside `output` and renamed. One that is
+    there already is replaced.
 
     Raises `ModelError` for a model that cannot be read, and for an output that cannot be
     written or is something else than an artifact.
     """
+    output = order.output
     if output.exists() and not manifests.is_artifact(output):
         raise ModelError(f"{output} exists and is not an artifact: it is left alone")
     draft = _draft(output)
     try:
-        manifest = _write(folder, name, quantization, draft)
+        manifest = _write(order, draft, progress)
         manifests.write(draft, manifest)
         shutil.rmtree(output, ignore_errors=True)
         draft.rename(output)
@@ -60,27 +75,34 @@ def _draft(output: Path) -> Path:
     return draft
 
 
-def _write(folder: Path, name: str, quantization: str, draft: Path) -> Manifest:
+def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
     started = time.perf_counter()
-    description = describe(folder)
-    encoder = read_encoder(folder, description)
-    recipe = RECIPES[quantization]
-    _copy_tokenizer(folder, draft)
-    reference = build(encoder, RECIPES["none"])
-    graph = build(encoder, recipe)
-    bytes_fp32, bytes_weights = _weight_bytes(reference), _weight_bytes(graph)
-    _save(graph, draft)
+    description = describe(order.folder)
+    encoder = read_encoder(order.folder, description)
+    _copy_tokenizer(order.folder, draft)
+    tokenizer = Tokenizer(draft / TOKENIZER, description.max_tokens)
+    reference = in_fp32(encoder)
+    quantized = reference
+    if order.precision.quantization != "none":
+        rows = tokenizer.rows(order.texts or calibration_inputs(description.task))
+        judge = Judge(reference.graph, tokenizer, description)
+        quantized = in_int8(encoder, rows, order.precision, judge.quality_of, progress)
+    bytes_fp32, bytes_weights = _weight_bytes(reference.graph), _weight_bytes(quantized.graph)
+    _save(quantized.graph, draft)
     return Manifest(
-        name=name,
+        name=order.name,
         description=description,
         dimensions=encoder.outputs,
-        quantization=quantization,
-        kernel=recipe.kernel,
-        quality=None if quantization == "none" else _prove(reference, draft, description),
+        requested=order.precision.quantization,
+        quantization="none" if quantized.quality is None else order.precision.quantization,
+        weight_bits=order.precision.weight_bits,
+        kernel=quantized.kernel,
+        kept=quantized.kept,
+        quality=quantized.quality,
         bytes_fp32=bytes_fp32,
         bytes_weights=bytes_weights,
         seconds=round(time.perf_counter() - started, 3),
-        source_sha256=fingerprint(folder),
+        source_sha256=fingerprint(order.folder),
         versions={
             "sidecar": __version__,
             "onnx": onnx.__version__,
@@ -102,19 +124,6 @@ def _save(graph: ModelProto, draft: Path) -> None:
     onnx.save_model(graph, draft / GRAPH, save_as_external_data=True, location=weights)
     # onnx makes this file private; it is as public as the graph beside it.
     (draft / weights).chmod((draft / GRAPH).stat().st_mode)
-
-
-def _prove(reference: ModelProto, draft: Path, description: Description) -> Quality:
-    """Measure what was written, as it will be served, against FP32."""
-    exact = Session(reference.SerializeToString())
-    candidate = Session(draft / GRAPH)
-    tokenizer = Tokenizer(draft / TOKENIZER, description.max_tokens)
-    return measure(
-        description.task,
-        tokenizer.rows,
-        lambda row: forward(exact, description.activation, row),
-        lambda row: forward(candidate, description.activation, row),
-    )
 
 
 def _weight_bytes(graph: ModelProto) -> int:

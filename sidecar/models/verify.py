@@ -1,35 +1,46 @@
-"""How close a plan comes to FP32, measured on the probe texts."""
-
-from collections.abc import Callable, Sequence
+"""How close a graph comes to FP32, measured on the probe texts."""
 
 import numpy as np
+from onnx import ModelProto
 
 from sidecar.encoder.architecture import Float32
-from sidecar.models.description import Task
+from sidecar.encoder.runtime import Session
+from sidecar.models.description import Description
 from sidecar.models.manifest import Quality
+from sidecar.models.model import forward
 from sidecar.models.probes import PASSAGES_PER_QUERY, probe_inputs
-from sidecar.models.rows import Row, Text
+from sidecar.models.tokenizer import Tokenizer
 
 
-def measure(
-    task: Task,
-    tokenize: Callable[[Sequence[Text]], list[Row]],
-    reference: Callable[[Row], Float32],
-    candidate: Callable[[Row], Float32],
-) -> Quality:
-    """Return the closeness of `candidate` to `reference`, each float32 [outputs] for a row.
+class Judge:
+    """Runs the FP32 `reference` on the probes once, and compares graphs with it."""
 
-    Both are run on the same rows. For a reranker the outputs are scores, not logits.
-    """
-    rows = tokenize(probe_inputs(task))
-    exact = np.stack([reference(row) for row in rows])
-    approximate = np.stack([candidate(row) for row in rows])
-    if task == "embed":
-        return _summary(_cosines(exact, approximate))
-    return _summary(
-        1 - np.abs(exact - approximate)[:, 0],
-        rank_agreement(_by_query(exact), _by_query(approximate)),
-    )
+    def __init__(
+        self, reference: ModelProto, tokenizer: Tokenizer, description: Description
+    ) -> None:
+        self._task = description.task
+        self._activation = description.activation
+        self._rows = tokenizer.rows(probe_inputs(description.task))
+        self._exact = self._run(reference)
+
+    def quality_of(self, graph: ModelProto) -> Quality:
+        """Return the closeness of what `graph` computes to FP32's."""
+        approximate = self._run(graph)
+        if self._task == "embed":
+            return summary(cosines(self._exact, approximate))
+        agreement = rank_agreement(_by_query(self._exact), _by_query(approximate))
+        return summary(1 - np.abs(self._exact - approximate)[:, 0], agreement)
+
+    def _run(self, graph: ModelProto) -> Float32:
+        session = Session(graph.SerializeToString())
+        return np.stack([forward(session, self._activation, row) for row in self._rows])
+
+
+def cosines(a: Float32, b: Float32) -> Float32:
+    """Return the cosine of each row of `a` with the same of `b`, float32 [rows]."""
+    norms: Float32 = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    values: Float32 = (a * b).sum(axis=1) / norms
+    return values
 
 
 def rank_agreement(exact: Float32, approximate: Float32) -> float:
@@ -43,17 +54,8 @@ def rank_agreement(exact: Float32, approximate: Float32) -> float:
     return float((order == other).mean())
 
 
-def _by_query(scores: Float32) -> Float32:
-    return scores.reshape(-1, PASSAGES_PER_QUERY)
-
-
-def _cosines(a: Float32, b: Float32) -> Float32:
-    norms: Float32 = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosines: Float32 = (a * b).sum(axis=1) / norms
-    return cosines
-
-
-def _summary(closeness: Float32, agreement: float | None = None) -> Quality:
+def summary(closeness: Float32, agreement: float | None = None) -> Quality:
+    """Return the figures of `closeness`, float32 [probes], as events and manifests show them."""
     return Quality(
         mean=round(float(closeness.mean()), 6),
         p1=round(float(np.percentile(closeness, 1)), 6),
@@ -61,3 +63,7 @@ def _summary(closeness: Float32, agreement: float | None = None) -> Quality:
         texts=len(closeness),
         rank_agreement=None if agreement is None else round(agreement, 4),
     )
+
+
+def _by_query(scores: Float32) -> Float32:
+    return scores.reshape(-1, PASSAGES_PER_QUERY)

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from sidecar.encoder.architecture import Encoder, UnsupportedModelError
+from sidecar.encoder.calibration import observe
 from sidecar.encoder.graph import build
+from sidecar.encoder.int8 import Int8Recipe, calibrate
 from sidecar.encoder.mpnet import distance_bias
-from sidecar.encoder.recipes import Float32Recipe, Int8Recipe
+from sidecar.encoder.recipes import Float32Recipe
 from sidecar.encoder.runtime import Session
 from sidecar.models.folder import describe, read_encoder
 
@@ -92,9 +94,17 @@ def test_fp32_equals_sentence_transformers_on_the_real_model(minilm_folder: Path
     assert np.abs(Session(graph.SerializeToString()).run(ids, types) - expected).max() <= 1e-4
 
 
-@pytest.fixture(scope="module")
-def int8(make_model: MakeModel) -> Session:
-    return Session(build(encoder_of(make_model()), Int8Recipe()).SerializeToString())
+def int8_session(folder: Path) -> Session:
+    encoder = encoder_of(folder)
+    texts = [(ids, np.zeros_like(ids)) for ids in (random_ids(40, seed=s) for s in range(20))]
+    observed = observe(encoder, texts, lambda: None)
+    linears = {name: calibrate(layer, 7) for name, layer in observed.items()}
+    return Session(build(encoder, Int8Recipe(linears)).SerializeToString())
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def int8(make_model: MakeModel, request: pytest.FixtureRequest) -> Session:
+    return int8_session(make_model(request.param))
 
 
 @given(lengths=st.lists(st.integers(1, 96), min_size=1, max_size=16), threads=st.integers(1, 4))
@@ -117,11 +127,13 @@ def test_rows_are_never_merged(int8: Session) -> None:
         int8.run(ids, np.zeros_like(ids))
 
 
-def test_int8_is_close_to_fp32(make_model: MakeModel, int8: Session) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_is_close_to_fp32(make_model: MakeModel, family: str) -> None:
     """Even on random weights the 8-bit vector points where the FP32 one does."""
-    exact = Session(build(encoder_of(make_model()), Float32Recipe()).SerializeToString())
+    folder = make_model(family)
+    exact = Session(build(encoder_of(folder), Float32Recipe()).SerializeToString())
     ids = random_ids(50)
-    a, b = (session.run(ids, np.zeros_like(ids))[0] for session in (exact, int8))
+    a, b = (session.run(ids, np.zeros_like(ids))[0] for session in (exact, int8_session(folder)))
     assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.99
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +13,26 @@ import structlog
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, cached_path, open_model
+from sidecar.models.manifest import Manifest
 from sidecar.models.model import load
-from sidecar.models.prepare import prepare
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import Order, prepare
 
 MakeModel = Callable[..., Path]
 
 
-def wanted(folder: Path, **changes: str) -> Wanted:
-    return replace(
-        Wanted(name=str(folder), task="embed", quantization="int8", reason="a test"), **changes
-    )
+INT8 = Precision("int8", weight_bits=7, floor=0.95)
+FP32 = Precision("none", weight_bits=7, floor=0.95)
+
+
+def wanted(folder: Path, **changes: Any) -> Wanted:
+    plain = Wanted(name=str(folder), task="embed", precision=INT8, reason="a test")
+    return replace(plain, **changes)
+
+
+def made(folder: Path, output: Path, precision: Precision = INT8, **changes: Any) -> Manifest:
+    order = Order(folder=folder, name="tiny", precision=precision, output=output)
+    return prepare(replace(order, **changes))
 
 
 def test_embedded_model_meets_the_floor(minilm_artifact: Path) -> None:
@@ -51,14 +62,14 @@ def test_long_text_is_cut_and_says_so(minilm_artifact: Path) -> None:
 
 def test_fp32_artifact_is_its_own_reference(make_model: MakeModel, tmp_path: Path) -> None:
     """Without quantization nothing is measured against FP32, for it is FP32."""
-    manifest = prepare(make_model(), "tiny", "none", tmp_path / "out")
+    manifest = made(make_model(), tmp_path / "out", FP32)
     assert manifest.quality is None
     assert manifest.bytes_weights == manifest.bytes_fp32
 
 
 def test_reranker_scores_are_probabilities(make_model: MakeModel, tmp_path: Path) -> None:
     """A cross-encoder's score is one number between 0 and 1, and its order is verified."""
-    manifest = prepare(make_model(classifier=True), "tiny", "int8", tmp_path / "out")
+    manifest = made(make_model(classifier=True), tmp_path / "out")
     assert manifest.quality is not None
     assert manifest.quality.rank_agreement is not None
     model = load(tmp_path / "out")
@@ -68,18 +79,18 @@ def test_reranker_scores_are_probabilities(make_model: MakeModel, tmp_path: Path
 
 def test_manifest_survives_a_round_trip(make_model: MakeModel, tmp_path: Path) -> None:
     """What was written is what is read."""
-    manifest = prepare(make_model(), "tiny", "int8", tmp_path / "out")
+    manifest = made(make_model(), tmp_path / "out")
     assert manifests.read(tmp_path / "out") == manifest
 
 
 def test_artifact_is_replaced_but_nothing_else_is(make_model: MakeModel, tmp_path: Path) -> None:
     """Preparing over an artifact replaces it; over another folder it is refused."""
     folder = make_model()
-    prepare(folder, "tiny", "int8", tmp_path / "out")
-    assert prepare(folder, "again", "int8", tmp_path / "out").name == "again"
+    made(folder, tmp_path / "out")
+    assert made(folder, tmp_path / "out", name="again").name == "again"
     (tmp_path / "mine").mkdir()
     with pytest.raises(ModelError, match="not an artifact"):
-        prepare(folder, "tiny", "int8", tmp_path / "mine")
+        made(folder, tmp_path / "mine")
 
 
 def test_failed_preparation_leaves_nothing(make_model: MakeModel, tmp_path: Path) -> None:
@@ -87,7 +98,7 @@ def test_failed_preparation_leaves_nothing(make_model: MakeModel, tmp_path: Path
     folder = make_model()
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"no tokenizer\.json"):
-        prepare(folder, "tiny", "int8", tmp_path / "cache" / "out")
+        made(folder, tmp_path / "cache" / "out")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -142,14 +153,56 @@ def test_model_for_another_task_is_refused(make_model: MakeModel, tmp_path: Path
 def test_artifact_in_another_quantization_is_refused(minilm_artifact: Path, tmp_path: Path) -> None:
     """An int8 artifact does not serve where FP32 is configured."""
     with pytest.raises(ModelError, match="is an artifact in int8, but none is configured"):
-        open_model(wanted(minilm_artifact, quantization="none"), tmp_path)
+        open_model(wanted(minilm_artifact, precision=FP32), tmp_path)
 
 
 def test_cache_follows_the_source(make_model: MakeModel, tmp_path: Path) -> None:
     """A changed source has another place in the cache, and so has another quantization."""
     folder = make_model()
-    before = cached_path(folder, "int8", tmp_path)
-    assert cached_path(folder, "none", tmp_path) != before
+    before = cached_path(folder, INT8, tmp_path)
+    assert cached_path(folder, FP32, tmp_path) != before
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config, indent=8))
-    assert cached_path(folder, "int8", tmp_path) != before
+    assert cached_path(folder, INT8, tmp_path) != before
+
+
+def test_artifact_of_another_processor_is_refused(make_model: MakeModel, tmp_path: Path) -> None:
+    """8-bit weights do not serve where the integer multiplication would saturate."""
+    artifact = tmp_path / "out"
+    made(make_model(), artifact, replace(INT8, weight_bits=8))
+    with pytest.raises(ModelError, match="--portable"):
+        open_model(wanted(artifact), tmp_path)
+    open_model(wanted(artifact, precision=replace(INT8, weight_bits=8)), tmp_path)
+
+
+def test_worst_layers_go_back_until_the_floor_is_met(make_model: MakeModel, tmp_path: Path) -> None:
+    """Under the floor, layers return to FP32 until the model passes; an event names them."""
+    folder = make_model()
+    whole = made(folder, tmp_path / "whole").quality
+    assert whole is not None
+    strict = replace(INT8, floor=whole.mean + 0.2 * (1 - whole.mean))
+    with structlog.testing.capture_logs() as events:
+        open_model(wanted(folder, precision=strict), tmp_path)
+    (fell_back,) = [event for event in events if event["event"] == "quantization.fell_back"]
+    (applied,) = [event for event in events if event["event"] == "quantization.applied"]
+    assert 0 < len(fell_back["layers"]) < 8
+    assert applied["cosine_mean"] >= strict.floor
+
+
+def test_model_that_cannot_pass_serves_in_fp32(make_model: MakeModel, tmp_path: Path) -> None:
+    """A floor of 1 is for FP32 alone; the event says so, and nothing claims to be int8."""
+    with structlog.testing.capture_logs() as events:
+        model = open_model(wanted(make_model(), precision=replace(INT8, floor=1.0)), tmp_path)
+    (fell_back,) = [event for event in events if event["event"] == "quantization.fell_back"]
+    assert fell_back["quantization"] == "none"
+    assert model.describe()["quantization"] == "none"
+    assert "quantization.applied" not in [event["event"] for event in events]
+
+
+def test_damaged_source_is_an_error_of_one_line(make_model: MakeModel, tmp_path: Path) -> None:
+    """What goes wrong in the preparing process arrives as the same error."""
+    folder = make_model()
+    (folder / "model.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(ModelError, match=r"model\.safetensors") as caught:
+        open_model(wanted(folder), tmp_path)
+    assert "\n" not in str(caught.value)

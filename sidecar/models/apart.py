@@ -1,0 +1,46 @@
+"""Prepares a model in a process of its own.
+
+FP32 weights, calibration and their leftovers in the heap never become the daemon's: what it
+loads is the artifact, and what it holds is little more than that. The order travels as JSON on
+standard input; a model error comes back as one line on standard error.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from sidecar.models import manifest as manifests
+from sidecar.models.errors import ModelError
+from sidecar.models.manifest import Manifest
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import Order, prepare
+
+
+def prepare_apart(order: Order) -> Manifest:
+    """Do what `prepare` does, and raise what it raises, without its memory."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar.models.apart"],
+        input=json.dumps(dataclasses.asdict(order), default=str),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ModelError(done.stderr.strip() or f"preparing {order.name} ended unasked")
+    return manifests.read(order.output)
+
+
+def _order(text: str) -> Order:
+    fields = json.loads(text)
+    fields["precision"] = Precision(**fields["precision"])
+    paths = {name: Path(fields[name]) for name in ("folder", "output")}
+    return Order(**{**fields, **paths, "texts": tuple(fields["texts"])})
+
+
+if __name__ == "__main__":
+    try:
+        prepare(_order(sys.stdin.read()))
+    except ModelError as error:
+        sys.exit(str(error))

@@ -1,0 +1,16 @@
+"""In what arithmetic a model is to be served, and how close to FP32 that has to come."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """`quantization` is "none" or "int8".
+
+    `weight_bits`, 7 or 8, is what the host's integer multiplication bears without saturating;
+    `floor` is the least mean closeness to FP32 (see `Quality`) at which a quantization serves.
+    """
+
+    quantization: str
+    weight_bits: int
+    floor: float

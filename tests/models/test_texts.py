@@ -1,0 +1,55 @@
+"""A user's own calibration texts."""
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.models.errors import ModelError
+from sidecar.models.texts import read_texts
+
+LINES = [f"text number {i} " + "word " * i for i in range(10)]
+
+
+def test_lines_of_a_text_file(tmp_path: Path) -> None:
+    """A text a line; blank lines are none."""
+    path = tmp_path / "texts.txt"
+    path.write_text("\n\n".join(LINES))
+    assert len(read_texts(path, "embed")) == 10
+
+
+def test_text_field_of_json_lines(tmp_path: Path) -> None:
+    """The `text` of each line, as retrieval corpora have it."""
+    path = tmp_path / "corpus.jsonl"
+    path.write_text(
+        "".join(f'{{"_id": "{i}", "text": "{text}"}}\n' for i, text in enumerate(LINES))
+    )
+    assert read_texts(path, "embed") == tuple(LINES)
+
+
+def test_reranker_gets_pairs(tmp_path: Path) -> None:
+    """Short texts become queries, long ones passages."""
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(LINES))
+    pairs = read_texts(path, "rerank")
+    assert all(len(query) <= len(passage) for query, passage in pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("few.txt", "one\ntwo\n", "at least 8"),
+        ("bad.jsonl", "{\n" * 9, ":1 is not JSON"),
+        ("other.jsonl", '{"body": "x"}\n' * 9, 'string "text"'),
+    ],
+)
+def test_unusable_file_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    """Too few texts, no JSON, no text: each is one line that names the file."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ModelError, match=message):
+        read_texts(tmp_path / name, "embed")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A file that is not there is named."""
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_texts(tmp_path / "none.txt", "embed")
