@@ -1,6 +1,7 @@
 """What the socket, the protocol and the batching add to a lone short request.
 
-Both sides compute the same INT8 artifact: in this process by hand, and through a daemon.
+All sides compute the same INT8 artifact, in turn: in this process by hand, in the barest
+server there can be, and in a daemon.
 """
 
 import argparse
@@ -8,16 +9,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
+from bench import barest
 from bench.daemon import running
 from bench.report import Result, Side
-from client_lib import Client
+from client_lib import Client, EmbedReply
 from sidecar.host import read_host
 from sidecar.models.model import load
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 from sidecar.plan import weight_bits
+
+_WARM_UP = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,37 +35,49 @@ def measure(arguments: argparse.Namespace) -> Result:
     text = arguments.text
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
         artifact = Path(place) / "artifact"
+        precision = Precision("int8", weight_bits(read_host()), 0.995)
         prepare(
             Order(
                 folder=locate(arguments.model),
                 name=arguments.model,
-                precision=Precision("int8", weight_bits(read_host()), 0.995),
+                precision=precision,
                 output=artifact,
             )
         )
         model = load(artifact)
         (row,) = model.tokenize([text])
-        sides: dict[str, tuple[Callable[[], object], list[float]]] = {
-            "bare forward": (lambda: model.forward(row), []),
-            "tokenize and forward": (lambda: model.forward(model.tokenize([text])[0]), []),
-        }
-        with running("--embedding-model", str(artifact)) as socket, Client(socket) as client:
-            sides["through the daemon"] = (lambda: client.embed([text]), [])
-            sides["ping"] = (client.ping, [])
-            _interleave(sides, arguments.requests)
-    measured = {name: Side(name, "ms", values) for name, (_, values) in sides.items()}
-    through, bare = measured["through the daemon"].median, measured["bare forward"].median
+        replies: list[EmbedReply] = []
+        with (
+            running("--embedding-model", str(artifact)) as path,
+            Client(path) as client,
+            barest.running(artifact, Path(place) / "barest.sock") as connection,
+        ):
+            sides: dict[str, Callable[[], object]] = {
+                "bare forward": lambda: model.forward(row),
+                "tokenize and forward": lambda: model.forward(model.tokenize([text])[0]),
+                "barest server": lambda: barest.ask(connection, text),
+                "through the daemon": lambda: replies.append(client.embed([text])),
+                "ping": client.ping,
+            }
+            measured = _interleave(sides, arguments.requests)
+    through = measured["through the daemon"].median
+    inside = median(reply.timings.compute_ms for reply in replies)
     return Result(
         title=f"{arguments.model}, one text of {row.tokens} tokens, one client",
         sides=tuple(measured.values()),
-        figures={"added to the bare forward, ms": through - bare},
+        figures={
+            "added to the bare forward, ms": through - measured["bare forward"].median,
+            "added to the forward as the daemon timed it, ms": through - inside,
+            "added to the barest server, ms": through - measured["barest server"].median,
+        },
     )
 
 
-def _interleave(sides: dict[str, tuple[Callable[[], object], list[float]]], requests: int) -> None:
-    for turn in range(requests + 20):
-        for call, values in sides.values():
+def _interleave(sides: dict[str, Callable[[], object]], requests: int) -> dict[str, Side]:
+    values: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(requests + _WARM_UP):
+        for name, call in sides.items():
             started = time.perf_counter()
             call()
-            if turn >= 20:  # the first ones warm up
-                values.append((time.perf_counter() - started) * 1e3)
+            values[name].append((time.perf_counter() - started) * 1e3)
+    return {name: Side(name, "ms", each[_WARM_UP:]) for name, each in values.items()}

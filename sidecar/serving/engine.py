@@ -6,13 +6,16 @@ Sees no sockets. Everything here runs on the loop.
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from client_lib.wire.errors import BackendFailed
 from client_lib.wire.messages import Embed, Rerank
+from sidecar.events import log
 from sidecar.serving.asked import Asked
-from sidecar.serving.batch import Job, Pace, Queue
+from sidecar.serving.batch import Batch, Job, Pace, Queue
 from sidecar.serving.gathering import Computed, Gathering
+from sidecar.serving.notes import Notes
 from sidecar.serving.results import Answer, EmbedResult, RerankResult, Timings
 from sidecar.serving.roster import Float32, Roster, ServedModel
 from sidecar.serving.tokenizing import Tokenizer
@@ -24,7 +27,8 @@ class Engine:
     """The models, the queue and the threads behind `embed` and `rerank`.
 
     Made and used on one running loop; `start` before the first request, `stop` after the
-    last. `crashed` is done, with what escaped, once inference has ended unasked.
+    last. `notes` takes the events that no reply waits for. `crashed` is done, with what
+    escaped, once inference has ended unasked.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Engine:
         clock: Clock = time.perf_counter,
     ) -> None:
         self.crashed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.notes = Notes()
         self._clock = clock
         self._threads = threads
         self._roster = Roster(models)
@@ -54,6 +59,7 @@ class Engine:
         for tokenizer in self._tokenizers.values():
             tokenizer.close()
         await self._workers.stop()
+        self.notes.flush()
 
     async def embed(self, request: Embed) -> EmbedResult:
         """Return float32 [n, d] for n texts.
@@ -108,12 +114,15 @@ class Engine:
         finally:
             # Settled, failed or cancelled: whatever of it still waits is of no use.
             del self._gatherings[job]
-            self._workers.drop(job)
+            if batch := self._workers.drop(job):
+                self.notes.add(partial(_note_batch, batch, self._clock()))
 
     def _row_finished(self, row: Finished) -> None:
         # A row whose request has left in the meantime has no gathering any more.
         if gathering := self._gatherings.get(row.entry.job):
             gathering.take(row)
+        if row.last:
+            self.notes.add(partial(_note_batch, row.batch, row.ended))
 
     def _crash(self, error: BaseException) -> None:
         if not self.crashed.done():
@@ -135,6 +144,18 @@ def _timings(begun: float, arrived: float, computed: Computed, now: float) -> Ti
         total_ms=_ms(now - begun),
         batch_rows=computed.batch_rows,
         batch_tokens=computed.batch_tokens,
+    )
+
+
+def _note_batch(batch: Batch, ended: float) -> None:
+    log.info(
+        "batch.completed",
+        batch_id=batch.id,
+        model=batch.model.name,
+        rows=batch.rows,
+        tokens=batch.tokens,
+        queue_ms=_ms(batch.longest_wait),
+        compute_ms=_ms(ended - batch.cut),
     )
 
 

@@ -17,7 +17,7 @@ from client_lib.wire.protocol import VERSION, Refused, ServerConnection
 from sidecar.events import log, trace
 from sidecar.serving.desk import Desk
 from sidecar.serving.peer import Peer
-from sidecar.serving.results import EmbedResult, RerankResult
+from sidecar.serving.results import Answer, EmbedResult, RerankResult
 from sidecar.serving.state import State
 
 _Result: TypeAlias = Mapping[str, Any] | EmbedResult | RerankResult
@@ -118,9 +118,11 @@ class Session:
             self._desk.tally.left()
         outcome = _CANCELLED if task.cancelled() else task.result()
         if isinstance(outcome, ReplyError):
-            self._note_failure(request, outcome)
+            self._desk.tally.failed[outcome.code] += 1
+            self._desk.engine.notes.add(partial(self._note_failure, request, outcome))
         elif isinstance(outcome, EmbedResult | RerankResult):
-            self._note_success(request, outcome)
+            self._desk.tally.completed += 1
+            self._desk.engine.notes.add(partial(self._note_success, request, outcome.answer))
 
     async def _answer(self, request: Request) -> _Outcome:
         outcome: _Outcome
@@ -188,9 +190,8 @@ class Session:
         finally:
             self._writer.transport.abort()
 
-    def _note_success(self, request: Request, result: EmbedResult | RerankResult) -> None:
-        self._desk.tally.completed += 1
-        answer, timings = result.answer, result.answer.timings
+    def _note_success(self, request: Request, answer: Answer) -> None:
+        timings = answer.timings
         log.info(
             "request.completed",
             op=request.op,
@@ -208,7 +209,6 @@ class Session:
         )
 
     def _note_failure(self, request: Request, error: ReplyError) -> None:
-        self._desk.tally.failed[error.code] += 1
         fault = isinstance(error, BackendFailed)
         (log.error if fault else log.info)(
             "request.failed",

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVarTuple
 
-from sidecar.events import log
 from sidecar.serving.batch import Batch, Entry, Job, Queue
 from sidecar.serving.roster import Float32
 
@@ -24,13 +23,17 @@ _Args = TypeVarTuple("_Args")
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One row that was computed: its vector, or what the model raised. Times in seconds."""
+    """One row that was computed: its vector, or what the model raised. Times in seconds.
+
+    `last`: no row of its batch is left.
+    """
 
     entry: Entry
     batch: Batch
     outcome: Float32 | Exception
     started: float
     ended: float
+    last: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +88,15 @@ class Workers:
             self._queue.push(job)
             self._work.notify(len(job.rows))
 
-    def drop(self, job: Job) -> None:
-        """Forget every row of `job` that does not run yet."""
+    def drop(self, job: Job) -> Batch | None:
+        """Forget every row of `job` that does not run yet; return the batch that this ends."""
         with self._work:
             self._queue.drop(job)
             running = self._current
             if running is None or not running.rest:
-                return
+                return None
             running.rest = deque(entry for entry in running.rest if entry.job is not job)
-            over = running.over
-        if over:
-            _note_batch(running.batch, self._clock())
+            return running.batch if running.over else None
 
     @property
     def waiting(self) -> int:
@@ -117,37 +118,40 @@ class Workers:
 
     def _run(self) -> None:
         try:
-            while (taken := self._take()) is not None:
-                self._compute(*taken)
+            taken = self._wait()
+            while taken is not None:
+                taken = self._compute(*taken) or self._wait()
         except BaseException as error:  # noqa: BLE001 - not swallowed: the loop ends the process
             self._post(self._callbacks.crash, error)
 
-    def _take(self) -> tuple[_Running, Entry] | None:
+    def _wait(self) -> tuple[_Running, Entry] | None:
         with self._work:
-            while not self._stopping:
-                if (running := self._unfinished()) is not None:
-                    running.active += 1
-                    return running, running.rest.popleft()
+            while not self._stopping and (taken := self._take()) is None:
                 self._work.wait()
-        return None
+            return None if self._stopping else taken
 
-    def _unfinished(self) -> _Running | None:
+    def _take(self) -> tuple[_Running, Entry] | None:
         if self._current is None or not self._current.rest:
             batch = self._queue.cut(self._clock())
             self._current = _Running(batch) if batch is not None else None
-        return self._current
+        if self._current is None:
+            return None
+        self._current.active += 1
+        return self._current, self._current.rest.popleft()
 
-    def _compute(self, running: _Running, entry: Entry) -> None:
+    def _compute(self, running: _Running, entry: Entry) -> tuple[_Running, Entry] | None:
         started = self._clock()
         outcome = _forward(entry)
         ended = self._clock()
-        self._post(self._callbacks.row, Finished(entry, running.batch, outcome, started, ended))
         with self._work:
             self._queue.pace.record(ended - started)
             running.active -= 1
-            over = running.over
-        if over:  # here rather than on the loop, which has a reply to write
-            _note_batch(running.batch, ended)
+            finished = Finished(entry, running.batch, outcome, started, ended, running.over)
+            taken = None if self._stopping else self._take()
+        # The last thing before this thread computes or waits, and so lets go of the GIL: the
+        # loop that it wakes can run at once.
+        self._post(self._callbacks.row, finished)
+        return taken
 
     def _post(self, callback: Callable[[*_Args], None], *args: *_Args) -> None:
         self._loop.call_soon_threadsafe(callback, *args)
@@ -158,15 +162,3 @@ def _forward(entry: Entry) -> Float32 | Exception:
         return entry.job.finish(entry.job.model.forward(entry.row))
     except Exception as error:  # noqa: BLE001 - it is this request's failure, and nobody else's
         return error
-
-
-def _note_batch(batch: Batch, ended: float) -> None:
-    log.info(
-        "batch.completed",
-        batch_id=batch.id,
-        model=batch.model.name,
-        rows=batch.rows,
-        tokens=batch.tokens,
-        queue_ms=round(1000 * batch.longest_wait, 3),
-        compute_ms=round(1000 * (ended - batch.cut), 3),
-    )

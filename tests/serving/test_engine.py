@@ -2,6 +2,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from client_lib.wire.errors import (
     BackendFailed,
@@ -223,3 +224,13 @@ async def test_status_says_what_is_served(make_engine, tiny):
         "threads": 2,
         "batches": 1,
     }
+
+
+async def test_a_batch_is_an_event_that_is_not_lost_with_the_loop(make_engine, tiny):
+    """One a batch, with its rows and tokens; what was put off is written at the stop."""
+    engine = make_engine(tiny())
+    with capture_logs() as events:
+        await engine.embed(embed("ab", "cde"))
+        await engine.stop()
+    (event,) = events
+    assert (event["event"], event["rows"], event["tokens"]) == ("batch.completed", 2, 5)

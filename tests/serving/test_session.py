@@ -108,6 +108,7 @@ async def test_a_failed_forward_is_told_by_type_and_logged_with_its_traceback(ma
     with capture_logs() as events:
         reply = await dialogue.ask(embed(1, "secret!"))
         await dialogue.ask(Ping(id=2))
+        dialogue.desk.engine.notes.flush()
     assert reply["error"]["code"] == "backend_failed"
     assert "ValueError" in reply["error"]["message"]
     (event,) = (event for event in events if event["event"] == "request.failed")
@@ -132,6 +133,7 @@ async def test_a_completed_request_is_an_event_with_its_peer(make_dialogue):
     with capture_logs() as events:
         await dialogue.ask(embed(7, "abc"))
         await dialogue.ask(Ping(id=8))
+        dialogue.desk.engine.notes.flush()
     (event,) = (event for event in events if event["event"] == "request.completed")
     assert (event["request_id"], event["rows"], event["tokens"]) == (7, 1, 3)
     assert (event["peer_pid"], event["peer_uid"]) == (os.getpid(), os.getuid())

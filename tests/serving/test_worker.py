@@ -2,7 +2,6 @@ import asyncio
 import threading
 
 import pytest
-from structlog.testing import capture_logs
 
 from sidecar.serving.batch import Job, Pace, Queue
 from sidecar.serving.vectors import Finish
@@ -132,15 +131,12 @@ async def test_dropped_rows_are_not_computed(make_room, tiny):
     assert model.order == ["a", "last"]
 
 
-async def test_a_batch_is_reported_when_its_last_row_is_over(make_room, tiny):
-    """One event a batch, with its rows and tokens."""
+async def test_the_last_row_of_a_batch_says_so(make_room, tiny):
+    """It comes when all others of its batch have been computed."""
     room, model = make_room(), tiny()
-    with capture_logs() as events:
-        room.submit(model, "ab", "cde")
-        await room.finished(2)
-        await room.workers.stop()
-    (event,) = events
-    assert (event["event"], event["rows"], event["tokens"]) == ("batch.completed", 2, 5)
+    room.submit(model, "ab", "cde")
+    rows = await room.finished(2)
+    assert [row.last for row in rows] == [False, True]
 
 
 async def test_stop_joins_the_threads(make_room, tiny):

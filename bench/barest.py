@@ -1,0 +1,49 @@
+"""The least that any server of this kind can cost: one blocking thread, one peer, no protocol.
+
+Reads a text, tokenizes it, runs the forward, writes the vector: `python -m bench.barest ARTIFACT
+SOCKET`. It has no batching, no error handling and no second client; what it adds to the bare
+forward is what the host charges for two wake-ups and the tokenizer.
+"""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sidecar.models.model import load
+
+_LONGEST = 65_536
+
+
+@contextmanager
+def running(artifact: Path, path: Path) -> Iterator[socket.socket]:
+    """Run it in a process of its own and yield a connection to it."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        command = [sys.executable, "-m", "bench.barest", str(artifact), str(path)]
+        process = subprocess.Popen(command)
+        connection, _ = listener.accept()
+    with connection:
+        yield connection
+    process.wait(10)
+
+
+def ask(connection: socket.socket, text: str) -> bytes:
+    connection.sendall(text.encode())
+    return connection.recv(_LONGEST)
+
+
+def main(artifact: str, path: str) -> None:
+    model = load(Path(artifact))
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        while text := connection.recv(_LONGEST):
+            (row,) = model.tokenize([text.decode()])
+            connection.sendall(model.forward(row).tobytes())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
