@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from bench import barest
+from bench import barest, tiny
 from bench.daemon import running
 from bench.report import Result, Side
 from client_lib import Client, EmbedReply
@@ -27,6 +27,7 @@ _WARM_UP = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_EMBEDDING_MODEL)
+    parser.add_argument("--tiny", action="store_true", help="a model of hardly any compute")
     parser.add_argument("--text", default="how do I renew a passport that expired last year")
     parser.add_argument("--requests", type=int, default=1_000)
 
@@ -35,11 +36,13 @@ def measure(arguments: argparse.Namespace) -> Result:
     text = arguments.text
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
         artifact = Path(place) / "artifact"
-        precision = Precision("int8", weight_bits(read_host()), 0.995)
+        precision = Precision("int8", weight_bits(read_host()), 0.9)
         prepare(
             Order(
-                folder=locate(arguments.model),
-                name=arguments.model,
+                folder=tiny.write(Path(place) / "tiny")
+                if arguments.tiny
+                else locate(arguments.model),
+                name="tiny" if arguments.tiny else arguments.model,
                 precision=precision,
                 output=artifact,
             )
@@ -63,7 +66,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     through = measured["through the daemon"].median
     inside = median(reply.timings.compute_ms for reply in replies)
     return Result(
-        title=f"{arguments.model}, one text of {row.tokens} tokens, one client",
+        title=f"{model.name}, one text of {row.tokens} tokens, one client",
         sides=tuple(measured.values()),
         figures={
             "added to the bare forward, ms": through - measured["bare forward"].median,
