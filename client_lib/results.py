@@ -38,6 +38,10 @@ class Timings:
     batch_tokens: int
 
 
+_USAGE = tuple(f.name for f in fields(Usage))
+_TIMINGS = tuple(f.name for f in fields(Timings))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbedReply:
     """Vectors, float32 [n, d], row i for text i; `truncated` lists the texts that were cut."""
@@ -79,8 +83,8 @@ def read_embed(body: Mapping[str, Any], rows: int) -> EmbedReply:
         return EmbedReply(
             model=_text(body["model"]),
             vectors=view_vectors(body, rows).astype(np.float32),
-            usage=_record(Usage, body["usage"]),
-            timings=_record(Timings, body["timings"]),
+            usage=_record(Usage, _USAGE, body["usage"]),
+            timings=_record(Timings, _TIMINGS, body["timings"]),
             truncated=_indexes(body["truncated"]),
         )
 
@@ -113,8 +117,8 @@ def read_rerank(body: Mapping[str, Any], documents: int) -> RerankReply:
             model=_text(body["model"]),
             method=_text(body["method"]),
             results=hits,
-            usage=_record(Usage, body["usage"]),
-            timings=_record(Timings, body["timings"]),
+            usage=_record(Usage, _USAGE, body["usage"]),
+            timings=_record(Timings, _TIMINGS, body["timings"]),
             truncated=_indexes(body["truncated"]),
         )
 
@@ -134,8 +138,8 @@ def _reading(op: str) -> Iterator[None]:
         raise ProtocolError(f"the reply to {op} cannot be read: {detail}") from error
 
 
-def _record(cls: type[T], table: Mapping[str, Any]) -> T:
-    return cls(**{f.name: _number(table[f.name]) for f in fields(cls)})
+def _record(cls: type[T], names: tuple[str, ...], table: Mapping[str, Any]) -> T:
+    return cls(*[_number(table[name]) for name in names])
 
 
 def _number(value: Any) -> Any:

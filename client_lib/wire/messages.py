@@ -113,6 +113,8 @@ Request: TypeAlias = Hello | Embed | Rerank | Status | Ping | Cancel
 _BY_OP: Mapping[str, type[Request]] = {
     cls.op: cls for cls in (Hello, Embed, Rerank, Status, Ping, Cancel)
 }
+# Looked up for every request on both sides; `fields` itself would filter them each time.
+_FIELDS: Mapping[str, tuple[Field[Any], ...]] = {op: fields(cls) for op, cls in _BY_OP.items()}
 
 
 def parse_request(message: Mapping[str, Any]) -> Request:
@@ -124,7 +126,7 @@ def parse_request(message: Mapping[str, Any]) -> Request:
     cls = _BY_OP.get(op) if isinstance(op, str) else None
     if cls is None:
         raise BadRequest(f"unknown op {op!r:.80}; known are {', '.join(_BY_OP)}")
-    return cls(**{f.name: _value(cls.op, f, message) for f in fields(cls)})
+    return cls(**{f.name: _value(cls.op, f, message) for f in _FIELDS[cls.op]})
 
 
 def _value(op: str, f: Field[Any], message: Mapping[str, Any]) -> Any:
@@ -142,6 +144,5 @@ def _value(op: str, f: Field[Any], message: Mapping[str, Any]) -> Any:
 
 def request_to_map(request: Request) -> dict[str, Any]:
     """Return `request` as it travels; fields at their default stay at home."""
-    values = {f.name: getattr(request, f.name) for f in fields(request)}
-    defaults = {f.name: f.default for f in fields(request)}
-    return {"op": request.op, **{k: v for k, v in values.items() if v != defaults[k]}}
+    values = ((f, getattr(request, f.name)) for f in _FIELDS[request.op])
+    return {"op": request.op, **{f.name: value for f, value in values if value != f.default}}

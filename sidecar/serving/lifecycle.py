@@ -8,6 +8,7 @@ every forced way out goes through `_leave`.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -96,6 +97,9 @@ class _Daemon:
     def _ready(self, models: Sequence[ServedModel]) -> None:
         """Everything works from here on: the one place to tell whoever waits for that."""
         self._life.move(State.SERVING)
+        # Code and models stay for good: no later collection has to walk through them.
+        gc.collect()
+        gc.freeze()
         log.info(
             "server.listening",
             socket=str(self._settings.socket),
