@@ -1,0 +1,175 @@
+"""The INT8 encoder in process, against FP32, against onnxruntime's own INT8, against its limit.
+
+All sides run the same rows, unpadded, row by row, as many side by side as there are cores. The
+limit is a graph of nothing but the model's integer multiplications.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from bench.daemon import pause
+from bench.report import Result, Side
+from sidecar.encoder.graph import build
+from sidecar.encoder.nodes import CONTRIB, GraphWriter
+from sidecar.encoder.recipes import Float32Recipe
+from sidecar.encoder.runtime import Session
+from sidecar.host import read_host
+from sidecar.models import manifest as manifests
+from sidecar.models.folder import describe, read_encoder
+from sidecar.models.model import GRAPH, load
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import Order, prepare
+from sidecar.models.rows import Row
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
+from sidecar.plan import weight_bits
+
+_SHORT_TOKENS = 16
+_SHORT_RUNS = 200
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/load-mixed/texts.jsonl"))
+    parser.add_argument("--texts", type=int, default=160)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", default=DEFAULT_EMBEDDING_MODEL)
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    host = read_host()
+    folder = locate(arguments.model)
+    with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
+        artifact = Path(place) / "int8"
+        precision = Precision("int8", weight_bits(host), 0.9)
+        prepare(Order(folder=folder, name="model", precision=precision, output=artifact))
+        lines = arguments.data.read_text("utf-8").splitlines()[: arguments.texts]
+        rows = load(artifact).tokenize([json.loads(line)["text"] for line in lines])
+        sessions = _sessions(folder, artifact, Path(place))
+        manifest = manifests.read(artifact)
+    seconds = _measure_rows(sessions, rows, host.cores, arguments.rounds)
+    short = _measure_short(folder, sessions["sidecar int8"])
+    medians = {name: median(values) for name, values in seconds.items()}
+    ours = medians["sidecar int8"]
+    sides = [
+        Side(name, "texts/s", [len(rows) / each for each in values])
+        for name, values in seconds.items()
+    ]
+    quality = manifest.quality
+    assert quality is not None
+    return Result(
+        title=f"{folder.name}, {len(rows)} texts, {sum(r.tokens for r in rows)} tokens",
+        sides=[*sides, *short],
+        figures={
+            "int8 against onnxruntime FP32": medians["onnxruntime fp32"] / ours,
+            "int8 against quantize_dynamic": medians["onnxruntime quantize_dynamic"] / ours,
+            "share of the time that the multiplications need": medians["int8 products alone"]
+            / ours,
+            f"{_SHORT_TOKENS} tokens, against transformers FP32": short[1].median / short[0].median,
+            "weights, of FP32's": manifest.bytes_weights / manifest.bytes_fp32,
+            "cosine to FP32, mean": quality.mean,
+            "cosine to FP32, min": quality.min,
+        },
+    )
+
+
+def _sessions(folder: Path, artifact: Path, place: Path) -> dict[str, Session]:
+    from onnxruntime.quantization import quantize_dynamic  # noqa: PLC0415 - pulls in much
+
+    encoder = read_encoder(folder, describe(folder))
+    fp32 = build(encoder, Float32Recipe())
+    (place / "fp32.onnx").write_bytes(fp32.SerializeToString())
+    # Shapes behind contrib operators are unknown to it; every tensor here is float.
+    options = {"DefaultTensorType": TensorProto.FLOAT}
+    quantize_dynamic(place / "fp32.onnx", place / "dynamic.onnx", extra_options=options)
+    recipe = _ProductsAlone()
+    build(encoder, recipe)
+    return {
+        "sidecar int8": Session(artifact / GRAPH),
+        "onnxruntime fp32": Session(place / "fp32.onnx"),
+        "onnxruntime quantize_dynamic": Session(place / "dynamic.onnx"),
+        "int8 products alone": Session(recipe.model()),
+    }
+
+
+class _ProductsAlone(Float32Recipe):
+    """Notes the model's multiplications, and returns a graph of them and nothing else."""
+
+    def __init__(self) -> None:
+        self._shapes: list[tuple[int, int]] = []
+
+    def matmul(self, graph: GraphWriter, name: str, linear: Any, x: str, **options: Any) -> Any:
+        self._shapes.append(linear.weight.shape)
+        return super().matmul(graph, name, linear, x, **options)
+
+    def model(self) -> bytes:
+        graph = GraphWriter()
+        rng = np.random.default_rng(0)
+        step, zero = graph.scalar(0.01), graph.scalar(128, np.uint8)
+        tokens = graph.op("Shape", "ids", start=1, end=2)
+        sums = []
+        for index, (outputs, inputs) in enumerate(self._shapes):
+            width = graph.constant(np.array([inputs]))
+            shape = graph.op("Concat", tokens, width, axis=0)
+            x = graph.op("Expand", graph.constant(np.array([[7]], np.uint8)), shape)
+            weight = rng.integers(-64, 65, (inputs, outputs)).astype(np.int8)
+            w = graph.constant(weight, f"w{index}")
+            scales = graph.constant(np.full(outputs, 0.01, np.float32))
+            y = graph.op("MatMulIntegerToFloat", x, w, step, scales, zero, domain=CONTRIB)
+            first = graph.constant(np.array([0]))
+            sums.append(graph.op("Slice", y, first, graph.constant(np.array([1])), first))
+        graph.rename(graph.op("Concat", *sums, axis=1), "vectors")
+        rows = [
+            helper.make_tensor_value_info(name, TensorProto.INT64, [1, "tokens"])
+            for name in ("ids", "token_types")
+        ]
+        vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, None)
+        return graph.model(rows, [vectors]).SerializeToString()
+
+
+def _measure_rows(
+    sessions: dict[str, Session], rows: Sequence[Row], threads: int, rounds: int
+) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in sessions}
+    with ThreadPoolExecutor(threads) as pool:
+        for number in range(rounds + 1):
+            for name, session in sessions.items():
+                pause()
+                started = time.perf_counter()
+                list(pool.map(lambda row, run=session.run: run(*_inputs(row)), rows))
+                if number:  # the first round warms up
+                    seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _inputs(row: Row) -> tuple[Any, Any]:
+    return row.ids[np.newaxis], row.token_types[np.newaxis]
+
+
+def _measure_short(folder: Path, session: Session) -> list[Side]:
+    import torch  # noqa: PLC0415 - seconds
+    from transformers import AutoModel  # noqa: PLC0415
+
+    model = AutoModel.from_pretrained(folder).eval()
+    ids = np.random.default_rng(0).integers(1_000, 30_000, (1, _SHORT_TOKENS))
+    tensors = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones_like(torch.tensor(ids))}
+    calls: dict[str, Callable[[], object]] = {
+        f"sidecar int8, {_SHORT_TOKENS} tokens": lambda: session.run(ids, np.zeros_like(ids)),
+        f"transformers fp32, {_SHORT_TOKENS} tokens": lambda: model(**tensors),
+    }
+    values: dict[str, list[float]] = {name: [] for name in calls}
+    with torch.inference_mode():
+        for _ in range(_SHORT_RUNS):
+            for name, call in calls.items():
+                started = time.perf_counter()
+                call()
+                values[name].append((time.perf_counter() - started) * 1e3)
+    return [Side(name, "ms", each[10:]) for name, each in values.items()]
