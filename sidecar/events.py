@@ -64,11 +64,11 @@ CATALOGUE: Mapping[str, Event] = {
         },
     ),
     "quantization.selected": Event(
-        "it is decided in which precision a model is to be served",
+        "it is decided in which precision a model is served",
         {
             **_MODEL,
             "quantization": "the precision: none, int8",
-            "reason": "why this one",
+            "reason": "why this one, with the speed that was measured against FP32's",
             "message": "the same in a sentence",
         },
     ),

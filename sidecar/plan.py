@@ -16,6 +16,7 @@ class PlanError(ValueError):
 class Plan:
     """The quantization to serve, the reason in words, and the inference threads.
 
+    `quantization` "auto" is decided by measurement when the model is prepared.
     `weight_bits` is how many bits of a weight the host's integer multiplication bears.
     """
 
@@ -49,7 +50,7 @@ def _choose(use_quantization: bool, quantization: str) -> tuple[str, str]:
     if quantization == "int8":
         return "int8", "QUANTIZATION_CONFIG is int8"
     if quantization == "auto":
-        return "int8", "QUANTIZATION_CONFIG is auto: int8 is the fastest that this version has"
+        return "auto", "QUANTIZATION_CONFIG is auto"
     raise PlanError(
         f"QUANTIZATION_CONFIG={quantization} is not available in this version on a CPU host; "
         "use int8, auto or none"

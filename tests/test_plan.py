@@ -10,7 +10,7 @@ from sidecar.plan import PlanError, make_plan
     ("use", "configured", "chosen"),
     [
         (True, "int8", "int8"),
-        (True, "auto", "int8"),
+        (True, "auto", "auto"),
         (True, "none", "none"),
         (False, "int8", "none"),
         (False, "int4", "none"),

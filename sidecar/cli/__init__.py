@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from sidecar import __version__
-from sidecar.cli import config, demo, prepare, serve
+from sidecar.cli import config, demo, plan, prepare, serve
 from sidecar.cli.exits import EX_CONFIG, EX_UNAVAILABLE
 from sidecar.config import ConfigError
 from sidecar.models.errors import ModelError
@@ -36,6 +36,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (demo, serve, prepare, config):
+    for command in (demo, serve, plan, prepare, config):
         command.add(commands)
     return parser

@@ -9,6 +9,7 @@ import structlog
 
 from sidecar import __version__
 from sidecar.encoder import runtime
+from sidecar.host import read_host
 from sidecar.models import manifest as manifests
 from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Task
@@ -44,10 +45,10 @@ def open_model(wanted: Wanted, cache: Path) -> Model:
     `wanted` says.
     """
     log.info("model.loading", model=wanted.name, task=wanted.task)
-    _say_selected(wanted)
-    artifact = _artifact(wanted, cache)
+    artifact = artifact_of(wanted, cache)
     manifest = manifests.read(artifact)
     _check(wanted, manifest)
+    _say_selected(wanted, manifest)
     model = load(artifact)
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
     _say_outcome(manifest)
@@ -66,15 +67,25 @@ def open_model(wanted: Wanted, cache: Path) -> Model:
 def cached_path(folder: Path, precision: Precision, cache: Path) -> Path:
     """Return where the artifact of the model in `folder` lies, or will lie, in `cache`.
 
-    The name changes with the folder's files, the precision, and the versions that decide what
-    is written.
+    The name changes with the folder's files, the precision, the processor that its speed was
+    measured on, and the versions that decide what is written.
     """
-    facts = (stamp(folder), repr(precision), str(FORMAT), __version__, runtime.version())
+    host = read_host()
+    facts = (
+        stamp(folder),
+        repr(precision),
+        f"{host.cpu_model} {sorted(host.isa)}",
+        f"{FORMAT} {__version__} {runtime.version()}",
+    )
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
     return cache / f"{folder.name}-{precision.quantization}-{key}"
 
 
-def _artifact(wanted: Wanted, cache: Path) -> Path:
+def artifact_of(wanted: Wanted, cache: Path) -> Path:
+    """Return the folder of the model's artifact, prepared into `cache` where it is not yet.
+
+    Raises `ModelError` where the model cannot be had or prepared.
+    """
     folder = locate(wanted.name)
     if manifests.is_artifact(folder):
         return folder
@@ -96,9 +107,10 @@ def _check(wanted: Wanted, manifest: Manifest) -> None:
         raise ModelError(
             f"{wanted.name} is a model to {manifest.description.task}, not to {wanted.task}"
         )
-    if manifest.requested != asked:
+    # An artifact that was asked to be int8 and fell back to FP32 is still the int8 one.
+    if asked not in {"auto", manifest.requested, manifest.quantization}:
         raise ModelError(
-            f"{wanted.name} is an artifact in {manifest.requested}, but {asked} is configured: "
+            f"{wanted.name} is an artifact in {manifest.quantization}, but {asked} is configured: "
             "set USE_QUANTIZATION and QUANTIZATION_CONFIG to what it is"
         )
     if manifest.quantization != "none" and manifest.weight_bits > wanted.precision.weight_bits:
@@ -108,15 +120,22 @@ def _check(wanted: Wanted, manifest: Manifest) -> None:
         )
 
 
-def _say_selected(wanted: Wanted) -> None:
-    quantization = wanted.precision.quantization
-    kind = "no" if quantization == "none" else quantization
+def reason_of(reason: str, manifest: Manifest) -> str:
+    """Return `reason` with what was measured: the speed of int8 against FP32."""
+    if "int8" not in manifest.speed:
+        return reason
+    ratio = manifest.speed["none"].mixed_ms / manifest.speed["int8"].mixed_ms
+    return f"{reason}; int8 measured {ratio:.2f} times as fast as FP32"
+
+
+def _say_selected(wanted: Wanted, manifest: Manifest) -> None:
+    kind = "no" if manifest.quantization == "none" else manifest.quantization
     log.info(
         "quantization.selected",
         model=wanted.name,
         task=wanted.task,
-        quantization=quantization,
-        reason=wanted.reason,
+        quantization=manifest.quantization,
+        reason=reason_of(wanted.reason, manifest),
         message=f"Using {kind} quantization for {_SUBJECT[wanted.task]}",
     )
 

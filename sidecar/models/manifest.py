@@ -10,7 +10,7 @@ from typing import Any
 from sidecar.models.description import Description
 from sidecar.models.errors import ModelError
 
-FORMAT = 1
+FORMAT = 2
 _FILE = "manifest.json"
 _AGAIN = "prepare the model again with `sidecar prepare`"
 
@@ -31,12 +31,22 @@ class Quality:
     rank_agreement: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Median milliseconds of one forward: the shortest probe, the longest, and all in the mean."""
+
+    short_ms: float
+    long_ms: float
+    mixed_ms: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Everything that serving needs to know beside the graph; sizes in bytes, times in seconds.
 
     `quantization` is what the model came out in: "none" where nothing else passed the gate.
-    `requested` is what was asked for; `kept` names the Linear layers that stayed in FP32.
+    `requested` is what was asked for; `kept` names the Linear layers that stayed in FP32;
+    `speed` is that of FP32 ("none") and of the quantization, on the host that prepared.
     """
 
     name: str
@@ -48,6 +58,7 @@ class Manifest:
     kernel: str
     kept: tuple[str, ...]
     quality: Quality | None
+    speed: Mapping[str, Speed]
     bytes_fp32: int
     bytes_weights: int
     seconds: float
@@ -88,5 +99,6 @@ def _from_json(fields: dict[str, Any]) -> Manifest:
         "description": Description(**fields["description"]),
         "quality": Quality(**quality) if quality else None,
         "kept": tuple(fields["kept"]),
+        "speed": {name: Speed(**speed) for name, speed in fields["speed"].items()},
     }
     return Manifest(**{**fields, **nested})

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sidecar.encoder import runtime
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
 from sidecar.models.folder import describe, fingerprint, read_encoder
-from sidecar.models.manifest import Manifest
+from sidecar.models.manifest import Manifest, Speed
 from sidecar.models.model import GRAPH, TOKENIZER
 from sidecar.models.precision import Precision
 from sidecar.models.probes import calibration_inputs
@@ -22,8 +23,6 @@ from sidecar.models.quantize import Progress, in_fp32, in_int8
 from sidecar.models.rows import Text
 from sidecar.models.tokenizer import Tokenizer
 from sidecar.models.verify import Judge
-
-PREPARABLE = ("none", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +82,14 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
     tokenizer = Tokenizer(draft / TOKENIZER, description.max_tokens)
     reference = in_fp32(encoder)
     quantized = reference
+    speed: dict[str, Speed] = {}
     if order.precision.quantization != "none":
         rows = tokenizer.rows(order.texts or calibration_inputs(description.task))
         judge = Judge(reference.graph, tokenizer, description)
         quantized = in_int8(encoder, rows, order.precision, judge.quality_of, progress)
+        speed = judge.speed_of("int8", quantized.graph)
+    if order.precision.quantization == "auto" and _slower(speed):
+        quantized = reference
     bytes_fp32, bytes_weights = _weight_bytes(reference.graph), _weight_bytes(quantized.graph)
     _save(quantized.graph, draft)
     return Manifest(
@@ -94,11 +97,12 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
         description=description,
         dimensions=encoder.outputs,
         requested=order.precision.quantization,
-        quantization="none" if quantized.quality is None else order.precision.quantization,
+        quantization="none" if quantized.quality is None else "int8",
         weight_bits=order.precision.weight_bits,
         kernel=quantized.kernel,
         kept=quantized.kept,
         quality=quantized.quality,
+        speed=speed,
         bytes_fp32=bytes_fp32,
         bytes_weights=bytes_weights,
         seconds=round(time.perf_counter() - started, 3),
@@ -109,6 +113,10 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
             "onnxruntime": runtime.version(),
         },
     )
+
+
+def _slower(speed: Mapping[str, Speed]) -> bool:
+    return speed["int8"].mixed_ms >= speed["none"].mixed_ms
 
 
 def _copy_tokenizer(folder: Path, draft: Path) -> None:

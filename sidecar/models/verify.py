@@ -6,9 +6,10 @@ from onnx import ModelProto
 from sidecar.encoder.architecture import Float32
 from sidecar.encoder.runtime import Session
 from sidecar.models.description import Description
-from sidecar.models.manifest import Quality
+from sidecar.models.manifest import Quality, Speed
 from sidecar.models.model import forward
 from sidecar.models.probes import PASSAGES_PER_QUERY, probe_inputs
+from sidecar.models.speed import measure_speed
 from sidecar.models.tokenizer import Tokenizer
 
 
@@ -21,18 +22,23 @@ class Judge:
         self._task = description.task
         self._activation = description.activation
         self._rows = tokenizer.rows(probe_inputs(description.task))
-        self._exact = self._run(reference)
+        self._reference = Session(reference.SerializeToString())
+        self._exact = self._run(self._reference)
 
     def quality_of(self, graph: ModelProto) -> Quality:
         """Return the closeness of what `graph` computes to FP32's."""
-        approximate = self._run(graph)
+        approximate = self._run(Session(graph.SerializeToString()))
         if self._task == "embed":
             return summary(cosines(self._exact, approximate))
         agreement = rank_agreement(_by_query(self._exact), _by_query(approximate))
         return summary(1 - np.abs(self._exact - approximate)[:, 0], agreement)
 
-    def _run(self, graph: ModelProto) -> Float32:
-        session = Session(graph.SerializeToString())
+    def speed_of(self, name: str, graph: ModelProto) -> dict[str, Speed]:
+        """Return the speed of FP32, as "none", and of `graph`, as `name`."""
+        sessions = {"none": self._reference, name: Session(graph.SerializeToString())}
+        return measure_speed(sessions, self._rows)
+
+    def _run(self, session: Session) -> Float32:
         return np.stack([forward(session, self._activation, row) for row in self._rows])
 
 

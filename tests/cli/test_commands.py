@@ -82,6 +82,28 @@ def test_prepare_summarises_for_people(make_model: MakeModel, tmp_path: Path) ->
     assert "closeness" in done.stdout
 
 
+def test_plan_measures_and_says_why(make_model: MakeModel, tmp_path: Path) -> None:
+    """The plan names the host, each candidate's speed and the reason, and measures once."""
+    command = ["plan", str(make_model()), "--json", "--cache-dir", str(tmp_path)]
+    done = sidecar(*command, SIDECAR_INT8_FLOOR="0.9", QUANTIZATION_CONFIG="auto")
+    plan = json.loads(done.stdout)
+    assert plan["host"]["cores"] >= 1
+    assert set(plan["candidates"]) == {"none", "int8"}
+    assert plan["choice"] in {"none", "int8"}
+    assert "times as fast as FP32" in plan["reason"]
+    again = sidecar(*command, SIDECAR_INT8_FLOOR="0.9", QUANTIZATION_CONFIG="auto")
+    assert json.loads(again.stdout) == plan
+
+
+def test_plan_is_readable(make_model: MakeModel, tmp_path: Path) -> None:
+    """Without --json it is a page for people."""
+    done = sidecar(
+        "plan", str(make_model()), "--cache-dir", str(tmp_path), SIDECAR_INT8_FLOOR="0.9"
+    )
+    for part in ("processor", "int8", "choice", "because"):
+        assert part in done.stdout
+
+
 @pytest.mark.slow
 def test_demo_works_and_leaves_nothing(tmp_path: Path, minilm_folder: Path) -> None:
     """The demo exits 0, shows each of its parts, and its folder is gone."""

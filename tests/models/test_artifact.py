@@ -121,7 +121,7 @@ def test_opening_prepares_once(make_model: MakeModel, tmp_path: Path) -> None:
         open_model(wanted(folder), tmp_path)
     names = [entry["event"] for entry in first]
     assert names == [
-        "model.loading", "quantization.selected", "model.preparing", "model.prepared",
+        "model.loading", "model.preparing", "model.prepared", "quantization.selected",
         "quantization.applied", "model.loaded",
     ]  # fmt: skip
     assert "model.preparing" not in [entry["event"] for entry in second]
@@ -154,6 +154,13 @@ def test_artifact_in_another_quantization_is_refused(minilm_artifact: Path, tmp_
     """An int8 artifact does not serve where FP32 is configured."""
     with pytest.raises(ModelError, match="is an artifact in int8, but none is configured"):
         open_model(wanted(minilm_artifact, precision=FP32), tmp_path)
+
+
+def test_auto_serves_any_artifact(minilm_artifact: Path, tmp_path: Path) -> None:
+    """Where the choice is left to the daemon, what was prepared is the choice."""
+    auto = replace(INT8, quantization="auto")
+    model = open_model(wanted(minilm_artifact, precision=auto), tmp_path)
+    assert model.describe()["quantization"] == "int8"
 
 
 def test_cache_follows_the_source(make_model: MakeModel, tmp_path: Path) -> None:
@@ -206,3 +213,23 @@ def test_damaged_source_is_an_error_of_one_line(make_model: MakeModel, tmp_path:
     with pytest.raises(ModelError, match=r"model\.safetensors") as caught:
         open_model(wanted(folder), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_speed_is_measured_before_it_serves(make_model: MakeModel, tmp_path: Path) -> None:
+    """The manifest and the event tell how fast int8 is against FP32 on this host."""
+    with structlog.testing.capture_logs() as events:
+        model = open_model(wanted(make_model()), tmp_path)
+    speed = model.describe()["speed"]
+    assert set(speed) == {"none", "int8"}
+    assert speed["int8"]["long_ms"] > speed["int8"]["short_ms"] > 0
+    (selected,) = [event for event in events if event["event"] == "quantization.selected"]
+    assert "times as fast as FP32" in selected["reason"]
+
+
+def test_auto_takes_the_faster(make_model: MakeModel, tmp_path: Path) -> None:
+    """Auto serves int8 just where it was measured faster than FP32."""
+    auto = replace(INT8, quantization="auto")
+    manifest = made(make_model(), tmp_path / "out", auto)
+    faster = manifest.speed["int8"].mixed_ms < manifest.speed["none"].mixed_ms
+    assert manifest.quantization == ("int8" if faster else "none")
+    assert manifest.requested == "auto"
