@@ -53,6 +53,10 @@ CATALOGUE: Mapping[str, Event] = {
         "the artifact has been written",
         {"model": _MODEL["model"], "seconds": "time that it took, s"},
     ),
+    "model.slow_path": Event(
+        "no graph here computes the model: sentence-transformers serves it, in FP32",
+        {**_MODEL, "reason": "what is not known of it"},
+    ),
     "model.loaded": Event(
         "a model has computed its first row",
         {

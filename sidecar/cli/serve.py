@@ -13,10 +13,10 @@ from sidecar.host import read_host
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
-from sidecar.models.model import Model
 from sidecar.models.precision import Precision
 from sidecar.plan import Plan, make_plan
 from sidecar.serving import lifecycle
+from sidecar.serving.roster import ServedModel
 from sidecar.serving.settings import ServeSettings
 
 
@@ -42,15 +42,15 @@ def run(arguments: argparse.Namespace) -> int:
     return lifecycle.run(_loader(config, plan), _serve_settings(config, plan))
 
 
-def _loader(config: Config, plan: Plan) -> Callable[[], list[Model]]:
+def _loader(config: Config, plan: Plan) -> Callable[[], list[ServedModel]]:
     precision = Precision(plan.quantization, plan.weight_bits, config.int8_floor)
     wanted = [
         Wanted(name=name, task=task, precision=precision, reason=plan.reason)
         for name, task in _models(config)
     ]
 
-    def load() -> list[Model]:
-        models = [open_model(each, config.cache_dir) for each in wanted]
+    def load() -> list[ServedModel]:
+        models: list[ServedModel] = [open_model(each, config.cache_dir) for each in wanted]
         names = [model.name for model in models]
         if len(set(names)) < len(names):
             raise ModelError(f"two models are called {names[0]}: rename one folder")

@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 
 from sidecar.models import manifest as manifests
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.manifest import Manifest
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
+
+_UNKNOWN_ARCHITECTURE = 3  # the exit code that tells this error from the others
 
 
 def prepare_apart(order: Order) -> Manifest:
@@ -27,6 +29,8 @@ def prepare_apart(order: Order) -> Manifest:
         text=True,
         check=False,
     )
+    if done.returncode == _UNKNOWN_ARCHITECTURE:
+        raise UnknownArchitectureError(done.stderr.strip())
     if done.returncode != 0:
         raise ModelError(done.stderr.strip() or f"preparing {order.name} ended unasked")
     return manifests.read(order.output)
@@ -42,5 +46,8 @@ def _order(text: str) -> Order:
 if __name__ == "__main__":
     try:
         prepare(_order(sys.stdin.read()))
+    except UnknownArchitectureError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a process's way to say it
+        sys.exit(_UNKNOWN_ARCHITECTURE)
     except ModelError as error:
         sys.exit(str(error))

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from sidecar.encoder.architecture import Encoder, Float32, Pooling
+from sidecar.encoder.architecture import Encoder, Float32, Pooling, UnsupportedModelError
 from sidecar.encoder.families import FAMILIES
 from sidecar.models.description import Activation, Description
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import ModelError, UnknownArchitectureError
 
 _FLOATS = {"F64", "F32", "F16"}
 _POOLINGS = {
@@ -30,12 +30,14 @@ _POOLINGS = {
 def describe(folder: Path) -> Description:
     """Return the description of the model in `folder`.
 
-    Raises `ModelError`, naming the file and what it lacks, for what cannot be served.
+    Raises `ModelError`, naming the file and what it lacks, for what cannot be served, and
+    `UnknownArchitectureError` for what cannot be served by a graph of ours.
     """
     config = _json(folder, "config.json")
     family = str(config.get("model_type"))
     if family not in FAMILIES:
-        raise ModelError(f"{folder}: family {family!r} is not known; known are {_names()}")
+        message = f"{folder}: family {family!r} is not known; known are {_names()}"
+        raise UnknownArchitectureError(message)
     if _is_classifier(config):
         return _describe_reranker(folder, config, family)
     return _describe_embedder(folder, config, family)
@@ -54,6 +56,8 @@ def read_encoder(folder: Path, description: Description) -> Encoder:
             family = FAMILIES[description.family]
             tensor = _tensors(weights, family.prefix)
             return family.read(_json(folder, "config.json"), tensor, description.pooling)
+    except UnsupportedModelError as error:
+        raise UnknownArchitectureError(f"{folder}: {error}") from None
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelError(f"{path}: {error}") from error
 
@@ -121,7 +125,8 @@ def _modules(folder: Path) -> dict[str, str]:
     modules = {str(m["type"]).rpartition(".")[2]: str(m["path"]) for m in listed or []}
     unknown = set(modules) - {"Transformer", "Pooling", "Normalize"}
     if unknown:
-        raise ModelError(f"{folder}: module {', '.join(sorted(unknown))} is not supported")
+        message = f"{folder}: module {', '.join(sorted(unknown))} is not supported"
+        raise UnknownArchitectureError(message)
     return modules
 
 
@@ -130,7 +135,7 @@ def _pooling(folder: Path) -> Pooling:
     flags = [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
     modes = flags or [str(config.get("pooling_mode"))]
     if len(modes) != 1 or modes[0] not in _POOLINGS or config.get("include_prompt") is False:
-        raise ModelError(f"{folder}: pooling {', '.join(modes)} is not supported")
+        raise UnknownArchitectureError(f"{folder}: pooling {', '.join(modes)} is not supported")
     return _POOLINGS[modes[0]]
 
 

@@ -13,8 +13,9 @@ from sidecar.host import read_host
 from sidecar.models import manifest as manifests
 from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Task
-from sidecar.models.errors import ModelError
-from sidecar.models.folder import stamp
+from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder import describe, stamp
+from sidecar.models.foreign import ForeignModel, load_foreign
 from sidecar.models.manifest import FORMAT, Manifest
 from sidecar.models.model import Model, load
 from sidecar.models.precision import Precision
@@ -37,15 +38,19 @@ class Wanted:
     reason: str
 
 
-def open_model(wanted: Wanted, cache: Path) -> Model:
+def open_model(wanted: Wanted, cache: Path) -> Model | ForeignModel:
     """Return the model, ready to serve: one forward has been run.
 
     A source model is prepared into `cache` unless its artifact is there already; an artifact
-    is served as it is. Raises `ModelError` where the model cannot be had or is not what
+    is served as it is. An embedder that no graph here computes is served in FP32 by
+    sentence-transformers. Raises `ModelError` where the model cannot be had or is not what
     `wanted` says.
     """
     log.info("model.loading", model=wanted.name, task=wanted.task)
-    artifact = artifact_of(wanted, cache)
+    try:
+        artifact = artifact_of(wanted, cache)
+    except UnknownArchitectureError as error:
+        return _open_foreign(wanted, str(error))
     manifest = manifests.read(artifact)
     _check(wanted, manifest)
     _say_selected(wanted, manifest)
@@ -81,6 +86,15 @@ def cached_path(folder: Path, precision: Precision, cache: Path) -> Path:
     return cache / f"{folder.name}-{precision.quantization}-{key}"
 
 
+def _open_foreign(wanted: Wanted, reason: str) -> ForeignModel:
+    if wanted.task != "embed":
+        raise ModelError(f"{reason}; only embedding models have a slow path")
+    model = load_foreign(locate(wanted.name), display_name(wanted.name), reason)
+    model.forward(model.tokenize(probe_inputs("embed")[:1])[0])
+    log.warning("model.slow_path", model=model.name, task=wanted.task, reason=reason)
+    return model
+
+
 def artifact_of(wanted: Wanted, cache: Path) -> Path:
     """Return the folder of the model's artifact, prepared into `cache` where it is not yet.
 
@@ -89,6 +103,7 @@ def artifact_of(wanted: Wanted, cache: Path) -> Path:
     folder = locate(wanted.name)
     if manifests.is_artifact(folder):
         return folder
+    describe(folder)  # what no graph here computes is known before a process is started for it
     artifact = cached_path(folder, wanted.precision, cache)
     if not manifests.is_artifact(artifact):
         quantization = wanted.precision.quantization
