@@ -32,9 +32,13 @@ class Daemon:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Start the process, and do not wait for it to answer."""
         with self._log.open("ab") as events:
             self.process = subprocess.Popen(self._command, stdout=events)
+
+    def start(self) -> None:
+        self.launch()
         with Client(self.socket, timeout=_START_SECONDS) as client:
             client.ping()
 

@@ -1,6 +1,7 @@
 """The whole path, from a client to a real model in a real daemon and back."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,6 +155,20 @@ def test_kill_loses_no_request(minilm_artifact: Path, tmp_path: Path, alone: lis
         daemon.start()
         thread.join()
     assert answers[0][0].tobytes() == alone[0]
+
+
+def test_stop_while_a_model_is_prepared_leaves_nothing(minilm_folder: Path, tmp_path: Path) -> None:
+    """SIGTERM before the daemon is ready: exit 0, no half artifact, no process left working."""
+    daemon = Daemon(tmp_path, "--embedding-model", str(minilm_folder))
+    daemon.launch()
+    cache = tmp_path / "cache"
+    while not (cache.is_dir() and list(cache.iterdir())):
+        pass
+    assert daemon.stop() == 0
+    deadline = time.monotonic() + 10
+    while list(cache.iterdir()) and time.monotonic() < deadline:
+        pass
+    assert list(cache.iterdir()) == []
 
 
 def test_trained_reranker_finds_the_answer(

@@ -2,11 +2,14 @@
 
 FP32 weights, calibration and their leftovers in the heap never become the daemon's: what it
 loads is the artifact, and what it holds is little more than that. The order travels as JSON on
-standard input; a model error comes back as one line on standard error.
+standard input; a model error comes back as one line on standard error. A daemon that is told to
+stop meanwhile takes the process with it, and nothing half-written stays behind.
 """
 
+import ctypes
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +20,7 @@ from sidecar.models.manifest import Manifest
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
 
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _UNKNOWN_ARCHITECTURE = 3  # the exit code that tells this error from the others
 
 
@@ -43,7 +47,14 @@ def _order(text: str) -> Order:
     return Order(**{**fields, **paths, "texts": tuple(fields["texts"])})
 
 
+def _end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the daemon ends, and leave by way of every `finally`."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    _end_with_parent()
     try:
         prepare(_order(sys.stdin.read()))
     except UnknownArchitectureError as error:

@@ -68,10 +68,19 @@ def _draft(output: Path) -> Path:
         # Named after the process: two that prepare the same model do not meet, and unlike a
         # mkdtemp the folder has the modes that the umask grants to the service's user.
         draft = output.with_name(f".{output.name}.{os.getpid()}")
+        _sweep(output)
         draft.mkdir()
     except OSError as error:
         raise ModelError(f"{output.parent} cannot be written: {error.strerror}") from None
     return draft
+
+
+def _sweep(output: Path) -> None:
+    """Remove the drafts of processes that were killed before they could."""
+    for draft in output.parent.glob(f".{output.name}.*"):
+        pid = draft.suffix.removeprefix(".")
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
