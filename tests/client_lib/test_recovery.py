@@ -85,7 +85,8 @@ def test_no_daemon_is_an_error_that_helps(connect: Any, tmp_path: Path) -> None:
 def test_a_daemon_that_always_hangs_up_is_not_stormed(connect: Any, fake: FakeDaemon) -> None:
     """Attempts grow further apart, and the call ends in time."""
     fake.script = lambda _: Act.HANG_UP
-    with pytest.raises(ConnectionLost):
+    # Which of the two: whether the time runs out between two connections or during one.
+    with pytest.raises((ConnectionLost, CallTimeout)):
         connect(fake.socket, timeout=0.4).ping()
     assert 2 <= fake.connections < 12
 
