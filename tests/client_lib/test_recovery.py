@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client_lib import ConnectionLost, Draining
+from client_lib import CallTimeout, ConnectionLost, Draining
 from client_lib.wire.codec import FrameDecoder
 from client_lib.wire.messages import Embed, Ping
 from client_lib.wire.protocol import Limits, ServerConnection
