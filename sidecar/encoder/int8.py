@@ -41,8 +41,8 @@ _GELU_FLOOR = 0.17 * _GELU_STEPS / _GELU_ZERO
 
 # How much of a channel's range moves from the activations to the weights; SmoothQuant's alpha.
 _SMOOTHING = 0.6
-# A static scale is taken if its error is at most this many times that of scales per row: the
-# squared error of a layer is some 1e-4, and twice that is a fair price for four passes less.
+# A static scale is taken if its error is at most this many times that of scales per row: either
+# is small, the gate measures what comes of it, and four passes less are worth the difference.
 _TOLERANCE = 2.0
 _IDLE = 1e-4  # a channel that hardly moves is smoothed as if it moved this share of the largest
 _TINY = 1e-12  # keeps a row of zeros from dividing by zero

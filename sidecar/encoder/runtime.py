@@ -27,9 +27,9 @@ class Session:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors only: its warnings are not events of ours
         # Lengths differ from row to row, so no memory pattern repeats. The arena stays on: it
-        # keeps what the longest rows on all threads needed at once, a few megabytes that the
-        # model's maximum length bounds, and without it every wide activation is mapped and
-        # faulted in anew, which costs a third of the time.
+        # keeps what the longest rows on all threads needed at once, which the model's maximum
+        # length bounds, and without it every wide activation may be mapped and faulted in
+        # anew, which then costs more than most operators do.
         options.enable_mem_pattern = False
         source = model if isinstance(model, bytes) else str(model)
         self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
