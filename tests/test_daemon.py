@@ -199,5 +199,6 @@ def test_prompts_are_applied_by_name(make_model: Callable[..., Path], tmp_path: 
     ):
         prompted = client.encode("a text", prompt_name="query")
         assert np.array_equal(prompted, client.encode("query: a text"))
-        with pytest.raises(BadRequest, match="query, passage"):
+        assert np.array_equal(client.encode("x", prompt_name="document"), client.encode("x"))
+        with pytest.raises(BadRequest, match="query, document, passage"):
             client.encode("a text", prompt_name="title")

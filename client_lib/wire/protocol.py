@@ -88,11 +88,6 @@ class ServerConnection:
             self._open_ids.discard(request_id)
         return encode({"id": request_id, "ok": False, "error": error.to_map()})
 
-    @property
-    def half_received(self) -> bool:
-        """Whether a frame has begun and is not complete."""
-        return self._decoder.buffered > 0
-
     def _judge(self, message: Mapping[str, Any]) -> Received:
         request_id = message.get("id")
         # 1. Without an id of its own the frame cannot be answered at all.

@@ -65,16 +65,13 @@ def _visit(folder: Path, flags: list[str]) -> Outcome:
     socket, log = folder / "sidecar.sock", folder / "events.jsonl"
     texts = resources.files("sidecar.cli").joinpath("demo_texts.txt").read_text().splitlines()
     with _daemon(folder, socket, log, flags), Client(socket, timeout=_START_SECONDS) as client:
-        started = perf_counter()
         answers = run_crowd(socket, texts, _CLIENTS)
-        crowd_seconds = perf_counter() - started
         vectors = np.stack([answer.vector for answer in answers])
         lone = [_timed(client, texts[0]) for _ in range(_LONE_REQUESTS)]
         return Outcome(
             texts=texts,
             queries=_QUERIES,
             answers=answers,
-            crowd_seconds=crowd_seconds,
             lone_seconds=[seconds for seconds, _ in lone],
             same_bytes=all(r.vectors.tobytes() == vectors[0].tobytes() for _, r in lone),
             query_vectors=client.encode(_QUERIES),
@@ -112,7 +109,8 @@ def _daemon(folder: Path, socket: Path, log: Path, flags: list[str]) -> Iterator
 
 def _environ() -> dict[str, str]:
     # The demo shows the defaults, whatever this shell is configured for.
-    return {k: v for k, v in os.environ.items() if not k.startswith(("SIDECAR_", "LISTEN_"))}
+    settings = ("SIDECAR_", "USE_QUANTIZATION", "QUANTIZATION_CONFIG")
+    return {k: v for k, v in os.environ.items() if not k.startswith(settings)}
 
 
 def _await_ready(process: subprocess.Popen[bytes], socket: Path) -> None:

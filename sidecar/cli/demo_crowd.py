@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client_lib import AsyncClient, Timings
+from client_lib import AsyncClient, ConnectionLost, Timings
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -32,7 +32,7 @@ class Answer:
 def run_crowd(socket: Path, texts: Sequence[str], processes: int) -> list[Answer]:
     """Return the answers to `texts`, in order, from so many processes that ask all at once.
 
-    Raises `EOFError` where one of them died.
+    Raises `ConnectionLost` where one of them died.
     """
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
@@ -44,7 +44,10 @@ def run_crowd(socket: Path, texts: Sequence[str], processes: int) -> list[Answer
         process.start()
         sender.close()  # ours: what the child's death leaves is the end of its pipe
         crowd.append((process, receiver))
-    shares = [receiver.recv() for _, receiver in crowd]
+    try:
+        shares = [receiver.recv() for _, receiver in crowd]
+    except EOFError:
+        raise ConnectionLost("a client process of the demo ended unasked") from None
     for process, _ in crowd:
         process.join()
     return [shares[i % processes][i // processes] for i in range(len(texts))]

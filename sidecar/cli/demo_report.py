@@ -24,7 +24,6 @@ class Outcome:
     texts: list[str]
     queries: tuple[str, ...]
     answers: list[Answer]
-    crowd_seconds: float
     lone_seconds: list[float]
     same_bytes: bool
     query_vectors: NDArray[np.float32]

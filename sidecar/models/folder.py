@@ -90,7 +90,8 @@ def _files(folder: Path) -> list[Path]:
 def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> Description:
     modules = _modules(folder)
     own = _json(folder, "config_sentence_transformers.json", optional=True)
-    prompts = {str(k): str(v) for k, v in (own.get("prompts") or {}).items() if v}
+    # The library's own two names are always known, and say nothing unless the folder does.
+    prompts = {"query": "", "document": "", **(own.get("prompts") or {})}
     return Description(
         task="embed",
         family=family,

@@ -33,8 +33,9 @@ class ForeignModel:
         self.dimensions = int(pipeline.get_embedding_dimension())
         self.max_tokens = int(pipeline.max_seq_length)
         self.normalize = "Normalize" in self._kinds
-        self.prompts: Mapping[str, str] = {k: v for k, v in pipeline.prompts.items() if v}
+        self.prompts: Mapping[str, str] = pipeline.prompts
         self.default_prompt_name: str | None = pipeline.default_prompt_name
+        self.weight_bytes = sum(p.numel() * p.element_size() for p in pipeline.parameters())
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:
         """Return a row for each text. Called by one thread at a time."""
@@ -61,6 +62,7 @@ class ForeignModel:
             "kernel": KERNEL,
             "dimensions": self.dimensions,
             "max_tokens": self.max_tokens,
+            "bytes_weights": self.weight_bytes,
             "modules": self._kinds,
         }
 

@@ -57,15 +57,7 @@ def open_model(wanted: Wanted, cache: Path) -> Model | ForeignModel:
     model = load(artifact)
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
     _say_outcome(manifest)
-    log.info(
-        "model.loaded",
-        model=manifest.name,
-        task=wanted.task,
-        quantization=manifest.quantization,
-        dimensions=manifest.dimensions,
-        max_tokens=model.max_tokens,
-        bytes=manifest.bytes_weights,
-    )
+    _say_loaded(model, manifest.quantization, manifest.bytes_weights)
     return model
 
 
@@ -92,6 +84,7 @@ def _open_foreign(wanted: Wanted, reason: str) -> ForeignModel:
     model = load_foreign(locate(wanted.name), display_name(wanted.name), reason)
     model.forward(model.tokenize(probe_inputs("embed")[:1])[0])
     log.warning("model.slow_path", model=model.name, task=wanted.task, reason=reason)
+    _say_loaded(model, "none", model.weight_bytes)
     return model
 
 
@@ -183,6 +176,18 @@ def _say_applied(manifest: Manifest) -> None:
         seconds=manifest.seconds,
         **_closeness(manifest),
         message=f"Applied dynamic {manifest.quantization} quantization{to} (CPU)",
+    )
+
+
+def _say_loaded(model: Model | ForeignModel, quantization: str, weight_bytes: int) -> None:
+    log.info(
+        "model.loaded",
+        model=model.name,
+        task=model.task,
+        quantization=quantization,
+        dimensions=model.dimensions,
+        max_tokens=model.max_tokens,
+        bytes=weight_bytes,
     )
 
 

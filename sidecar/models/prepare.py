@@ -96,8 +96,9 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
         rows = tokenizer.rows(order.texts or calibration_inputs(description.task))
         judge = Judge(reference.graph, tokenizer, description)
         quantized = in_int8(encoder, rows, order.precision, judge.quality_of, progress)
-        speed = judge.speed_of("int8", quantized.graph)
-    if order.precision.quantization == "auto" and _slower(speed):
+        if quantized.quality is not None:  # else nothing passed, and there is nothing to time
+            speed = judge.speed_of("int8", quantized.graph)
+    if order.precision.quantization == "auto" and speed and _slower(speed):
         quantized = reference
     bytes_fp32, bytes_weights = _weight_bytes(reference.graph), _weight_bytes(quantized.graph)
     _save(quantized.graph, draft)

@@ -106,5 +106,5 @@ def prompt_text(model: ServedModel, name: str | None) -> str:
 
 
 def role_prompt(model: ServedModel, *roles: str) -> str:
-    """Return the prefix of the first of `roles` that the model has, else its default one."""
-    return prompt_text(model, next((role for role in roles if role in model.prompts), None))
+    """Return the first prefix of `roles` that says something, else the model's default one."""
+    return prompt_text(model, next((role for role in roles if model.prompts.get(role)), None))

@@ -212,6 +212,7 @@ def test_model_that_cannot_pass_serves_in_fp32(make_model: MakeModel, tmp_path: 
         model = open_model(wanted(make_model(), precision=replace(INT8, floor=1.0)), tmp_path)
     (fell_back,) = [event for event in events if event["event"] == "quantization.fell_back"]
     assert fell_back["quantization"] == "none"
+    assert model.describe()["speed"] == {}  # nothing of FP32's is called int8's
     assert model.describe()["quantization"] == "none"
     assert "quantization.applied" not in [event["event"] for event in events]
 
@@ -243,3 +244,9 @@ def test_auto_takes_the_faster(make_model: MakeModel, tmp_path: Path) -> None:
     faster = manifest.speed["int8"].mixed_ms < manifest.speed["none"].mixed_ms
     assert manifest.quantization == ("int8" if faster else "none")
     assert manifest.requested == "auto"
+
+
+def test_auto_without_a_candidate_is_fp32(make_model: MakeModel, tmp_path: Path) -> None:
+    """Where nothing passes the gate, auto is FP32."""
+    strict = replace(INT8, quantization="auto", floor=1.0)
+    assert made(make_model(), tmp_path / "out", strict).quantization == "none"

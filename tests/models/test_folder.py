@@ -25,7 +25,7 @@ def test_embedded_model_is_described(minilm_folder: Path) -> None:
     assert description.pooling is Pooling.MEAN
     assert description.normalize
     assert description.max_tokens == 256
-    assert description.prompts == {}
+    assert description.prompts == {"query": "", "document": ""}
 
 
 def test_layout_of_version_6_reads_the_same(minilm_folder: Path, tmp_path: Path) -> None:
@@ -37,13 +37,13 @@ def test_layout_of_version_6_reads_the_same(minilm_folder: Path, tmp_path: Path)
 
 
 def test_prompts_are_read(make_model: MakeModel) -> None:
-    """Prompts that say something are kept, with the default's name; empty ones are not."""
+    """They are kept, with the default's name; `query` and `document` are always known."""
     folder = make_model()
-    prompts = {"query": "query: ", "document": ""}
+    prompts = {"query": "query: ", "passage": "passage: "}
     own = {"prompts": prompts, "default_prompt_name": "query"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(own))
     description = describe(folder)
-    assert description.prompts == {"query": "query: "}
+    assert description.prompts == {**prompts, "document": ""}
     assert description.default_prompt_name == "query"
 
 

@@ -51,6 +51,8 @@ def test_it_says_that_it_is_the_slow_path(folder: Path, tmp_path: Path) -> None:
     assert "Dense" in slow["reason"]
     assert model.describe()["quantization"] == "none"
     assert model.dimensions == 32
+    (loaded,) = [event for event in events if event["event"] == "model.loaded"]
+    assert loaded["bytes"] > 0
     assert "quantization.applied" not in [event["event"] for event in events]
 
 

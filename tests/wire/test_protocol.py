@@ -150,16 +150,6 @@ def test_garbage_is_named_and_fatal(body: bytes) -> None:
     assert list(connection.receive(ping(2))) == []
 
 
-def test_half_a_frame_is_noticed() -> None:
-    """A connection knows whether it ends in the middle of a frame."""
-    connection = opened()
-    assert not connection.half_received
-    list(connection.receive(ping(1)[:5]))
-    assert connection.half_received
-    list(connection.receive(ping(1)[5:]))
-    assert not connection.half_received
-
-
 def test_cancel_names_its_target() -> None:
     """Cancel is a request like any other, with an id of its own."""
     data = encode(request_to_map(Cancel(id=2, target=1)))
