@@ -15,9 +15,11 @@ from safetensors import SafetensorError, safe_open
 
 from sidecar.encoder.architecture import Encoder, Float32, Pooling, UnsupportedModelError
 from sidecar.encoder.families import FAMILIES
-from sidecar.models.description import Activation, Description
+from sidecar.models.description import Activation, Description, Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 
+_OWN = "config_sentence_transformers.json"
+_TASKS: dict[str, Task] = {"SentenceTransformer": "embed", "CrossEncoder": "rerank"}
 _FLOATS = {"F64", "F32", "F16"}
 _POOLINGS = {
     "pooling_mode_mean_tokens": Pooling.MEAN,
@@ -38,9 +40,35 @@ def describe(folder: Path) -> Description:
     if family not in FAMILIES:
         message = f"{folder}: family {family!r} is not known; known are {_names()}"
         raise UnknownArchitectureError(message)
-    if _is_classifier(config):
+    if task_of(folder) == "rerank":
         return _describe_reranker(folder, config, family)
     return _describe_embedder(folder, config, family)
+
+
+def task_of(folder: Path) -> Task:
+    """Return what the model in `folder` is for, of whatever family it is.
+
+    It is what sentence-transformers has noted of it; in folders of others a classifier is a
+    reranker. Raises `ModelError` where it is not a model folder.
+    """
+    config = _json(folder, "config.json")
+    noted = _TASKS.get(_json(folder, _OWN, optional=True).get("model_type"))
+    return noted or ("rerank" if _is_classifier(config) else "embed")
+
+
+def stated_activation(folder: Path) -> str:
+    """Return the dotted path of what makes a reranker's logit a score, or "" for the default.
+
+    Version 6 of sentence-transformers states it in a file of its own, older ones in the
+    model's; the newer one counts, as it does there.
+    """
+    config = _json(folder, "config.json")
+    stated = (
+        _json(folder, _OWN, optional=True).get("activation_fn")
+        or (config.get("sentence_transformers") or {}).get("activation_fn")
+        or config.get("sbert_ce_default_activation_function")
+    )
+    return str(stated or "")
 
 
 def read_encoder(folder: Path, description: Description) -> Encoder:
@@ -89,7 +117,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> Description:
     modules = _modules(folder)
-    own = _json(folder, "config_sentence_transformers.json", optional=True)
+    own = _json(folder, _OWN, optional=True)
     # The library's own two names are always known, and say nothing unless the folder does.
     prompts = {"query": "", "document": "", **(own.get("prompts") or {})}
     return Description(
@@ -105,6 +133,8 @@ def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> 
 
 
 def _describe_reranker(folder: Path, config: Mapping[str, Any], family: str) -> Description:
+    if "Pooling" in _modules(folder) or not _is_classifier(config):
+        raise UnknownArchitectureError(f"{folder}: a reranker that is not a plain classifier")
     labels = len(config.get("id2label") or {}) or int(config.get("num_labels", 1))
     if labels != 1:
         raise ModelError(f"{folder}: a classifier with {labels} labels is not a reranker (1 label)")
@@ -116,7 +146,7 @@ def _describe_reranker(folder: Path, config: Mapping[str, Any], family: str) -> 
         max_tokens=_max_tokens(folder, config),
         prompts={},
         default_prompt_name=None,
-        activation=_score_activation(config),
+        activation=_score_activation(folder),
     )
 
 
@@ -151,18 +181,17 @@ def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int:
     return int(min(limit for limit in stated if limit))
 
 
-def _score_activation(config: Mapping[str, Any]) -> Activation:
+def _score_activation(folder: Path) -> Activation:
     """Return how a logit becomes a score; sentence-transformers' default is the sigmoid."""
-    own = config.get("sentence_transformers") or {}
-    stated = own.get("activation_fn") or config.get("sbert_ce_default_activation_function") or ""
+    stated = stated_activation(folder)
     known: dict[str, Activation] = {
         "": "sigmoid",
         "Sigmoid": "sigmoid",
         "Identity": "identity",
     }
-    name = str(stated).rpartition(".")[2]
+    name = stated.rpartition(".")[2]
     if name not in known:
-        raise ModelError(f"score activation {stated!r} is not supported")
+        raise UnknownArchitectureError(f"{folder}: score activation {stated!r} is not supported")
     return known[name]
 
 

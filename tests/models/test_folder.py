@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sidecar.encoder.architecture import Pooling
-from sidecar.models.errors import ModelError
-from sidecar.models.folder import describe, fingerprint, read_encoder, stamp
+from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder import describe, fingerprint, read_encoder, stamp, task_of
 
 MakeModel = Callable[..., Path]
 
@@ -67,6 +67,27 @@ def test_score_activation_is_the_folders(
     assert describe(folder).activation == "sigmoid"
     edit(folder / "config.json", sentence_transformers={"activation_fn": stated})
     assert describe(folder).activation == activation
+
+
+def test_score_activation_of_version_6_is_read(make_model: MakeModel, tmp_path: Path) -> None:
+    """Version 6 of the library writes it into a file of its own, which counts."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    folder = make_model(classifier=True)
+    encoder = CrossEncoder(str(folder), device="cpu", activation_fn=torch.nn.Identity())
+    encoder.save(str(tmp_path))
+    assert describe(tmp_path).activation == "identity"
+
+
+def test_task_is_what_the_library_noted(make_model: MakeModel) -> None:
+    """A classifier is a reranker and anything else an embedder, unless the folder says so."""
+    embedder, reranker = make_model(), make_model(classifier=True)
+    assert (task_of(embedder), task_of(reranker)) == ("embed", "rerank")
+    (embedder / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
+    assert task_of(embedder) == "rerank"
+    with pytest.raises(UnknownArchitectureError, match="not a plain classifier"):
+        describe(embedder)
 
 
 def test_unknown_family_lists_the_known(make_model: MakeModel) -> None:
