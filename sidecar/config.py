@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from client_lib.address import default_socket
 
 QUANTIZATIONS = ("auto", "int8", "int4", "fp16", "none")
+DEVICES = ("auto", "cpu", "cuda")
 _LEVELS = ("debug", "info", "warning", "error")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _PREFIX = "SIDECAR_"
@@ -103,6 +104,12 @@ class Config:
         "least mean closeness to FP32 at which int8 serves",
         default=0.995,
     )
+    device: str = _setting(
+        "SIDECAR_DEVICE",
+        _one_of(DEVICES),
+        f"what computes: {', '.join(DEVICES)}",
+        default="auto",
+    )
     socket: Path = _setting(
         "SIDECAR_SOCKET",
         _path,
@@ -125,7 +132,10 @@ class Config:
         "SIDECAR_CACHE_DIR", _path, "where prepared models are kept", default_factory=_default_cache
     )
     threads: int = _setting(
-        "SIDECAR_THREADS", _whole(0), "inference threads; 0: the cores granted", default=0
+        "SIDECAR_THREADS",
+        _whole(0),
+        "inference threads; 0: the cores granted, one on CUDA",
+        default=0,
     )
     max_queue_rows: int = _setting(
         "SIDECAR_MAX_QUEUE_ROWS", _whole(1), "rows that may wait before overload", default=16_384

@@ -1,14 +1,19 @@
 """Facts about the host that the process finds itself on. Read once; decides nothing."""
 
+import importlib.util
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import TypeAlias
 
+Probe: TypeAlias = Callable[[], str | None]
+"""Finds out the name of the CUDA device."""
 _ISA_FLAGS = frozenset(
     {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 )
+_NVIDIA_DRIVER = "proc/driver/nvidia/version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,19 +21,26 @@ class Host:
     """What this process may use: `cores` to compute on, `memory_bytes` at most.
 
     Both are within affinity and cgroup limits. `isa` holds those flags of the processor that
-    decide how fast integers are multiplied.
+    decide how fast integers are multiplied. `cuda` is the name of the CUDA device that torch
+    uses here; None where there is none, or nobody looked.
     """
 
     cores: int
     memory_bytes: int
     isa: frozenset[str]
     cpu_model: str
+    cuda: str | None
 
 
-def read_host(root: Path = Path("/"), affinity: Collection[int] | None = None) -> Host:
+def read_host(
+    root: Path = Path("/"),
+    affinity: Collection[int] | None = None,
+    probe: Probe | None = None,
+) -> Host:
     """Return the facts, read from the files below `root`.
 
     `affinity` is the set of processors that may be used; by default this process's own.
+    `probe` is asked for a CUDA device where NVIDIA's driver is loaded, and nowhere else.
     """
     allowed = len(os.sched_getaffinity(0) if affinity is None else affinity)
     cpuinfo = _read(root / "proc/cpuinfo")
@@ -37,7 +49,22 @@ def read_host(root: Path = Path("/"), affinity: Collection[int] | None = None) -
         memory_bytes=min([_physical_bytes(root), *_memory_limits(root)]),
         isa=_ISA_FLAGS & _words(cpuinfo, "flags", "Features"),
         cpu_model=_field(cpuinfo, "model name") or "unknown",
+        cuda=probe() if probe and (root / _NVIDIA_DRIVER).is_file() else None,
     )
+
+
+def cuda_device() -> str | None:
+    """Return the name of the CUDA device that torch uses, or None where it has none.
+
+    Without the extra `server` that is so at once; with it torch is imported, which takes seconds.
+    """
+    if not all(map(importlib.util.find_spec, ("torch", "sentence_transformers"))):
+        return None
+    # Read when torch is loaded: the daemon's own threads are the parallelism.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import torch  # noqa: PLC0415 - only where there may be a device
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def _quotas(root: Path) -> Iterator[int]:

@@ -14,27 +14,34 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The quantization to serve, the reason in words, and the inference threads.
+    """The quantization to serve, the reason in words, the inference threads, what computes.
 
     `quantization` "auto" is decided by measurement when the model is prepared.
     `weight_bits` is how many bits of a weight the host's integer multiplication bears.
+    `device` is "cpu" or "cuda".
     """
 
     quantization: str
     reason: str
     threads: int
     weight_bits: int
+    device: str
 
 
-def make_plan(*, use_quantization: bool, quantization: str, threads: int, host: Host) -> Plan:
+def make_plan(
+    *, use_quantization: bool, quantization: str, threads: int, host: Host, device: str = "auto"
+) -> Plan:
     """Return the plan for `host`.
 
-    `quantization` is one of `config.QUANTIZATIONS`; `threads` 0 takes the cores that the
-    host grants this process. Raises `PlanError` for a quantization that this version or this
-    host does not have.
+    `quantization` is one of `config.QUANTIZATIONS`, `device` one of `config.DEVICES`: "auto"
+    is a CUDA device where there is one. `threads` 0 takes the cores that the host grants this
+    process, and one on CUDA: it does nothing but keep the device busy. Raises `PlanError` for
+    a quantization or a device that this version or this host does not have.
     """
-    chosen, reason = _choose(use_quantization, quantization)
-    return Plan(chosen, reason, threads or host.cores, weight_bits(host))
+    computes = _device(device, host)
+    chosen, reason = _choose(use_quantization, quantization, computes)
+    plenty = 1 if computes == "cuda" else host.cores
+    return Plan(chosen, reason, threads or plenty, weight_bits(host), computes)
 
 
 def weight_bits(host: Host) -> int:
@@ -42,11 +49,27 @@ def weight_bits(host: Host) -> int:
     return 8 if host.isa & _DOT_PRODUCT else PORTABLE_WEIGHT_BITS
 
 
-def _choose(use_quantization: bool, quantization: str) -> tuple[str, str]:
+def _device(device: str, host: Host) -> str:
+    if device == "cuda" and host.cuda is None:
+        raise PlanError(
+            "SIDECAR_DEVICE=cuda needs an NVIDIA driver and a CUDA build of torch that sees the "
+            "device (extra `server`); use auto or cpu"
+        )
+    return "cuda" if device != "cpu" and host.cuda else "cpu"
+
+
+def _choose(use_quantization: bool, quantization: str, device: str) -> tuple[str, str]:
     if not use_quantization:
         return "none", "USE_QUANTIZATION is false"
     if quantization == "none":
         return "none", "QUANTIZATION_CONFIG is none"
+    if device == "cuda":
+        return _choose_on_cuda(quantization)
+    if quantization == "fp16":
+        raise PlanError(
+            "QUANTIZATION_CONFIG=fp16 needs a CUDA device and a CUDA build of torch (extra "
+            "`server`); on a CPU use int8, auto or none"
+        )
     if quantization == "int8":
         return "int8", "QUANTIZATION_CONFIG is int8"
     if quantization == "auto":
@@ -54,4 +77,15 @@ def _choose(use_quantization: bool, quantization: str) -> tuple[str, str]:
     raise PlanError(
         f"QUANTIZATION_CONFIG={quantization} is not available in this version on a CPU host; "
         "use int8, auto or none"
+    )
+
+
+def _choose_on_cuda(quantization: str) -> tuple[str, str]:
+    if quantization == "fp16":
+        return "fp16", "QUANTIZATION_CONFIG is fp16"
+    if quantization in {"int8", "auto"}:
+        return "fp16", f"QUANTIZATION_CONFIG is {quantization}, which on a CUDA device means fp16"
+    raise PlanError(
+        f"QUANTIZATION_CONFIG={quantization} is not available on a CUDA device; "
+        "use fp16, auto or none, or SIDECAR_DEVICE=cpu"
     )

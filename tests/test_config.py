@@ -56,6 +56,7 @@ def test_every_known_quantization_is_read(name: str) -> None:
     ("variable", "value", "known"),
     [
         ("QUANTIZATION_CONFIG", "int2", "auto, int8, int4, fp16, none"),
+        ("SIDECAR_DEVICE", "gpu", "auto, cpu, cuda"),
         ("USE_QUANTIZATION", "maybe", "true, 1, yes, on, false"),
         ("SIDECAR_THREADS", "-1", "whole number"),
         ("SIDECAR_THREADS", "two", "whole number"),

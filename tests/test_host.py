@@ -1,6 +1,6 @@
 import pytest
 
-from sidecar.host import read_host
+from sidecar.host import cuda_device, read_host
 
 CPUINFO = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 avx512_vnni sse\n"
 UNLIMITED_V1 = "9223372036854771712"
@@ -10,13 +10,13 @@ UNLIMITED_V1 = "9223372036854771712"
 def host_of(tmp_path):
     """Reads the facts from files that are written for the test, on eight processors."""
 
-    def read(affinity=range(8), **files):
+    def read(affinity=range(8), probe=None, **files):
         files = {"proc/cpuinfo": CPUINFO, "proc/meminfo": "MemTotal:  1000 kB\n"} | files
         for name, content in files.items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
-        return read_host(tmp_path, affinity)
+        return read_host(tmp_path, affinity, probe)
 
     return read
 
@@ -80,6 +80,37 @@ def test_in_a_container_the_mounts_root_counts(host_of):
         **{"proc/self/cgroup": "0::/docker/abc\n", "sys/fs/cgroup/cpu.max": "100000 100000"}
     )
     assert host.cores == 1
+
+
+def test_a_cuda_device_is_looked_for_where_the_driver_is(host_of):
+    """Nobody asks torch on a host without NVIDIA's driver: importing it takes seconds."""
+    asked = []
+
+    def probe():
+        asked.append(True)
+        return "Some GPU"
+
+    assert host_of(probe=probe).cuda is None
+    assert not asked
+    driver = {"proc/driver/nvidia/version": "NVRM version: 1\n"}
+    assert host_of(probe=probe, **driver).cuda == "Some GPU"
+    assert host_of(probe=None, **driver).cuda is None
+
+
+def test_there_is_no_cuda_device_without_the_libraries(monkeypatch):
+    """The edge install has no torch: that is an answer, not an error."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert cuda_device() is None
+
+
+def test_the_cuda_device_is_torchs(monkeypatch):
+    """A build of torch that sees no device means that there is none."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cuda_device() is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
+    assert cuda_device() == "Some GPU"
 
 
 def test_this_host_can_be_read():
