@@ -61,7 +61,7 @@ CATALOGUE: Mapping[str, Event] = {
         "a model has computed its first row",
         {
             **_MODEL,
-            "quantization": "the precision that it serves in: none, int8",
+            "quantization": "the precision that it serves in: none, int8, fp16",
             "dimensions": "width of its vectors",
             "max_tokens": "where texts are cut",
             "bytes": "size of its weights",
@@ -71,7 +71,7 @@ CATALOGUE: Mapping[str, Event] = {
         "it is decided in which precision a model is served",
         {
             **_MODEL,
-            "quantization": "the precision: none, int8",
+            "quantization": "the precision: none, int8, fp16",
             "reason": "why this one, with the speed that was measured against FP32's",
             "message": "the same in a sentence",
         },
@@ -81,15 +81,15 @@ CATALOGUE: Mapping[str, Event] = {
         {
             **_MODEL,
             "quantization": "what the model serves in after all",
-            "layers": "the layers that stayed, the worst first",
-            "reason": "what they would have cost",
+            "layers": "the layers that stayed, the worst first; not there for fp16, where all do",
+            "reason": "what they, or fp16, would have cost",
         },
     ),
     "quantization.applied": Event(
         "a quantized model serves, and has been compared with FP32",
         {
             **_MODEL,
-            "quantization": "the precision: int8",
+            "quantization": "the precision: int8, fp16",
             "kernel": "what multiplies",
             "bytes_before": "size of the weights in FP32",
             "bytes_after": "size of the quantized weights",

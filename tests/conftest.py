@@ -58,6 +58,7 @@ _FAMILIES = {
     "bert": ("Bert", _SMALL),
     "roberta": ("Roberta", {**_SMALL, "vocab_size": 30_522, "type_vocab_size": 1}),
     "xlm-roberta": ("XLMRoberta", {**_SMALL, "vocab_size": 30_522, "type_vocab_size": 1}),
+    "electra": ("Electra", {**_SMALL, "embedding_size": 64}),  # no graph here computes it
     "mpnet": ("MPNet", {**_SMALL, "vocab_size": 30_527}),
     "distilbert": ("DistilBert", _SMALL_DISTILBERT),
 }

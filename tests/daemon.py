@@ -1,6 +1,7 @@
 """A real `sidecar serve` as a process of a test's own."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -34,8 +35,10 @@ class Daemon:
 
     def launch(self) -> None:
         """Start the process, and do not wait for it to answer."""
+        # What these tests know of quantization is a CPU's, whatever else the host has.
+        environ = {"SIDECAR_DEVICE": "cpu", **os.environ}
         with self._log.open("ab") as events:
-            self.process = subprocess.Popen(self._command, stdout=events)
+            self.process = subprocess.Popen(self._command, stdout=events, env=environ)
 
     def start(self) -> None:
         self.launch()

@@ -3,7 +3,8 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,16 +12,39 @@ from rich.table import Table
 
 from sidecar import events
 from sidecar.cli.exits import EX_OK
+from sidecar.cli.planning import host_and_plan
 from sidecar.cli.settings import add_flags, settings_of
-from sidecar.config import to_config
-from sidecar.host import Host, read_host
+from sidecar.config import Config, to_config
+from sidecar.host import Host
 from sidecar.models import library, manifest
-from sidecar.models.folder import describe
+from sidecar.models.folder import describe, task_of
 from sidecar.models.library import Wanted
-from sidecar.models.manifest import Manifest
+from sidecar.models.manifest import Manifest, Quality, Speed
 from sidecar.models.precision import Precision
 from sidecar.models.source import locate
-from sidecar.plan import Plan, make_plan
+from sidecar.models.torch_model import TorchModel
+from sidecar.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What was measured of a model on this host; sizes in bytes, by quantization.
+
+    `kept` names the layers that stayed in FP32; `fell_back` says why all of it does.
+    """
+
+    model: str
+    choice: str
+    speed: Mapping[str, Speed]
+    sizes: Mapping[str, int]
+    quality: Quality | None
+    kept: tuple[str, ...] = ()
+    fell_back: str | None = None
+
+    def because(self, reason: str) -> str:
+        """Return the plan's `reason` with what was measured."""
+        measured = library.reason_of(reason, self.speed)
+        return f"{measured}; {self.fell_back}" if self.fell_back else measured
 
 
 def add(commands: Any) -> None:
@@ -30,7 +54,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_flags(
         parser,
-        "use_quantization", "quantization", "threads", "embedding_model", "cache_dir", "int8_floor",
+        "use_quantization", "quantization", "device", "threads", "embedding_model", "cache_dir",
+        "int8_floor",
     )  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -38,23 +63,11 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, or read what was measured, and print it. Raises `ModelError` and `PlanError`."""
     config = to_config(settings_of(arguments))
-    host = read_host()
-    plan = make_plan(
-        use_quantization=config.use_quantization,
-        quantization=config.quantization,
-        threads=config.threads,
-        host=host,
-    )
+    host, plan = host_and_plan(config)
     name = arguments.model or config.embedding_model
-    wanted = Wanted(
-        name=name,
-        task=describe(locate(name)).task,
-        precision=Precision(plan.quantization, plan.weight_bits, config.int8_floor),
-        reason=plan.reason,
-    )
     events.configure("warning", sys.stderr.buffer)
     with Console(stderr=True).status(f"measuring {name} on this host"):
-        found = manifest.read(library.artifact_of(wanted, config.cache_dir))
+        found = _measure(name, plan, config)
     if arguments.json:
         print(json.dumps(_as_map(host, plan, found), indent=2))
     else:
@@ -62,39 +75,79 @@ def run(arguments: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _as_map(host: Host, plan: Plan, found: Manifest) -> dict[str, Any]:
+def _measure(name: str, plan: Plan, config: Config) -> Found:
+    folder, on_cuda = locate(name), plan.device == "cuda"
+    wanted = Wanted(
+        name=name,
+        task=task_of(folder) if on_cuda else describe(folder).task,
+        precision=Precision(plan.quantization, plan.weight_bits, config.int8_floor),
+        reason=plan.reason,
+        device=plan.device,
+    )
+    if on_cuda:
+        return _found_by_torch(library.measure_with_torch(wanted))
+    return _found_in(manifest.read(library.artifact_of(wanted, config.cache_dir)))
+
+
+def _found_in(artifact: Manifest) -> Found:
+    return Found(
+        model=artifact.name,
+        choice=artifact.quantization,
+        speed=artifact.speed,
+        sizes={"none": artifact.bytes_fp32, artifact.quantization: artifact.bytes_weights},
+        quality=artifact.quality,
+        kept=artifact.kept,
+    )
+
+
+def _found_by_torch(model: TorchModel) -> Found:
+    proof, served = model.proof, {model.quantization: model.weight_bytes}
+    return Found(
+        model=model.name,
+        choice=model.quantization,
+        speed=proof.speed if proof else {},
+        sizes={"none": proof.bytes_fp32, **served} if proof else served,
+        quality=proof.quality if proof else None,
+        fell_back=proof.fell_back if proof else None,
+    )
+
+
+def _as_map(host: Host, plan: Plan, found: Found) -> dict[str, Any]:
     return {
         "host": {**asdict(host), "isa": sorted(host.isa)},
+        "device": plan.device,
         "threads": plan.threads,
         "weight_bits": plan.weight_bits,
-        "model": found.name,
+        "model": found.model,
         "candidates": {name: asdict(speed) for name, speed in found.speed.items()},
-        "bytes": {"none": found.bytes_fp32, found.quantization: found.bytes_weights},
+        "bytes": dict(found.sizes),
         "quality": asdict(found.quality) if found.quality else None,
         "kept_in_fp32": list(found.kept),
-        "choice": found.quantization,
-        "reason": library.reason_of(plan.reason, found),
+        "choice": found.choice,
+        "reason": found.because(plan.reason),
     }
 
 
-def _render(host: Host, plan: Plan, found: Manifest) -> RenderableType:
+def _render(host: Host, plan: Plan, found: Found) -> RenderableType:
     facts = Table.grid(padding=(0, 3, 0, 0))
     facts.add_row("processor", host.cpu_model)
     facts.add_row("instructions", ", ".join(sorted(host.isa)) or "none that matter")
     facts.add_row("weights", f"{plan.weight_bits} bits do not saturate here")
+    facts.add_row("CUDA device", host.cuda or "none")
+    facts.add_row("computes", {"cpu": "the processor", "cuda": "the CUDA device"}[plan.device])
     facts.add_row("cores granted", f"{host.cores}; {plan.threads} inference threads")
     facts.add_row("memory granted", f"{host.memory_bytes / 2**30:.1f} GiB")
     choice = Table.grid(padding=(0, 3, 0, 0))
-    choice.add_row("choice", f"{found.quantization} for {found.name}")
-    choice.add_row("because", library.reason_of(plan.reason, found))
+    choice.add_row("choice", f"{found.choice} for {found.model}")
+    choice.add_row("because", found.because(plan.reason))
     return Group(facts, "", _candidates(found), "", choice)
 
 
-def _candidates(found: Manifest) -> Table:
+def _candidates(found: Found) -> Table:
     table = Table("", "short", "long", "mixed", "weights", "closeness to FP32", box=None)
     for name, speed in found.speed.items():
-        ours = name == found.quantization and name != "none"
-        size = found.bytes_weights if ours else found.bytes_fp32 if name == "none" else None
+        size = found.sizes.get(name)
+        ours = name == found.choice and name != "none"
         table.add_row(
             name,
             f"{speed.short_ms:.2f} ms",

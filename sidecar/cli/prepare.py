@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from sidecar.cli.exits import EX_OK
+from sidecar.cli.planning import host_and_plan
 from sidecar.cli.settings import add_flags, settings_of
 from sidecar.config import Config, to_config
-from sidecar.host import read_host
 from sidecar.models import library
 from sidecar.models.folder import describe
 from sidecar.models.manifest import Manifest
@@ -20,7 +20,7 @@ from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
 from sidecar.models.source import display_name, locate
 from sidecar.models.texts import read_texts
-from sidecar.plan import PORTABLE_WEIGHT_BITS, make_plan
+from sidecar.plan import PORTABLE_WEIGHT_BITS
 
 
 def add(commands: Any) -> None:
@@ -60,12 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _precision(config: Config, *, portable: bool) -> Precision:
-    plan = make_plan(
-        use_quantization=config.use_quantization,
-        quantization=config.quantization,
-        threads=config.threads,
-        host=read_host(),
-    )
+    _, plan = host_and_plan(replace(config, device="cpu"))  # artifacts are for CPUs
     bits = PORTABLE_WEIGHT_BITS if portable else plan.weight_bits
     return Precision(plan.quantization, bits, config.int8_floor)
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from client_lib.wire.protocol import Limits
 from sidecar import events
+from sidecar.cli.planning import host_and_plan
 from sidecar.cli.settings import add_flags, settings_of
 from sidecar.config import Config, to_config
-from sidecar.host import read_host
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
-from sidecar.plan import Plan, make_plan
+from sidecar.plan import Plan
 from sidecar.serving import lifecycle
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.settings import ServeSettings
@@ -30,12 +30,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; the exit code is the lifecycle's."""
     config = to_config(settings_of(arguments))
-    plan = make_plan(
-        use_quantization=config.use_quantization,
-        quantization=config.quantization,
-        threads=config.threads,
-        host=read_host(),
-    )
+    _, plan = host_and_plan(config)
     events.configure(config.log_level)
     # The daemon's own threads are the parallelism; the tokenizer's would fight with them.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -45,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _loader(config: Config, plan: Plan) -> Callable[[], list[ServedModel]]:
     precision = Precision(plan.quantization, plan.weight_bits, config.int8_floor)
     wanted = [
-        Wanted(name=name, task=task, precision=precision, reason=plan.reason)
+        Wanted(name=name, task=task, precision=precision, reason=plan.reason, device=plan.device)
         for name, task in _models(config)
     ]
 

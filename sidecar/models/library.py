@@ -1,6 +1,7 @@
 """Opens the models that a daemon serves, preparing what its cache does not hold yet."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,16 @@ from sidecar.models import manifest as manifests
 from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
-from sidecar.models.folder import describe, stamp
-from sidecar.models.foreign import ForeignModel, load_foreign
-from sidecar.models.manifest import FORMAT, Manifest
+from sidecar.models.folder import describe, stamp, task_of
+from sidecar.models.half import load_in_half
+from sidecar.models.manifest import FORMAT, Manifest, Quality, Speed
 from sidecar.models.model import Model, load
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import display_name, locate
+from sidecar.models.torch_model import Proof, Source, TorchModel
+from sidecar.models.torch_model import load as load_with_torch
 
 log = structlog.get_logger()
 
@@ -30,30 +33,36 @@ _SUBJECT: dict[Task, str] = {"embed": "embeddings", "rerank": "reranker"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A model to open: what the user called it, what it is for, the precision planned and why."""
+    """A model to open: what the user called it, what it is for, the precision planned and why.
+
+    `device`, "cpu" or "cuda", is what computes it.
+    """
 
     name: str
     task: Task
     precision: Precision
     reason: str
+    device: str = "cpu"
 
 
-def open_model(wanted: Wanted, cache: Path) -> Model | ForeignModel:
+def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     """Return the model, ready to serve: one forward has been run.
 
-    A source model is prepared into `cache` unless its artifact is there already; an artifact
-    is served as it is. An embedder that no graph here computes is served in FP32 by
-    sentence-transformers. Raises `ModelError` where the model cannot be had or is not what
-    `wanted` says.
+    On the CPU a source model is prepared into `cache` unless its artifact is there already; an
+    artifact is served as it is. What no graph here computes is served in FP32 by
+    sentence-transformers, and so is everything on CUDA, there in FP16 where that is planned.
+    Raises `ModelError` where the model cannot be had or is not what `wanted` says.
     """
     log.info("model.loading", model=wanted.name, task=wanted.task)
+    if wanted.device == "cuda":
+        return _open_with_torch(wanted)
     try:
         artifact = artifact_of(wanted, cache)
     except UnknownArchitectureError as error:
-        return _open_foreign(wanted, str(error))
+        return _open_slow_path(wanted, str(error))
     manifest = manifests.read(artifact)
     _check(wanted, manifest)
-    _say_selected(wanted, manifest)
+    _say_selected(wanted, manifest.quantization, manifest.speed)
     model = load(artifact)
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
     _say_outcome(manifest)
@@ -78,14 +87,46 @@ def cached_path(folder: Path, precision: Precision, cache: Path) -> Path:
     return cache / f"{folder.name}-{precision.quantization}-{key}"
 
 
-def _open_foreign(wanted: Wanted, reason: str) -> ForeignModel:
-    if wanted.task != "embed":
-        raise ModelError(f"{reason}; only embedding models have a slow path")
-    model = load_foreign(locate(wanted.name), display_name(wanted.name), reason)
-    model.forward(model.tokenize(probe_inputs("embed")[:1])[0])
-    log.warning("model.slow_path", model=model.name, task=wanted.task, reason=reason)
-    _say_loaded(model, "none", model.weight_bytes)
+def measure_with_torch(wanted: Wanted) -> TorchModel:
+    """Return the model on `wanted.device`, by sentence-transformers; its `proof` tells more.
+
+    Where FP16 is planned, that is what it computes in, or FP32 where FP16 is not close enough.
+    Raises `ModelError` where the model cannot be had or is not what `wanted` says.
+    """
+    source, precision = _source(wanted), wanted.precision
+    if precision.quantization == "none":
+        return load_with_torch(source, device=wanted.device)
+    return load_in_half(source, device=wanted.device, floor=precision.floor)
+
+
+def _open_with_torch(wanted: Wanted) -> TorchModel:
+    model = measure_with_torch(wanted)
+    _say_selected(wanted, model.quantization, model.proof.speed if model.proof else {})
+    if model.proof:
+        _say_proof(model, model.proof)
+    _say_loaded(model, model.quantization, model.weight_bytes)
     return model
+
+
+def _open_slow_path(wanted: Wanted, reason: str) -> TorchModel:
+    try:
+        model = load_with_torch(_source(wanted))
+    except ModelError as error:
+        raise ModelError(f"{reason}; {error}") from error
+    log.warning("model.slow_path", model=model.name, task=wanted.task, reason=reason)
+    _say_loaded(model, model.quantization, model.weight_bytes)
+    return model
+
+
+def _source(wanted: Wanted) -> Source:
+    folder = locate(wanted.name)
+    if manifests.is_artifact(folder):
+        raise ModelError(
+            f"{wanted.name} is an artifact, which a CPU computes: set SIDECAR_DEVICE=cpu, or name "
+            "the model that it was prepared from"
+        )
+    _check_task(wanted, task_of(folder))
+    return Source(folder, display_name(wanted.name), wanted.task)
 
 
 def artifact_of(wanted: Wanted, cache: Path) -> Path:
@@ -111,10 +152,7 @@ def artifact_of(wanted: Wanted, cache: Path) -> Path:
 
 def _check(wanted: Wanted, manifest: Manifest) -> None:
     asked = wanted.precision.quantization
-    if manifest.description.task != wanted.task:
-        raise ModelError(
-            f"{wanted.name} is a model to {manifest.description.task}, not to {wanted.task}"
-        )
+    _check_task(wanted, manifest.description.task)
     # An artifact that was asked to be int8 and fell back to FP32 is still the int8 one.
     if asked not in {"auto", manifest.requested, manifest.quantization}:
         raise ModelError(
@@ -128,22 +166,29 @@ def _check(wanted: Wanted, manifest: Manifest) -> None:
         )
 
 
-def reason_of(reason: str, manifest: Manifest) -> str:
-    """Return `reason` with what was measured: the speed of int8 against FP32."""
-    if "int8" not in manifest.speed:
-        return reason
-    ratio = manifest.speed["none"].mixed_ms / manifest.speed["int8"].mixed_ms
-    return f"{reason}; int8 measured {ratio:.2f} times as fast as FP32"
+def _check_task(wanted: Wanted, task: Task) -> None:
+    if task != wanted.task:
+        raise ModelError(f"{wanted.name} is a model to {task}, not to {wanted.task}")
 
 
-def _say_selected(wanted: Wanted, manifest: Manifest) -> None:
-    kind = "no" if manifest.quantization == "none" else manifest.quantization
+def reason_of(reason: str, speed: Mapping[str, Speed]) -> str:
+    """Return `reason` with what was measured: the speed of what is not FP32 against FP32's."""
+    measured = [
+        f"{name} measured {speed['none'].mixed_ms / own.mixed_ms:.2f} times as fast as FP32"
+        for name, own in speed.items()
+        if name != "none"
+    ]
+    return "; ".join([reason, *measured])
+
+
+def _say_selected(wanted: Wanted, quantization: str, speed: Mapping[str, Speed]) -> None:
+    kind = "no" if quantization == "none" else quantization
     log.info(
         "quantization.selected",
         model=wanted.name,
         task=wanted.task,
-        quantization=manifest.quantization,
-        reason=reason_of(wanted.reason, manifest),
+        quantization=quantization,
+        reason=reason_of(wanted.reason, speed),
         message=f"Using {kind} quantization for {_SUBJECT[wanted.task]}",
     )
 
@@ -174,12 +219,37 @@ def _say_applied(manifest: Manifest) -> None:
         bytes_before=manifest.bytes_fp32,
         bytes_after=manifest.bytes_weights,
         seconds=manifest.seconds,
-        **_closeness(manifest),
+        **_closeness(task, manifest.quality),
         message=f"Applied dynamic {manifest.quantization} quantization{to} (CPU)",
     )
 
 
-def _say_loaded(model: Model | ForeignModel, quantization: str, weight_bytes: int) -> None:
+def _say_proof(model: TorchModel, proof: Proof) -> None:
+    if proof.fell_back:
+        log.warning(
+            "quantization.fell_back",
+            model=model.name,
+            task=model.task,
+            quantization=model.quantization,
+            reason=proof.fell_back,
+        )
+        return
+    to = " to reranker" if model.task == "rerank" else ""
+    log.info(
+        "quantization.applied",
+        model=model.name,
+        task=model.task,
+        quantization=model.quantization,
+        kernel=model.kernel,
+        bytes_before=proof.bytes_fp32,
+        bytes_after=model.weight_bytes,
+        seconds=proof.seconds,
+        **_closeness(model.task, proof.quality),
+        message=f"Applied {model.quantization.upper()}{to} ({model.device.upper()})",
+    )
+
+
+def _say_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int) -> None:
     log.info(
         "model.loaded",
         model=model.name,
@@ -191,11 +261,10 @@ def _say_loaded(model: Model | ForeignModel, quantization: str, weight_bytes: in
     )
 
 
-def _closeness(manifest: Manifest) -> dict[str, Any]:
-    quality = manifest.quality
+def _closeness(task: Task, quality: Quality | None) -> dict[str, Any]:
     if quality is None:
         return {}
-    if manifest.description.task == "embed":
+    if task == "embed":
         return {
             "cosine_mean": quality.mean,
             "cosine_p1": quality.p1,

@@ -1,28 +1,38 @@
-"""How fast graphs are on this host: one row at a time on one thread, as they will be served."""
+"""How fast models are on this host: one row at a time on one thread, as they will be served."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
+from typing import TypeAlias
 
 from sidecar.encoder.runtime import Session
 from sidecar.models.manifest import Speed
 from sidecar.models.model import forward
 from sidecar.models.rows import Row
 
+Forward: TypeAlias = Callable[[Row], object]
 _ROUNDS = 5
 
 
 def measure_speed(sessions: Mapping[str, Session], rows: Sequence[Row]) -> dict[str, Speed]:
-    """Return each session's speed on `rows`.
+    """Return each session's speed on `rows`."""
+    return take_turns(
+        {name: partial(forward, session, "identity") for name, session in sessions.items()}, rows
+    )
 
-    The sessions take turns, row by row: what else the host does meets them all alike.
+
+def take_turns(forwards: Mapping[str, Forward], rows: Sequence[Row]) -> dict[str, Speed]:
+    """Return each forward's speed on `rows`.
+
+    They take turns, row by row: what else the host does meets them all alike.
     """
-    seconds: dict[str, list[list[float]]] = {name: [[] for _ in rows] for name in sessions}
+    seconds: dict[str, list[list[float]]] = {name: [[] for _ in rows] for name in forwards}
     for _ in range(_ROUNDS):
         for index, row in enumerate(rows):
-            for name, session in sessions.items():
+            for name, run in forwards.items():
                 started = time.perf_counter()
-                forward(session, "identity", row)
+                run(row)
                 seconds[name][index].append(time.perf_counter() - started)
     return {name: _speed(times, rows) for name, times in seconds.items()}
 

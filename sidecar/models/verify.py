@@ -5,7 +5,7 @@ from onnx import ModelProto
 
 from sidecar.encoder.architecture import Float32
 from sidecar.encoder.runtime import Session
-from sidecar.models.description import Description
+from sidecar.models.description import Description, Task
 from sidecar.models.manifest import Quality, Speed
 from sidecar.models.model import forward
 from sidecar.models.probes import PASSAGES_PER_QUERY, probe_inputs
@@ -27,11 +27,7 @@ class Judge:
 
     def quality_of(self, graph: ModelProto) -> Quality:
         """Return the closeness of what `graph` computes to FP32's."""
-        approximate = self._run(Session(graph.SerializeToString()))
-        if self._task == "embed":
-            return summary(cosines(self._exact, approximate))
-        agreement = rank_agreement(_by_query(self._exact), _by_query(approximate))
-        return summary(1 - np.abs(self._exact - approximate)[:, 0], agreement)
+        return closeness(self._task, self._exact, self._run(Session(graph.SerializeToString())))
 
     def speed_of(self, name: str, graph: ModelProto) -> dict[str, Speed]:
         """Return the speed of FP32, as "none", and of `graph`, as `name`."""
@@ -40,6 +36,17 @@ class Judge:
 
     def _run(self, session: Session) -> Float32:
         return np.stack([forward(session, self._activation, row) for row in self._rows])
+
+
+def closeness(task: Task, exact: Float32, approximate: Float32) -> Quality:
+    """Return how close a model's outputs on the probes of `task` come to FP32's, `exact`.
+
+    Both are float32 [probes, outputs].
+    """
+    if task == "embed":
+        return summary(cosines(exact, approximate))
+    agreement = rank_agreement(_by_query(exact), _by_query(approximate))
+    return summary(1 - np.abs(exact - approximate)[:, 0], agreement)
 
 
 def cosines(a: Float32, b: Float32) -> Float32:

@@ -6,15 +6,24 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
+
+from sidecar.cli import main, planning
+from sidecar.host import read_host
+from sidecar.models import half, library
+from sidecar.models.probes import probe_inputs
+from sidecar.models.torch_model import Source, TorchModel
 
 MakeModel = Callable[..., Path]
 
 
 def sidecar(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SIDECAR_")}
+    clean["SIDECAR_DEVICE"] = "cpu"  # whatever else the host has
     return subprocess.run(
         [sys.executable, "-m", "sidecar", *arguments],
         capture_output=True, text=True, env=clean | environ, timeout=60, check=False,
@@ -41,6 +50,7 @@ def test_config_is_readable() -> None:
     ("arguments", "environ", "message"),
     [
         ([], {"QUANTIZATION_CONFIG": "int2"}, "must be one of auto, int8, int4, fp16, none"),
+        ([], {"QUANTIZATION_CONFIG": "fp16"}, "fp16 needs a CUDA device and a CUDA build of torch"),
         (["--threads", "many"], {}, "--threads=many: must be a whole number"),
         (["--embedding-model", "/no/such/model"], {}, "no model folder at /no/such/model"),
         (["--env-file", "/no/such/file"], {}, "--env-file /no/such/file cannot be read"),
@@ -102,6 +112,31 @@ def test_plan_is_readable(make_model: MakeModel, tmp_path: Path) -> None:
     )
     for part in ("processor", "int8", "choice", "because"):
         assert part in done.stdout
+
+
+def test_plan_on_a_cuda_host(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There the device is named, and what FP16 measured; here the processor stands in for it."""
+    host = replace(read_host(), cuda="Some GPU")
+    monkeypatch.setattr(planning, "read_host", lambda probe: host)
+    monkeypatch.setattr(library, "load_in_half", in_half_on_the_cpu)
+    monkeypatch.setattr(half, "probe_inputs", lambda task: probe_inputs(task)[:8])
+    before = structlog.get_config()
+    try:
+        assert main(["plan", str(make_model()), "--json"]) == 0
+    finally:
+        structlog.configure(**before)
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["host"]["cuda"], plan["device"], plan["threads"]) == ("Some GPU", "cuda", 1)
+    assert set(plan["candidates"]) == set(plan["bytes"]) == {"none", "fp16"}
+    assert plan["choice"] == "fp16"
+    assert "fp16 measured" in plan["reason"]
+
+
+def in_half_on_the_cpu(source: Source, *, device: str, floor: float) -> TorchModel:
+    assert device == "cuda"
+    return half.load_in_half(source, device="cpu", floor=floor)
 
 
 @pytest.mark.slow

@@ -1,0 +1,231 @@
+"""Models that sentence-transformers computes: on CUDA all, on the CPU those without a graph here.
+
+Rows run one by one and unpadded, as everywhere. So there is no mask, and
+`scaled_dot_product_attention` may take its fastest kernel. They are deliberately not merged: a
+library of matrix products picks its kernel by the number of rows, so the last bits of a text's
+vector could depend on its neighbours, and "the same text gives the same bytes" goes before
+throughput.
+
+This needs the extra `server`. Nothing here imports torch before the first such model is loaded:
+a daemon for the known families on a CPU does without.
+"""
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidecar.encoder.architecture import Float32
+from sidecar.models.description import Task
+from sidecar.models.errors import ModelError
+from sidecar.models.folder import stated_activation
+from sidecar.models.manifest import Quality, Speed
+from sidecar.models.probes import probe_inputs
+from sidecar.models.rows import Row, Text
+
+# What torch's precisions are called in plans and events.
+QUANTIZATIONS = {"float32": "none", "float16": "fp16", "bfloat16": "bf16"}
+_OUTPUTS: dict[Task, str] = {"embed": "sentence_embedding", "rerank": "scores"}
+# Where a folder states no limit; families without position embeddings are trained up to it.
+_UNSTATED_LIMIT = 512
+_NO_LIMIT = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The folder of a model, what the model is called, and what it is for."""
+
+    folder: Path
+    name: str
+    task: Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What was measured before a model served that half precision was asked for.
+
+    `quality` is how close half precision comes to FP32, and `speed` that of FP32 ("none") and
+    of half precision on the same device; None and empty where there was nothing to compare.
+    `fell_back` says why FP32 serves after all, if it does. Sizes in bytes, times in seconds.
+    """
+
+    requested: str
+    quality: Quality | None
+    speed: Mapping[str, Speed]
+    fell_back: str | None
+    bytes_fp32: int
+    seconds: float
+
+
+class TorchModel:
+    """A pipeline of sentence-transformers in the shape that serving knows.
+
+    `forward` may be called from many threads at once, `tokenize` by one at a time. `proof` is
+    there where half precision was asked for.
+    """
+
+    def __init__(self, source: Source, pipeline: Any, device: str, dtype: str) -> None:
+        self._modules = list(pipeline.children())
+        self._kinds = [type(module).__name__ for module in self._modules]
+        _refuse_what_differs(source, pipeline, self._kinds)
+        embeds = source.task == "embed"
+        self.name, self.task = source.name, source.task
+        self.device, self.dtype = device, dtype
+        self.normalize = self._kinds[-1] == "Normalize"
+        if self.normalize:  # a request's choice, made behind the forward
+            self._modules.pop()
+        self.dimensions = int(pipeline.get_embedding_dimension()) if embeds else 1
+        self.max_tokens = pipeline.max_seq_length = _max_tokens(pipeline)
+        self.prompts: Mapping[str, str] = pipeline.prompts if embeds else {}
+        self.default_prompt_name: str | None = pipeline.default_prompt_name if embeds else None
+        self._activate = None if embeds else pipeline.activation_fn
+        # Requests name no prompt for a pair: the model's own applies, as in the library.
+        self._prompt = None if embeds else pipeline.prompts.get(pipeline.default_prompt_name)
+        self._preprocess = pipeline.preprocess
+        sample = self._encode(probe_inputs(self.task)[0])
+        self._has_types = "token_type_ids" in sample
+        self._constants = {k: v for k, v in sample.items() if isinstance(v, str | int)}
+        self.weight_bytes = sum(p.numel() * p.element_size() for p in pipeline.parameters())
+        self.proof: Proof | None = None
+
+    def tokenize(self, texts: Sequence[Text]) -> list[Row]:
+        """Return a row for each text, or for each (query, document) of a reranker."""
+        return [self._row(text) for text in texts]
+
+    def forward(self, row: Row) -> Float32:
+        """Return float32 [dimensions]: the pooled vector, not normalised; or [1], a score."""
+        import torch  # noqa: PLC0415 - only where this path is taken
+
+        with torch.inference_mode():
+            transformer, *behind = self._modules
+            features = transformer(self._features(row))
+            features["attention_mask"] = torch.ones_like(features["input_ids"])
+            for module in behind:
+                features = module(features)
+            outputs = features[_OUTPUTS[self.task]].float()
+            if self._activate is not None:
+                outputs = self._activate(outputs)
+        vector: Float32 = outputs[0].cpu().numpy()
+        return vector
+
+    @property
+    def quantization(self) -> str:
+        """The precision that it serves in: none, fp16."""
+        return QUANTIZATIONS[self.dtype]
+
+    @property
+    def kernel(self) -> str:
+        """What multiplies."""
+        return f"torch {self.dtype} on {self.device}, by sentence-transformers"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `status` tells of this model."""
+        return {
+            "name": self.name,
+            "task": self.task,
+            "device": self.device,
+            "quantization": self.quantization,
+            "kernel": self.kernel,
+            "dimensions": self.dimensions,
+            "max_tokens": self.max_tokens,
+            "bytes_weights": self.weight_bytes,
+            "modules": self._kinds,
+            **(asdict(self.proof) if self.proof else {}),
+        }
+
+    def _row(self, text: Text) -> Row:
+        encoded = self._encode(text)
+        ids = encoded["input_ids"][0].numpy()
+        types = encoded["token_type_ids"][0].numpy() if self._has_types else np.zeros_like(ids)
+        return Row(ids, types, truncated=self._is_cut(encoded, len(ids)))
+
+    def _encode(self, text: Text) -> Any:
+        return self._preprocess([text], prompt=self._prompt)
+
+    def _is_cut(self, encoded: Any, tokens: int) -> bool:
+        encodings = getattr(encoded, "encodings", None)
+        if encodings:
+            return bool(encodings[0].overflowing)
+        # A slow tokenizer does not tell: at the limit, a cut text looks like one that just fits.
+        return tokens >= self.max_tokens
+
+    def _features(self, row: Row) -> dict[str, Any]:
+        features = {**self._constants, "input_ids": self._tensor(row.ids)}
+        if self._has_types:
+            features["token_type_ids"] = self._tensor(row.token_types)
+        return features
+
+    def _tensor(self, values: NDArray[np.int64]) -> Any:
+        import torch  # noqa: PLC0415 - only where this path is taken
+
+        return torch.from_numpy(values[np.newaxis]).to(self.device)
+
+
+def load(source: Source, *, device: str = "cpu", dtype: str = "float32") -> TorchModel:
+    """Return the model on `device`, "cpu" or "cuda", in torch's `dtype`; one row has been run.
+
+    Raises `ModelError` where sentence-transformers is missing or cannot compute the model, and
+    for a model that would not come out here as it does there.
+    """
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise ModelError(
+            f"install the extra `server` to serve {source.name} through sentence-transformers"
+        )
+    try:
+        model = TorchModel(source, _pipeline(source, device, dtype), device, dtype)
+        model.forward(model.tokenize(probe_inputs(source.task)[:1])[0])
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a model's own code raises
+        what = " ".join(str(error).split())
+        raise ModelError(f"sentence-transformers cannot load {source.name}: {what}") from error
+    return model
+
+
+def _pipeline(source: Source, device: str, dtype: str) -> Any:
+    # Read when torch is loaded: the daemon's own threads are the parallelism.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import torch  # noqa: PLC0415 - seconds to import, as are the others
+    import transformers  # noqa: PLC0415
+    from sentence_transformers import CrossEncoder, SentenceTransformer  # noqa: PLC0415
+
+    # Standard error is for what went wrong.
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    kind = CrossEncoder if source.task == "rerank" else SentenceTransformer
+    # Asked for by name: without one it would be the checkpoint's. Told before the weights are
+    # read, transformers leaves in FP32 what a family cannot do with less, as `half()` would not.
+    kwargs = {"dtype": getattr(torch, dtype)}
+    path = str(source.folder)
+    return kind(path, device=device, local_files_only=True, model_kwargs=kwargs).eval()
+
+
+def _refuse_what_differs(source: Source, pipeline: Any, kinds: Sequence[str]) -> None:
+    """Raise `ModelError` for what rows of tokens, or this daemon, cannot do as the library does."""
+    if kinds[0] != "Transformer":
+        raise ModelError(f"{source.folder}: a pipeline that begins with {kinds[0]} is not served")
+    if any(getattr(module, "include_prompt", True) is False for module in pipeline.children()):
+        raise ModelError(f"{source.folder}: pooling that leaves out the prompt is not served")
+    if source.task == "rerank" and pipeline.num_labels != 1:
+        labels = pipeline.num_labels
+        raise ModelError(f"{source.folder}: {labels} labels are not a reranker's (1 label)")
+    activation = stated_activation(source.folder) if source.task == "rerank" else ""
+    if activation and not activation.startswith("torch."):
+        # The library does not run a folder's own code either; it would take the sigmoid instead.
+        raise ModelError(f"{source.folder}: score activation {activation!r} is not one of torch's")
+
+
+def _max_tokens(pipeline: Any) -> int:
+    """Return the longest row: what the folder states, and what its table of positions bears."""
+    stated = pipeline.max_seq_length or _NO_LIMIT
+    limit = int(stated) if stated < _NO_LIMIT else _UNSTATED_LIMIT
+    for name, module in pipeline.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        # RoBERTa and its kin begin to count behind the padding's index.
+        if name.endswith("position_embeddings") and padding is not None:
+            limit = min(limit, module.num_embeddings - padding - 1)
+    return limit

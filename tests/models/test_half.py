@@ -1,0 +1,129 @@
+"""The gate of half precision, and what is told of it. The CPU stands in for a CUDA device."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import structlog
+import torch
+from safetensors.numpy import load_file, save_file
+
+from sidecar.models import half, library
+from sidecar.models.errors import ModelError
+from sidecar.models.library import Wanted, open_model
+from sidecar.models.precision import Precision
+from sidecar.models.probes import probe_inputs
+from sidecar.models.torch_model import Source, TorchModel, load
+
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short ones alone: processors are slow at half precision."""
+    monkeypatch.setattr(half, "probe_inputs", lambda task: probe_inputs(task)[:16])
+
+
+def wanted(folder: Path, task: str = "embed", *, device: str = "cpu", **changes: Any) -> Wanted:
+    precision = replace(Precision("fp16", weight_bits=8, floor=0.99), **changes)
+    return Wanted(name=str(folder), task=task, precision=precision, reason="a test", device=device)  # type: ignore[arg-type]
+
+
+def opened(order: Wanted) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """Open as on a CUDA device, and return the model with the events by name."""
+    with structlog.testing.capture_logs() as events:
+        model = library._open_with_torch(order)
+    return model, {event["event"]: event for event in events}
+
+
+@pytest.mark.parametrize("task", ["embed", "rerank"])
+def test_half_precision_serves_once_it_is_measured(make_model: MakeModel, task: str) -> None:
+    """Events and status hold the closeness to FP32, the speed of both, and the bytes saved."""
+    model, events = opened(wanted(make_model(classifier=task == "rerank"), task))
+    selected, applied = events["quantization.selected"], events["quantization.applied"]
+    assert selected["quantization"] == "fp16"
+    assert selected["reason"].startswith("a test; fp16 measured")
+    to = " to reranker" if task == "rerank" else ""
+    assert applied["message"] == f"Applied FP16{to} (CPU)"
+    assert applied["kernel"] == "torch float16 on cpu, by sentence-transformers"
+    assert applied["bytes_after"] == applied["bytes_before"] / 2
+    assert events["model.loaded"]["quantization"] == "fp16"
+    told = model.describe()
+    assert told["quantization"] == told["requested"] == "fp16"
+    assert set(told["speed"]) == {"none", "fp16"}
+    closeness = {"embed": "cosine_mean", "rerank": "score_closeness_mean"}[task]
+    assert applied[closeness] == told["quality"]["mean"] > 0.99
+
+
+def test_what_is_not_close_enough_stays_in_fp32(make_model: MakeModel) -> None:
+    """Under the floor FP32 serves, to the last bit, and an event says what was measured."""
+    folder = make_model()
+    model, events = opened(wanted(folder, floor=1.1))
+    fell_back = events["quantization.fell_back"]
+    assert fell_back["quantization"] == events["model.loaded"]["quantization"] == "none"
+    assert "under the floor of 1.1" in fell_back["reason"]
+    assert "quantization.applied" not in events
+    (row,) = model.tokenize(["a text"])
+    exact = load(Source(folder, "exact", "embed"))
+    np.testing.assert_array_equal(model.forward(row), exact.forward(row))
+
+
+def test_what_is_not_finite_stays_in_fp32(make_model: MakeModel) -> None:
+    """Values that FP16 cannot hold become infinite there; such a model keeps its FP32."""
+    folder = make_model()
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["encoder.layer.0.intermediate.dense.weight"] *= np.float32(1e6)
+    save_file(tensors, path, metadata={"format": "pt"})
+    model, events = opened(wanted(folder))
+    assert "not finite" in events["quantization.fell_back"]["reason"]
+    assert (model.describe()["quantization"], model.describe()["quality"]) == ("none", None)
+
+
+def test_what_cannot_be_computed_stays_in_fp32(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model whose operations do not exist in half precision is served all the same."""
+
+    def load_in_fp32_alone(source: Source, *, device: str, dtype: str = "float32") -> TorchModel:
+        if dtype != "float32":
+            raise ModelError("Unsupported dtype Half")
+        return load(source, device=device)
+
+    monkeypatch.setattr(half, "load", load_in_fp32_alone)
+    model, events = opened(wanted(make_model()))
+    assert events["quantization.fell_back"]["reason"] == "Unsupported dtype Half"
+    assert (model.describe()["quantization"], model.describe()["speed"]) == ("none", {})
+
+
+def test_without_quantization_nothing_is_compared(make_model: MakeModel) -> None:
+    """FP32 is served as it is, and nothing claims to have been measured."""
+    model, events = opened(wanted(make_model(), quantization="none"))
+    assert events["quantization.selected"]["message"] == "Using no quantization for embeddings"
+    assert set(events) == {"quantization.selected", "model.loaded"}
+    assert model.proof is None
+    assert "quality" not in model.describe()
+
+
+def test_an_artifact_is_for_a_cpu(tmp_path: Path) -> None:
+    """Its graph is not torch's: the error says how it is served all the same."""
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ModelError, match="SIDECAR_DEVICE=cpu"):
+        open_model(wanted(tmp_path, device="cuda"), tmp_path / "cache")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("task", ["embed", "rerank"])
+def test_half_precision_serves_on_cuda(make_model: MakeModel, tmp_path: Path, task: str) -> None:
+    """The same on the device that it is for, from the call that the daemon makes."""
+    folder = make_model(classifier=task == "rerank")
+    with structlog.testing.capture_logs() as events:
+        model = open_model(wanted(folder, task, device="cuda"), tmp_path)
+    told = model.describe()
+    assert (told["quantization"], told["device"]) == ("fp16", "cuda")
+    (applied,) = [event for event in events if event["event"] == "quantization.applied"]
+    assert applied["message"].endswith("(CUDA)")
+    assert told["quality"]["mean"] > 0.99

@@ -1,0 +1,240 @@
+"""Models that sentence-transformers computes: outside the known families, and on CUDA."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import structlog
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Dense
+from sentence_transformers.sentence_transformer.modules import Normalize
+
+from sidecar.models import torch_model
+from sidecar.models.errors import ModelError
+from sidecar.models.library import Wanted, open_model
+from sidecar.models.precision import Precision
+from sidecar.models.torch_model import Source, TorchModel, load
+from sidecar.models.verify import cosines
+
+MakeModel = Callable[..., Path]
+TEXTS = ["a short text", "another one, somewhat longer than the first", "word " * 300]
+PAIRS = [("a query", text) for text in TEXTS]
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with a Dense layer behind the pooling, which no graph here computes."""
+    plain = SentenceTransformer(str(make_model()), device="cpu")
+    transformer, pooling, normalize = list(plain.children())
+    modules = [transformer, pooling, Dense(64, 32), normalize]
+    path = tmp_path_factory.mktemp("dense")
+    SentenceTransformer(modules=modules, device="cpu").save(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def reranker(make_model: MakeModel) -> Path:
+    """A cross-encoder of a family that no graph here computes."""
+    return make_model("electra", classifier=True)
+
+
+def wanted(folder: Path, task: str = "embed") -> Wanted:
+    precision = Precision("int8", weight_bits=7, floor=0.9)
+    return Wanted(name=str(folder), task=task, precision=precision, reason="a test")  # type: ignore[arg-type]
+
+
+def source(folder: Path, task: str = "embed") -> Source:
+    return Source(folder, folder.name, task)  # type: ignore[arg-type]
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def embedded(model: TorchModel, texts: list[str]) -> np.ndarray:
+    """Return the vectors of `texts`, of length 1."""
+    vectors = np.stack([model.forward(row) for row in model.tokenize(texts)])
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def scored(model: TorchModel, pairs: list[tuple[str, str]]) -> np.ndarray:
+    return np.array([model.forward(row)[0] for row in model.tokenize(pairs)])
+
+
+def test_vectors_are_sentence_transformers_own(folder: Path, tmp_path: Path) -> None:
+    """What is served is what the library computes, whatever its modules."""
+    model = open_model(wanted(folder), tmp_path)
+    expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, batch_size=1)
+    np.testing.assert_allclose(embedded(model, TEXTS), expected, atol=1e-5)
+
+
+def test_scores_are_sentence_transformers_own(reranker: Path, tmp_path: Path) -> None:
+    """A reranker of an unknown family gets the library's scores, by its default activation."""
+    model = open_model(wanted(reranker, "rerank"), tmp_path)
+    assert (model.task, model.dimensions, model.prompts) == ("rerank", 1, {})
+    expected = CrossEncoder(str(reranker), device="cpu").predict(PAIRS, batch_size=1)
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(scored(model, PAIRS), expected, atol=1e-5)
+
+
+def test_activation_is_the_folders(make_model: MakeModel, tmp_path: Path) -> None:
+    """A score activation of torch's that no graph here has is a reason for the slow path."""
+    path = make_model(classifier=True)
+    edit(path / "config.json", sentence_transformers={"activation_fn": "torch.nn.Tanh"})
+    with structlog.testing.capture_logs() as events:
+        model = open_model(wanted(path, "rerank"), tmp_path)
+    assert "Tanh" in next(e["reason"] for e in events if e["event"] == "model.slow_path")
+    expected = CrossEncoder(str(path), device="cpu").predict(PAIRS, batch_size=1)
+    assert expected.min() < 0
+    np.testing.assert_allclose(scored(model, PAIRS), expected, atol=1e-5)
+
+
+def test_it_says_that_it_is_the_slow_path(folder: Path, tmp_path: Path) -> None:
+    """An event names the model and what is not known of it; nothing claims to be quantized."""
+    with structlog.testing.capture_logs() as events:
+        model = open_model(wanted(folder), tmp_path)
+    (slow,) = [event for event in events if event["event"] == "model.slow_path"]
+    assert "Dense" in slow["reason"]
+    assert model.describe()["quantization"] == "none"
+    assert model.dimensions == 32
+    (loaded,) = [event for event in events if event["event"] == "model.loaded"]
+    assert loaded["bytes"] > 0
+    assert "quantization.applied" not in [event["event"] for event in events]
+
+
+def test_long_text_is_reported_as_cut(folder: Path, reranker: Path) -> None:
+    """A text over the model's length is cut at it, and says so; one that just fits is not."""
+    model = load(source(folder))
+    rows = model.tokenize([*TEXTS, "word " * (model.max_tokens - 2)])
+    assert [row.truncated for row in rows] == [False, False, True, False]
+    assert rows[2].tokens == rows[3].tokens == model.max_tokens
+    pairs = load(source(reranker, "rerank")).tokenize(PAIRS)
+    assert [row.truncated for row in pairs] == [False, False, True]
+
+
+def test_length_ends_where_positions_do(make_model: MakeModel) -> None:
+    """RoBERTa's first positions are the padding's: two fewer tokens than its table has rows."""
+    model = load(source(make_model("roberta")))
+    assert model.max_tokens == 96
+    assert model.forward(model.tokenize(TEXTS)[2]).shape == (64,)
+
+
+def test_a_model_without_a_limit_gets_one(make_model: MakeModel) -> None:
+    """Where nothing in the folder ends a text, a row is still not as long as its sender likes."""
+    path = make_model(max_position_embeddings=1024)
+    edit(path / "tokenizer_config.json", model_max_length=10**30)
+    config = json.loads((path / "config.json").read_text())
+    assert load(source(path)).max_tokens == config["max_position_embeddings"]
+    pipeline = SentenceTransformer(str(path), device="cpu")
+    pipeline.max_seq_length = 10**30
+    assert torch_model._max_tokens(pipeline) == 512
+
+
+def test_only_the_last_normalisation_is_the_requests(folder: Path, tmp_path: Path) -> None:
+    """One between other modules is a part of the model."""
+    plain = SentenceTransformer(str(folder), device="cpu")
+    transformer, pooling, dense, _ = list(plain.children())
+    modules = [transformer, pooling, Normalize(), dense]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path))
+    model = load(source(tmp_path))
+    assert not model.normalize
+    expected = SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS, batch_size=1)
+    ours = np.stack([model.forward(row) for row in model.tokenize(TEXTS)])
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_a_half_precision_checkpoint_is_served_in_fp32(make_model: MakeModel) -> None:
+    """The precision is the one asked for, not the one that the file happens to have."""
+    path = make_model()
+    SentenceTransformer(str(path), device="cpu").half().save(str(path))
+    model = load(source(path))
+    assert model.describe()["quantization"] == "none"
+    assert {p.dtype for module in model._modules for p in module.parameters()} == {torch.float32}
+
+
+def test_without_the_library_the_error_says_what_to_install(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host without sentence-transformers is told which extra brings it."""
+    monkeypatch.setattr(torch_model.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"Dense.*extra `server`"):
+        open_model(wanted(folder), tmp_path)
+
+
+def test_what_the_library_cannot_load_is_an_error(make_model: MakeModel, tmp_path: Path) -> None:
+    """A folder that neither side can read is refused with both reasons, in one line."""
+    folder = make_model(pooling="max")
+    (folder / "model.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(ModelError, match=r"max_tokens.*cannot load") as caught:
+        open_model(wanted(folder), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_for_another_task_is_refused(folder: Path, reranker: Path, tmp_path: Path) -> None:
+    """The library would give either a head of random weights, and say little of it."""
+    with pytest.raises(ModelError, match="is a model to embed, not to rerank"):
+        open_model(wanted(folder, "rerank"), tmp_path)
+    with pytest.raises(ModelError, match="is a model to rerank, not to embed"):
+        open_model(wanted(reranker), tmp_path)
+
+
+def test_what_would_come_out_differently_is_refused(make_model: MakeModel) -> None:
+    """Prompts left out of the pooling, several labels, and activations that are others' code."""
+    prompted = make_model()
+    edit(prompted / "1_Pooling" / "config.json", include_prompt=False)
+    with pytest.raises(ModelError, match="leaves out the prompt"):
+        load(source(prompted))
+    with pytest.raises(ModelError, match="3 labels"):
+        load(source(make_model("electra", classifier=True, num_labels=3), "rerank"))
+    own = make_model("electra", classifier=True)
+    edit(own / "config.json", sentence_transformers={"activation_fn": "my.Code"})
+    with pytest.raises(ModelError, match=r"'my\.Code' is not one of torch's"):
+        load(source(own, "rerank"))
+
+
+def test_other_mathematics_take_the_slow_path(make_model: MakeModel, tmp_path: Path) -> None:
+    """A BERT with another activation is found out while it is prepared, and served all the same."""
+    folder = make_model(hidden_act="relu")
+    model = open_model(wanted(folder), tmp_path)
+    expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, batch_size=1)
+    np.testing.assert_allclose(embedded(model, TEXTS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("dtype", "closeness"), [("float16", 0.9999), ("bfloat16", 0.995)])
+def test_half_precision_is_close(
+    make_model: MakeModel, device: str, dtype: str, closeness: float
+) -> None:
+    """An embedder and a reranker come out as in FP32, as closely as the bits allow."""
+    path = make_model()
+    exact = embedded(load(source(path), device="cpu"), TEXTS)
+    half = load(source(path), device=device, dtype=dtype)
+    assert half.weight_bytes == load(source(path)).weight_bytes // 2
+    assert cosines(exact, embedded(half, TEXTS)).min() > closeness
+    path = make_model(classifier=True)
+    exact = scored(load(source(path, "rerank")), PAIRS)
+    approximate = scored(load(source(path, "rerank"), device=device, dtype=dtype), PAIRS)
+    assert np.abs(exact - approximate).max() < 10 * (1 - closeness)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_same_text_gives_the_same_bytes(make_model: MakeModel, device: str, dtype: str) -> None:
+    """Alone, among others, and from many threads at once."""
+    model = load(source(make_model()), device=device, dtype=dtype)
+    alone = [model.forward(model.tokenize([text])[0]).tobytes() for text in TEXTS]
+    rows = model.tokenize(TEXTS * 8)
+    assert [model.forward(row).tobytes() for row in rows] == alone * 8
+    with ThreadPoolExecutor(4) as threads:
+        assert [vector.tobytes() for vector in threads.map(model.forward, rows)] == alone * 8
