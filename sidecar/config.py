@@ -101,7 +101,7 @@ class Config:
     int8_floor: float = _setting(
         "SIDECAR_INT8_FLOOR",
         _number(0, 1),
-        "least mean closeness to FP32 at which int8 serves",
+        "least mean closeness to FP32 at which int8, or fp16, serves",
         default=0.995,
     )
     device: str = _setting(
