@@ -104,6 +104,12 @@ class Config:
         "least mean closeness to FP32 at which int8, or fp16, serves",
         default=0.995,
     )
+    int4_floor: float = _setting(
+        "SIDECAR_INT4_FLOOR",
+        _number(0, 1),
+        "least mean closeness to FP32 at which int4 serves",
+        default=0.97,
+    )
     device: str = _setting(
         "SIDECAR_DEVICE",
         _one_of(DEVICES),

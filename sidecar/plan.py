@@ -36,7 +36,7 @@ def make_plan(
     `quantization` is one of `config.QUANTIZATIONS`, `device` one of `config.DEVICES`: "auto"
     is a CUDA device where there is one. `threads` 0 takes the cores that the host grants this
     process, and one on CUDA: it does nothing but keep the device busy. Raises `PlanError` for
-    a quantization or a device that this version or this host does not have.
+    a quantization or a device that this host does not have.
     """
     computes = _device(device, host)
     chosen, reason = _choose(use_quantization, quantization, computes)
@@ -68,16 +68,9 @@ def _choose(use_quantization: bool, quantization: str, device: str) -> tuple[str
     if quantization == "fp16":
         raise PlanError(
             "QUANTIZATION_CONFIG=fp16 needs a CUDA device and a CUDA build of torch (extra "
-            "`server`); on a CPU use int8, auto or none"
+            "`server`); on a CPU use int8, int4, auto or none"
         )
-    if quantization == "int8":
-        return "int8", "QUANTIZATION_CONFIG is int8"
-    if quantization == "auto":
-        return "auto", "QUANTIZATION_CONFIG is auto"
-    raise PlanError(
-        f"QUANTIZATION_CONFIG={quantization} is not available in this version on a CPU host; "
-        "use int8, auto or none"
-    )
+    return quantization, f"QUANTIZATION_CONFIG is {quantization}"
 
 
 def _choose_on_cuda(quantization: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sidecar import events
 from sidecar.cli.exits import EX_OK
-from sidecar.cli.planning import host_and_plan
+from sidecar.cli.planning import FLOORS, host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
 from sidecar.config import Config, to_config
 from sidecar.host import Host
@@ -20,7 +20,6 @@ from sidecar.models import library, manifest
 from sidecar.models.folder import describe, task_of
 from sidecar.models.library import Wanted
 from sidecar.models.manifest import Manifest, Quality, Speed
-from sidecar.models.precision import Precision
 from sidecar.models.source import locate
 from sidecar.models.torch_model import TorchModel
 from sidecar.plan import Plan
@@ -55,7 +54,7 @@ def add(commands: Any) -> None:
     add_flags(
         parser,
         "use_quantization", "quantization", "device", "threads", "embedding_model", "cache_dir",
-        "int8_floor",
+        *FLOORS,
     )  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -80,7 +79,7 @@ def _measure(name: str, plan: Plan, config: Config) -> Found:
     wanted = Wanted(
         name=name,
         task=task_of(folder) if on_cuda else describe(folder).task,
-        precision=Precision(plan.quantization, plan.weight_bits, config.int8_floor),
+        precision=precision(config, plan),
         reason=plan.reason,
         device=plan.device,
     )

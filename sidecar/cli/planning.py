@@ -2,7 +2,11 @@
 
 from sidecar.config import Config
 from sidecar.host import Host, cuda_device, read_host
-from sidecar.plan import Plan, make_plan
+from sidecar.models.precision import Precision
+from sidecar.plan import PORTABLE_WEIGHT_BITS, Plan, make_plan
+
+FLOORS = ("int8_floor", "int4_floor")
+"""The settings that `precision` reads beside the plan."""
 
 
 def host_and_plan(config: Config) -> tuple[Host, Plan]:
@@ -19,3 +23,10 @@ def host_and_plan(config: Config) -> tuple[Host, Plan]:
         device=config.device,
     )
     return host, plan
+
+
+def precision(config: Config, plan: Plan, *, portable: bool = False) -> Precision:
+    """Return in what arithmetic `plan` serves, or, `portable`, what serves on any processor."""
+    bits = PORTABLE_WEIGHT_BITS if portable else plan.weight_bits
+    floor = config.int4_floor if plan.quantization == "int4" else config.int8_floor
+    return Precision(plan.quantization, bits, floor)

@@ -10,17 +10,15 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from sidecar.cli.exits import EX_OK
-from sidecar.cli.planning import host_and_plan
+from sidecar.cli.planning import FLOORS, host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
-from sidecar.config import Config, to_config
+from sidecar.config import to_config
 from sidecar.models import library
 from sidecar.models.folder import describe
 from sidecar.models.manifest import Manifest
-from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
 from sidecar.models.source import display_name, locate
 from sidecar.models.texts import read_texts
-from sidecar.plan import PORTABLE_WEIGHT_BITS
 
 
 def add(commands: Any) -> None:
@@ -33,20 +31,21 @@ def add(commands: Any) -> None:
         "--portable", action="store_true", help="for any processor, not for this one alone"
     )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
-    add_flags(parser, "use_quantization", "quantization", "cache_dir", "int8_floor")
+    add_flags(parser, "use_quantization", "quantization", "cache_dir", *FLOORS)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepare the model and say what came out. Raises `ModelError` for one that cannot be."""
     config = to_config(settings_of(arguments))
-    precision = _precision(config, portable=arguments.portable)
+    _, plan = host_and_plan(replace(config, device="cpu"))  # artifacts are for CPUs
+    wanted = precision(config, plan, portable=arguments.portable)
     folder = locate(arguments.model)
     order = Order(
         folder=folder,
         name=display_name(arguments.model),
-        precision=precision,
-        output=arguments.output or library.cached_path(folder, precision, config.cache_dir),
+        precision=wanted,
+        output=arguments.output or library.cached_path(folder, wanted, config.cache_dir),
         texts=read_texts(arguments.calibration, describe(folder).task)
         if arguments.calibration
         else (),
@@ -57,12 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(_summary(manifest, order.output))
     return EX_OK
-
-
-def _precision(config: Config, *, portable: bool) -> Precision:
-    _, plan = host_and_plan(replace(config, device="cpu"))  # artifacts are for CPUs
-    bits = PORTABLE_WEIGHT_BITS if portable else plan.weight_bits
-    return Precision(plan.quantization, bits, config.int8_floor)
 
 
 def _prepare(order: Order) -> Manifest:

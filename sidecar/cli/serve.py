@@ -7,13 +7,12 @@ from typing import Any
 
 from client_lib.wire.protocol import Limits
 from sidecar import events
-from sidecar.cli.planning import host_and_plan
+from sidecar.cli.planning import host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
 from sidecar.config import Config, to_config
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
-from sidecar.models.precision import Precision
 from sidecar.plan import Plan
 from sidecar.serving import lifecycle
 from sidecar.serving.roster import ServedModel
@@ -38,9 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _loader(config: Config, plan: Plan) -> Callable[[], list[ServedModel]]:
-    precision = Precision(plan.quantization, plan.weight_bits, config.int8_floor)
     wanted = [
-        Wanted(name=name, task=task, precision=precision, reason=plan.reason, device=plan.device)
+        Wanted(
+            name=name,
+            task=task,
+            precision=precision(config, plan),
+            reason=plan.reason,
+            device=plan.device,
+        )
         for name, task in _models(config)
     ]
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from sidecar.encoder.architecture import Encoder, Float32, Linear
 from sidecar.encoder.graph import build
 from sidecar.encoder.nodes import GraphWriter
-from sidecar.encoder.recipes import Float32Recipe, Product
+from sidecar.encoder.recipes import Float32Recipe, Product, Recipe
 from sidecar.encoder.runtime import Session
 
 # Rows of input kept of each text for judging candidates: enough for a mean error, few enough
@@ -47,37 +48,60 @@ def observe(
 
     `texts` yields ids and token types, int64 [1, tokens]; `step` is called after each.
     """
-    recipe = _Tapping()
-    model = build(encoder, recipe)
-    taps = [gathering.tap for gathering in recipe.layers.values()]
-    for tap in taps:
-        model.graph.output.append(helper.make_tensor_value_info(tap, TensorProto.FLOAT, None))
+    recipe = Tapping(Float32Recipe())
+    model = tapped(build(encoder, recipe), recipe)
     session = Session(model.SerializeToString())
+    gatherings = {
+        name: Gathering(tap.linear, after_gelu=tap.after_gelu) for name, tap in recipe.taps.items()
+    }
+    taps = [tap.value for tap in recipe.taps.values()]
     for ids, token_types in texts:
-        values = session.run_for(taps, ids, token_types)
-        for gathering, rows in zip(recipe.layers.values(), values, strict=True):
+        values = session.run_for(taps, {"ids": ids, "token_types": token_types})
+        for gathering, rows in zip(gatherings.values(), values, strict=True):
             gathering.add(rows[0])
         step()
-    return {name: gathering.observed() for name, gathering in recipe.layers.items()}
+    return {name: gathering.observed() for name, gathering in gatherings.items()}
 
 
-class _Tapping(Float32Recipe):
-    """FP32, and a note of which value feeds which Linear layer."""
+class Tap(NamedTuple):
+    """A Linear layer, and the value in the graph that feeds it."""
 
-    def __init__(self) -> None:
-        self.layers: dict[str, _Gathering] = {}
+    linear: Linear
+    value: str
+    after_gelu: bool
+
+
+class Tapping:
+    """A recipe as it is, and a note of which value feeds which Linear layer."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.taps: dict[str, Tap] = {}
+        self._recipe = recipe
+
+    def lookup(self, graph: GraphWriter, name: str, table: Float32, ids: str) -> str:
+        """Look up as the recipe does."""
+        return self._recipe.lookup(graph, name, table, ids)
 
     def matmul(
         self, graph: GraphWriter, name: str, linear: Linear, x: str, *, after_gelu: bool = False
     ) -> Product:
-        self.layers[name] = _Gathering(linear, x, after_gelu)
-        return super().matmul(graph, name, linear, x, after_gelu=after_gelu)
+        """Multiply as the recipe does."""
+        self.taps[name] = Tap(linear, x, after_gelu)
+        return self._recipe.matmul(graph, name, linear, x, after_gelu=after_gelu)
 
 
-class _Gathering:
-    def __init__(self, linear: Linear, tap: str, after_gelu: bool) -> None:
+def tapped(model: ModelProto, recipe: Tapping) -> ModelProto:
+    """Return `model`, built with `recipe`, with every tap as an output."""
+    for tap in recipe.taps.values():
+        model.graph.output.append(helper.make_tensor_value_info(tap.value, TensorProto.FLOAT, None))
+    return model
+
+
+class Gathering:
+    """Gathers what feeds a Linear layer, text by text."""
+
+    def __init__(self, linear: Linear, *, after_gelu: bool) -> None:
         width = linear.weight.shape[1]
-        self.tap = tap
         self._linear = linear
         self._after_gelu = after_gelu
         self._peak = np.zeros(width, np.float32)
@@ -88,7 +112,7 @@ class _Gathering:
     def add(self, rows: Float32) -> None:
         """Take note of one text's rows, float32 [tokens, in]."""
         np.maximum(self._peak, np.abs(rows).max(axis=0), out=self._peak)
-        self._pending.append(rows / np.sqrt(np.square(rows).mean(axis=1, keepdims=True) + _TINY))
+        self._pending.append(rows * evening(rows))
         if sum(map(len, self._pending)) >= _ROWS_A_PRODUCT:
             self._flush()
         # The first and the last are the special tokens, whose outliers matter most.
@@ -101,7 +125,14 @@ class _Gathering:
         self._pending.clear()
 
     def observed(self) -> Observed:
+        """Return the layer with all that was added."""
         if self._pending:
             self._flush()
         sample = np.concatenate(self._sample)
         return Observed(self._linear, self._after_gelu, self._peak, self._gram, sample)
+
+
+def evening(rows: Float32) -> Float32:
+    """Return what brings every row to unit mean square, float32 [rows, 1]."""
+    factor: Float32 = 1 / np.sqrt(np.square(rows).mean(axis=1, keepdims=True) + _TINY)
+    return factor

@@ -8,7 +8,7 @@ whose tails are computed differently, and a text's last bit would depend on its 
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from sidecar.encoder.architecture import (
     Classifier,
@@ -26,17 +26,40 @@ from sidecar.encoder.recipes import Recipe
 def build(encoder: Encoder, recipe: Recipe) -> ModelProto:
     """Return the ONNX model that computes `encoder` with `recipe`'s arithmetic."""
     graph = GraphWriter()
-    assembly = _Assembly(graph, recipe, encoder.heads, _score_bias(graph, encoder))
+    assembly = _Assembly(graph, recipe, encoder.heads, _score_bias(graph, encoder, "ids"))
     x = assembly.embed(encoder.embeddings)
     for index, layer in enumerate(encoder.layers):
         x = assembly.layer(f"layer.{index}", layer, x)
     graph.rename(_head(graph, encoder.head, x), "vectors")
-    rows = [
+    vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, [1, encoder.outputs])
+    return graph.model(_rows(), [vectors])
+
+
+def build_embeddings(encoder: Encoder, recipe: Recipe) -> ModelProto:
+    """Return the model up to the first layer; its output `hidden` is [1, tokens, hidden]."""
+    graph = GraphWriter()
+    assembly = _Assembly(graph, recipe, encoder.heads, "")
+    graph.rename(assembly.embed(encoder.embeddings), "hidden")
+    return graph.model(_rows(), [_hidden("hidden", encoder)])
+
+
+def build_layer(encoder: Encoder, index: int, recipe: Recipe) -> ModelProto:
+    """Return one layer as a model, from `x` to `hidden`, both float32 [1, tokens, hidden]."""
+    graph = GraphWriter()
+    assembly = _Assembly(graph, recipe, encoder.heads, _score_bias(graph, encoder, "x"))
+    graph.rename(assembly.layer(f"layer.{index}", encoder.layers[index], "x"), "hidden")
+    return graph.model([_hidden("x", encoder)], [_hidden("hidden", encoder)])
+
+
+def _rows() -> list[ValueInfoProto]:
+    return [
         helper.make_tensor_value_info(name, TensorProto.INT64, [1, "tokens"])
         for name in ("ids", "token_types")
     ]
-    vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, [1, encoder.outputs])
-    return graph.model(rows, [vectors])
+
+
+def _hidden(name: str, encoder: Encoder) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "tokens", encoder.hidden])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +72,10 @@ class _Assembly:
     def embed(self, tables: Embeddings) -> str:
         graph = self.graph
         total = self.recipe.lookup(graph, "word", tables.word, "ids")
-        # Positions and token types stay FP32: together a few hundred rows.
-        if tables.token_type is not None:
+        if tables.token_type is not None:  # a row or two
             token_types = graph.constant(tables.token_type, "token_type")
             total = graph.op("Add", total, graph.op("Gather", token_types, "token_types"))
-        zero, tokens = graph.constant(np.array([0])), graph.op("Shape", "ids", start=1, end=2)
-        positions = graph.constant(tables.position, "position")
-        position = graph.op("Slice", positions, zero, tokens, zero)
+        position = self.recipe.lookup(graph, "position", tables.position, _range(graph, "ids"))
         return _norm(graph, "embeddings.norm", tables.norm, graph.op("Add", total, position))
 
     def layer(self, name: str, layer: Layer, x: str) -> str:
@@ -94,14 +114,18 @@ class _Assembly:
         return self.graph.constant(linear.bias, f"{name}.bias")
 
 
-def _score_bias(graph: GraphWriter, encoder: Encoder) -> str:
+def _range(graph: GraphWriter, of: str) -> str:
+    """Add the positions 0, 1, … of the tokens on axis 1 of `of`, int64 [tokens]."""
+    count = graph.op("Squeeze", graph.op("Shape", of, start=1, end=2))
+    return graph.op("Range", graph.scalar(0, np.int64), count, graph.scalar(1, np.int64))
+
+
+def _score_bias(graph: GraphWriter, encoder: Encoder, tokens: str) -> str:
     """Add the bias of every query and key by their distance, [1, heads, tokens, tokens]."""
     table = encoder.distance_bias
     if table is None:
         return ""
-    count = graph.op("Squeeze", graph.op("Shape", "ids", start=1, end=2))
-    zero, one = graph.scalar(0, np.int64), graph.scalar(1, np.int64)
-    keys = graph.op("Range", zero, count, one)
+    keys = _range(graph, tokens)
     queries = graph.op("Unsqueeze", keys, graph.constant(np.array([1])))
     center = graph.scalar(table.shape[1] // 2, np.int64)
     columns = graph.op("Add", graph.op("Sub", keys, queries), center)

@@ -17,9 +17,7 @@ class Product(NamedTuple):
 
 
 class Recipe(Protocol):
-    """One way to hold and to multiply weights; `kernel` names the multiplication in events."""
-
-    kernel: str
+    """One way to hold and to multiply weights."""
 
     def lookup(self, graph: GraphWriter, name: str, table: Float32, ids: str) -> str:
         """Add `table[ids]`, float32 [1, tokens, hidden]; `table` is [rows, hidden]."""
@@ -32,8 +30,6 @@ class Recipe(Protocol):
 
 class Float32Recipe:
     """The reference: what the checkpoint says, in FP32."""
-
-    kernel = "onnxruntime MatMul, fp32"
 
     def lookup(self, graph: GraphWriter, name: str, table: Float32, ids: str) -> str:
         """Gather rows."""

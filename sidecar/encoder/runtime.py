@@ -1,7 +1,9 @@
 """The one place that knows onnxruntime: a graph in, rows of floats out."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,13 @@ class Session:
     parallelism: no barrier between rows, and no spinning pool on an idle host.
     """
 
-    def __init__(self, model: Path | bytes) -> None:
+    def __init__(self, model: Path | bytes, *, as_stored: bool = False) -> None:
+        """Load `model`, its path or its bytes.
+
+        `as_stored`: compute with the weights as they are stored. Otherwise the engine works out
+        what follows from constants and lays weights out anew for speed, which for 4-bit weights
+        would be to unpack them all and keep them so.
+        """
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -31,18 +39,22 @@ class Session:
         # length bounds, and without it every wide activation may be mapped and faulted in
         # anew, which then costs more than most operators do.
         options.enable_mem_pattern = False
-        source = model if isinstance(model, bytes) else str(model)
-        self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        if as_stored:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        self._session = ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["ConstantFolding"] if as_stored else None,
+        )
 
     def run(self, ids: NDArray[np.int64], token_types: NDArray[np.int64]) -> Float32:
         """Return float32 [1, outputs] for one row, int64 [1, tokens]."""
-        return self.run_for(["vectors"], ids, token_types)[0]
+        return self.run_for(["vectors"], {"ids": ids, "token_types": token_types})[0]
 
-    def run_for(
-        self, outputs: list[str], ids: NDArray[np.int64], token_types: NDArray[np.int64]
-    ) -> list[Float32]:
-        """Return the named outputs of the graph for one row, int64 [1, tokens]."""
-        values: list[Float32] = self._session.run(outputs, {"ids": ids, "token_types": token_types})
+    def run_for(self, outputs: list[str], feeds: Mapping[str, NDArray[Any]]) -> list[Float32]:
+        """Return the named outputs of the graph, fed with `feeds`."""
+        values: list[Float32] = self._session.run(outputs, dict(feeds))
         return values
 
 

@@ -56,7 +56,12 @@ def load(folder: Path) -> Model:
     """Return the model in the artifact at `folder`. Raises `ModelError` for a damaged one."""
     manifest = manifests.read(folder)
     tokenizer = Tokenizer(folder / TOKENIZER, manifest.description.max_tokens)
-    return Model(manifest, Session(folder / GRAPH), tokenizer)
+    return Model(manifest, session_of(folder / GRAPH, manifest.quantization), tokenizer)
+
+
+def session_of(graph: Path | bytes, quantization: str) -> Session:
+    """Return a graph in `quantization`, its path or its bytes, ready to run."""
+    return Session(graph, as_stored=quantization == "int4")
 
 
 def forward(session: Session, activation: Activation, row: Row) -> Float32:

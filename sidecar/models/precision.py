@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """`quantization` is "none", "int8", or "auto": the fastest of them that passes the gate.
+    """`quantization` is "none", "int8", "int4", or "auto": the faster of the first two.
 
     `weight_bits`, 7 or 8, is what the host's integer multiplication bears without saturating;
     `floor` is the least mean closeness to FP32 (see `Quality`) at which a quantization serves.

@@ -19,7 +19,7 @@ from sidecar.models.manifest import Manifest, Speed
 from sidecar.models.model import GRAPH, TOKENIZER
 from sidecar.models.precision import Precision
 from sidecar.models.probes import calibration_inputs
-from sidecar.models.quantize import Progress, in_fp32, in_int8
+from sidecar.models.quantize import Progress, in_fp32, quantized
 from sidecar.models.rows import Text
 from sidecar.models.tokenizer import Tokenizer
 from sidecar.models.verify import Judge
@@ -89,29 +89,28 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
     encoder = read_encoder(order.folder, description)
     _copy_tokenizer(order.folder, draft)
     tokenizer = Tokenizer(draft / TOKENIZER, description.max_tokens)
-    reference = in_fp32(encoder)
-    quantized = reference
-    speed: dict[str, Speed] = {}
+    reference = chosen = in_fp32(encoder)
+    speed: Mapping[str, Speed] = {}
     if order.precision.quantization != "none":
         rows = tokenizer.rows(order.texts or calibration_inputs(description.task))
         judge = Judge(reference.graph, tokenizer, description)
-        quantized = in_int8(encoder, rows, order.precision, judge.quality_of, progress)
-        if quantized.quality is not None:  # else nothing passed, and there is nothing to time
-            speed = judge.speed_of("int8", quantized.graph)
+        chosen = quantized(encoder, rows, order.precision, judge.quality_of, progress)
+        if chosen.quality is not None:  # else nothing passed, and there is nothing to time
+            speed = judge.speed_of(chosen.quantization, chosen.graph)
     if order.precision.quantization == "auto" and speed and _slower(speed):
-        quantized = reference
-    bytes_fp32, bytes_weights = _weight_bytes(reference.graph), _weight_bytes(quantized.graph)
-    _save(quantized.graph, draft)
+        chosen = reference
+    bytes_fp32, bytes_weights = _weight_bytes(reference.graph), _weight_bytes(chosen.graph)
+    _save(chosen.graph, draft)
     return Manifest(
         name=order.name,
         description=description,
         dimensions=encoder.outputs,
         requested=order.precision.quantization,
-        quantization="none" if quantized.quality is None else "int8",
+        quantization=chosen.quantization,
         weight_bits=order.precision.weight_bits,
-        kernel=quantized.kernel,
-        kept=quantized.kept,
-        quality=quantized.quality,
+        kernel=chosen.kernel,
+        kept=chosen.kept,
+        quality=chosen.quality,
         speed=speed,
         bytes_fp32=bytes_fp32,
         bytes_weights=bytes_weights,

@@ -1,17 +1,23 @@
 """The quality gate: quantize, compare with FP32, take back what costs too much."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
+from sidecar.encoder import int4, int8
+from sidecar.encoder.activations import output_error
 from sidecar.encoder.architecture import Encoder
 from sidecar.encoder.calibration import Observed, observe
 from sidecar.encoder.graph import build
-from sidecar.encoder.int8 import Int8Linear, Int8Recipe, calibrate, output_error
+from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe, QuantizedTable
 from sidecar.encoder.recipes import Float32Recipe
+from sidecar.encoder.refit import refit
+from sidecar.encoder.tables import int4_table, int8_table
 from sidecar.models.manifest import Quality
 from sidecar.models.precision import Precision
 from sidecar.models.rows import Row
@@ -19,6 +25,21 @@ from sidecar.models.rows import Row
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told the stage, how much of it is done, and of how much."""
 Prove: TypeAlias = Callable[[ModelProto], Quality]
+
+_KERNELS = {
+    "none": "onnxruntime MatMul, fp32",
+    "int8": "onnxruntime MatMulIntegerToFloat, u8 activations x s8 weights",
+    "int4": "onnxruntime MatMulIntegerToFloat, u8 activations x s8 weights unpacked from 4 bits",
+}
+_Text: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+# Tokens to calibrate on: scales need few; a fit by least squares needs several times as many as
+# a layer has inputs.
+_TOKENS = {"int8": 4_096, "int4": 12_288}
+# What int4 may hold of FP32's bytes, a little left for what is never quantized; and what a
+# weight takes, its share of the scales included.
+_INT4_SHARE = 0.1485
+_INT4_BYTES, _INT8_BYTES = 0.53, 1.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,57 +50,126 @@ class Quantized:
     """
 
     graph: ModelProto
-    kernel: str
-    quality: Quality | None
+    quantization: str
+    quality: Quality | None = None
     kept: tuple[str, ...] = ()
+
+    @property
+    def kernel(self) -> str:
+        """What multiplies."""
+        return _KERNELS[self.quantization]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A model in fewer bits; `errors` are its Linear layers' own, by name."""
+
+    encoder: Encoder
+    linears: Mapping[str, QuantizedLinear]
+    tables: Mapping[str, QuantizedTable]
+    errors: Mapping[str, float]
 
 
 def in_fp32(encoder: Encoder) -> Quantized:
     """Return the model as its checkpoint says."""
-    recipe = Float32Recipe()
-    return Quantized(build(encoder, recipe), recipe.kernel, None)
+    return Quantized(build(encoder, Float32Recipe()), "none")
 
 
-def in_int8(
+def quantized(
     encoder: Encoder, rows: Sequence[Row], precision: Precision, prove: Prove, progress: Progress
 ) -> Quantized:
-    """Return the model in INT8, as much of it as passes `precision.floor`.
+    """Return the model quantized, as much of it as passes `precision.floor`.
 
-    `rows` are calibrated on, `prove` measures a graph against FP32. While the mean is under
-    the floor, the layer with the largest error of its own goes back to FP32; where even the
-    embedding tables alone cost too much, the whole model does.
+    As many of `rows` are calibrated on as the quantization needs; `prove` measures a graph
+    against FP32. While the mean is under the floor, the layer with the largest error of its own
+    goes back to FP32; where even the embedding tables alone cost too much, the whole model does.
     """
-    observed = _observe(encoder, rows, progress)
-    linears = _calibrate(observed, precision.weight_bits, progress)
-    worst_first = sorted(linears, key=lambda name: -output_error(observed[name], linears[name]))
+    quantization = "int4" if precision.quantization == "int4" else "int8"
+    texts = [
+        (row.ids[np.newaxis], row.token_types[np.newaxis])
+        for row in _spread(rows, _TOKENS[quantization])
+    ]
+    make = _in_int4 if quantization == "int4" else _in_int8
+    candidate = make(encoder, texts, precision.weight_bits, progress)
+    worst_first = sorted(candidate.linears, key=lambda name: -candidate.errors[name])
     for count in range(len(worst_first) + 1):
-        kept = tuple(worst_first[:count])
-        recipe = Int8Recipe({name: linears[name] for name in worst_first[count:]})
-        graph = build(encoder, recipe)
+        linears = {name: candidate.linears[name] for name in worst_first[count:]}
+        graph = build(candidate.encoder, QuantizedRecipe(linears, candidate.tables))
         quality = prove(graph)
         progress("comparing with FP32", count + 1, len(worst_first) + 1)
         if quality.mean >= precision.floor:
-            return Quantized(graph, recipe.kernel, quality, kept)
+            return Quantized(graph, quantization, quality, tuple(worst_first[:count]))
     return replace(in_fp32(encoder), kept=tuple(worst_first))
 
 
-def _observe(encoder: Encoder, rows: Sequence[Row], progress: Progress) -> dict[str, Observed]:
+def _in_int8(
+    encoder: Encoder, texts: Sequence[_Text], weight_bits: int, progress: Progress
+) -> _Candidate:
     done = 0
 
     def step() -> None:
         nonlocal done
         done += 1
-        progress("calibrating", done, len(rows))
+        progress("calibrating", done, len(texts))
 
-    texts = ((row.ids[np.newaxis], row.token_types[np.newaxis]) for row in rows)
-    return observe(encoder, texts, step)
-
-
-def _calibrate(
-    observed: dict[str, Observed], weight_bits: int, progress: Progress
-) -> dict[str, Int8Linear]:
-    linears: dict[str, Int8Linear] = {}
+    observed = observe(encoder, texts, step)
+    linears: dict[str, QuantizedLinear] = {}
     for name, layer in observed.items():
-        linears[name] = calibrate(layer, weight_bits)
+        linears[name] = int8.calibrate(layer, weight_bits)
         progress("quantizing", len(linears), len(observed))
-    return linears
+    errors = {name: _error(observed[name], linears[name]) for name in linears}
+    tables: dict[str, QuantizedTable] = {
+        "word": int8_table(encoder.embeddings.word),
+        "position": int8_table(encoder.embeddings.position),
+    }
+    return _Candidate(encoder, linears, tables, errors)
+
+
+def _in_int4(
+    encoder: Encoder, texts: Sequence[_Text], weight_bits: int, progress: Progress
+) -> _Candidate:
+    last = len(encoder.layers) - _layers_in_eight_bits(encoder)
+    errors: dict[str, float] = {}
+
+    def quantize(name: str, layer: Observed) -> QuantizedLinear:
+        method = int8.calibrate if int(name.split(".")[1]) >= last else int4.calibrate
+        linear = method(layer, weight_bits)
+        errors[name] = _error(layer, linear)
+        return linear
+
+    tables: dict[str, QuantizedTable] = {
+        "word": int4_table(encoder.embeddings.word),
+        "position": int8_table(encoder.embeddings.position),
+    }
+    found = refit(encoder, texts, tables, quantize, partial(progress, "quantizing"))
+    return _Candidate(found.encoder, found.linears, tables, errors)
+
+
+def _layers_in_eight_bits(encoder: Encoder) -> int:
+    """Return how many layers int4 leaves in 8 bits, from the last one on.
+
+    Few layers or none come behind these to even out what they get wrong. One is always worth
+    it, more are where `_INT4_SHARE` of the model's bytes in FP32 bears them.
+    """
+    tables = encoder.embeddings.word.size
+    layers = [
+        sum(part.weight.size for part in (e.query_key_value, e.attention_output, e.up, e.down))
+        for e in encoder.layers
+    ]
+    bearable = _INT4_SHARE * 4 * (tables + sum(layers))
+    four = (tables + sum(layers)) * _INT4_BYTES
+    extra = [size * (_INT8_BYTES - _INT4_BYTES) for size in layers]
+    fit = [n for n in range(1, len(layers) + 1) if four + sum(extra[-n:]) <= bearable]
+    return max(fit, default=1)
+
+
+def _error(layer: Observed, linear: QuantizedLinear) -> float:
+    return output_error(layer, linear.activations, linear.dense())
+
+
+def _spread(rows: Sequence[Row], tokens: int) -> list[Row]:
+    """Return as many of `rows`, evenly from all of them, as together hold about `tokens`."""
+    total = sum(row.tokens for row in rows)
+    count = max(1, min(len(rows), len(rows) * tokens // max(total, 1)))
+    picks = np.linspace(0, len(rows) - 1, count).astype(np.int64)
+    return [rows[pick] for pick in picks]

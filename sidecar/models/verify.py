@@ -7,7 +7,7 @@ from sidecar.encoder.architecture import Float32
 from sidecar.encoder.runtime import Session
 from sidecar.models.description import Description, Task
 from sidecar.models.manifest import Quality, Speed
-from sidecar.models.model import forward
+from sidecar.models.model import forward, session_of
 from sidecar.models.probes import PASSAGES_PER_QUERY, probe_inputs
 from sidecar.models.speed import measure_speed
 from sidecar.models.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ class Judge:
 
     def speed_of(self, name: str, graph: ModelProto) -> dict[str, Speed]:
         """Return the speed of FP32, as "none", and of `graph`, as `name`."""
-        sessions = {"none": self._reference, name: Session(graph.SerializeToString())}
+        sessions = {"none": self._reference, name: session_of(graph.SerializeToString(), name)}
         return measure_speed(sessions, self._rows)
 
     def _run(self, session: Session) -> Float32:

@@ -12,14 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from sidecar.encoder import int4
 from sidecar.encoder.architecture import Encoder, UnsupportedModelError
-from sidecar.encoder.calibration import observe
-from sidecar.encoder.graph import build
-from sidecar.encoder.int8 import Int8Recipe, calibrate
+from sidecar.encoder.calibration import Observed, observe
+from sidecar.encoder.graph import build, build_embeddings, build_layer
 from sidecar.encoder.mpnet import distance_bias
+from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe, QuantizedTable
 from sidecar.encoder.recipes import Float32Recipe
+from sidecar.encoder.refit import refit
 from sidecar.encoder.runtime import Session
+from sidecar.encoder.tables import int4_table
 from sidecar.models.folder import describe, read_encoder
+from sidecar.models.manifest import Quality
+from sidecar.models.model import session_of
+from sidecar.models.precision import Precision
+from sidecar.models.quantize import quantized
+from sidecar.models.rows import Row
 
 MakeModel = Callable[..., Path]
 
@@ -94,47 +102,103 @@ def test_fp32_equals_sentence_transformers_on_the_real_model(minilm_folder: Path
     assert np.abs(Session(graph.SerializeToString()).run(ids, types) - expected).max() <= 1e-4
 
 
-def int8_session(folder: Path) -> Session:
+def session(folder: Path, quantization: str, bits: int = 7) -> Session:
+    """Return the model as it is served in `quantization`, calibrated on random ids."""
     encoder = encoder_of(folder)
-    texts = [(ids, np.zeros_like(ids)) for ids in (random_ids(40, seed=s) for s in range(20))]
-    observed = observe(encoder, texts, lambda: None)
-    linears = {name: calibrate(layer, 7) for name, layer in observed.items()}
-    return Session(build(encoder, Int8Recipe(linears)).SerializeToString())
+    if quantization == "none":
+        return session_of(build(encoder, Float32Recipe()).SerializeToString(), quantization)
+    texts = [random_ids(40, seed=seed)[0] for seed in range(20)]
+    rows = [Row(ids, np.zeros_like(ids), truncated=False) for ids in texts]
+    unproven = Quality(mean=1.0, p1=1.0, min=1.0, texts=0)
+    made = quantized(
+        encoder, rows, Precision(quantization, bits, 0.0), lambda _: unproven, lambda *_: None
+    )
+    return session_of(made.graph.SerializeToString(), quantization)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def int8(make_model: MakeModel, request: pytest.FixtureRequest) -> Session:
-    return int8_session(make_model(request.param))
+PLANS = ["none", "int8", "int4"]
+
+
+@pytest.fixture(scope="module", params=[f"{f} {p}" for f in FAMILIES for p in PLANS])
+def served(make_model: MakeModel, request: pytest.FixtureRequest) -> Session:
+    """Every family in every quantization that a CPU serves."""
+    family, plan = request.param.split()
+    return session(make_model(family), plan)
 
 
 @given(lengths=st.lists(st.integers(1, 96), min_size=1, max_size=16), threads=st.integers(1, 4))
-@settings(max_examples=25, deadline=None)
-def test_int8_row_is_bit_identical_beside_any_others(
-    int8: Session, lengths: list[int], threads: int
+@settings(max_examples=15, deadline=None)
+def test_row_is_bit_identical_beside_any_others(
+    served: Session, lengths: list[int], threads: int
 ) -> None:
     """A row has the same bytes alone and while any other rows run beside it."""
     rows = [random_ids(length, seed=length) for length in lengths]
-    alone = [int8.run(ids, np.zeros_like(ids)).tobytes() for ids in rows]
+    alone = [served.run(ids, np.zeros_like(ids)).tobytes() for ids in rows]
     with ThreadPoolExecutor(threads) as pool:
-        beside = list(pool.map(lambda ids: int8.run(ids, np.zeros_like(ids)).tobytes(), rows))
+        beside = list(pool.map(lambda ids: served.run(ids, np.zeros_like(ids)).tobytes(), rows))
     assert alone == beside
 
 
-def test_rows_are_never_merged(int8: Session) -> None:
+def test_rows_are_never_merged(served: Session) -> None:
     """Two rows in one run are refused: their last bits would depend on each other."""
     ids = random_ids(6, batch=2)
     with pytest.raises(Exception, match="Expected: 1"):
-        int8.run(ids, np.zeros_like(ids))
+        served.run(ids, np.zeros_like(ids))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_int8_is_close_to_fp32(make_model: MakeModel, family: str) -> None:
-    """Even on random weights the 8-bit vector points where the FP32 one does."""
+@pytest.mark.parametrize(("plan", "least"), [("int8", 0.99), ("int4", 0.9)])
+@pytest.mark.parametrize("bits", [7, 8])
+def test_quantized_is_close_to_fp32(
+    make_model: MakeModel, family: str, plan: str, least: float, bits: int
+) -> None:
+    """Even on random weights the quantized vector points where the FP32 one does."""
     folder = make_model(family)
-    exact = Session(build(encoder_of(folder), Float32Recipe()).SerializeToString())
     ids = random_ids(50)
-    a, b = (session.run(ids, np.zeros_like(ids))[0] for session in (exact, int8_session(folder)))
-    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.99
+    a, b = (
+        served.run(ids, np.zeros_like(ids))[0]
+        for served in (session(folder, "none"), session(folder, plan, bits))
+    )
+    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > least
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_parts_are_the_whole(make_model: MakeModel, family: str) -> None:
+    """The embeddings and each layer as models of their own compute what the whole one does."""
+    encoder = encoder_of(make_model(family))
+    ids, recipe = random_ids(30), Float32Recipe()
+    feeds = {"ids": ids, "token_types": np.zeros_like(ids)}
+    graph = build_embeddings(encoder, recipe)
+    (x,) = Session(graph.SerializeToString()).run_for(["hidden"], feeds)
+    for index in range(len(encoder.layers)):
+        graph = build_layer(encoder, index, recipe)
+        (x,) = Session(graph.SerializeToString()).run_for(["hidden"], {"x": x})
+    whole = Session(build(encoder, recipe).SerializeToString()).run(*feeds.values())
+    np.testing.assert_allclose(x.mean(axis=1), whole, atol=1e-6)
+
+
+def test_layers_make_up_for_those_before(make_model: MakeModel) -> None:
+    """Refitted, four bits come closer to FP32 than the same layers quantized one by one."""
+    encoder = encoder_of(make_model("bert", num_hidden_layers=4))
+    texts = [(ids, np.zeros_like(ids)) for ids in (random_ids(60, seed=s) for s in range(40))]
+    tables: dict[str, QuantizedTable] = {"word": int4_table(encoder.embeddings.word)}
+
+    def quantize(_: str, layer: Observed) -> QuantizedLinear:
+        return int4.calibrate(layer, 8)
+
+    together = refit(encoder, texts, tables, quantize, lambda *_: None)
+    apart = {n: int4.calibrate(o, 8) for n, o in observe(encoder, texts, lambda: None).items()}
+    graphs = (
+        build(encoder, Float32Recipe()),
+        build(together.encoder, QuantizedRecipe(together.linears, tables)),
+        build(encoder, QuantizedRecipe(apart, tables)),
+    )
+    unseen = [random_ids(60, seed=seed) for seed in range(100, 120)]
+    exact, refitted, blind = (
+        np.concatenate([Session(g.SerializeToString()).run(i, np.zeros_like(i)) for i in unseen])
+        for g in graphs
+    )
+    assert np.square(refitted - exact).sum() < 0.9 * np.square(blind - exact).sum()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""INT8 multiplications against the same integers in numpy."""
+"""Quantized multiplications and look-ups against the same integers in numpy."""
 
 from dataclasses import replace
 
@@ -7,17 +7,18 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from sidecar.encoder import int4
+from sidecar.encoder.activations import Activations, output_error
 from sidecar.encoder.architecture import Linear
 from sidecar.encoder.calibration import Observed
-from sidecar.encoder.int8 import (
-    Int8Linear,
-    Int8Recipe,
-    _per_row,
-    calibrate,
-    output_error,
-    quantize_rows,
-)
+from sidecar.encoder.int4 import Int4Linear, group_size
+from sidecar.encoder.int8 import Int8Linear, calibrate
 from sidecar.encoder.nodes import GraphWriter
+from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe, QuantizedTable
+from sidecar.encoder.rounding import quantize_rows
+from sidecar.encoder.tables import int4_table, int8_table
+
+PER_ROW = Activations(8, after_gelu=False)
 
 
 def observed(inputs: int = 64, outputs: int = 32, *, after_gelu: bool = False) -> Observed:
@@ -32,10 +33,10 @@ def observed(inputs: int = 64, outputs: int = 32, *, after_gelu: bool = False) -
     return Observed(Linear(weight, bias), after_gelu, peak, x.T @ x, x[:128])
 
 
-def run_matmul(layer: Observed, quantized: Int8Linear, x: np.ndarray) -> np.ndarray:
+def run_matmul(layer: Observed, quantized: QuantizedLinear, x: np.ndarray) -> np.ndarray:
     """Return x @ weight.T + bias as the graph computes it."""
     graph = GraphWriter()
-    recipe = Int8Recipe({"w": quantized})
+    recipe = QuantizedRecipe({"w": quantized}, {})
     product = recipe.matmul(graph, "w", layer.linear, "x", after_gelu=layer.after_gelu)
     graph.rename(product.value, "y")
     floats = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("x", "y")]
@@ -44,8 +45,24 @@ def run_matmul(layer: Observed, quantized: Int8Linear, x: np.ndarray) -> np.ndar
     return y if product.biased else y + layer.linear.bias
 
 
+def run_lookup(table: QuantizedTable, ids: np.ndarray) -> np.ndarray:
+    """Return the rows of `ids` as the graph restores them."""
+    graph = GraphWriter()
+    recipe = QuantizedRecipe({}, {"t": table})
+    graph.rename(recipe.lookup(graph, "t", np.empty((0, 0), np.float32), "ids"), "y")
+    inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, None)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    session = ort.InferenceSession(graph.model(inputs, outputs).SerializeToString())
+    return np.asarray(session.run(["y"], {"ids": ids[np.newaxis]})[0])[0]
+
+
 def per_row(layer: Observed) -> Int8Linear:
-    return _per_row(layer, 64)
+    """The layer, its inputs so uneven in the sample that a static scale would lose them."""
+    sample = layer.sample.copy()
+    sample[0] *= 1000
+    quantized = calibrate(replace(layer, sample=sample, peak=np.abs(sample).max(axis=0)), 7)
+    assert quantized.activations.step is None
+    return quantized
 
 
 @pytest.mark.parametrize("bits", [7, 8])
@@ -60,16 +77,12 @@ def test_error_is_that_of_eight_bits(after_gelu: bool, bits: int) -> None:
 
 def test_static_scale_is_taken_where_rows_are_alike() -> None:
     """Rows of similar size get one scale, and the bias inside the product."""
-    assert calibrate(observed(), 7).step is not None
+    assert calibrate(observed(), 7).activations.step is not None
 
 
 def test_rows_of_very_different_size_keep_their_own_scales() -> None:
     """One row a thousand times larger than the others: a static scale would lose them."""
-    layer = observed()
-    sample = layer.sample.copy()
-    sample[0] *= 1000
-    peak = np.abs(sample).max(axis=0)
-    assert calibrate(replace(layer, sample=sample, peak=peak), 7).step is None
+    assert per_row(observed()).activations.step is None
 
 
 def test_integer_product_is_exact_at_the_extremes() -> None:
@@ -77,7 +90,7 @@ def test_integer_product_is_exact_at_the_extremes() -> None:
     weight = np.ones((8, 512), np.float32)
     rows, scales = quantize_rows(weight, 64)
     layer = replace(observed(512, 8), linear=Linear(weight, np.zeros(8, np.float32)))
-    y = run_matmul(layer, Int8Linear(rows, scales[:, 0]), np.ones((4, 512), np.float32))
+    y = run_matmul(layer, Int8Linear(rows, scales[:, 0], PER_ROW), np.ones((4, 512), np.float32))
     np.testing.assert_allclose(y, 512, rtol=1e-6)
 
 
@@ -85,15 +98,18 @@ def test_integer_product_is_exact_at_the_extremes() -> None:
 def test_row_of_zeros_is_the_bias(after_gelu: bool) -> None:
     """A row without a peak divides by nothing."""
     layer = observed(after_gelu=after_gelu)
-    y = run_matmul(layer, per_row(layer), np.zeros((2, 64), np.float32))
-    assert (y == layer.linear.bias).all()
+    activations = Activations(8, after_gelu)
+    for quantized in (calibrate(layer, 7), int4.calibrate(layer, 7)):
+        rows = replace(quantized, activations=activations)
+        y = run_matmul(layer, rows, np.zeros((2, 64), np.float32))
+        np.testing.assert_allclose(y, np.tile(layer.linear.bias, (2, 1)), atol=1e-6)
 
 
 def test_an_outlier_row_leaves_the_others_alone() -> None:
     """One row a thousand times larger does not change its neighbours' bytes."""
     layer = observed()
     x = layer.sample[:4].copy()
-    for quantized in (per_row(layer), calibrate(layer, 7)):
+    for quantized in (per_row(layer), calibrate(layer, 7), int4.calibrate(layer, 7)):
         before = run_matmul(layer, quantized, x)
         outlier = x * np.float32([[1000], [1], [1], [1]])
         assert before[1:].tobytes() == run_matmul(layer, quantized, outlier)[1:].tobytes()
@@ -117,8 +133,8 @@ def test_error_is_judged_row_by_row() -> None:
     layer = observed()
     sample = layer.sample.copy()
     sample[0] *= 1000
-    coarse = replace(calibrate(layer, 7), step=float(np.abs(sample).max()) / 127)
-    assert output_error(replace(layer, sample=sample), coarse) > 0.5
+    coarse = replace(PER_ROW, step=float(np.abs(sample).max()) / 127, unsmooth=np.ones(64))
+    assert output_error(replace(layer, sample=sample), coarse, layer.linear.weight) > 0.5
 
 
 def test_quantized_rows_are_restored_within_half_a_step() -> None:
@@ -127,3 +143,84 @@ def test_quantized_rows_are_restored_within_half_a_step() -> None:
     rows, scales = quantize_rows(matrix, 64)
     assert np.abs(rows).max() == 64
     assert (np.abs(rows * scales - matrix) <= scales * 0.5001).all()
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+@pytest.mark.parametrize("after_gelu", [False, True])
+def test_four_bits_are_multiplied_as_they_say(after_gelu: bool, bits: int) -> None:
+    """The graph's product is that of the unpacked weights and the rounded inputs."""
+    layer = observed(after_gelu=after_gelu)
+    quantized = int4.calibrate(layer, bits)
+    restored = quantized.activations.restored(layer.sample)
+    expected = restored @ quantized.dense().T + layer.linear.bias
+    y = run_matmul(layer, quantized, layer.sample)
+    assert np.abs(y - expected).max() <= 1e-2 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_error_is_that_of_four_bits(bits: int) -> None:
+    """Sixteen levels and a scale a group leave a few hundredths of the energy as error."""
+    layer = observed(384, 64)
+    quantized = int4.calibrate(layer, bits)
+    assert output_error(layer, quantized.activations, quantized.dense()) <= 0.05
+
+
+def test_two_weights_share_a_byte() -> None:
+    """Half a byte a weight, a scale and a zero point for each group's outputs."""
+    quantized = int4.calibrate(observed(384, 64), 8)
+    assert quantized.packed.nbytes == 384 * 64 / 2
+    assert quantized.scales.shape == quantized.zeros.shape == (2, 64)
+
+
+def test_every_byte_gives_both_of_its_weights() -> None:
+    """All 256 bytes against 7-bit inputs at their extremes: nothing saturates anywhere."""
+    packed = np.arange(-128, 128, dtype=np.int8).reshape(1, 256, 1)
+    ones = np.ones((2, 1), np.float32)
+    rows = Activations(7, after_gelu=False)
+    quantized = Int4Linear(packed, ones, np.zeros((2, 1), np.int8), rows)
+    low = (packed[0, :, 0].astype(int) + 8) % 16 - 8  # as a signed half
+    expected = np.concatenate([16 * low, packed[0, :, 0]])
+    assert (quantized.dense()[0] == expected).all()
+    layer = replace(observed(512, 1), linear=Linear(quantized.dense(), np.zeros(1, np.float32)))
+    x = np.sign(np.random.default_rng(0).standard_normal((8, 512))).astype(np.float32)
+    np.testing.assert_allclose(run_matmul(layer, quantized, x)[:, 0], x @ expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "size"), [(384, 192), (768, 192), (3072, 192), (64, 32), (1024, 128), (250, 125)]
+)
+def test_groups_are_even_in_number(inputs: int, size: int) -> None:
+    """A group's partner in the byte is another group of the same size."""
+    assert group_size(inputs) == size
+
+
+def test_four_bit_rounding_minds_the_inputs() -> None:
+    """The rounding leaves less error in the output than each weight's own nearest would."""
+    layer = observed(384, 64)
+    blind = replace(layer, gram=np.eye(384, dtype=np.float32))
+    minding, nearest = int4.calibrate(layer, 8), int4.calibrate(blind, 8)
+    errors = [output_error(layer, q.activations, q.dense()) for q in (minding, nearest)]
+    assert errors[0] < errors[1]
+
+
+def test_tables_are_looked_up_as_they_say() -> None:
+    """Rows come back as they were stored; 8 bits within a step, 4 bits as `dense` has them."""
+    table = np.random.default_rng(3).standard_normal((50, 96)).astype(np.float32)
+    ids = np.array([0, 49, 7, 7])
+    assert np.abs(run_lookup(int8_table(table), ids) - table[ids]).max() <= 0.02
+    four = int4_table(table)
+    np.testing.assert_allclose(run_lookup(four, ids), four.dense()[ids], atol=1e-6)
+    assert np.square(four.dense() - table).sum() <= 0.02 * np.square(table).sum()
+
+
+def test_a_channel_of_outliers_leaves_a_row_s_others_alone() -> None:
+    """One channel a hundred times larger than the rest does not take the others' levels."""
+    table = np.random.default_rng(3).standard_normal((50, 96)).astype(np.float32)
+    table[:, 5] *= 100
+    rest = np.delete(int4_table(table).dense() - table, 5, axis=1)
+    assert np.square(rest).sum() <= 0.02 * np.square(np.delete(table, 5, axis=1)).sum()
+
+
+def test_a_table_of_zeros_stays_one() -> None:
+    """Rows that are all zero, as a padding token's may be, divide by nothing."""
+    assert (int4_table(np.zeros((3, 64), np.float32)).dense() == 0).all()

@@ -1,0 +1,156 @@
+"""How a layer's inputs become the 8-bit integers that are multiplied.
+
+In one of two ways, whichever the layer's own inputs bear better:
+
+- static: each channel is brought to the others' range (SmoothQuant, Xiao et al., 2022,
+  arXiv:2211.10438), then one constant scale serves all rows. No pass over the row is needed,
+  and the bias is added inside the multiplication.
+- per row: the row's own largest magnitude is its scale. It costs three passes more, and is
+  for layers whose rows differ too much in size.
+
+Either way a row's scale depends on that row alone and integer products are exact, so its
+result depends neither on its neighbours nor on the threads.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from sidecar.encoder.architecture import Float32
+from sidecar.encoder.calibration import Observed
+from sidecar.encoder.nodes import GraphWriter
+from sidecar.encoder.rounding import quantize_rows
+
+# GELU is never below -0.1700: of all steps, a sixteenth below zero reaches -0.17 once the row's
+# scale is at least _GELU_FLOOR, so its outputs need no pass for their absolute value and keep
+# nearly all steps for the positive side.
+_GELU_SHARE = 16
+_GELU_FLOOR = 0.17 * (_GELU_SHARE - 1)
+
+# How much of a channel's range moves from the activations to the weights; SmoothQuant's alpha.
+_SMOOTHING = 0.6
+# A static scale is taken if its error is at most this many times that of scales per row: either
+# is small, the gate measures what comes of it, and four passes less are worth the difference.
+_TOLERANCE = 2.0
+_IDLE = 1e-4  # a channel that hardly moves is smoothed as if it moved this share of the largest
+_TINY = 1e-12  # keeps a row of zeros from dividing by zero
+
+
+class Integers(NamedTuple):
+    """Names in the graph: uint8 [1, tokens, in], which is (integers - zero) * step * scale.
+
+    `scale` is float32 [1, tokens, 1]; "" where it is 1.
+    """
+
+    value: str
+    step: str
+    zero: str
+    scale: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """The grid of a layer's inputs, of 2 ** `bits` steps.
+
+    With `step` that constant is the scale and `unsmooth`, float32 [in], is what the inputs are
+    multiplied by first; without it each row finds its own.
+    """
+
+    bits: int
+    after_gelu: bool
+    step: float | None = None
+    unsmooth: Float32 | None = None
+
+    @property
+    def zero(self) -> int:
+        """The integer that stands for 0."""
+        return int(2**self.bits) // (_GELU_SHARE if self._one_sided else 2)
+
+    @property
+    def steps(self) -> int:
+        """How many integers there are above `zero`."""
+        return int(2**self.bits) - 1 - self.zero
+
+    @property
+    def _one_sided(self) -> bool:
+        return self.after_gelu and self.step is None
+
+    def restored(self, x: Float32) -> Float32:
+        """Return what the integers say that `x`, float32 [rows, in], was."""
+        if self.step is None or self.unsmooth is None:
+            return self._rounded(x, self._peak(x) / np.float32(self.steps))
+        smoothed = self._rounded(x * self.unsmooth, np.float32(self.step))
+        restored: Float32 = smoothed / self.unsmooth
+        return restored
+
+    def integers(self, graph: GraphWriter, name: str, x: str) -> Integers:
+        """Add the operators that bring `x`, float32 [1, tokens, in], to the layer's grid."""
+        zero = graph.scalar(self.zero, np.uint8)
+        if self.step is None or self.unsmooth is None:
+            step, scale = graph.scalar(1 / self.steps), self._scale(graph, x)
+            scaled = graph.op("Div", x, scale)
+        else:
+            step, scale = graph.scalar(self.step), ""
+            scaled = graph.op("Mul", x, graph.constant(self.unsmooth, f"{name}.unsmooth"))
+        return Integers(graph.op("QuantizeLinear", scaled, step, zero), step, zero, scale)
+
+    def _rounded(self, x: Float32, step: Float32 | np.float32) -> Float32:
+        rounded: Float32 = np.clip(np.rint(x / step), -self.zero, self.steps) * step
+        return rounded
+
+    def _peak(self, x: Float32) -> Float32:
+        magnitude, least = (x, _GELU_FLOOR) if self.after_gelu else (np.abs(x), _TINY)
+        peak: Float32 = np.maximum(magnitude.max(axis=1, keepdims=True), np.float32(least))
+        return peak
+
+    def _scale(self, graph: GraphWriter, x: str) -> str:
+        magnitude, least = (x, _GELU_FLOOR) if self.after_gelu else (graph.op("Abs", x), _TINY)
+        last_axis = graph.constant(np.array([-1]))
+        peak = graph.op("ReduceMax", magnitude, last_axis, keepdims=1)
+        return graph.op("Max", peak, graph.scalar(least))
+
+
+def choose(layer: Observed, largest: int) -> Activations:
+    """Return how the layer's inputs are scaled; its weights will be integers in ±`largest`."""
+    per_row = Activations(8, layer.after_gelu)
+    # Rows after a GELU differ most of all in size, and their scale costs one pass less.
+    if layer.after_gelu:
+        return per_row
+    smooth = _smoothing(layer)
+    step = max(float((layer.peak / smooth).max()) / per_row.steps, _TINY)
+    static = Activations(8, layer.after_gelu, step, np.reciprocal(smooth))
+    # Judged with weights rounded to the nearest: before the long work of rounding them better.
+    weight = layer.linear.weight
+    smoothed = _nearest(weight * smooth, largest) / smooth
+    bearable = _TOLERANCE * output_error(layer, per_row, _nearest(weight, largest))
+    return static if output_error(layer, static, smoothed) <= bearable else per_row
+
+
+def output_error(layer: Observed, activations: Activations, weight: Float32) -> float:
+    """Return the squared error of an output row as a share of its energy, in the mean.
+
+    `weight`, float32 [out, in], is what became of the layer's. Row by row: a few tokens'
+    outputs can be a hundred times larger than all others', and an error over all of them would
+    see nothing else.
+    """
+    exact = layer.sample @ layer.linear.weight.T
+    difference = activations.restored(layer.sample) @ weight.T - exact
+    energy = np.square(exact).sum(axis=1) + _TINY
+    return float((np.square(difference).sum(axis=1) / energy).mean())
+
+
+def _nearest(weight: Float32, largest: int) -> Float32:
+    rows, scales = quantize_rows(weight, largest)
+    restored: Float32 = rows * scales
+    return restored
+
+
+def _smoothing(layer: Observed) -> Float32:
+    """Return SmoothQuant's divisor of each input channel, float32 [in], 1 in the median."""
+    activations = np.maximum(layer.peak, _IDLE * layer.peak.max() + _TINY)
+    largest = np.abs(layer.linear.weight).max(axis=0)
+    weights = np.maximum(largest, _IDLE * largest.max() + _TINY)
+    smooth: Float32 = activations**_SMOOTHING / weights ** (1 - _SMOOTHING)
+    smooth /= np.median(smooth)
+    return smooth.astype(np.float32)

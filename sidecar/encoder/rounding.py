@@ -1,0 +1,69 @@
+"""Putting weights on a grid: each to its nearest point, or by what the layer is fed.
+
+The second is GPTQ, Frantar et al., 2022 (arXiv:2210.17323): columns are rounded one after the
+other, and each one's error is made up for by the columns that are not rounded yet, by the
+inverse of the inputs' second moments.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidecar.encoder.architecture import Float32
+
+Float64: TypeAlias = NDArray[np.float64]
+
+# Added to the diagonal, as a share of its mean: inputs that never moved must not make the
+# matrix singular.
+_DAMPING = 0.01
+_TINY = 1e-12  # a row of zeros has a scale, too
+
+
+def quantize_rows(matrix: Float32, largest: int) -> tuple[NDArray[np.int8], Float32]:
+    """Return int8 [n, d] in ±`largest` and float32 scales [n, 1] with rows * scales ≈ matrix."""
+    scales = row_scales(matrix, largest)
+    rows = np.clip(np.rint(matrix / scales), -largest, largest).astype(np.int8)
+    return rows, scales
+
+
+def row_scales(matrix: Float32, largest: int) -> Float32:
+    """Return float32 [n, 1]: what brings each row of `matrix` into ±`largest`."""
+    peak = np.abs(matrix).max(axis=1, keepdims=True)
+    scales: Float32 = (np.maximum(peak, _TINY) / largest).astype(np.float32)
+    return scales
+
+
+def round_columns(
+    weight: Float32, gram: Float32, rounded: Callable[[int, Float64], Float64], block: int = 32
+) -> Float64:
+    """Return float64 [out, in]: `weight` with every column put on its grid.
+
+    `gram` is X.T @ X of the layer's inputs, [in, in]. `rounded(j, rest)` returns the nearest
+    grid points of column j, float64 [out]; it is called once a column, in order. `rest`,
+    float64 [in - j, out], are the columns from j on, with the errors of those before them: the
+    first is up to date, and where j is a multiple of `block`, so are all of them.
+    """
+    # Columns as rows: each is worked on as a whole, and so it lies in one piece.
+    rest = weight.T.astype(np.float64, order="C")
+    upper = _inverse_factor(gram)
+    grid = np.empty_like(rest)
+    for start in range(0, len(rest), block):
+        end = min(start + block, len(rest))
+        errors = np.empty_like(rest[start:end])
+        for j in range(start, end):
+            grid[j] = rounded(j, rest[j:])
+            errors[j - start] = (rest[j] - grid[j]) / upper[j, j]
+            rest[j:end] -= upper[j, j:end, np.newaxis] * errors[j - start]
+        rest[end:] -= upper[start:end, end:].T @ errors
+    return grid.T
+
+
+def _inverse_factor(gram: Float32) -> Float64:
+    """Return the upper Cholesky factor of the damped matrix's inverse."""
+    damped = gram.astype(np.float64)
+    diagonal = np.diag_indices_from(damped)
+    damped[diagonal] += _DAMPING * damped[diagonal].mean() + np.finfo(np.float32).tiny
+    factor: Float64 = np.linalg.cholesky(np.linalg.inv(damped)).T
+    return factor
