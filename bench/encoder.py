@@ -1,4 +1,4 @@
-"""The INT8 encoder in process, against FP32, against onnxruntime's own INT8, against its limit.
+"""A quantized encoder in process, against FP32, against onnxruntime's own, against its limit.
 
 All sides run the same rows, unpadded, row by row, as many side by side as there are cores. The
 limit is a graph of nothing but the model's integer multiplications.
@@ -26,13 +26,14 @@ from sidecar.encoder.runtime import Session
 from sidecar.host import read_host
 from sidecar.models import manifest as manifests
 from sidecar.models.folder import describe, read_encoder
-from sidecar.models.model import GRAPH, load
+from sidecar.models.model import GRAPH, load, session_of
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
 from sidecar.models.rows import Row
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 from sidecar.plan import weight_bits
 
+_OURS = "sidecar"
 _SHORT_TOKENS = 16
 _SHORT_RUNS = 200
 
@@ -42,23 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default=DEFAULT_EMBEDDING_MODEL)
+    parser.add_argument("--quantization", choices=["int8", "int4"], default="int8")
 
 
 def measure(arguments: argparse.Namespace) -> Result:
     host = read_host()
     folder = locate(arguments.model)
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
-        artifact = Path(place) / "int8"
-        precision = Precision("int8", weight_bits(host), 0.9)
+        artifact = Path(place) / "artifact"
+        precision = Precision(arguments.quantization, weight_bits(host), 0.9)
         prepare(Order(folder=folder, name="model", precision=precision, output=artifact))
         lines = arguments.data.read_text("utf-8").splitlines()[: arguments.texts]
         rows = load(artifact).tokenize([json.loads(line)["text"] for line in lines])
         sessions = _sessions(folder, artifact, Path(place))
         manifest = manifests.read(artifact)
     seconds = _measure_rows(sessions, rows, host.cores, arguments.rounds)
-    short = _measure_short(folder, sessions["sidecar int8"])
+    short = _measure_short(folder, sessions[_OURS])
     medians = {name: median(values) for name, values in seconds.items()}
-    ours = medians["sidecar int8"]
+    ours = medians[_OURS]
     sides = [
         Side(name, "texts/s", [len(rows) / each for each in values])
         for name, values in seconds.items()
@@ -66,11 +68,11 @@ def measure(arguments: argparse.Namespace) -> Result:
     quality = manifest.quality
     assert quality is not None
     return Result(
-        title=f"{folder.name}, {len(rows)} texts, {sum(r.tokens for r in rows)} tokens",
+        title=f"{folder.name} in {manifest.quantization}, {len(rows)} texts, {sum(r.tokens for r in rows)} tokens",
         sides=[*sides, *short],
         figures={
-            "int8 against onnxruntime FP32": medians["onnxruntime fp32"] / ours,
-            "int8 against quantize_dynamic": medians["onnxruntime quantize_dynamic"] / ours,
+            "against onnxruntime FP32": medians["onnxruntime fp32"] / ours,
+            "against quantize_dynamic": medians["onnxruntime quantize_dynamic"] / ours,
             "share of the time that the multiplications need": medians["int8 products alone"]
             / ours,
             f"{_SHORT_TOKENS} tokens, against transformers FP32": short[1].median / short[0].median,
@@ -93,7 +95,7 @@ def _sessions(folder: Path, artifact: Path, place: Path) -> dict[str, Session]:
     recipe = _ProductsAlone()
     build(encoder, recipe)
     return {
-        "sidecar int8": Session(artifact / GRAPH),
+        _OURS: session_of(artifact / GRAPH, manifests.read(artifact).quantization),
         "onnxruntime fp32": Session(place / "fp32.onnx"),
         "onnxruntime quantize_dynamic": Session(place / "dynamic.onnx"),
         "int8 products alone": Session(recipe.model()),
@@ -162,7 +164,7 @@ def _measure_short(folder: Path, session: Session) -> list[Side]:
     ids = np.random.default_rng(0).integers(1_000, 30_000, (1, _SHORT_TOKENS))
     tensors = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones_like(torch.tensor(ids))}
     calls: dict[str, Callable[[], object]] = {
-        f"sidecar int8, {_SHORT_TOKENS} tokens": lambda: session.run(ids, np.zeros_like(ids)),
+        f"{_OURS}, {_SHORT_TOKENS} tokens": lambda: session.run(ids, np.zeros_like(ids)),
         f"transformers fp32, {_SHORT_TOKENS} tokens": lambda: model(**tensors),
     }
     values: dict[str, list[float]] = {name: [] for name in calls}

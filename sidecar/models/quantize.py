@@ -33,9 +33,9 @@ _KERNELS = {
 }
 _Text: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
-# Tokens to calibrate on: scales need few; a fit by least squares needs several times as many as
-# a layer has inputs.
-_TOKENS = {"int8": 4_096, "int4": 12_288}
+# Tokens to calibrate on: a fit by least squares needs several times as many as a layer has
+# inputs, and the largest activations come with few of them.
+_TOKENS = 12_288
 # What int4 may hold of FP32's bytes, a little left for what is never quantized; and what a
 # weight takes, its share of the scales included.
 _INT4_SHARE = 0.1485
@@ -85,10 +85,7 @@ def quantized(
     goes back to FP32; where even the embedding tables alone cost too much, the whole model does.
     """
     quantization = "int4" if precision.quantization == "int4" else "int8"
-    texts = [
-        (row.ids[np.newaxis], row.token_types[np.newaxis])
-        for row in _spread(rows, _TOKENS[quantization])
-    ]
+    texts = [(row.ids[np.newaxis], row.token_types[np.newaxis]) for row in _spread(rows, _TOKENS)]
     make = _in_int4 if quantization == "int4" else _in_int8
     candidate = make(encoder, texts, precision.weight_bits, progress)
     worst_first = sorted(candidate.linears, key=lambda name: -candidate.errors[name])
