@@ -68,7 +68,8 @@ def measure(arguments: argparse.Namespace) -> Result:
     quality = manifest.quality
     assert quality is not None
     return Result(
-        title=f"{folder.name} in {manifest.quantization}, {len(rows)} texts, {sum(r.tokens for r in rows)} tokens",
+        title=f"{folder.name} in {manifest.quantization}, {len(rows)} texts, "
+        f"{sum(row.tokens for row in rows)} tokens",
         sides=[*sides, *short],
         figures={
             "against onnxruntime FP32": medians["onnxruntime fp32"] / ours,

@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -12,6 +12,8 @@ from onnx import ModelProto
 
 from sidecar import __version__
 from sidecar.encoder import runtime
+from sidecar.encoder.architecture import Encoder
+from sidecar.encoder.runtime import Session
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
 from sidecar.models.folder import describe, fingerprint, read_encoder
@@ -19,7 +21,7 @@ from sidecar.models.manifest import Manifest, Speed
 from sidecar.models.model import GRAPH, TOKENIZER
 from sidecar.models.precision import Precision
 from sidecar.models.probes import calibration_inputs
-from sidecar.models.quantize import Progress, in_fp32, quantized
+from sidecar.models.quantize import Progress, Quantized, in_fp32, quantized
 from sidecar.models.rows import Text
 from sidecar.models.tokenizer import Tokenizer
 from sidecar.models.verify import Judge
@@ -37,6 +39,15 @@ class Order:
     precision: Precision
     output: Path
     texts: tuple[Text, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What is to be written, the bytes of its weights in FP32, and the speed of both."""
+
+    chosen: Quantized
+    bytes_fp32: int
+    speed: Mapping[str, Speed] = field(default_factory=dict)
 
 
 def prepare(order: Order, progress: Progress = lambda *_: None) -> Manifest:
@@ -89,17 +100,8 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
     encoder = read_encoder(order.folder, description)
     _copy_tokenizer(order.folder, draft)
     tokenizer = Tokenizer(draft / TOKENIZER, description.max_tokens)
-    reference = chosen = in_fp32(encoder)
-    speed: Mapping[str, Speed] = {}
-    if order.precision.quantization != "none":
-        rows = tokenizer.rows(order.texts or calibration_inputs(description.task))
-        judge = Judge(reference.graph, tokenizer, description)
-        chosen = quantized(encoder, rows, order.precision, judge.quality_of, progress)
-        if chosen.quality is not None:  # else nothing passed, and there is nothing to time
-            speed = judge.speed_of(chosen.quantization, chosen.graph)
-    if order.precision.quantization == "auto" and speed and _slower(speed):
-        chosen = reference
-    bytes_fp32, bytes_weights = _weight_bytes(reference.graph), _weight_bytes(chosen.graph)
+    made = _make(order, encoder, tokenizer, draft, progress)
+    chosen, weight_bytes = made.chosen, _weight_bytes(made.chosen.graph)
     _save(chosen.graph, draft)
     return Manifest(
         name=order.name,
@@ -111,9 +113,9 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
         kernel=chosen.kernel,
         kept=chosen.kept,
         quality=chosen.quality,
-        speed=speed,
-        bytes_fp32=bytes_fp32,
-        bytes_weights=bytes_weights,
+        speed=made.speed,
+        bytes_fp32=made.bytes_fp32,
+        bytes_weights=weight_bytes,
         seconds=round(time.perf_counter() - started, 3),
         source_sha256=fingerprint(order.folder),
         versions={
@@ -122,6 +124,41 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
             "onnxruntime": runtime.version(),
         },
     )
+
+
+def _make(
+    order: Order, encoder: Encoder, tokenizer: Tokenizer, draft: Path, progress: Progress
+) -> _Made:
+    """Return the model as `order` wants it, or as much of that as passes the gate."""
+    if order.precision.quantization == "none":
+        fp32 = in_fp32(encoder)
+        return _Made(fp32, _weight_bytes(fp32.graph))
+    description = describe(order.folder)
+    reference, bytes_fp32 = _reference(encoder, draft)
+    judge = Judge(reference, tokenizer, description)
+    rows = tokenizer.rows(order.texts or calibration_inputs(description.task))
+    chosen = quantized(encoder, rows, order.precision, judge.quality_of, progress)
+    if chosen.quality is None:  # nothing passed, and there is nothing to time
+        return _Made(chosen, bytes_fp32)
+    speed = judge.speed_of(chosen.quantization, chosen.graph)
+    if order.precision.quantization == "auto" and _slower(speed):
+        chosen = in_fp32(encoder)
+    return _Made(chosen, bytes_fp32, speed)
+
+
+def _reference(encoder: Encoder, draft: Path) -> tuple[Session, int]:
+    """Return the model in FP32 to compare with, and its weights' bytes.
+
+    It is loaded from files: one given in memory would be there three times over.
+    """
+    folder = draft / "reference"
+    folder.mkdir()
+    graph = in_fp32(encoder).graph
+    weight_bytes = _weight_bytes(graph)
+    _save(graph, folder)
+    session = Session(folder / GRAPH)
+    shutil.rmtree(folder)  # what is mapped stays until it is let go
+    return session, weight_bytes
 
 
 def _slower(speed: Mapping[str, Speed]) -> bool:
@@ -136,7 +173,10 @@ def _copy_tokenizer(folder: Path, draft: Path) -> None:
 
 
 def _save(graph: ModelProto, draft: Path) -> None:
-    """Write the graph, its weights in a file of their own that can be mapped into memory."""
+    """Write the graph, its weights in a file of their own that can be mapped into memory.
+
+    They move there: `graph` has none afterwards.
+    """
     weights = f"{GRAPH}.data"
     onnx.save_model(graph, draft / GRAPH, save_as_external_data=True, location=weights)
     # onnx makes this file private; it is as public as the graph beside it.

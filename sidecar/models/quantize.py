@@ -6,7 +6,6 @@ from functools import partial
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from sidecar.encoder import int4, int8
@@ -18,6 +17,7 @@ from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe, Quantize
 from sidecar.encoder.recipes import Float32Recipe
 from sidecar.encoder.refit import refit
 from sidecar.encoder.tables import int4_table, int8_table
+from sidecar.encoder.walk import Ids
 from sidecar.models.manifest import Quality
 from sidecar.models.precision import Precision
 from sidecar.models.rows import Row
@@ -31,8 +31,6 @@ _KERNELS = {
     "int8": "onnxruntime MatMulIntegerToFloat, u8 activations x s8 weights",
     "int4": "onnxruntime MatMulIntegerToFloat, u8 activations x s8 weights unpacked from 4 bits",
 }
-_Text: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
-
 # Tokens to calibrate on: a fit by least squares needs several times as many as a layer has
 # inputs, and the largest activations come with few of them.
 _TOKENS = 12_288
@@ -100,21 +98,14 @@ def quantized(
 
 
 def _in_int8(
-    encoder: Encoder, texts: Sequence[_Text], weight_bits: int, progress: Progress
+    encoder: Encoder, texts: Sequence[Ids], weight_bits: int, progress: Progress
 ) -> _Candidate:
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        progress("calibrating", done, len(texts))
-
-    observed = observe(encoder, texts, step)
     linears: dict[str, QuantizedLinear] = {}
-    for name, layer in observed.items():
+    errors: dict[str, float] = {}
+    for name, layer in observe(encoder, texts):
         linears[name] = int8.calibrate(layer, weight_bits)
-        progress("quantizing", len(linears), len(observed))
-    errors = {name: _error(observed[name], linears[name]) for name in linears}
+        errors[name] = _error(layer, linears[name])
+        progress("quantizing", _layer_of(name) + 1, len(encoder.layers))
     tables: dict[str, QuantizedTable] = {
         "word": int8_table(encoder.embeddings.word),
         "position": int8_table(encoder.embeddings.position),
@@ -123,13 +114,13 @@ def _in_int8(
 
 
 def _in_int4(
-    encoder: Encoder, texts: Sequence[_Text], weight_bits: int, progress: Progress
+    encoder: Encoder, texts: Sequence[Ids], weight_bits: int, progress: Progress
 ) -> _Candidate:
     last = len(encoder.layers) - _layers_in_eight_bits(encoder)
     errors: dict[str, float] = {}
 
     def quantize(name: str, layer: Observed) -> QuantizedLinear:
-        method = int8.calibrate if int(name.split(".")[1]) >= last else int4.calibrate
+        method = int8.calibrate if _layer_of(name) >= last else int4.calibrate
         linear = method(layer, weight_bits)
         errors[name] = _error(layer, linear)
         return linear
@@ -158,6 +149,10 @@ def _layers_in_eight_bits(encoder: Encoder) -> int:
     extra = [size * (_INT8_BYTES - _INT4_BYTES) for size in layers]
     fit = [n for n in range(1, len(layers) + 1) if four + sum(extra[-n:]) <= bearable]
     return max(fit, default=1)
+
+
+def _layer_of(name: str) -> int:
+    return int(name.split(".")[1])  # "layer.3.up"
 
 
 def _error(layer: Observed, linear: QuantizedLinear) -> float:

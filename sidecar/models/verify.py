@@ -16,13 +16,11 @@ from sidecar.models.tokenizer import Tokenizer
 class Judge:
     """Runs the FP32 `reference` on the probes once, and compares graphs with it."""
 
-    def __init__(
-        self, reference: ModelProto, tokenizer: Tokenizer, description: Description
-    ) -> None:
+    def __init__(self, reference: Session, tokenizer: Tokenizer, description: Description) -> None:
         self._task = description.task
         self._activation = description.activation
         self._rows = tokenizer.rows(probe_inputs(description.task))
-        self._reference = Session(reference.SerializeToString())
+        self._reference = reference
         self._exact = self._run(self._reference)
 
     def quality_of(self, graph: ModelProto) -> Quality:

@@ -187,7 +187,7 @@ def test_layers_make_up_for_those_before(make_model: MakeModel) -> None:
         return int4.calibrate(layer, 8)
 
     together = refit(encoder, texts, tables, quantize, lambda *_: None)
-    apart = {n: int4.calibrate(o, 8) for n, o in observe(encoder, texts, lambda: None).items()}
+    apart = {name: int4.calibrate(layer, 8) for name, layer in observe(encoder, texts)}
     graphs = (
         build(encoder, Float32Recipe()),
         build(together.encoder, QuantizedRecipe(together.linears, tables)),
