@@ -1,0 +1,103 @@
+"""The service manager's protocol, with sockets of the test's own in the manager's place."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar.systemd import HandedOverError, Manager, take
+
+
+@pytest.fixture
+def manager_socket(tmp_path: Path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        receiver.settimeout(10)
+        yield receiver
+
+
+def test_the_manager_is_told_line_by_line(manager_socket: socket.socket) -> None:
+    """Assignments travel together in one datagram."""
+    environ = {"NOTIFY_SOCKET": manager_socket.getsockname(), "HOME": "/"}
+    take(environ).tell(READY=1, STATUS="serving two models")
+    assert manager_socket.recv(1024) == b"READY=1\nSTATUS=serving two models"
+    assert environ == {"HOME": "/"}  # children do not speak for the service
+
+
+def test_an_abstract_address_is_understood() -> None:
+    """A leading @ names the abstract namespace."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(f"\0sidecar-test-{os.getpid()}")
+        receiver.settimeout(10)
+        Manager(notify_address=f"@sidecar-test-{os.getpid()}").tell(WATCHDOG=1)
+        assert receiver.recv(1024) == b"WATCHDOG=1"
+
+
+def test_nobody_listening_is_no_error(tmp_path: Path) -> None:
+    """Without a manager, and with one that has gone, telling does nothing."""
+    take({}).tell(READY=1)
+    Manager(notify_address=str(tmp_path / "gone")).tell(READY=1)
+
+
+@pytest.mark.parametrize(("pid", "seconds"), [("", 30.0), (str(os.getpid()), 30.0), ("1", None)])
+def test_the_watchdog_is_for_the_process_it_names(pid: str, seconds: float | None) -> None:
+    """Microseconds become seconds, for this process or for whoever is not named."""
+    environ = {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": pid}
+    assert take(environ).watchdog_seconds == seconds
+    assert take({}).watchdog_seconds is None
+
+
+def test_sockets_of_another_process_are_left_alone() -> None:
+    """LISTEN_PID names whose they are."""
+    assert take({"LISTEN_FDS": "1", "LISTEN_PID": "1"}).listener is None
+
+
+def test_more_than_one_socket_is_refused() -> None:
+    """A daemon listens on one."""
+    with pytest.raises(HandedOverError, match="2 sockets"):
+        take({"LISTEN_FDS": "2", "LISTEN_PID": str(os.getpid())})
+
+
+RECEIVE = """
+import os, socket, sys
+from sidecar.systemd import HandedOverError, take
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+try:
+    listener = take().listener
+    print(listener.getsockname(), listener.get_inheritable())
+except HandedOverError as error:
+    print(error)
+"""
+
+
+def received(passed: socket.socket) -> str:
+    """Return what a process says of the socket that it finds as its descriptor 3."""
+    done = subprocess.run(
+        [sys.executable, "-c", RECEIVE],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        preexec_fn=lambda: (os.dup2(passed.fileno(), 3), os.set_inheritable(3, True)),
+        close_fds=False,
+    )
+    return done.stdout.strip()
+
+
+def test_the_listening_socket_is_taken_over(tmp_path: Path) -> None:
+    """It is the one at its path, and closed to children."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s.sock"))
+        listener.listen()
+        assert received(listener) == f"{tmp_path / 's.sock'} False"
+
+
+def test_another_kind_of_socket_is_refused(tmp_path: Path) -> None:
+    """A socket that does not listen, and one that is not a Unix stream, are named as wrong."""
+    with socket.socket(socket.AF_UNIX) as bound, socket.socket() as tcp:
+        bound.bind(str(tmp_path / "s.sock"))
+        tcp.listen()
+        for wrong in (bound, tcp):
+            assert "not ListenStream=/a/path" in received(wrong)
