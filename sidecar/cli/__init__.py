@@ -11,6 +11,7 @@ from sidecar.config import ConfigError
 from sidecar.models.errors import ModelError
 from sidecar.plan import PlanError
 from sidecar.serving.socket_file import SocketUnavailable
+from sidecar.systemd import HandedOverError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except (ConfigError, PlanError, ModelError, SocketUnavailable) as error:
+    except (ConfigError, PlanError, ModelError, SocketUnavailable, HandedOverError) as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return EX_CONFIG
     except ConnectionError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from client_lib.wire.protocol import Limits
-from sidecar import events
+from sidecar import events, systemd
 from sidecar.cli.planning import host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
 from sidecar.config import Config, to_config
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     events.configure(config.log_level)
     # The daemon's own threads are the parallelism; the tokenizer's would fight with them.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return lifecycle.run(_loader(config, plan), _serve_settings(config, plan))
+    return lifecycle.run(_loader(config, plan), _serve_settings(config, plan), systemd.take())
 
 
 def _loader(config: Config, plan: Plan) -> Callable[[], list[ServedModel]]:

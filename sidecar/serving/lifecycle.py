@@ -23,8 +23,9 @@ from sidecar.serving.engine import Engine
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.server import Server
 from sidecar.serving.settings import ServeSettings
-from sidecar.serving.socket_file import SocketFile, refuse_if_taken
+from sidecar.serving.socket_file import Listener, PassedSocket, SocketFile, refuse_if_taken
 from sidecar.serving.state import Life, State
+from sidecar.systemd import Manager
 
 Load: TypeAlias = Callable[[], Sequence[ServedModel]]
 
@@ -32,30 +33,36 @@ EXIT_OK = 0
 EXIT_FORCED = 1
 EXIT_CRASHED = 70
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_UNMANAGED = Manager()
+# While models load, the manager is asked this often for this much more time.
+_LOADING_SECONDS, _PATIENCE_USEC = 5.0, 30_000_000
 
 
-def run(load: Load, settings: ServeSettings) -> int:
+def run(load: Load, settings: ServeSettings, manager: Manager = _UNMANAGED) -> int:
     """Serve until told to stop, and return the exit code. See `serve`."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(load, settings))
+        return runner.run(serve(load, settings, manager))
 
 
-async def serve(load: Load, settings: ServeSettings) -> int:
+async def serve(load: Load, settings: ServeSettings, manager: Manager = _UNMANAGED) -> int:
     """Load the models on a thread, listen, serve until a signal, drain; return the exit code.
 
-    Raises `SocketUnavailable` if the socket cannot be had, and whatever `load` raises. Ends
-    the process itself where a thread that still computes would be in the way.
+    `manager` is the service manager: a listener that it passed on takes the place of
+    `settings.socket`, and it is told how far things are. Raises `SocketUnavailable` if the
+    socket cannot be had, and whatever `load` raises. Ends the process itself where a thread
+    that still computes would be in the way.
     """
-    return await _Daemon(settings).run(load)
+    return await _Daemon(settings, manager).run(load)
 
 
 class _Daemon:
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, manager: Manager) -> None:
         self._settings = settings
+        self._manager = manager
         self._life = Life()
         self._started = time.monotonic()
         self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._listener: SocketFile | None = None
+        self._listener: Listener | None = None
         self._deadline: float | None = None
         self._exit_code = EXIT_OK
 
@@ -64,15 +71,22 @@ class _Daemon:
         loop.set_exception_handler(_note_loop_failure)
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
-        # Known before a minute of loading rather than after it.
-        refuse_if_taken(self._settings.socket)
+        if self._manager.listener is None:
+            # Known before a minute of loading rather than after it.
+            refuse_if_taken(self._settings.socket)
         await self._serve(await self._load(load))
         self._note_stopped(self._exit_code)
         return self._exit_code
 
     async def _load(self, load: Load) -> Sequence[ServedModel]:
         loading = asyncio.ensure_future(asyncio.to_thread(load))
-        await asyncio.wait((loading, self._stop), return_when=asyncio.FIRST_COMPLETED)
+        first = asyncio.ensure_future(
+            asyncio.wait((loading, self._stop), return_when=asyncio.FIRST_COMPLETED)
+        )
+        while not first.done():
+            # A model that is prepared first takes minutes; the manager's patience is seconds.
+            self._manager.tell(STATUS="Loading models", EXTEND_TIMEOUT_USEC=_PATIENCE_USEC)
+            await asyncio.wait((first,), timeout=_LOADING_SECONDS)
         if not loading.done():
             self._leave(EXIT_OK)
         return loading.result()
@@ -82,7 +96,8 @@ class _Daemon:
         engine = Engine(models, threads=settings.threads, max_queue_rows=settings.max_queue_rows)
         engine.crashed.add_done_callback(self._crashed)
         desk = Desk(engine, settings, self._life)
-        self._listener = SocketFile.bind(settings.socket)
+        passed = self._manager.listener
+        self._listener = PassedSocket(passed) if passed else SocketFile.bind(settings.socket)
         engine.start()
         try:
             async with Server(desk, self._listener) as server:
@@ -100,10 +115,12 @@ class _Daemon:
         # Code and models stay for good: no later collection has to walk through them.
         gc.collect()
         gc.freeze()
+        names = [model.name for model in models]
+        self._manager.tell(READY=1, STATUS=f"Serving {', '.join(names)}")
         log.info(
             "server.listening",
-            socket=str(self._settings.socket),
-            models=[model.name for model in models],
+            socket=str(self._listener.path) if self._listener else None,
+            models=names,
             threads=self._settings.threads,
             seconds=self._age(),
         )
@@ -112,6 +129,7 @@ class _Daemon:
         seconds = self._settings.drain_seconds
         self._life.move(State.DRAINING)
         self._deadline = asyncio.get_running_loop().time() + seconds
+        self._manager.tell(STOPPING=1, STATUS=f"Finishing {in_flight} requests")
         log.info("server.draining", reason=reason, in_flight=in_flight, drain_seconds=seconds)
 
     async def _in_time(self, step: Awaitable[None]) -> None:

@@ -6,7 +6,7 @@ from typing import Self
 
 from sidecar.serving.desk import Desk
 from sidecar.serving.session import Session
-from sidecar.serving.socket_file import SocketFile
+from sidecar.serving.socket_file import Listener
 
 
 class Server:
@@ -15,7 +15,7 @@ class Server:
     Leaving it ends every session, and waits until what they have written has gone out.
     """
 
-    def __init__(self, desk: Desk, listener: SocketFile) -> None:
+    def __init__(self, desk: Desk, listener: Listener) -> None:
         self._desk = desk
         self._listener = listener
         self._sessions: set[asyncio.Task[None]] = set()

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 _MODE = 0o660
 _DIRECTORY_MODE = 0o755
@@ -19,6 +20,31 @@ _BACKLOG = 1_024
 
 class SocketUnavailable(Exception):
     """The daemon cannot listen at the path; the message names it and says why."""
+
+
+class Listener(Protocol):
+    """A listening Unix socket, and whoever may take its file away."""
+
+    path: Path
+    socket: socket.socket
+
+    def unlink(self) -> None:
+        """Let no new client find the socket, if that is for this process to decide."""
+
+
+class PassedSocket:
+    """A socket that the service manager listens with, too.
+
+    Its file stays: who connects between two daemons waits in the manager's queue, and nobody
+    is refused.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.path = Path(sock.getsockname())
+
+    def unlink(self) -> None:
+        """Leave the file, which is the manager's."""
 
 
 class SocketFile:

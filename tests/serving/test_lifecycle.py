@@ -17,6 +17,7 @@ from sidecar.serving.lifecycle import serve
 from sidecar.serving.settings import ServeSettings
 from sidecar.serving.socket_file import SocketFile, SocketUnavailable
 from sidecar.serving.state import Life, State
+from sidecar.systemd import take
 
 HERE = Path(__file__)
 PATIENCE = 30
@@ -44,20 +45,32 @@ def daemon(path, drain_seconds, load_seconds):
         return [model]
 
     settings = ServeSettings(socket=Path(path), threads=1, drain_seconds=drain_seconds)
-    sys.exit(run(load, settings))
+    if "LISTEN_FDS" in os.environ:  # as a service manager does it, which knows the child's pid
+        os.environ["LISTEN_PID"] = str(os.getpid())
+    sys.exit(run(load, settings, take()))
 
 
 class Process:
     """A daemon's process: its events as they come, its exit code."""
 
-    def __init__(self, path, drain_seconds=PATIENCE, load_seconds=0):
+    def __init__(self, path, drain_seconds=PATIENCE, load_seconds=0, listener=None, **environ):
         self.path = path
         arguments = [str(path), str(drain_seconds), str(load_seconds)]
         root = str(HERE.parents[2])
+        passed = listener and {
+            "preexec_fn": lambda: (os.dup2(listener.fileno(), 3), os.set_inheritable(3, True)),
+            "close_fds": False,
+        }
         self._process = subprocess.Popen(
             [sys.executable, str(HERE), *arguments],
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": root},
+            env={
+                **os.environ,
+                "PYTHONPATH": root,
+                **environ,
+                **({"LISTEN_FDS": "1"} if listener else {}),
+            },
+            **(passed or {}),
         )
         self.signal = self._process.send_signal
 
@@ -229,6 +242,71 @@ async def connected(path):
                 return await asyncio.open_unix_connection(path)
             except OSError:
                 await asyncio.sleep(0)
+
+
+@pytest.fixture
+def listening(tmp_path):
+    """A listening socket such as a service manager holds."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s.sock"))
+        listener.listen(64)
+        yield listener
+
+
+def test_a_passed_socket_refuses_nobody(start, closing, listening):
+    """Who connects before the first daemon, or between two, is answered by the next."""
+    early = closing(Waiting(listening.getsockname()))
+    first = start(listener=listening)
+    first.event("server.listening")
+    assert early.answer() == 1
+    first.signal(signal.SIGKILL)
+    first.exit_code()
+    between = closing(Waiting(listening.getsockname()))
+    second = start(listener=listening)
+    assert between.answer() == 1
+    second.signal(signal.SIGTERM)
+    assert second.exit_code() == 0
+    late = closing(Waiting(listening.getsockname()))  # the file is still there, and so is its queue
+    start(listener=listening)
+    assert late.answer() == 1
+
+
+class Waiting:
+    """A client that has sent a request to a socket that nobody may be serving yet."""
+
+    def __init__(self, path):
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(PATIENCE)
+        self._socket.connect(path)
+        self._connection = ClientConnection()
+        for request in (Hello(id=0, version=1), embed(1, "abc")):
+            self._socket.sendall(self._connection.send(request))
+
+    def answer(self):
+        """Return the id of the embed's answer; whatever came before it is let go."""
+        while data := self._socket.recv(2**16):
+            for reply in self._connection.receive(data):
+                assert reply.error is None
+                if reply.id:
+                    return reply.id
+        raise AssertionError("the connection was closed")
+
+    def close(self):
+        self._socket.close()
+
+
+def test_the_service_manager_is_told_how_far_things_are(start, tmp_path):
+    """More time while loading, READY once requests are answered, STOPPING with the drain."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        process = start(NOTIFY_SOCKET=manager.getsockname())
+        assert manager.recv(1024).startswith(b"STATUS=Loading models\nEXTEND_TIMEOUT_USEC=")
+        assert manager.recv(1024) == b"READY=1\nSTATUS=Serving tiny"
+        Peer(process.path).close()  # READY is not too early
+        process.signal(signal.SIGTERM)
+        assert manager.recv(1024) == b"STOPPING=1\nSTATUS=Finishing 0 requests"
+        assert process.exit_code() == 0
 
 
 async def test_a_taken_socket_is_known_before_loading(tmp_path, tiny):
