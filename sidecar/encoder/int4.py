@@ -6,7 +6,7 @@ of the inputs, on a grid of steps of 16 that `low`, known by then, displaces; an
 byte, which overflows all of `high` away, is that of the other half. So one multiplication a
 byte unpacks two weights, and 8-bit instructions do the rest.
 
-The inputs are split into groups of at most 128, each with a scale and a zero point for every
+The inputs are split into groups of at most 192, each with a scale and a zero point for every
 output; the groups' products are added up in one order. Group i has the low halves of the bytes
 whose high halves are those of group i + groups / 2.
 """
@@ -91,7 +91,7 @@ def calibrate(layer: Observed, weight_bits: int) -> Int4Linear:
 
 
 def group_size(inputs: int) -> int:
-    """Return the largest size up to 128 of which `inputs` hold an even number."""
+    """Return the largest size up to 192 of which `inputs`, an even number, hold an even number."""
     return next(size for size in range(_LARGEST_GROUP, 0, -1) if inputs % (2 * size) == 0)
 
 
