@@ -86,5 +86,11 @@ def test_client_is_light() -> None:
 
 def test_daemon_needs_no_torch() -> None:
     """Preparing and serving a known family loads neither torch nor transformers."""
-    loaded = loaded_by("import sidecar.cli, sidecar.models.prepare, sidecar.models.library")
+    loaded = loaded_by("import sidecar.cli.serve, sidecar.models.prepare")
     assert not loaded & {"torch", "transformers", "sentence_transformers"}
+
+
+def test_daemon_needs_nothing_of_preparing() -> None:
+    """`serve` loads what quantizes, and onnx with it, only for a model that is not prepared yet."""
+    refused = "from sidecar.cli import main; main(['serve', '--threads', 'many'])"
+    assert "onnx" not in loaded_by(refused)

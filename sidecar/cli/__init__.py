@@ -3,15 +3,17 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from sidecar import __version__
-from sidecar.cli import config, demo, plan, prepare, serve
 from sidecar.cli.exits import EX_CONFIG, EX_UNAVAILABLE
 from sidecar.config import ConfigError
 from sidecar.models.errors import ModelError
 from sidecar.plan import PlanError
 from sidecar.serving.socket_file import SocketUnavailable
 from sidecar.systemd import HandedOverError
+
+_COMMANDS = ("demo", "serve", "plan", "prepare", "config")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     What the user can mend is one line on stderr: 78 for a setting or a model that cannot be
     used as configured, 69 where a daemon does not answer.
     """
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parser(words).parse_args(words)
     try:
         return int(arguments.run(arguments))
     except (ConfigError, PlanError, ModelError, SocketUnavailable, HandedOverError) as error:
@@ -31,12 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EX_UNAVAILABLE
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return what parses `words`.
+
+    It knows all commands, unless the first word is one: then the others are not imported, for
+    a daemon would start later and hold more for what it never does.
+    """
     parser = argparse.ArgumentParser(
         prog="sidecar", description="Quantized embeddings and reranking over a Unix socket."
     )
     parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (demo, serve, plan, prepare, config):
-        command.add(commands)
+    for name in words[:1] if words and words[0] in _COMMANDS else _COMMANDS:
+        import_module(f"sidecar.cli.{name}").add(commands)
     return parser

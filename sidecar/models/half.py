@@ -14,7 +14,6 @@ from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row
 from sidecar.models.speed import take_turns
 from sidecar.models.torch_model import QUANTIZATIONS, Proof, Source, TorchModel, load
-from sidecar.models.verify import closeness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +60,8 @@ def _measured(source: Source, device: str, floor: float, dtype: str) -> TorchMod
 
 
 def _compare(exact: TorchModel, half: TorchModel, floor: float) -> _Comparison:
+    from sidecar.models.verify import closeness  # noqa: PLC0415 - imports onnx
+
     rows = exact.tokenize(probe_inputs(exact.task))
     expected, outputs = _outputs(exact, rows), _outputs(half, rows)
     if not np.isfinite(outputs).all():

@@ -12,7 +12,6 @@ from sidecar import __version__
 from sidecar.encoder import runtime
 from sidecar.host import read_host
 from sidecar.models import manifest as manifests
-from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder import describe, stamp, task_of
@@ -20,7 +19,6 @@ from sidecar.models.half import load_in_half
 from sidecar.models.manifest import FORMAT, Manifest, Quality, Speed
 from sidecar.models.model import Model, load
 from sidecar.models.precision import Precision
-from sidecar.models.prepare import Order
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import display_name, locate
 from sidecar.models.torch_model import Proof, Source, TorchModel
@@ -140,14 +138,21 @@ def artifact_of(wanted: Wanted, cache: Path) -> Path:
     describe(folder)  # what no graph here computes is known before a process is started for it
     artifact = cached_path(folder, wanted.precision, cache)
     if not manifests.is_artifact(artifact):
-        quantization = wanted.precision.quantization
-        log.info("model.preparing", model=wanted.name, quantization=quantization)
-        name = display_name(wanted.name)
-        made = prepare_apart(
-            Order(folder=folder, name=name, precision=wanted.precision, output=artifact)
-        )
-        log.info("model.prepared", model=wanted.name, seconds=made.seconds)
+        _prepare(wanted, folder, artifact)
     return artifact
+
+
+def _prepare(wanted: Wanted, folder: Path, artifact: Path) -> None:
+    # Late: quantizing and onnx are half of what there is to import, and a daemon that finds
+    # its artifacts needs neither.
+    from sidecar.models.apart import prepare_apart  # noqa: PLC0415
+    from sidecar.models.prepare import Order  # noqa: PLC0415
+
+    precision = wanted.precision
+    log.info("model.preparing", model=wanted.name, quantization=precision.quantization)
+    name = display_name(wanted.name)
+    made = prepare_apart(Order(folder=folder, name=name, precision=precision, output=artifact))
+    log.info("model.prepared", model=wanted.name, seconds=made.seconds)
 
 
 def _check(wanted: Wanted, manifest: Manifest) -> None:
