@@ -144,7 +144,22 @@ class Config:
         default=0,
     )
     max_queue_rows: int = _setting(
-        "SIDECAR_MAX_QUEUE_ROWS", _whole(1), "rows that may wait before overload", default=16_384
+        "SIDECAR_MAX_QUEUE_ROWS", _whole(1), "rows that may wait in a lane", default=16_384
+    )
+    max_queue_tokens: int = _setting(
+        "SIDECAR_MAX_QUEUE_TOKENS", _whole(1), "tokens that may wait in a lane", default=4 * 2**20
+    )
+    max_queue_bytes: int = _setting(
+        "SIDECAR_MAX_QUEUE_BYTES",
+        _whole(1),
+        "bytes that what waits in a lane may hold",
+        default=256 * 2**20,
+    )
+    max_peer_share: float = _setting(
+        "SIDECAR_MAX_PEER_SHARE",
+        _number(0, 1),
+        "part of each of these that one process may have",
+        default=0.5,
     )
     max_inputs: int = _setting(
         "SIDECAR_MAX_INPUTS", _whole(1), "texts in one request", default=2_048

@@ -36,6 +36,7 @@ _PEER = {
     "peer_uid": "its user",
     "peer_gid": "its group",
 }
+_LANE = "the lane: interactive or bulk"
 _REQUEST = {
     "op": "what was asked: embed, rerank, ...",
     "request_id": "the request's id on its connection",
@@ -154,6 +155,7 @@ CATALOGUE: Mapping[str, Event] = {
         "an embed or rerank was answered",
         {
             **_REQUEST,
+            "priority": _LANE,
             "model": "name of the model",
             "rows": "texts computed",
             "tokens": "tokens computed",
@@ -178,6 +180,8 @@ CATALOGUE: Mapping[str, Event] = {
         {
             "batch_id": "counts up from 1",
             "model": "name of the model",
+            "priority": _LANE,
+            "peers": "how many processes its rows came from",
             "rows": "rows cut together, at most 16",
             "tokens": "their tokens, none of them padding",
             "queue_ms": "the longest wait of a row until the cut, ms",

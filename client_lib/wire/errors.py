@@ -83,7 +83,7 @@ class BadRequest(ReplyError):
 
 
 class TooLarge(ReplyError):
-    """The request is over a limit that the daemon states in its answer to `hello`."""
+    """The request is over a limit that the daemon states, or more than may ever wait."""
 
     code = "too_large"
 

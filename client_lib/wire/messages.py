@@ -6,11 +6,13 @@ that this version does not know are ignored: a newer client can talk to an older
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from client_lib.wire.errors import BadRequest
 
 MAX_ID = 2**63 - 1
+Priority: TypeAlias = Literal["interactive", "bulk"]
+_PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 _Check: TypeAlias = Callable[[Any], bool]
 
 
@@ -34,6 +36,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_priority(value: Any) -> bool:
+    return value in _PRIORITIES
+
+
 def is_id(value: Any) -> bool:
     """Whether `value` can name a request: an integer from 0 to 2^63 - 1."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID
@@ -45,6 +51,7 @@ def _optional(check: _Check) -> _Check:
 
 _TEXTS = "a non-empty list of strings"
 _COUNT = "a whole number above 0"
+_LANE = " or ".join(_PRIORITIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,8 @@ class Embed:
     normalize: bool | None = _checked(_optional(_is_bool), "true or false", default=None)
     dimensions: int | None = _checked(_optional(_is_count), _COUNT, default=None)
     truncate: bool = _checked(_is_bool, "true or false", default=True)
+    priority: Priority = _checked(_is_priority, _LANE, default="interactive")
+    timeout_ms: int | None = _checked(_optional(_is_count), _COUNT, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +91,8 @@ class Rerank:
     model: str | None = _checked(_optional(_is_text), "a string", default=None)
     top_n: int | None = _checked(_optional(_is_count), _COUNT, default=None)
     truncate: bool = _checked(_is_bool, "true or false", default=True)
+    priority: Priority = _checked(_is_priority, _LANE, default="interactive")
+    timeout_ms: int | None = _checked(_optional(_is_count), _COUNT, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.plan import Plan
 from sidecar.serving import lifecycle
+from sidecar.serving.bounds import Bounds
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.settings import ServeSettings
 
@@ -70,6 +71,11 @@ def _serve_settings(config: Config, plan: Plan) -> ServeSettings:
         socket=config.socket,
         threads=plan.threads,
         limits=Limits(config.max_frame_bytes, config.max_inputs),
-        max_queue_rows=config.max_queue_rows,
+        bounds=Bounds(
+            rows=config.max_queue_rows,
+            tokens=config.max_queue_tokens,
+            bytes=config.max_queue_bytes,
+            peer_share=config.max_peer_share,
+        ),
         drain_seconds=config.drain_seconds,
     )

@@ -9,16 +9,19 @@ from sidecar.models.rows import Row, Text
 from sidecar.serving.roster import ServedModel, prompt_text, role_prompt
 from sidecar.serving.vectors import Finish
 
+# The objects of a row and its place in the queue, without what they point to.
+_ROW_BYTES = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One row a text. The first `inputs` of `texts` are the caller's, by the caller's index."""
 
+    request: Embed | Rerank
     model: ServedModel
     texts: Sequence[Text]
     inputs: int
     finish: Finish
-    truncate: bool
 
     @classmethod
     def texts_of(cls, model: ServedModel, request: Embed) -> "Asked":
@@ -30,13 +33,13 @@ class Asked:
         texts = [prompt + text for text in request.input] if prompt else request.input
         normalize = model.normalize if request.normalize is None else request.normalize
         finish = Finish(_dimensions(model, request.dimensions), normalize)
-        return cls(model, texts, len(texts), finish, request.truncate)
+        return cls(request, model, texts, len(texts), finish)
 
     @classmethod
     def pairs_of(cls, model: ServedModel, request: Rerank) -> "Asked":
         """Return (query, document) pairs for a cross-encoder."""
         pairs = [(request.query, document) for document in request.documents]
-        return cls(model, pairs, len(pairs), Finish(1, normalize=False), request.truncate)
+        return cls(request, model, pairs, len(pairs), Finish(1, normalize=False))
 
     @classmethod
     def documents_of(cls, model: ServedModel, request: Rerank) -> "Asked":
@@ -48,7 +51,21 @@ class Asked:
         documents = [prompt + document for document in request.documents]
         query = role_prompt(model, "query") + request.query
         finish = Finish(model.dimensions, normalize=True)
-        return cls(model, [*documents, query], len(documents), finish, request.truncate)
+        return cls(request, model, [*documents, query], len(documents), finish)
+
+    @property
+    def timeout(self) -> float | None:
+        """How long the caller waits for the answer, in seconds; None where it did not say."""
+        milliseconds = self.request.timeout_ms
+        return None if milliseconds is None else milliseconds / 1000
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row of it holds, nearly, besides its tokens: objects, text, result."""
+        characters = sum(
+            len(text) if isinstance(text, str) else len(text[1]) for text in self.texts
+        )
+        return _ROW_BYTES + characters // len(self.texts) + 4 * self.finish.dimensions
 
     def truncated(self, rows: Sequence[Row]) -> tuple[int, ...]:
         """Return the indexes of the inputs whose `rows` were cut.
@@ -56,7 +73,7 @@ class Asked:
         Raises `BadRequest`, naming the first, where the request does not allow that.
         """
         cut = tuple(index for index, row in enumerate(rows) if row.truncated)
-        if cut and not self.truncate:
+        if cut and not self.request.truncate:
             raise self._too_long(cut[0])
         return tuple(index for index in cut if index < self.inputs)
 

@@ -1,51 +1,38 @@
 """The queue and the cut rule. Pure: no threads, no loop, no clock; `now` is an argument.
 
-Jobs wait in the order of their arrival. A batch is at most `MAX_ROWS` rows of one model: that
-of the job at the head. Times are seconds on the caller's clock.
+Rows wait in two lanes, interactive and bulk; within a lane peers take turns (`turns`). When a
+thread runs dry it takes one row of its lane's current batch, and where that has none left the
+next is cut: at most `MAX_ROWS` rows of one model, at most `MAX_COST` unless one row alone is
+more. A batch that is being computed holds up nobody but its own lane: the threads leave it for
+an interactive row, and come back.
+
+Interactive goes first, but bulk never starves: a bulk row is taken once the interactive ones
+that went ahead of it have cost `BULK_WAITS` times what it costs. Whatever is asked
+interactively, bulk so has at least a tenth of the threads' time while any of it waits.
+
+Times are seconds on the caller's clock, costs microseconds of one thread (see `Load`).
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 
-from client_lib.wire.errors import Overloaded, TooLarge
-from sidecar.models.rows import Row
+from client_lib.wire.errors import DeadlineExceeded, Overloaded, TooLarge
+from client_lib.wire.messages import Priority
+from sidecar.serving.bounds import Bounds
+from sidecar.serving.job import Entry, Job, Load
 from sidecar.serving.roster import ServedModel
-from sidecar.serving.vectors import Finish
+from sidecar.serving.turns import Turns
 
 MAX_ROWS = 16
-
-# How far one finished row moves the mean: about the last 30 rows count.
-_MEMORY = 1 / 30
-_FIRST_GUESS_SECONDS = 0.01
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """The rows of one request. Two jobs are never equal: each is itself."""
-
-    model: ServedModel
-    rows: tuple[Row, ...]
-    finish: Finish
-    arrived: float
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One row of a job, by its index in it."""
-
-    job: Job
-    index: int
-
-    @property
-    def row(self) -> Row:
-        """The row itself."""
-        return self.job.rows[self.index]
+# What a peer that has just come waits for, at most, on top of its lane's turns.
+MAX_COST = 100_000
+BULK_WAITS = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of one model that were cut together at `cut`, and their tokens."""
+    """Rows of one model and one lane that were cut together at `cut`, and their tokens."""
 
     id: int
     entries: tuple[Entry, ...]
@@ -58,9 +45,19 @@ class Batch:
         return self.entries[0].job.model
 
     @property
+    def priority(self) -> Priority:
+        """The lane of every row."""
+        return self.entries[0].job.priority
+
+    @property
     def rows(self) -> int:
         """How many rows it has."""
         return len(self.entries)
+
+    @property
+    def peers(self) -> int:
+        """How many peers they came from."""
+        return len({entry.job.peer for entry in self.entries})
 
     @property
     def longest_wait(self) -> float:
@@ -68,77 +65,172 @@ class Batch:
         return self.cut - min(entry.job.arrived for entry in self.entries)
 
 
-class Pace:
-    """How fast rows are computed, from the time that the recent ones took."""
+class Running:
+    """A batch that is being computed: the rows that nobody took yet, and how many run."""
 
-    def __init__(self, lanes: int) -> None:
-        self._lanes = lanes
-        self._seconds_per_row = _FIRST_GUESS_SECONDS
+    __slots__ = ("active", "batch", "rest")
 
-    def record(self, seconds: float) -> None:
-        """Take note that a row kept one of the lanes busy for `seconds`."""
-        self._seconds_per_row += _MEMORY * (seconds - self._seconds_per_row)
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.rest = deque(batch.entries)
+        self.active = 0
 
-    def seconds(self, rows: int) -> float:
-        """Return how long all lanes together need for `rows`."""
-        return rows * self._seconds_per_row / self._lanes
+    @property
+    def over(self) -> bool:
+        """Whether no row of it is left."""
+        return not self.active and not self.rest
+
+
+class _Lane:
+    """The rows of one priority: those that wait, and the current batch."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.current: Running | None = None
+
+    def next_cost(self) -> int:
+        """Return what the next row costs, 0 if there is none."""
+        if self.current is not None and self.current.rest:
+            return self.current.rest[0].cost
+        entry = self.turns.head()
+        return entry.cost if entry is not None else 0
+
+    def drop(self, job: Job) -> Batch | None:
+        """Forget the rows of `job` that nobody took; return the batch that this ends."""
+        self.turns.drop(job)
+        running = self.current
+        if running is None or not running.rest:
+            return None
+        running.rest = deque(entry for entry in running.rest if entry.job is not job)
+        return running.batch if running.over else None
+
+    def cut(self, now: float) -> tuple[Entry, ...]:
+        """Take the next batch's rows out. A row that would end too late goes with its job."""
+        entries: list[Entry] = []
+        left = MAX_COST
+        entry = self.turns.head()
+        while entry is not None and len(entries) < MAX_ROWS and (entry.cost <= left or not entries):
+            if now + entry.cost / 1e6 > entry.job.deadline:
+                self.turns.drop(entry.job)
+            else:
+                self.turns.take(entry)
+                entries.append(entry)
+                left -= entry.cost
+            entry = self.turns.head(entries[0].job.model if entries else None)
+        return tuple(entries)
 
 
 class Queue:
-    """Rows that wait, at most `max_rows` of them; a job is accepted whole or refused whole."""
+    """Rows that wait for one of `threads` threads, each lane within `bounds`.
 
-    def __init__(self, max_rows: int, pace: Pace) -> None:
-        self.max_rows = max_rows
-        self.pace = pace
+    A job is accepted whole or refused whole. One that has become too late leaves without a word:
+    whoever pushed it knows its deadline too.
+    """
+
+    def __init__(self, bounds: Bounds, threads: int) -> None:
+        self.bounds = bounds
         self.batches = 0
-        # A job and the index of its first row that still waits.
-        self._waiting: dict[Job, int] = {}
-        self._rows = 0
-
-    def __len__(self) -> int:
-        """How many rows wait."""
-        return self._rows
+        self._of_a_peer = bounds.of_a_peer
+        self._threads = threads
+        self._interactive, self._bulk = _Lane(), _Lane()
+        # What went ahead of the next bulk row, and has not been made up for.
+        self._owed = 0
 
     def push(self, job: Job) -> None:
-        """Add a job's rows at the end.
+        """Add a job's rows to its lane.
 
         Raises `TooLarge` for a job that could never be accepted, `Overloaded` for one that
-        could be once rows have left.
+        could be once rows have left, `DeadlineExceeded` for one that would be done too late.
         """
-        rows = len(job.rows)
-        if rows > self.max_rows:
-            raise TooLarge(f"{rows} texts in one request; the queue holds {self.max_rows}")
-        if (excess := self._rows + rows - self.max_rows) > 0:
-            wait_ms = max(1, round(1000 * self.pace.seconds(excess)))
-            message = f"{self._rows} of {self.max_rows} rows are waiting; retry in {wait_ms} ms"
-            raise Overloaded(message, retry_after_ms=wait_ms)
-        self._waiting[job] = 0
-        self._rows += rows
+        turns = self._lane(job).turns
+        own = turns.load_of(job.peer)
+        excess = self.bounds.excess(turns.load, job.load)
+        own_excess = self._of_a_peer.excess(own, job.load)
+        if own_excess > 1:
+            raise TooLarge(_too_large(job.load, self._of_a_peer))
+        if excess or own_excess:
+            in_all = self._seconds(job, round(excess * turns.load.cost))
+            of_own = self._seconds_in_turn(job, round(own_excess * own.cost))
+            raise _overloaded(turns.load, own, max(in_all, of_own))
+        self._refuse_if_too_late(job, self._seconds_in_turn(job, own.cost + job.load.cost))
+        turns.push(job)
 
-    def cut(self, now: float) -> Batch | None:
-        """Take the next batch out, or return None if nothing waits."""
-        entries = tuple(islice(self._next_entries(), MAX_ROWS))
+    def take(self, now: float) -> tuple[Running, Entry] | None:
+        """Hand out the row to be computed next, and its batch; None where nothing waits."""
+        bulk_cost = self._bulk.next_cost()
+        for lane in self._in_order(bulk_cost):
+            if (taken := self._take(lane, now)) is not None:
+                self._settle(taken[1], bulk_waits=bulk_cost > 0)
+                return taken
+        return None
+
+    def drop(self, job: Job) -> Batch | None:
+        """Forget the rows of `job` that nobody took; return the batch that this ends."""
+        return self._lane(job).drop(job)
+
+    @property
+    def loads(self) -> dict[Priority, Mapping[Hashable, Load]]:
+        """What waits to be cut, by lane and peer."""
+        return {"interactive": self._interactive.turns.loads, "bulk": self._bulk.turns.loads}
+
+    def _lane(self, job: Job) -> _Lane:
+        return self._bulk if job.priority == "bulk" else self._interactive
+
+    def _in_order(self, bulk_cost: int) -> tuple[_Lane, _Lane]:
+        if 0 < BULK_WAITS * bulk_cost <= self._owed:
+            return self._bulk, self._interactive
+        return self._interactive, self._bulk
+
+    def _take(self, lane: _Lane, now: float) -> tuple[Running, Entry] | None:
+        if lane.current is None or not lane.current.rest:
+            lane.current = self._cut(lane, now)
+        if lane.current is None:
+            return None
+        lane.current.active += 1
+        return lane.current, lane.current.rest.popleft()
+
+    def _cut(self, lane: _Lane, now: float) -> Running | None:
+        entries = lane.cut(now)
         if not entries:
             return None
-        for entry in entries:
-            self._take(entry)
         self.batches += 1
         tokens = sum(entry.row.tokens for entry in entries)
-        return Batch(self.batches, entries, tokens, now)
+        return Running(Batch(self.batches, entries, tokens, now))
 
-    def drop(self, job: Job) -> None:
-        """Forget the rows of `job` that still wait, if there are any."""
-        rows = len(job.rows)
-        self._rows -= rows - self._waiting.pop(job, rows)
+    def _settle(self, entry: Entry, *, bulk_waits: bool) -> None:
+        if entry.job.priority == "bulk":
+            self._owed = max(0, self._owed - BULK_WAITS * entry.cost)
+        elif bulk_waits:
+            self._owed += entry.cost
 
-    def _next_entries(self) -> Iterator[Entry]:
-        head = next(iter(self._waiting), None)
-        for job, start in self._waiting.items():
-            if head is not None and job.model is head.model:
-                yield from (Entry(job, index) for index in range(start, len(job.rows)))
+    def _seconds(self, job: Job, cost: int) -> float:
+        """Return when `cost` of the job's lane will have been computed, at best."""
+        ahead = self._interactive.turns.load.cost if job.priority == "bulk" else 0
+        return (ahead + cost) / (1e6 * self._threads)
 
-    def _take(self, entry: Entry) -> None:
-        self._rows -= 1
-        self._waiting[entry.job] = entry.index + 1
-        if entry.index + 1 == len(entry.job.rows):
-            del self._waiting[entry.job]
+    def _seconds_in_turn(self, job: Job, cost: int) -> float:
+        """Return when `cost` of the job's peer will have been computed, at best."""
+        return self._seconds(job, self._lane(job).turns.cost_until(job.peer, cost))
+
+    def _refuse_if_too_late(self, job: Job, seconds: float) -> None:
+        if job.arrived + seconds > job.deadline:
+            left = job.deadline - job.arrived
+            raise DeadlineExceeded(
+                f"it would take {seconds:.3g} s; its deadline is in {left:.3g} s"
+            )
+
+
+def _too_large(load: Load, most: Bounds) -> str:
+    return (
+        f"{load.rows} texts of {load.tokens} tokens and {load.bytes} bytes in one request; "
+        f"the queue holds {most.rows}, {most.tokens} and {most.bytes} of a peer"
+    )
+
+
+def _overloaded(held: Load, own: Load, seconds: float) -> Overloaded:
+    wait_ms = max(1, round(1000 * seconds))
+    message = (
+        f"{held.rows} texts of {held.tokens} tokens are waiting, "
+        f"{own.rows} of {own.tokens} of them yours; retry in {wait_ms} ms"
+    )
+    return Overloaded(message, retry_after_ms=wait_ms)

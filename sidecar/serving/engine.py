@@ -4,17 +4,23 @@ Sees no sockets. Everything here runs on the loop.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from client_lib.wire.errors import BackendFailed
+from client_lib.wire.errors import BackendFailed, DeadlineExceeded
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.events import log
+from sidecar.models.rows import Row
 from sidecar.serving.asked import Asked
-from sidecar.serving.batch import Batch, Job, Pace, Queue
+from sidecar.serving.batch import Batch, Queue
+from sidecar.serving.bounds import Bounds
+from sidecar.serving.cost import Cost
 from sidecar.serving.gathering import Computed, Gathering
+from sidecar.serving.job import Job, Load
 from sidecar.serving.notes import Notes
 from sidecar.serving.results import Answer, EmbedResult, RerankResult, Timings
 from sidecar.serving.roster import Float32, Roster, ServedModel
@@ -27,16 +33,18 @@ class Engine:
     """The models, the queue and the threads behind `embed` and `rerank`.
 
     Made and used on one running loop; `start` before the first request, `stop` after the
-    last. `notes` takes the events that no reply waits for. `crashed` is done, with what
-    escaped, once inference has ended unasked.
+    last. `costs` has what is known of each model's rows, by the model's name. `notes` takes the
+    events that no reply waits for. `crashed` is done, with what escaped, once inference has
+    ended unasked.
     """
 
     def __init__(
         self,
         models: Sequence[ServedModel],
+        costs: Mapping[str, Cost],
         *,
         threads: int,
-        max_queue_rows: int,
+        bounds: Bounds,
         clock: Clock = time.perf_counter,
     ) -> None:
         self.crashed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -45,7 +53,8 @@ class Engine:
         self._threads = threads
         self._roster = Roster(models)
         self._tokenizers = {model.name: Tokenizer(model) for model in models}
-        self._queue = Queue(max_queue_rows, Pace(threads))
+        self._costs = costs
+        self._queue = Queue(bounds, threads)
         callbacks = Callbacks(self._row_finished, self._crash)
         self._workers = Workers(self._queue, threads, callbacks, clock)
         self._gatherings: dict[Job, Gathering] = {}
@@ -61,25 +70,25 @@ class Engine:
         await self._workers.stop()
         self.notes.flush()
 
-    async def embed(self, request: Embed) -> EmbedResult:
-        """Return float32 [n, d] for n texts.
+    async def embed(self, request: Embed, peer: Hashable = None) -> EmbedResult:
+        """Return float32 [n, d] for n texts. Requests of equal peers take turns as one.
 
         Raises the `ReplyError` that the caller is to be told. Cancelling it drops its rows.
         """
         model = self._roster.embedder(request.model)
-        answer, vectors = await self._answer(Asked.texts_of(model, request))
+        answer, vectors = await self._answer(Asked.texts_of(model, request), peer)
         return EmbedResult(answer, vectors)
 
-    async def rerank(self, request: Rerank) -> RerankResult:
-        """Return the documents by relevance, the best first, ties by index.
+    async def rerank(self, request: Rerank, peer: Hashable = None) -> RerankResult:
+        """Return the documents by relevance, the best first, ties by index; peers as in `embed`.
 
         Raises the `ReplyError` that the caller is to be told. Cancelling it drops its rows.
         """
         model = self._roster.reranker(request.model)
         if model.task == "rerank":
-            answer, scores = await self._answer(Asked.pairs_of(model, request))
+            answer, scores = await self._answer(Asked.pairs_of(model, request), peer)
             return _ranked(answer, "cross_encoder", scores[:, 0], request.top_n)
-        answer, vectors = await self._answer(Asked.documents_of(model, request))
+        answer, vectors = await self._answer(Asked.documents_of(model, request), peer)
         scores = cosines(vectors[-1], vectors[:-1])
         return _ranked(answer, "embedding", scores, request.top_n)
 
@@ -87,21 +96,42 @@ class Engine:
         """Return the engine's part of `status`."""
         return {
             "models": [model.describe() for model in self._roster.models],
-            "queue": {"rows": self._workers.waiting, "max_rows": self._queue.max_rows},
+            "costs": {name: cost.to_map() for name, cost in self._costs.items()},
+            "queue": {
+                **{lane: _lane_status(peers) for lane, peers in self._workers.waiting.items()},
+                "bounds": asdict(self._queue.bounds),
+            },
             "threads": self._threads,
             "batches": self._queue.batches,
         }
 
-    async def _answer(self, asked: Asked) -> tuple[Answer, Float32]:
+    async def _answer(self, asked: Asked, peer: Hashable) -> tuple[Answer, Float32]:
         begun = self._clock()
-        rows = await self._tokenizers[asked.model.name].rows(asked.texts)
-        truncated = asked.truncated(rows)
-        job = Job(asked.model, tuple(rows), asked.finish, self._clock())
-        computed = await self._compute(job)
+        try:
+            async with asyncio.timeout(asked.timeout):
+                rows = await self._tokenizers[asked.model.name].rows(asked.texts)
+                truncated = asked.truncated(rows)
+                job = self._job(asked, rows, peer, begun)
+                computed = await self._compute(job)
+        except TimeoutError:
+            raise DeadlineExceeded(f"not done within its {asked.timeout:g} s") from None
         timings = _timings(begun, job.arrived, computed, self._clock())
-        tokens = sum(row.tokens for row in rows)
-        answer = Answer(asked.model.name, len(rows), tokens, truncated, timings)
+        answer = Answer(asked.model.name, len(rows), job.load.tokens, truncated, timings)
         return answer, computed.vectors
+
+    def _job(self, asked: Asked, rows: Sequence[Row], peer: Hashable, begun: float) -> Job:
+        cost = self._costs[asked.model.name]
+        return Job(
+            model=asked.model,
+            rows=tuple(rows),
+            costs=[cost.microseconds(row.tokens) for row in rows],
+            finish=asked.finish,
+            arrived=self._clock(),
+            peer=peer,
+            priority=asked.request.priority,
+            deadline=math.inf if asked.timeout is None else begun + asked.timeout,
+            row_bytes=asked.row_bytes,
+        )
 
     async def _compute(self, job: Job) -> Computed:
         if self.crashed.done():
@@ -118,6 +148,9 @@ class Engine:
                 self.notes.add(partial(_note_batch, batch, self._clock()))
 
     def _row_finished(self, row: Finished) -> None:
+        if not isinstance(row.outcome, Exception):
+            cost = self._costs[row.batch.model.name]
+            cost.record(row.entry.row.tokens, row.ended - row.started)
         # A row whose request has left in the meantime has no gathering any more.
         if gathering := self._gatherings.get(row.entry.job):
             gathering.take(row)
@@ -129,6 +162,11 @@ class Engine:
             self.crashed.set_result(error)
         for gathering in self._gatherings.values():
             gathering.fail(_stopped(error))
+
+
+def _lane_status(peers: Mapping[Hashable, Load]) -> dict[str, Any]:
+    by_peer = {str(peer): load.to_map() for peer, load in peers.items()}
+    return {**sum(peers.values(), Load()).to_map(), "peers": by_peer}
 
 
 def _ranked(answer: Answer, method: str, scores: Float32, top_n: int | None) -> RerankResult:
@@ -152,6 +190,8 @@ def _note_batch(batch: Batch, ended: float) -> None:
         "batch.completed",
         batch_id=batch.id,
         model=batch.model.name,
+        priority=batch.priority,
+        peers=batch.peers,
         rows=batch.rows,
         tokens=batch.tokens,
         queue_ms=_ms(batch.longest_wait),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from client_lib.wire.errors import BackendFailed, ReplyError
-from sidecar.serving.batch import Job
+from sidecar.serving.job import Job
 from sidecar.serving.roster import Float32
 from sidecar.serving.worker import Finished
 

@@ -12,12 +12,13 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 import uvloop
 
 from sidecar.events import log, trace
+from sidecar.serving.cost import Cost
 from sidecar.serving.desk import Desk
 from sidecar.serving.engine import Engine
 from sidecar.serving.roster import ServedModel
@@ -25,6 +26,7 @@ from sidecar.serving.server import Server
 from sidecar.serving.settings import ServeSettings
 from sidecar.serving.socket_file import Listener, PassedSocket, SocketFile, refuse_if_taken
 from sidecar.serving.state import Life, State
+from sidecar.serving.warm_up import learn
 from sidecar.systemd import Manager
 
 Load: TypeAlias = Callable[[], Sequence[ServedModel]]
@@ -74,12 +76,12 @@ class _Daemon:
         if self._manager.listener is None:
             # Known before a minute of loading rather than after it.
             refuse_if_taken(self._settings.socket)
-        await self._serve(await self._load(load))
+        await self._serve(*await self._load(load))
         self._note_stopped(self._exit_code)
         return self._exit_code
 
-    async def _load(self, load: Load) -> Sequence[ServedModel]:
-        loading = asyncio.ensure_future(asyncio.to_thread(load))
+    async def _load(self, load: Load) -> tuple[Sequence[ServedModel], Mapping[str, Cost]]:
+        loading = asyncio.ensure_future(asyncio.to_thread(_load_and_learn, load))
         first = asyncio.ensure_future(
             asyncio.wait((loading, self._stop), return_when=asyncio.FIRST_COMPLETED)
         )
@@ -91,9 +93,9 @@ class _Daemon:
             self._leave(EXIT_OK)
         return loading.result()
 
-    async def _serve(self, models: Sequence[ServedModel]) -> None:
+    async def _serve(self, models: Sequence[ServedModel], costs: Mapping[str, Cost]) -> None:
         settings = self._settings
-        engine = Engine(models, threads=settings.threads, max_queue_rows=settings.max_queue_rows)
+        engine = Engine(models, costs, threads=settings.threads, bounds=settings.bounds)
         engine.crashed.add_done_callback(self._crashed)
         desk = Desk(engine, settings, self._life)
         passed = self._manager.listener
@@ -163,6 +165,11 @@ class _Daemon:
 
     def _age(self) -> float:
         return round(time.monotonic() - self._started, 3)
+
+
+def _load_and_learn(load: Load) -> tuple[Sequence[ServedModel], Mapping[str, Cost]]:
+    models = load()
+    return models, {model.name: learn(model) for model in models}
 
 
 def _note_loop_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

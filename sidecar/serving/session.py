@@ -141,10 +141,10 @@ class Session:
         match request:
             case Embed():
                 self._refuse_if_draining()
-                return await self._desk.engine.embed(request)
+                return await self._desk.engine.embed(request, self._peer)
             case Rerank():
                 self._refuse_if_draining()
-                return await self._desk.engine.rerank(request)
+                return await self._desk.engine.rerank(request, self._peer)
             case Hello():
                 return {"version": VERSION, **self._desk.hello()}
             case Status():
@@ -191,6 +191,7 @@ class Session:
             self._writer.transport.abort()
 
     def _note_success(self, request: Request, answer: Answer) -> None:
+        assert isinstance(request, Embed | Rerank)
         timings = answer.timings
         log.info(
             "request.completed",
@@ -198,6 +199,7 @@ class Session:
             request_id=request.id,
             peer_pid=self._peer.pid,
             peer_uid=self._peer.uid,
+            priority=request.priority,
             model=answer.model,
             rows=answer.rows,
             tokens=answer.tokens,

@@ -4,19 +4,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from client_lib.wire.protocol import Limits
+from sidecar.serving.bounds import Bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeSettings:
     """Where to listen and how much to take on.
 
-    `threads` inference threads; a queue of at most `max_queue_rows` rows; `drain_seconds` to
-    finish what was accepted; `limits` bound one request, `max_in_flight` one connection.
+    `threads` inference threads; `bounds` of what may wait; `drain_seconds` to finish what was
+    accepted; `limits` bound one request, `max_in_flight` one connection.
     """
 
     socket: Path
     threads: int
     limits: Limits = field(default_factory=Limits)
-    max_queue_rows: int = 8_192
+    bounds: Bounds = field(default_factory=Bounds)
     max_in_flight: int = 256
     drain_seconds: float = 30.0

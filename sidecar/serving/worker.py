@@ -1,20 +1,21 @@
 """The inference threads: the one bridge between the loop and the threads.
 
-No barrier: a thread takes one row at a time from the current batch, and the one that finds it
-empty cuts the next from the queue right then, while the last rows of the former may still run.
-A finished row goes to the loop at once. One lock guards the queue and the current batches; it
-is never held while a row is computed.
+No barrier: a thread takes one row at a time from the queue, which cuts the next batch right
+then where the current one has none left, while the last rows of the former may still run. A
+finished row goes to the loop at once. One lock guards the queue; it is never held while a row is
+computed.
 """
 
 import asyncio
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVarTuple
 
-from sidecar.serving.batch import Batch, Entry, Job, Queue
+from client_lib.wire.messages import Priority
+from sidecar.serving.batch import Batch, Queue, Running
+from sidecar.serving.job import Entry, Job, Load
 from sidecar.serving.roster import Float32
 
 Clock: TypeAlias = Callable[[], float]
@@ -44,21 +45,6 @@ class Callbacks:
     crash: Callable[[BaseException], None]
 
 
-class _Running:
-    """A batch whose rows are being computed: those that nobody took yet, and how many run."""
-
-    __slots__ = ("active", "batch", "rest")
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-        self.rest = deque(batch.entries)
-        self.active = 0
-
-    @property
-    def over(self) -> bool:
-        return not self.active and not self.rest
-
-
 class Workers:
     """`threads` inference threads over one queue. Methods are called on the loop."""
 
@@ -69,7 +55,6 @@ class Workers:
         self._callbacks = callbacks
         self._clock = clock
         self._work = threading.Condition(threading.Lock())
-        self._current: _Running | None = None
         self._stopping = False
         self._loop = asyncio.get_running_loop()
         self._threads = [
@@ -91,17 +76,13 @@ class Workers:
     def drop(self, job: Job) -> Batch | None:
         """Forget every row of `job` that does not run yet; return the batch that this ends."""
         with self._work:
-            self._queue.drop(job)
-            running = self._current
-            if running is None or not running.rest:
-                return None
-            running.rest = deque(entry for entry in running.rest if entry.job is not job)
-            return running.batch if running.over else None
+            return self._queue.drop(job)
 
     @property
-    def waiting(self) -> int:
-        """How many rows wait in the queue."""
-        return len(self._queue)
+    def waiting(self) -> Mapping[Priority, Mapping[Hashable, Load]]:
+        """What waits in the queue, by lane and peer."""
+        with self._work:
+            return self._queue.loads
 
     async def stop(self) -> None:
         """Let running rows end, leave the others, and join the threads."""
@@ -124,30 +105,20 @@ class Workers:
         except BaseException as error:  # noqa: BLE001 - not swallowed: the loop ends the process
             self._post(self._callbacks.crash, error)
 
-    def _wait(self) -> tuple[_Running, Entry] | None:
+    def _wait(self) -> tuple[Running, Entry] | None:
         with self._work:
-            while not self._stopping and (taken := self._take()) is None:
+            while not self._stopping and (taken := self._queue.take(self._clock())) is None:
                 self._work.wait()
             return None if self._stopping else taken
 
-    def _take(self) -> tuple[_Running, Entry] | None:
-        if self._current is None or not self._current.rest:
-            batch = self._queue.cut(self._clock())
-            self._current = _Running(batch) if batch is not None else None
-        if self._current is None:
-            return None
-        self._current.active += 1
-        return self._current, self._current.rest.popleft()
-
-    def _compute(self, running: _Running, entry: Entry) -> tuple[_Running, Entry] | None:
+    def _compute(self, running: Running, entry: Entry) -> tuple[Running, Entry] | None:
         started = self._clock()
         outcome = _forward(entry)
         ended = self._clock()
         with self._work:
-            self._queue.pace.record(ended - started)
             running.active -= 1
             finished = Finished(entry, running.batch, outcome, started, ended, running.over)
-            taken = None if self._stopping else self._take()
+            taken = None if self._stopping else self._queue.take(ended)
         # The last thing before this thread computes or waits, and so lets go of the GIL: the
         # loop that it wakes can run at once.
         self._post(self._callbacks.row, finished)

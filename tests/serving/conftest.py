@@ -15,6 +15,8 @@ from client_lib.wire.codec import FrameDecoder
 from client_lib.wire.messages import Hello
 from client_lib.wire.protocol import ClientConnection, Limits
 from sidecar.models.rows import Row
+from sidecar.serving.bounds import Bounds
+from sidecar.serving.cost import Cost
 from sidecar.serving.desk import Desk
 from sidecar.serving.engine import Engine
 from sidecar.serving.session import Session
@@ -127,8 +129,9 @@ async def make_engine(tiny):
     """A maker of engines that have started and are stopped at the end."""
     made = []
 
-    def make(*models, threads=1, max_queue_rows=64):
-        engine = Engine(models, threads=threads, max_queue_rows=max_queue_rows)
+    def make(*models, threads=1, bounds=None, **options):
+        costs = {model.name: Cost() for model in models}
+        engine = Engine(models, costs, threads=threads, bounds=bounds or Bounds(), **options)
         engine.start()
         made.append((engine, models))
         return engine

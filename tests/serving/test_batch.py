@@ -1,149 +1,215 @@
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from client_lib.wire.errors import Overloaded, TooLarge
-from sidecar.models.rows import Row
-from sidecar.serving.batch import MAX_ROWS, Job, Pace, Queue
-from sidecar.serving.vectors import Finish
+from client_lib.wire.errors import DeadlineExceeded, Overloaded, TooLarge
+from sidecar.serving.batch import BULK_WAITS, MAX_COST, Queue
+from sidecar.serving.bounds import Bounds
 
-ROW = Row(np.zeros(3, np.int64), np.zeros(3, np.int64), truncated=False)
-MODELS = ("a", "b")
+from .jobs import job
 
 
-def job(rows, model="a", arrived=0.0):
-    return Job(model, (ROW,) * rows, Finish(8, normalize=True), arrived)
+def queue(*jobs, threads=1, **bounds):
+    made = Queue(Bounds(**{"peer_share": 1, **bounds}), threads)
+    for each in jobs:
+        made.push(each)
+    return made
 
 
-def queue(max_rows=64, lanes=1):
-    return Queue(max_rows, Pace(lanes))
+def taken(q, count=1000, now=0.0):
+    """Take rows, and end each at once."""
+    rows = []
+    while len(rows) < count and (hand := q.take(now)) is not None:
+        running, entry = hand
+        running.active -= 1
+        rows.append((running.batch, entry))
+    return rows
 
 
-def cut_sizes(q):
-    sizes = []
-    while batch := q.cut(0.0):
-        sizes.append(batch.rows)
-    return sizes
+def entries(rows):
+    return [(entry.job, entry.index) for _, entry in rows]
 
 
-def test_an_empty_queue_has_no_batch():
-    """Nothing waits, nothing is cut."""
-    assert queue().cut(0.0) is None
+def batch_sizes(rows):
+    return [batch.rows for batch in dict.fromkeys(batch for batch, _ in rows)]
+
+
+def test_an_empty_queue_has_no_row():
+    """Nothing waits, nothing is handed out."""
+    assert queue().take(0.0) is None
 
 
 def test_a_batch_gathers_the_rows_of_several_requests():
-    """What waits together is cut together, in order of arrival."""
-    q, first, second = queue(), job(2), job(1)
-    q.push(first)
-    q.push(second)
-    entries = q.cut(0.0).entries
-    assert [(e.job, e.index) for e in entries] == [(first, 0), (first, 1), (second, 0)]
+    """What waits together is cut together, a peer's in order of arrival."""
+    first, second = job(1, 1), job(1)
+    rows = taken(queue(first, second))
+    assert entries(rows) == [(first, 0), (first, 1), (second, 0)]
+    assert batch_sizes(rows) == [3]
 
 
 def test_a_batch_has_sixteen_rows_at_most():
     """A request of many texts is split over batches."""
-    q = queue()
-    q.push(job(37))
-    assert cut_sizes(q) == [16, 16, 5]
+    assert batch_sizes(taken(queue(job(*[1] * 37)))) == [16, 16, 5]
 
 
-def test_a_batch_is_of_the_heads_model_alone():
-    """Rows of other models stay, and keep their place."""
-    q = queue()
-    for model in "abab":
-        q.push(job(1, model))
-    assert [q.cut(0.0).model for _ in range(2)] == ["a", "b"]
-    assert q.cut(0.0) is None
+def test_a_batch_costs_no_more_than_its_budget():
+    """Unless a row alone does; that one goes alone."""
+    third = MAX_COST // 3
+    costs = [third, third, third, third, 2 * MAX_COST, third]
+    assert batch_sizes(taken(queue(job(*costs)))) == [3, 1, 1, 1]
 
 
-def test_a_batch_knows_its_tokens_and_its_longest_wait():
+def test_a_batch_is_cut_as_late_as_possible():
+    """What comes while the batch before is computed is in the next one, whoever it is from."""
+    q = queue(job(1, 1, peer="a"))
+    first = taken(q, 1)
+    q.push(job(1, peer="b"))
+    q.push(job(1, peer="a"))
+    assert batch_sizes(first + taken(q)) == [2, 2]
+
+
+def test_a_batch_is_of_one_model():
+    """And models take turns as their peers do."""
+    q = queue(*(job(1, 1, model=model, peer=model) for model in "ab"))
+    assert [batch.model for batch, _ in taken(q)] == ["a", "a", "b", "b"]
+
+
+def test_a_batch_knows_its_tokens_its_peers_and_its_longest_wait():
     """The wait is that of the row that came first."""
-    q = queue()
-    q.push(job(1, arrived=1.0))
-    q.push(job(2, arrived=3.0))
-    batch = q.cut(4.5)
-    assert (batch.tokens, batch.longest_wait, batch.id) == (9, 3.5, 1)
+    q = queue(job(1, arrived=1.0, peer="a"), job(1, 1, arrived=3.0, peer="b"))
+    batch, _ = taken(q, now=4.5)[0]
+    assert (batch.tokens, batch.peers, batch.longest_wait, batch.id) == (9, 2, 3.5, 1)
+
+
+def test_a_request_of_many_texts_does_not_hold_the_line():
+    """A peer that asks one text waits for one of another's, not for a thousand."""
+    q = queue(job(*[10_000] * 1000, peer="indexer"))
+    taken(q, 10)
+    q.push(one := job(10_000, peer="searcher"))
+    assert (one, 0) in entries(taken(q, 2))
+
+
+def test_interactive_rows_go_before_the_rest_of_a_bulk_batch():
+    """The batch is left, and gone on with afterwards."""
+    bulk, search = job(*[9] * 16, priority="bulk"), job(5, 5)
+    q = queue(bulk)
+    rows = taken(q, 4)
+    q.push(search)
+    rows += taken(q)
+    assert entries(rows[3:7]) == [(bulk, 3), (search, 0), (search, 1), (bulk, 4)]
+    assert batch_sizes(rows) == [16, 2]
+
+
+def test_bulk_rows_go_once_what_went_ahead_has_cost_nine_times_as_much():
+    """Bulk has a tenth of the time, whatever is asked interactively."""
+    q = queue(job(*[10] * 40), job(*[20] * 3, priority="bulk", peer="b"))
+    order = "".join(entry.job.priority[0] for _, entry in taken(q, 42))
+    assert BULK_WAITS == 9
+    assert order == "i" * 18 + "b" + "i" * 18 + "b" + "i" * 4
+
+
+def test_without_bulk_nothing_is_owed():
+    """Bulk that comes later does not go first for what it has not waited for."""
+    q = queue(job(*[10] * 40))
+    taken(q, 30)
+    q.push(job(1, priority="bulk"))
+    assert [entry.job.priority for _, entry in taken(q, 2)] == ["interactive", "bulk"]
 
 
 def test_a_dropped_job_leaves_at_once():
-    """Its rows are not cut any more, and make room."""
-    q, gone, stays = queue(max_rows=20), job(18), job(2)
-    q.push(gone)
-    q.push(stays)
-    q.cut(0.0)
-    q.drop(gone)
-    assert len(q) == 2
-    assert [e.job for e in q.cut(0.0).entries] == [stays, stays]
+    """What was not cut is not cut, what was not taken is not taken, and room is made."""
+    gone, stays = job(*[1] * 18), job(1, 1)
+    q = queue(gone, stays, rows=20)
+    taken(q, 1)
+    assert q.drop(gone).id == 1
+    q.push(job(*[1] * 18))
+    assert entries(taken(q, 2)) == [(stays, 0), (stays, 1)]
+
+
+def test_a_batch_that_still_runs_is_not_ended_by_a_drop():
+    """It ends with its last running row."""
+    gone = job(1, 1)
+    q = queue(gone)
+    running, _ = q.take(0.0)
+    assert q.drop(gone) is None
+    running.active -= 1
+    assert running.over
 
 
 def test_dropping_what_has_left_already_does_nothing():
     """A job without waiting rows may be dropped, any number of times."""
-    q, done = queue(), job(1)
-    q.push(done)
-    q.cut(0.0)
-    q.drop(done)
-    q.drop(done)
-    assert len(q) == 0
+    q = queue(done := job(1))
+    taken(q)
+    assert q.drop(done) is None
+    assert q.drop(done) is None
 
 
-def test_a_job_that_does_not_fit_now_is_refused_whole():
-    """Nothing of it was accepted, and it may come back."""
-    q = queue(max_rows=10)
-    q.push(job(8))
-    with pytest.raises(Overloaded):
-        q.push(job(3))
-    assert len(q) == 8
+@pytest.mark.parametrize("bounds", [{"rows": 10}, {"tokens": 30}, {"bytes": 480}])
+def test_a_job_that_does_not_fit_now_is_refused_whole(bounds):
+    """By rows, tokens and bytes; nothing of it was accepted, and it may come back."""
+    q = queue(job(*[1] * 8), **bounds)
+    with pytest.raises(Overloaded, match=r"8 texts of 24 tokens are waiting"):
+        q.push(job(1, 1, 1))
+    assert q.loads["interactive"][None].rows == 8
 
 
-def test_a_job_that_never_fits_is_too_large():
+@pytest.mark.parametrize("bounds", [{"rows": 10}, {"tokens": 30}, {"bytes": 480}])
+def test_a_job_that_never_fits_is_too_large(bounds):
     """Coming back would not help, and it is told so."""
-    with pytest.raises(TooLarge, match="the queue holds 10"):
-        queue(max_rows=10).push(job(11))
+    with pytest.raises(TooLarge, match="in one request; the queue holds"):
+        queue(**bounds).push(job(*[1] * 11))
+
+
+def test_one_peer_may_not_fill_a_lane():
+    """The others' share is kept for them; what is over one's own for ever is too large."""
+    q = queue(job(*[1] * 4, peer="a"), rows=10, peer_share=0.5)
+    with pytest.raises(Overloaded, match="4 of 12 of them yours"):
+        q.push(job(1, 1, peer="a"))
+    q.push(job(*[1] * 5, peer="b"))
+    with pytest.raises(TooLarge):
+        q.push(job(*[1] * 6, peer="c"))
+
+
+def test_a_full_lane_does_not_fill_the_other():
+    """However much waits in bulk, an interactive request is accepted."""
+    q = queue(job(*[1] * 10, priority="bulk"), rows=10)
+    q.push(job(1))
 
 
 def test_retry_after_is_when_enough_rows_will_have_left():
     """Six rows too many at 50 ms a row on two threads: 150 ms."""
-    q = queue(max_rows=10, lanes=2)
-    for _ in range(1000):
-        q.pace.record(0.05)
-    q.push(job(8))
+    q = queue(job(*[50_000] * 8), rows=10, threads=2)
     with pytest.raises(Overloaded) as refused:
-        q.push(job(8))
+        q.push(job(*[50_000] * 8))
     assert refused.value.retry_after_ms == 150
 
 
-@given(
-    st.lists(
-        st.one_of(
-            st.tuples(st.just("push"), st.integers(1, 40), st.sampled_from(MODELS)),
-            st.tuples(st.just("cut"), st.none(), st.none()),
-            st.tuples(st.just("drop"), st.integers(0, 30), st.none()),
-        )
+def test_retry_after_counts_what_goes_ahead():
+    """A peer over its share waits for its turns; bulk for what is interactive too."""
+    q = queue(
+        job(*[10_000] * 10, peer="a", priority="bulk"),
+        job(*[10_000] * 4, peer="b", priority="bulk"),
+        job(*[10_000] * 6),
+        rows=20,
+        peer_share=0.5,
     )
-)
-def test_any_sequence_loses_and_duplicates_nothing(steps):
-    """Every row is cut once and in order, or was dropped before it was cut."""
-    q, jobs, dropped, cut = queue(max_rows=100), [], set(), {}
-    for kind, number, model in [*steps, *[("cut", None, None)] * 100]:
-        match kind:
-            case "push":
-                try:
-                    q.push(new := job(number, model))
-                    jobs.append(new)
-                except Overloaded:
-                    assert len(q) + number > q.max_rows
-            case "cut" if batch := q.cut(0.0):
-                assert batch.rows <= MAX_ROWS
-                assert {entry.job.model for entry in batch.entries} == {batch.model}
-                for entry in batch.entries:
-                    assert entry.job not in dropped
-                    cut.setdefault(entry.job, []).append(entry.index)
-            case "drop" if number < len(jobs):
-                q.drop(jobs[number])
-                dropped.add(jobs[number])
-    assert len(q) == 0
-    for each in jobs:
-        seen = cut.get(each, [])
-        assert seen == list(range(len(seen)))
-        assert each in dropped or len(seen) == len(each.rows)
+    with pytest.raises(Overloaded) as refused:
+        q.push(job(*[1] * 5, peer="a", priority="bulk"))
+    assert refused.value.retry_after_ms == 50 + 40 + 60
+
+
+def test_what_cannot_be_done_in_time_is_refused():
+    """By what the peer itself has waiting, its turns with others, and the threads."""
+    q = queue(job(*[10_000] * 8, peer="a"), job(10_000, peer="b"), threads=2)
+    q.push(job(10_000, peer="c", deadline=0.016))
+    with pytest.raises(
+        DeadlineExceeded, match=r"it would take 0\.055 s; its deadline is in 0\.05 s"
+    ):
+        q.push(job(10_000, peer="a", deadline=0.05))
+    q.push(job(10_000, peer="a", deadline=0.06))
+
+
+def test_what_would_end_too_late_is_not_begun():
+    """Its whole job leaves the queue; the others are not held up."""
+    late, stays = job(1000, 1000, 1000, deadline=2.0), job(1000)
+    q = queue(late, stays)
+    rows = taken(q, now=1.9995)
+    assert entries(rows) == [(stays, 0)]

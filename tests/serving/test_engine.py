@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -7,11 +8,13 @@ from structlog.testing import capture_logs
 from client_lib.wire.errors import (
     BackendFailed,
     BadRequest,
+    DeadlineExceeded,
     Overloaded,
     TooLarge,
     UnknownModel,
 )
 from client_lib.wire.messages import Embed, Rerank
+from sidecar.serving.bounds import Bounds
 
 
 def embed(*texts, **fields):
@@ -20,6 +23,10 @@ def embed(*texts, **fields):
 
 def rerank(query, *documents, **fields):
     return Rerank(id=1, query=query, documents=documents, **fields)
+
+
+def rows_waiting(engine, priority="interactive"):
+    return engine.status()["queue"][priority]["rows"]
 
 
 async def test_vectors_come_in_the_order_of_the_texts(make_engine, tiny):
@@ -173,7 +180,7 @@ async def test_a_cancelled_request_leaves_the_queue_at_once(make_engine, tiny):
     await model.began()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert engine.status()["queue"]["rows"] == 0
+    assert rows_waiting(engine) == 0
     model.gate.set()
     await engine.embed(embed("next"))
     assert model.order == ["a", "next"]
@@ -182,14 +189,14 @@ async def test_a_cancelled_request_leaves_the_queue_at_once(make_engine, tiny):
 async def test_a_full_queue_refuses_the_whole_request(make_engine, tiny, soon):
     """With a time to come back; one that could never fit is told so."""
     model = tiny()
-    engine = make_engine(model, max_queue_rows=4)
+    engine = make_engine(model, bounds=Bounds(rows=4, peer_share=1))
     with pytest.raises(TooLarge):
         await engine.embed(embed(*"abcde"))
     model.gate.clear()
     running = asyncio.create_task(engine.embed(embed("a")))
     await model.began()
     waiting = asyncio.create_task(engine.embed(embed(*"bcd")))
-    await soon(lambda: engine.status()["queue"]["rows"] == 3)
+    await soon(lambda: rows_waiting(engine) == 3)
     with pytest.raises(Overloaded) as refused:
         await engine.embed(embed(*"ef"))
     assert refused.value.retry_after_ms >= 1
@@ -205,7 +212,7 @@ async def test_a_crash_fails_every_request(make_engine, tiny, soon):
     tasks = [asyncio.create_task(engine.embed(embed("a~")))]
     await model.began()
     tasks += [asyncio.create_task(engine.embed(embed(text))) for text in "bc"]
-    await soon(lambda: engine.status()["queue"]["rows"] == 2)
+    await soon(lambda: rows_waiting(engine) == 2)
     model.gate.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [BackendFailed] * 3
@@ -215,15 +222,17 @@ async def test_a_crash_fails_every_request(make_engine, tiny, soon):
 
 
 async def test_status_says_what_is_served(make_engine, tiny):
-    """Models, queue, threads, batches."""
+    """Models and what their rows cost, the queue and its bounds, threads, batches."""
     engine = make_engine(tiny(), threads=2)
     await engine.embed(embed("a"))
-    assert engine.status() == {
-        "models": [{"name": "tiny", "task": "embed"}],
-        "queue": {"rows": 0, "max_rows": 64},
-        "threads": 2,
-        "batches": 1,
-    }
+    status = engine.status()
+    assert status["models"] == [{"name": "tiny", "task": "embed"}]
+    assert (status["threads"], status["batches"]) == (2, 1)
+    assert set(status["costs"]["tiny"]) == {"fixed_ms", "per_token_ms"}
+    empty = {"rows": 0, "tokens": 0, "bytes": 0, "cost_ms": 0, "peers": {}}
+    assert status["queue"] == {
+        "interactive": empty, "bulk": empty, "bounds": asdict(Bounds()),
+    }  # fmt: skip
 
 
 async def test_a_batch_is_an_event_that_is_not_lost_with_the_loop(make_engine, tiny):
@@ -234,3 +243,75 @@ async def test_a_batch_is_an_event_that_is_not_lost_with_the_loop(make_engine, t
         await engine.stop()
     (event,) = events
     assert (event["event"], event["rows"], event["tokens"]) == ("batch.completed", 2, 5)
+
+
+async def test_interactive_requests_overtake_bulk_ones(make_engine, tiny, soon):
+    """Those that come later, and in the middle of a bulk request."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    bulk = asyncio.create_task(engine.embed(embed(*"abcd", priority="bulk")))
+    await model.began()
+    search = asyncio.create_task(engine.embed(embed("x")))
+    await soon(lambda: rows_waiting(engine) == 1)
+    model.gate.set()
+    await asyncio.gather(bulk, search)
+    assert model.order == [*"axbcd"]
+
+
+async def test_peers_take_turns(make_engine, tiny, soon):
+    """A peer that asks many texts does not hold up one that asks one; status names both."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    tasks = [asyncio.create_task(engine.embed(embed("#"), "first"))]
+    await model.began()
+    tasks += [asyncio.create_task(engine.embed(embed(*"abc"), "many"))]
+    tasks += [asyncio.create_task(engine.embed(embed("x"), "one"))]
+    await soon(lambda: rows_waiting(engine) == 4)
+    peers = engine.status()["queue"]["interactive"]["peers"]
+    assert {peer: load["rows"] for peer, load in peers.items()} == {"many": 3, "one": 1}
+    model.gate.set()
+    await asyncio.gather(*tasks)
+    assert model.order == [*"#axbc"]
+
+
+async def test_a_request_that_expires_is_dropped_before_it_is_computed(make_engine, tiny):
+    """It fails with `DeadlineExceeded` when its time is up, though no thread is free."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    running = asyncio.create_task(engine.embed(embed("a")))
+    await model.began()
+    with pytest.raises(DeadlineExceeded, match=r"not done within its 0\.05 s"):
+        await engine.embed(embed("late", timeout_ms=50))
+    assert rows_waiting(engine) == 0
+    model.gate.set()
+    await running
+    assert model.order == ["a"]
+
+
+async def test_a_request_that_cannot_be_done_in_time_is_refused_at_once(make_engine, tiny, soon):
+    """By what rows of this model have cost lately."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    running = asyncio.create_task(engine.embed(embed(*"abcdefghijklmnopqrstuvwxyz")))
+    await model.began()
+    with pytest.raises(DeadlineExceeded, match="its deadline is in"):
+        await engine.embed(embed("x", timeout_ms=5))
+    model.gate.set()
+    await running
+
+
+async def test_what_rows_cost_is_learned_from_those_that_are_computed(make_engine, tiny):
+    """The status shows it; a forward that failed teaches nothing."""
+    ticks = iter(range(10_000))
+    model = tiny()
+    engine = make_engine(model, clock=lambda: float(next(ticks)))
+    before = engine.status()["costs"]["tiny"]
+    with pytest.raises(BackendFailed):
+        await engine.embed(embed("a!"))
+    assert engine.status()["costs"]["tiny"] == before
+    await engine.embed(embed("abc"))
+    assert engine.status()["costs"]["tiny"]["fixed_ms"] > before["fixed_ms"]

@@ -217,14 +217,14 @@ def test_a_crash_of_inference_ends_the_daemon(start, closing):
 
 async def test_accepted_work_is_finished(tmp_path, tiny, soon):
     """A request that runs when the signal comes is answered, and then the daemon ends with 0."""
-    model = tiny()
+    model = tiny(holds="#")
     model.gate.clear()
     settings = ServeSettings(socket=tmp_path / "s.sock", threads=1)
     serving = asyncio.create_task(serve(lambda: [model], settings))
     reader, writer = await connected(settings.socket)
     connection = ClientConnection()
-    writer.write(connection.send(Hello(id=0, version=1)) + connection.send(embed(1, "abc")))
-    await model.began()
+    writer.write(connection.send(Hello(id=0, version=1)) + connection.send(embed(1, "#")))
+    await model.began(forwards=9)  # eight of them before it listened
     os.kill(os.getpid(), signal.SIGTERM)
     await soon(lambda: not settings.socket.exists())
     model.gate.set()

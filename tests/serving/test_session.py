@@ -199,7 +199,7 @@ async def test_a_peer_that_leaves_takes_its_requests_with_it(make_dialogue, tiny
     await model.began()
     dialogue.writer.close()
     await dialogue.ended()
-    assert dialogue.desk.engine.status()["queue"]["rows"] == 0
+    assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
     assert dialogue.desk.tally.to_map() == {
         "completed": 0, "failed": {"cancelled": 3}, "in_flight": 0,
     }  # fmt: skip
@@ -246,6 +246,6 @@ async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny, st
     assert outcome == [None] or isinstance(outcome[0], asyncio.CancelledError)
     assert asyncio.all_tasks() <= tasks
     assert dialogue.desk.tally.in_flight == 0
-    assert dialogue.desk.engine.status()["queue"]["rows"] == 0
+    assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
     assert dialogue.session._open == {}
     assert dialogue.session._writer.is_closing()

@@ -3,7 +3,9 @@ import threading
 
 import pytest
 
-from sidecar.serving.batch import Job, Pace, Queue
+from sidecar.serving.batch import Queue
+from sidecar.serving.bounds import Bounds
+from sidecar.serving.job import Job
 from sidecar.serving.vectors import Finish
 from sidecar.serving.worker import Callbacks, Workers
 
@@ -13,14 +15,16 @@ class Room:
 
     def __init__(self, threads):
         self.rows, self.crashes = asyncio.Queue(), asyncio.Queue()
-        self.queue = Queue(64, Pace(threads))
+        self.queue = Queue(Bounds(), threads)
         callbacks = Callbacks(self.rows.put_nowait, self.crashes.put_nowait)
         self.workers = Workers(self.queue, threads, callbacks)
         self.workers.start()
 
-    def submit(self, model, *texts):
+    def submit(self, model, *texts, **fields):
+        finish = Finish(model.dimensions, normalize=True)
+        costs = [1] * len(texts)
         rows = tuple(model.tokenize(texts))
-        job = Job(model, rows, Finish(model.dimensions, normalize=True), 0.0)
+        job = Job(model=model, rows=rows, costs=costs, finish=finish, arrived=0.0, **fields)
         self.workers.submit(job)
         return job
 
@@ -60,7 +64,7 @@ async def test_rows_gather_while_the_threads_are_busy(make_room, tiny):
     await model.began()
     for text in "abcde":
         room.submit(model, text)
-    assert room.workers.waiting == 5
+    assert room.workers.waiting["interactive"][None].rows == 5
     model.gate.set()
     rows = await room.finished(6)
     assert [row.batch.rows for row in rows] == [1, 5, 5, 5, 5, 5]

@@ -22,6 +22,7 @@ from client_lib.wire.messages import (
     request_to_map,
 )
 
+lanes = st.sampled_from(["interactive", "bulk"])
 ids = st.integers(0, MAX_ID)
 texts = st.lists(st.text(), min_size=1).map(tuple)
 counts = st.integers(1, 2**63)
@@ -30,11 +31,13 @@ requests: st.SearchStrategy[Request] = st.one_of(
     st.builds(
         Embed, id=ids, input=texts, model=st.none() | st.text(),
         prompt_name=st.none() | st.text(), normalize=st.none() | st.booleans(),
-        dimensions=st.none() | counts, truncate=st.booleans(),
+        dimensions=st.none() | counts, truncate=st.booleans(), priority=lanes,
+        timeout_ms=st.none() | counts,
     ),
     st.builds(
         Rerank, id=ids, query=st.text(), documents=texts, model=st.none() | st.text(),
-        top_n=st.none() | counts, truncate=st.booleans(),
+        top_n=st.none() | counts, truncate=st.booleans(), priority=lanes,
+        timeout_ms=st.none() | counts,
     ),
     st.builds(Status, id=ids),
     st.builds(Ping, id=ids),
@@ -63,7 +66,7 @@ def test_absent_fields_have_their_defaults() -> None:
     request = parse_request(EMBED)
     assert request == Embed(
         id=1, input=("a",), model=None, prompt_name=None, normalize=None, dimensions=None,
-        truncate=True,
+        truncate=True, priority="interactive", timeout_ms=None,
     )  # fmt: skip
 
 
@@ -81,11 +84,15 @@ def test_fields_from_the_future_are_ignored() -> None:
         (EMBED, "normalize", [1, 0, "yes", []]),
         (EMBED, "dimensions", [0, -1, True, 1.5, "8"]),
         (EMBED, "truncate", [None, 1, "no"]),
+        (EMBED, "priority", [None, "", "Bulk", "batch", 1, ["bulk"], b"bulk"]),
+        (EMBED, "timeout_ms", [0, -1, True, 2.5, "1"]),
         (RERANK, "query", [None, 1, ["q"], b"q"]),
         (RERANK, "documents", [None, "a", [], [1]]),
         (RERANK, "model", [1, []]),
         (RERANK, "top_n", [0, -1, True, 2.0, "2"]),
         (RERANK, "truncate", [None, 1]),
+        (RERANK, "priority", [None, "low", 0]),
+        (RERANK, "timeout_ms", [0, False, 0.5, "1"]),
         (HELLO, "version", [None, 0, -1, True, "1", 1.0]),
         (HELLO, "client", [None, 1, b"c"]),
         (CANCEL, "target", [None, -1, True, "1", MAX_ID + 1, 1.0]),

@@ -1,0 +1,104 @@
+"""One request's rows as the queue and the threads see them, and how much they are. Pure."""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from client_lib.wire.messages import Priority
+from sidecar.models.rows import Row
+from sidecar.serving.roster import ServedModel
+from sidecar.serving.vectors import Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Rows, their tokens, the bytes that they hold, and their cost.
+
+    A cost is the time that a row is expected to keep one thread busy for, in microseconds:
+    whole numbers, so that what was added up comes back to zero exactly.
+    """
+
+    rows: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    cost: int = 0
+
+    def __add__(self, other: "Load") -> "Load":
+        return Load(
+            self.rows + other.rows,
+            self.tokens + other.tokens,
+            self.bytes + other.bytes,
+            self.cost + other.cost,
+        )
+
+    def __sub__(self, other: "Load") -> "Load":
+        return Load(
+            self.rows - other.rows,
+            self.tokens - other.tokens,
+            self.bytes - other.bytes,
+            self.cost - other.cost,
+        )
+
+    def to_map(self) -> dict[str, float]:
+        """Return what `status` says of it."""
+        return {
+            "rows": self.rows,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "cost_ms": self.cost / 1000,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Job:
+    """The rows of one request. Two jobs are never equal: each is itself.
+
+    `costs` are the rows' (see `Load`), each above 0; `row_bytes` is what a row holds besides
+    its tokens. `peer` is whoever asked: jobs with equal peers take their turns as one. Times
+    are seconds on the caller's clock; without a deadline it is infinite.
+    """
+
+    model: ServedModel
+    rows: tuple[Row, ...]
+    costs: Sequence[int]
+    finish: Finish
+    arrived: float
+    peer: Hashable = None
+    priority: Priority = "interactive"
+    deadline: float = math.inf
+    row_bytes: int = 0
+    load: Load = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "load", self.load_from(0))
+
+    def load_from(self, start: int) -> Load:
+        """Return the load of the rows from index `start` on."""
+        total = Load()
+        for index in range(start, len(self.rows)):
+            total += Entry(self, index).load
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a job, by its index in it."""
+
+    job: Job
+    index: int
+
+    @property
+    def row(self) -> Row:
+        """The row itself."""
+        return self.job.rows[self.index]
+
+    @property
+    def cost(self) -> int:
+        """What it is expected to cost."""
+        return self.job.costs[self.index]
+
+    @property
+    def load(self) -> Load:
+        """How much it is."""
+        row, held = self.row, self.job.row_bytes
+        return Load(1, row.tokens, held + row.ids.nbytes + row.token_types.nbytes, self.cost)

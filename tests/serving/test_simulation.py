@@ -1,0 +1,95 @@
+"""The queue's rules under any load: what hypothesis thinks of, and long seeded runs.
+
+By hand, for as long as you like: `SIMULATION_STEPS=1000000 SIMULATION_SEED=7 pytest
+tests/serving/test_simulation.py`. A run that fails says its seed and its steps.
+"""
+
+import os
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .world import LONGEST, World
+
+STEPS = int(os.environ.get("SIMULATION_STEPS", "3000"))
+SEEDS = [int(os.environ["SIMULATION_SEED"])] if "SIMULATION_SEED" in os.environ else range(8)
+
+asked = st.fixed_dictionaries(
+    {
+        "costs": st.lists(st.integers(1, LONGEST), min_size=1, max_size=35),
+        "model": st.sampled_from("ab"),
+        "peer": st.sampled_from("wxyz"),
+        "priority": st.sampled_from(["interactive", "bulk"]),
+        "timeout": st.floats(0.0, 3.0) | st.just(float("inf")),
+        "pace": st.floats(0.1, 10.0),
+        "poison": st.integers(-1, 3),
+    }
+)
+steps = st.one_of(
+    st.tuples(st.just("ask"), asked),
+    st.tuples(st.just("advance"), st.floats(0.0, 1.0)),
+    st.tuples(st.just("cancel"), st.integers(0, 100)),
+    st.tuples(st.just("kill"), st.none()),
+)
+
+
+def do(world, kind, what):
+    match kind:
+        case "ask":
+            world.ask(**what)
+        case "kill":
+            world.kill()
+        case _:
+            getattr(world, kind)(what)
+
+
+@given(st.integers(1, 3), st.lists(steps, max_size=40))
+def test_any_sequence_keeps_the_rules(threads, sequence):
+    """Nothing is lost, doubled, out of order or starved, and the bounds hold."""
+    world = World(threads)
+    for kind, what in sequence:
+        do(world, kind, what)
+    world.finish()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_long_run_keeps_the_rules(seed):
+    """The same, for thousands of steps at, above and far above what the threads can do."""
+    chance = random.Random(seed)
+    world = World(chance.choice((1, 2, 8)))
+    try:
+        for _ in range(STEPS):
+            do(world, *step(chance, world.threads))
+        world.finish()
+    except BaseException as error:
+        error.add_note(f"replay: SIMULATION_SEED={seed} SIMULATION_STEPS={STEPS}")
+        raise
+    assert set(world.outcomes) == {
+        "computed", "failed", "cancelled", "late", "Overloaded", "DeadlineExceeded",
+    }  # fmt: skip
+
+
+def step(chance, threads):
+    kind = chance.choices(("ask", "advance", "cancel", "kill"), (50, 45, 4, 0.1))[0]
+    match kind:
+        case "ask":
+            return kind, request(chance)
+        case "advance":
+            return kind, chance.expovariate(threads / chance.choice((0.1, 0.3, 1.0)))
+        case _:
+            return kind, chance.randrange(100)
+
+
+def request(chance):
+    rows = chance.choice((1, 1, 1, 4, 25))
+    return {
+        "costs": [chance.randint(1, chance.choice((2_000, LONGEST))) for _ in range(rows)],
+        "model": chance.choice("aaab"),
+        "peer": chance.choice("wwwxyz"),
+        "priority": chance.choice(("interactive", "bulk")),
+        "timeout": chance.choice((0.1, 1.0, float("inf"))),
+        "pace": chance.choice((0.5, 1.0, 1.0, 1.5, 20.0)),
+        "poison": 0 if chance.random() < 0.02 else -1,
+    }

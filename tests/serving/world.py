@@ -1,0 +1,220 @@
+"""A daemon's queue and threads without threads, loop or clock, and what must hold in it.
+
+Requests come in, virtual threads compute their rows and take as long as they are told, callers
+cancel, deadlines pass, the daemon is killed and its clients ask the next one again. After every
+step the rules are checked; `finish` sees to it that nothing was lost.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+
+from client_lib.wire.errors import DeadlineExceeded, Overloaded, TooLarge
+from sidecar.serving.batch import BULK_WAITS, MAX_COST, MAX_ROWS, Queue, Running
+from sidecar.serving.bounds import Bounds
+from sidecar.serving.job import Entry, Job, Load
+
+from .jobs import job
+
+BOUNDS = Bounds(rows=60, tokens=170, bytes=8000, peer_share=0.5)
+LONGEST = 150_000  # microseconds; more than a batch may cost together
+
+
+@dataclass(eq=False)
+class Request:
+    """What one caller asked, and how it ended: computed, failed, cancelled, late or refused.
+
+    Its forwards take `pace` times what was expected; the row at index `poison` fails.
+    """
+
+    number: int
+    fields: dict
+    timeout: float
+    pace: float
+    poison: int
+    outcome: str | None = None
+    job: Job | None = None
+    taken: int = 0
+    ended: int = 0
+
+
+@dataclass(eq=False)
+class World:
+    threads: int = 2
+    now: float = 0.0
+    outcomes: Counter = field(default_factory=Counter)
+
+    def __post_init__(self):
+        self._serial = count()
+        self._requests = {}  # the open ones, by number
+        self._deadlines = []
+        self._start()
+
+    def _start(self):
+        self.queue = Queue(BOUNDS, self.threads)
+        self._busy = []
+        self._jobs = {}
+        self._batches = {}
+        self._went_ahead = 0
+        self._served = {}
+
+    def ask(self, costs, *, timeout=float("inf"), pace=1.0, poison=-1, **fields):
+        """A request arrives."""
+        number = next(self._serial)
+        request = Request(number, {"costs": costs, **fields}, timeout, pace, poison)
+        self._requests[number] = request
+        self._submit(request)
+
+    def cancel(self, which):
+        """Of the open requests, one leaves."""
+        if self._requests:
+            numbers = list(self._requests)
+            self._settle(self._requests[numbers[which % len(numbers)]], "cancelled")
+            self._check()
+
+    def kill(self):
+        """The daemon is gone, with all it had; the next is asked for what was not answered."""
+        self._start()
+        for request in list(self._requests.values()):
+            request.taken = request.ended = 0
+            self._submit(request)
+
+    def advance(self, seconds):
+        """Let time pass: forwards end, deadlines come."""
+        until = self.now + seconds
+        while (event := self._next_event()) <= until:
+            self.now = event
+            if self._busy and self._busy[0][0] == event:
+                self._end_row()
+            else:
+                _, number = heappop(self._deadlines)
+                if number in self._requests:
+                    self._settle(self._requests[number], "late")
+            self._take_all()
+        self.now = until
+
+    def finish(self):
+        """Nothing more comes: everything that was accepted is answered, and nothing stays."""
+        self.advance(1e6)
+        assert not self._requests
+        assert not self._busy
+        assert self.queue.take(self.now) is None
+        for lane in (self.queue._interactive, self.queue._bulk):
+            assert (lane.turns._peers, lane.turns._lines, lane.turns.load) == ({}, {}, Load())
+
+    def _submit(self, request):
+        costs = request.fields["costs"]
+        rest = {key: value for key, value in request.fields.items() if key != "costs"}
+        deadline = self.now + request.timeout
+        made = job(*costs, arrived=self.now, deadline=deadline, **rest)
+        before = self.queue.loads
+        try:
+            self.queue.push(made)
+        except (TooLarge, Overloaded, DeadlineExceeded) as error:
+            assert self.queue.loads == before, "refused, but not whole"
+            self._settle(request, type(error).__name__)
+        else:
+            request.job = made
+            self._jobs[made] = request
+            heappush(self._deadlines, (deadline, request.number))
+            self._watch_arrival(made, before[made.priority])
+        self._take_all()
+
+    def _settle(self, request, outcome):
+        assert request.outcome is None, "answered twice"
+        request.outcome = outcome
+        self.outcomes[outcome] += 1
+        del self._requests[request.number]
+        if request.job in self._jobs:
+            self.queue.drop(request.job)
+            del self._jobs[request.job]
+
+    def _next_event(self):
+        ends = [self._busy[0][0]] if self._busy else []
+        return min([*ends, *(when for when, _ in self._deadlines[:1])], default=float("inf"))
+
+    def _take_all(self):
+        """Idle threads take rows: none idles while a row waits."""
+        while len(self._busy) < self.threads and (hand := self.queue.take(self.now)) is not None:
+            running, entry = hand
+            self._watch_row(running, entry)
+            request = self._jobs[entry.job]
+            request.taken += 1
+            end = self.now + request.pace * entry.cost / 1e6
+            heappush(self._busy, (end, next(self._serial), running, entry))
+        self._check()
+
+    def _end_row(self):
+        _, _, running, entry = heappop(self._busy)
+        running.active -= 1
+        request = self._jobs.get(entry.job)
+        if request is None:  # it was settled in the meantime
+            return
+        request.ended += 1
+        if entry.index == request.poison:
+            self._settle(request, "failed")
+        elif request.ended == len(entry.job.rows):
+            self._settle(request, "computed")
+
+    # The rules.
+
+    def _check(self):
+        """Bounds are kept, and nobody idles while something waits."""
+        own = BOUNDS.of_a_peer
+        for peers in self.queue.loads.values():
+            total = sum(peers.values(), Load())
+            assert total.rows <= BOUNDS.rows
+            assert total.tokens <= BOUNDS.tokens
+            assert total.bytes <= BOUNDS.bytes
+            for load in peers.values():
+                assert load.rows <= own.rows
+                assert load.tokens <= own.tokens
+                assert load.bytes <= own.bytes
+
+    def _watch_arrival(self, made, waiting):
+        if made.priority == "bulk" and not waiting:
+            self._went_ahead = 0
+        if made.peer not in waiting:  # turns are counted afresh when another peer waits
+            self._served[made.priority] = Counter()
+
+    def _watch_row(self, running: Running, entry: Entry):
+        batch = running.batch
+        if batch.id not in self._batches:
+            self._watch_batch(batch)
+        # No loss, no duplication, in order: each row once, the next after the one before.
+        assert entry.index == self._jobs[entry.job].taken
+        expected = self._batches[batch.id].pop(0)
+        while expected.job not in self._jobs:  # dropped after the cut
+            expected = self._batches[batch.id].pop(0)
+        assert expected == entry
+        self._watch_bulk(entry)
+
+    def _watch_batch(self, batch):
+        entries = list(batch.entries)
+        self._batches[batch.id] = entries
+        assert len(entries) <= MAX_ROWS
+        assert len({(e.job.model, e.job.priority) for e in entries}) == 1
+        assert len(entries) == 1 or sum(e.cost for e in entries) <= MAX_COST
+        assert all(batch.cut + e.cost / 1e6 <= e.job.deadline for e in entries)
+        for entry in entries:
+            self._watch_turn(entry.job, entry.cost)
+
+    def _watch_turn(self, made, cost):
+        """Of a lane's peers that wait on, none is served much more than another."""
+        lane = self._served[made.priority]
+        lane[made.peer] += cost
+        # A batch may be of a model that only one of them asks for.
+        waiting = [lane[peer] for peer in self.queue.loads[made.priority]]
+        assert max(waiting, default=0) - min(waiting, default=0) <= 2 * (MAX_COST + LONGEST)
+
+    def _watch_bulk(self, entry):
+        """Bulk never starves."""
+        if entry.job.priority == "bulk":
+            self._went_ahead = 0
+        elif self._waits("bulk"):
+            self._went_ahead += entry.cost
+            assert self._went_ahead <= (BULK_WAITS + 1) * LONGEST
+
+    def _waits(self, priority):
+        return bool(self.queue.loads[priority])
