@@ -16,11 +16,12 @@ from client_lib import operations
 from client_lib.address import default_socket
 from client_lib.aio_line import AsyncLine
 from client_lib.aio_link import TaskCall
-from client_lib.calls import call_ids, request_frame
+from client_lib.calls import call_ids
 from client_lib.encoding import WINDOW, Encoding
 from client_lib.operations import Operation
 from client_lib.results import EmbedReply, RerankReply
-from client_lib.wire.errors import ClientClosed
+from client_lib.wire.errors import ClientClosed, DeadlineExceeded
+from client_lib.wire.messages import Priority
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ class AsyncClient:
         normalize: bool | None = None,
         dimensions: int | None = None,
         truncate: bool = True,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> NDArray[np.float32]:
         """Return one vector a text: float32 [n, d], [d] for one string, (0, 0) for no texts.
@@ -65,7 +67,7 @@ class AsyncClient:
         """
         encoding = Encoding(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate,
+            dimensions=dimensions, truncate=truncate, priority=priority,
         )  # fmt: skip
         in_flight: deque[tuple[Operation[None], TaskCall]] = deque()
         try:
@@ -90,6 +92,7 @@ class AsyncClient:
         normalize: bool | None = None,
         dimensions: int | None = None,
         truncate: bool = True,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> EmbedReply:
         """Return the vectors of `texts`, float32 [n, d], with what the daemon says about them.
@@ -97,11 +100,12 @@ class AsyncClient:
         One request: the daemon's `max_inputs` bounds it. `prompt_name` puts one of the model's
         prompts before each text; `normalize` (by default what the model says) scales vectors
         to length 1; `dimensions` keeps the first so many; `truncate=False` refuses a text that
-        is longer than the model takes (`BadRequest` with its index) instead of cutting it.
+        is longer than the model takes (`BadRequest` with its index) instead of cutting it;
+        `priority="bulk"` lets interactive requests, of any process, go first.
         """
         operation = operations.embed(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate,
+            dimensions=dimensions, truncate=truncate, priority=priority,
         )  # fmt: skip
         return await self._ask(operation, timeout)
 
@@ -113,6 +117,7 @@ class AsyncClient:
         top_n: int | None = None,
         model: str | None = None,
         truncate: bool = True,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> RerankReply:
         """Return `documents` by their relevance to `query`, the most relevant first.
@@ -121,7 +126,7 @@ class AsyncClient:
         scored them.
         """
         operation = operations.rerank(
-            query, documents, top_n=top_n, model=model, truncate=truncate
+            query, documents, top_n=top_n, model=model, truncate=truncate, priority=priority
         )  # fmt: skip
         return await self._ask(operation, timeout)
 
@@ -168,12 +173,14 @@ class AsyncClient:
         seconds = self._timeout if timeout is None else timeout
         request = operation.request(id=next(self._ids))
         deadline = asyncio.get_running_loop().time() + seconds
-        return TaskCall(request.id, request_frame(request), deadline, seconds)
+        return TaskCall(request, deadline, seconds)
 
     async def _in_time(self, call: TaskCall, work: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout_at(call.deadline):
                 return await work
+        except DeadlineExceeded:  # a TimeoutError, but the daemon's
+            raise
         except TimeoutError:
             raise self._open_line().late(call) from None
 

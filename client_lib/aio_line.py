@@ -6,12 +6,13 @@ from contextlib import suppress
 from typing import Any
 
 from client_lib.aio_link import AsyncLink, TaskCall
-from client_lib.dial import PASSING, connect, pause, unreachable
+from client_lib.dial import PASSING, backoff, connect, pause, unreachable
 from client_lib.wire.errors import (
     CallTimeout,
     ClientClosed,
     ConnectionLost,
     Draining,
+    Overloaded,
     SidecarError,
 )
 from client_lib.wire.protocol import Limits
@@ -56,6 +57,8 @@ class AsyncLine:
                 self._lose(call, error)
             except ConnectionLost as error:
                 self._lose(call, error)
+            except Overloaded as error:
+                await self._hold_back(call, error)
             except BaseException:
                 call.link.abandon(call)
                 raise
@@ -83,9 +86,7 @@ class AsyncLine:
 
     async def _attempt(self, call: TaskCall) -> None:
         if call.failures:
-            await self._pause(call)
-        if self._closing.is_set():
-            raise ClientClosed("the client was closed during the call")
+            await self._pause(pause(call.failures))
         try:
             limits = self._link.limits if self._link else Limits()
             self._link = await _connect(self._path, limits)
@@ -94,10 +95,18 @@ class AsyncLine:
         except OSError as error:
             raise unreachable(self._path, error) from error
 
-    async def _pause(self, call: TaskCall) -> None:
+    async def _hold_back(self, call: TaskCall, refusal: Overloaded) -> None:
+        seconds = backoff(refusal)
+        if not self._retries or seconds >= call.left:
+            raise refusal
+        await self._pause(seconds)
+
+    async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(pause(call.failures)):
+            async with asyncio.timeout(seconds):
                 await self._closing.wait()
+        if self._closing.is_set():
+            raise ClientClosed("the client was closed during the call")
 
     def _lose(self, call: TaskCall, cause: Exception) -> None:
         self._trouble = cause

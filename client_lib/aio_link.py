@@ -24,6 +24,11 @@ class TaskCall(Call):
     link: "AsyncLink | None" = None
     settled: asyncio.Future[None] | None = None
 
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline; never negative."""
+        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
 
 class AsyncLink(asyncio.Protocol):
     """One connection, from the first frame to the end."""
@@ -54,10 +59,10 @@ class AsyncLink(asyncio.Protocol):
         if self._ended is not None:
             call.outcome = copy(self._ended)
             return
-        self._calls.add(call)
+        frame = self._calls.add(call, call.left)
         # Hello and the first request are one write. asyncio drops what it has not read when a
         # write fails, so a second one could lose the very reply that says why it failed.
-        self._transport.write(self._unsaid + call.frame)
+        self._transport.write(self._unsaid + frame)
         self._unsaid = b""
 
     async def wait(self, call: TaskCall) -> Mapping[str, Any]:

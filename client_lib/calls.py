@@ -1,10 +1,11 @@
 """What one connection was asked and has not answered; both clients share this, without I/O.
 
-A call outlives its connection: it keeps its id and its bytes, and whoever waits for it hands
-both to the next connection. `Calls` belongs to one connection and is the table id → call.
+A call outlives its connection: it keeps its request, and whoever waits for it hands that to the
+next connection. `Calls` belongs to one connection and is the table id → call.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from client_lib.wire.errors import (
     TooLarge,
     UnsupportedVersion,
 )
-from client_lib.wire.messages import Cancel, Hello, Request, request_to_map
+from client_lib.wire.messages import Cancel, Embed, Hello, Request, Rerank, request_to_map
 from client_lib.wire.protocol import VERSION, ClientConnection, Limits, Reply
 
 HELLO_ID = 0
@@ -32,8 +33,7 @@ def call_ids() -> Iterator[int]:
 class Call:
     """One request on its way. `deadline` is in seconds of the clock that its client uses."""
 
-    id: int
-    frame: bytes
+    request: Request
     deadline: float
     timeout: float
     failures: int = 0
@@ -47,14 +47,22 @@ class Call:
         return self.outcome
 
     @property
+    def id(self) -> int:
+        """The request's id."""
+        return self.request.id
+
+    @property
     def cancel_id(self) -> int:
         """The id of the request that cancels this one."""
         return self.id + 1
 
 
-def request_frame(request: Request) -> bytes:
-    """Return `request` as a frame."""
-    return encode(request_to_map(request))
+def request_frame(request: Request, left: float = math.inf) -> bytes:
+    """Return `request` as a frame; the daemon is told that there are `left` seconds for it."""
+    message = request_to_map(request)
+    if isinstance(request, Embed | Rerank) and left < math.inf:
+        message["timeout_ms"] = max(1, round(1000 * left))
+    return encode(message)
 
 
 C = TypeVar("C", bound=Call)
@@ -75,13 +83,18 @@ class Calls(Generic[C]):
         """Return the first frame of the connection; requests may follow without waiting."""
         return request_frame(Hello(id=HELLO_ID, version=VERSION, client="client_lib"))
 
-    def add(self, call: C) -> None:
-        """Wait for `call`'s reply. Raises `TooLarge` for a frame that would be refused."""
-        size, limit = len(call.frame) - HEADER_BYTES, self.limits.max_frame_bytes
+    def add(self, call: C, left: float) -> bytes:
+        """Wait `left` seconds for `call`'s reply; return the frame that asks for it.
+
+        Raises `TooLarge` for a frame that would be refused.
+        """
+        frame = request_frame(call.request, left)
+        size, limit = len(frame) - HEADER_BYTES, self.limits.max_frame_bytes
         if size > limit:
             raise TooLarge(f"a request of {size} bytes; the daemon takes {limit} at most")
         call.outcome = None
         self._pending[call.id] = call
+        return frame
 
     def cancel(self, call: C) -> bytes:
         """Forget `call`; return the frame that tells the daemon so."""

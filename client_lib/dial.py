@@ -4,7 +4,7 @@ import os
 import random
 import socket
 
-from client_lib.wire.errors import ConnectionLost
+from client_lib.wire.errors import ConnectionLost, Overloaded
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _DOUBLINGS = 6  # From the first pause to past the longest.
@@ -39,6 +39,14 @@ def pause(failures: int) -> float:
         return 0.0
     full = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, _DOUBLINGS))
     return full * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
+
+
+def backoff(refusal: Overloaded) -> float:
+    """Return how long to wait after `refusal`, in seconds: what it asks for, up to twice that.
+
+    How much more is random, so that those who were refused together do not come back together.
+    """
+    return (refusal.retry_after_ms or 0) / 1000 * random.uniform(1.0, 2.0)  # noqa: S311 - as above
 
 
 def unreachable(path: str, cause: Exception | None) -> ConnectionLost:

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from client_lib import operations
 from client_lib.address import default_socket
-from client_lib.calls import call_ids, request_frame
+from client_lib.calls import call_ids
 from client_lib.encoding import WINDOW, Encoding
 from client_lib.operations import Operation
 from client_lib.results import EmbedReply, RerankReply
 from client_lib.sync_line import Line
 from client_lib.sync_link import ThreadCall
 from client_lib.wire.errors import CallTimeout, ClientClosed
+from client_lib.wire.messages import Priority
 
 T = TypeVar("T")
 
@@ -28,11 +29,15 @@ class Client:
 
     `path` is its Unix socket, by default that of `client_lib.address.default_socket`.
     `timeout` (seconds) bounds each call from connecting to the last byte, reconnects included,
-    unless the call brings its own. Where the daemon goes away during a call, the client comes
-    back and asks again until then; with `retries=False` it raises `ConnectionLost` at once.
+    unless the call brings its own; the daemon is told. Where the daemon goes away during a call,
+    or is overloaded, the client comes back, in the latter case after the pause that it is asked
+    to make, and asks again until then; with `retries=False` it raises `ConnectionLost` or
+    `Overloaded` at once.
 
     Every call may raise a subclass of `SidecarError`: `ConnectionLost` if no daemon could be
-    reached in time, `CallTimeout` if it did not answer in time, a `ReplyError` if it refused.
+    reached in time, `CallTimeout` if it did not answer in time, a `ReplyError` if it refused;
+    `DeadlineExceeded` is the daemon's word that the time is or would be up, and like
+    `CallTimeout` a `TimeoutError`.
     After a fork the child makes a connection of its own.
     """
 
@@ -59,6 +64,7 @@ class Client:
         normalize: bool | None = None,
         dimensions: int | None = None,
         truncate: bool = True,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> NDArray[np.float32]:
         """Return one vector a text: float32 [n, d], [d] for one string, (0, 0) for no texts.
@@ -68,7 +74,7 @@ class Client:
         """
         encoding = Encoding(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate,
+            dimensions=dimensions, truncate=truncate, priority=priority,
         )  # fmt: skip
         in_flight: deque[tuple[Operation[None], ThreadCall]] = deque()
         try:
@@ -93,6 +99,7 @@ class Client:
         normalize: bool | None = None,
         dimensions: int | None = None,
         truncate: bool = True,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> EmbedReply:
         """Return the vectors of `texts`, float32 [n, d], with what the daemon says about them.
@@ -100,11 +107,12 @@ class Client:
         One request: the daemon's `max_inputs` bounds it. `prompt_name` puts one of the model's
         prompts before each text; `normalize` (by default what the model says) scales vectors
         to length 1; `dimensions` keeps the first so many; `truncate=False` refuses a text that
-        is longer than the model takes (`BadRequest` with its index) instead of cutting it.
+        is longer than the model takes (`BadRequest` with its index) instead of cutting it;
+        `priority="bulk"` lets interactive requests, of any process, go first.
         """
         operation = operations.embed(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate,
+            dimensions=dimensions, truncate=truncate, priority=priority,
         )  # fmt: skip
         return self._ask(operation, timeout)
 
@@ -116,6 +124,7 @@ class Client:
         top_n: int | None = None,
         model: str | None = None,
         truncate: bool = True,
+        priority: Priority = "interactive",
         timeout: float | None = None,
     ) -> RerankReply:
         """Return `documents` by their relevance to `query`, the most relevant first.
@@ -124,7 +133,7 @@ class Client:
         scored them.
         """
         operation = operations.rerank(
-            query, documents, top_n=top_n, model=model, truncate=truncate
+            query, documents, top_n=top_n, model=model, truncate=truncate, priority=priority
         )  # fmt: skip
         return self._ask(operation, timeout)
 
@@ -163,7 +172,7 @@ class Client:
         line = self._line()
         seconds = self._timeout if timeout is None else timeout
         request = operation.request(id=next(self._ids))
-        call = ThreadCall(request.id, request_frame(request), monotonic() + seconds, seconds)
+        call = ThreadCall(request, monotonic() + seconds, seconds)
         line.begin(call)
         return call
 

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from client_lib.dial import PASSING, connect, pause, unreachable
+from client_lib.dial import PASSING, backoff, connect, pause, unreachable
 from client_lib.sync_link import Link, ThreadCall
-from client_lib.wire.errors import ClientClosed, ConnectionLost, Draining
+from client_lib.wire.errors import ClientClosed, ConnectionLost, Draining, Overloaded
 from client_lib.wire.protocol import Limits
 
 
@@ -40,6 +40,8 @@ class Line:
                 self._lose(call, error)
             except ConnectionLost as error:
                 self._lose(call, error)
+            except Overloaded as error:
+                self._hold_back(call, error)
             except BaseException:
                 call.link.abandon(call)
                 raise
@@ -80,6 +82,13 @@ class Line:
             self._lose(call, error)
         except OSError as error:
             raise unreachable(self._path, error) from error
+
+    def _hold_back(self, call: ThreadCall, refusal: Overloaded) -> None:
+        seconds = backoff(refusal)
+        if not self._retries or seconds >= call.left:
+            raise refusal
+        if self._closing.wait(seconds):
+            raise ClientClosed("the client was closed during the call")
 
     def _lose(self, call: ThreadCall, cause: Exception) -> None:
         self._trouble = cause

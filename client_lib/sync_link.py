@@ -79,8 +79,7 @@ class Link:
             if self._ended is not None:
                 call.outcome = copy(self._ended)
                 return
-            self._calls.add(call)
-            self._post(call.id, call.frame)
+            self._post(call.id, self._calls.add(call, call.left))
 
     def wait(self, call: ThreadCall) -> Mapping[str, Any]:
         """Return the body of `call`'s reply, or raise what it came to."""

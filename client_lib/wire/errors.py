@@ -101,8 +101,8 @@ class Overloaded(ReplyError):
     retryable = True
 
 
-class DeadlineExceeded(ReplyError):
-    """The deadline that the request carried has passed, or could not be met."""
+class DeadlineExceeded(ReplyError, TimeoutError):
+    """The request's time has passed, or would before it could be done."""
 
     code = "deadline_exceeded"
 

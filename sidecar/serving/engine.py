@@ -113,6 +113,8 @@ class Engine:
                 truncated = asked.truncated(rows)
                 job = self._job(asked, rows, peer, begun)
                 computed = await self._compute(job)
+        except DeadlineExceeded:  # a TimeoutError, but the queue's
+            raise
         except TimeoutError:
             raise DeadlineExceeded(f"not done within its {asked.timeout:g} s") from None
         timings = _timings(begun, job.arrived, computed, self._clock())

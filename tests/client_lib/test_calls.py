@@ -7,20 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from client_lib import BackendFailed, ConnectionLost, ProtocolError, UnsupportedVersion
+from client_lib import (
+    BackendFailed,
+    ConnectionLost,
+    Overloaded,
+    ProtocolError,
+    UnsupportedVersion,
+)
 from client_lib.calls import HELLO_ID, Call, Calls, call_ids, request_frame
-from client_lib.dial import connect, pause, unreachable
+from client_lib.dial import backoff, connect, pause, unreachable
 from client_lib.encoding import chunks
 from client_lib.outbox import Outbox
 from client_lib.wire.codec import decode
-from client_lib.wire.messages import Ping
+from client_lib.wire.messages import Embed, Ping
 from client_lib.wire.protocol import Limits, ServerConnection
 
 LIMITS = {"max_frame_bytes": 2**20, "max_inputs": 10}
 
 
 def call(request_id: int) -> Call:
-    return Call(request_id, request_frame(Ping(id=request_id)), deadline=0, timeout=0)
+    return Call(Ping(id=request_id), deadline=0, timeout=0)
 
 
 def waiting(*ids: int) -> tuple[Calls[Call], ServerConnection, list[Call]]:
@@ -29,8 +35,7 @@ def waiting(*ids: int) -> tuple[Calls[Call], ServerConnection, list[Call]]:
     server = ServerConnection(Limits())
     list(server.receive(calls.greeting()))
     for each in added:
-        calls.add(each)
-        list(server.receive(each.frame))
+        list(server.receive(calls.add(each, left=1)))
     return calls, server, added
 
 
@@ -98,6 +103,21 @@ def test_pauses_grow_to_a_second() -> None:
     assert pause(0) == 0
     for failures, full in [(1, 0.02), (2, 0.04), (5, 0.32), (7, 1.0), (10_000, 1.0)]:
         assert all(full / 2 <= pause(failures) <= full for _ in range(20))
+
+
+def test_a_refused_call_stays_away_as_long_as_it_is_asked_to() -> None:
+    """And up to as long again, by chance."""
+    refusal = Overloaded("full", retry_after_ms=100)
+    assert all(0.1 <= backoff(refusal) <= 0.2 for _ in range(20))
+    assert backoff(Overloaded("full")) == 0
+
+
+def test_the_daemon_is_told_how_much_time_is_left() -> None:
+    """In whole milliseconds, one at least; nothing where there is no end, or nothing to compute."""
+    embed = Embed(id=1, input=("a",))
+    sent = {left: decode(request_frame(embed, left)[4:]) for left in (2.5, 0.0, float("inf"))}
+    assert [message.get("timeout_ms") for message in sent.values()] == [2500, 1, None]
+    assert "timeout_ms" not in decode(request_frame(Ping(id=1), 2.5)[4:])
 
 
 def test_a_full_backlog_is_told_apart_from_success(tmp_path: Path) -> None:

@@ -11,7 +11,11 @@ import client_lib
 from client_lib import (
     BackendFailed,
     CallTimeout,
+    Client,
+    ClientClosed,
+    DeadlineExceeded,
     Draining,
+    Overloaded,
     ProtocolError,
     ReplyError,
     TooLarge,
@@ -82,12 +86,65 @@ def test_every_code_is_its_own_exception(
 ) -> None:
     """A refusal is raised as its class, with message, index and when to come back."""
     fake.script = first(cls("because", index=3, retry_after_ms=250.0))
-    client = connect(fake.socket)
+    client = connect(fake.socket, retries=False)
     with pytest.raises(cls, match="because") as caught:
         client.embed(["a"])
     assert type(caught.value) is cls
     assert (caught.value.index, caught.value.retry_after_ms) == (3, 250.0)
     assert client.ping() > 0
+
+
+def test_an_overloaded_daemon_is_asked_again(connect: Any, fake: FakeDaemon) -> None:
+    """After the pause that it asks for; it is told how much less time is left."""
+    fake.script = first(Overloaded("full", retry_after_ms=20))
+    assert np.array_equal(connect(fake.socket, timeout=30).encode("a"), vector("a"))
+    before, after = fake.wait_for(Embed, 2)
+    assert 29_000 < after.timeout_ms <= before.timeout_ms - 20
+    assert (before.id, fake.connections) == (after.id, 1)
+
+
+def test_a_pause_that_is_too_long_is_not_made(connect: Any, fake: FakeDaemon) -> None:
+    """A call whose time would be up by then raises the refusal at once, with what it says."""
+    fake.script = first(Overloaded("full", retry_after_ms=60_000))
+    client = connect(fake.socket, timeout=30)
+    with pytest.raises(Overloaded) as caught:
+        client.embed(["a"])
+    assert caught.value.retry_after_ms == 60_000
+    assert client.ping() > 0
+
+
+def test_close_ends_a_pause(fake: FakeDaemon, submit: Any) -> None:
+    """A call that waits to ask again raises ClientClosed when the client closes."""
+    fake.script = first(Overloaded("full", retry_after_ms=10_000))
+    client = Client(fake.socket)
+    future = submit(client.embed, ["a"])
+    fake.wait_for(Embed)
+    client.ping()
+    client.close()
+    with pytest.raises(ClientClosed):
+        future.result()
+
+
+def test_priority_and_timeout_reach_the_daemon(connect: Any, fake: FakeDaemon) -> None:
+    """Of every call that computes, in whatever form it is asked."""
+    client = connect(fake.socket, timeout=30)
+    client.encode("a")
+    client.encode("a", priority="bulk", timeout=7)
+    client.embed(["a"], priority="bulk", timeout=7)
+    client.rerank("a", ["a"], priority="bulk", timeout=7)
+    lanes = [request.priority for request in fake.seen]
+    assert lanes == ["interactive", "bulk", "bulk", "bulk"]
+    times = [request.timeout_ms for request in fake.seen]
+    assert 29_000 < times[0] <= 30_000
+    assert all(6_000 < each <= 7_000 for each in times[1:])
+
+
+def test_a_deadline_that_the_daemon_sees_is_a_timeout_error(connect: Any, fake: FakeDaemon) -> None:
+    """One `except TimeoutError` catches it and the client's own."""
+    fake.script = first(DeadlineExceeded("no"))
+    with pytest.raises(TimeoutError) as caught:
+        connect(fake.socket).embed(["a"])
+    assert isinstance(caught.value, DeadlineExceeded)
 
 
 def test_a_daemon_of_another_version_is_refused(connect: Any, tmp_path: Path) -> None:

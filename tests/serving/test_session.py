@@ -139,6 +139,32 @@ async def test_a_completed_request_is_an_event_with_its_peer(make_dialogue):
     assert (event["peer_pid"], event["peer_uid"]) == (os.getpid(), os.getuid())
 
 
+async def test_a_process_is_one_peer_in_its_lane(make_dialogue, tiny):
+    """By the kernel's word; status names it, with what it has waiting."""
+    model = tiny()
+    dialogue = await make_dialogue(model)
+    model.gate.clear()
+    dialogue.send(embed(1, "a"))
+    await model.began()
+    dialogue.send(embed(2, "b", priority="bulk"))
+    status = (await dialogue.ask(Status(id=3)))["status"]["queue"]
+    model.gate.set()
+    assert (await dialogue.reply(2))["ok"]
+    assert status["interactive"]["peers"] == {}
+    assert list(status["bulk"]["peers"]) == [f"pid {os.getpid()} (uid {os.getuid()})"]
+
+
+async def test_a_deadline_travels(make_dialogue, tiny):
+    """The request fails by the daemon's clock, and the connection goes on."""
+    model = tiny()
+    dialogue = await make_dialogue(model)
+    model.gate.clear()
+    error = (await dialogue.ask(embed(1, "a", timeout_ms=20)))["error"]
+    model.gate.set()
+    assert (error["code"], error["retryable"]) == ("deadline_exceeded", False)
+    assert (await dialogue.ask(embed(1, "b")))["ok"]
+
+
 async def test_a_draining_daemon_takes_no_new_requests(make_dialogue):
     """It says that the next one will; it still answers a ping."""
     dialogue = await make_dialogue(state=State.DRAINING)
