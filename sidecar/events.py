@@ -125,8 +125,12 @@ CATALOGUE: Mapping[str, Event] = {
         {"exit_code": "the process's exit code", "seconds": "time since the start, s"},
     ),
     "worker.crashed": Event(
-        "an inference thread ended unasked: every request fails and the daemon exits",
+        "an inference thread ended unasked: the daemon exits, and clients ask the next one",
         {"error": "type of what escaped", "traceback": "where from"},
+    ),
+    "worker.hung": Event(
+        "a row has been computed for too long: the daemon exits, and clients ask the next one",
+        {"seconds": "for how long"},
     ),
     "loop.failed": Event(
         "a callback of the event loop raised",

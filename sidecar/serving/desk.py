@@ -54,6 +54,7 @@ class Desk:
         self.life = life
         self.tally = Tally()
         self._started = time.monotonic()
+        self._worry_seconds = settings.hang_seconds / 4
 
     def hello(self) -> dict[str, Any]:
         """Return the body of the answer to `hello`."""
@@ -64,12 +65,18 @@ class Desk:
             "pid": os.getpid(),
         }
 
+    def _healthy(self) -> bool:
+        """Whether rows come to their end; long before the daemon gives up on itself."""
+        engine = self.engine
+        return not engine.crashed.done() and engine.longest_forward() < self._worry_seconds
+
     async def status(self) -> dict[str, Any]:
         """Return what the daemon is and how it is; memory in bytes."""
         return {
             "version": sidecar.__version__,
             "pid": os.getpid(),
             "state": self.life.state.value,
+            "healthy": self._healthy(),
             "up_seconds": round(time.monotonic() - self._started, 3),
             **self.engine.status(),
             "requests": self.tally.to_map(),

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from client_lib.wire.errors import BackendFailed, DeadlineExceeded
+from client_lib.wire.errors import BackendFailed, DeadlineExceeded, Draining
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.events import log
 from sidecar.models.rows import Row
@@ -92,6 +92,10 @@ class Engine:
         scores = cosines(vectors[-1], vectors[:-1])
         return _ranked(answer, "embedding", scores, request.top_n)
 
+    def longest_forward(self) -> float:
+        """Return for how long the oldest row that is being computed has been, in seconds."""
+        return self._workers.longest()
+
     def status(self) -> dict[str, Any]:
         """Return the engine's part of `status`."""
         return {
@@ -137,7 +141,7 @@ class Engine:
 
     async def _compute(self, job: Job) -> Computed:
         if self.crashed.done():
-            raise _stopped(self.crashed.result())
+            raise Draining("inference has stopped; ask the next daemon")
         gathering = Gathering(job)
         self._workers.submit(job)
         self._gatherings[job] = gathering
@@ -159,11 +163,14 @@ class Engine:
         if row.last:
             self.notes.add(partial(_note_batch, row.batch, row.ended))
 
-    def _crash(self, error: BaseException) -> None:
+    def _crash(self, error: BaseException, job: Job | None) -> None:
         if not self.crashed.done():
             self.crashed.set_result(error)
+        # Whoever brought it about is told so; the others may ask the next daemon.
+        if job in self._gatherings:
+            self._gatherings[job].fail(_brought_down(error))
         for gathering in self._gatherings.values():
-            gathering.fail(_stopped(error))
+            gathering.fail(Draining("inference has stopped; ask the next daemon"))
 
 
 def _lane_status(peers: Mapping[Hashable, Load]) -> dict[str, Any]:
@@ -205,7 +212,7 @@ def _ms(seconds: float) -> float:
     return round(1000 * seconds, 3)
 
 
-def _stopped(error: BaseException) -> BackendFailed:
+def _brought_down(error: BaseException) -> BackendFailed:
     failure = BackendFailed(f"inference has stopped: {type(error).__name__}")
     failure.__cause__ = error
     return failure

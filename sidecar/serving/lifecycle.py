@@ -1,7 +1,7 @@
 """From the first line to the exit code: load, listen, serve, drain, stop.
 
 Exit codes: 0 after a stop that was asked for and lost nothing, 1 after one that was forced (a
-second signal, or the drain's time ran out), 70 (EX_SOFTWARE) after inference crashed.
+second signal, or the drain's time ran out), 70 (EX_SOFTWARE) after inference crashed or hung.
 
 A thread that computes cannot be interrupted, and is waited for only while that is wanted:
 every forced way out goes through `_leave`.
@@ -12,7 +12,8 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn, TypeAlias
 
 import uvloop
@@ -102,7 +103,7 @@ class _Daemon:
         self._listener = PassedSocket(passed) if passed else SocketFile.bind(settings.socket)
         engine.start()
         try:
-            async with Server(desk, self._listener) as server:
+            async with Server(desk, self._listener) as server, self._watching(engine):
                 self._ready(models)
                 reason = await self._stop
                 server.stop_accepting()
@@ -126,6 +127,25 @@ class _Daemon:
             threads=self._settings.threads,
             seconds=self._age(),
         )
+
+    @asynccontextmanager
+    async def _watching(self, engine: Engine) -> AsyncIterator[None]:
+        """End the daemon when a row does not come to its end; until then, feed the watchdog."""
+        limit = self._manager.watchdog_seconds or self._settings.hang_seconds
+        watch = asyncio.create_task(self._watch(engine, limit))
+        try:
+            yield
+        finally:
+            watch.cancel()
+
+    async def _watch(self, engine: Engine, limit: float) -> None:
+        while (running := engine.longest_forward()) < limit / 2:
+            if self._manager.watchdog_seconds:
+                self._manager.tell(WATCHDOG=1)
+            await asyncio.sleep(limit / 4)
+        # Nothing can interrupt a forward; clients resubmit to the next daemon.
+        log.error("worker.hung", seconds=round(running, 3))
+        self._leave(EXIT_CRASHED)
 
     def _begin_draining(self, reason: str, in_flight: int) -> None:
         seconds = self._settings.drain_seconds

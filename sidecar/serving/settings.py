@@ -12,7 +12,9 @@ class ServeSettings:
     """Where to listen and how much to take on.
 
     `threads` inference threads; `bounds` of what may wait; `drain_seconds` to finish what was
-    accepted; `limits` bound one request, `max_in_flight` one connection.
+    accepted; `hang_seconds` after which a daemon whose row does not come to its end is ended,
+    where no watchdog of a service manager says otherwise; `limits` bound one request,
+    `max_in_flight` one connection.
     """
 
     socket: Path
@@ -21,3 +23,4 @@ class ServeSettings:
     bounds: Bounds = field(default_factory=Bounds)
     max_in_flight: int = 256
     drain_seconds: float = 30.0
+    hang_seconds: float = 60.0

@@ -4,6 +4,9 @@ No barrier: a thread takes one row at a time from the queue, which cuts the next
 then where the current one has none left, while the last rows of the former may still run. A
 finished row goes to the loop at once. One lock guards the queue; it is never held while a row is
 computed.
+
+A row whose forward failed is computed once more with no other beside it: what it lacked may have
+been memory. Only what fails alone, too, is the row's own fault.
 """
 
 import asyncio
@@ -39,10 +42,13 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Where the threads report to; both are called on the loop."""
+    """Where the threads report to; both are called on the loop.
+
+    `crash` is given what escaped, and the job whose row was being computed, if one was.
+    """
 
     row: Callable[[Finished], None]
-    crash: Callable[[BaseException], None]
+    crash: Callable[[BaseException, Job | None], None]
 
 
 class Workers:
@@ -56,6 +62,10 @@ class Workers:
         self._clock = clock
         self._work = threading.Condition(threading.Lock())
         self._stopping = False
+        # When the rows that are being computed have been taken, by thread; and how many of them
+        # wait to be, or are, computed once more, alone.
+        self._taken: dict[int, float] = {}
+        self._failed = 0
         self._loop = asyncio.get_running_loop()
         self._threads = [
             threading.Thread(target=self._run, name=f"inference-{index}")
@@ -84,6 +94,11 @@ class Workers:
         with self._work:
             return self._queue.loads
 
+    def longest(self) -> float:
+        """Return for how long the oldest row that is being computed has been, in seconds."""
+        now = self._clock()
+        return max((now - taken for taken in list(self._taken.values())), default=0.0)
+
     async def stop(self) -> None:
         """Let running rows end, leave the others, and join the threads."""
         with self._work:
@@ -98,31 +113,64 @@ class Workers:
     # What follows runs on the threads.
 
     def _run(self) -> None:
+        taken: tuple[Running, Entry] | None = None
         try:
             taken = self._wait()
             while taken is not None:
                 taken = self._compute(*taken) or self._wait()
         except BaseException as error:  # noqa: BLE001 - not swallowed: the loop ends the process
-            self._post(self._callbacks.crash, error)
+            with self._work:
+                self._taken.pop(threading.get_ident(), None)
+                self._work.notify_all()
+            self._post(self._callbacks.crash, error, taken[1].job if taken else None)
 
     def _wait(self) -> tuple[Running, Entry] | None:
         with self._work:
-            while not self._stopping and (taken := self._queue.take(self._clock())) is None:
+            while not self._stopping and (taken := self._take()) is None:
                 self._work.wait()
             return None if self._stopping else taken
+
+    def _take(self) -> tuple[Running, Entry] | None:
+        if self._stopping or self._failed:
+            return None
+        now = self._clock()
+        if (taken := self._queue.take(now)) is not None:
+            self._taken[threading.get_ident()] = now
+        return taken
 
     def _compute(self, running: Running, entry: Entry) -> tuple[Running, Entry] | None:
         started = self._clock()
         outcome = _forward(entry)
+        if isinstance(outcome, Exception):
+            outcome = self._compute_alone(entry)
         ended = self._clock()
         with self._work:
+            self._let_go()
             running.active -= 1
             finished = Finished(entry, running.batch, outcome, started, ended, running.over)
-            taken = None if self._stopping else self._queue.take(ended)
+            taken = self._take()
         # The last thing before this thread computes or waits, and so lets go of the GIL: the
         # loop that it wakes can run at once.
         self._post(self._callbacks.row, finished)
         return taken
+
+    def _compute_alone(self, entry: Entry) -> Float32 | Exception:
+        with self._work:
+            self._failed += 1  # from here on no thread takes a new row
+            self._let_go()
+            self._work.wait_for(lambda: not self._taken)
+            self._taken[threading.get_ident()] = self._clock()
+        try:
+            return _forward(entry)
+        finally:
+            with self._work:
+                self._failed -= 1
+                self._work.notify_all()
+
+    def _let_go(self) -> None:
+        del self._taken[threading.get_ident()]
+        if self._failed:
+            self._work.notify_all()
 
     def _post(self, callback: Callable[[*_Args], None], *args: *_Args) -> None:
         self._loop.call_soon_threadsafe(callback, *args)

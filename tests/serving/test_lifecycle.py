@@ -215,6 +215,20 @@ def test_a_crash_of_inference_ends_the_daemon(start, closing):
     assert process.exit_code() == 70
 
 
+def test_a_hung_forward_ends_the_daemon(start, closing, tmp_path):
+    """Nothing can interrupt it; the manager is told that all is well only before."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE)
+        process = start(NOTIFY_SOCKET=manager.getsockname(), WATCHDOG_USEC="1000000")
+        process.event("server.listening")
+        while manager.recv(1024) != b"WATCHDOG=1":
+            pass
+        closing(Peer(process.path)).send(embed(1, "#"))
+        assert process.event("worker.hung")["seconds"] >= 0.5
+        assert process.exit_code() == 70
+
+
 async def test_accepted_work_is_finished(tmp_path, tiny, soon):
     """A request that runs when the signal comes is answered, and then the daemon ends with 0."""
     model = tiny(holds="#")

@@ -16,7 +16,7 @@ class Room:
     def __init__(self, threads):
         self.rows, self.crashes = asyncio.Queue(), asyncio.Queue()
         self.queue = Queue(Bounds(), threads)
-        callbacks = Callbacks(self.rows.put_nowait, self.crashes.put_nowait)
+        callbacks = Callbacks(self.rows.put_nowait, lambda *crash: self.crashes.put_nowait(crash))
         self.workers = Workers(self.queue, threads, callbacks)
         self.workers.start()
 
@@ -104,6 +104,55 @@ async def test_an_exception_of_the_model_fails_its_row_alone(make_room, tiny):
     assert [isinstance(outcome, ValueError) for outcome in outcomes] == [False, True, False]
 
 
+async def test_a_row_that_failed_is_computed_once_more_alone(make_room, tiny, soon):
+    """When no other row is being computed any more; nothing new begins before."""
+    room, model = make_room(threads=2), tiny(holds="#")
+    model.gate.clear()
+    room.submit(model, "#", "b!", "c")
+    await model.began(2)
+    model.gate.set()
+    outcomes = {row.entry.index: row.outcome for row in await room.finished(3)}
+    assert isinstance(outcomes[1], ValueError)
+    assert model.order == ["#", "b!", "b!", "c"]
+
+
+async def test_what_fails_once_is_no_failure(make_room, tiny):
+    """A row that found no memory beside others finds it alone."""
+    room, model = make_room(threads=2), tiny()
+    forward, refusals = model.forward, [MemoryError()]
+
+    def starved(row):
+        if refusals:
+            raise refusals.pop()
+        return forward(row)
+
+    model.forward = starved
+    room.submit(model, "abc")
+    (row,) = await room.finished()
+    assert row.outcome == pytest.approx(model.vector("abc"), abs=1e-6)
+
+
+async def test_two_failures_at_once_wait_for_each_other(make_room, tiny):
+    """Each is computed alone in its turn, and then the others go on."""
+    room, model = make_room(threads=2), tiny()
+    room.submit(model, *(f"{letter}!" for letter in "abcd"), "e")
+    outcomes = [row.outcome for row in await room.finished(5)]
+    assert sum(isinstance(outcome, ValueError) for outcome in outcomes) == 4
+
+
+async def test_the_oldest_row_tells_how_long_it_runs(make_room, tiny):
+    """Nothing runs: no time; and the time of what runs grows."""
+    room, model = make_room(), tiny()
+    assert room.workers.longest() == 0
+    model.gate.clear()
+    room.submit(model, "a")
+    await model.began()
+    before = room.workers.longest()
+    assert room.workers.longest() > before > 0
+    model.gate.set()
+    await room.finished()
+
+
 async def test_a_vector_of_the_wrong_width_fails_its_row_alone(make_room, tiny):
     """A model that breaks its word is an error that has a name."""
     room, model = make_room(), tiny(dimensions=9)
@@ -115,10 +164,11 @@ async def test_a_vector_of_the_wrong_width_fails_its_row_alone(make_room, tiny):
 async def test_what_no_boundary_may_contain_is_a_crash(make_room, tiny):
     """It is reported to the loop, and the thread is gone."""
     room, model = make_room(), tiny()
-    room.submit(model, "a~")
+    brought_down = room.submit(model, "a~")
     async with asyncio.timeout(20):
-        error = await room.crashes.get()
+        error, job = await room.crashes.get()
     assert isinstance(error, SystemExit)
+    assert job is brought_down
     assert room.rows.empty()
 
 

@@ -1,0 +1,69 @@
+"""The units in systemd/, by systemd's own word."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sidecar.config import Config
+
+UNITS = Path(__file__).parents[1] / "systemd"
+INSTANCES = {"sidecar.service": "sidecar.service", "sidecar@.service": "sidecar@minilm.service"}
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="no systemd-analyze on this host"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The units, with a command that exists on this host."""
+    shutil.copytree(UNITS, tmp_path, dirs_exist_ok=True)
+    for name in INSTANCES:
+        unit = tmp_path / name
+        unit.write_text(unit.read_text().replace("/opt/sidecar/bin/sidecar", "/bin/true"))
+    return tmp_path
+
+
+def analyzed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = ["systemd-analyze", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@needs_systemd
+def test_nothing_in_them_is_unknown(folder: Path) -> None:
+    """`verify` has nothing to say; it exits 0 even for keys that it does not know."""
+    units = [f"./{name}" for name in (*INSTANCES.values(), "sidecar.socket")]
+    done = analyzed("verify", *units, cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", INSTANCES.values())
+def test_exposure_is_low(folder: Path, unit: str) -> None:
+    """Of 10, at most 0.6."""
+    done = analyzed("security", "--offline=true", "--threshold=6", f"./{unit}", cwd=folder)
+    assert done.returncode == 0, done.stdout[-500:]
+
+
+def test_the_instances_differ_in_names_alone() -> None:
+    """A setting that is good for the one daemon is good for one of many."""
+
+    def settings(name: str) -> list[str]:
+        text = (UNITS / name).read_text().replace("sidecar@%i", "sidecar")
+        lines = re.sub("sidecar-%i|%i", "sidecar", text).splitlines()
+        return [line for line in lines if not line.startswith(("#", "Description="))]
+
+    for kind in ("socket", "service"):
+        assert settings(f"sidecar.{kind}") == settings(f"sidecar@.{kind}")
+
+
+def test_every_setting_stands_in_the_environment_file() -> None:
+    """Commented, each with its default, so that the file changes nothing until it is edited."""
+    lines = (UNITS / "sidecar.env").read_text().splitlines()
+    assert not [line for line in lines if line and not line.startswith("#")]
+    named = {line[1:].partition("=")[0] for line in lines if re.match(r"#[A-Z0-9_]+=", line)}
+    assert named == {field.metadata["variable"] for field in dataclasses.fields(Config)}
