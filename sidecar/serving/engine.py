@@ -113,7 +113,8 @@ class Engine:
         begun = self._clock()
         try:
             async with asyncio.timeout(asked.timeout):
-                rows = await self._tokenizers[asked.model.name].rows(asked.texts)
+                tokenizer = self._tokenizers[asked.model.name]
+                rows = await tokenizer.rows(asked.texts, asked.request.priority)
                 truncated = asked.truncated(rows)
                 job = self._job(asked, rows, peer, begun)
                 computed = await self._compute(job)

@@ -2,17 +2,59 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from heapq import heappop, heappush
+from itertools import count
 
+from client_lib.wire.messages import Priority
 from sidecar.models.rows import Row, Text
 from sidecar.serving.roster import ServedModel
 
 # Staying on the loop saves a hop to a thread and back, 25 to 70 µs; it holds up everybody else
 # for about 0.3 µs a character.
 _INLINE_CHARACTERS = 400
-# A request of many texts gives way to others after this many.
-_SLICE_TEXTS = 16
+# A request gives way to others after so much, 3 ms; a text that is longer is not divided.
+_SLICE_CHARACTERS = 10_000
+# How many interactive slices that come later may overtake a bulk one.
+_OVERTAKING = 16
+
+
+class Turnstile:
+    """Lets one in at a time: in order of arrival, but interactive ones overtake bulk ones.
+
+    Used on one loop alone.
+    """
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._serial = count()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    async def enter(self, priority: Priority) -> None:
+        """Return when it is this one's turn; it has to `leave`."""
+        if not self._taken:
+            self._taken = True
+            return
+        number = next(self._serial)
+        ticket = number + _OVERTAKING if priority == "bulk" else number
+        turn = asyncio.get_running_loop().create_future()
+        heappush(self._waiting, (ticket, number, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # its turn came in the same moment
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Let the next one in."""
+        while self._waiting:
+            _, _, turn = heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken = False
 
 
 class Tokenizer:
@@ -21,35 +63,48 @@ class Tokenizer:
     def __init__(self, model: ServedModel) -> None:
         self._model = model
         self._free = threading.Lock()
+        self._turnstile = Turnstile()
         self._thread = ThreadPoolExecutor(1, f"tokenize-{model.name}")
 
-    async def rows(self, texts: Sequence[Text]) -> list[Row]:
+    async def rows(self, texts: Sequence[Text], priority: Priority) -> list[Row]:
         """Return one row a text, in order."""
-        if _is_short(texts) and self._free.acquire(blocking=False):
+        if sum(map(_length, texts)) <= _INLINE_CHARACTERS and self._free.acquire(blocking=False):
             try:
                 return self._model.tokenize(texts)
             finally:
                 self._free.release()
-        loop = asyncio.get_running_loop()
         rows: list[Row] = []
-        for start in range(0, len(texts), _SLICE_TEXTS):
-            some = texts[start : start + _SLICE_TEXTS]
-            rows += await loop.run_in_executor(self._thread, self._tokenize, some)
+        for some in _slices(texts):
+            rows += await self._on_thread(some, priority)
         return rows
 
     def close(self) -> None:
         """Let go of the thread; what it has begun, it ends."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    async def _on_thread(self, texts: Sequence[Text], priority: Priority) -> list[Row]:
+        await self._turnstile.enter(priority)
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._tokenize, texts)
+        finally:
+            self._turnstile.leave()
+
     def _tokenize(self, texts: Sequence[Text]) -> list[Row]:
         with self._free:
             return self._model.tokenize(texts)
 
 
-def _is_short(texts: Sequence[Text]) -> bool:
-    left = _INLINE_CHARACTERS
-    for text in texts:
-        left -= len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
-        if left < 0:
-            return False
-    return True
+def _slices(texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
+    """Yield consecutive parts of `texts`: a text, and what else fits into a slice with it."""
+    start, left = 0, _SLICE_CHARACTERS
+    for index, text in enumerate(texts):
+        left -= _length(text)
+        if left < 0 and index > start:
+            yield texts[start:index]
+            start, left = index, _SLICE_CHARACTERS - _length(text)
+    yield texts[start:]
+
+
+def _length(text: Text) -> int:
+    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
