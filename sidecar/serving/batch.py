@@ -205,8 +205,8 @@ class Queue:
 
     def _seconds(self, job: Job, cost: int) -> float:
         """Return when `cost` of the job's lane will have been computed, at best."""
-        ahead = self._interactive.turns.load.cost if job.priority == "bulk" else 0
-        return (ahead + cost) / (1e6 * self._threads)
+        first = self._interactive.turns.load.cost if job.priority == "bulk" else 0
+        return (min(first, BULK_WAITS * cost) + cost) / (1e6 * self._threads)
 
     def _seconds_in_turn(self, job: Job, cost: int) -> float:
         """Return when `cost` of the job's peer will have been computed, at best."""

@@ -9,6 +9,8 @@ from sidecar.models.rows import Row
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.vectors import Finish
 
+_TOKEN_BYTES = 16  # its id and its type, int64 each
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -74,10 +76,10 @@ class Job:
 
     def load_from(self, start: int) -> Load:
         """Return the load of the rows from index `start` on."""
-        total = Load()
-        for index in range(start, len(self.rows)):
-            total += Entry(self, index).load
-        return total
+        rows = self.rows[start:]
+        tokens = sum(row.tokens for row in rows)
+        held = len(rows) * self.row_bytes + _TOKEN_BYTES * tokens
+        return Load(len(rows), tokens, held, sum(self.costs[start:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,5 +102,5 @@ class Entry:
     @property
     def load(self) -> Load:
         """How much it is."""
-        row, held = self.row, self.job.row_bytes
-        return Load(1, row.tokens, held + row.ids.nbytes + row.token_types.nbytes, self.cost)
+        tokens = self.row.tokens
+        return Load(1, tokens, self.job.row_bytes + _TOKEN_BYTES * tokens, self.cost)

@@ -196,6 +196,14 @@ def test_retry_after_counts_what_goes_ahead():
     assert refused.value.retry_after_ms == 50 + 40 + 60
 
 
+def test_bulk_counts_on_its_share():
+    """Ten seconds of interactive work do not make it wait for more than nine times itself."""
+    q = queue(job(*[100_000] * 100))
+    with pytest.raises(DeadlineExceeded, match=r"it would take 0\.5 s"):
+        q.push(job(50_000, priority="bulk", deadline=0.4))
+    q.push(job(50_000, priority="bulk", deadline=0.6))
+
+
 def test_what_cannot_be_done_in_time_is_refused():
     """By what the peer itself has waiting, its turns with others, and the threads."""
     q = queue(job(*[10_000] * 8, peer="a"), job(10_000, peer="b"), threads=2)
