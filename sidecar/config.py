@@ -5,7 +5,9 @@ text is read, and what it means. Flags, `sidecar config` and the documentation f
 """
 
 import dataclasses
+import grp
 import os
+import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field
 from pathlib import Path
@@ -59,6 +61,19 @@ def _number(least: float, most: float) -> _Read:
         if not least <= value <= most:
             raise ValueError(f"must be a number from {least:g} to {most:g}")
         return value
+
+    return read
+
+
+def _ids_of(resolve: Callable[[str], int]) -> _Read:
+    """Return a reader of names or numbers, separated by commas."""
+
+    def read(text: str) -> frozenset[int]:
+        try:
+            words = (word.strip() for word in text.split(",") if word.strip())
+            return frozenset(int(word) if word.isdecimal() else resolve(word) for word in words)
+        except KeyError as error:
+            raise ValueError(f"must be numbers or names that this host knows: {error}") from None
 
     return read
 
@@ -160,6 +175,27 @@ class Config:
         _number(0, 1),
         "part of each of these that one process may have",
         default=0.5,
+    )
+    allow_users: frozenset[int] = _setting(
+        "SIDECAR_ALLOW_USERS",
+        _ids_of(lambda name: pwd.getpwnam(name).pw_uid),
+        "users who may connect, by name or number; with the groups empty, too: all",
+        default=frozenset(),
+    )
+    allow_groups: frozenset[int] = _setting(
+        "SIDECAR_ALLOW_GROUPS",
+        _ids_of(lambda name: grp.getgrnam(name).gr_gid),
+        "groups whose members may connect, by name or number",
+        default=frozenset(),
+    )
+    max_connections: int = _setting(
+        "SIDECAR_MAX_CONNECTIONS", _whole(1), "connections of one process", default=64
+    )
+    stall_seconds: float = _setting(
+        "SIDECAR_STALL_SECONDS",
+        _number(0.1, 86_400),
+        "time to finish a frame that was begun, and to take a reply",
+        default=30.0,
     )
     max_inputs: int = _setting(
         "SIDECAR_MAX_INPUTS", _whole(1), "texts in one request", default=2_048

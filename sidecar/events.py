@@ -136,6 +136,10 @@ CATALOGUE: Mapping[str, Event] = {
         "a callback of the event loop raised",
         {"message": "what the loop says", "traceback": "where from"},
     ),
+    "peer.stalled": Event(
+        "a peer did not go on for so long that its connection was closed",
+        {**_PEER, "awaited": "what it was waited for", "seconds": "how long it may take"},
+    ),
     "peer.connected": Event("a process has connected", _PEER),
     "peer.disconnected": Event(
         "a connection has ended",

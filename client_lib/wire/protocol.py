@@ -77,6 +77,11 @@ class ServerConnection:
         except ProtocolError as error:
             yield self._fatal(None, BadRequest(str(error)))
 
+    @property
+    def awaits_rest(self) -> bool:
+        """Whether a frame has begun and is not complete."""
+        return self._state is not _State.CLOSED and self._decoder.buffered > 0
+
     def reply(self, request_id: int, **body: Any) -> bytes:
         """Return the bytes that answer `request_id`."""
         self._open_ids.discard(request_id)

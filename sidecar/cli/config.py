@@ -31,13 +31,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _as_map(setting: Setting) -> dict[str, Any]:
-    plain = setting.value if isinstance(setting.value, int | float | None) else str(setting.value)
     return {
         "variable": setting.variable,
         "flag": flag_of(setting.field.name),
-        "value": plain,
+        "value": _plain(setting.value),
         "source": setting.source,
     }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return ",".join(map(str, sorted(value)))
+    return value if isinstance(value, int | float | None) else str(value)
 
 
 def _table(settings: list[Setting]) -> Table:

@@ -16,6 +16,7 @@ from sidecar.models.library import Wanted, open_model
 from sidecar.plan import Plan
 from sidecar.serving import lifecycle
 from sidecar.serving.bounds import Bounds
+from sidecar.serving.door import Rules
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.settings import ServeSettings
 
@@ -76,6 +77,12 @@ def _serve_settings(config: Config, plan: Plan) -> ServeSettings:
             tokens=config.max_queue_tokens,
             bytes=config.max_queue_bytes,
             peer_share=config.max_peer_share,
+        ),
+        rules=Rules(
+            uids=config.allow_users,
+            gids=config.allow_groups,
+            max_connections=config.max_connections,
+            stall_seconds=config.stall_seconds,
         ),
         drain_seconds=config.drain_seconds,
     )

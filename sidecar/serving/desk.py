@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 
 import sidecar
+from sidecar.serving.door import Door
 from sidecar.serving.engine import Engine
 from sidecar.serving.settings import ServeSettings
 from sidecar.serving.state import Life
@@ -53,6 +54,7 @@ class Desk:
         self.settings = settings
         self.life = life
         self.tally = Tally()
+        self.door = Door(settings.rules)
         self._started = time.monotonic()
         self._worry_seconds = settings.hang_seconds / 4
 
@@ -80,6 +82,7 @@ class Desk:
             "up_seconds": round(time.monotonic() - self._started, 3),
             **self.engine.status(),
             "requests": self.tally.to_map(),
+            "peers": self.door.to_list(),
             # The kernel walks the whole address space for this: not on the loop.
             "memory": await asyncio.to_thread(_memory),
         }

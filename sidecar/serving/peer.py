@@ -5,11 +5,14 @@ import struct
 from dataclasses import dataclass
 
 _UCRED = struct.Struct("3i")  # struct ucred, unix(7)
+_GID = struct.Struct("I")
+_SO_PEERGROUPS = 59  # <asm-generic/socket.h>, Linux 4.13; Python has no name for it
+_MAX_GROUPS = 65_536  # NGROUPS_MAX
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that connected, its user and its group.
+    """The process that connected, its user, its group and all of its groups.
 
     All its connections are one peer, and take turns as one. Where the kernel cannot name the
     process (it is in a container with other process ids) `pid` is 0.
@@ -18,6 +21,7 @@ class Peer:
     pid: int
     uid: int
     gid: int
+    groups: frozenset[int] = frozenset()
 
     def __str__(self) -> str:
         return f"pid {self.pid} (uid {self.uid})"
@@ -26,4 +30,13 @@ class Peer:
     def of(cls, sock: socket.socket) -> "Peer":
         """Return the peer of a connected Unix socket."""
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        return cls(*_UCRED.unpack(raw))
+        pid, uid, gid = _UCRED.unpack(raw)
+        return cls(pid, uid, gid, _groups(sock) | {gid})
+
+
+def _groups(sock: socket.socket) -> frozenset[int]:
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS * _GID.size)
+    except OSError:  # an older kernel tells the first group alone
+        return frozenset()
+    return frozenset(gid for (gid,) in _GID.iter_unpack(raw))

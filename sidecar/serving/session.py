@@ -6,6 +6,7 @@ that sends too fast or reads too slowly is not read from any more. Knows no mode
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -47,6 +48,9 @@ class Session:
         self._peer = Peer.of(writer.get_extra_info("socket"))
         self._connection = ServerConnection(desk.settings.limits)
         self._slots = asyncio.Semaphore(desk.settings.max_in_flight)
+        self._stall_seconds = desk.settings.rules.stall_seconds
+        self._patience = self._stall_seconds  # what is left of it for the frame that has begun
+        self._sending = asyncio.Lock()
         # Requests that can still be cancelled: their reply has not been written.
         self._open: dict[int, asyncio.Task[_Outcome]] = {}
         self._requests = 0
@@ -58,7 +62,11 @@ class Session:
         """
         peer = self._peer
         log.debug("peer.connected", peer_pid=peer.pid, peer_uid=peer.uid, peer_gid=peer.gid)
+        refusal = self._desk.door.enter(peer)
         try:
+            if refusal is not None:
+                await self._refuse(Refused(None, refusal, True))
+                return
             async with asyncio.TaskGroup() as group:
                 await self._listen(group)
         except* (_PeerLeft, ConnectionError):
@@ -66,6 +74,8 @@ class Session:
         except* Exception as errors:  # noqa: BLE001 - one connection's failure, not the daemon's
             log.error("peer.failed", peer_pid=peer.pid, traceback=trace(errors))
         finally:
+            if refusal is None:
+                self._desk.door.leave(peer)
             await self._hang_up()
             log.debug(
                 "peer.disconnected",
@@ -76,7 +86,7 @@ class Session:
             )
 
     async def _listen(self, group: asyncio.TaskGroup) -> NoReturn:
-        while data := await self._reader.read(_READ_BYTES):
+        while data := await self._read():
             for received in self._connection.receive(data):
                 if isinstance(received, Refused):
                     await self._refuse(received)
@@ -86,6 +96,21 @@ class Session:
                     await self._slots.acquire()
                     self._begin(group, received)
         raise _PeerLeft
+
+    async def _read(self) -> bytes:
+        """Return what the peer sends; b"" once it has left, or has stalled within a frame."""
+        if not self._connection.awaits_rest:
+            self._patience = self._stall_seconds
+            return await self._reader.read(_READ_BYTES)
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._reader.read(_READ_BYTES)
+        except TimeoutError:
+            self._note_stalled("the rest of a frame")
+            return b""
+        finally:
+            self._patience -= time.monotonic() - started
 
     async def _refuse(self, refused: Refused) -> None:
         log.warning(
@@ -173,9 +198,21 @@ class Session:
         return await asyncio.to_thread(pack) if on_a_thread else pack()
 
     async def _send(self, frame: bytes) -> None:
-        self._write(frame)
-        with suppress(ConnectionError):  # the reader learns of it too, and ends the session
-            await self._writer.drain()
+        # One frame at a time is the transport's: a peer that does not read has no more there.
+        async with self._sending:
+            self._write(frame)
+            if self._writer.transport.get_write_buffer_size():
+                await self._sent()
+
+    async def _sent(self) -> None:
+        try:
+            async with asyncio.timeout(self._stall_seconds):
+                await self._writer.drain()
+        except ConnectionError:
+            pass  # the reader learns of it too, and ends the session
+        except TimeoutError:
+            self._note_stalled("a reply to be taken")
+            self._writer.transport.abort()
 
     def _write(self, frame: bytes) -> None:
         if not self._writer.is_closing():
@@ -189,6 +226,16 @@ class Session:
                     await self._writer.wait_closed()
         finally:
             self._writer.transport.abort()
+
+    def _note_stalled(self, awaited: str) -> None:
+        log.warning(
+            "peer.stalled",
+            peer_pid=self._peer.pid,
+            peer_uid=self._peer.uid,
+            peer_gid=self._peer.gid,
+            awaited=awaited,
+            seconds=self._stall_seconds,
+        )
 
     def _note_success(self, request: Request, answer: Answer) -> None:
         assert isinstance(request, Embed | Rerank)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from client_lib.wire.protocol import Limits
 from sidecar.serving.bounds import Bounds
+from sidecar.serving.door import Rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,14 +14,15 @@ class ServeSettings:
 
     `threads` inference threads; `bounds` of what may wait; `drain_seconds` to finish what was
     accepted; `hang_seconds` after which a daemon whose row does not come to its end is ended,
-    where no watchdog of a service manager says otherwise; `limits` bound one request,
-    `max_in_flight` one connection.
+    where no watchdog of a service manager says otherwise; `rules` are for peers, `limits` bound
+    one request, `max_in_flight` one connection.
     """
 
     socket: Path
     threads: int
     limits: Limits = field(default_factory=Limits)
     bounds: Bounds = field(default_factory=Bounds)
+    rules: Rules = field(default_factory=Rules)
     max_in_flight: int = 256
     drain_seconds: float = 30.0
     hang_seconds: float = 60.0

@@ -183,13 +183,13 @@ async def make_dialogue(make_engine, tiny):
     """A maker of sessions that have exchanged hello."""
     made = []
 
-    async def make(*models, hello=True, state=State.SERVING, max_in_flight=256, limits=None):
+    async def make(*models, hello=True, state=State.SERVING, limits=None, **options):
         engine = make_engine(*(models or (tiny(),)))
         settings = ServeSettings(
             socket=Path("unused"),
             threads=1,
-            max_in_flight=max_in_flight,
             limits=limits or Limits(),
+            **options,
         )
         desk = Desk(engine, settings, Life())
         desk.life.move(State.SERVING)

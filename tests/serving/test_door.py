@@ -1,0 +1,94 @@
+"""Who is let in, and what becomes of those who stall."""
+
+import os
+import socket
+
+import pytest
+
+from client_lib.wire.codec import encode
+from client_lib.wire.errors import Forbidden, Overloaded
+from client_lib.wire.messages import Embed, Hello, Ping, request_to_map
+from sidecar.serving.door import Door, Rules
+from sidecar.serving.peer import Peer
+
+SOMEBODY = Peer(pid=10, uid=1000, gid=1000, groups=frozenset({1000, 27}))
+
+
+@pytest.mark.parametrize(
+    ("rules", "admitted"),
+    [
+        (Rules(), True),
+        (Rules(uids=frozenset({1000})), True),
+        (Rules(uids=frozenset({0})), False),
+        (Rules(gids=frozenset({27})), True),
+        (Rules(gids=frozenset({28})), False),
+        (Rules(uids=frozenset({0}), gids=frozenset({27})), True),
+    ],
+)
+def test_a_peer_comes_in_by_its_user_or_any_of_its_groups(rules: Rules, admitted: bool) -> None:
+    """Without a list everybody does."""
+    refusal = Door(rules).enter(SOMEBODY)
+    assert refusal is None if admitted else isinstance(refusal, Forbidden)
+
+
+def test_one_process_has_so_many_connections() -> None:
+    """Another process is not concerned, and a connection that ends makes room."""
+    door = Door(Rules(max_connections=2))
+    other = Peer(pid=11, uid=1000, gid=1000)
+    assert [door.enter(SOMEBODY), door.enter(SOMEBODY), door.enter(other)] == [None] * 3
+    refusal = door.enter(SOMEBODY)
+    assert isinstance(refusal, Overloaded)
+    assert refusal.retry_after_ms
+    door.leave(SOMEBODY)
+    assert door.enter(SOMEBODY) is None
+    assert door.to_list() == [
+        {"pid": 10, "uid": 1000, "gid": 1000, "connections": 2},
+        {"pid": 11, "uid": 1000, "gid": 1000, "connections": 1},
+    ]
+
+
+def test_the_kernel_tells_all_groups() -> None:
+    """This process's own, by its own socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        peer = Peer.of(ours)
+    assert (peer.pid, peer.uid) == (os.getpid(), os.getuid())
+    assert peer.groups == {os.getgid(), *os.getgroups()}
+
+
+async def test_a_peer_that_may_not_is_told_and_let_go(make_dialogue) -> None:
+    """With one error for the whole connection; then it ends."""
+    nobody = Rules(uids=frozenset({os.getuid() + 1}))
+    dialogue = await make_dialogue(hello=False, rules=nobody)
+    refusal = await dialogue.reply(None)
+    assert refusal["error"]["code"] == "forbidden"
+    await dialogue.ended()
+    assert dialogue.desk.door.to_list() == []
+
+
+async def test_a_frame_that_is_never_finished_ends_the_connection(make_dialogue) -> None:
+    """However slowly its bytes drip; whole frames may come as seldom as they like."""
+    dialogue = await make_dialogue(rules=Rules(stall_seconds=0.05))
+    assert (await dialogue.ask(Ping(id=1)))["ok"]
+    dialogue.writer.write(encode(request_to_map(Ping(id=2)))[:-1])
+    await dialogue.ended()
+    assert await dialogue.reply(2) is None
+
+
+async def test_a_peer_that_does_not_read_is_let_go(make_dialogue, soon) -> None:
+    """Its replies fill the socket and no more; what it holds is freed."""
+    dialogue = await make_dialogue(rules=Rules(stall_seconds=0.05))
+    dialogue.reader._transport.pause_reading()
+    texts = ("a",) * 2_000
+    dialogue.send(*(Embed(id=number, input=texts) for number in range(1, 40)))
+    await dialogue.ended()
+    assert dialogue.desk.tally.in_flight == 0
+    assert dialogue.desk.door.to_list() == []
+
+
+async def test_idle_peers_are_left_alone(make_dialogue) -> None:
+    """Who has begun nothing may be silent for ever."""
+    dialogue = await make_dialogue(hello=False, rules=Rules(stall_seconds=0.001))
+    assert (await dialogue.ask(Hello(id=0, version=1)))["ok"]
+    for number in range(1, 4):
+        assert (await dialogue.ask(Ping(id=number)))["ok"]
