@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,21 +13,33 @@ from client_lib import Client
 
 
 @contextmanager
-def running(*flags: str) -> Iterator[Path]:
-    """Run `sidecar serve` with `flags` and yield its socket; its events go to a file."""
+def launched(
+    *flags: str, environ: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Start `sidecar serve` with `flags` and yield it, and its socket, which may not be there yet.
+
+    Its events go to a file.
+    """
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
         folder = Path(place)
         socket = folder / "sidecar.sock"
         command = [sys.executable, "-m", "sidecar", "serve", "--socket", str(socket), *flags]
         with (folder / "events.jsonl").open("wb") as events:
-            process = subprocess.Popen(command, stdout=events)
+            process = subprocess.Popen(command, stdout=events, env=environ)
         try:
-            with Client(socket, timeout=120) as client:
-                client.ping()
-            yield socket
+            yield process, socket
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
+
+
+@contextmanager
+def running(*flags: str) -> Iterator[Path]:
+    """Run `sidecar serve` with `flags` and yield its socket."""
+    with launched(*flags) as (_, socket):
+        with Client(socket, timeout=120) as client:
+            client.ping()
+        yield socket
 
 
 def pause() -> None:
