@@ -37,9 +37,12 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Result:
+    """`failed` names the figures that must be 0 and are not."""
+
     title: str
     sides: Sequence[Side]
     figures: Mapping[str, Any]
+    failed: Sequence[str] = ()
     host: Mapping[str, Any] = field(default_factory=host_facts)
 
     def as_map(self) -> dict[str, Any]:
@@ -51,6 +54,7 @@ class Result:
             "title": self.title,
             "sides": sides,
             "figures": dict(self.figures),
+            "failed": list(self.failed),
             "host": dict(self.host),
         }
 
@@ -66,4 +70,6 @@ def show(result: Result) -> None:
         console.print(
             f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}"
         )
+    for name in result.failed:
+        console.print(f"  FAILED: {name}", style="bold red")
     console.print("  host: " + ", ".join(f"{k} {v}" for k, v in result.host.items()), style="dim")

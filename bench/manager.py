@@ -1,0 +1,97 @@
+"""The service manager's part: it owns the listening socket, and daemons come and go on it."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from client_lib import Client
+
+_BACKLOG = 128
+_START_SECONDS, _STOP_SECONDS = 120.0, 60.0
+# LISTEN_PID is the daemon's own: only the process that becomes it knows that beforehand.
+_PASS_ON = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+# Nobody asks for these; each is a fault of the daemon's.
+_FAULTS = ("peer.failed", "loop.failed", "worker.crashed")
+
+
+class Manager:
+    """Listens on `socket` in `folder` while it is entered; one daemon at a time accepts there."""
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self.socket = folder / "sidecar.sock"
+        self._events = folder / "events.jsonl"
+        self._flags = flags
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._listener.bind(str(self.socket))
+        self._listener.listen(_BACKLOG)
+        self.start()
+        self.wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.ended is None:
+            self.kill()
+        self._listener.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def ended(self) -> int | None:
+        """The daemon's exit code, if it has ended."""
+        assert self._process is not None
+        return self._process.poll()
+
+    def start(self) -> None:
+        """Start a daemon and return at once."""
+        descriptor = self._listener.fileno()
+        shim = [sys.executable, "-I", "-S", "-c", _PASS_ON, str(descriptor)]
+        serve = ["-m", "sidecar", "serve", "--socket", str(self.socket), *self._flags]
+        with self._events.open("ab") as events:
+            self._process = subprocess.Popen([*shim, *serve], stdout=events, pass_fds=(descriptor,))
+
+    def wait(self) -> None:
+        """Wait until the daemon answers."""
+        with Client(self.socket, timeout=_START_SECONDS) as client:
+            client.ping()
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """Let the daemon finish, and return its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(_STOP_SECONDS)
+
+    def faults(self) -> Counter[str]:
+        """Return what the daemons say went wrong inside them, by event."""
+        names: Counter[str] = Counter()
+        for line in self._events.read_bytes().splitlines():
+            # The last line of a daemon that was killed may be half a line.
+            if line.endswith(b"}"):
+                names[json.loads(line)["event"]] += 1
+        return Counter({name: names[name] for name in _FAULTS if names[name]})
