@@ -28,6 +28,10 @@ MAX_ROWS = 16
 # What a peer that has just come waits for, at most, on top of its lane's turns.
 MAX_COST = 100_000
 BULK_WAITS = 9
+# The part of its time within which a request has to be begun, or it is refused. The rest is for
+# estimates that are off; and were it up to the last moment, those who ask for little would
+# always slip in before those who ask for more.
+_BEGUN_WITHIN = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,18 +146,29 @@ class Queue:
         Raises `TooLarge` for a job that could never be accepted, `Overloaded` for one that
         could be once rows have left, `DeadlineExceeded` for one that would be done too late.
         """
-        turns = self._lane(job).turns
+        turns = self._lane(job.priority).turns
         own = turns.load_of(job.peer)
         excess = self.bounds.excess(turns.load, job.load)
         own_excess = self._of_a_peer.excess(own, job.load)
         if own_excess > 1:
             raise TooLarge(_too_large(job.load, self._of_a_peer))
         if excess or own_excess:
-            in_all = self._seconds(job, round(excess * turns.load.cost))
-            of_own = self._seconds_in_turn(job, round(own_excess * own.cost))
+            in_all = self._seconds(job.priority, round(excess * turns.load.cost))
+            of_own = self._seconds_in_turn(job.priority, job.peer, round(own_excess * own.cost))
             raise _overloaded(turns.load, own, max(in_all, of_own))
-        self._refuse_if_too_late(job, self._seconds_in_turn(job, own.cost + job.load.cost))
+        left = job.deadline - job.arrived
+        self.refuse_if_late(job.priority, job.peer, left)
+        cost = own.cost + job.load.cost
+        _refuse_over(left, self._seconds_in_turn(job.priority, job.peer, cost))
         turns.push(job)
+
+    def refuse_if_late(self, priority: Priority, peer: Hashable, left: float) -> None:
+        """Raise `DeadlineExceeded` where nothing of `peer` is begun in time, at best.
+
+        `left` seconds remain for it. This needs no job, and so no tokens.
+        """
+        cost = self._lane(priority).turns.load_of(peer).cost
+        _refuse_over(_BEGUN_WITHIN * left, self._seconds_in_turn(priority, peer, cost))
 
     def take(self, now: float) -> tuple[Running, Entry] | None:
         """Hand out the row to be computed next, and its batch; None where nothing waits."""
@@ -166,15 +181,15 @@ class Queue:
 
     def drop(self, job: Job) -> Batch | None:
         """Forget the rows of `job` that nobody took; return the batch that this ends."""
-        return self._lane(job).drop(job)
+        return self._lane(job.priority).drop(job)
 
     @property
     def loads(self) -> dict[Priority, Mapping[Hashable, Load]]:
         """What waits to be cut, by lane and peer."""
         return {"interactive": self._interactive.turns.loads, "bulk": self._bulk.turns.loads}
 
-    def _lane(self, job: Job) -> _Lane:
-        return self._bulk if job.priority == "bulk" else self._interactive
+    def _lane(self, priority: Priority) -> _Lane:
+        return self._bulk if priority == "bulk" else self._interactive
 
     def _in_order(self, bulk_cost: int) -> tuple[_Lane, _Lane]:
         if 0 < BULK_WAITS * bulk_cost <= self._owed:
@@ -203,21 +218,19 @@ class Queue:
         elif bulk_waits:
             self._owed += entry.cost
 
-    def _seconds(self, job: Job, cost: int) -> float:
-        """Return when `cost` of the job's lane will have been computed, at best."""
-        first = self._interactive.turns.load.cost if job.priority == "bulk" else 0
+    def _seconds(self, priority: Priority, cost: int) -> float:
+        """Return when `cost` of a lane will have been computed, at best."""
+        first = self._interactive.turns.load.cost if priority == "bulk" else 0
         return (min(first, BULK_WAITS * cost) + cost) / (1e6 * self._threads)
 
-    def _seconds_in_turn(self, job: Job, cost: int) -> float:
-        """Return when `cost` of the job's peer will have been computed, at best."""
-        return self._seconds(job, self._lane(job).turns.cost_until(job.peer, cost))
+    def _seconds_in_turn(self, priority: Priority, peer: Hashable, cost: int) -> float:
+        """Return when `cost` of a peer will have been computed, at best."""
+        return self._seconds(priority, self._lane(priority).turns.cost_until(peer, cost))
 
-    def _refuse_if_too_late(self, job: Job, seconds: float) -> None:
-        if job.arrived + seconds > job.deadline:
-            left = job.deadline - job.arrived
-            raise DeadlineExceeded(
-                f"it would take {seconds:.3g} s; its deadline is in {left:.3g} s"
-            )
+
+def _refuse_over(most: float, seconds: float) -> None:
+    if seconds > most:
+        raise DeadlineExceeded(f"it would take {seconds:.3g} s; there are {most:.3g} s for it")
 
 
 def _too_large(load: Load, most: Bounds) -> str:

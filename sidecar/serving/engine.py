@@ -113,6 +113,8 @@ class Engine:
         begun = self._clock()
         try:
             async with asyncio.timeout(asked.timeout):
+                if asked.timeout is not None:
+                    self._workers.refuse_if_late(asked.request.priority, peer, asked.timeout)
                 tokenizer = self._tokenizers[asked.model.name]
                 rows = await tokenizer.rows(asked.texts, asked.request.priority)
                 truncated = asked.truncated(rows)

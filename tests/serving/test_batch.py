@@ -208,11 +208,21 @@ def test_what_cannot_be_done_in_time_is_refused():
     """By what the peer itself has waiting, its turns with others, and the threads."""
     q = queue(job(*[10_000] * 8, peer="a"), job(10_000, peer="b"), threads=2)
     q.push(job(10_000, peer="c", deadline=0.016))
-    with pytest.raises(
-        DeadlineExceeded, match=r"it would take 0\.055 s; its deadline is in 0\.05 s"
-    ):
-        q.push(job(10_000, peer="a", deadline=0.05))
-    q.push(job(10_000, peer="a", deadline=0.06))
+    with pytest.raises(DeadlineExceeded, match=r"it would take 0\.1 s; there are 0\.09 s for it"):
+        q.push(job(*[10_000] * 10, peer="a", deadline=0.09))
+    q.push(job(*[10_000] * 10, peer="a", deadline=0.11))
+
+
+def test_the_last_quarter_of_the_time_is_not_counted_on():
+    """What would only begin then is refused, however little it is and before it is tokenized."""
+    q = queue(job(*[10_000] * 9, peer="a"))
+    q.refuse_if_late("interactive", "a", 0.12)
+    q.refuse_if_late("interactive", "b", 0.01)
+    q.refuse_if_late("bulk", "a", 0.01)
+    with pytest.raises(DeadlineExceeded):
+        q.refuse_if_late("interactive", "a", 0.119)
+    with pytest.raises(DeadlineExceeded):
+        q.push(job(1, peer="a", deadline=0.119))
 
 
 def test_what_would_end_too_late_is_not_begun():

@@ -300,7 +300,7 @@ async def test_a_request_that_cannot_be_done_in_time_is_refused_at_once(make_eng
     model.gate.clear()
     running = asyncio.create_task(engine.embed(embed(*"abcdefghijklmnopqrstuvwxyz")))
     await model.began()
-    with pytest.raises(DeadlineExceeded, match="its deadline is in"):
+    with pytest.raises(DeadlineExceeded, match="it would take"):
         await engine.embed(embed("x", timeout_ms=5))
     model.gate.set()
     await running
