@@ -26,7 +26,7 @@ from client_lib.wire.messages import (
 from client_lib.wire.protocol import VERSION, Limits, Received, Refused, ServerConnection
 
 settings.register_profile("seconds", max_examples=300, deadline=None)
-settings.register_profile("minutes", max_examples=100_000, deadline=None)
+settings.register_profile("minutes", max_examples=20_000, deadline=None)
 FUZZ = settings.get_profile(os.environ.get("FUZZ_PROFILE", "seconds"))
 
 LIMITS = Limits(max_frame_bytes=512, max_inputs=4)
