@@ -10,14 +10,14 @@ import sys
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from bench import encoder, faults, flat, overhead, serve, start
+from bench import encoder, fair, faults, flat, overhead, serve, start
 from bench.report import show
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, encoder, overhead, start, faults, flat):
+    for command in (serve, encoder, overhead, start, fair, faults, flat):
         name = command.__name__.rpartition(".")[2]
         sub = commands.add_parser(name, help=(command.__doc__ or "").splitlines()[0])
         sub.add_argument("--json", action="store_true", help="print JSON")

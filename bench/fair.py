@@ -1,0 +1,212 @@
+"""Many callers on one daemon: searches beside an indexer, equal clients, overload.
+
+Every ratio is of two measurements of one daemon. The clients run on the same cores as it does.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median, quantiles
+
+from bench.daemon import pause, running
+from bench.report import Result, Side
+from client_lib import AsyncClient, Client, Overloaded
+from client_lib.wire.messages import Priority
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL
+
+_SEARCHES_A_SECOND = 10
+_QUERY_WORDS = 8
+_LONG_WORDS = 150
+_EQUAL_CLIENTS = 8
+_SPAWNING_SECONDS = 8  # until all of them have imported what they need
+_PATIENCE_SECONDS = 1.0
+_OVERLOAD = 3
+_GENERATORS = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/load-mixed/texts.jsonl"))
+    parser.add_argument("--texts", type=int, default=640)
+    parser.add_argument("--seconds", type=float, default=15, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", default=DEFAULT_EMBEDDING_MODEL)
+
+
+def measure(arguments: argparse.Namespace) -> Result:
+    lines = arguments.data.read_text("utf-8").splitlines()[: arguments.texts]
+    texts = [json.loads(line)["text"] for line in lines]
+    seconds, rounds = arguments.seconds, arguments.rounds
+    with running("--embedding-model", arguments.model) as socket:
+        asyncio.run(_closed_loop(socket, texts, 16, 2))  # warm-up
+        batch = _one_bulk_batch(socket, _long(texts))
+        lanes = asyncio.run(_searches(socket, texts, "bulk", seconds))
+        one_lane = asyncio.run(_searches(socket, texts, "interactive", seconds))
+        shares = _equal_clients(socket, texts, seconds)
+        few, many, good = [], [], []
+        for _ in range(rounds):
+            pause()
+            rate, tokens = asyncio.run(_closed_loop(socket, texts, 16, seconds))
+            few.append(tokens)
+            pause()
+            _, tokens = asyncio.run(_closed_loop(socket, texts, 64, seconds))
+            many.append(tokens)
+            pause()
+            good.append(asyncio.run(_open_loop(socket, texts, _OVERLOAD * rate, seconds)))
+    return Result(
+        title=f"{arguments.model}, {len(texts)} texts of mixed length",
+        sides=(
+            Side("one bulk batch, alone", "ms", batch),
+            Side("search beside a bulk indexer", "ms", lanes),
+            Side("search beside it, one peer and one lane", "ms", one_lane),
+            Side(f"tokens of each of {_EQUAL_CLIENTS} equal processes", "tokens", shares),
+            Side("16 clients, closed loop", "tokens/s", few),
+            Side("64 clients, closed loop", "tokens/s", many),
+            Side(f"{_OVERLOAD} x as much asked, answered within 1 s", "tokens/s", good),
+        ),
+        figures={
+            "search p99 beside a bulk indexer, ms": _p99(lanes),
+            "the same in bulk batches": _p99(lanes) / median(batch),
+            "the same, one lane, times as long": _p99(one_lane) / _p99(lanes),
+            "Jain's index of equal processes": _jain(shares),
+            "64 clients to 16": median(many) / median(few),
+            "goodput at overload, of the peak": median(good) / median(few),
+        },
+    )
+
+
+def _long(texts: Sequence[str]) -> list[str]:
+    return [text for text in texts if len(text.split()) >= _LONG_WORDS]
+
+
+def _one_bulk_batch(socket: Path, texts: Sequence[str]) -> list[float]:
+    with Client(socket) as client:
+        rows = client.embed(texts[:64], priority="bulk").timings.batch_rows
+        return [
+            client.embed(texts[start : start + rows], priority="bulk").timings.compute_ms
+            for start in range(20)
+        ]
+
+
+async def _searches(
+    socket: Path, texts: Sequence[str], indexing: Priority, seconds: float
+) -> list[float]:
+    """Return how long each search took, in ms, while as much is indexed as a client sends."""
+    queries = [" ".join(text.split()[:_QUERY_WORDS]) for text in texts]
+    async with AsyncClient(socket, timeout=120) as client, _indexer(socket, texts, indexing):
+        searches = [
+            asyncio.create_task(_timed(client, query))
+            async for query in _arrivals(queries, _SEARCHES_A_SECOND, seconds)
+        ]
+        return await asyncio.gather(*searches)
+
+
+@asynccontextmanager
+async def _indexer(socket: Path, texts: Sequence[str], priority: Priority) -> AsyncIterator[None]:
+    async with AsyncClient(socket, timeout=120) as client:
+        corpus = list(itertools.islice(itertools.cycle(_long(texts)), 100_000))
+        indexing = asyncio.create_task(client.encode(corpus, priority=priority))
+        await asyncio.sleep(1)  # until it has as much waiting as it ever will
+        yield
+        indexing.cancel()
+        with suppress(asyncio.CancelledError):
+            await indexing
+
+
+async def _timed(client: AsyncClient, text: str) -> float:
+    started = time.perf_counter()
+    await client.embed([text])
+    return (time.perf_counter() - started) * 1e3
+
+
+def _equal_clients(socket: Path, texts: list[str], seconds: float) -> list[float]:
+    start = time.time() + _SPAWNING_SECONDS
+    with ProcessPoolExecutor(_EQUAL_CLIENTS, get_context("spawn")) as pool:
+        each = [
+            pool.submit(_equal_client, socket, texts, start, seconds) for _ in range(_EQUAL_CLIENTS)
+        ]
+        return [future.result() for future in each]
+
+
+def _equal_client(socket: Path, texts: list[str], start: float, seconds: float) -> float:
+    tokens = 0
+    with Client(socket) as client:
+        client.ping()
+        time.sleep(max(0.0, start - time.time()))
+        for text in itertools.cycle(texts):
+            if time.time() >= start + seconds:
+                return tokens
+            tokens += client.embed([text]).usage.total_tokens
+    return tokens
+
+
+async def _closed_loop(
+    socket: Path, texts: Sequence[str], clients: int, seconds: float
+) -> tuple[float, float]:
+    """Return texts and tokens a second; each client asks when it has its last answer."""
+    todo = itertools.cycle(texts)
+    until = time.perf_counter() + seconds
+    answered = await asyncio.gather(*(_ask_until(socket, todo, until) for _ in range(clients)))
+    tokens = [tokens for each in answered for tokens in each]
+    return len(tokens) / seconds, sum(tokens) / seconds
+
+
+async def _ask_until(socket: Path, todo: Iterator[str], until: float) -> list[int]:
+    """Return the tokens of each text that was answered in time."""
+    answered: list[int] = []
+    async with AsyncClient(socket) as client:
+        while True:
+            reply = await client.embed([next(todo)])
+            if time.perf_counter() >= until:
+                return answered
+            answered.append(reply.usage.total_tokens)
+
+
+async def _open_loop(socket: Path, texts: Sequence[str], rate: float, seconds: float) -> float:
+    """Return the tokens a second that were answered in time, of `rate` texts that were asked."""
+    clients = [
+        AsyncClient(socket, timeout=_PATIENCE_SECONDS, retries=False) for _ in range(_GENERATORS)
+    ]
+    await asyncio.gather(*(client.ping() for client in clients))
+    turns = itertools.cycle(clients)
+    asked = [
+        asyncio.create_task(_in_time(next(turns), text))
+        async for text in _arrivals(texts, rate, seconds)
+    ]
+    answered = sum(await asyncio.gather(*asked))
+    await asyncio.gather(*(client.close() for client in clients))
+    return answered / seconds
+
+
+async def _in_time(client: AsyncClient, text: str) -> int:
+    try:
+        return (await client.embed([text])).usage.total_tokens
+    except (TimeoutError, Overloaded):  # the client's clock, the daemon's, or a full queue
+        return 0
+
+
+async def _arrivals(texts: Sequence[str], rate: float, seconds: float) -> AsyncIterator[str]:
+    """Yield texts as they would come from many people: at random, `rate` a second."""
+    chance = random.Random(0)
+    started = due = time.perf_counter()
+    for text in itertools.cycle(texts):
+        due += chance.expovariate(rate)
+        if due > started + seconds:
+            return
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        yield text
+
+
+def _p99(values: Sequence[float]) -> float:
+    return quantiles(values, n=100)[98]
+
+
+def _jain(values: Sequence[float]) -> float:
+    return sum(values) ** 2 / (len(values) * sum(value * value for value in values))
