@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from client_lib import Client
 
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0
 _STOP_SECONDS = 30.0
 
 

@@ -23,7 +23,7 @@ from sidecar.cli.demo_crowd import run_crowd
 from sidecar.cli.demo_report import Outcome, render
 from sidecar.cli.exits import EX_OK
 
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0
 _STOP_SECONDS = 15.0
 _CLIENTS = 4
 _LONE_REQUESTS = 20
