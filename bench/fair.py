@@ -48,6 +48,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         asyncio.run(_closed_loop(socket, texts, 16, 2))  # warm-up
         batch = _one_bulk_batch(socket, _long(texts))
         lanes = asyncio.run(_searches(socket, texts, "bulk", seconds))
+        batch += _one_bulk_batch(socket, _long(texts))
         one_lane = asyncio.run(_searches(socket, texts, "interactive", seconds))
         shares = _equal_clients(socket, texts, seconds)
         few, many, good = [], [], []
