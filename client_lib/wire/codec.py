@@ -5,6 +5,7 @@ Owns bytes only; what the maps mean is `messages`' business.
 
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -27,14 +28,32 @@ def encode(message: Mapping[str, Any]) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-def decode(body: bytes | memoryview) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a frame may hold: lists of so many elements, so many lists and maps in all.
+
+    A container of a byte or two costs a hundred times that in memory: a frame within its limit
+    of bytes could take gigabytes, and seconds, without a limit of these.
+    """
+
+    longest_list: int = _MAX_ARRAY
+    containers: int | None = None
+
+
+def decode(body: bytes | memoryview, shape: Shape = Shape()) -> dict[str, Any]:
     """Return the map in one frame's body.
 
-    Raises `ProtocolError` for anything that is not exactly one msgpack map with string keys.
+    Raises `ProtocolError` for anything that is not exactly one msgpack map with string keys, and
+    for what is not of `shape`.
     """
     try:
-        longest = min(_MAX_ARRAY, len(body))
-        message = msgpack.unpackb(body, max_array_len=longest, max_map_len=_MAX_MAP)
+        message = msgpack.unpackb(
+            body,
+            max_array_len=min(shape.longest_list, len(body)),
+            max_map_len=_MAX_MAP,
+            max_ext_len=0,
+            **_hooks(shape),
+        )
     except (ValueError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         detail = str(error) or type(error).__name__
         raise ProtocolError(f"a frame is not msgpack: {detail}") from None
@@ -45,15 +64,31 @@ def decode(body: bytes | memoryview) -> dict[str, Any]:
     return message
 
 
+def _hooks(shape: Shape) -> dict[str, Any]:
+    if shape.containers is None:
+        return {}
+    left = shape.containers
+
+    def count(container: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"more than {shape.containers} lists and maps")
+        return container
+
+    return {"object_hook": count, "list_hook": count}
+
+
 class FrameDecoder:
     """Splits a stream of bytes into maps.
 
     `max_bytes` bounds one frame's body and is checked on the length alone, before a byte of
-    the body is kept.
+    the body is kept; `shape` bounds what is in it.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, shape: Shape = Shape()) -> None:
         self._max_bytes = max_bytes
+        self._shape = shape
         self._buffer = bytearray()
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[dict[str, Any]]:
@@ -68,7 +103,7 @@ class FrameDecoder:
             while (end := self._frame_end(start)) is not None:
                 body = bytes(memoryview(self._buffer)[start + HEADER_BYTES : end])
                 start = end
-                yield decode(body)
+                yield decode(body, self._shape)
         finally:
             del self._buffer[:start]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
-from client_lib.wire.codec import FrameDecoder, encode
+from client_lib.wire.codec import FrameDecoder, Shape, encode
 from client_lib.wire.errors import (
     BadRequest,
     FrameTooLarge,
@@ -25,6 +25,9 @@ from client_lib.wire.errors import (
 from client_lib.wire.messages import Hello, Request, is_id, parse_request, request_to_map
 
 VERSION = 1
+# A request is a map with a list in it; fields that a newer client adds may have a few more.
+_CONTAINERS = 16
+_LISTS_READ = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,9 @@ class ServerConnection:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._decoder = FrameDecoder(limits.max_frame_bytes)
+        # Lists over the limit are still read, to be refused by name.
+        shape = Shape(_LISTS_READ * limits.max_inputs, _CONTAINERS)
+        self._decoder = FrameDecoder(limits.max_frame_bytes, shape)
         self._state = _State.EXPECT_HELLO
         self._open_ids: set[int] = set()
 

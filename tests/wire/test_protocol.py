@@ -269,3 +269,22 @@ def test_no_bytes_raise_anything_unnamed(data: list[bytes]) -> None:
     with suppress(ProtocolError, ReplyError):
         for piece in data:
             list(connection.receive(piece))
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [[[{}] * 2_000] * 100, [[[]] * 8] * 8, [{"a": {}}] * 10],
+    ids=["maps", "lists", "nested maps"],
+)
+def test_containers_are_counted_before_they_take_memory(ignored: Any) -> None:
+    """A field that nobody knows is ignored, but not whatever it holds."""
+    (refused,) = opened().receive(encode({"op": "ping", "id": 1, "x": ignored}))
+    assert isinstance(refused, Refused)
+    assert refused.fatal
+    assert "more than 16 lists and maps" in refused.error.message
+
+
+def test_a_few_containers_more_are_a_newer_client_s() -> None:
+    """What a field of a later version may hold passes."""
+    (request,) = opened().receive(encode({"op": "ping", "id": 1, "x": [{"a": [1, 2]}, {}]}))
+    assert request == Ping(id=1)
