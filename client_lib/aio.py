@@ -20,7 +20,7 @@ from client_lib.calls import call_ids
 from client_lib.encoding import WINDOW, Encoding
 from client_lib.operations import Operation
 from client_lib.results import EmbedReply, RerankReply
-from client_lib.wire.errors import ClientClosed, DeadlineExceeded
+from client_lib.wire.errors import ClientClosed, SidecarError
 from client_lib.wire.messages import Priority
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ class AsyncClient:
         dimensions: int | None = None,
         truncate: bool = True,
         priority: Priority = "interactive",
+        traceparent: str | None = None,
         timeout: float | None = None,
     ) -> NDArray[np.float32]:
         """Return one vector a text: float32 [n, d], [d] for one string, (0, 0) for no texts.
@@ -67,7 +68,7 @@ class AsyncClient:
         """
         encoding = Encoding(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate, priority=priority,
+            dimensions=dimensions, truncate=truncate, priority=priority, traceparent=traceparent,
         )  # fmt: skip
         in_flight: deque[tuple[Operation[None], TaskCall]] = deque()
         try:
@@ -93,6 +94,7 @@ class AsyncClient:
         dimensions: int | None = None,
         truncate: bool = True,
         priority: Priority = "interactive",
+        traceparent: str | None = None,
         timeout: float | None = None,
     ) -> EmbedReply:
         """Return the vectors of `texts`, float32 [n, d], with what the daemon says about them.
@@ -101,11 +103,12 @@ class AsyncClient:
         prompts before each text; `normalize` (by default what the model says) scales vectors
         to length 1; `dimensions` keeps the first so many; `truncate=False` refuses a text that
         is longer than the model takes (`BadRequest` with its index) instead of cutting it;
-        `priority="bulk"` lets interactive requests, of any process, go first.
+        `priority="bulk"` lets interactive requests, of any process, go first. `traceparent` (W3C
+        Trace Context) puts the caller's trace id into the daemon's events about the request.
         """
         operation = operations.embed(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate, priority=priority,
+            dimensions=dimensions, truncate=truncate, priority=priority, traceparent=traceparent,
         )  # fmt: skip
         return await self._ask(operation, timeout)
 
@@ -118,6 +121,7 @@ class AsyncClient:
         model: str | None = None,
         truncate: bool = True,
         priority: Priority = "interactive",
+        traceparent: str | None = None,
         timeout: float | None = None,
     ) -> RerankReply:
         """Return `documents` by their relevance to `query`, the most relevant first.
@@ -126,7 +130,8 @@ class AsyncClient:
         scored them.
         """
         operation = operations.rerank(
-            query, documents, top_n=top_n, model=model, truncate=truncate, priority=priority
+            query, documents, top_n=top_n, model=model, truncate=truncate, priority=priority,
+            traceparent=traceparent,
         )  # fmt: skip
         return await self._ask(operation, timeout)
 
@@ -179,10 +184,13 @@ class AsyncClient:
         try:
             async with asyncio.timeout_at(call.deadline):
                 return await work
-        except DeadlineExceeded:  # a TimeoutError, but the daemon's
+        except SidecarError as error:  # some are TimeoutErrors, too
+            call.sign(error)
             raise
         except TimeoutError:
-            raise self._open_line().late(call) from None
+            late = self._open_line().late(call)
+            call.sign(late)
+            raise late from None
 
     def _open_line(self) -> AsyncLine:
         if self._closed:

@@ -6,6 +6,7 @@ next connection. `Calls` belongs to one connection and is the table id → call.
 
 import itertools
 import math
+import os
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
@@ -45,6 +46,11 @@ class Call:
         if isinstance(self.outcome, SidecarError):
             raise self.outcome
         return self.outcome
+
+    def sign(self, error: SidecarError) -> None:
+        """Have `error`, and its traceback, say which request it was, as the daemon's events do."""
+        error.request_id = self.id
+        error.add_note(f"sidecar request {self.id} of process {os.getpid()}")
 
     @property
     def id(self) -> int:

@@ -18,7 +18,7 @@ from client_lib.operations import Operation
 from client_lib.results import EmbedReply, RerankReply
 from client_lib.sync_line import Line
 from client_lib.sync_link import ThreadCall
-from client_lib.wire.errors import CallTimeout, ClientClosed
+from client_lib.wire.errors import CallTimeout, ClientClosed, SidecarError
 from client_lib.wire.messages import Priority
 
 T = TypeVar("T")
@@ -65,6 +65,7 @@ class Client:
         dimensions: int | None = None,
         truncate: bool = True,
         priority: Priority = "interactive",
+        traceparent: str | None = None,
         timeout: float | None = None,
     ) -> NDArray[np.float32]:
         """Return one vector a text: float32 [n, d], [d] for one string, (0, 0) for no texts.
@@ -74,7 +75,7 @@ class Client:
         """
         encoding = Encoding(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate, priority=priority,
+            dimensions=dimensions, truncate=truncate, priority=priority, traceparent=traceparent,
         )  # fmt: skip
         in_flight: deque[tuple[Operation[None], ThreadCall]] = deque()
         try:
@@ -100,6 +101,7 @@ class Client:
         dimensions: int | None = None,
         truncate: bool = True,
         priority: Priority = "interactive",
+        traceparent: str | None = None,
         timeout: float | None = None,
     ) -> EmbedReply:
         """Return the vectors of `texts`, float32 [n, d], with what the daemon says about them.
@@ -108,11 +110,12 @@ class Client:
         prompts before each text; `normalize` (by default what the model says) scales vectors
         to length 1; `dimensions` keeps the first so many; `truncate=False` refuses a text that
         is longer than the model takes (`BadRequest` with its index) instead of cutting it;
-        `priority="bulk"` lets interactive requests, of any process, go first.
+        `priority="bulk"` lets interactive requests, of any process, go first. `traceparent` (W3C
+        Trace Context) puts the caller's trace id into the daemon's events about the request.
         """
         operation = operations.embed(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate, priority=priority,
+            dimensions=dimensions, truncate=truncate, priority=priority, traceparent=traceparent,
         )  # fmt: skip
         return self._ask(operation, timeout)
 
@@ -125,6 +128,7 @@ class Client:
         model: str | None = None,
         truncate: bool = True,
         priority: Priority = "interactive",
+        traceparent: str | None = None,
         timeout: float | None = None,
     ) -> RerankReply:
         """Return `documents` by their relevance to `query`, the most relevant first.
@@ -133,7 +137,8 @@ class Client:
         scored them.
         """
         operation = operations.rerank(
-            query, documents, top_n=top_n, model=model, truncate=truncate, priority=priority
+            query, documents, top_n=top_n, model=model, truncate=truncate, priority=priority,
+            traceparent=traceparent,
         )  # fmt: skip
         return self._ask(operation, timeout)
 
@@ -173,15 +178,23 @@ class Client:
         seconds = self._timeout if timeout is None else timeout
         request = operation.request(id=next(self._ids))
         call = ThreadCall(request, monotonic() + seconds, seconds)
-        line.begin(call)
+        try:
+            line.begin(call)
+        except SidecarError as error:
+            call.sign(error)
+            raise
         return call
 
     def _finish(self, operation: Operation[T], call: ThreadCall) -> T:
         try:
             body = self._line().finish(call)
         except CallTimeout:
-            message = f"no answer from {self._path} within {call.timeout:g} s"
-            raise CallTimeout(message) from None
+            late = CallTimeout(f"no answer from {self._path} within {call.timeout:g} s")
+            call.sign(late)
+            raise late from None
+        except SidecarError as error:
+            call.sign(error)
+            raise
         return operation.read(body)
 
     def _line(self) -> Line:

@@ -36,12 +36,14 @@ _PEER = {
     "peer_uid": "its user",
     "peer_gid": "its group",
 }
-_LANE = "the lane: interactive or bulk"
+_LANE = "interactive or bulk"
 _REQUEST = {
     "op": "what was asked: embed, rerank, ...",
     "request_id": "the request's id on its connection",
     "peer_pid": _PEER["peer_pid"],
     "peer_uid": _PEER["peer_uid"],
+    "trace_id": "the caller's trace, where its request carried a W3C traceparent",
+    "parent_id": "the caller's span in it",
 }
 
 CATALOGUE: Mapping[str, Event] = {
@@ -147,7 +149,7 @@ CATALOGUE: Mapping[str, Event] = {
     ),
     "peer.failed": Event(
         "a connection was closed by a fault of the daemon",
-        {"peer_pid": _PEER["peer_pid"], "traceback": "where from"},
+        {**_PEER, "traceback": "where from"},
     ),
     "peer.rejected": Event(
         "a frame was refused before it became a request",
@@ -163,7 +165,7 @@ CATALOGUE: Mapping[str, Event] = {
         "an embed or rerank was answered",
         {
             **_REQUEST,
-            "priority": _LANE,
+            "lane": _LANE,
             "model": "name of the model",
             "rows": "texts computed",
             "tokens": "tokens computed",
@@ -188,7 +190,7 @@ CATALOGUE: Mapping[str, Event] = {
         {
             "batch_id": "counts up from 1",
             "model": "name of the model",
-            "priority": _LANE,
+            "lane": _LANE,
             "peers": "how many processes its rows came from",
             "rows": "rows cut together, at most 16",
             "tokens": "their tokens, none of them padding",

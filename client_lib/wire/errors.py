@@ -24,7 +24,13 @@ from typing import Any, ClassVar
 
 
 class SidecarError(Exception):
-    """Base of everything that this library raises on purpose."""
+    """Base of everything that this library raises on purpose.
+
+    `request_id` is that of the call which raised it; with the process's id it is the
+    `request_id` and `peer_pid` of the daemon's events.
+    """
+
+    request_id: int | None = None
 
 
 class ProtocolError(SidecarError):

@@ -4,6 +4,7 @@ Each field carries its own check, so `parse_request` names the field that was wr
 that this version does not know are ignored: a newer client can talk to an older daemon.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
@@ -14,6 +15,13 @@ MAX_ID = 2**63 - 1
 Priority: TypeAlias = Literal["interactive", "bulk"]
 _PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 _Check: TypeAlias = Callable[[Any], bool]
+# W3C Trace Context, level 1: version, trace id, parent id, flags. Ids of zeros and version ff are
+# invalid; a version that is still to come may add fields.
+_IDS = r"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_is_00, _is_later = (
+    re.compile(pattern).fullmatch
+    for pattern in (f"00-{_IDS}", f"(?!00|ff)[0-9a-f]{{2}}-{_IDS}(?:-[!-~]{{0,200}})?")
+)
 
 
 def _checked(check: _Check, expected: str, **default: Any) -> Any:
@@ -40,6 +48,10 @@ def _is_priority(value: Any) -> bool:
     return value in _PRIORITIES
 
 
+def _is_traceparent(value: Any) -> bool:
+    return isinstance(value, str) and bool(_is_00(value) or _is_later(value))
+
+
 def is_id(value: Any) -> bool:
     """Whether `value` can name a request: an integer from 0 to 2^63 - 1."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID
@@ -52,6 +64,7 @@ def _optional(check: _Check) -> _Check:
 _TEXTS = "a non-empty list of strings"
 _COUNT = "a whole number above 0"
 _LANE = " or ".join(_PRIORITIES)
+_TRACEPARENT = "a W3C traceparent, such as 00-<32 hex digits>-<16 hex digits>-01"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +91,7 @@ class Embed:
     truncate: bool = _checked(_is_bool, "true or false", default=True)
     priority: Priority = _checked(_is_priority, _LANE, default="interactive")
     timeout_ms: int | None = _checked(_optional(_is_count), _COUNT, default=None)
+    traceparent: str | None = _checked(_optional(_is_traceparent), _TRACEPARENT, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +107,7 @@ class Rerank:
     truncate: bool = _checked(_is_bool, "true or false", default=True)
     priority: Priority = _checked(_is_priority, _LANE, default="interactive")
     timeout_ms: int | None = _checked(_optional(_is_count), _COUNT, default=None)
+    traceparent: str | None = _checked(_optional(_is_traceparent), _TRACEPARENT, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

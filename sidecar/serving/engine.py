@@ -202,7 +202,7 @@ def _note_batch(batch: Batch, ended: float) -> None:
         "batch.completed",
         batch_id=batch.id,
         model=batch.model.name,
-        priority=batch.priority,
+        lane=batch.priority,
         peers=batch.peers,
         rows=batch.rows,
         tokens=batch.tokens,

@@ -72,7 +72,13 @@ class Session:
         except* (_PeerLeft, ConnectionError):
             pass
         except* Exception as errors:  # noqa: BLE001 - one connection's failure, not the daemon's
-            log.error("peer.failed", peer_pid=peer.pid, traceback=trace(errors))
+            log.error(
+                "peer.failed",
+                peer_pid=peer.pid,
+                peer_uid=peer.uid,
+                peer_gid=peer.gid,
+                traceback=trace(errors),
+            )
         finally:
             if refusal is None:
                 self._desk.door.leave(peer)
@@ -246,7 +252,7 @@ class Session:
             request_id=request.id,
             peer_pid=self._peer.pid,
             peer_uid=self._peer.uid,
-            priority=request.priority,
+            lane=request.priority,
             model=answer.model,
             rows=answer.rows,
             tokens=answer.tokens,
@@ -255,6 +261,7 @@ class Session:
             compute_ms=timings.compute_ms,
             total_ms=timings.total_ms,
             batch_rows=timings.batch_rows,
+            **_trace_of(request),
         )
 
     def _note_failure(self, request: Request, error: ReplyError) -> None:
@@ -268,7 +275,16 @@ class Session:
             code=error.code,
             reason=error.message,
             traceback=trace(error) if fault else None,
+            **_trace_of(request),
         )
+
+
+def _trace_of(request: Request) -> dict[str, str]:
+    """Return the ids in the caller's traceparent, where there is one."""
+    if not isinstance(request, Embed | Rerank) or request.traceparent is None:
+        return {}
+    _, trace_id, parent_id, *_ = request.traceparent.split("-")
+    return {"trace_id": trace_id, "parent_id": parent_id}
 
 
 def _unexpected(error: Exception) -> BackendFailed:

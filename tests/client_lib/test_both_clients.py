@@ -1,5 +1,6 @@
 """What both clients do with any daemon: `daemon_socket` is all that these tests know of it."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,25 @@ def test_a_refusal_is_typed_and_leaves_the_client_usable(client: Any) -> None:
     with pytest.raises(BadRequest):
         client.embed(["a"], dimensions=-1)
     assert client.ping() > 0
+
+
+def test_an_error_says_which_request_it_was(client: Any) -> None:
+    """By its id, and with the process's in the traceback, as the daemon's events name it."""
+    client.ping()
+    with pytest.raises(BadRequest) as caught:
+        client.embed([])
+    assert caught.value.request_id == 3  # ids are odd
+    assert caught.value.__notes__ == [f"sidecar request 3 of process {os.getpid()}"]
+
+
+def test_a_trace_is_carried(client: Any) -> None:
+    """By all three; one that is not W3C's is refused."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    client.encode(TEXTS, traceparent=trace)
+    client.embed(TEXTS, traceparent=trace)
+    client.rerank("q", TEXTS, traceparent=trace)
+    with pytest.raises(BadRequest, match="traceparent"):
+        client.embed(TEXTS, traceparent="mine")
 
 
 def test_text_that_is_not_unicode_never_leaves(client: Any) -> None:

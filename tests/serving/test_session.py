@@ -139,6 +139,23 @@ async def test_a_completed_request_is_an_event_with_its_peer(make_dialogue):
     assert (event["peer_pid"], event["peer_uid"]) == (os.getpid(), os.getuid())
 
 
+async def test_a_request_s_events_carry_the_caller_s_trace(make_dialogue):
+    """As ids, whether it was answered or failed; without a traceparent there are none."""
+    dialogue = await make_dialogue()
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    with capture_logs() as events:
+        await dialogue.ask(embed(1, "abc", traceparent=trace))
+        await dialogue.ask(embed(2, "abc", traceparent=trace, model="none"))
+        await dialogue.ask(embed(3, "abc"))
+        await dialogue.ask(Ping(id=4))
+        dialogue.desk.engine.notes.flush()
+    traced = {e["request_id"]: e for e in events if e["event"].startswith("request.")}
+    for request_id in (1, 2):
+        assert traced[request_id]["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+        assert traced[request_id]["parent_id"] == "00f067aa0ba902b7"
+    assert not {"trace_id", "parent_id"} & traced[3].keys()
+
+
 async def test_a_process_is_one_peer_in_its_lane(make_dialogue, tiny):
     """By the kernel's word; status names it, with what it has waiting."""
     model = tiny()

@@ -26,18 +26,20 @@ lanes = st.sampled_from(["interactive", "bulk"])
 ids = st.integers(0, MAX_ID)
 texts = st.lists(st.text(), min_size=1).map(tuple)
 counts = st.integers(1, 2**63)
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+traces = st.sampled_from([None, TRACEPARENT])
 requests: st.SearchStrategy[Request] = st.one_of(
     st.builds(Hello, id=ids, version=counts, client=st.text()),
     st.builds(
         Embed, id=ids, input=texts, model=st.none() | st.text(),
         prompt_name=st.none() | st.text(), normalize=st.none() | st.booleans(),
         dimensions=st.none() | counts, truncate=st.booleans(), priority=lanes,
-        timeout_ms=st.none() | counts,
+        timeout_ms=st.none() | counts, traceparent=traces,
     ),
     st.builds(
         Rerank, id=ids, query=st.text(), documents=texts, model=st.none() | st.text(),
         top_n=st.none() | counts, truncate=st.booleans(), priority=lanes,
-        timeout_ms=st.none() | counts,
+        timeout_ms=st.none() | counts, traceparent=traces,
     ),
     st.builds(Status, id=ids),
     st.builds(Ping, id=ids),
@@ -66,7 +68,7 @@ def test_absent_fields_have_their_defaults() -> None:
     request = parse_request(EMBED)
     assert request == Embed(
         id=1, input=("a",), model=None, prompt_name=None, normalize=None, dimensions=None,
-        truncate=True, priority="interactive", timeout_ms=None,
+        truncate=True, priority="interactive", timeout_ms=None, traceparent=None,
     )  # fmt: skip
 
 
@@ -93,6 +95,7 @@ def test_fields_from_the_future_are_ignored() -> None:
         (RERANK, "truncate", [None, 1]),
         (RERANK, "priority", [None, "low", 0]),
         (RERANK, "timeout_ms", [0, False, 0.5, "1"]),
+        (RERANK, "traceparent", [1, "", TRACEPARENT.encode()]),
         (HELLO, "version", [None, 0, -1, True, "1", 1.0]),
         (HELLO, "client", [None, 1, b"c"]),
         (CANCEL, "target", [None, -1, True, "1", MAX_ID + 1, 1.0]),
@@ -115,6 +118,34 @@ def test_a_missing_field_is_named(message: dict[str, Any], field: str) -> None:
     without = {key: value for key, value in message.items() if key != field}
     with pytest.raises(BadRequest, match=f"field '{field}' is missing"):
         parse_request(without)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        TRACEPARENT.upper(),
+        TRACEPARENT + "-00",  # version 00 has four fields
+        TRACEPARENT + "\n",
+        TRACEPARENT.replace("00-", "ff-", 1),
+        TRACEPARENT.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32),
+        TRACEPARENT.replace("00f067aa0ba902b7", "0" * 16),
+        TRACEPARENT[:-1],
+        TRACEPARENT.replace("00-", "01-", 1) + "x",
+    ],
+)
+def test_an_invalid_traceparent_is_refused(wrong: str) -> None:
+    """By W3C Trace Context; a trace that nobody could find would be worse than an error."""
+    with pytest.raises(BadRequest, match="'traceparent' must be a W3C traceparent"):
+        parse_request({**EMBED, "traceparent": wrong})
+
+
+def test_a_traceparent_of_a_later_version_may_say_more() -> None:
+    """Its first fields are the same."""
+    later = TRACEPARENT.replace("00-", "01-", 1)
+    for value in (later, f"{later}-what-is-to-come"):
+        request = parse_request({**EMBED, "traceparent": value})
+        assert isinstance(request, Embed)
+        assert request.traceparent == value
 
 
 @pytest.mark.parametrize("op", ["", "EMBED", "embedding", None, 1, ["embed"], {"op": "embed"}])
