@@ -60,8 +60,10 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
         return _open_slow_path(wanted, str(error))
     manifest = manifests.read(artifact)
     _check(wanted, manifest)
-    _say_selected(wanted, manifest.quantization, manifest.speed)
+    reason = reason_of(wanted.reason, manifest.speed)
+    _say_selected(wanted, manifest.quantization, reason)
     model = load(artifact)
+    model.reason = reason
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
     _say_outcome(manifest)
     _say_loaded(model, manifest.quantization, manifest.bytes_weights)
@@ -99,7 +101,8 @@ def measure_with_torch(wanted: Wanted) -> TorchModel:
 
 def _open_with_torch(wanted: Wanted) -> TorchModel:
     model = measure_with_torch(wanted)
-    _say_selected(wanted, model.quantization, model.proof.speed if model.proof else {})
+    model.reason = reason_of(wanted.reason, model.proof.speed if model.proof else {})
+    _say_selected(wanted, model.quantization, model.reason)
     if model.proof:
         _say_proof(model, model.proof)
     _say_loaded(model, model.quantization, model.weight_bytes)
@@ -111,6 +114,7 @@ def _open_slow_path(wanted: Wanted, reason: str) -> TorchModel:
         model = load_with_torch(_source(wanted))
     except ModelError as error:
         raise ModelError(f"{reason}; {error}") from error
+    model.reason = reason
     log.warning("model.slow_path", model=model.name, task=wanted.task, reason=reason)
     _say_loaded(model, model.quantization, model.weight_bytes)
     return model
@@ -186,14 +190,14 @@ def reason_of(reason: str, speed: Mapping[str, Speed]) -> str:
     return "; ".join([reason, *measured])
 
 
-def _say_selected(wanted: Wanted, quantization: str, speed: Mapping[str, Speed]) -> None:
+def _say_selected(wanted: Wanted, quantization: str, reason: str) -> None:
     kind = "no" if quantization == "none" else quantization
     log.info(
         "quantization.selected",
         model=wanted.name,
         task=wanted.task,
         quantization=quantization,
-        reason=reason_of(wanted.reason, speed),
+        reason=reason,
         message=f"Using {kind} quantization for {_SUBJECT[wanted.task]}",
     )
 

@@ -23,7 +23,8 @@ TOKENIZER = "tokenizer.json"
 class Model:
     """One model, ready to serve.
 
-    `forward` may be called from many threads at once; so may `tokenize`.
+    `forward` may be called from many threads at once; so may `tokenize`. `reason` says why it
+    has the quantization that it has.
     """
 
     def __init__(self, manifest: Manifest, session: Session, tokenizer: Tokenizer) -> None:
@@ -38,6 +39,7 @@ class Model:
         self.normalize = description.normalize
         self.prompts = description.prompts
         self.default_prompt_name = description.default_prompt_name
+        self.reason: str | None = None
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:
         """Return a row for each text, or for each (query, document) of a reranker."""
@@ -49,7 +51,7 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """Return what `status` tells of this model."""
-        return asdict(self._manifest)
+        return {**asdict(self._manifest), "device": "cpu", "reason": self.reason}
 
 
 def load(folder: Path) -> Model:

@@ -66,7 +66,7 @@ class TorchModel:
     """A pipeline of sentence-transformers in the shape that serving knows.
 
     `forward` may be called from many threads at once, `tokenize` by one at a time. `proof` is
-    there where half precision was asked for.
+    there where half precision was asked for; `reason` says why it has the precision that it has.
     """
 
     def __init__(self, source: Source, pipeline: Any, device: str, dtype: str) -> None:
@@ -92,6 +92,7 @@ class TorchModel:
         self._constants = {k: v for k, v in sample.items() if isinstance(v, str | int)}
         self.weight_bytes = sum(p.numel() * p.element_size() for p in pipeline.parameters())
         self.proof: Proof | None = None
+        self.reason: str | None = None
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:
         """Return a row for each text, or for each (query, document) of a reranker."""
@@ -129,6 +130,7 @@ class TorchModel:
             "name": self.name,
             "task": self.task,
             "device": self.device,
+            "reason": self.reason,
             "quantization": self.quantization,
             "kernel": self.kernel,
             "dimensions": self.dimensions,

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
@@ -16,12 +16,10 @@ from sidecar.serving.state import Life
 
 
 class Tally:
-    """How many requests are in flight, and how the others ended."""
+    """How many requests are in flight."""
 
     def __init__(self) -> None:
         self.in_flight = 0
-        self.completed = 0
-        self.failed: Counter[str] = Counter()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -40,11 +38,6 @@ class Tally:
         """Return once no request is in flight."""
         await self._idle.wait()
 
-    def to_map(self) -> dict[str, Any]:
-        """Return the `requests` of a status."""
-        failed = dict(self.failed)
-        return {"completed": self.completed, "failed": failed, "in_flight": self.in_flight}
-
 
 class Desk:
     """Where sessions bring their requests."""
@@ -55,7 +48,10 @@ class Desk:
         self.life = life
         self.tally = Tally()
         self.door = Door(settings.rules)
+        self.statistics = engine.statistics
         self._started = time.monotonic()
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._memory_at_start = _memory()
         self._worry_seconds = settings.hang_seconds / 4
 
     def hello(self) -> dict[str, Any]:
@@ -74,20 +70,50 @@ class Desk:
 
     async def status(self) -> dict[str, Any]:
         """Return what the daemon is and how it is; memory in bytes."""
+        # The kernel walks the whole address space for this: not on the loop.
+        memory, process = await asyncio.to_thread(_measure)
         return {
             "version": sidecar.__version__,
             "pid": os.getpid(),
+            "socket": str(self.settings.socket),
             "state": self.life.state.value,
             "healthy": self._healthy(),
+            "since": self._since,
             "up_seconds": round(time.monotonic() - self._started, 3),
             **self.engine.status(),
-            "requests": self.tally.to_map(),
+            "requests": self._requests(),
             "peers": self.door.to_list(),
-            # The kernel walks the whole address space for this: not on the loop.
-            "memory": await asyncio.to_thread(_memory),
+            "memory": {**memory, "at_start": self._memory_at_start},
+            "process": process,
+            "statistics": self.statistics.to_map(),
         }
+
+    def _requests(self) -> dict[str, Any]:
+        whole = self.statistics.since_start()
+        return {
+            "completed": whole.completed,
+            "failed": whole.failed_by_code,
+            "in_flight": self.tally.in_flight,
+        }
+
+
+def _measure() -> tuple[dict[str, int], dict[str, float]]:
+    return _memory(), _process()
 
 
 def _memory() -> dict[str, int]:
     memory = psutil.Process().memory_full_info()
     return {"rss_bytes": memory.rss, "pss_bytes": memory.pss}
+
+
+def _process() -> dict[str, float]:
+    process = psutil.Process()
+    times = process.cpu_times()
+    return {
+        "started": process.create_time(),
+        "cpu_seconds": times.user + times.system,
+        "virtual_bytes": process.memory_info().vms,
+        "open_files": process.num_fds(),
+        "max_files": process.rlimit(psutil.RLIMIT_NOFILE)[0],
+        "threads": process.num_threads(),
+    }

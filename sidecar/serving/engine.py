@@ -24,6 +24,7 @@ from sidecar.serving.job import Job, Load
 from sidecar.serving.notes import Notes
 from sidecar.serving.results import Answer, EmbedResult, RerankResult, Timings
 from sidecar.serving.roster import Float32, Roster, ServedModel
+from sidecar.serving.statistics import Statistics
 from sidecar.serving.tokenizing import Tokenizer
 from sidecar.serving.vectors import best_first, cosines
 from sidecar.serving.worker import Callbacks, Clock, Finished, Workers
@@ -33,8 +34,9 @@ class Engine:
     """The models, the queue and the threads behind `embed` and `rerank`.
 
     Made and used on one running loop; `start` before the first request, `stop` after the
-    last. `costs` has what is known of each model's rows, by the model's name. `notes` takes the
-    events that no reply waits for. `crashed` is done, with what escaped, once inference has
+    last. `costs` has what is known of each model's rows, by the model's name. `statistics` outlive
+    an engine where they are given to the next. `notes` takes the events that no reply waits for.
+    `crashed` is done, with what escaped, once inference has
     ended unasked.
     """
 
@@ -46,9 +48,11 @@ class Engine:
         threads: int,
         bounds: Bounds,
         clock: Clock = time.perf_counter,
+        statistics: Statistics | None = None,
     ) -> None:
         self.crashed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.notes = Notes()
+        self.statistics = statistics or Statistics()
         self._clock = clock
         self._threads = threads
         self._roster = Roster(models)
@@ -154,7 +158,7 @@ class Engine:
             # Settled, failed or cancelled: whatever of it still waits is of no use.
             del self._gatherings[job]
             if batch := self._workers.drop(job):
-                self.notes.add(partial(_note_batch, batch, self._clock()))
+                self._batch_ended(batch, self._clock())
 
     def _row_finished(self, row: Finished) -> None:
         if not isinstance(row.outcome, Exception):
@@ -164,7 +168,11 @@ class Engine:
         if gathering := self._gatherings.get(row.entry.job):
             gathering.take(row)
         if row.last:
-            self.notes.add(partial(_note_batch, row.batch, row.ended))
+            self._batch_ended(row.batch, row.ended)
+
+    def _batch_ended(self, batch: Batch, ended: float) -> None:
+        self.statistics.batch(batch.priority, batch.rows, batch.tokens)
+        self.notes.add(partial(_note_batch, batch, ended))
 
     def _crash(self, error: BaseException, job: Job | None) -> None:
         if not self.crashed.done():

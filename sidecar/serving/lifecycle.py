@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, NoReturn, TypeAlias
 
 import uvloop
@@ -98,9 +99,9 @@ class _Daemon:
         settings = self._settings
         engine = Engine(models, costs, threads=settings.threads, bounds=settings.bounds)
         engine.crashed.add_done_callback(self._crashed)
-        desk = Desk(engine, settings, self._life)
         passed = self._manager.listener
         self._listener = PassedSocket(passed) if passed else SocketFile.bind(settings.socket)
+        desk = Desk(engine, replace(settings, socket=self._listener.path), self._life)
         engine.start()
         try:
             async with Server(desk, self._listener) as server, self._watching(engine):

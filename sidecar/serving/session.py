@@ -119,6 +119,7 @@ class Session:
             self._patience -= time.monotonic() - started
 
     async def _refuse(self, refused: Refused) -> None:
+        self._desk.statistics.refused(refused.error.code)
         log.warning(
             "peer.rejected",
             peer_pid=self._peer.pid,
@@ -149,10 +150,11 @@ class Session:
             self._desk.tally.left()
         outcome = _CANCELLED if task.cancelled() else task.result()
         if isinstance(outcome, ReplyError):
-            self._desk.tally.failed[outcome.code] += 1
+            self._desk.statistics.failed(request.op, outcome.code)
             self._desk.engine.notes.add(partial(self._note_failure, request, outcome))
         elif isinstance(outcome, EmbedResult | RerankResult):
-            self._desk.tally.completed += 1
+            assert isinstance(request, Embed | Rerank)
+            self._desk.statistics.answered(request.op, request.priority, outcome.answer)
             self._desk.engine.notes.add(partial(self._note_success, request, outcome.answer))
 
     async def _answer(self, request: Request) -> _Outcome:

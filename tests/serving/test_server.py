@@ -45,7 +45,7 @@ async def test_leaving_ends_the_sessions_after_their_last_bytes(desk, soon):
     """Every peer gets what was answered, then the end of the stream."""
     async with serving(desk):
         peers = [await connect(desk, Embed(id=1, input=("a",))) for _ in range(3)]
-        await soon(lambda: desk.tally.completed == 3)
+        await soon(lambda: desk.statistics.since_start().completed == 3)
     for reader, writer in peers:
         assert [reply["id"] for reply in await everything(reader)] == [0, 1]
         await hang_up(writer)

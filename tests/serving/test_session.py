@@ -243,7 +243,7 @@ async def test_a_peer_that_leaves_takes_its_requests_with_it(make_dialogue, tiny
     dialogue.writer.close()
     await dialogue.ended()
     assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
-    assert dialogue.desk.tally.to_map() == {
+    assert (await dialogue.desk.status())["requests"] == {
         "completed": 0, "failed": {"cancelled": 3}, "in_flight": 0,
     }  # fmt: skip
 
@@ -268,7 +268,7 @@ async def test_a_slow_reader_is_not_read_from(make_dialogue, tiny, soon):
     with capture_logs() as events:
         dialogue.send(*(embed(i, "a") for i in range(1, 21)))
         await soon(dialogue.session._slots.locked)
-    assert dialogue.desk.tally.completed < 20
+    assert dialogue.desk.statistics.since_start().completed < 20
     assert not [event for event in events if event["event"] == "request.failed"]
     dialogue.reader._transport.resume_reading()
     for i in range(1, 21):

@@ -1,0 +1,95 @@
+"""What the daemon counts, since its start and over the last minutes."""
+
+import pytest
+
+from sidecar.serving.results import Answer, Timings
+from sidecar.serving.statistics import Statistics
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def statistics(clock):
+    return Statistics(clock)
+
+
+def answer(*, rows=1, tokens=10, queue_ms=1.0, compute_ms=2.0):
+    timings = Timings(queue_ms, 0.1, compute_ms, queue_ms + compute_ms, rows, tokens)
+    return Answer("tiny", rows, tokens, (), timings)
+
+
+def test_requests_are_counted_by_operation_and_lane(statistics):
+    """Texts and tokens beside them, and where the time went."""
+    statistics.answered("embed", "interactive", answer(rows=2, tokens=30))
+    statistics.answered("embed", "interactive", answer(rows=1, tokens=5, queue_ms=4.0))
+    statistics.answered("rerank", "bulk", answer(rows=7))
+    requests = statistics.to_map()["since_start"]["requests"]
+    assert {op: list(lanes) for op, lanes in requests.items()} == {
+        "embed": ["interactive"], "rerank": ["bulk"],
+    }  # fmt: skip
+    embed = requests["embed"]["interactive"]
+    assert (embed["completed"], embed["texts"], embed["tokens"]) == (2, 3, 35)
+    assert embed["queue_ms"]["sum"] == 5.0
+    assert embed["queue_ms"]["max"] == 4.0
+    assert embed["total_ms"]["buckets"] == [[4.0, 1], [8.0, 1]]
+
+
+def test_errors_and_refusals_are_counted_by_code(statistics):
+    """A request that failed is one thing, a frame that was none another."""
+    statistics.failed("embed", "overloaded")
+    statistics.failed("embed", "overloaded")
+    statistics.failed("rerank", "overloaded")
+    statistics.refused("forbidden")
+    whole = statistics.to_map()["since_start"]
+    assert whole["failed"] == {"embed": {"overloaded": 2}, "rerank": {"overloaded": 1}}
+    assert whole["refused"] == {"forbidden": 1}
+    assert statistics.since_start().failed_by_code == {"overloaded": 3}
+
+
+def test_batches_are_counted_by_lane(statistics):
+    """How many rows and tokens were cut together."""
+    statistics.batch("bulk", 16, 900)
+    statistics.batch("bulk", 2, 40)
+    batches = statistics.to_map()["since_start"]["batches"]["bulk"]
+    assert batches["rows"]["buckets"] == [[2.0, 1], [16.0, 1]]
+    assert batches["tokens"]["sum"] == 940
+
+
+@pytest.mark.parametrize("step", [0.5, 7.0, 59.0, 60.0, 61.0, 150.0])
+def test_recent_is_the_last_four_to_five_minutes(statistics, clock, step):
+    """What is older leaves it, and stays in what was since the start."""
+    times = []
+    while clock.now < 3000:
+        statistics.answered("embed", "interactive", answer())
+        times.append(clock.now)
+        recent = statistics.recent().completed
+        assert sum(t > clock.now - 240 for t in times) <= recent
+        assert recent <= sum(t > clock.now - 300 for t in times)
+        assert statistics.since_start().completed == len(times)
+        clock.now += step
+
+
+def test_a_long_silence_leaves_nothing_recent(statistics, clock):
+    """Also where nobody recorded anything in the meantime."""
+    statistics.answered("embed", "interactive", answer())
+    clock.now += 86_400
+    assert statistics.recent().completed == 0
+    assert statistics.since_start().completed == 1
+    assert len(statistics._recent) == 1
+
+
+def test_reading_changes_nothing(statistics):
+    """A dashboard may ask as often as it likes."""
+    statistics.answered("embed", "interactive", answer())
+    assert statistics.to_map() == statistics.to_map()
