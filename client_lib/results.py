@@ -28,7 +28,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the daemon spent the request's time (milliseconds), and the batch it was part of."""
+    """Where the daemon spent the request's time (milliseconds), and the batch it was part of.
+
+    `cached_rows` were not computed, `shared_rows` were for an equal text that was asked then.
+    """
 
     queue_ms: float
     tokenize_ms: float
@@ -36,6 +39,8 @@ class Timings:
     total_ms: float
     batch_rows: int
     batch_tokens: int
+    cached_rows: int
+    shared_rows: int
 
 
 _USAGE = tuple(f.name for f in fields(Usage))

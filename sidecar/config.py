@@ -176,6 +176,12 @@ class Config:
         "part of each of these that one process may have",
         default=0.5,
     )
+    cache_bytes: int = _setting(
+        "SIDECAR_CACHE_BYTES",
+        _whole(0),
+        "bytes of results to keep for texts that are asked again; 0: none",
+        default=0,
+    )
     allow_users: frozenset[int] = _setting(
         "SIDECAR_ALLOW_USERS",
         _ids_of(lambda name: pwd.getpwnam(name).pw_uid),

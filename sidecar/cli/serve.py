@@ -78,6 +78,7 @@ def _serve_settings(config: Config, plan: Plan) -> ServeSettings:
             bytes=config.max_queue_bytes,
             peer_share=config.max_peer_share,
         ),
+        cache_bytes=config.cache_bytes,
         rules=Rules(
             uids=config.allow_users,
             gids=config.allow_groups,

@@ -1,6 +1,7 @@
 """What the inference threads work on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TypeAlias
 
 import numpy as np
@@ -12,11 +13,21 @@ Text: TypeAlias = str | tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One tokenized input; ids and token types are int64 [tokens], never padded."""
+    """One tokenized input; ids and token types are int64 [tokens], never padded.
+
+    Rows of the same ids and types have the same `digest`, and no others: it is so long that
+    nobody finds two that share one.
+    """
 
     ids: NDArray[np.int64]
     token_types: NDArray[np.int64]
     truncated: bool
+    digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Here, and so on the tokenizer's thread.
+        digest = blake2b(self.ids.tobytes() + self.token_types.tobytes(), digest_size=32).digest()
+        object.__setattr__(self, "digest", digest)
 
     @property
     def tokens(self) -> int:

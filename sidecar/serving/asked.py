@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from client_lib.wire.errors import BadRequest
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.models.rows import Row, Text
+from sidecar.serving.job import Key
 from sidecar.serving.roster import ServedModel, prompt_text, role_prompt
 from sidecar.serving.vectors import Finish
 
@@ -66,6 +67,10 @@ class Asked:
             len(text) if isinstance(text, str) else len(text[1]) for text in self.texts
         )
         return _ROW_BYTES + characters // len(self.texts) + 4 * self.finish.dimensions
+
+    def key(self, row: Row) -> Key:
+        """Return what decides the result of one of its rows."""
+        return self.model, self.finish, row.digest
 
     def truncated(self, rows: Sequence[Row]) -> tuple[int, ...]:
         """Return the indexes of the inputs whose `rows` were cut.

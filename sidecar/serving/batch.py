@@ -10,17 +10,21 @@ Interactive goes first, but bulk never starves: a bulk row is taken once the int
 that went ahead of it have cost `BULK_WAITS` times what it costs. Whatever is asked
 interactively, bulk so has at least a tenth of the threads' time while any of it waits.
 
+Rows of equal keys have the same result, so one of them is computed at a time: while it is, the
+others leave the queue at no charge as their turns come, and the rest of them once it has landed.
+None of them ever waits longer than it would have alone.
+
 Times are seconds on the caller's clock, costs microseconds of one thread (see `Load`).
 """
 
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from client_lib.wire.errors import DeadlineExceeded, Overloaded, TooLarge
 from client_lib.wire.messages import Priority
 from sidecar.serving.bounds import Bounds
-from sidecar.serving.job import Entry, Job, Load
+from sidecar.serving.job import Entry, Job, Key, Load
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.turns import Turns
 
@@ -108,14 +112,27 @@ class _Lane:
         running.rest = deque(entry for entry in running.rest if entry.job is not job)
         return running.batch if running.over else None
 
-    def cut(self, now: float) -> tuple[Entry, ...]:
-        """Take the next batch's rows out. A row that would end too late goes with its job."""
+    def withdraw(self, entry: Entry) -> Batch | None:
+        """Forget one row that nobody took; return the batch that this ends."""
+        running = self.current
+        if self.turns.withdraw(entry) or running is None or entry not in running.rest:
+            return None
+        running.rest.remove(entry)
+        return running.batch if running.over else None
+
+    def cut(self, now: float, running: Collection[Key]) -> tuple[Entry, ...]:
+        """Take the next batch's rows out. A row that would end too late goes with its job.
+
+        One that is `running` already is not computed again.
+        """
         entries: list[Entry] = []
         left = MAX_COST
         entry = self.turns.head()
         while entry is not None and len(entries) < MAX_ROWS and (entry.cost <= left or not entries):
             if now + entry.cost / 1e6 > entry.job.deadline:
                 self.turns.drop(entry.job)
+            elif entry.key in running:
+                self.turns.withdraw(entry)
             else:
                 self.turns.take(entry)
                 entries.append(entry)
@@ -139,6 +156,9 @@ class Queue:
         self._interactive, self._bulk = _Lane(), _Lane()
         # What went ahead of the next bulk row, and has not been made up for.
         self._owed = 0
+        self._running: set[Key] = set()
+        # Batches whose last row left without having been computed.
+        self._over: list[Batch] = []
 
     def push(self, job: Job) -> None:
         """Add a job's rows to its lane.
@@ -171,7 +191,10 @@ class Queue:
         _refuse_over(_BEGUN_WITHIN * left, self._seconds_in_turn(priority, peer, cost))
 
     def take(self, now: float) -> tuple[Running, Entry] | None:
-        """Hand out the row to be computed next, and its batch; None where nothing waits."""
+        """Hand out the row to be computed next, and its batch; None where nothing waits.
+
+        Of rows that have its key none is handed out until it has `landed`.
+        """
         bulk_cost = self._bulk.next_cost()
         for lane in self._in_order(bulk_cost):
             if (taken := self._take(lane, now)) is not None:
@@ -182,6 +205,18 @@ class Queue:
     def drop(self, job: Job) -> Batch | None:
         """Forget the rows of `job` that nobody took; return the batch that this ends."""
         return self._lane(job.priority).drop(job)
+
+    def landed(self, key: Key, others: Iterable[Entry]) -> list[Batch]:
+        """Say that the row `key` is not computed any more, nor needs to be for the `others`.
+
+        Returns the batches that have ended without their last row's computing.
+        """
+        self._running.remove(key)
+        for entry in others:
+            if batch := self._lane(entry.job.priority).withdraw(entry):
+                self._over.append(batch)
+        over, self._over = self._over, []
+        return over
 
     @property
     def loads(self) -> dict[Priority, Mapping[Hashable, Load]]:
@@ -197,15 +232,23 @@ class Queue:
         return self._interactive, self._bulk
 
     def _take(self, lane: _Lane, now: float) -> tuple[Running, Entry] | None:
+        while (running := self._current(lane, now)) is not None:
+            entry = running.rest.popleft()
+            if entry.key not in self._running:
+                self._running.add(entry.key)
+                running.active += 1
+                return running, entry
+            if running.over:
+                self._over.append(running.batch)
+        return None
+
+    def _current(self, lane: _Lane, now: float) -> Running | None:
         if lane.current is None or not lane.current.rest:
             lane.current = self._cut(lane, now)
-        if lane.current is None:
-            return None
-        lane.current.active += 1
-        return lane.current, lane.current.rest.popleft()
+        return lane.current
 
     def _cut(self, lane: _Lane, now: float) -> Running | None:
-        entries = lane.cut(now)
+        entries = lane.cut(now, self._running)
         if not entries:
             return None
         self.batches += 1

@@ -6,7 +6,7 @@ Sees no sockets. Everything here runs on the loop.
 import asyncio
 import math
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -18,8 +18,9 @@ from sidecar.models.rows import Row
 from sidecar.serving.asked import Asked
 from sidecar.serving.batch import Batch, Queue
 from sidecar.serving.bounds import Bounds
+from sidecar.serving.cache import Cache
 from sidecar.serving.cost import Cost
-from sidecar.serving.gathering import Computed, Gathering
+from sidecar.serving.gathering import Computed, Gatherings
 from sidecar.serving.job import Job, Load
 from sidecar.serving.notes import Notes
 from sidecar.serving.results import Answer, EmbedResult, RerankResult, Timings
@@ -34,10 +35,10 @@ class Engine:
     """The models, the queue and the threads behind `embed` and `rerank`.
 
     Made and used on one running loop; `start` before the first request, `stop` after the
-    last. `costs` has what is known of each model's rows, by the model's name. `statistics` outlive
-    an engine where they are given to the next. `notes` takes the events that no reply waits for.
-    `crashed` is done, with what escaped, once inference has
-    ended unasked.
+    last. `costs` has what is known of each model's rows, by the model's name. `cache_bytes` of
+    results are kept, and rows that have one are not computed again. `statistics` outlive an
+    engine where they are given to the next. `notes` takes the events that no reply waits for.
+    `crashed` is done, with what escaped, once inference has ended unasked.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Engine:
         *,
         threads: int,
         bounds: Bounds,
+        cache_bytes: int = 0,
         clock: Clock = time.perf_counter,
         statistics: Statistics | None = None,
     ) -> None:
@@ -61,7 +63,9 @@ class Engine:
         self._queue = Queue(bounds, threads)
         callbacks = Callbacks(self._row_finished, self._crash)
         self._workers = Workers(self._queue, threads, callbacks, clock)
-        self._gatherings: dict[Job, Gathering] = {}
+        self._gatherings = Gatherings()
+        self._cache = Cache(cache_bytes)
+        self._shared = 0
 
     def start(self) -> None:
         """Start the inference threads."""
@@ -111,6 +115,7 @@ class Engine:
             },
             "threads": self._threads,
             "batches": self._queue.batches,
+            "cache": {**self._cache.to_map(), "shared": self._shared},
         }
 
     async def _answer(self, asked: Asked, peer: Hashable) -> tuple[Answer, Float32]:
@@ -122,22 +127,36 @@ class Engine:
                 tokenizer = self._tokenizers[asked.model.name]
                 rows = await tokenizer.rows(asked.texts, asked.request.priority)
                 truncated = asked.truncated(rows)
-                job = self._job(asked, rows, peer, begun)
+                known = self._cache.recall(asked.key(row) for row in rows)
+                job = self._job(asked, rows, known, peer, begun)
                 computed = await self._compute(job)
         except DeadlineExceeded:  # a TimeoutError, but the queue's
             raise
         except TimeoutError:
             raise DeadlineExceeded(f"not done within its {asked.timeout:g} s") from None
-        timings = _timings(begun, job.arrived, computed, self._clock())
-        answer = Answer(asked.model.name, len(rows), job.load.tokens, truncated, timings)
+        for index, vector in known.items():
+            computed.vectors[index] = vector
+        timings = _timings(begun, job.arrived, computed, len(known), self._clock())
+        tokens = sum(row.tokens for row in rows)
+        answer = Answer(asked.model.name, len(rows), tokens, truncated, timings)
         return answer, computed.vectors
 
-    def _job(self, asked: Asked, rows: Sequence[Row], peer: Hashable, begun: float) -> Job:
+    def _job(
+        self,
+        asked: Asked,
+        rows: Sequence[Row],
+        known: Container[int],
+        peer: Hashable,
+        begun: float,
+    ) -> Job:
         cost = self._costs[asked.model.name]
+        places = [index for index in range(len(rows)) if index not in known]
         return Job(
             model=asked.model,
-            rows=tuple(rows),
-            costs=[cost.microseconds(row.tokens) for row in rows],
+            rows=tuple(rows[index] for index in places),
+            places=places,
+            size=len(rows),
+            costs=[cost.microseconds(rows[index].tokens) for index in places],
             finish=asked.finish,
             arrived=self._clock(),
             peer=peer,
@@ -149,14 +168,16 @@ class Engine:
     async def _compute(self, job: Job) -> Computed:
         if self.crashed.done():
             raise Draining("inference has stopped; ask the next daemon")
-        gathering = Gathering(job)
+        if not job.rows:
+            return Computed.of_nothing(job)
         self._workers.submit(job)
-        self._gatherings[job] = gathering
+        # No row comes back before this task lets the loop go.
+        gathering = self._gatherings.open(job)
         try:
             return await gathering.outcome
         finally:
             # Settled, failed or cancelled: whatever of it still waits is of no use.
-            del self._gatherings[job]
+            self._gatherings.close(job)
             if batch := self._workers.drop(job):
                 self._batch_ended(batch, self._clock())
 
@@ -164,11 +185,12 @@ class Engine:
         if not isinstance(row.outcome, Exception):
             cost = self._costs[row.batch.model.name]
             cost.record(row.entry.row.tokens, row.ended - row.started)
-        # A row whose request has left in the meantime has no gathering any more.
-        if gathering := self._gatherings.get(row.entry.job):
-            gathering.take(row)
-        if row.last:
-            self._batch_ended(row.batch, row.ended)
+            self._cache.put(row.entry.key, row.outcome)
+        others = self._gatherings.land(row)
+        self._shared += len(others)
+        over = self._workers.landed(row.entry.key, others)
+        for batch in (row.batch, *over) if row.last else over:
+            self._batch_ended(batch, row.ended)
 
     def _batch_ended(self, batch: Batch, ended: float) -> None:
         self.statistics.batch(batch.priority, batch.rows, batch.tokens)
@@ -178,10 +200,9 @@ class Engine:
         if not self.crashed.done():
             self.crashed.set_result(error)
         # Whoever brought it about is told so; the others may ask the next daemon.
-        if job in self._gatherings:
-            self._gatherings[job].fail(_brought_down(error))
-        for gathering in self._gatherings.values():
-            gathering.fail(Draining("inference has stopped; ask the next daemon"))
+        if job is not None:
+            self._gatherings.fail(job, _brought_down(error))
+        self._gatherings.fail_all(Draining("inference has stopped; ask the next daemon"))
 
 
 def _lane_status(peers: Mapping[Hashable, Load]) -> dict[str, Any]:
@@ -194,7 +215,7 @@ def _ranked(answer: Answer, method: str, scores: Float32, top_n: int | None) -> 
     return RerankResult(answer, method, ranking)
 
 
-def _timings(begun: float, arrived: float, computed: Computed, now: float) -> Timings:
+def _timings(begun: float, arrived: float, computed: Computed, cached: int, now: float) -> Timings:
     return Timings(
         queue_ms=_ms(computed.started - arrived),
         tokenize_ms=_ms(arrived - begun),
@@ -202,6 +223,8 @@ def _timings(begun: float, arrived: float, computed: Computed, now: float) -> Ti
         total_ms=_ms(now - begun),
         batch_rows=computed.batch_rows,
         batch_tokens=computed.batch_tokens,
+        cached_rows=cached,
+        shared_rows=computed.shared,
     )
 
 

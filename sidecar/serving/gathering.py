@@ -1,25 +1,36 @@
-"""One request's rows, computed in any order and by several threads, put together again."""
+"""Requests' rows, computed in any order and by several threads, put together again."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from client_lib.wire.errors import BackendFailed, ReplyError
-from sidecar.serving.job import Job
+from sidecar.serving.job import Entry, Job, Key
 from sidecar.serving.roster import Float32
 from sidecar.serving.worker import Finished
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """All rows of a job: float32 [n, d] in the order of its rows; times in seconds."""
+    """What was asked for: float32 [n, d], where known rows are still to be set; times in seconds.
+
+    `shared` rows were computed for an equal row of another place or request.
+    """
 
     vectors: Float32
     started: float
     ended: float
     batch_rows: int
     batch_tokens: int
+    shared: int
+
+    @classmethod
+    def of_nothing(cls, job: Job) -> "Computed":
+        """Return what a job comes to all of whose rows are known."""
+        vectors = np.empty((job.size, job.finish.dimensions), np.float32)
+        return cls(vectors, job.arrived, job.arrived, 0, 0, 0)
 
 
 class Gathering:
@@ -27,20 +38,23 @@ class Gathering:
 
     def __init__(self, job: Job) -> None:
         self.outcome: asyncio.Future[Computed] = asyncio.get_running_loop().create_future()
-        self._vectors = np.empty((len(job.rows), job.finish.dimensions), np.float32)
-        self._missing = len(job.rows)
+        self._job = job
+        self._vectors = np.empty((job.size, job.finish.dimensions), np.float32)
+        self.missing = len(job.rows)
+        self._shared = 0
         self._first: Finished | None = None
         self._largest: Finished | None = None
 
-    def take(self, row: Finished) -> None:
-        """Put one row in its place."""
+    def take(self, index: int, row: Finished) -> None:
+        """Put `row`, which may be an equal one, in the place of the job's row `index`."""
         if isinstance(row.outcome, Exception):
-            self.fail(_failure(row.entry.index, row.outcome))
+            self.fail(_failure(self._job.places[index], row.outcome))
             return
-        self._vectors[row.entry.index] = row.outcome
-        self._missing -= 1
+        self._vectors[self._job.places[index]] = row.outcome
+        self.missing -= 1
+        self._shared += row.entry != Entry(self._job, index)
         self._note(row)
-        if not self._missing and not self.outcome.done():
+        if not self.missing and not self.outcome.done():
             self.outcome.set_result(self._computed(row.ended))
 
     def fail(self, error: ReplyError) -> None:
@@ -58,7 +72,52 @@ class Gathering:
         assert self._first is not None
         assert self._largest is not None
         batch = self._largest.batch
-        return Computed(self._vectors, self._first.started, ended, batch.rows, batch.tokens)
+        # An equal row may have been begun before this job had come.
+        started = max(self._first.started, self._job.arrived)
+        return Computed(self._vectors, started, ended, batch.rows, batch.tokens, self._shared)
+
+
+class Gatherings:
+    """Every job in flight, and who waits for which row: whatever lands is for all of them."""
+
+    def __init__(self) -> None:
+        self._by_job: dict[Job, Gathering] = {}
+        self._waiting: dict[Key, list[Entry]] = {}
+
+    def open(self, job: Job) -> Gathering:
+        """Begin to collect the rows of `job`, of which there is one at least."""
+        gathering = self._by_job[job] = Gathering(job)
+        for entry in job.entries:
+            self._waiting.setdefault(entry.key, []).append(entry)
+        return gathering
+
+    def close(self, job: Job) -> None:
+        """Collect for `job` no more."""
+        if not self._by_job.pop(job).missing:
+            return
+        for key in {entry.key for entry in job.entries} & self._waiting.keys():
+            others = [entry for entry in self._waiting[key] if entry.job is not job]
+            if others:
+                self._waiting[key] = others
+            else:
+                del self._waiting[key]
+
+    def land(self, row: Finished) -> Sequence[Entry]:
+        """Give `row` to whoever waits for it; return the others that need it no more."""
+        entries = self._waiting.pop(row.entry.key, ())
+        for entry in entries:
+            self._by_job[entry.job].take(entry.index, row)
+        return [entry for entry in entries if entry != row.entry]
+
+    def fail(self, job: Job, error: ReplyError) -> None:
+        """Fail `job`, if it is still open."""
+        if job in self._by_job:
+            self._by_job[job].fail(error)
+
+    def fail_all(self, error: ReplyError) -> None:
+        """Fail every job that is not settled."""
+        for gathering in self._by_job.values():
+            gathering.fail(error)
 
 
 def _failure(index: int, error: Exception) -> BackendFailed:

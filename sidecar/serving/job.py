@@ -1,13 +1,17 @@
 """One request's rows as the queue and the threads see them, and how much they are. Pure."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from client_lib.wire.messages import Priority
 from sidecar.models.rows import Row
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.vectors import Finish
+
+Key: TypeAlias = tuple[ServedModel, Finish, bytes]
+"""What decides a row's result: rows of equal keys have the same bytes."""
 
 _TOKEN_BYTES = 16  # its id and its type, int64 each
 
@@ -56,8 +60,10 @@ class Job:
     """The rows of one request. Two jobs are never equal: each is itself.
 
     `costs` are the rows' (see `Load`), each above 0; `row_bytes` is what a row holds besides
-    its tokens. `peer` is whoever asked: jobs with equal peers take their turns as one. Times
-    are seconds on the caller's clock; without a deadline it is infinite.
+    its tokens. `places` are the rows' indexes among all rows that were asked for, which are
+    `size`: more than these where some are known already. `peer` is whoever asked: jobs with
+    equal peers take their turns as one. Times are seconds on the caller's clock; without a
+    deadline it is infinite.
     """
 
     model: ServedModel
@@ -69,10 +75,20 @@ class Job:
     priority: Priority = "interactive"
     deadline: float = math.inf
     row_bytes: int = 0
+    places: Sequence[int] = ()
+    size: int = 0
     load: Load = field(init=False)
 
     def __post_init__(self) -> None:
+        if not self.size:
+            object.__setattr__(self, "places", range(len(self.rows)))
+            object.__setattr__(self, "size", len(self.rows))
         object.__setattr__(self, "load", self.load_from(0))
+
+    @property
+    def entries(self) -> Iterator["Entry"]:
+        """Its rows, in order."""
+        return (Entry(self, index) for index in range(len(self.rows)))
 
     def load_from(self, start: int) -> Load:
         """Return the load of the rows from index `start` on."""
@@ -93,6 +109,11 @@ class Entry:
     def row(self) -> Row:
         """The row itself."""
         return self.job.rows[self.index]
+
+    @property
+    def key(self) -> Key:
+        """What decides its result."""
+        return self.job.model, self.job.finish, self.row.digest
 
     @property
     def cost(self) -> int:

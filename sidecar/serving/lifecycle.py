@@ -97,7 +97,13 @@ class _Daemon:
 
     async def _serve(self, models: Sequence[ServedModel], costs: Mapping[str, Cost]) -> None:
         settings = self._settings
-        engine = Engine(models, costs, threads=settings.threads, bounds=settings.bounds)
+        engine = Engine(
+            models,
+            costs,
+            threads=settings.threads,
+            bounds=settings.bounds,
+            cache_bytes=settings.cache_bytes,
+        )
         engine.crashed.add_done_callback(self._crashed)
         passed = self._manager.listener
         self._listener = PassedSocket(passed) if passed else SocketFile.bind(settings.socket)

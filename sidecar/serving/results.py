@@ -12,7 +12,8 @@ class Timings:
     """Where a request's time went.
 
     `queue_ms` ends when its first row starts; `compute_ms` lasts from there to the end of its
-    last row; the batch is the largest that one of its rows was in.
+    last row; the batch is the largest that one of its rows was in. `cached_rows` were not
+    computed at all, `shared_rows` for an equal row.
     """
 
     queue_ms: float
@@ -21,6 +22,8 @@ class Timings:
     total_ms: float
     batch_rows: int
     batch_tokens: int
+    cached_rows: int
+    shared_rows: int
 
     def to_map(self) -> dict[str, Any]:
         """Return the `timings` of a reply."""
@@ -31,6 +34,8 @@ class Timings:
             "total_ms": self.total_ms,
             "batch_rows": self.batch_rows,
             "batch_tokens": self.batch_tokens,
+            "cached_rows": self.cached_rows,
+            "shared_rows": self.shared_rows,
         }
 
 

@@ -258,6 +258,8 @@ class Session:
             model=answer.model,
             rows=answer.rows,
             tokens=answer.tokens,
+            cached_rows=timings.cached_rows,
+            shared_rows=timings.shared_rows,
             queue_ms=timings.queue_ms,
             tokenize_ms=timings.tokenize_ms,
             compute_ms=timings.compute_ms,

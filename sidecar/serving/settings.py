@@ -12,7 +12,8 @@ from sidecar.serving.door import Rules
 class ServeSettings:
     """Where to listen and how much to take on.
 
-    `threads` inference threads; `bounds` of what may wait; `drain_seconds` to finish what was
+    `threads` inference threads; `bounds` of what may wait; `cache_bytes` of
+    results that are kept; `drain_seconds` to finish what was
     accepted; `hang_seconds` after which a daemon whose row does not come to its end is ended,
     where no watchdog of a service manager says otherwise; `rules` are for peers, `limits` bound
     one request, `max_in_flight` one connection.
@@ -21,6 +22,7 @@ class ServeSettings:
     socket: Path
     threads: int
     limits: Limits = field(default_factory=Limits)
+    cache_bytes: int = 0
     bounds: Bounds = field(default_factory=Bounds)
     rules: Rules = field(default_factory=Rules)
     max_in_flight: int = 256

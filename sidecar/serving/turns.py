@@ -21,8 +21,28 @@ from sidecar.serving.job import Entry, Job, Load
 from sidecar.serving.roster import ServedModel
 
 
+class _Rest:
+    """Which rows of a job still wait: those from `next` on that are not `gone`."""
+
+    __slots__ = ("gone", "next")
+
+    def __init__(self) -> None:
+        self.next = 0
+        self.gone: set[int] = set()
+
+    def remove(self, index: int) -> bool:
+        """Take a row out; False where it has left already."""
+        if index < self.next or index in self.gone:
+            return False
+        self.gone.add(index)
+        while self.next in self.gone:
+            self.gone.remove(self.next)
+            self.next += 1
+        return True
+
+
 class _Peer:
-    """One peer's jobs, each with the index of its first row that still waits."""
+    """One peer's jobs, each with its rows that still wait: one at least."""
 
     __slots__ = ("jobs", "key", "load", "tag")
 
@@ -31,7 +51,7 @@ class _Peer:
         self.tag = tag
         self.load = Load()
         # A plain dict would search for its first key through all that have left.
-        self.jobs: OrderedDict[Job, int] = OrderedDict()
+        self.jobs: OrderedDict[Job, _Rest] = OrderedDict()
 
     @property
     def model(self) -> ServedModel | None:
@@ -61,21 +81,31 @@ class Turns:
         if peer is None:
             peer = self._peers[job.peer] = _Peer(job.peer, self._passed)
             self._stand(peer, job.model)
-        peer.jobs[job] = 0
+        peer.jobs[job] = _Rest()
         self._grow(peer, job.load)
 
     def drop(self, job: Job) -> None:
         """Forget the rows of `job` that still wait, if there are any."""
         peer = self._peers.get(job.peer)
         if peer is not None and job in peer.jobs:
-            self._shrink(peer, job.load_from(peer.jobs.pop(job)))
+            rest = peer.jobs.pop(job)
+            gone = sum((Entry(job, index).load for index in rest.gone), Load())
+            self._shrink(peer, job.load_from(rest.next) - gone)
+
+    def withdraw(self, entry: Entry) -> bool:
+        """Take a row out at any place, at no charge; False where it has left already."""
+        peer = self._peers.get(entry.job.peer)
+        if peer is None or entry.job not in peer.jobs:
+            return False
+        return self._remove(peer, entry)
 
     def head(self, model: ServedModel | None = None) -> Entry | None:
         """Return the row whose turn it is: among all, or among those of `model`."""
         while (line := self._line(model)) is not None:
             _, _, peer = self._lines[line][0]
             if peer.model is line:
-                return Entry(*next(iter(peer.jobs.items())))
+                job, rest = next(iter(peer.jobs.items()))
+                return Entry(job, rest.next)
             self._leave(line)
             if peer.model is not None:
                 self._stand(peer, peer.model)
@@ -88,10 +118,7 @@ class Turns:
         job = entry.job
         peer = self._leave(job.model)
         assert peer.key == job.peer
-        peer.jobs[job] = entry.index + 1
-        if entry.index + 1 == len(job.rows):
-            del peer.jobs[job]
-        self._shrink(peer, entry.load)
+        self._remove(peer, entry)
         peer.tag += entry.cost
         self._stand(peer, peer.model or job.model)
 
@@ -129,6 +156,15 @@ class Turns:
             del self._lines[model]
         self._passed = max(self._passed, tag)
         return peer
+
+    def _remove(self, peer: _Peer, entry: Entry) -> bool:
+        rest = peer.jobs[entry.job]
+        if not rest.remove(entry.index):
+            return False
+        if rest.next == len(entry.job.rows):
+            del peer.jobs[entry.job]
+        self._shrink(peer, entry.load)
+        return True
 
     def _grow(self, peer: _Peer, load: Load) -> None:
         peer.load += load

@@ -12,13 +12,13 @@ been memory. Only what fails alone, too, is the row's own fault.
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVarTuple
 
 from client_lib.wire.messages import Priority
 from sidecar.serving.batch import Batch, Queue, Running
-from sidecar.serving.job import Entry, Job, Load
+from sidecar.serving.job import Entry, Job, Key, Load
 from sidecar.serving.roster import Float32
 
 Clock: TypeAlias = Callable[[], float]
@@ -92,6 +92,11 @@ class Workers:
         """Forget every row of `job` that does not run yet; return the batch that this ends."""
         with self._work:
             return self._queue.drop(job)
+
+    def landed(self, key: Key, others: Iterable[Entry]) -> list[Batch]:
+        """Say what `Queue.landed` has to know: for each row that was reported, once."""
+        with self._work:
+            return self._queue.landed(key, others)
 
     @property
     def waiting(self) -> Mapping[Priority, Mapping[Hashable, Load]]:

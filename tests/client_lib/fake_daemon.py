@@ -23,7 +23,7 @@ DIMENSIONS = 8
 USAGE = {"prompt_tokens": 7, "total_tokens": 7}
 TIMINGS = {
     "queue_ms": 0.1, "tokenize_ms": 0.2, "compute_ms": 0.3, "total_ms": 0.6,
-    "batch_rows": 2, "batch_tokens": 7,
+    "batch_rows": 2, "batch_tokens": 7, "cached_rows": 0, "shared_rows": 0,
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ async def test_embed_answers_with_one_table_of_floats(make_dialogue, tiny):
     np.testing.assert_allclose(vectors[0], model.vector("abc"), atol=1e-6)
     assert set(reply["timings"]) == {
         "queue_ms", "tokenize_ms", "compute_ms", "total_ms", "batch_rows", "batch_tokens",
+        "cached_rows", "shared_rows",
     }  # fmt: skip
 
 

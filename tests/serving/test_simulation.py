@@ -16,9 +16,12 @@ from .world import LONGEST, World
 STEPS = int(os.environ.get("SIMULATION_STEPS", "3000"))
 SEEDS = [int(os.environ["SIMULATION_SEED"])] if "SIMULATION_SEED" in os.environ else range(8)
 
+# Texts are small numbers: several requests ask for the same ones. None: all are different.
+rows = st.lists(st.tuples(st.integers(1, LONGEST), st.integers(0, 9)), min_size=1, max_size=35)
 asked = st.fixed_dictionaries(
     {
-        "costs": st.lists(st.integers(1, LONGEST), min_size=1, max_size=35),
+        "rows": rows,
+        "alike": st.booleans(),
         "model": st.sampled_from("ab"),
         "peer": st.sampled_from("wxyz"),
         "priority": st.sampled_from(["interactive", "bulk"]),
@@ -38,7 +41,9 @@ steps = st.one_of(
 def do(world, kind, what):
     match kind:
         case "ask":
-            world.ask(**what)
+            costs, texts = zip(*what["rows"], strict=True)
+            rest = {key: value for key, value in what.items() if key not in ("rows", "alike")}
+            world.ask(costs, texts=texts if what["alike"] else None, **rest)
         case "kill":
             world.kill()
         case _:
@@ -66,6 +71,7 @@ def test_a_long_run_keeps_the_rules(seed):
     except BaseException as error:
         error.add_note(f"replay: SIMULATION_SEED={seed} SIMULATION_STEPS={STEPS}")
         raise
+    assert world.shared
     assert set(world.outcomes) == {
         "computed", "failed", "cancelled", "late", "Overloaded", "DeadlineExceeded",
     }  # fmt: skip
@@ -84,8 +90,10 @@ def step(chance, threads):
 
 def request(chance):
     rows = chance.choice((1, 1, 1, 4, 25))
+    costs = [chance.randint(1, chance.choice((2_000, LONGEST))) for _ in range(rows)]
     return {
-        "costs": [chance.randint(1, chance.choice((2_000, LONGEST))) for _ in range(rows)],
+        "rows": [(cost, chance.randrange(chance.choice((5, 500)))) for cost in costs],
+        "alike": chance.random() < 0.5,
         "model": chance.choice("aaab"),
         "peer": chance.choice("wwwxyz"),
         "priority": chance.choice(("interactive", "bulk")),

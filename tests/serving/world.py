@@ -1,8 +1,9 @@
 """A daemon's queue and threads without threads, loop or clock, and what must hold in it.
 
 Requests come in, virtual threads compute their rows and take as long as they are told, callers
-cancel, deadlines pass, the daemon is killed and its clients ask the next one again. After every
-step the rules are checked; `finish` sees to it that nothing was lost.
+cancel, deadlines pass, the daemon is killed and its clients ask the next one again. Rows of the
+same text are computed once for all who wait. After every step the rules are checked; `finish`
+sees to it that nothing was lost.
 """
 
 from collections import Counter
@@ -35,8 +36,12 @@ class Request:
     poison: int
     outcome: str | None = None
     job: Job | None = None
-    taken: int = 0
-    ended: int = 0
+    taken: int = -1
+    done: set = field(default_factory=set)
+
+    @property
+    def rows(self):
+        return len(self.fields["costs"])
 
 
 @dataclass(eq=False)
@@ -44,6 +49,7 @@ class World:
     threads: int = 2
     now: float = 0.0
     outcomes: Counter = field(default_factory=Counter)
+    shared: int = 0
 
     def __post_init__(self):
         self._serial = count()
@@ -55,6 +61,7 @@ class World:
         self.queue = Queue(BOUNDS, self.threads)
         self._busy = []
         self._jobs = {}
+        self._waiting = {}  # the rows that somebody waits for, by key
         self._batches = {}
         self._went_ahead = 0
         self._served = {}
@@ -77,7 +84,7 @@ class World:
         """The daemon is gone, with all it had; the next is asked for what was not answered."""
         self._start()
         for request in list(self._requests.values()):
-            request.taken = request.ended = 0
+            request.taken, request.done = -1, set()
             self._submit(request)
 
     def advance(self, seconds):
@@ -117,6 +124,8 @@ class World:
         else:
             request.job = made
             self._jobs[made] = request
+            for entry in made.entries:
+                self._waiting.setdefault(entry.key, []).append(entry)
             heappush(self._deadlines, (deadline, request.number))
             self._watch_arrival(made, before[made.priority])
         self._take_all()
@@ -129,32 +138,42 @@ class World:
         if request.job in self._jobs:
             self.queue.drop(request.job)
             del self._jobs[request.job]
+            for entry in request.job.entries:
+                if entry in (waiting := self._waiting.get(entry.key, [])):
+                    waiting.remove(entry)
 
     def _next_event(self):
         ends = [self._busy[0][0]] if self._busy else []
         return min([*ends, *(when for when, _ in self._deadlines[:1])], default=float("inf"))
 
     def _take_all(self):
-        """Idle threads take rows: none idles while a row waits."""
+        """Idle threads take rows: none idles while a row waits that no other computes."""
         while len(self._busy) < self.threads and (hand := self.queue.take(self.now)) is not None:
             running, entry = hand
             self._watch_row(running, entry)
             request = self._jobs[entry.job]
-            request.taken += 1
+            request.taken = entry.index
             end = self.now + request.pace * entry.cost / 1e6
-            heappush(self._busy, (end, next(self._serial), running, entry))
+            failed = entry.index == request.poison
+            heappush(self._busy, (end, next(self._serial), running, entry, failed))
         self._check()
 
     def _end_row(self):
-        _, _, running, entry = heappop(self._busy)
+        _, _, running, entry, failed = heappop(self._busy)
         running.active -= 1
-        request = self._jobs.get(entry.job)
-        if request is None:  # it was settled in the meantime
-            return
-        request.ended += 1
-        if entry.index == request.poison:
+        landed = self._waiting.pop(entry.key, [])
+        self.shared += len(landed) - (entry in landed)
+        self.queue.landed(entry.key, [each for each in landed if each != entry])
+        for each in landed:
+            if (request := self._jobs.get(each.job)) is not None:  # else just settled, by another
+                self._deliver(request, each.index, failed)
+
+    def _deliver(self, request, index, failed):
+        assert index not in request.done
+        request.done.add(index)
+        if failed:
             self._settle(request, "failed")
-        elif request.ended == len(entry.job.rows):
+        elif len(request.done) == request.rows:
             self._settle(request, "computed")
 
     # The rules.
@@ -182,13 +201,21 @@ class World:
         batch = running.batch
         if batch.id not in self._batches:
             self._watch_batch(batch)
-        # No loss, no duplication, in order: each row once, the next after the one before.
-        assert entry.index == self._jobs[entry.job].taken
-        expected = self._batches[batch.id].pop(0)
-        while expected.job not in self._jobs:  # dropped after the cut
-            expected = self._batches[batch.id].pop(0)
-        assert expected == entry
+        # No loss, no duplication, in order: each row once, one after the other.
+        assert entry.index > self._jobs[entry.job].taken
+        assert entry.index not in self._jobs[entry.job].done
+        assert entry.key not in self._computed_now()
+        while (expected := self._batches[batch.id].pop(0)) != entry:
+            assert self._needs_no_thread(expected)
         self._watch_bulk(entry)
+
+    def _computed_now(self):
+        return {entry.key for *_, entry, _ in self._busy}
+
+    def _needs_no_thread(self, entry):
+        """Whether its request has left, it has been computed, or it is just now, for another."""
+        request = self._jobs.get(entry.job)
+        return not request or entry.index in request.done or entry.key in self._computed_now()
 
     def _watch_batch(self, batch):
         entries = list(batch.entries)

@@ -1,0 +1,182 @@
+"""Equal rows: computed once for all who wait, and kept for those who come later."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from client_lib.wire.errors import BackendFailed
+from client_lib.wire.messages import Embed, Rerank
+from sidecar.serving.bounds import Bounds
+
+
+def embed(*texts, **fields):
+    return Embed(id=1, input=texts, **fields)
+
+
+def shared(engine):
+    return engine.status()["cache"]["shared"]
+
+
+async def asking(engine, request, soon, peer=None):
+    """Ask, and return the task once its rows wait or run."""
+    before = engine.status()["queue"]
+    task = asyncio.create_task(engine.embed(request, peer))
+    await soon(lambda: engine.status()["queue"] != before)
+    return task
+
+
+async def test_a_text_that_is_asked_twice_in_a_request_is_computed_once(make_engine, tiny):
+    """Each place has its vector."""
+    model = tiny()
+    result = await make_engine(model, threads=2).embed(embed("a", "b", "a", "a"))
+    assert sorted(model.order) == ["a", "b"]
+    np.testing.assert_allclose(result.vectors, [model.vector(text) for text in "abaa"], atol=1e-6)
+    assert result.answer.timings.shared_rows == 2
+    assert result.answer.tokens == 4
+
+
+async def test_requests_share_a_row_that_is_being_computed(make_engine, tiny, soon):
+    """From the first one's forward; whoever came later is told a queue time of 0 at least."""
+    model = tiny()
+    engine = make_engine(model, threads=2)
+    model.gate.clear()
+    first = asyncio.create_task(engine.embed(embed("abc")))
+    await model.began()
+    others = [asyncio.create_task(engine.embed(embed("abc"), peer)) for peer in "xyz"]
+    await asyncio.sleep(0)
+    model.gate.set()
+    results = await asyncio.gather(first, *others)
+    assert model.order == ["abc"]
+    assert len({result.vectors.tobytes() for result in results}) == 1
+    assert shared(engine) == 3
+    assert all(result.answer.timings.queue_ms >= 0 for result in results)
+
+
+async def test_rows_that_still_wait_are_settled_too(make_engine, tiny, soon):
+    """In whichever lane, and behind whatever else; what they held in the queue is free."""
+    model = tiny(holds="#")
+    engine = make_engine(model)
+    model.gate.clear()
+    held = asyncio.create_task(engine.embed(embed("#")))
+    await model.began()
+    bulk = await asking(engine, embed("x", "abc", priority="bulk"), soon, peer="b")
+    search = await asking(engine, embed("abc"), soon, peer="s")
+    model.gate.set()
+    await asyncio.gather(held, bulk, search)
+    assert model.order == ["#", "abc", "x"]
+    assert engine.status()["queue"]["bulk"]["rows"] == 0
+
+
+async def test_whoever_leaves_takes_nothing_from_the_others(make_engine, tiny, soon):
+    """The request whose row was computed is cancelled; the other gets the vector."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    first = asyncio.create_task(engine.embed(embed("abc")))
+    await model.began()
+    second = asyncio.create_task(engine.embed(embed("abc")))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    model.gate.set()
+    result = await second
+    assert model.order == ["abc"]
+    np.testing.assert_allclose(result.vectors, [model.vector("abc")], atol=1e-6)
+
+
+async def test_a_row_whose_asker_left_before_its_forward_is_the_others_own(make_engine, tiny, soon):
+    """Nothing was lost with it."""
+    model = tiny(holds="#")
+    engine = make_engine(model)
+    model.gate.clear()
+    held = asyncio.create_task(engine.embed(embed("#")))
+    await model.began()
+    first = await asking(engine, embed("abc"), soon, peer="x")
+    second = await asking(engine, embed("abc"), soon, peer="y")
+    first.cancel()
+    await asyncio.wait([first])
+    model.gate.set()
+    await asyncio.gather(held, second)
+    assert model.order == ["#", "abc"]
+
+
+async def test_a_failure_is_every_asker_s(make_engine, tiny):
+    """Equal rows fail equally, each request by its own index, after one retry for all."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    asks = [embed("a!"), embed("ok", "a!")]
+    tasks = [asyncio.create_task(engine.embed(ask)) for ask in asks]
+    await model.began()
+    model.gate.set()
+    failures = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [failure.index for failure in failures] == [0, 1]
+    assert all(isinstance(failure, BackendFailed) for failure in failures)
+    assert model.order.count("a!") == 2
+
+
+async def test_other_dimensions_are_another_row(make_engine, tiny):
+    """What is not computed the same way is not the same."""
+    model = tiny()
+    engine = make_engine(model, cache_bytes=10_000)
+    wide, narrow = await asyncio.gather(
+        engine.embed(embed("abc")), engine.embed(embed("abc", dimensions=3))
+    )
+    assert (wide.vectors.shape, narrow.vectors.shape) == ((1, 8), (1, 3))
+    assert shared(engine) == 0
+
+
+async def test_what_is_cached_is_not_computed_again(make_engine, tiny):
+    """The same bytes; alone, and beside texts that are new."""
+    model = tiny()
+    engine = make_engine(model, cache_bytes=10_000)
+    first = await engine.embed(embed("abc"))
+    again = await engine.embed(embed("abc"))
+    mixed = await engine.embed(embed("new", "abc", "other"))
+    assert sorted(model.order) == ["abc", "new", "other"]
+    assert first.vectors.tobytes() == again.vectors.tobytes() == mixed.vectors[1].tobytes()
+    assert [r.answer.timings.cached_rows for r in (first, again, mixed)] == [0, 1, 1]
+    assert mixed.answer.tokens == 3 + 3 + 5
+    np.testing.assert_allclose(
+        mixed.vectors, [model.vector(text) for text in ("new", "abc", "other")], atol=1e-6
+    )
+
+
+async def test_a_cached_request_needs_no_room_in_the_queue(make_engine, tiny):
+    """Only what has to be computed counts."""
+    model = tiny()
+    engine = make_engine(model, cache_bytes=10_000, bounds=Bounds(rows=2))
+    await engine.embed(embed("a"))
+    await engine.embed(embed("b"))
+    result = await engine.embed(embed("a", "b", "c"))
+    assert result.vectors.shape == (3, 8)
+
+
+async def test_a_failure_names_the_text_where_others_were_cached(make_engine, tiny):
+    """By its index in the request."""
+    engine = make_engine(tiny(), cache_bytes=10_000)
+    await engine.embed(embed("a", "b"))
+    with pytest.raises(BackendFailed) as failed:
+        await engine.embed(embed("a", "b", "c!"))
+    assert failed.value.index == 2
+
+
+async def test_a_failure_is_not_cached(make_engine, tiny):
+    """The next one is tried again."""
+    model = tiny()
+    engine = make_engine(model, cache_bytes=10_000)
+    for _ in range(2):
+        with pytest.raises(BackendFailed):
+            await engine.embed(embed("a!"))
+    assert model.order.count("a!") == 4
+
+
+async def test_reranking_uses_the_cache(make_engine, tiny):
+    """Pairs are rows, too."""
+    model = tiny(task="rerank")
+    engine = make_engine(model, cache_bytes=10_000)
+    asked = Rerank(id=1, query="ab", documents=("xa", "ab"))
+    first, again = await engine.rerank(asked), await engine.rerank(asked)
+    assert first.ranking == again.ranking
+    assert len(model.order) == again.answer.timings.cached_rows == 2
