@@ -25,7 +25,7 @@ def statistics(clock):
 
 
 def answer(*, rows=1, tokens=10, queue_ms=1.0, compute_ms=2.0):
-    timings = Timings(queue_ms, 0.1, compute_ms, queue_ms + compute_ms, rows, tokens)
+    timings = Timings(queue_ms, 0.1, compute_ms, queue_ms + compute_ms, rows, tokens, 0, 0)
     return Answer("tiny", rows, tokens, (), timings)
 
 
