@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import structlog
 
+_LEVELS = logging.getLevelNamesMapping()
 _encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -114,6 +115,40 @@ CATALOGUE: Mapping[str, Event] = {
             "seconds": "time since the start, s",
         },
     ),
+    "server.reloading": Event(
+        "SIGHUP: the configuration is read again and its models are loaded; the old ones serve",
+        {"models": "names of the models that serve"},
+    ),
+    "server.reloaded": Event(
+        "what is new is computed by the models of the new configuration",
+        {
+            "changed": "names of the settings that have another value than before",
+            "models": "names of the models, all loaded anew",
+            "threads": "inference threads",
+            "seconds": "time since the signal was taken up, s",
+        },
+    ),
+    "server.reload_failed": Event(
+        "a configuration is wrong, or its models cannot be loaded: the old ones serve on",
+        {
+            "error": "type of what was raised",
+            "reason": "its message",
+            "seconds": "time since the signal was taken up, s",
+            "traceback": "where from",
+        },
+    ),
+    "setting.ignored": Event(
+        "a reload cannot change this setting: it takes a restart",
+        {"setting": "its name", "value": "what is ignored", "kept": "what holds"},
+    ),
+    "engine.retired": Event(
+        "after a reload the last request of the models before has ended, and they are released",
+        {
+            "models": "names of the models",
+            "seconds": "time since the reload, s",
+            "rss_bytes": "what the process holds now",
+        },
+    ),
     "server.draining": Event(
         "no new work is taken; what was accepted is finished",
         {
@@ -190,7 +225,7 @@ CATALOGUE: Mapping[str, Event] = {
     "batch.completed": Event(
         "the last row of a batch has been computed",
         {
-            "batch_id": "counts up from 1",
+            "batch_id": "counts up from 1, anew after a reload",
             "model": "name of the model",
             "lane": _LANE,
             "peers": "how many processes its rows came from",
@@ -220,6 +255,20 @@ class Lines:
     debug = info = warning = error = critical = write
 
 
+class _Threshold:
+    """Drops what is below a level."""
+
+    def __init__(self, level: str) -> None:
+        self._least = _LEVELS[level.upper()]
+
+    def __call__(
+        self, _: object, level: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        if _LEVELS[level.upper()] < self._least:
+            raise structlog.DropEvent
+        return event
+
+
 def configure(level: str = "info", stream: BinaryIO | None = None) -> None:
     """Send events of `level` ("debug", "info", "warning", "error") and above to `stream`.
 
@@ -227,13 +276,18 @@ def configure(level: str = "info", stream: BinaryIO | None = None) -> None:
     """
     lines = Lines(stream if stream is not None else sys.stdout.buffer)
     structlog.configure(
-        processors=[_render],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
+        processors=[_Threshold(level), _render],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
+
+
+def set_level(level: str) -> None:
+    """Write events of `level` and above from now on, if `configure` has been called."""
+    # In place: loggers keep the list that they were made with.
+    processors = structlog.get_config()["processors"]
+    processors[:] = [_Threshold(level) if isinstance(p, _Threshold) else p for p in processors]
 
 
 def trace(error: BaseException) -> str:

@@ -3,6 +3,8 @@
 import argparse
 import os
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from client_lib.wire.protocol import Limits
@@ -18,7 +20,7 @@ from sidecar.serving import lifecycle
 from sidecar.serving.bounds import Bounds
 from sidecar.serving.door import Rules
 from sidecar.serving.roster import ServedModel
-from sidecar.serving.settings import ServeSettings
+from sidecar.serving.settings import ServeSettings, Setup
 
 
 def add(commands: Any) -> None:
@@ -30,12 +32,26 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; the exit code is the lifecycle's."""
-    config = to_config(settings_of(arguments))
-    _, plan = host_and_plan(config)
-    events.configure(config.log_level)
+    configure = partial(_setup, arguments)
+    setup = configure()
+    events.configure(setup.settings.log_level)
     # The daemon's own threads are the parallelism; the tokenizer's would fight with them.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return lifecycle.run(_loader(config, plan), _serve_settings(config, plan), systemd.take())
+    return lifecycle.run(setup, configure, systemd.take())
+
+
+def _setup(arguments: argparse.Namespace) -> Setup:
+    """Read the configuration: the flags as they were given, the environment, and the file anew.
+
+    Raises `ConfigError` or `PlanError`.
+    """
+    config = to_config(settings_of(arguments))
+    _, plan = host_and_plan(config)
+    return Setup(
+        load=_loader(config, plan),
+        settings=_serve_settings(config, plan),
+        configured=asdict(config),
+    )
 
 
 def _loader(config: Config, plan: Plan) -> Callable[[], list[ServedModel]]:
@@ -86,4 +102,5 @@ def _serve_settings(config: Config, plan: Plan) -> ServeSettings:
             stall_seconds=config.stall_seconds,
         ),
         drain_seconds=config.drain_seconds,
+        log_level=config.log_level,
     )

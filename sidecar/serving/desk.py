@@ -1,4 +1,4 @@
-"""What all sessions share: the engine, the limits, the count of requests, the status."""
+"""What all sessions share: the engines, the limits, the count of requests, the status."""
 
 import asyncio
 import os
@@ -9,41 +9,25 @@ from typing import Any
 import psutil
 
 import sidecar
+from client_lib.wire.errors import Draining
+from client_lib.wire.protocol import Limits
 from sidecar.serving.door import Door
 from sidecar.serving.engine import Engine
+from sidecar.serving.peer import Peer
 from sidecar.serving.settings import ServeSettings
 from sidecar.serving.state import Life
-
-
-class Tally:
-    """How many requests are in flight."""
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def arrived(self) -> None:
-        """Count a request in."""
-        self.in_flight += 1
-        self._idle.clear()
-
-    def left(self) -> None:
-        """Count a request out, however it ended."""
-        self.in_flight -= 1
-        if not self.in_flight:
-            self._idle.set()
-
-    async def idle(self) -> None:
-        """Return once no request is in flight."""
-        await self._idle.wait()
+from sidecar.serving.tally import Tally
 
 
 class Desk:
-    """Where sessions bring their requests."""
+    """Where sessions bring their requests.
+
+    `engines` has the one that takes what is new, and after a reload, before it, the one that
+    still finishes what it had taken.
+    """
 
     def __init__(self, engine: Engine, settings: ServeSettings, life: Life) -> None:
-        self.engine = engine
+        self.engines = [engine]
         self.settings = settings
         self.life = life
         self.tally = Tally()
@@ -54,9 +38,32 @@ class Desk:
         self._memory_at_start = _memory()
         self._worry_seconds = settings.hang_seconds / 4
 
-    def hello(self) -> dict[str, Any]:
-        """Return the body of the answer to `hello`."""
-        limits = self.settings.limits
+    @property
+    def engine(self) -> Engine:
+        """The engine that takes what is new."""
+        return self.engines[-1]
+
+    def engine_for(self, peer: Peer) -> Engine:
+        """Return the engine for a request of `peer`. Raises `Draining` or `Forbidden`."""
+        if not self.life.serves:
+            raise Draining("the daemon is shutting down; ask the next one")
+        self.door.check(peer)
+        return self.engine
+
+    def swap(self, engine: Engine, settings: ServeSettings) -> Engine:
+        """Let `engine` take what is new, and return the one that no longer does."""
+        old = self.engine
+        self.engines.append(engine)
+        self.settings = settings
+        self.door.rules = settings.rules
+        return old
+
+    def longest_forward(self) -> float:
+        """Return for how long the oldest row that any engine computes has been, in seconds."""
+        return max(engine.longest_forward() for engine in self.engines)
+
+    def hello(self, limits: Limits) -> dict[str, Any]:
+        """Return the body of the answer to `hello` on a connection with `limits`."""
         return {
             "server": f"sidecar/{sidecar.__version__}",
             "limits": {"max_frame_bytes": limits.max_frame_bytes, "max_inputs": limits.max_inputs},
@@ -65,8 +72,8 @@ class Desk:
 
     def _healthy(self) -> bool:
         """Whether rows come to their end; long before the daemon gives up on itself."""
-        engine = self.engine
-        return not engine.crashed.done() and engine.longest_forward() < self._worry_seconds
+        crashed = any(engine.crashed.done() for engine in self.engines)
+        return not crashed and self.longest_forward() < self._worry_seconds
 
     async def status(self) -> dict[str, Any]:
         """Return what the daemon is and how it is; memory in bytes."""

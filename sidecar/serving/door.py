@@ -31,23 +31,28 @@ class Rules:
 
 
 class Door:
-    """Lets peers in and counts their connections."""
+    """Lets peers in and counts their connections. `rules` may be replaced at any time."""
 
     def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+        self.rules = rules
         self._connections: Counter[Peer] = Counter()
 
     def enter(self, peer: Peer) -> ReplyError | None:
         """Count a connection in, or return why it is refused."""
-        if not self._rules.admit(peer):
-            return Forbidden(f"user {peer.uid} is not among those who may use this daemon")
-        if self._connections[peer] >= self._rules.max_connections:
+        if not self.rules.admit(peer):
+            return _forbidden(peer)
+        if self._connections[peer] >= self.rules.max_connections:
             return Overloaded(
-                f"{self._rules.max_connections} connections of one process: share them",
+                f"{self.rules.max_connections} connections of one process: share them",
                 retry_after_ms=_COME_BACK_MS,
             )
         self._connections[peer] += 1
         return None
+
+    def check(self, peer: Peer) -> None:
+        """Raise `Forbidden` for a peer that has been let in by rules that no longer hold."""
+        if not self.rules.admit(peer):
+            raise _forbidden(peer)
 
     def leave(self, peer: Peer) -> None:
         """Count a connection out that was let in."""
@@ -61,3 +66,7 @@ class Door:
             {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid, "connections": count}
             for peer, count in self._connections.items()
         ]
+
+
+def _forbidden(peer: Peer) -> Forbidden:
+    return Forbidden(f"user {peer.uid} is not among those who may use this daemon")

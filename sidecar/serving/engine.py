@@ -26,6 +26,7 @@ from sidecar.serving.notes import Notes
 from sidecar.serving.results import Answer, EmbedResult, RerankResult, Timings
 from sidecar.serving.roster import Float32, Roster, ServedModel
 from sidecar.serving.statistics import Statistics
+from sidecar.serving.tally import Tally
 from sidecar.serving.tokenizing import Tokenizer
 from sidecar.serving.vectors import best_first, cosines
 from sidecar.serving.worker import Callbacks, Clock, Finished, Workers
@@ -66,10 +67,20 @@ class Engine:
         self._gatherings = Gatherings()
         self._cache = Cache(cache_bytes)
         self._shared = 0
+        self._tally = Tally()
+
+    @property
+    def model_names(self) -> list[str]:
+        """The names of its models."""
+        return [model.name for model in self._roster.models]
 
     def start(self) -> None:
         """Start the inference threads."""
         self._workers.start()
+
+    async def idle(self) -> None:
+        """Return once no request is here; for whoever brings it no more."""
+        await self._tally.idle()
 
     async def stop(self) -> None:
         """Let running rows end and join the threads; what still waits is left."""
@@ -119,6 +130,13 @@ class Engine:
         }
 
     async def _answer(self, asked: Asked, peer: Hashable) -> tuple[Answer, Float32]:
+        self._tally.arrived()
+        try:
+            return await self._answer_in_time(asked, peer)
+        finally:
+            self._tally.left()
+
+    async def _answer_in_time(self, asked: Asked, peer: Hashable) -> tuple[Answer, Float32]:
         begun = self._clock()
         try:
             async with asyncio.timeout(asked.timeout):

@@ -1,4 +1,4 @@
-"""From the first line to the exit code: load, listen, serve, drain, stop.
+"""From the first line to the exit code: load, listen, serve and reload, drain, stop.
 
 Exit codes: 0 after a stop that was asked for and lost nothing, 1 after one that was forced (a
 second signal, or the drain's time ran out), 70 (EX_SOFTWARE) after inference crashed or hung.
@@ -8,145 +8,143 @@ every forced way out goes through `_leave`.
 """
 
 import asyncio
-import gc
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from dataclasses import replace
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import uvloop
 
 from sidecar.events import log, trace
-from sidecar.serving.cost import Cost
 from sidecar.serving.desk import Desk
 from sidecar.serving.engine import Engine
-from sidecar.serving.roster import ServedModel
+from sidecar.serving.loading import Loaded, load, patience
+from sidecar.serving.memory import settle
+from sidecar.serving.reload import Reloader
 from sidecar.serving.server import Server
-from sidecar.serving.settings import ServeSettings
+from sidecar.serving.settings import Configure, Setup
 from sidecar.serving.socket_file import Listener, PassedSocket, SocketFile, refuse_if_taken
 from sidecar.serving.state import Life, State
-from sidecar.serving.warm_up import learn
+from sidecar.serving.statistics import Statistics
 from sidecar.systemd import Manager
-
-Load: TypeAlias = Callable[[], Sequence[ServedModel]]
 
 EXIT_OK = 0
 EXIT_FORCED = 1
 EXIT_CRASHED = 70
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _UNMANAGED = Manager()
-# While models load, the manager is asked this often for this much more time.
-_LOADING_SECONDS, _PATIENCE_USEC = 5.0, 30_000_000
 
 
-def run(load: Load, settings: ServeSettings, manager: Manager = _UNMANAGED) -> int:
+def run(setup: Setup, configure: Configure, manager: Manager = _UNMANAGED) -> int:
     """Serve until told to stop, and return the exit code. See `serve`."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(load, settings, manager))
+        return runner.run(serve(setup, configure, manager))
 
 
-async def serve(load: Load, settings: ServeSettings, manager: Manager = _UNMANAGED) -> int:
+async def serve(setup: Setup, configure: Configure, manager: Manager = _UNMANAGED) -> int:
     """Load the models on a thread, listen, serve until a signal, drain; return the exit code.
 
-    `manager` is the service manager: a listener that it passed on takes the place of
-    `settings.socket`, and it is told how far things are. Raises `SocketUnavailable` if the
-    socket cannot be had, and whatever `load` raises. Ends the process itself where a thread
-    that still computes would be in the way.
+    On SIGHUP `configure` is asked for another setup, which takes the place of the one before
+    once its models have been loaded. `manager` is the service manager: a listener that it
+    passed on takes the place of `setup.settings.socket`, and it is told how far things are.
+    Raises `SocketUnavailable` if the socket cannot be had, and whatever `setup.load` raises.
+    Ends the process itself where a thread that still computes would be in the way.
     """
-    return await _Daemon(settings, manager).run(load)
+    return await _Daemon(configure, manager).run(setup)
 
 
 class _Daemon:
-    def __init__(self, settings: ServeSettings, manager: Manager) -> None:
-        self._settings = settings
+    def __init__(self, configure: Configure, manager: Manager) -> None:
         self._manager = manager
+        self._reloader = Reloader(configure, self._engine, manager)
         self._life = Life()
+        self._statistics = Statistics()
         self._started = time.monotonic()
         self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._listener: Listener | None = None
         self._deadline: float | None = None
         self._exit_code = EXIT_OK
 
-    async def run(self, load: Load) -> int:
+    async def run(self, setup: Setup) -> int:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_note_loop_failure)
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
         if self._manager.listener is None:
             # Known before a minute of loading rather than after it.
-            refuse_if_taken(self._settings.socket)
-        await self._serve(*await self._load(load))
+            refuse_if_taken(setup.settings.socket)
+        await self._serve(self._open(await self._load(setup)), setup)
+        if self._reloader.busy:
+            self._leave(self._exit_code)
         self._note_stopped(self._exit_code)
         return self._exit_code
 
-    async def _load(self, load: Load) -> tuple[Sequence[ServedModel], Mapping[str, Cost]]:
-        loading = asyncio.ensure_future(asyncio.to_thread(_load_and_learn, load))
-        first = asyncio.ensure_future(
-            asyncio.wait((loading, self._stop), return_when=asyncio.FIRST_COMPLETED)
-        )
-        while not first.done():
-            # A model that is prepared first takes minutes; the manager's patience is seconds.
-            self._manager.tell(STATUS="Loading models", EXTEND_TIMEOUT_USEC=_PATIENCE_USEC)
-            await asyncio.wait((first,), timeout=_LOADING_SECONDS)
+    async def _load(self, setup: Setup) -> Loaded:
+        loading = asyncio.ensure_future(asyncio.to_thread(load, lambda: setup))
+        async with patience(self._manager, "Loading models"):
+            await asyncio.wait((loading, self._stop), return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
             self._leave(EXIT_OK)
         return loading.result()
 
-    async def _serve(self, models: Sequence[ServedModel], costs: Mapping[str, Cost]) -> None:
-        settings = self._settings
+    def _open(self, loaded: Loaded) -> Desk:
+        settings, passed = loaded.setup.settings, self._manager.listener
+        engine = self._engine(loaded)
+        self._listener = PassedSocket(passed) if passed else SocketFile.bind(settings.socket)
+        engine.start()
+        return Desk(engine, replace(settings, socket=self._listener.path), self._life)
+
+    def _engine(self, loaded: Loaded) -> Engine:
+        settings = loaded.setup.settings
         engine = Engine(
-            models,
-            costs,
+            loaded.models,
+            loaded.costs,
             threads=settings.threads,
             bounds=settings.bounds,
             cache_bytes=settings.cache_bytes,
+            statistics=self._statistics,
         )
         engine.crashed.add_done_callback(self._crashed)
-        passed = self._manager.listener
-        self._listener = PassedSocket(passed) if passed else SocketFile.bind(settings.socket)
-        desk = Desk(engine, replace(settings, socket=self._listener.path), self._life)
-        engine.start()
-        try:
-            async with Server(desk, self._listener) as server, self._watching(engine):
-                self._ready(models)
-                reason = await self._stop
-                server.stop_accepting()
-                self._begin_draining(reason, desk.tally.in_flight)
-                await self._in_time(desk.tally.idle())
-        finally:
-            await self._in_time(engine.stop())
+        return engine
 
-    def _ready(self, models: Sequence[ServedModel]) -> None:
+    async def _serve(self, desk: Desk, setup: Setup) -> None:
+        assert self._listener is not None
+        try:
+            async with Server(desk, self._listener) as server, asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch(desk))
+                reloading = group.create_task(self._reloader.run(desk, setup))
+                self._ready(desk, self._listener)
+                reason = await self._stop
+                reloading.cancel()
+                server.stop_accepting()
+                self._begin_draining(reason, desk)
+                await self._in_time(desk.tally.idle())
+                watching.cancel()
+        finally:
+            for engine in desk.engines:
+                await self._in_time(engine.stop())
+
+    def _ready(self, desk: Desk, listener: Listener) -> None:
         """Everything works from here on: the one place to tell whoever waits for that."""
         self._life.move(State.SERVING)
-        # Code and models stay for good: no later collection has to walk through them.
-        gc.collect()
-        gc.freeze()
-        names = [model.name for model in models]
-        self._manager.tell(READY=1, STATUS=f"Serving {', '.join(names)}")
+        settle()
+        models = desk.engine.model_names
+        self._manager.tell(READY=1, STATUS=f"Serving {', '.join(models)}")
         log.info(
             "server.listening",
-            socket=str(self._listener.path) if self._listener else None,
-            models=names,
-            threads=self._settings.threads,
+            socket=str(listener.path),
+            models=models,
+            threads=desk.settings.threads,
             seconds=self._age(),
         )
 
-    @asynccontextmanager
-    async def _watching(self, engine: Engine) -> AsyncIterator[None]:
+    async def _watch(self, desk: Desk) -> None:
         """End the daemon when a row does not come to its end; until then, feed the watchdog."""
-        limit = self._manager.watchdog_seconds or self._settings.hang_seconds
-        watch = asyncio.create_task(self._watch(engine, limit))
-        try:
-            yield
-        finally:
-            watch.cancel()
-
-    async def _watch(self, engine: Engine, limit: float) -> None:
-        while (running := engine.longest_forward()) < limit / 2:
+        limit = self._manager.watchdog_seconds or desk.settings.hang_seconds
+        while (running := desk.longest_forward()) < limit / 2:
             if self._manager.watchdog_seconds:
                 self._manager.tell(WATCHDOG=1)
             await asyncio.sleep(limit / 4)
@@ -154,8 +152,8 @@ class _Daemon:
         log.error("worker.hung", seconds=round(running, 3))
         self._leave(EXIT_CRASHED)
 
-    def _begin_draining(self, reason: str, in_flight: int) -> None:
-        seconds = self._settings.drain_seconds
+    def _begin_draining(self, reason: str, desk: Desk) -> None:
+        seconds, in_flight = desk.settings.drain_seconds, desk.tally.in_flight
         self._life.move(State.DRAINING)
         self._deadline = asyncio.get_running_loop().time() + seconds
         self._manager.tell(STOPPING=1, STATUS=f"Finishing {in_flight} requests")
@@ -192,11 +190,6 @@ class _Daemon:
 
     def _age(self) -> float:
         return round(time.monotonic() - self._started, 3)
-
-
-def _load_and_learn(load: Load) -> tuple[Sequence[ServedModel], Mapping[str, Cost]]:
-    models = load()
-    return models, {model.name: learn(model) for model in models}
 
 
 def _note_loop_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -12,14 +12,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
-from client_lib.wire.errors import BackendFailed, Cancelled, Draining, ReplyError
+from client_lib.wire.errors import BackendFailed, Cancelled, ReplyError
 from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Request, Rerank, Status
 from client_lib.wire.protocol import VERSION, Refused, ServerConnection
 from sidecar.events import log, trace
 from sidecar.serving.desk import Desk
 from sidecar.serving.peer import Peer
 from sidecar.serving.results import Answer, EmbedResult, RerankResult
-from sidecar.serving.state import State
 
 _Result: TypeAlias = Mapping[str, Any] | EmbedResult | RerankResult
 _Outcome: TypeAlias = _Result | ReplyError
@@ -46,7 +45,9 @@ class Session:
         self._reader = reader
         self._writer = writer
         self._peer = Peer.of(writer.get_extra_info("socket"))
-        self._connection = ServerConnection(desk.settings.limits)
+        # For as long as the connection lasts: the peer has been told them.
+        self._limits = desk.settings.limits
+        self._connection = ServerConnection(self._limits)
         self._slots = asyncio.Semaphore(desk.settings.max_in_flight)
         self._stall_seconds = desk.settings.rules.stall_seconds
         self._patience = self._stall_seconds  # what is left of it for the frame that has begun
@@ -173,23 +174,17 @@ class Session:
     async def _perform(self, request: Request) -> _Result:
         match request:
             case Embed():
-                self._refuse_if_draining()
-                return await self._desk.engine.embed(request, self._peer)
+                return await self._desk.engine_for(self._peer).embed(request, self._peer)
             case Rerank():
-                self._refuse_if_draining()
-                return await self._desk.engine.rerank(request, self._peer)
+                return await self._desk.engine_for(self._peer).rerank(request, self._peer)
             case Hello():
-                return {"version": VERSION, **self._desk.hello()}
+                return {"version": VERSION, **self._desk.hello(self._limits)}
             case Status():
                 return {"status": await self._desk.status()}
             case Cancel():
                 return {"cancelled": self._cancel(request.target)}
             case Ping():
                 return {}
-
-    def _refuse_if_draining(self) -> None:
-        if self._desk.life.state is not State.SERVING:
-            raise Draining("the daemon is shutting down; ask the next one")
 
     def _cancel(self, target: int) -> bool:
         if (task := self._open.pop(target, None)) is None:

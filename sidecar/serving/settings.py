@@ -1,11 +1,14 @@
 """What serving needs to be told, as plain values."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from client_lib.wire.protocol import Limits
 from sidecar.serving.bounds import Bounds
 from sidecar.serving.door import Rules
+from sidecar.serving.roster import ServedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +19,7 @@ class ServeSettings:
     results that are kept; `drain_seconds` to finish what was
     accepted; `hang_seconds` after which a daemon whose row does not come to its end is ended,
     where no watchdog of a service manager says otherwise; `rules` are for peers, `limits` bound
-    one request, `max_in_flight` one connection.
+    one request, `max_in_flight` one connection; events of `log_level` and above are written.
     """
 
     socket: Path
@@ -28,3 +31,21 @@ class ServeSettings:
     max_in_flight: int = 256
     drain_seconds: float = 30.0
     hang_seconds: float = 60.0
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What one reading of the configuration comes to.
+
+    `load` opens the models; it is called on a thread and may take minutes. `configured` has
+    every setting by name, for saying what a reload has changed.
+    """
+
+    load: Callable[[], Sequence[ServedModel]]
+    settings: ServeSettings
+    configured: Mapping[str, object] = field(default_factory=dict)
+
+
+Configure: TypeAlias = Callable[[], Setup]
+"""Reads the configuration; called on a thread. What it raises says what is wrong with it."""

@@ -1,7 +1,10 @@
 """Where the daemon is in its life: one table, and a state that only moves along it.
 
 STARTING ──▶ SERVING ──▶ DRAINING ──▶ STOPPED
-    └───────────┴───────────────────────▲
+               ▲ ▼          ▲
+            RELOADING ──────┘
+
+The way from each of them to STOPPED, the forced one, is not drawn.
 """
 
 from collections.abc import Mapping
@@ -13,16 +16,19 @@ class State(StrEnum):
 
     STARTING = "starting"
     SERVING = "serving"
+    RELOADING = "reloading"
     DRAINING = "draining"
     STOPPED = "stopped"
 
 
 _NEXT: Mapping[State, frozenset[State]] = {
     State.STARTING: frozenset({State.SERVING, State.STOPPED}),
-    State.SERVING: frozenset({State.DRAINING, State.STOPPED}),
+    State.SERVING: frozenset({State.RELOADING, State.DRAINING, State.STOPPED}),
+    State.RELOADING: frozenset({State.SERVING, State.DRAINING, State.STOPPED}),
     State.DRAINING: frozenset({State.STOPPED}),
     State.STOPPED: frozenset(),
 }
+_SERVES = {State.SERVING, State.RELOADING}
 
 
 class Life:
@@ -30,6 +36,11 @@ class Life:
 
     def __init__(self) -> None:
         self.state = State.STARTING
+
+    @property
+    def serves(self) -> bool:
+        """Whether requests are taken; a reload refuses none."""
+        return self.state in _SERVES
 
     def move(self, state: State) -> None:
         """Enter `state`; `ValueError` if that does not follow from the current one."""

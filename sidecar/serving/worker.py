@@ -118,7 +118,8 @@ class Workers:
 
     def _join(self) -> None:
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:  # the system may have refused one more thread
+                thread.join()
 
     # What follows runs on the threads.
 

@@ -14,7 +14,7 @@ import pytest
 from client_lib.wire.messages import Embed, Hello
 from client_lib.wire.protocol import ClientConnection
 from sidecar.serving.lifecycle import serve
-from sidecar.serving.settings import ServeSettings
+from sidecar.serving.settings import ServeSettings, Setup
 from sidecar.serving.socket_file import SocketFile, SocketUnavailable
 from sidecar.serving.state import Life, State
 from sidecar.systemd import take
@@ -23,23 +23,25 @@ HERE = Path(__file__)
 PATIENCE = 30
 
 
-def daemon(path, drain_seconds, load_seconds):
+def daemon(path, drain_seconds, load_seconds, reload_seconds):
     """What a daemon's process runs: the small model, whose texts with "#" never end."""
     import importlib.util
     import time
+    from functools import partial
 
     from sidecar import events
     from sidecar.serving.lifecycle import run
+    from sidecar.serving.settings import Setup
 
     spec = importlib.util.spec_from_file_location("small", HERE.with_name("conftest.py"))
     small = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(small)
     events.configure("info")
 
-    def load():
+    def load(seconds):
         sys.stdout.write('{"event": "test.loading"}\n')
         sys.stdout.flush()
-        time.sleep(load_seconds)
+        time.sleep(seconds)
         model = small.TinyModel(holds="#")
         model.gate.clear()
         return [model]
@@ -47,15 +49,27 @@ def daemon(path, drain_seconds, load_seconds):
     settings = ServeSettings(socket=Path(path), threads=1, drain_seconds=drain_seconds)
     if "LISTEN_FDS" in os.environ:  # as a service manager does it, which knows the child's pid
         os.environ["LISTEN_PID"] = str(os.getpid())
-    sys.exit(run(load, settings, take()))
+    first, later = (
+        Setup(load=partial(load, seconds), settings=settings)
+        for seconds in (load_seconds, reload_seconds)
+    )
+    sys.exit(run(first, lambda: later, take()))
 
 
 class Process:
     """A daemon's process: its events as they come, its exit code."""
 
-    def __init__(self, path, drain_seconds=PATIENCE, load_seconds=0, listener=None, **environ):
+    def __init__(
+        self,
+        path,
+        drain_seconds=PATIENCE,
+        load_seconds=0,
+        reload_seconds=0,
+        listener=None,
+        **environ,
+    ):
         self.path = path
-        arguments = [str(path), str(drain_seconds), str(load_seconds)]
+        arguments = map(str, (path, drain_seconds, load_seconds, reload_seconds))
         root = str(HERE.parents[2])
         passed = listener and {
             "preexec_fn": lambda: (os.dup2(listener.fileno(), 3), os.set_inheritable(3, True)),
@@ -135,6 +149,11 @@ def start(tmp_path, closing):
     return start
 
 
+def unasked():
+    """Where nobody asks for a reload."""
+    raise AssertionError("the configuration was read again")
+
+
 def embed(request_id, text):
     return Embed(id=request_id, input=(text,))
 
@@ -202,6 +221,32 @@ def test_a_signal_while_loading_ends_the_daemon(start):
     assert process.exit_code() == 0
 
 
+def test_a_signal_while_reloading_drains(start, closing):
+    """What was accepted is answered, and the models that still load are not waited for."""
+    process = start(reload_seconds=10 * PATIENCE)
+    process.event("server.listening")
+    peer = closing(Peer(process.path))
+    process.signal(signal.SIGHUP)
+    process.event("test.loading")
+    peer.send(embed(1, "abc"))
+    assert peer.reply().error is None
+    process.signal(signal.SIGTERM)
+    assert process.event("server.stopped")["exit_code"] == 0
+    assert process.exit_code() == 0
+    assert not process.path.exists()
+
+
+def test_a_hangup_while_loading_is_done_afterwards(start):
+    """It ends nothing: what is configured now is loaded once more."""
+    process = start(load_seconds=1)
+    process.event("test.loading")
+    process.signal(signal.SIGHUP)
+    process.event("server.listening")
+    process.event("server.reloaded")
+    process.signal(signal.SIGTERM)
+    assert process.exit_code() == 0
+
+
 def test_a_crash_of_inference_ends_the_daemon(start, closing):
     """The callers are told, an event says why, and the exit code is not 0."""
     process = start()
@@ -234,7 +279,7 @@ async def test_accepted_work_is_finished(tmp_path, tiny, soon):
     model = tiny(holds="#")
     model.gate.clear()
     settings = ServeSettings(socket=tmp_path / "s.sock", threads=1)
-    serving = asyncio.create_task(serve(lambda: [model], settings))
+    serving = asyncio.create_task(serve(Setup(load=lambda: [model], settings=settings), unasked))
     reader, writer = await connected(settings.socket)
     connection = ClientConnection()
     writer.write(connection.send(Hello(id=0, version=1)) + connection.send(embed(1, "#")))
@@ -327,16 +372,18 @@ async def test_a_taken_socket_is_known_before_loading(tmp_path, tiny):
     """No model is read for nothing."""
     path = tmp_path / "s.sock"
     listener = SocketFile.bind(path)
+    settings = ServeSettings(socket=path, threads=1)
     with pytest.raises(SocketUnavailable):
-        await serve(lambda: pytest.fail("loaded"), ServeSettings(socket=path, threads=1))
+        await serve(Setup(load=lambda: pytest.fail("loaded"), settings=settings), unasked)
     listener.socket.close()
 
 
 async def test_what_loading_raises_reaches_the_caller(tmp_path):
     """The command decides how to put it; no socket was made."""
     path = tmp_path / "s.sock"
+    settings = ServeSettings(socket=path, threads=1)
     with pytest.raises(ZeroDivisionError):
-        await serve(lambda: 1 // 0, ServeSettings(socket=path, threads=1))
+        await serve(Setup(load=lambda: 1 // 0, settings=settings), unasked)
     assert not path.exists()
 
 
@@ -350,4 +397,4 @@ def test_a_life_only_moves_forward():
 
 
 if __name__ == "__main__":
-    daemon(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]))
+    daemon(sys.argv[1], *map(float, sys.argv[2:]))

@@ -96,7 +96,7 @@ async def test_a_peer_that_does_not_read_cannot_hold_the_daemon(desk, soon, monk
     """Its last bytes are waited for a moment, and then dropped."""
     monkeypatch.setattr("sidecar.serving.session._LINGER_SECONDS", 0.01)
     greeted = []
-    monkeypatch.setattr(desk, "hello", lambda: greeted.append(1) or {"long": "x" * 2**22})
+    monkeypatch.setattr(desk, "hello", lambda _: greeted.append(1) or {"long": "x" * 2**22})
     async with serving(desk):
         reader, writer = await connect(desk, *(Ping(id=i) for i in range(1, 100)))
         reader._transport.pause_reading()

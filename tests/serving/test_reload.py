@@ -1,0 +1,320 @@
+"""SIGHUP to a daemon in this process: what is swapped, what stays, what comes back."""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import weakref
+from dataclasses import replace
+
+import pytest
+from structlog.testing import capture_logs
+
+from client_lib.wire.codec import FrameDecoder
+from client_lib.wire.messages import Embed, Hello, Status
+from client_lib.wire.protocol import ClientConnection, Limits
+from sidecar.serving.door import Rules
+from sidecar.serving.lifecycle import serve
+from sidecar.serving.settings import ServeSettings, Setup
+from sidecar.systemd import Manager
+
+from .conftest import PATIENCE, TinyModel
+
+
+class Talk:
+    """A client's connection, without a client library."""
+
+    def __init__(self, reader, writer):
+        self._reader, self._writer = reader, writer
+        self._connection = ClientConnection()
+        self._decoder = FrameDecoder(2**30)
+        self._replies = {}
+
+    def send(self, request):
+        self._writer.write(self._connection.send(request))
+
+    async def reply(self, request_id):
+        async with asyncio.timeout(PATIENCE):
+            while request_id not in self._replies:
+                data = await self._reader.read(2**16)
+                assert data, "the connection was closed"
+                self._replies |= {reply["id"]: reply for reply in self._decoder.feed(data)}
+        return self._replies.pop(request_id)
+
+    async def ask(self, request):
+        self.send(request)
+        return await self.reply(request.id)
+
+    async def close(self):
+        self._writer.close()
+        await asyncio.gather(self._writer.wait_closed(), return_exceptions=True)
+
+
+class Service:
+    """`serve` as a task of the test; what it is configured with next is `setup`.
+
+    `refuses` is raised instead where it is set. `read` counts how often it was asked.
+    """
+
+    def __init__(self, setup, manager):
+        self.setup = setup
+        self.path = setup.settings.socket
+        self.refuses = None
+        self.read = 0
+        self.task = asyncio.create_task(serve(setup, self._configure, manager))
+        self._talks = []
+
+    def _configure(self):
+        self.read += 1
+        if self.refuses:
+            raise self.refuses
+        return self.setup
+
+    async def talk(self):
+        """Return a connection on which hello has been said, and its reply."""
+        async with asyncio.timeout(PATIENCE):
+            while not self.path.exists():  # noqa: ASYNC110 - the file has no event
+                await asyncio.sleep(0)
+        talk = Talk(*await asyncio.open_unix_connection(self.path))
+        self._talks.append(talk)
+        return talk, await talk.ask(Hello(id=0, version=1))
+
+    async def stop(self):
+        """Return the exit code."""
+        if not self.task.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            exit_code = await self.task
+        for talk in self._talks:
+            await talk.close()
+        return exit_code
+
+
+def hang_up():
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.fixture
+def log():
+    with capture_logs() as events:
+        yield events
+
+
+@pytest.fixture
+def seen(log, soon):
+    """A wait until so many events of a name have come; returns the last of them."""
+
+    async def wait(name, times=1):
+        def found():
+            return [event for event in log if event["event"] == name]
+
+        await soon(lambda: len(found()) >= times)
+        return found()[-1]
+
+    return wait
+
+
+@pytest.fixture
+def setup_of(tmp_path):
+    def make(*models, configured=None, **settings):
+        everything = {"socket": tmp_path / "s.sock", "threads": 1, **settings}
+        return Setup(
+            load=lambda: list(models),
+            settings=ServeSettings(**everything),
+            configured=configured or {},
+        )
+
+    return make
+
+
+@pytest.fixture
+async def start(seen):
+    """A maker of services that listen; at the end they have stopped with 0."""
+    made = []
+
+    async def start(setup, manager=None):
+        service = Service(setup, manager or Manager())
+        made.append(service)
+        await seen("server.listening")
+        return service
+
+    yield start
+    for service in made:
+        assert await service.stop() == 0
+
+
+async def test_what_was_accepted_is_finished_by_the_old_model(start, setup_of, tiny, seen):
+    """What comes after the swap, on any connection, is computed by the new one."""
+    old = tiny(name="old", holds="#")
+    service = await start(setup_of(old))
+    talk, _ = await service.talk()
+    old.gate.clear()
+    talk.send(Embed(id=1, input=("#",)))
+    await old.began(forwards=9)  # eight of them before it listened
+    service.setup = setup_of(tiny(name="new"))
+    hang_up()
+    await seen("server.reloaded")
+    assert (await talk.ask(Embed(id=2, input=("a",))))["model"] == "new"
+    other, _ = await service.talk()
+    assert (await other.ask(Embed(id=1, input=("a",))))["model"] == "new"
+    assert (await talk.ask(Embed(id=3, input=("a",), model="old")))["error"]["code"] == (
+        "unknown_model"
+    )
+    old.gate.set()
+    assert (await talk.reply(1))["model"] == "old"
+    assert (await seen("engine.retired"))["models"] == ["old"]
+
+
+async def test_models_that_no_longer_serve_are_let_go_of(start, setup_of, seen):
+    """The first ones, too, which were meant to stay for good."""
+    loaded = []
+
+    def load():
+        model = TinyModel(name=str(len(loaded)))
+        loaded.append(weakref.ref(model))
+        return [model]
+
+    service = await start(replace(setup_of(), load=load))
+    talk, _ = await service.talk()
+    for i in range(1, 4):
+        await talk.ask(Embed(id=i, input=("a", "b")))
+        hang_up()
+        await seen("engine.retired", times=i)
+    assert [model() and model().name for model in loaded] == [None, None, None, "3"]
+
+
+@pytest.mark.parametrize("where", ["configure", "load", "learn"])
+async def test_what_cannot_be_loaded_leaves_everything_as_it_was(
+    start, setup_of, tiny, seen, where
+):
+    """Whether the configuration is wrong, its model cannot be opened, or its rows fail."""
+    service = await start(setup_of(tiny(name="old")))
+    talk, _ = await service.talk()
+    error = ValueError("SIDECAR_THREADS=many: must be a whole number")
+    broken = tiny(name="new")
+    broken.forward = broken.tokenize = None
+    service.setup = {
+        "configure": service.setup,
+        "load": replace(service.setup, load=lambda: 1 // 0),
+        "learn": setup_of(broken),
+    }[where]
+    service.refuses = error if where == "configure" else None
+    hang_up()
+    failure = await seen("server.reload_failed")
+    assert failure["error"] == {
+        "configure": "ValueError", "load": "ZeroDivisionError", "learn": "TypeError",
+    }[where]  # fmt: skip
+    assert (await talk.ask(Embed(id=1, input=("a",))))["model"] == "old"
+    service.refuses, service.setup = None, setup_of(tiny(name="new"))
+    hang_up()
+    await seen("server.reloaded")
+    assert (await talk.ask(Embed(id=2, input=("a",))))["model"] == "new"
+
+
+async def test_signals_during_a_reload_make_one_more(start, setup_of, tiny, seen):
+    """However many they are; and `status` says that a reload is on."""
+    service = await start(setup_of(tiny(name="old")))
+    talk, _ = await service.talk()
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load():
+        loading.set()
+        assert go_on.wait(PATIENCE)
+        return [tiny(name="new")]
+
+    service.setup = replace(service.setup, load=load)
+    hang_up()
+    await asyncio.to_thread(loading.wait, PATIENCE)
+    for i in range(1, 4):
+        hang_up()
+        status = (await talk.ask(Status(id=i)))["status"]
+        assert (status["state"], status["healthy"]) == ("reloading", True)
+    assert (await talk.ask(Embed(id=4, input=("a",))))["model"] == "old"
+    go_on.set()
+    await seen("server.reloaded", times=2)
+    await seen("engine.retired", times=2)
+    assert (await talk.ask(Status(id=5)))["status"]["state"] == "serving"
+    assert service.read == 2
+
+
+async def test_a_crash_of_the_old_engine_ends_the_daemon(start, setup_of, tiny, seen):
+    """It still has requests; the next daemon computes them."""
+    old = tiny(name="old", holds="#")
+    service = await start(setup_of(old))
+    talk, _ = await service.talk()
+    old.gate.clear()
+    talk.send(Embed(id=1, input=("#~",)))
+    await old.began(forwards=9)
+    service.setup = setup_of(tiny(name="new"))
+    hang_up()
+    await seen("server.reloaded")
+    old.gate.set()
+    assert (await talk.reply(1))["error"]["code"] == "backend_failed"
+    assert await service.task == 70
+    service.task = asyncio.create_task(asyncio.sleep(0, 0))
+
+
+async def test_what_holds_on_an_open_connection_is_who_may_ask(start, setup_of, tiny, seen):
+    """Limits are those that its hello named; a user who is no longer listed is refused."""
+    service = await start(setup_of(tiny(), limits=Limits(2**20, 5)))
+    talk, hello = await service.talk()
+    assert hello["limits"]["max_inputs"] == 5
+    service.setup = setup_of(tiny(), limits=Limits(2**20, 3))
+    hang_up()
+    await seen("server.reloaded")
+    assert (await talk.ask(Embed(id=1, input=("a",) * 5)))["ok"]
+    _, hello = await service.talk()
+    assert hello["limits"]["max_inputs"] == 3
+    service.setup = setup_of(tiny(), rules=Rules(uids=frozenset({os.getuid() + 1})))
+    hang_up()
+    await seen("server.reloaded", times=2)
+    assert (await talk.ask(Embed(id=2, input=("a",))))["error"]["code"] == "forbidden"
+
+
+async def test_an_event_says_what_has_changed_and_what_cannot(
+    start, setup_of, tiny, seen, tmp_path
+):
+    """Settings by name; the socket stays where it is until a restart."""
+    service = await start(setup_of(tiny(), configured={"threads": 1, "drain_seconds": 30}))
+    elsewhere = tmp_path / "other.sock"
+    service.setup = setup_of(
+        tiny(), configured={"threads": 2, "drain_seconds": 30}, threads=2, socket=elsewhere
+    )
+    hang_up()
+    event = await seen("server.reloaded")
+    assert (event["changed"], event["threads"]) == (["threads"], 2)
+    ignored = await seen("setting.ignored")
+    assert (ignored["setting"], ignored["value"]) == ("socket", elsewhere)
+    assert not elsewhere.exists()
+    talk, _ = await service.talk()
+    status = (await talk.ask(Status(id=1)))["status"]
+    assert (status["threads"], status["socket"]) == (2, str(service.path))
+
+
+@pytest.fixture
+def notified(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        receiver.settimeout(PATIENCE)
+        yield receiver
+
+
+async def test_the_service_manager_is_told_of_a_reload(start, setup_of, tiny, seen, notified):
+    """RELOADING with the time, then READY, also where nothing could be reloaded."""
+    service = await start(setup_of(tiny()), Manager(notify_address=notified.getsockname()))
+    seen_before = (b"STATUS=Loading", b"READY=1")
+    assert [notified.recv(1024).startswith(start) for start in seen_before] == [True, True]
+    service.setup = setup_of(tiny(name="new"))
+    hang_up()
+    await seen("engine.retired")
+    reloading, clock = notified.recv(1024).split(b"\n")
+    assert reloading == b"RELOADING=1"
+    assert clock.startswith(b"MONOTONIC_USEC=")
+    assert notified.recv(1024).startswith(b"STATUS=Reloading\nEXTEND_TIMEOUT_USEC=")
+    assert notified.recv(1024) == b"READY=1\nSTATUS=Serving new"
+    service.refuses = ValueError("one line\nREADY=0")
+    hang_up()
+    await seen("server.reload_failed")
+    last = [await asyncio.to_thread(notified.recv, 1024) for _ in range(3)][-1]
+    assert last == b"READY=1\nSTATUS=Serving new; not reloaded: one line READY=0"
