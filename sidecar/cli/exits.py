@@ -1,5 +1,6 @@
 """Exit codes, after sysexits.h: a supervisor restarts on some and gives up on others."""
 
 EX_OK = 0
+EX_UNWELL = 1  # of a daemon that answers, but is not well
 EX_UNAVAILABLE = 69
 EX_CONFIG = 78

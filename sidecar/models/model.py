@@ -51,7 +51,8 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """Return what `status` tells of this model."""
-        return {**asdict(self._manifest), "device": "cpu", "reason": self.reason}
+        own = {"task": self.task, "device": "cpu", "reason": self.reason}
+        return {**asdict(self._manifest), **own}
 
 
 def load(folder: Path) -> Model:

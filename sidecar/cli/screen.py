@@ -1,0 +1,56 @@
+"""What `sidecar status` and `sidecar top` share: how they ask, and how a page looks."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from client_lib import Client, ConnectionLost, SidecarError
+from sidecar.operate.status import Section
+
+ANSWER_SECONDS = 10.0
+"""How long a daemon that listens may take to say how it is."""
+
+
+def add_socket(parser: Any) -> None:
+    """Add the flag that names the daemon."""
+    parser.add_argument(
+        "--socket", type=Path, metavar="PATH", help="the daemon's socket ($SIDECAR_SOCKET)"
+    )
+
+
+@contextmanager
+def asking(socket: Path | None) -> Iterator[Client]:
+    """Open a client that waits for nobody; a daemon that does not answer is `ConnectionLost`."""
+    try:
+        with Client(socket, timeout=ANSWER_SECONDS, retries=False) as client:
+            yield client
+    except SidecarError as error:
+        raise ConnectionLost(str(error)) from error
+
+
+def render(page: Iterable[Section]) -> RenderableType:
+    """Return the sections, one below the other."""
+    return Group(*(piece for section in page for piece in _render(section)))
+
+
+def _render(section: Section) -> Iterator[RenderableType]:
+    yield Text(section.title, style="bold cyan")
+    table = Table(
+        box=None,
+        header_style="dim",
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        show_header=bool(section.columns),
+    )
+    for heading in section.columns or ("", ""):
+        table.add_column(heading, no_wrap=bool(section.columns))
+    for row in section.rows:
+        # Not markup: names and reasons may hold brackets.
+        table.add_row(*map(Text, row))
+    yield table
+    yield Text()

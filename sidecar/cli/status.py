@@ -1,0 +1,30 @@
+"""`sidecar status`: what a daemon is and how it is, on one page or as JSON."""
+
+import argparse
+import json
+from typing import Any
+
+from rich.console import Console
+
+from sidecar.cli.exits import EX_OK, EX_UNWELL
+from sidecar.cli.screen import add_socket, asking, render
+from sidecar.operate.status import is_well, page
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's `commands`."""
+    parser = commands.add_parser("status", help="say what a daemon is and how it is")
+    add_socket(parser)
+    parser.add_argument("--json", action="store_true", help="print the whole status as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the status; 0 where the daemon is well, 1 where it is unhealthy or draining."""
+    with asking(arguments.socket) as client:
+        status = client.status()
+    if arguments.json:
+        print(json.dumps(status, indent=2))
+    else:
+        Console().print(render(page(status)))
+    return EX_OK if is_well(status) else EX_UNWELL
