@@ -20,13 +20,20 @@ _RECENT_PERIODS = 5
 
 
 class Answered:
-    """The requests of one operation and one lane that were answered with a result."""
+    """The requests of one operation and one lane that were answered with a result.
 
-    __slots__ = ("compute_ms", "queue_ms", "texts", "tokenize_ms", "tokens", "total_ms")
+    Of their `texts`, `cached` were known from before and `shared` computed for an equal text.
+    """
+
+    __slots__ = (
+        "cached", "compute_ms", "queue_ms", "shared", "texts", "tokenize_ms", "tokens", "total_ms",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.texts = 0
         self.tokens = 0
+        self.cached = 0
+        self.shared = 0
         self.queue_ms = Histogram()
         self.tokenize_ms = Histogram()
         self.compute_ms = Histogram()
@@ -37,6 +44,8 @@ class Answered:
         timings = answer.timings
         self.texts += answer.rows
         self.tokens += answer.tokens
+        self.cached += timings.cached_rows
+        self.shared += timings.shared_rows
         self.queue_ms.record(timings.queue_ms)
         self.tokenize_ms.record(timings.tokenize_ms)
         self.compute_ms.record(timings.compute_ms)
@@ -46,6 +55,8 @@ class Answered:
         """Count all that `other` has counted."""
         self.texts += other.texts
         self.tokens += other.tokens
+        self.cached += other.cached
+        self.shared += other.shared
         self.queue_ms.add(other.queue_ms)
         self.tokenize_ms.add(other.tokenize_ms)
         self.compute_ms.add(other.compute_ms)
@@ -57,6 +68,8 @@ class Answered:
             "completed": self.total_ms.count,
             "texts": self.texts,
             "tokens": self.tokens,
+            "cached": self.cached,
+            "shared": self.shared,
             "queue_ms": self.queue_ms.to_map(),
             "tokenize_ms": self.tokenize_ms.to_map(),
             "compute_ms": self.compute_ms.to_map(),

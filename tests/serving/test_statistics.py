@@ -24,15 +24,17 @@ def statistics(clock):
     return Statistics(clock)
 
 
-def answer(*, rows=1, tokens=10, queue_ms=1.0, compute_ms=2.0):
-    timings = Timings(queue_ms, 0.1, compute_ms, queue_ms + compute_ms, rows, tokens, 0, 0)
+def answer(*, rows=1, tokens=10, queue_ms=1.0, compute_ms=2.0, cached=0, shared=0):
+    timings = Timings(
+        queue_ms, 0.1, compute_ms, queue_ms + compute_ms, rows, tokens, cached, shared
+    )
     return Answer("tiny", rows, tokens, (), timings)
 
 
 def test_requests_are_counted_by_operation_and_lane(statistics):
     """Texts and tokens beside them, and where the time went."""
-    statistics.answered("embed", "interactive", answer(rows=2, tokens=30))
-    statistics.answered("embed", "interactive", answer(rows=1, tokens=5, queue_ms=4.0))
+    statistics.answered("embed", "interactive", answer(rows=2, tokens=30, cached=1))
+    statistics.answered("embed", "interactive", answer(rows=1, tokens=5, queue_ms=4.0, shared=1))
     statistics.answered("rerank", "bulk", answer(rows=7))
     requests = statistics.to_map()["since_start"]["requests"]
     assert {op: list(lanes) for op, lanes in requests.items()} == {
@@ -40,6 +42,7 @@ def test_requests_are_counted_by_operation_and_lane(statistics):
     }  # fmt: skip
     embed = requests["embed"]["interactive"]
     assert (embed["completed"], embed["texts"], embed["tokens"]) == (2, 3, 35)
+    assert (embed["cached"], embed["shared"]) == (1, 1)
     assert embed["queue_ms"]["sum"] == 5.0
     assert embed["queue_ms"]["max"] == 4.0
     assert embed["total_ms"]["buckets"] == [[4.0, 1], [8.0, 1]]
