@@ -12,6 +12,7 @@ from sidecar.operate.units import count, duration, milliseconds, size
 
 Status: TypeAlias = Mapping[str, Any]
 
+_SERVES = {"serving", "reloading"}
 _PEERS_SHOWN = 8
 _MODELS = ("", "does", "in", "weights", "closeness to FP32")
 _TIMES = ("", "requests", "queue", "compute", "total")
@@ -43,7 +44,7 @@ class Rates:
 
 def is_well(status: Status) -> bool:
     """Whether the daemon takes requests and its texts come to their end."""
-    return bool(status.get("healthy")) and status.get("state") == "serving"
+    return bool(status.get("healthy")) and status.get("state") in _SERVES
 
 
 def rates(before: Status, after: Status) -> Rates | None:

@@ -115,7 +115,12 @@ def test_an_empty_status_is_a_page() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "well"),
-    [({}, True), ({"healthy": False}, False), ({"state": "draining"}, False)],
+    [
+        ({}, True),
+        ({"healthy": False}, False),
+        ({"state": "reloading"}, True),
+        ({"state": "draining"}, False),
+    ],
 )
 def test_well_is_healthy_and_serving(changes: dict[str, Any], well: bool) -> None:
     """A daemon that drains still answers, but takes nothing new."""
