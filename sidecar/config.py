@@ -18,6 +18,7 @@ from client_lib.address import default_socket
 QUANTIZATIONS = ("auto", "int8", "int4", "fp16", "none")
 DEVICES = ("auto", "cpu", "cuda")
 _LEVELS = ("debug", "info", "warning", "error")
+_LOG_TARGETS = ("auto", "stdout", "journal")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _PREFIX = "SIDECAR_"
 
@@ -217,6 +218,24 @@ class Config:
     )
     log_level: str = _setting(
         "SIDECAR_LOG_LEVEL", _one_of(_LEVELS), f"least level: {', '.join(_LEVELS)}", default="info"
+    )
+    log_target: str = _setting(
+        "SIDECAR_LOG_TARGET",
+        _one_of(_LOG_TARGETS),
+        "where events go: auto (to the journal where standard output does), stdout, journal",
+        default="auto",
+    )
+    log_sample: float = _setting(
+        "SIDECAR_LOG_SAMPLE",
+        _number(0, 1),
+        "part of the requests and batches that succeed whose events are written",
+        default=1.0,
+    )
+    slow_ms: float = _setting(
+        "SIDECAR_SLOW_MS",
+        _number(0, 86_400_000),
+        "time from which on a request or batch is slow, and always written, ms",
+        default=1_000.0,
     )
 
 

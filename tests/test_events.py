@@ -1,6 +1,8 @@
 import ast
-import io
 import json
+import os
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -9,18 +11,20 @@ import structlog
 
 import sidecar
 from sidecar import events
+from sidecar.events.writer import Lines
 
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 
 
 def _calls():
-    """Every call of the log in the daemon's code, as (place, name, fields)."""
+    """Every call of the log in the daemon's code, as (place, name, fields, levels)."""
     for path in sorted(Path(sidecar.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and _is_log(node.func):
                 place = f"{path.name}:{node.lineno}"
                 # Fields that are passed as a whole map (`**fields`) have no name here.
-                yield place, node.args[0].value, {k.arg for k in node.keywords} - {None}
+                fields = {k.arg for k in node.keywords} - {None}
+                yield place, node.args[0].value, fields, _levels(node.func)
 
 
 def _is_log(function):
@@ -35,13 +39,22 @@ def _is_log(function):
     )
 
 
+def _levels(function):
+    if isinstance(function, ast.IfExp):
+        return _levels(function.body) | _levels(function.orelse)
+    return {function.attr}
+
+
 CALLS = list(_calls())
 
 
-@pytest.mark.parametrize(("place", "name", "fields"), CALLS, ids=[call[0] for call in CALLS])
-def test_an_event_has_a_catalogued_name_and_its_fields(place, name, fields):
+@pytest.mark.parametrize(
+    ("place", "name", "fields", "levels"), CALLS, ids=[call[0] for call in CALLS]
+)
+def test_an_event_has_a_catalogued_name_level_and_fields(place, name, fields, levels):
     """No others, so that whoever reads the catalogue knows them all."""
     assert fields <= set(events.CATALOGUE[name].fields)
+    assert levels == set(events.CATALOGUE[name].levels)
 
 
 @pytest.mark.parametrize("name", events.CATALOGUE)
@@ -51,19 +64,27 @@ def test_a_catalogued_event_is_emitted(name):
 
 
 @pytest.fixture
-def lines():
-    """The stream that events go to, while structlog is configured for the test."""
-    stream = io.BytesIO()
+def said():
+    """A function that logs by `say` and returns the lines that come of it."""
     before = structlog.get_config()
-    yield stream
+
+    def lines(say):
+        reading, writing = os.pipe()
+        events.configure(Lines(writing))
+        say(structlog.get_logger())
+        events.flush()
+        os.close(writing)
+        with os.fdopen(reading, "rb") as reader:
+            return reader.read().splitlines()
+
+    yield lines
     structlog.configure(**before)
 
 
-def test_an_event_is_one_line_of_json(lines):
-    """Time, level and name first, then the fields."""
-    events.configure("info", lines)
-    structlog.get_logger().info("peer.failed", peer_pid=3, traceback="a\nb")
-    (line,) = lines.getvalue().splitlines()
+def test_an_event_is_one_line_of_json(said):
+    """Time, level and name first, then the fields that have a value."""
+    fields = {"peer_pid": 3, "peer_uid": None, "traceback": "a\nb"}
+    (line,) = said(lambda log: log.info("peer.failed", **fields))
     record = json.loads(line)
     assert list(record) == ["ts", "level", "event", "peer_pid", "traceback"]
     assert (record["level"], record["event"], record["traceback"]) == (
@@ -72,18 +93,38 @@ def test_an_event_is_one_line_of_json(lines):
     assert datetime.fromisoformat(record["ts"]).utcoffset().total_seconds() == 0
 
 
-def test_events_below_the_level_are_left_out(lines):
+def test_events_below_the_level_are_left_out(said):
     """debug is not info."""
-    events.configure("info", lines)
-    structlog.get_logger().debug("peer.connected")
-    assert lines.getvalue() == b""
+    assert said(lambda log: log.debug("peer.connected")) == []
 
 
-def test_a_reader_that_has_gone_is_no_reason_to_fail(lines):
-    """The request that was logged goes on."""
-    events.configure("info", lines)
-    lines.close()
-    structlog.get_logger().info("peer.connected")
+def test_what_is_written_can_be_changed_while_it_runs(said):
+    """A reload does; loggers that were used before follow."""
+
+    def say(log):
+        log.debug("peer.connected", peer_pid=1)
+        events.select(events.Selection("debug"))
+        log.debug("peer.connected", peer_pid=2)
+        events.select(events.Selection("warning"))
+        log.info("peer.connected", peer_pid=3)
+
+    assert [json.loads(line)["peer_pid"] for line in said(say)] == [2]
+
+
+LAST_WORDS = """
+from sidecar import events
+from sidecar.events.writer import Lines
+events.configure()
+events.log.info("server.stopped", exit_code=0)
+"""
+
+
+@pytest.mark.parametrize("end", ["", "events.flush(); import os; os._exit(0)"])
+def test_what_was_said_is_written_before_the_process_ends(end):
+    """At its end by itself, and for whoever ends it otherwise by `flush`."""
+    command = [sys.executable, "-c", LAST_WORDS + end]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert json.loads(done.stdout)["event"] == "server.stopped"
 
 
 def test_a_trace_shows_the_cause():

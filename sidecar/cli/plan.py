@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from sidecar.cli.exits import EX_OK
 from sidecar.cli.planning import FLOORS, host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
 from sidecar.config import Config, to_config
+from sidecar.events.writer import Lines
 from sidecar.host import Host
 from sidecar.models import library, manifest
 from sidecar.models.folder import describe, task_of
@@ -23,6 +23,8 @@ from sidecar.models.manifest import Manifest, Quality, Speed
 from sidecar.models.source import locate
 from sidecar.models.torch_model import TorchModel
 from sidecar.plan import Plan
+
+_STDERR = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = to_config(settings_of(arguments))
     host, plan = host_and_plan(config)
     name = arguments.model or config.embedding_model
-    events.configure("warning", sys.stderr.buffer)
+    events.configure(Lines(_STDERR), events.Selection("warning"))
     with Console(stderr=True).status(f"measuring {name} on this host"):
         found = _measure(name, plan, config)
     if arguments.json:

@@ -11,7 +11,9 @@ from client_lib.wire.protocol import Limits
 from sidecar import events, systemd
 from sidecar.cli.planning import host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
-from sidecar.config import Config, to_config
+from sidecar.config import Config, ConfigError, to_config
+from sidecar.events import Selection, journal
+from sidecar.events.writer import Lines, Target
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
@@ -21,6 +23,8 @@ from sidecar.serving.bounds import Bounds
 from sidecar.serving.door import Rules
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.settings import ServeSettings, Setup
+
+_STDOUT = 1
 
 
 def add(commands: Any) -> None:
@@ -34,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; the exit code is the lifecycle's."""
     configure = partial(_setup, arguments)
     setup = configure()
-    events.configure(setup.settings.log_level)
+    events.configure(_target(setup.settings.log_target), setup.settings.selection)
     # The daemon's own threads are the parallelism; the tokenizer's would fight with them.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     return lifecycle.run(setup, configure, systemd.take())
@@ -52,6 +56,17 @@ def _setup(arguments: argparse.Namespace) -> Setup:
         settings=_serve_settings(config, plan),
         configured=asdict(config),
     )
+
+
+def _target(name: str) -> Target:
+    """Return where events go. Raises `ConfigError` for a journal that is not there."""
+    is_there = journal.SOCKET.is_socket()
+    if name == "journal" and not is_there:
+        raise ConfigError(f"SIDECAR_LOG_TARGET=journal: there is no socket at {journal.SOCKET}")
+    is_ours = name == "auto" and journal.is_standard_output(os.environ)
+    if name == "journal" or (is_ours and is_there):
+        return journal.Journal()
+    return Lines(_STDOUT)
 
 
 def _loader(config: Config, plan: Plan) -> Callable[[], list[ServedModel]]:
@@ -102,5 +117,6 @@ def _serve_settings(config: Config, plan: Plan) -> ServeSettings:
             stall_seconds=config.stall_seconds,
         ),
         drain_seconds=config.drain_seconds,
-        log_level=config.log_level,
+        log_target=config.log_target,
+        selection=Selection(config.log_level, config.log_sample, config.slow_ms),
     )

@@ -11,6 +11,7 @@ import structlog
 from sidecar import __version__
 from sidecar.encoder import runtime
 from sidecar.host import read_host
+from sidecar.memory import read_memory
 from sidecar.models import manifest as manifests
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
@@ -267,6 +268,7 @@ def _say_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int)
         dimensions=model.dimensions,
         max_tokens=model.max_tokens,
         bytes=weight_bytes,
+        pss_bytes=read_memory()["pss_bytes"],
     )
 
 

@@ -11,6 +11,7 @@ import psutil
 import sidecar
 from client_lib.wire.errors import Draining
 from client_lib.wire.protocol import Limits
+from sidecar.memory import read_memory
 from sidecar.serving.door import Door
 from sidecar.serving.engine import Engine
 from sidecar.serving.peer import Peer
@@ -35,7 +36,7 @@ class Desk:
         self.statistics = engine.statistics
         self._started = time.monotonic()
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
-        self._memory_at_start = _memory()
+        self._memory_at_start = read_memory()
         self._worry_seconds = settings.hang_seconds / 4
 
     @property
@@ -105,12 +106,7 @@ class Desk:
 
 
 def _measure() -> tuple[dict[str, int], dict[str, float]]:
-    return _memory(), _process()
-
-
-def _memory() -> dict[str, int]:
-    memory = psutil.Process().memory_full_info()
-    return {"rss_bytes": memory.rss, "pss_bytes": memory.pss}
+    return read_memory(), _process()
 
 
 def _process() -> dict[str, float]:

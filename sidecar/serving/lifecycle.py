@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 
 import uvloop
 
-from sidecar.events import log, trace
+from sidecar.events import flush, log, trace
+from sidecar.memory import read_memory
 from sidecar.serving.desk import Desk
 from sidecar.serving.engine import Engine
 from sidecar.serving.loading import Loaded, load, patience
@@ -139,6 +140,7 @@ class _Daemon:
             models=models,
             threads=desk.settings.threads,
             seconds=self._age(),
+            pss_bytes=read_memory()["pss_bytes"],
         )
 
     async def _watch(self, desk: Desk) -> None:
@@ -182,6 +184,7 @@ class _Daemon:
         if self._listener is not None:
             self._listener.unlink()
         self._note_stopped(exit_code)
+        flush()
         os._exit(exit_code)
 
     def _note_stopped(self, exit_code: int) -> None:

@@ -3,8 +3,6 @@
 import ctypes
 import gc
 
-import psutil
-
 
 def settle() -> None:
     """Free what nobody holds any more, and let no later collection walk through the rest.
@@ -21,8 +19,3 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
     if trim is not None:
         trim(0)
-
-
-def rss_bytes() -> int:
-    """Return how much of this process is in memory."""
-    return int(psutil.Process().memory_info().rss)

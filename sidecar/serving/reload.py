@@ -13,10 +13,11 @@ from typing import NoReturn, TypeAlias
 
 from sidecar import events
 from sidecar.events import log, trace
+from sidecar.memory import read_memory
 from sidecar.serving.desk import Desk
 from sidecar.serving.engine import Engine
 from sidecar.serving.loading import Loaded, load, patience
-from sidecar.serving.memory import give_back, rss_bytes, settle
+from sidecar.serving.memory import give_back, settle
 from sidecar.serving.settings import Configure, ServeSettings, Setup
 from sidecar.serving.state import State
 from sidecar.systemd import Manager
@@ -74,11 +75,15 @@ class Reloader:
     def _swap(
         self, desk: Desk, engine: Engine, settings: ServeSettings, group: asyncio.TaskGroup
     ) -> None:
-        socket = desk.settings.socket
+        socket, target = desk.settings.socket, desk.settings.log_target
         if settings.socket != socket and self._manager.listener is None:
             log.warning("setting.ignored", setting="socket", value=settings.socket, kept=socket)
-        events.set_level(settings.log_level)
-        old = desk.swap(engine, replace(settings, socket=socket))
+        if settings.log_target != target:
+            log.warning(
+                "setting.ignored", setting="log_target", value=settings.log_target, kept=target
+            )
+        events.select(settings.selection)
+        old = desk.swap(engine, replace(settings, socket=socket, log_target=target))
         self._retiring = group.create_task(_retire(desk, old))
 
     async def _load(self) -> tuple[Setup, Engine]:
@@ -112,7 +117,8 @@ async def _retire(desk: Desk, engine: Engine) -> None:
     del engine
     settle()
     await asyncio.to_thread(give_back)
-    log.info("engine.retired", models=models, seconds=_since(started), rss_bytes=rss_bytes())
+    memory = await asyncio.to_thread(read_memory)
+    log.info("engine.retired", models=models, seconds=_since(started), **memory)
 
 
 def _note_reloaded(old: Setup, new: Setup, engine: Engine, started: float) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from client_lib.wire.protocol import Limits
+from sidecar.events import Selection
 from sidecar.serving.bounds import Bounds
 from sidecar.serving.door import Rules
 from sidecar.serving.roster import ServedModel
@@ -19,7 +20,7 @@ class ServeSettings:
     results that are kept; `drain_seconds` to finish what was
     accepted; `hang_seconds` after which a daemon whose row does not come to its end is ended,
     where no watchdog of a service manager says otherwise; `rules` are for peers, `limits` bound
-    one request, `max_in_flight` one connection; events of `log_level` and above are written.
+    one request, `max_in_flight` one connection; events of `selection` are written, to `log_target`.
     """
 
     socket: Path
@@ -31,7 +32,8 @@ class ServeSettings:
     max_in_flight: int = 256
     drain_seconds: float = 30.0
     hang_seconds: float = 60.0
-    log_level: str = "info"
+    log_target: str = "stdout"
+    selection: Selection = field(default_factory=Selection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

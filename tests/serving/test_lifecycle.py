@@ -36,7 +36,7 @@ def daemon(path, drain_seconds, load_seconds, reload_seconds):
     spec = importlib.util.spec_from_file_location("small", HERE.with_name("conftest.py"))
     small = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(small)
-    events.configure("info")
+    events.configure()
 
     def load(seconds):
         sys.stdout.write('{"event": "test.loading"}\n')

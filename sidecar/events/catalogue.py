@@ -1,36 +1,19 @@
-"""What the daemon says: the catalogue of its events, and how they become lines.
+"""The catalogue of events. docs/events.md is made from it: `sidecar events`."""
 
-One JSON map a line: `ts` (ISO 8601, UTC), `level`, `event`, then the event's fields. Texts
-never appear in one. A leaf: any room may import it, it imports none.
-"""
-
-import json
-import logging
-import sys
-import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, BinaryIO
-
-import structlog
-
-_LEVELS = logging.getLevelNamesMapping()
-_encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
-
-log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """When an event is emitted, and its fields: name to meaning, with the unit."""
+    """When an event is emitted, its fields (name to meaning, with the unit), and its levels."""
 
     when: str
     fields: Mapping[str, str]
+    levels: tuple[str, ...] = ("info",)
 
 
-_PRECISION = "none, int8, ..."
-_SENTENCE = "the same in a sentence"
+_DEBUG, _WARNING, _ERROR = ("debug",), ("warning",), ("error",)
 _MODEL = {"model": "name of the model", "task": "embed or rerank"}
 _PEER = {
     "peer_pid": "process of the peer, by SO_PEERCRED",
@@ -38,6 +21,8 @@ _PEER = {
     "peer_gid": "its group",
 }
 _LANE = "interactive or bulk"
+_SAMPLE = "where SIDECAR_LOG_SAMPLE is below 1: the part of its kind that it stands for"
+_PSS = "memory of the process, its part of what is shared (PSS), bytes"
 _REQUEST = {
     "op": "what was asked: embed, rerank, ...",
     "request_id": "the request's id on its connection",
@@ -60,6 +45,7 @@ CATALOGUE: Mapping[str, Event] = {
     "model.slow_path": Event(
         "no graph here computes the model: sentence-transformers serves it, in FP32",
         {**_MODEL, "reason": "what is not known of it"},
+        _WARNING,
     ),
     "model.loaded": Event(
         "a model has computed its first row",
@@ -68,7 +54,8 @@ CATALOGUE: Mapping[str, Event] = {
             "quantization": "the precision that it serves in: none, int8, fp16",
             "dimensions": "width of its vectors",
             "max_tokens": "where texts are cut",
-            "bytes": "size of its weights",
+            "bytes": "size of its weights, bytes",
+            "pss_bytes": _PSS,
         },
     ),
     "quantization.selected": Event(
@@ -88,6 +75,7 @@ CATALOGUE: Mapping[str, Event] = {
             "layers": "the layers that stayed, the worst first; not there for fp16, where all do",
             "reason": "what they, or fp16, would have cost",
         },
+        _WARNING,
     ),
     "quantization.applied": Event(
         "a quantized model serves, and has been compared with FP32",
@@ -95,8 +83,8 @@ CATALOGUE: Mapping[str, Event] = {
             **_MODEL,
             "quantization": "the precision: int8, fp16",
             "kernel": "what multiplies",
-            "bytes_before": "size of the weights in FP32",
-            "bytes_after": "size of the quantized weights",
+            "bytes_before": "size of the weights in FP32, bytes",
+            "bytes_after": "size of the quantized weights, bytes",
             "seconds": "time that preparing took, s",
             "cosine_mean": "embedder: mean cosine of the vectors to FP32's",
             "cosine_p1": "embedder: the cosine that 1 % of the probes stay below",
@@ -113,6 +101,7 @@ CATALOGUE: Mapping[str, Event] = {
             "models": "names of the models",
             "threads": "inference threads",
             "seconds": "time since the start, s",
+            "pss_bytes": _PSS,
         },
     ),
     "server.reloading": Event(
@@ -136,17 +125,20 @@ CATALOGUE: Mapping[str, Event] = {
             "seconds": "time since the signal was taken up, s",
             "traceback": "where from",
         },
+        _ERROR,
     ),
     "setting.ignored": Event(
         "a reload cannot change this setting: it takes a restart",
         {"setting": "its name", "value": "what is ignored", "kept": "what holds"},
+        _WARNING,
     ),
     "engine.retired": Event(
         "after a reload the last request of the models before has ended, and they are released",
         {
             "models": "names of the models",
             "seconds": "time since the reload, s",
-            "rss_bytes": "what the process holds now",
+            "rss_bytes": "memory of the process with all that it shares (RSS), bytes",
+            "pss_bytes": _PSS,
         },
     ),
     "server.draining": Event(
@@ -164,37 +156,44 @@ CATALOGUE: Mapping[str, Event] = {
     "worker.crashed": Event(
         "an inference thread ended unasked: the daemon exits, and clients ask the next one",
         {"error": "type of what escaped", "traceback": "where from"},
+        _ERROR,
     ),
     "worker.hung": Event(
         "a row has been computed for too long: the daemon exits, and clients ask the next one",
-        {"seconds": "for how long"},
+        {"seconds": "for how long, s"},
+        _ERROR,
     ),
     "loop.failed": Event(
         "a callback of the event loop raised",
         {"message": "what the loop says", "traceback": "where from"},
+        _ERROR,
     ),
     "peer.stalled": Event(
         "a peer did not go on for so long that its connection was closed",
-        {**_PEER, "awaited": "what it was waited for", "seconds": "how long it may take"},
+        {**_PEER, "awaited": "what it was waited for", "seconds": "how long it may take, s"},
+        _WARNING,
     ),
-    "peer.connected": Event("a process has connected", _PEER),
+    "peer.connected": Event("a process has connected", _PEER, _DEBUG),
     "peer.disconnected": Event(
         "a connection has ended",
         {**_PEER, "requests": "how many requests came over it"},
+        _DEBUG,
     ),
     "peer.failed": Event(
         "a connection was closed by a fault of the daemon",
         {**_PEER, "traceback": "where from"},
+        _ERROR,
     ),
     "peer.rejected": Event(
         "a frame was refused before it became a request",
         {
             **_PEER,
-            "request_id": "the id in the frame, or null",
+            "request_id": "the id in the frame, if it had one",
             "code": "the error's code on the wire",
             "reason": "what was wrong with it",
             "fatal": "whether the connection is closed for it",
         },
+        _WARNING,
     ),
     "request.completed": Event(
         "an embed or rerank was answered",
@@ -211,6 +210,7 @@ CATALOGUE: Mapping[str, Event] = {
             "compute_ms": "first row's start to last row's end, ms",
             "total_ms": "arrival to result, ms",
             "batch_rows": "rows of the largest batch that it was in",
+            "sample": _SAMPLE,
         },
     ),
     "request.failed": Event(
@@ -219,8 +219,9 @@ CATALOGUE: Mapping[str, Event] = {
             **_REQUEST,
             "code": "the error's code on the wire",
             "reason": "the error's message",
-            "traceback": "for what is a fault of the daemon, where from; else null",
+            "traceback": "for what is a fault of the daemon, where from",
         },
+        ("info", "error"),
     ),
     "batch.completed": Event(
         "the last row of a batch has been computed",
@@ -233,70 +234,12 @@ CATALOGUE: Mapping[str, Event] = {
             "tokens": "their tokens, none of them padding",
             "queue_ms": "the longest wait of a row until the cut, ms",
             "compute_ms": "the cut to the last row's end, ms",
+            "sample": _SAMPLE,
         },
     ),
+    "events.lost": Event(
+        "events are written again, after some that were not because nobody took them",
+        {"count": "how many were lost"},
+        _WARNING,
+    ),
 }
-
-
-class Lines:
-    """Writes lines of bytes, each whole. A reader that has gone away is no reason to fail."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def write(self, line: bytes) -> None:
-        """Write one line and flush it."""
-        try:
-            self._stream.write(line + b"\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            return
-
-    debug = info = warning = error = critical = write
-
-
-class _Threshold:
-    """Drops what is below a level."""
-
-    def __init__(self, level: str) -> None:
-        self._least = _LEVELS[level.upper()]
-
-    def __call__(
-        self, _: object, level: str, event: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
-        if _LEVELS[level.upper()] < self._least:
-            raise structlog.DropEvent
-        return event
-
-
-def configure(level: str = "info", stream: BinaryIO | None = None) -> None:
-    """Send events of `level` ("debug", "info", "warning", "error") and above to `stream`.
-
-    The default stream is standard output.
-    """
-    lines = Lines(stream if stream is not None else sys.stdout.buffer)
-    structlog.configure(
-        processors=[_Threshold(level), _render],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=lambda *_: lines,
-        cache_logger_on_first_use=True,
-    )
-
-
-def set_level(level: str) -> None:
-    """Write events of `level` and above from now on, if `configure` has been called."""
-    # In place: loggers keep the list that they were made with.
-    processors = structlog.get_config()["processors"]
-    processors[:] = [_Threshold(level) if isinstance(p, _Threshold) else p for p in processors]
-
-
-def trace(error: BaseException) -> str:
-    """Return `error`'s traceback, its causes included."""
-    return "".join(traceback.format_exception(error))
-
-
-def _render(_: object, level: str, event: MutableMapping[str, Any]) -> bytes:
-    name = event.pop("event")
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
-    record = {"ts": now, "level": level, "event": name, **event}
-    return _encode(record).encode()

@@ -1,0 +1,174 @@
+"""The journal's native protocol: to a socket of the test's own, and to a real journald."""
+
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.events.catalogue import CATALOGUE
+from sidecar.events.journal import Journal, is_standard_output
+
+RECORD = {"ts": "2026-01-02T03:04:05.000006+00:00", "level": "info", "event": "request.completed"}
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "journal"))
+        sock.settimeout(30)
+        yield sock
+
+
+def read(entry: bytes) -> dict[str, str]:
+    """Return an entry's fields, read as the protocol has it."""
+    fields = {}
+    while entry:
+        line, _, rest = entry.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            length = int.from_bytes(rest[:8], "little")
+            value, rest = rest[8 : 8 + length], rest[8 + length + 1 :]
+        fields[name.decode()] = value.decode()
+        entry = rest
+    return fields
+
+
+def sent(receiver: socket.socket, **fields: Any) -> dict[str, str]:
+    """Return what arrives of a record with these fields."""
+    with closing(Journal(Path(receiver.getsockname()))) as journal:
+        assert journal.write([journal.encode({**RECORD, **fields})]) == 0
+    data, descriptors, *_ = socket.recv_fds(receiver, 2**20, 1)
+    for descriptor in descriptors:
+        with os.fdopen(descriptor, "rb") as file:
+            file.seek(0)
+            data += file.read()
+    return read(data)
+
+
+def test_every_field_is_one_of_the_entry(receiver: socket.socket) -> None:
+    """By its name in capitals; numbers as they are, what is compound as JSON."""
+    fields = sent(receiver, rows=3, total_ms=4.5, layers=["a", "b"], failed={"x": 1}, fatal=True)
+    assert fields["EVENT"] == "request.completed"
+    assert (fields["LEVEL"], fields["TS"]) == ("info", RECORD["ts"])
+    assert (fields["ROWS"], fields["TOTAL_MS"], fields["FATAL"]) == ("3", "4.5", "true")
+    assert (fields["LAYERS"], fields["FAILED"]) == ('["a","b"]', '{"x":1}')
+
+
+def test_people_have_a_line_to_read(receiver: socket.socket) -> None:
+    """The event with its fields, under the daemon's name and at its level."""
+    fields = sent(receiver, rows=3, traceback="a\nb")
+    assert fields["MESSAGE"] == "request.completed rows=3"
+    assert (fields["SYSLOG_IDENTIFIER"], fields["PRIORITY"]) == ("sidecar", "6")
+    assert sent(receiver, level="error")["PRIORITY"] == "3"
+
+
+def test_an_event_s_own_sentence_is_its_line(receiver: socket.socket) -> None:
+    """Where it has one."""
+    assert sent(receiver, message="Applied int8 quantization")["MESSAGE"].startswith("Applied")
+
+
+@pytest.mark.parametrize("value", ["a\nb", "\n", "a=b\nC=d\n", "ä\n猫"])
+def test_a_value_of_several_lines_arrives_whole(receiver: socket.socket, value: str) -> None:
+    """And cannot be taken for another field."""
+    fields = sent(receiver, traceback=value)
+    assert fields["TRACEBACK"] == value
+    assert "C" not in fields
+
+
+def test_an_entry_longer_than_a_datagram_arrives(receiver: socket.socket) -> None:
+    """By way of a memfd."""
+    text = "x" * 2_000_000
+    assert sent(receiver, traceback=text)["TRACEBACK"] == text
+
+
+def test_a_path_that_is_not_unicode_does_no_harm(receiver: socket.socket) -> None:
+    """It is written with an escape."""
+    assert sent(receiver, socket="/run/\udcff")["SOCKET"] == "/run/\\udcff"
+
+
+def test_what_nobody_takes_is_counted(tmp_path: Path) -> None:
+    """A journal that is not there is no reason to fail."""
+    with closing(Journal(tmp_path / "gone")) as journal:
+        assert journal.write([journal.encode(RECORD)] * 2) == 2
+
+
+def test_no_field_has_a_name_that_the_journal_uses() -> None:
+    """Else one would hide the other."""
+    names = {name.upper() for event in CATALOGUE.values() for name in event.fields}
+    assert not names & {"PRIORITY", "SYSLOG_IDENTIFIER", "EVENT", "LEVEL", "TS"}
+    assert all(name.replace("_", "").isalnum() and name[0].isalpha() for name in names)
+
+
+def stream_of(descriptor: int) -> str:
+    status = os.fstat(descriptor)
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def test_standard_output_is_the_journal_s_where_it_is_named(tmp_path: Path) -> None:
+    """By device and inode; one that was redirected since then is not."""
+    out, err = socket.socketpair()
+    with out, err, (tmp_path / "log").open("w") as file:
+        named = {"JOURNAL_STREAM": stream_of(out.fileno())}
+        assert is_standard_output(named, out.fileno(), err.fileno())
+        assert not is_standard_output(named, file.fileno(), err.fileno())
+        assert not is_standard_output({}, out.fileno(), err.fileno())
+        # Where the two differ, it is standard error that is named.
+        assert is_standard_output(named, err.fileno(), out.fileno())
+        assert not is_standard_output(named, file.fileno(), out.fileno())
+    assert not is_standard_output(named, -1, -1)
+
+
+JOURNALD = Path("/lib/systemd/systemd-journald")
+NEEDED = ("unshare", "journalctl", "systemd-cat")
+# A journald of its own, in a mount namespace, for as long as the command runs.
+ALONE = """
+for place in /run/systemd /run/log /var/log; do mount -t tmpfs none $place || exit 77; done
+"$0" & journald=$!
+for _ in $(seq 600); do [ -S /run/systemd/journal/socket ] && break; sleep 0.05; done
+"$@" && journalctl --sync && journalctl --identifier=sidecar --all --output=json
+code=$?
+kill $journald; wait $journald
+exit $code
+"""
+SPEAK = """
+import os
+from sidecar import events
+from sidecar.events import journal
+status = os.fstat(1)
+os.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
+assert journal.is_standard_output(os.environ)
+events.configure(journal.Journal())
+events.log.info("quantization.applied", model="m", bytes_after=4, message="Applied it")
+events.log.error("peer.failed", peer_pid=1, traceback="a\\nb")
+events.log.error("peer.failed", peer_pid=2, traceback="x" * 900_000)
+"""
+
+
+def test_a_real_journal_can_be_asked_for_every_field() -> None:
+    """Under systemd-cat standard output is the journal's; the entries come back with fields."""
+    if os.geteuid() or not JOURNALD.exists() or not all(map(shutil.which, NEEDED)):
+        pytest.skip("needs root, unshare and systemd's journal")
+    if not Path("/run/systemd").is_dir() or stat.S_ISLNK(os.lstat("/var/log").st_mode):
+        pytest.skip("this host has no /run/systemd to put a journal into")
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", ALONE, str(JOURNALD),
+         "systemd-cat", "--stderr-priority=err", sys.executable, "-c", SPEAK],
+        capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    if done.returncode in {1, 77} and "permitted" in done.stderr:
+        pytest.skip(f"no mount namespace on this host: {done.stderr.strip()}")
+    applied, short, long = map(json.loads, done.stdout.splitlines())
+    assert (applied["EVENT"], applied["MODEL"]) == ("quantization.applied", "m")
+    assert (applied["MESSAGE"], applied["BYTES_AFTER"]) == ("Applied it", "4")
+    assert (short["PRIORITY"], short["TRACEBACK"]) == ("3", "a\nb")
+    assert long["TRACEBACK"] == "x" * 900_000

@@ -1,0 +1,105 @@
+"""Lines leave by a thread, and whoever says them never waits."""
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from sidecar.events.writer import Lines, Writer
+
+PATIENCE = 30
+
+
+class Held:
+    """A target that takes nothing until it is released, and fails while it is told to."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+        self.failing = False
+        self.taken: list[bytes] = []
+
+    def encode(self, record: Any) -> bytes:
+        return bytes(record["size"])
+
+    def write(self, entries: Sequence[bytes]) -> int:
+        self.released.wait(PATIENCE)
+        if self.failing:
+            return len(entries)
+        self.taken += entries
+        return 0
+
+
+@pytest.fixture
+def told() -> list[int]:
+    return []
+
+
+def test_a_reader_that_does_not_read_holds_nobody_up(told: list[int]) -> None:
+    """What is over a mebibyte is dropped, and how much that was is said once it reads again."""
+    target = Held()
+    writer = Writer(target, told.append)
+    for _ in range(20):
+        writer.put({"size": 100_000})
+    writer.flush(0)  # nor does whoever ends the process wait for ever
+    assert told == []
+    target.released.set()
+    writer.flush(PATIENCE)
+    writer.put({"size": 1})
+    writer.flush(PATIENCE)
+    assert [len(entry) for entry in target.taken] == [100_000] * 10 + [1]
+    assert told == [10]
+
+
+def test_what_could_not_be_written_is_told_when_it_can_be(told: list[int]) -> None:
+    """Not before: telling would be lost, too."""
+    target = Held()
+    target.failing = True
+    target.released.set()
+    writer = Writer(target, told.append)
+    for _ in range(3):
+        writer.put({"size": 1})
+        writer.flush(PATIENCE)
+    assert told == []
+    target.failing = False
+    writer.put({"size": 1})
+    writer.flush(PATIENCE)
+    writer.put({"size": 1})
+    writer.flush(PATIENCE)
+    assert told == [3]
+
+
+def test_a_full_pipe_holds_nobody_up(told: list[int]) -> None:
+    """Lines that it does not take wait, and arrive whole and in order when it is read."""
+    reading, writing = os.pipe()
+    writer = Writer(Lines(writing), told.append)
+    for number in range(2_000):  # more than a pipe holds
+        writer.put({"number": number, "text": "x" * 100})
+    with os.fdopen(reading, "rb") as reader:
+        lines = [json.loads(reader.readline()) for _ in range(2_000)]
+    assert [line["number"] for line in lines] == list(range(2_000))
+    writer.flush(PATIENCE)
+    os.close(writing)
+
+
+def test_a_pipe_that_does_not_block_is_waited_for() -> None:
+    """Another process may have made it so; no line is cut."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    lines = [b"%06d\n" % number for number in range(50_000)]
+    thread = threading.Thread(target=Lines(writing).write, args=(lines,))
+    thread.start()
+    with os.fdopen(reading, "rb") as reader:
+        assert reader.read(len(lines) * 7) == b"".join(lines)
+    thread.join(PATIENCE)
+    os.close(writing)
+
+
+def test_a_reader_that_has_gone_is_no_reason_to_fail() -> None:
+    """The lines are counted as lost."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert Lines(writing).write([b"a\n", b"b\n"]) == 2
+    os.close(writing)
