@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,25 @@ def daemon(minilm_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("daemon")
     with Daemon(folder, "--embedding-model", str(minilm_artifact)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def written_events() -> list[dict[str, Any]]:
+    """What a daemon really wrote in two runs, thinned out, as if it had ended a minute ago."""
+    written = Path(__file__).with_name("events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in written]
+    end = datetime.now(UTC) - timedelta(minutes=1)
+    shift = end - datetime.fromisoformat(events[-1]["ts"])
+    for event in events:
+        event["ts"] = (datetime.fromisoformat(event["ts"]) + shift).isoformat()
+    return events
+
+
+@pytest.fixture(scope="session")
+def event_log(
+    written_events: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same in a file."""
+    path = tmp_path_factory.mktemp("log") / "events.jsonl"
+    path.write_text("".join(json.dumps(event) + "\n" for event in written_events))
+    return path

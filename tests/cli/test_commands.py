@@ -1,10 +1,7 @@
 """The command line: what it prints, and what it exits with."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +15,9 @@ from sidecar.models import half, library
 from sidecar.models.probes import probe_inputs
 from sidecar.models.torch_model import Source, TorchModel
 
+from .command import sidecar
+
 MakeModel = Callable[..., Path]
-
-
-def sidecar(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("SIDECAR_")}
-    clean["SIDECAR_DEVICE"] = "cpu"  # whatever else the host has
-    return subprocess.run(
-        [sys.executable, "-m", "sidecar", *arguments],
-        capture_output=True, text=True, env=clean | environ, timeout=60, check=False,
-    )  # fmt: skip
 
 
 def test_config_shows_value_and_source() -> None:

@@ -1,0 +1,117 @@
+"""How `sidecar logs` prints what it found: lines, a table, or JSON for programs.
+
+What stands in an event may have been written by a peer: nothing of it reaches a terminal as a
+control character.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from structlog.dev import ConsoleRenderer
+
+from sidecar.operate.aggregate import Group
+from sidecar.operate.distribution import Summary
+from sidecar.operate.query import text
+from sidecar.operate.records import Record
+
+_LARGE = 100.0
+_WIDE = 160
+_HEAD = ("ts", "level", "event")
+_FIGURES = tuple(f.name for f in fields(Summary) if f.name not in {"count", "estimated"})
+
+
+def print_records(records: Iterable[Record], arguments: argparse.Namespace) -> None:
+    """Print a line each, at once."""
+    line = _json if arguments.json else _Line()
+    for record in records:
+        print(line(_chosen(record.fields, arguments.fields)), flush=arguments.follow)
+
+
+def print_groups(groups: list[Group], arguments: argparse.Namespace) -> None:
+    """Print a table, or JSON."""
+    if arguments.json:
+        for group in groups:
+            print(_json(_as_map(group, arguments.by)))
+    else:
+        # A pipe or a file has no width that a table would have to fit into.
+        Console(width=None if sys.stdout.isatty() else _WIDE).print(_table(groups, arguments))
+
+
+def _chosen(record: Mapping[str, Any], names: list[str]) -> Mapping[str, Any]:
+    """Return the fields in `names`, if any are named, and what every event begins with."""
+    if not names:
+        return record
+    return {name: record[name] for name in (*_HEAD, *names) if name in record}
+
+
+def _json(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, separators=(",", ":"), default=str)
+
+
+class _Line:
+    """Renders an event for people, in colours on a terminal."""
+
+    def __init__(self) -> None:
+        self._render = ConsoleRenderer(
+            colors=sys.stdout.isatty(),
+            sort_keys=False,
+            timestamp_key="ts",
+            repr_native_str=True,
+            pad_event_to=0,
+        )
+
+    def __call__(self, fields: Mapping[str, Any]) -> str:
+        return self._render(None, "", {**fields, **{n: _safe(fields[n]) for n in _HEAD}})
+
+
+def _safe(value: Any) -> str:
+    shown = text(value)
+    return shown if shown.isprintable() else json.dumps(shown)
+
+
+def _as_map(group: Group, by: list[str]) -> dict[str, Any]:
+    figures = {name: asdict(summary) for name, summary in group.summaries.items()}
+    key = dict(zip(by, group.key, strict=True))
+    return {**key, "count": round(group.count), "stats": figures}
+
+
+def _table(groups: list[Group], arguments: argparse.Namespace) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in arguments.by:
+        table.add_column(name, overflow="fold", min_width=len(name))
+    table.add_column("count", justify="right", no_wrap=True)
+    if arguments.stats:
+        table.add_column("of", no_wrap=True)
+    for name in _FIGURES if arguments.stats else ():
+        table.add_column(name, justify="right", no_wrap=True)
+    for group in groups:
+        for row in _rows(group, arguments.stats):
+            table.add_row(*row)
+    if any(s.estimated for group in groups for s in group.summaries.values()):
+        table.caption = "percentiles of more than 10,000 numbers are estimates, within 1 %"
+    return table
+
+
+def _rows(group: Group, stats: list[str]) -> Iterator[list[Text]]:
+    head = ["" if part is None else _safe(part) for part in group.key]
+    head.append(_figure(group.count))
+    if not stats:
+        yield [Text(part) for part in head]
+    for name in stats:
+        summary = group.summaries.get(name)
+        figures = [_figure(getattr(summary, f)) if summary else "" for f in _FIGURES]
+        yield [Text(part) for part in (*head, name, *figures)]
+        head = [""] * len(head)
+
+
+def _figure(value: float) -> str:
+    """Return `value` with a fraction only where that says something."""
+    digits = 0 if value.is_integer() else 1 if abs(value) >= _LARGE else 3
+    return f"{value:,.{digits}f}"

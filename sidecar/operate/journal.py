@@ -1,0 +1,127 @@
+"""Sources → records: events as they lie in systemd's journal, read through `journalctl`.
+
+An entry that the daemon wrote natively has an event's fields as its own, in upper case and as
+text, and its name in EVENT. One that came over its standard output has the event's line of JSON
+in MESSAGE. What else is in the journal under the daemon's name is passed over.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import ceil, floor
+from typing import Any
+
+from sidecar.events import CATALOGUE
+from sidecar.operate.records import Reading, Record, SourceError, lines_of, parse, seconds
+
+_IDENTIFIER = "sidecar"
+_GLOB = frozenset("*?[")
+# The journal's own; what begins with an underscore is its own, too.
+_NOT_OURS = ("SYSLOG_", "CODE_", "_", "PRIORITY", "MESSAGE_ID", "TID")
+_LEVELS = ("critical", "critical", "critical", "error", "warning", "info", "info", "debug")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is asked of the journal; the rest is left to a `Query`.
+
+    `unit` names a unit instead of what calls itself sidecar; `since` and `until` are seconds
+    since the epoch; `events` are names or globs, none meaning any.
+    """
+
+    unit: str | None = None
+    since: float | None = None
+    until: float | None = None
+    events: Sequence[str] = ()
+    follow: bool = False
+
+
+def from_journal(asked: Asked, reading: Reading) -> Iterator[Record]:
+    """Yield events in the journal's order. Raises `SourceError` where there is no journal."""
+    path = shutil.which("journalctl")
+    # There is none: no file of it has a header to show.
+    if path is None or not _output_of(path, "--header"):
+        raise SourceError("there is no journal on this host: name files of events with --file")
+    with lines_of([path, *arguments(asked)]) as lines:
+        for line in lines:
+            if (record := record_of(line, reading)) is not None:
+                reading.records += 1
+                yield record
+
+
+def arguments(asked: Asked) -> list[str]:
+    """Return `journalctl`'s arguments; it leaves out what a `Query` would."""
+    words = ["--output=json", "--all", "--no-pager", "--quiet"]
+    words += [f"--unit={asked.unit}"] if asked.unit else [f"--identifier={_IDENTIFIER}"]
+    words += [f"--since=@{floor(asked.since)}"] if asked.since is not None else []
+    words += [f"--until=@{ceil(asked.until)}"] if asked.until is not None else []
+    words += ["--follow", "--lines=all"] if asked.follow else []
+    if asked.events and not any(_GLOB & set(name) for name in asked.events):
+        # Lines of JSON cannot be told by their event before they are read.
+        words += [f"EVENT={name}" for name in asked.events] + ["+", "_TRANSPORT=stdout"]
+    return words
+
+
+def _output_of(*command: str) -> bytes:
+    return subprocess.run(  # noqa: S603 - no shell, our own words
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+    ).stdout
+
+
+def record_of(line: bytes, reading: Reading) -> Record | None:
+    """Return the event in an entry, which is a line of JSON, if there is one in it."""
+    try:
+        entry = json.loads(line)
+        if "EVENT" in entry:
+            return _native(entry)
+        message = _text(entry.get("MESSAGE"))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError):
+        reading.note_broken("the journal")
+        return None
+    record = parse(message)
+    if record is None and message.startswith("{"):
+        reading.note_broken("the journal")
+    return record
+
+
+def _native(entry: Mapping[str, Any]) -> Record:
+    taken = int(entry["__REALTIME_TIMESTAMP"]) / 1e6
+    ours = {
+        name.lower(): _value(_text(value))
+        for name, value in entry.items()
+        if not name.startswith(_NOT_OURS)
+    }
+    # What another writer may have left to the journal.
+    head = {
+        "ts": datetime.fromtimestamp(taken, UTC).isoformat(timespec="microseconds"),
+        "level": _LEVELS[int(entry.get("PRIORITY", 6))],
+    }
+    names = ("ts", "level", "event", *ours)
+    fields = {name: (head | ours)[name] for name in names}
+    about = CATALOGUE.get(fields["event"])
+    if about is not None and "message" not in about.fields:
+        fields.pop("message", None)  # every entry has one, for people
+    return Record(seconds(fields["ts"]), fields)
+
+
+def _text(value: Any) -> str:
+    """Return a journal field: several values are a list, bytes that are no text one of numbers."""
+    match value:
+        case [int(), *_]:
+            return bytes(value).decode(errors="replace")
+        case [*_, last]:
+            return _text(last)
+        case str():
+            return value
+    return ""
+
+
+def _value(text: str) -> Any:
+    """Return what was written as `text`: a number, a list, true, false, null, or text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

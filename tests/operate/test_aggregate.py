@@ -1,0 +1,126 @@
+"""Counts, sums and percentiles by group."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.operate.aggregate import Aggregation, Group
+from sidecar.operate.distribution import Distribution
+
+from .world import records
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=32)
+SHARES = (0.0, 0.5, 0.95, 0.99, 1.0)
+
+
+def groups(*by: str, stats: tuple[str, ...] = (), **fields: list) -> list[Group]:
+    aggregation = Aggregation(by, stats)
+    for record in records(**fields):
+        aggregation.add(record)
+    return aggregation.groups()
+
+
+def distribution(values: np.ndarray, weight: float = 1.0) -> Distribution:
+    made = Distribution()
+    for value in values:
+        made.add(float(value), weight)
+    return made
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=200))
+def test_percentiles_of_few_numbers_are_numpys(values: list[float]) -> None:
+    """And so are the mean, the sum and the greatest."""
+    summary = distribution(np.array(values)).summary()
+    expected = np.percentile(values, [50, 95, 99])
+    assert [summary.p50, summary.p95, summary.p99] == pytest.approx(list(expected))
+    assert summary.max == max(values)
+    assert summary.mean == pytest.approx(np.mean(values), rel=1e-6, abs=1e-6)
+    assert not summary.estimated
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_percentiles_of_many_numbers_are_within_one_percent(sign: int) -> None:
+    """In bins whose number does not grow with what they count; sums and extremes are exact."""
+    values = sign * np.random.default_rng(3).lognormal(2, 2, size=50_000)
+    many = distribution(values)
+    summary = many.summary()
+    assert summary.estimated
+    assert len(many.values) <= 10_000
+    assert len(many.bins) < 1_500
+    expected = np.quantile(values, SHARES)
+    assert many.quantiles(SHARES) == pytest.approx(list(expected), rel=0.011)
+    assert (summary.max, summary.count) == (values.max(), 50_000)
+    assert summary.sum == pytest.approx(values.sum())
+
+
+def test_zero_and_the_extremes_have_a_bin() -> None:
+    """Estimates stay between the least and the greatest."""
+    values = np.tile([0.0, 5e-324, 1.7e308, -1.7e308], 5_000)
+    estimated = distribution(values).quantiles((0.0, 0.5, 1.0))
+    assert (estimated[0], estimated[2]) == pytest.approx((-1.7e308, 1.7e308), rel=0.01)
+    assert abs(estimated[1]) < 1e-300
+
+
+@pytest.mark.parametrize("size", [100, 9_000])
+def test_merged_distributions_are_one(size: int) -> None:
+    """As if all had been added to it, exact or estimated."""
+    values = np.random.default_rng(4).gamma(2, 9, size=3 * size)
+    merged = Distribution()
+    for part in np.split(values, 3):
+        merged.merge(distribution(part))
+    assert merged.quantiles(SHARES) == pytest.approx(list(np.quantile(values, SHARES)), rel=0.011)
+    assert merged.summary().mean == pytest.approx(values.mean())
+
+
+def test_a_weighted_number_counts_as_often() -> None:
+    """A record with `sample` stands for 1 / sample of them."""
+    found = groups(stats=("total_ms",), total_ms=[1.0, 9.0], sample=[0.01, 1])
+    assert found[0].count == 101
+    summary = found[0].summaries["total_ms"]
+    assert (summary.count, summary.sum, summary.p50, summary.max) == (101, 109, 1, 9)
+    assert summary.p99 == 1
+
+
+@pytest.mark.parametrize("sample", [0, -1, 2, 1e-300, "x", None, True])
+def test_an_impossible_sample_is_none(sample: object) -> None:
+    """The record counts once."""
+    assert groups(sample=[sample])[0].count == 1
+
+
+def test_groups_come_the_largest_first() -> None:
+    """A field that is missing is a group of its own; a list is told as text."""
+    found = groups("code", "models", code=["a", "b", "b", None], models=["x", ["y"], ["y"], "x"])
+    assert [(group.key, group.count) for group in found] == [
+        (("b", '["y"]'), 2), (("a", "x"), 1), ((None, "x"), 1),
+    ]  # fmt: skip
+
+
+def test_groups_by_time() -> None:
+    """Records are a second apart here."""
+    found = groups("minute", rows=list(range(90)))
+    assert [(group.key[0], group.count) for group in found] == [
+        ("1970-01-01T00:00", 60), ("1970-01-01T00:01", 30),
+    ]  # fmt: skip
+
+
+def test_reasons_that_differ_in_a_number_are_one() -> None:
+    """Names with digits in them are left alone."""
+    reasons = ["it would take 0.26 s on L6-v2", "it would take 12 s on L6-v2"]
+    assert [group.key for group in groups("reason", reason=reasons)] == [
+        ("it would take # s on L6-v2",)
+    ]
+
+
+def test_what_is_no_number_has_no_part_in_sums() -> None:
+    """It is counted all the same."""
+    (group,) = groups(stats=("rows",), rows=[1, "x", None, float("nan"), True, "3"])
+    assert group.count == 6
+    assert (group.summaries["rows"].count, group.summaries["rows"].sum) == (2, 4)
+
+
+def test_groups_are_bounded() -> None:
+    """What comes after 10,000 of them is counted together."""
+    found = groups("peer_pid", peer_pid=list(range(10_005)))
+    assert (found[0].key, found[0].count) == (("(others)",), 5)
+    assert len(found) == 10_001

@@ -1,0 +1,159 @@
+"""Events in systemd's journal: what is asked of it, and what its entries become."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar.operate.journal import Asked, arguments, record_of
+from sidecar.operate.records import Reading
+
+JOURNALD = Path("/lib/systemd/systemd-journald")
+NATIVE = {
+    "__REALTIME_TIMESTAMP": "1795389895735733",
+    "_PID": "7",
+    "SYSLOG_IDENTIFIER": "sidecar",
+    "PRIORITY": "4",
+    "MESSAGE": "peer.rejected peer_pid=3",
+    "EVENT": "peer.rejected",
+    "PEER_PID": "3",
+    "REQUEST_ID": "null",
+    "FATAL": "true",
+    "CODE": "bad_request",
+    "REASON": "12 is no text",
+}
+
+
+def entry(**fields: object) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def test_a_native_entry_is_the_event_that_was_written() -> None:
+    """Numbers are numbers again; what is the journal's own is left out."""
+    reading = Reading()
+    record = record_of(entry(**NATIVE), reading)
+    assert record is not None
+    assert record.at == pytest.approx(1795389895.735733)
+    assert list(record.fields.items()) == [
+        ("ts", "2026-11-22T23:24:55.735733+00:00"), ("level", "warning"),
+        ("event", "peer.rejected"), ("peer_pid", 3), ("request_id", None), ("fatal", True),
+        ("code", "bad_request"), ("reason", "12 is no text"),
+    ]  # fmt: skip
+    assert reading.broken == 0
+
+
+def test_the_time_that_the_daemon_wrote_is_the_events() -> None:
+    """The journal's own is a little later."""
+    ts = "2026-11-22T10:00:00.500000+00:00"
+    record = record_of(entry(**NATIVE, TS=ts, LEVEL="error"), Reading())
+    assert (record.fields["ts"], record.fields["level"]) == (ts, "error")
+    assert record.at % 60 == 0.5
+
+
+def test_an_events_own_message_is_kept() -> None:
+    """Every entry has one; some events do, too."""
+    changed = {**NATIVE, "EVENT": "loop.failed", "MESSAGE": "a callback raised"}
+    assert record_of(entry(**changed), Reading()).fields["message"] == "a callback raised"
+
+
+def test_a_line_of_json_in_a_message_is_an_event() -> None:
+    """As standard output writes it."""
+    line = '{"ts":"2026-11-22T10:00:00+00:00","level":"info","event":"x","rows":3}'
+    assert record_of(entry(MESSAGE=line), Reading()).fields["rows"] == 3
+    assert record_of(entry(MESSAGE=list(line.encode())), Reading()).fields["rows"] == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "broken"),
+    [
+        (entry(MESSAGE="Started sidecar.service"), 0),
+        (entry(MESSAGE=None), 0),
+        (entry(), 0),
+        (entry(MESSAGE='{"ts":"2026-11-22T10:00:00+00:00","ev'), 1),
+        (entry(EVENT="x"), 1),
+        (entry(EVENT="x", __REALTIME_TIMESTAMP="soon"), 1),
+        (entry(**{**NATIVE, "PRIORITY": "9"}), 1),
+        (entry(**{**NATIVE, "REASON": [1, 999]}), 1),
+        (b"[]", 1),
+        (b"-- No entries --", 1),
+    ],
+)
+def test_what_is_no_event_is_passed_over(line: bytes, broken: int) -> None:
+    """It is counted as broken if it began as one."""
+    reading = Reading()
+    assert record_of(line, reading) is None
+    assert reading.broken == broken
+
+
+def test_several_values_of_a_field_are_the_last() -> None:
+    """Bytes that are no text are shown as far as they are."""
+    record = record_of(
+        entry(**{**NATIVE, "CODE": ["a", "b"], "REASON": [104, 105, 255]}), Reading()
+    )
+    assert (record.fields["code"], record.fields["reason"]) == ("b", "hi\ufffd")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (Asked(), ["--identifier=sidecar"]),
+        (Asked(unit="mine.service"), ["--unit=mine.service"]),
+        (Asked(since=1.5, until=2.5), ["--identifier=sidecar", "--since=@1", "--until=@3"]),
+        (Asked(events=["a.*"]), ["--identifier=sidecar"]),
+        (
+            Asked(events=["a.b", "c.d"]),
+            ["--identifier=sidecar", "EVENT=a.b", "EVENT=c.d", "+", "_TRANSPORT=stdout"],
+        ),
+        (Asked(follow=True), ["--identifier=sidecar", "--follow", "--lines=all"]),
+    ],
+)
+def test_the_journal_leaves_out_what_it_can(asked: Asked, words: list[str]) -> None:
+    """It never leaves out what is asked for."""
+    assert arguments(asked)[4:] == words
+
+
+# In a mount namespace of its own the host's journal is not touched.
+_IN_A_JOURNAL = """
+for place in /run/systemd /run/log /var/log; do mount -t tmpfs none $place; done
+{journald} & trap "kill $!" EXIT
+{python} - <<'END' || exit 1
+import pathlib, socket, time
+path = pathlib.Path("/run/systemd/journal")
+deadline = time.monotonic() + 30
+while not (path / "stdout").exists() and time.monotonic() < deadline:
+    time.sleep(0.01)
+native = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+native.connect(str(path / "socket"))
+for number in range(3):
+    fields = f"EVENT=batch.completed\\nROWS={{number}}\\nPRIORITY=6\\nSYSLOG_IDENTIFIER=sidecar\\n"
+    native.send(fields.encode())
+native.send(b"EVENT=batch.completed\\nROWS=9\\nPRIORITY=6\\nSYSLOG_IDENTIFIER=another\\n")
+out = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+out.connect(str(path / "stdout"))
+out.send(b"sidecar\\n\\n6\\n0\\n0\\n0\\n0\\n")
+out.send(b'{{"ts":"2026-11-22T10:00:00+00:00","level":"info","event":"batch.completed","rows":7}}\\n')
+out.close()
+END
+journalctl --sync
+{python} -m sidecar logs --json --fields rows --event batch.completed
+"""
+
+
+@pytest.mark.slow
+def test_a_real_journal_is_read(tmp_path: Path) -> None:
+    """Native entries and lines of standard output, the daemon's alone."""
+    if not JOURNALD.exists() or shutil.which("unshare") is None:
+        pytest.skip("no systemd-journald here")
+    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespace may be made here")
+    script = _IN_A_JOURNAL.format(journald=JOURNALD, python=sys.executable)
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-e", "-c", script],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line)["rows"] for line in done.stdout.splitlines()]
+    assert sorted(found) == [0, 1, 2, 7]

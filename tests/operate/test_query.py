@@ -1,0 +1,149 @@
+"""What an operator may write, and what it means."""
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.operate.query import (
+    Condition,
+    Query,
+    QueryError,
+    doubt,
+    parse_condition,
+    parse_time,
+)
+from sidecar.operate.records import Record
+
+NOW = datetime(2026, 11, 22, 15, 30, tzinfo=timezone(timedelta(hours=2)))
+OPERATORS = ("=", "!=", ">", ">=", "<", "<=")
+FIELDS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,20}", fullmatch=True)
+
+
+def matches(condition: str, **fields: object) -> bool:
+    return parse_condition(condition).predicate()(fields)
+
+
+@given(st.text())
+def test_any_text_is_a_condition_or_a_clear_error(text: str) -> None:
+    """Nothing else comes out, and a condition can be asked."""
+    with suppress(QueryError):
+        condition = parse_condition(text)
+        assert condition.predicate()({condition.field: 1}) in {True, False}
+
+
+@given(FIELDS, st.sampled_from(OPERATORS), st.text().map(str.strip))
+def test_a_condition_is_read_as_it_is_written(field: str, operator: str, value: str) -> None:
+    """Whatever stands in its value."""
+    condition = Condition(field, operator, value)
+    assert parse_condition(str(condition)) == condition
+
+
+@given(st.text())
+def test_any_text_is_a_time_or_a_clear_error(text: str) -> None:
+    """Whatever it is, it ends in a time with a zone or in a `QueryError`."""
+    with suppress(QueryError):
+        assert parse_time(text, NOW).tzinfo is not None
+
+
+@given(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9), st.sampled_from(OPERATORS))
+def test_numbers_are_compared_as_numbers(left: float, right: float, operator: str) -> None:
+    """As Python does, also where the record has them as text."""
+    python = {"=": left == right, "!=": left != right, ">": left > right,
+              ">=": left >= right, "<": left < right, "<=": left <= right}  # fmt: skip
+    assert matches(f"x{operator}{right!r}", x=left) == python[operator]
+    assert matches(f"x{operator}{right!r}", x=repr(left)) == python[operator]
+
+
+@pytest.mark.parametrize(
+    ("condition", "fields", "expected"),
+    [
+        ("total_ms>9", {"total_ms": 10}, True),
+        ("total_ms > 9", {"total_ms": 9}, False),
+        ("rows==3", {"rows": 3.0}, True),
+        ("code=overloaded", {"code": "overloaded"}, True),
+        ("code!=overloaded", {"code": "draining"}, True),
+        ("code!=overloaded", {}, False),  # who has no code is not asked for
+        ("reason~time.*out$", {"reason": "the time ran out"}, True),
+        ("reason~^time", {"reason": "the time ran out"}, False),
+        ("traceback=null", {"traceback": None}, True),
+        ("fatal=true", {"fatal": True}, True),
+        ("fatal=1", {"fatal": True}, False),
+        ('models~"e5"', {"models": ["e5", "bge"]}, True),
+        ("code>5", {"code": "overloaded"}, False),  # text and number have no order
+        ("ts>=2026-11", {"ts": "2026-11-22T10"}, True),
+        ("model=", {"model": ""}, True),
+    ],
+)
+def test_comparisons(condition: str, fields: dict[str, object], *, expected: bool) -> None:
+    """Each way of comparing, and its borders."""
+    assert matches(condition, **fields) == expected
+
+
+@pytest.mark.parametrize("text", ["", "total_ms", "> 5", "total ms > 5", "a-b=1", "reason~("])
+def test_what_is_no_condition_is_refused_by_name(text: str) -> None:
+    """The message says what was written, and what could be."""
+    with pytest.raises(QueryError, match=r"is no (condition|regular expression)"):
+        parse_condition(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2h", NOW - timedelta(hours=2)),
+        ("1d12h", NOW - timedelta(hours=36)),
+        ("90 s", NOW - timedelta(seconds=90)),
+        ("now", NOW),
+        ("today", datetime(2026, 11, 21, 22, tzinfo=UTC)),
+        ("yesterday", datetime(2026, 11, 20, 22, tzinfo=UTC)),
+        ("2026-11-22", datetime(2026, 11, 21, 22, tzinfo=UTC)),
+        ("2026-11-22T10:00", datetime(2026, 11, 22, 8, tzinfo=UTC)),
+        ("2026-11-22T10:00Z", datetime(2026, 11, 22, 10, tzinfo=UTC)),
+    ],
+)
+def test_times(text: str, expected: datetime) -> None:
+    """Ago, by name, and by date; without a zone it is the operator's."""
+    assert parse_time(text, NOW) == expected
+
+
+@pytest.mark.parametrize("text", ["", "2x", "h", "tomorrow", "99999999999999d", "2026-13-01"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    """The message shows what could be written."""
+    with pytest.raises(QueryError, match="is no time: write how long ago"):
+        parse_time(text, NOW)
+
+
+def test_all_parts_of_a_query_must_hold() -> None:
+    """One of its events, each condition, the time, the level."""
+    query = Query(
+        events=["request.*", "batch.completed"],
+        conditions=[Condition("rows", ">", "1"), Condition("model", "=", "m")],
+        since=10.0,
+        until=20.0,
+        level="info",
+    )
+    good = {"event": "request.completed", "level": "info", "rows": 2, "model": "m"}
+    asked = query.predicate()
+    assert asked(Record(10.0, good))
+    assert asked(Record(19.9, {**good, "event": "batch.completed", "level": "error"}))
+    for at, changed in [
+        (9.9, {}), (20.0, {}), (15.0, {"rows": 1}), (15.0, {"model": "n"}),
+        (15.0, {"level": "debug"}), (15.0, {"event": "batch.complete"}), (15.0, {"level": None}),
+    ]:  # fmt: skip
+        assert not asked(Record(at, {**good, **changed}))
+
+
+def test_a_query_of_nothing_matches_all() -> None:
+    """No flags, all events."""
+    assert Query().predicate()(Record(0.0, {"event": "x"}))
+
+
+def test_a_name_that_nothing_has_is_doubted() -> None:
+    """With its neighbours; a pattern stands for what it matches."""
+    assert list(doubt("event", ["request.*"], {"request.failed"})) == []
+    assert list(doubt("field", ["totl_ms", "x"], {"total_ms", "rows"})) == [
+        "this version has no field 'totl_ms'; did you mean total_ms?",
+        "this version has no field 'x'",
+    ]
