@@ -21,6 +21,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 _LOG_TARGETS = ("auto", "stdout", "journal")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _PREFIX = "SIDECAR_"
+_ALIKE = 0.85  # of 1: a letter or two of a name
 
 _Read: TypeAlias = Callable[[str], Any]
 
@@ -261,8 +262,29 @@ def resolve(
     `flags` holds the texts of the flags that were given, by field name. Raises `ConfigError`
     for a value that cannot be read and for a file that names an unknown setting.
     """
-    from_file = read_env_file(env_file) if env_file else {}
-    return [_resolve_one(f, flags, environ, from_file) for f in dataclasses.fields(Config)]
+    settings, wrong = resolve_each(flags, environ, env_file)
+    if wrong:
+        raise wrong[0]
+    return settings
+
+
+def resolve_each(
+    flags: Mapping[str, str], environ: Mapping[str, str], env_file: Path | None
+) -> tuple[list[Setting], list[ConfigError]]:
+    """Return what `resolve` does, and what it would raise for, each: those have their default."""
+    from_file: Mapping[str, str] = {}
+    settings, wrong = [], []
+    try:
+        from_file = read_env_file(env_file) if env_file else {}
+    except ConfigError as error:
+        wrong.append(error)
+    for f in dataclasses.fields(Config):
+        try:
+            settings.append(_resolve_one(f, flags, environ, from_file))
+        except ConfigError as error:
+            settings.append(_resolve_one(f, {}, {}, {}))
+            wrong.append(error)
+    return settings, wrong
 
 
 def to_config(settings: list[Setting]) -> Config:
@@ -273,6 +295,19 @@ def to_config(settings: list[Setting]) -> Config:
 def flag_of(name: str) -> str:
     """Return the flag that sets the field `name`."""
     return "--" + name.replace("_", "-")
+
+
+def variables() -> frozenset[str]:
+    """Return the names of all settings as variables."""
+    return frozenset(f.metadata["variable"] for f in dataclasses.fields(Config))
+
+
+def similar(name: str) -> str | None:
+    """Return the variable that `name` looks like a misspelling of, if there is one."""
+    import difflib  # noqa: PLC0415 - a daemon that is spelt right does without
+
+    matches = difflib.get_close_matches(name, variables(), n=1, cutoff=_ALIKE)
+    return matches[0] if matches else None
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -286,12 +321,13 @@ def read_env_file(path: Path) -> dict[str, str]:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--env-file {path} cannot be read: {error}") from None
-    known = {f.metadata["variable"] for f in dataclasses.fields(Config)}
     values: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         key, value = _assignment(line, f"{path}:{number}")
-        if key.startswith(_PREFIX) and key not in known:
-            raise ConfigError(f"{path}:{number}: {key} is not a setting; see `sidecar config`")
+        if key.startswith(_PREFIX) and key not in variables():
+            meant = similar(key)
+            advice = f"did you mean {meant}?" if meant else "see `sidecar config`"
+            raise ConfigError(f"{path}:{number}: {key} is not a setting; {advice}")
         values[key] = value
     values.pop("", None)
     return values

@@ -13,7 +13,7 @@ from sidecar.plan import PlanError
 from sidecar.serving.socket_file import SocketUnavailable
 from sidecar.systemd import HandedOverError
 
-_COMMANDS = ("demo", "serve", "plan", "prepare", "config", "status", "top", "logs")
+_COMMANDS = ("demo", "serve", "plan", "prepare", "config", "status", "top", "logs", "doctor")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,8 +19,12 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
 
 def settings_of(arguments: argparse.Namespace) -> list[Setting]:
     """Return every setting with its source. Raises `ConfigError` for one that is wrong."""
+    return resolve(flags_of(arguments), os.environ, arguments.env_file)
+
+
+def flags_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the texts of the settings' flags that were given, by field name."""
     given = vars(arguments)
-    flags = {
+    return {
         f.name: given[f.name] for f in dataclasses.fields(Config) if given.get(f.name) is not None
     }
-    return resolve(flags, os.environ, arguments.env_file)

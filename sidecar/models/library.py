@@ -60,7 +60,7 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     except UnknownArchitectureError as error:
         return _open_slow_path(wanted, str(error))
     manifest = manifests.read(artifact)
-    _check(wanted, manifest)
+    check(wanted, manifest)
     reason = reason_of(wanted.reason, manifest.speed)
     _say_selected(wanted, manifest.quantization, reason)
     model = load(artifact)
@@ -160,7 +160,8 @@ def _prepare(wanted: Wanted, folder: Path, artifact: Path) -> None:
     log.info("model.prepared", model=wanted.name, seconds=made.seconds)
 
 
-def _check(wanted: Wanted, manifest: Manifest) -> None:
+def check(wanted: Wanted, manifest: Manifest) -> None:
+    """Raise `ModelError` where an artifact is not what `wanted` says, or not for this host."""
     asked = wanted.precision.quantization
     _check_task(wanted, manifest.description.task)
     # An artifact that was asked to be int8 and fell back to FP32 is still the int8 one.

@@ -14,9 +14,10 @@ DEFAULT_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 _HUB_FILES = ["*.json", "*.txt", "model*.safetensors", "*/config.json"]
 
 
-def locate(name: str) -> Path:
+def locate(name: str, *, local: bool = False) -> Path:
     """Return the folder of the model `name`: a path, a packaged model, or a hub id.
 
+    With `local` the hub is not asked: what was downloaded before is there, and nothing else.
     Raises `ModelError` where there is none, saying where it was looked for.
     """
     path = Path(name).expanduser()
@@ -26,7 +27,7 @@ def locate(name: str) -> Path:
         return _packaged(name)
     if path.is_absolute() or name.startswith(("./", "../", "~")):
         raise ModelError(f"no model folder at {name}")
-    return _from_hub(name)
+    return _from_hub(name, local=local)
 
 
 def display_name(name: str) -> str:
@@ -44,13 +45,13 @@ def _packaged(name: str) -> Path:
         raise ModelError(f"the packaged model {name} is not installed: {advice}") from None
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, *, local: bool) -> Path:
     # Imported late: a daemon that serves what it already has never asks the hub.
     from huggingface_hub import snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=local))
     except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(

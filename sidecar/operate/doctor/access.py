@@ -1,0 +1,152 @@
+"""The socket's file, the folders that a daemon writes, and whether this user may connect."""
+
+import grp
+import os
+import shutil
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.config import Config
+from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
+
+_LONGEST_PATH = 107  # bytes, sun_path of unix(7)
+_ROOMY = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who looks: a user and all of its groups, by number."""
+
+    uid: int
+    gids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What lies where the socket should; `kind` is "nothing", "socket", "other" or "hidden".
+
+    Hidden: this user may not enter a folder above. `group` is the file's, by name.
+    """
+
+    path: Path
+    kind: str
+    mode: int = 0
+    group: str = ""
+    may_connect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder, or where it would be made; `writable` by this user, with so many bytes free."""
+
+    path: Path
+    exists: bool
+    writable: bool
+    free: int
+
+
+def read_user() -> User:
+    """Return who runs this process."""
+    return User(os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
+
+
+def read_place(path: Path) -> Place:
+    """Return what lies at `path`, without connecting to it."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return Place(path, "nothing")
+    except PermissionError:
+        return Place(path, "hidden")
+    kind = "socket" if stat.S_ISSOCK(status.st_mode) else "other"
+    may = os.access(path, os.W_OK, effective_ids=True)
+    return Place(path, kind, stat.S_IMODE(status.st_mode), _group_name(status.st_gid), may)
+
+
+def read_folder(path: Path) -> Folder:
+    """Return what there is of a folder."""
+    nearest = next(each for each in (path, *path.absolute().parents) if _is_there(each))
+    writable = os.access(nearest, os.W_OK | os.X_OK, effective_ids=True)
+    return Folder(path, nearest == path, writable, shutil.disk_usage(nearest).free)
+
+
+def check_place(place: Place, user: User) -> Iterator[Finding]:
+    """Whether this user may connect to what lies there."""
+    path = place.path
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        found = f"{path} is longer than the {_LONGEST_PATH} bytes that a Unix socket's path may be"
+        yield error("socket", found, "choose a shorter one: SIDECAR_SOCKET")
+    elif place.kind == "nothing":
+        advice = "start one: `systemctl start sidecar.socket`, or `sidecar serve`"
+        yield note("socket", f"nothing at {path}: no daemon has listened there", advice)
+    elif place.kind == "other":
+        yield error("socket", f"{path} is not a socket", "move it away, or choose another path")
+    elif place.kind == "hidden":
+        found = f"user {user.uid} may not enter a folder above {path}"
+        yield error("socket", found, "`namei -l` shows which; the folder needs mode 0755")
+    elif not place.may_connect:
+        found = f"user {user.uid} may not connect: {_seen(place)}"
+        advice = f"`usermod -aG {place.group} USER`, then log in again"
+        yield error("socket", found, advice)
+    elif place.mode & stat.S_IWOTH:
+        yield note("socket", f"everybody may connect: {_seen(place)}", "mode 0660 keeps it a group")
+    else:
+        yield ok("socket", f"user {user.uid} may connect: {_seen(place)}")
+
+
+def check_socket_folder(folder: Folder, place: Place) -> Iterator[Finding]:
+    """Whether a daemon of this user could put its socket there."""
+    if place.kind == "nothing" and not folder.writable:
+        found = f"this user cannot put a socket into {folder.path}"
+        yield warning("socket", found, "let systemd's sidecar.socket make it, or choose another")
+
+
+def check_allowed(config: Config, user: User) -> Iterator[Finding]:
+    """Whether the daemon's own lists let this user in."""
+    if not config.allow_users and not config.allow_groups:
+        yield ok("allow-lists", "none: whoever may open the socket may use the models")
+        return
+    found = f"users {_listed(config.allow_users)} and groups {_listed(config.allow_groups)}"
+    if user.uid in config.allow_users or user.gids & config.allow_groups:
+        yield ok("allow-lists", f"{found}, which let user {user.uid} in")
+    else:
+        advice = "SIDECAR_ALLOW_USERS and SIDECAR_ALLOW_GROUPS say who; both empty: everybody"
+        yield warning("allow-lists", f"{found}, which leave out user {user.uid}", advice)
+
+
+def check_cache(folder: Folder, missing_bytes: int) -> Iterator[Finding]:
+    """Whether models of `missing_bytes` that are still to be prepared can be kept."""
+    found = f"{folder.path}, {folder.free / 1e9:,.1f} GB free"
+    if not missing_bytes:
+        yield ok("cache", f"{found}; nothing to be prepared")
+    elif not folder.writable:
+        advice = "set SIDECAR_CACHE_DIR, or prepare with `sidecar prepare` and name the artifact"
+        yield error("cache", f"this user cannot write {folder.path}", advice)
+    elif folder.free < _ROOMY * missing_bytes:
+        yield error("cache", f"{found}; too little to prepare", "make room: twice the FP32 weights")
+    else:
+        yield ok("cache", f"{found}{'' if folder.exists else '; will be made'}")
+
+
+def _seen(place: Place) -> str:
+    return f"{place.path} has mode {place.mode:04o}, group {place.group}"
+
+
+def _listed(numbers: Collection[int]) -> str:
+    return ", ".join(map(str, sorted(numbers))) or "none"
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return False

@@ -1,0 +1,161 @@
+"""The libraries: there, in the versions that are asked for, and able to run on this processor."""
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from sidecar.host import Host
+from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
+from sidecar.plan import Plan
+
+_EXTRA = "edge"
+_IMPORTED = "msgpack, numpy, onnxruntime, safetensors, structlog, tokenizers, uvloop"
+_SECONDS = 60.0
+_DRIVER = Path("/proc/driver/nvidia/version")
+_CAPABILITY = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A library that a daemon needs: the versions that do, and the one that is there, if any."""
+
+    name: str
+    wanted: str
+    installed: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Torch:
+    """The torch that is installed: its version, and the CUDA that it is built for, if any.
+
+    `capability` is the instruction set that it uses, where somebody had to ask; `driver` says
+    whether this host has NVIDIA's.
+    """
+
+    version: str | None
+    cuda: str | None = None
+    capability: str | None = None
+    library: bool = False
+    driver: bool = False
+
+
+def read_libraries() -> list[Library]:
+    """Return what the extra `edge` of this distribution asks for."""
+    requirements = [Requirement(line) for line in metadata.requires("sidecar") or []]
+    return [
+        Library(r.name, str(r.specifier), _version(r.name))
+        for r in requirements
+        if r.marker is None or r.marker.evaluate({"extra": _EXTRA})
+    ]
+
+
+def try_to_import() -> str | None:
+    """Import all of them in a process of its own; return why it ended, or None if all is well.
+
+    A library that is built for another processor does not raise: it ends the process.
+    """
+    done = _python(f"import {_IMPORTED}")
+    if done.returncode < 0:
+        return f"importing them was ended by {signal.Signals(-done.returncode).name}"
+    return _last_line(done.stderr) if done.returncode else None
+
+
+def read_torch(*, needed: bool) -> Torch:
+    """Return what there is of torch. It is imported, in a process of its own, if `needed`."""
+    version, spec = _version("torch"), importlib.util.find_spec("torch")
+    library = importlib.util.find_spec("sentence_transformers") is not None
+    if version is None or spec is None or spec.origin is None:
+        return Torch(None, library=library, driver=_DRIVER.is_file())
+    stated = (Path(spec.origin).parent / "version.py").read_text()
+    cuda = re.search(r"^cuda\b.*= '([\d.]+)'", stated, re.MULTILINE)
+    capability = _python(_CAPABILITY).stdout.strip() if needed else None
+    return Torch(version, cuda and cuda[1], capability, library, _DRIVER.is_file())
+
+
+def check_libraries(libraries: Sequence[Library], failure: str | None) -> Iterator[Finding]:
+    """Whether all that a daemon needs is there, as it was tested, and runs."""
+    bad = list(_unfit(libraries))
+    yield from bad
+    if failure:
+        advice = "install wheels for this processor and system; SIGILL: it lacks instructions"
+        yield error("libraries", failure, advice)
+    if not bad and not failure:
+        engine = next((x.installed for x in libraries if x.name == "onnxruntime"), None)
+        yield ok("libraries", f"onnxruntime {engine}, and {len(libraries) - 1} others as required")
+
+
+def check_torch(torch: Torch, plan: Plan, host: Host, slow: Sequence[str]) -> Iterator[Finding]:
+    """Whether torch is there if it is needed: by models without a graph here, and by CUDA."""
+    needed = bool(slow) or plan.device == "cuda"
+    what = _named(torch)
+    if torch.driver and plan.device != "cuda" and torch.version and not torch.cuda:
+        advice = "install a CUDA build of torch to serve on the device (README, Extras)"
+        yield note("torch", f"{what}, and this host has NVIDIA's driver", advice)
+    elif not needed:
+        yield ok("torch", f"{what}; not needed, never loaded")
+    elif torch.version is None or not torch.library:
+        why = ", ".join(slow) or "the CUDA device"
+        lacking = "torch" if torch.version is None else "sentence-transformers"
+        yield error("torch", f"{why} needs {lacking}", "pip install 'sidecar[server]'")
+    elif torch.capability == "DEFAULT" and "avx2" in host.isa:
+        found = f"{what} uses DEFAULT instructions, though the processor has AVX2"
+        yield warning("torch", found, "set ProcSubset=all in the unit, unset ATEN_CPU_CAPABILITY")
+    else:
+        yield ok("torch", f"{what}, needed by {', '.join(slow) or 'the CUDA device'}")
+
+
+def check_written_by(versions: Mapping[str, str], model: str) -> Iterator[Finding]:
+    """Whether the engine is the one that a model was prepared and measured with."""
+    then, now = versions.get("onnxruntime"), _version("onnxruntime")
+    if then != now:
+        found = f"{model} was prepared with onnxruntime {then}, and is served with {now}"
+        advice = "prepare it again: closeness and speed were measured with the other version"
+        yield warning("engine", found, advice)
+    else:
+        yield ok("engine", f"{model} was prepared with onnxruntime {then}, which serves it")
+
+
+def _unfit(libraries: Sequence[Library]) -> Iterator[Finding]:
+    for each in libraries:
+        if each.installed is None:
+            advice = f"pip install 'sidecar[{_EXTRA}]'"
+            yield error("libraries", f"{each.name} is not installed", advice)
+        elif not SpecifierSet(each.wanted).contains(each.installed, prereleases=True):
+            found = f"{each.name} is {each.installed}, and {each.wanted} is asked for"
+            advice = f"pip install '{each.name}{each.wanted}'"
+            yield warning("libraries", found, advice)
+
+
+def _named(torch: Torch) -> str:
+    if torch.version is None:
+        return "torch is not installed"
+    return f"torch {torch.version} ({f'CUDA {torch.cuda}' if torch.cuda else 'CPU'} build)"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - our own code, by this interpreter
+        [sys.executable, "-P", "-c", code],
+        capture_output=True, text=True, timeout=_SECONDS, check=False,
+        env={**os.environ, "ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]
