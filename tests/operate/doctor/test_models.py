@@ -1,0 +1,145 @@
+"""The configured models: there, whole, prepared, for this host; and whatever else they can be."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.models import library
+from sidecar.models.description import Task
+from sidecar.models.library import Wanted
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import Order, prepare
+from sidecar.operate.doctor.finding import Severity
+from sidecar.operate.doctor.models import Found, check_model, probe_lengths, read_model
+
+MakeModel = Callable[..., Path]
+PRECISION = Precision("int8", weight_bits=7, floor=0.5)
+
+
+def wanted(name: Path | str, task: Task = "embed", precision: Precision = PRECISION) -> Wanted:
+    return Wanted(name=str(name), task=task, precision=precision, reason="")
+
+
+def problems(found: Found) -> list[str]:
+    return [f.found for f in check_model(found) if f.severity is Severity.ERROR]
+
+
+@pytest.fixture(scope="module")
+def folder(make_model: MakeModel) -> Path:
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("artifact") / "small"
+    prepare(Order(folder=folder, name="small", precision=PRECISION, output=output))
+    return output
+
+
+@pytest.fixture
+def artifact(prepared: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(prepared, tmp_path / "artifact"))
+
+
+def test_an_artifact_that_is_whole(artifact: Path, tmp_path: Path) -> None:
+    """Is fine, and tells its size and on how many tokens its speed was measured."""
+    found = read_model(wanted(artifact), tmp_path)
+    (finding,) = check_model(found)
+    assert finding.severity is Severity.OK
+    assert "complete" in finding.found
+    assert found.weights("int8") < found.source_bytes
+    assert found.manifest is not None
+    assert max(probe_lengths(found)) == found.manifest.description.max_tokens
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
+def test_a_file_that_is_missing(artifact: Path, tmp_path: Path, name: str) -> None:
+    """Is named."""
+    (artifact / name).unlink()
+    assert any(name in text for text in problems(read_model(wanted(artifact), tmp_path)))
+
+
+def test_weights_that_were_cut_short(artifact: Path, tmp_path: Path) -> None:
+    """As by a copy that broke off."""
+    weights = artifact / "model.onnx.data"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    (text,) = problems(read_model(wanted(artifact), tmp_path))
+    assert "bytes of graph and weights" in text
+
+
+@pytest.mark.parametrize("manifest", ["", "{}", '{"format": 1}'])
+def test_a_manifest_that_cannot_be_read(artifact: Path, tmp_path: Path, manifest: str) -> None:
+    """Damaged, or of an older format."""
+    (artifact / "manifest.json").write_text(manifest)
+    (text,) = problems(read_model(wanted(artifact), tmp_path))
+    assert "prepare the model again" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"precision": Precision("int4", 7, 0.5)}, "but int4 is configured"),
+        ({"precision": Precision("int8", 6, 0.5)}, "multiply wrongly"),
+        ({"task": "rerank"}, "is a model to embed"),
+    ],
+)
+def test_an_artifact_for_something_else(
+    artifact: Path, tmp_path: Path, asked: dict, said: str
+) -> None:
+    """Another quantization, another processor, another task: as the daemon would refuse it."""
+    (text,) = problems(read_model(wanted(artifact, **asked), tmp_path))
+    assert said in text
+
+
+def test_a_model_that_is_not_prepared_yet(folder: Path, tmp_path: Path) -> None:
+    """Works; what the first start will need is told."""
+    found = read_model(wanted(folder), tmp_path)
+    (finding,) = check_model(found)
+    assert finding.severity is Severity.NOTE
+    assert found.unprepared_bytes == (folder / "model.safetensors").stat().st_size
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prepared_model_whose_source_has_changed(
+    prepared: Path, folder: Path, tmp_path: Path
+) -> None:
+    """By the hash in the manifest: a copy that kept its times fools the cache, not the doctor."""
+    source = Path(shutil.copytree(folder, tmp_path / "model"))
+    cache = library.cached_path(source.resolve(), PRECISION, tmp_path)
+    shutil.copytree(prepared, cache)
+    assert [f.severity for f in check_model(read_model(wanted(source), tmp_path))] == [Severity.OK]
+    manifest = json.loads((cache / "manifest.json").read_text())
+    (cache / "manifest.json").write_text(json.dumps(manifest | {"source_sha256": "other"}))
+    (finding,) = check_model(read_model(wanted(source), tmp_path))
+    assert finding.severity is Severity.WARNING
+    assert str(cache) in finding.found
+
+
+def test_a_source_that_was_cut_short(folder: Path, tmp_path: Path) -> None:
+    """Its header says how long it should be."""
+    source = Path(shutil.copytree(folder, tmp_path / "model"))
+    weights = source / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:10_000])
+    (text,) = problems(read_model(wanted(source), tmp_path))
+    assert "is damaged" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("/no/such/model", "no model folder"), ("some/hub-id", "to be had from the hub")],
+)
+def test_a_model_that_is_not_there(tmp_path: Path, name: str, said: str) -> None:
+    """Neither a folder, nor downloaded before; the hub is not asked."""
+    (text,) = problems(read_model(wanted(name), tmp_path))
+    assert said in text
+
+
+def test_a_family_that_no_graph_computes(make_model: MakeModel, tmp_path: Path) -> None:
+    """Is no problem of files; torch is asked for elsewhere."""
+    found = read_model(wanted(make_model("electra")), tmp_path)
+    assert "electra" in found.slow
+    assert list(check_model(found)) == []

@@ -1,0 +1,74 @@
+"""Settings that cannot be read, are misspelt, or contradict each other."""
+
+import pytest
+
+from sidecar.config import resolve_each, to_config
+from sidecar.operate.doctor.finding import Severity
+from sidecar.operate.doctor.settings import check_contradictions, check_names, check_values
+
+
+def contradictions(**environ: str) -> list[str]:
+    settings, _ = resolve_each({}, environ, None)
+    sources = {setting.field.name: setting.source for setting in settings}
+    return [finding.found for finding in check_contradictions(to_config(settings), sources)]
+
+
+def test_settings_that_can_be_read_are_fine() -> None:
+    """And those that were given are named."""
+    (finding,) = check_values(*resolve_each({"threads": "2"}, {}, None))
+    assert finding.severity is Severity.OK
+    assert "SIDECAR_THREADS" in finding.found
+
+
+def test_every_wrong_value_is_an_error() -> None:
+    """Not the first alone, as for a daemon that will not start anyway; the rest is read on."""
+    environ = {"SIDECAR_THREADS": "many", "QUANTIZATION_CONFIG": "int2", "SIDECAR_MAX_INPUTS": "7"}
+    settings, wrong = resolve_each({}, environ, None)
+    findings = list(check_values(settings, wrong))
+    assert [finding.severity for finding in findings] == [Severity.ERROR] * 2
+    config = to_config(settings)
+    assert (config.quantization, config.threads, config.max_inputs) == ("int8", 0, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SIDECAR_THREAD", "SIDECAR_THREADS"),
+        ("SIDECAR_MAX_QEUE_ROWS", "SIDECAR_MAX_QUEUE_ROWS"),
+        ("USE_QUANTISATION", "USE_QUANTIZATION"),
+        ("QUANTIZATION_CONFG", "QUANTIZATION_CONFIG"),
+    ],
+)
+def test_a_name_that_looks_like_a_setting_is_a_warning(name: str, meant: str) -> None:
+    """With the setting that was meant."""
+    (finding,) = check_names(["PATH", name])
+    assert finding.severity is Severity.WARNING
+    assert meant in finding.advice
+
+
+def test_other_names_are_other_programs() -> None:
+    """One that begins like ours is worth a note."""
+    assert list(check_names(["PATH", "HOME", "SIDECAR_THREADS"])) == []
+    (finding,) = check_names(["SIDECAR_PORT_ANNOUNCER"])
+    assert finding.severity is Severity.NOTE
+
+
+def test_quantization_named_and_turned_off() -> None:
+    """The old deployments' commonest mistake: one of the two says no."""
+    (found,) = contradictions(USE_QUANTIZATION="false", QUANTIZATION_CONFIG="int4")
+    assert "QUANTIZATION_CONFIG=int4 has no effect" in found
+    (found,) = contradictions(USE_QUANTIZATION="true", QUANTIZATION_CONFIG="none")
+    assert "USE_QUANTIZATION=true has no effect" in found
+
+
+def test_settings_that_agree() -> None:
+    """One no, or two, are no contradiction."""
+    assert contradictions() == []
+    assert contradictions(USE_QUANTIZATION="false") == []
+    assert contradictions(USE_QUANTIZATION="false", QUANTIZATION_CONFIG="none") == []
+
+
+def test_a_request_that_would_always_be_refused() -> None:
+    """More texts are let in than one process may have waiting."""
+    (found,) = contradictions(SIDECAR_MAX_INPUTS="10000")
+    assert "always refused" in found
