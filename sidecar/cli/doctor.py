@@ -69,7 +69,7 @@ def _as_map(sections: Sequence[Section]) -> dict[str, Any]:
 
 def _render(sections: Sequence[Section]) -> RenderableType:
     parts: list[RenderableType] = []
-    for section in sections:
+    for section in filter(lambda section: section.findings, sections):
         parts += [Text(section.symptom, style="bold"), _table(section.findings), ""]
     return Group(*parts, _summary(sections))
 
