@@ -128,7 +128,7 @@ def _memory(facts: Facts) -> Iterator[Finding]:
     if facts.models is not None and facts.plan is not None:
         quantization = facts.plan.quantization
         weights = [model.weights(quantization) for model in facts.models if not model.problem]
-        needed = memory.needed_bytes(weights)
+        needed = memory.needed_bytes(weights) + facts.config.cache_bytes
         yield from memory.check_memory(limit, source, needed, facts.config)
     if facts.answer is not None and facts.answer.status is not None:
         yield from daemon.check_resident(facts.answer.status.get("memory") or {}, limit)
