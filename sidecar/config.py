@@ -217,6 +217,12 @@ class Config:
         "time to finish accepted work on SIGTERM",
         default=30.0,
     )
+    hang_seconds: float = _setting(
+        "SIDECAR_HANG_SECONDS",
+        _number(1, 86_400),
+        "time to compute one text, else the daemon ends; with a watchdog, half of its time",
+        default=30.0,
+    )
     log_level: str = _setting(
         "SIDECAR_LOG_LEVEL", _one_of(_LEVELS), f"least level: {', '.join(_LEVELS)}", default="info"
     )

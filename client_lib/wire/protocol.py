@@ -28,6 +28,8 @@ VERSION = 1
 # A request is a map with a list in it; fields that a newer client adds may have a few more.
 _CONTAINERS = 16
 _LISTS_READ = 8
+# A program that never sends anything else will not stop by itself.
+_REFUSED_IN_A_ROW = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class ServerConnection:
         self._decoder = FrameDecoder(limits.max_frame_bytes, shape)
         self._state = _State.EXPECT_HELLO
         self._open_ids: set[int] = set()
+        self._refused = 0  # since the last frame that was a request
 
     def receive(self, data: bytes | memoryview) -> Iterator[Received]:
         """Yield what `data` completes. After a fatal `Refused`, close the connection."""
@@ -112,7 +115,7 @@ class ServerConnection:
             self._check_size(request)
         except ReplyError as error:
             fatal = self._state is _State.EXPECT_HELLO
-            return self._fatal(request_id, error) if fatal else Refused(request_id, error, False)
+            return self._fatal(request_id, error) if fatal else self._refuse(request_id, error)
         # 3. It is a request; is this the time for it?
         return self._in_turn(request)
 
@@ -125,8 +128,9 @@ class ServerConnection:
                 return self._fatal(request.id, UnsupportedVersion(message))
             self._state = _State.OPEN
         elif isinstance(request, Hello):
-            return Refused(request.id, BadRequest("hello was already said"), False)
+            return self._refuse(request.id, BadRequest("hello was already said"))
         self._open_ids.add(request.id)
+        self._refused = 0
         return request
 
     def _check_size(self, request: Request) -> None:
@@ -134,6 +138,13 @@ class ServerConnection:
         if len(texts) > self._limits.max_inputs:
             message = f"{len(texts)} texts in one request; the limit is {self._limits.max_inputs}"
             raise TooLarge(message)
+
+    def _refuse(self, request_id: int, error: ReplyError) -> Refused:
+        self._refused += 1
+        if self._refused < _REFUSED_IN_A_ROW:
+            return Refused(request_id, error, False)
+        message = f"{self._refused} frames in a row were no requests; of the last: {error.message}"
+        return self._fatal(request_id, BadRequest(message))
 
     def _fatal(self, request_id: int | None, error: ReplyError) -> Refused:
         self._state = _State.CLOSED

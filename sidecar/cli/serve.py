@@ -117,6 +117,7 @@ def _serve_settings(config: Config, plan: Plan) -> ServeSettings:
             stall_seconds=config.stall_seconds,
         ),
         drain_seconds=config.drain_seconds,
+        hang_seconds=config.hang_seconds,
         log_target=config.log_target,
         selection=Selection(config.log_level, config.log_sample, config.slow_ms),
     )

@@ -20,6 +20,7 @@ _PEER = {
     "peer_uid": "its user",
     "peer_gid": "its group",
 }
+_UNLOGGED = "how many lines about bad peers of this user were left out since the last one"
 _LANE = "interactive or bulk"
 _SAMPLE = "where SIDECAR_LOG_SAMPLE is below 1: the part of its kind that it stands for"
 _PSS = "memory of the process, its part of what is shared (PSS), bytes"
@@ -149,6 +150,11 @@ CATALOGUE: Mapping[str, Event] = {
             "drain_seconds": "how long that may take, s",
         },
     ),
+    "server.drained": Event(
+        "all that was accepted has been computed",
+        {"untaken": "replies that their peers have not taken, and now never will"},
+        ("info", "warning"),
+    ),
     "server.stopped": Event(
         "the last event of a process",
         {"exit_code": "the process's exit code", "seconds": "time since the start, s"},
@@ -170,13 +176,22 @@ CATALOGUE: Mapping[str, Event] = {
     ),
     "peer.stalled": Event(
         "a peer did not go on for so long that its connection was closed",
-        {**_PEER, "awaited": "what it was waited for", "seconds": "how long it may take, s"},
+        {
+            **_PEER,
+            "awaited": "what it was waited for",
+            "seconds": "how long it may take, s",
+            "unlogged": _UNLOGGED,
+        },
         _WARNING,
     ),
     "peer.connected": Event("a process has connected", _PEER, _DEBUG),
     "peer.disconnected": Event(
         "a connection has ended",
-        {**_PEER, "requests": "how many requests came over it"},
+        {
+            **_PEER,
+            "requests": "how many requests came over it",
+            "refused": "how many of its frames were refused, or 1 where it was refused itself",
+        },
         _DEBUG,
     ),
     "peer.failed": Event(
@@ -192,6 +207,7 @@ CATALOGUE: Mapping[str, Event] = {
             "code": "the error's code on the wire",
             "reason": "what was wrong with it",
             "fatal": "whether the connection is closed for it",
+            "unlogged": _UNLOGGED,
         },
         _WARNING,
     ),

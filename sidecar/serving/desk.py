@@ -12,6 +12,7 @@ import sidecar
 from client_lib.wire.errors import Draining
 from client_lib.wire.protocol import Limits
 from sidecar.memory import read_memory
+from sidecar.serving.complaints import Complaints
 from sidecar.serving.door import Door
 from sidecar.serving.engine import Engine
 from sidecar.serving.peer import Peer
@@ -24,20 +25,24 @@ class Desk:
     """Where sessions bring their requests.
 
     `engines` has the one that takes what is new, and after a reload, before it, the one that
-    still finishes what it had taken.
+    still finishes what it had taken. `accepted` counts the requests that have no answer yet,
+    `untaken` the answers that their peers have not taken yet: the daemon owes the former, and
+    waits for the latter a moment.
     """
 
     def __init__(self, engine: Engine, settings: ServeSettings, life: Life) -> None:
         self.engines = [engine]
         self.settings = settings
         self.life = life
-        self.tally = Tally()
+        self.accepted = Tally()
+        self.untaken = Tally()
         self.door = Door(settings.rules)
+        self.complaints = Complaints()
         self.statistics = engine.statistics
         self._started = time.monotonic()
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._memory_at_start = read_memory()
-        self._worry_seconds = settings.hang_seconds / 4
+        self._worry_seconds = settings.hang_seconds / 2
 
     @property
     def engine(self) -> Engine:
@@ -101,7 +106,8 @@ class Desk:
         return {
             "completed": whole.completed,
             "failed": whole.failed_by_code,
-            "in_flight": self.tally.in_flight,
+            "in_flight": self.accepted.count,
+            "untaken": self.untaken.count,
         }
 
 

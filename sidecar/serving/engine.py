@@ -130,11 +130,8 @@ class Engine:
         }
 
     async def _answer(self, asked: Asked, peer: Hashable) -> tuple[Answer, Float32]:
-        self._tally.arrived()
-        try:
+        with self._tally:
             return await self._answer_in_time(asked, peer)
-        finally:
-            self._tally.left()
 
     async def _answer_in_time(self, asked: Asked, peer: Hashable) -> tuple[Answer, Float32]:
         begun = self._clock()

@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -29,12 +30,15 @@ from sidecar.serving.settings import Configure, Setup
 from sidecar.serving.socket_file import Listener, PassedSocket, SocketFile, refuse_if_taken
 from sidecar.serving.state import Life, State
 from sidecar.serving.statistics import Statistics
+from sidecar.serving.tally import Tally
 from sidecar.systemd import Manager
 
 EXIT_OK = 0
 EXIT_FORCED = 1
 EXIT_CRASHED = 70
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# How long a drain waits for replies that are computed, and that their peers do not take.
+_UNTAKEN_SECONDS = 2.0
 _UNMANAGED = Manager()
 
 
@@ -122,7 +126,8 @@ class _Daemon:
                 reloading.cancel()
                 server.stop_accepting()
                 self._begin_draining(reason, desk)
-                await self._in_time(desk.tally.idle())
+                await self._in_time(desk.accepted.idle())
+                await self._hand_over(desk.untaken)
                 watching.cancel()
         finally:
             for engine in desk.engines:
@@ -145,21 +150,31 @@ class _Daemon:
 
     async def _watch(self, desk: Desk) -> None:
         """End the daemon when a row does not come to its end; until then, feed the watchdog."""
-        limit = self._manager.watchdog_seconds or desk.settings.hang_seconds
-        while (running := desk.longest_forward()) < limit / 2:
+        watchdog = self._manager.watchdog_seconds
+        limit = watchdog / 2 if watchdog else desk.settings.hang_seconds
+        while (running := desk.longest_forward()) < limit:
             if self._manager.watchdog_seconds:
                 self._manager.tell(WATCHDOG=1)
-            await asyncio.sleep(limit / 4)
+            await asyncio.sleep(limit / 2)
         # Nothing can interrupt a forward; clients resubmit to the next daemon.
         log.error("worker.hung", seconds=round(running, 3))
         self._leave(EXIT_CRASHED)
 
     def _begin_draining(self, reason: str, desk: Desk) -> None:
-        seconds, in_flight = desk.settings.drain_seconds, desk.tally.in_flight
+        seconds, in_flight = desk.settings.drain_seconds, desk.accepted.count
         self._life.move(State.DRAINING)
         self._deadline = asyncio.get_running_loop().time() + seconds
         self._manager.tell(STOPPING=1, STATUS=f"Finishing {in_flight} requests")
         log.info("server.draining", reason=reason, in_flight=in_flight, drain_seconds=seconds)
+
+    async def _hand_over(self, untaken: Tally) -> None:
+        """Wait a moment for peers to take what was computed for them; none can hold up a stop."""
+        assert self._deadline is not None
+        moment = min(asyncio.get_running_loop().time() + _UNTAKEN_SECONDS, self._deadline)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(moment):
+                await untaken.idle()
+        (log.warning if untaken.count else log.info)("server.drained", untaken=untaken.count)
 
     async def _in_time(self, step: Awaitable[None]) -> None:
         try:

@@ -8,7 +8,7 @@ that sends too fast or reads too slowly is not read from any more. Knows no mode
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
@@ -55,6 +55,7 @@ class Session:
         # Requests that can still be cancelled: their reply has not been written.
         self._open: dict[int, asyncio.Task[_Outcome]] = {}
         self._requests = 0
+        self._refused = 0
 
     async def run(self) -> None:
         """Serve the peer until it leaves or breaks the protocol.
@@ -90,6 +91,7 @@ class Session:
                 peer_uid=peer.uid,
                 peer_gid=peer.gid,
                 requests=self._requests,
+                refused=self._refused,
             )
 
     async def _listen(self, group: asyncio.TaskGroup) -> NoReturn:
@@ -120,25 +122,26 @@ class Session:
             self._patience -= time.monotonic() - started
 
     async def _refuse(self, refused: Refused) -> None:
+        self._refused += 1
         self._desk.statistics.refused(refused.error.code)
-        log.warning(
-            "peer.rejected",
-            peer_pid=self._peer.pid,
-            peer_uid=self._peer.uid,
-            peer_gid=self._peer.gid,
-            request_id=refused.id,
-            code=refused.error.code,
-            reason=refused.error.message,
-            fatal=refused.fatal,
-        )
+        if (unlogged := self._desk.complaints.take(self._peer.uid)) is not None:
+            log.warning(
+                "peer.rejected",
+                peer_pid=self._peer.pid,
+                peer_uid=self._peer.uid,
+                peer_gid=self._peer.gid,
+                request_id=refused.id,
+                code=refused.error.code,
+                reason=refused.error.message,
+                fatal=refused.fatal,
+                unlogged=unlogged,
+            )
         await self._send(self._connection.fail(refused.id, refused.error))
 
     def _begin(self, group: asyncio.TaskGroup, request: Request) -> None:
         self._requests += 1
         task = group.create_task(self._answer(request))
         self._open[request.id] = task
-        if isinstance(request, Embed | Rerank):
-            self._desk.tally.arrived()
         # Not in the task's own `finally`: a task that is cancelled before it starts has none,
         # and an event can wait until the reply is on its way.
         task.add_done_callback(partial(self._end, request))
@@ -147,8 +150,6 @@ class Session:
         self._slots.release()
         if self._open.get(request.id) is task:
             del self._open[request.id]
-        if isinstance(request, Embed | Rerank):
-            self._desk.tally.left()
         outcome = _CANCELLED if task.cancelled() else task.result()
         if isinstance(outcome, ReplyError):
             self._desk.statistics.failed(request.op, outcome.code)
@@ -159,17 +160,24 @@ class Session:
             self._desk.engine.notes.add(partial(self._note_success, request, outcome.answer))
 
     async def _answer(self, request: Request) -> _Outcome:
-        outcome: _Outcome
-        try:
-            outcome = await self._perform(request)
-            del self._open[request.id]
-            frame = await self._pack(request.id, outcome)
-        except Exception as error:  # noqa: BLE001 - the boundary: it fails one request
-            outcome = error if isinstance(error, ReplyError) else _unexpected(error)
-            self._open.pop(request.id, None)
-            frame = self._connection.fail(request.id, outcome)
-        await self._send(frame)
+        # Counted from the first step on: whatever begins in a drain is refused by it.
+        owed = isinstance(request, Embed | Rerank)
+        with self._desk.accepted if owed else nullcontext():
+            outcome, frame = await self._settle(request)
+        with self._desk.untaken:
+            await self._send(frame)
         return outcome
+
+    async def _settle(self, request: Request) -> tuple[_Outcome, bytes]:
+        """Return how `request` ended, and the frame that says so. It cannot be cancelled then."""
+        try:
+            result = await self._perform(request)
+            del self._open[request.id]
+            return result, await self._pack(request.id, result)
+        except Exception as error:  # noqa: BLE001 - the boundary: it fails one request
+            failure = error if isinstance(error, ReplyError) else _unexpected(error)
+            self._open.pop(request.id, None)
+            return failure, self._connection.fail(request.id, failure)
 
     async def _perform(self, request: Request) -> _Result:
         match request:
@@ -231,14 +239,16 @@ class Session:
             self._writer.transport.abort()
 
     def _note_stalled(self, awaited: str) -> None:
-        log.warning(
-            "peer.stalled",
-            peer_pid=self._peer.pid,
-            peer_uid=self._peer.uid,
-            peer_gid=self._peer.gid,
-            awaited=awaited,
-            seconds=self._stall_seconds,
-        )
+        if (unlogged := self._desk.complaints.take(self._peer.uid)) is not None:
+            log.warning(
+                "peer.stalled",
+                peer_pid=self._peer.pid,
+                peer_uid=self._peer.uid,
+                peer_gid=self._peer.gid,
+                awaited=awaited,
+                seconds=self._stall_seconds,
+                unlogged=unlogged,
+            )
 
     def _note_success(self, request: Request, answer: Answer) -> None:
         assert isinstance(request, Embed | Rerank)

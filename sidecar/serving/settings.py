@@ -16,11 +16,11 @@ from sidecar.serving.roster import ServedModel
 class ServeSettings:
     """Where to listen and how much to take on.
 
-    `threads` inference threads; `bounds` of what may wait; `cache_bytes` of
-    results that are kept; `drain_seconds` to finish what was
-    accepted; `hang_seconds` after which a daemon whose row does not come to its end is ended,
-    where no watchdog of a service manager says otherwise; `rules` are for peers, `limits` bound
-    one request, `max_in_flight` one connection; events of `selection` are written, to `log_target`.
+    `threads` inference threads; `bounds` of what may wait; `cache_bytes` of results that are
+    kept; `drain_seconds` to finish what was accepted; `hang_seconds` after which a daemon whose
+    row does not come to its end is ended, where a service manager has no watchdog, half of whose
+    time takes its place; `rules` are for peers, `limits` bound one request, `max_in_flight` one
+    connection; events of `selection` are written, to `log_target`.
     """
 
     socket: Path
@@ -31,7 +31,7 @@ class ServeSettings:
     rules: Rules = field(default_factory=Rules)
     max_in_flight: int = 256
     drain_seconds: float = 30.0
-    hang_seconds: float = 60.0
+    hang_seconds: float = 30.0
     log_target: str = "stdout"
     selection: Selection = field(default_factory=Selection)
 

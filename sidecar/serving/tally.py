@@ -1,27 +1,25 @@
-"""How many requests are somewhere."""
+"""How many of something there are right now, and waiting until there are none."""
 
 import asyncio
 
 
 class Tally:
-    """How many requests are in flight."""
+    """Counts the `with` blocks that are entered. Used on one loop alone."""
 
     def __init__(self) -> None:
-        self.in_flight = 0
+        self.count = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def arrived(self) -> None:
-        """Count a request in."""
-        self.in_flight += 1
+    def __enter__(self) -> None:
+        self.count += 1
         self._idle.clear()
 
-    def left(self) -> None:
-        """Count a request out, however it ended."""
-        self.in_flight -= 1
-        if not self.in_flight:
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+        if not self.count:
             self._idle.set()
 
     async def idle(self) -> None:
-        """Return once no request is in flight."""
+        """Return once there are none."""
         await self._idle.wait()

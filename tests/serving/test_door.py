@@ -82,7 +82,7 @@ async def test_a_peer_that_does_not_read_is_let_go(make_dialogue, soon) -> None:
     texts = ("a",) * 2_000
     dialogue.send(*(Embed(id=number, input=texts) for number in range(1, 40)))
     await dialogue.ended()
-    assert dialogue.desk.tally.in_flight == 0
+    assert dialogue.desk.accepted.count == 0
     assert dialogue.desk.door.to_list() == []
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from client_lib.wire.messages import Embed, Hello
+from client_lib.wire.messages import Embed, Hello, Status
 from client_lib.wire.protocol import ClientConnection
 from sidecar.serving.lifecycle import serve
 from sidecar.serving.settings import ServeSettings, Setup
@@ -118,6 +118,10 @@ class Peer:
     def send(self, request):
         self._socket.sendall(self._connection.send(request))
 
+    def ask(self, request):
+        self.send(request)
+        return self.reply()
+
     def reply(self):
         while data := self._socket.recv(2**16):
             for reply in self._connection.receive(data):
@@ -211,6 +215,22 @@ def test_a_drain_that_takes_too_long_is_forced(start, closing):
     process.signal(signal.SIGTERM)
     assert process.event("server.stopped")["exit_code"] == 1
     assert process.exit_code() == 1
+
+
+def test_a_peer_that_does_not_read_cannot_force_a_stop(start, closing):
+    """What was computed for it is waited for a moment, however long a drain may take."""
+    process = start(drain_seconds=86_400)
+    process.event("server.listening")
+    peer = closing(Peer(process.path))
+    for number in range(1, 256):
+        peer.send(Status(id=number))
+    other = closing(Peer(process.path))
+    while other.ask(Status(id=1)).body["status"]["requests"]["untaken"] < 2:
+        pass
+    process.signal(signal.SIGTERM)
+    assert process.event("server.drained")["untaken"] > 0
+    assert process.event("server.stopped")["exit_code"] == 0
+    assert process.exit_code() == 0
 
 
 def test_a_signal_while_loading_ends_the_daemon(start):

@@ -67,7 +67,9 @@ async def test_status_tells_of_requests_and_memory(make_dialogue, tiny):
     await dialogue.ask(embed(1, "a"))
     await dialogue.ask(embed(2, "a", dimensions=99))
     status = (await dialogue.ask(Status(id=3)))["status"]
-    assert status["requests"] == {"completed": 1, "failed": {"bad_request": 1}, "in_flight": 0}
+    assert status["requests"] == {
+        "completed": 1, "failed": {"bad_request": 1}, "in_flight": 0, "untaken": 0,
+    }  # fmt: skip
     assert (status["state"], status["pid"], status["batches"]) == ("serving", os.getpid(), 1)
     assert status["memory"]["rss_bytes"] > 0
 
@@ -222,6 +224,34 @@ async def test_a_request_that_is_wrong_is_refused_and_forgotten(make_dialogue):
     assert (await dialogue.ask(embed(5, "a")))["ok"]
 
 
+async def test_frames_that_are_refused_make_few_lines(make_dialogue):
+    """All are answered; the end of the connection says how many they were, and so does status."""
+    dialogue = await make_dialogue()
+    with capture_logs() as events:
+        for number in range(1, 61):
+            dialogue.writer.write(encode({"id": number, "op": "nonsense"}))
+        for number in range(1, 61):
+            assert (await dialogue.reply(number))["error"]["code"] == "bad_request"
+        dialogue.writer.close()
+        await dialogue.ended()
+    lines = [event for event in events if event["event"] == "peer.rejected"]
+    assert 1 <= len(lines) <= 5
+    (end,) = (event for event in events if event["event"] == "peer.disconnected")
+    assert (end["requests"], end["refused"]) == (1, 60)
+    assert dialogue.desk.statistics.since_start().refused == {"bad_request": 60}
+
+
+async def test_a_peer_that_only_sends_nonsense_is_let_go(make_dialogue):
+    """With an error that says why."""
+    dialogue = await make_dialogue()
+    for number in range(1, 150):
+        dialogue.writer.write(encode({"id": number, "op": "nonsense"}))
+    assert "unknown op" in (await dialogue.reply(1))["error"]["message"]
+    assert "100 frames in a row" in (await dialogue.reply(100))["error"]["message"]
+    await dialogue.ended()
+    assert await dialogue.reply(101) is None
+
+
 async def test_an_id_that_is_in_flight_may_not_be_used_again(make_dialogue, tiny):
     """Two answers under one id could not be told apart: the connection is closed."""
     model = tiny()
@@ -245,7 +275,7 @@ async def test_a_peer_that_leaves_takes_its_requests_with_it(make_dialogue, tiny
     await dialogue.ended()
     assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
     assert (await dialogue.desk.status())["requests"] == {
-        "completed": 0, "failed": {"cancelled": 3}, "in_flight": 0,
+        "completed": 0, "failed": {"cancelled": 3}, "in_flight": 0, "untaken": 0,
     }  # fmt: skip
 
 
@@ -256,7 +286,7 @@ async def test_no_more_requests_are_read_than_may_be_in_flight(make_dialogue, ti
     model.gate.clear()
     dialogue.send(*(embed(i, "a") for i in range(1, 8)))
     await model.began()
-    assert dialogue.desk.tally.in_flight <= 2
+    assert dialogue.desk.accepted.count <= 2
     model.gate.set()
     replies = [await dialogue.reply(i) for i in range(1, 8)]
     assert all(reply["ok"] for reply in replies)
@@ -289,7 +319,7 @@ async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny, st
     outcome = await asyncio.gather(dialogue.task, return_exceptions=True)
     assert outcome == [None] or isinstance(outcome[0], asyncio.CancelledError)
     assert asyncio.all_tasks() <= tasks
-    assert dialogue.desk.tally.in_flight == 0
+    assert dialogue.desk.accepted.count == 0
     assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
     assert dialogue.session._open == {}
     assert dialogue.session._writer.is_closing()

@@ -98,6 +98,23 @@ def test_a_missing_id_ends_the_connection() -> None:
     assert refused(opened(), encode({"op": "ping"})).fatal
 
 
+def test_a_hundred_refusals_in_a_row_end_the_connection() -> None:
+    """A request between them, of whatever kind, starts the count anew."""
+    connection = opened()
+    wrong = (encode({"id": number, "op": "nonsense"}) for number in range(1, 300))
+    for _ in range(99):
+        (refused,) = connection.receive(next(wrong))
+        assert isinstance(refused, Refused)
+        assert not refused.fatal
+    (request,) = connection.receive(encode({"id": 1000, "op": "ping"}))
+    assert isinstance(request, Ping)
+    *others, last = (item for _ in range(100) for item in connection.receive(next(wrong)))
+    assert len(others) == 99
+    assert isinstance(last, Refused)
+    assert last.fatal
+    assert last.error.message.startswith("100 frames in a row")
+
+
 def test_an_id_in_flight_may_not_be_used_again() -> None:
     """Two requests under one id could not be told apart: fatal."""
     connection = opened()
