@@ -11,6 +11,7 @@ import structlog
 
 import sidecar
 from sidecar import events
+from sidecar.cli import main
 from sidecar.events.writer import Lines
 
 LEVELS = {"debug", "info", "warning", "error", "critical"}
@@ -63,6 +64,13 @@ def test_a_catalogued_event_is_emitted(name):
     assert name in {call[1] for call in CALLS}
 
 
+def test_the_catalogue_is_documented_as_it_is(capsys):
+    """docs/events.md is what `sidecar events` prints: `sidecar events > docs/events.md`."""
+    assert main(["events"]) == 0
+    page = Path(__file__).parents[1] / "docs" / "events.md"
+    assert page.read_text() == capsys.readouterr().out
+
+
 @pytest.fixture
 def said():
     """A function that logs by `say` and returns the lines that come of it."""
@@ -113,6 +121,7 @@ def test_what_is_written_can_be_changed_while_it_runs(said):
 
 LAST_WORDS = """
 from sidecar import events
+from sidecar.cli import main
 from sidecar.events.writer import Lines
 events.configure()
 events.log.info("server.stopped", exit_code=0)

@@ -26,7 +26,7 @@ _SAMPLE = "where SIDECAR_LOG_SAMPLE is below 1: the part of its kind that it sta
 _PSS = "memory of the process, its part of what is shared (PSS), bytes"
 _REQUEST = {
     "op": "what was asked: embed, rerank, ...",
-    "request_id": "the request's id on its connection",
+    "request_id": "the request's id on its connection; a client's error has it, too",
     "peer_pid": _PEER["peer_pid"],
     "peer_uid": _PEER["peer_uid"],
     "trace_id": "the caller's trace, where its request carried a W3C traceparent",
@@ -37,11 +37,11 @@ CATALOGUE: Mapping[str, Event] = {
     "model.loading": Event("a model is about to be located and read", _MODEL),
     "model.preparing": Event(
         "no artifact of a source model is in the cache: one is made, in a process of its own",
-        {"model": _MODEL["model"], "quantization": "the precision that is tried"},
+        {**_MODEL, "quantization": "the precision that is tried"},
     ),
     "model.prepared": Event(
         "the artifact has been written",
-        {"model": _MODEL["model"], "seconds": "time that it took, s"},
+        {**_MODEL, "seconds": "time that it took, s"},
     ),
     "model.slow_path": Event(
         "no graph here computes the model: sentence-transformers serves it, in FP32",
@@ -52,7 +52,7 @@ CATALOGUE: Mapping[str, Event] = {
         "a model has computed its first row",
         {
             **_MODEL,
-            "quantization": "the precision that it serves in: none, int8, fp16",
+            "quantization": "the precision that it serves in: none, int8, int4, fp16",
             "dimensions": "width of its vectors",
             "max_tokens": "where texts are cut",
             "bytes": "size of its weights, bytes",
@@ -63,7 +63,7 @@ CATALOGUE: Mapping[str, Event] = {
         "it is decided in which precision a model is served",
         {
             **_MODEL,
-            "quantization": "the precision: none, int8, fp16",
+            "quantization": "the precision: none, int8, int4, fp16",
             "reason": "why this one, with the speed that was measured against FP32's",
             "message": "the same in a sentence",
         },
@@ -82,7 +82,7 @@ CATALOGUE: Mapping[str, Event] = {
         "a quantized model serves, and has been compared with FP32",
         {
             **_MODEL,
-            "quantization": "the precision: int8, fp16",
+            "quantization": "the precision: int8, int4, fp16",
             "kernel": "what multiplies",
             "bytes_before": "size of the weights in FP32, bytes",
             "bytes_after": "size of the quantized weights, bytes",

@@ -154,10 +154,15 @@ def _prepare(wanted: Wanted, folder: Path, artifact: Path) -> None:
     from sidecar.models.prepare import Order  # noqa: PLC0415
 
     precision = wanted.precision
-    log.info("model.preparing", model=wanted.name, quantization=precision.quantization)
+    log.info(
+        "model.preparing",
+        model=wanted.name,
+        task=wanted.task,
+        quantization=precision.quantization,
+    )
     name = display_name(wanted.name)
     made = prepare_apart(Order(folder=folder, name=name, precision=precision, output=artifact))
-    log.info("model.prepared", model=wanted.name, seconds=made.seconds)
+    log.info("model.prepared", model=wanted.name, task=wanted.task, seconds=made.seconds)
 
 
 def check(wanted: Wanted, manifest: Manifest) -> None:
