@@ -13,11 +13,18 @@ from sidecar.plan import PlanError
 from sidecar.serving.socket_file import SocketUnavailable
 from sidecar.systemd import HandedOverError
 
-<<<<<<< HEAD
-_COMMANDS = ("demo", "serve", "plan", "prepare", "config", "status", "top", "logs", "doctor")
-=======
-_COMMANDS = ("demo", "serve", "plan", "prepare", "config", "status", "top", "logs", "events")
->>>>>>> d674493 (docs/events.md: every event with its fields, made from the catalogue by sidecar events)
+_COMMANDS = (
+    "demo",
+    "serve",
+    "plan",
+    "prepare",
+    "config",
+    "status",
+    "top",
+    "logs",
+    "events",
+    "doctor",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
