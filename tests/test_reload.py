@@ -1,0 +1,174 @@
+"""SIGHUP to a whole daemon, by way of the file that its settings come from, under load."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+
+from client_lib import Client
+from sidecar.models.model import load
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import Order, prepare
+
+from .daemon import Daemon
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 120
+TEXTS = [f"text {i} " + "copper conducts heat better than steel " * (i % 7) for i in range(40)]
+
+
+class Configured(Daemon):
+    """A daemon whose embedding model stands in a file, and can be changed there."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self._file = folder / "sidecar.env"
+        self.write(model)
+        super().__init__(folder, "--env-file", str(self._file))
+
+    def write(self, model: Path, **others: str) -> None:
+        values = {"SIDECAR_EMBEDDING_MODEL": str(model), **others}
+        self._file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+
+    def hang_up(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
+    def wait_for(self, name: str, times: int = 1) -> None:
+        """Return once so many events of that name have come."""
+        assert self.process is not None
+        deadline = time.monotonic() + PATIENCE
+        while len(self.events(name)) < times:
+            assert self.process.poll() is None, "the daemon has ended"
+            assert time.monotonic() < deadline, f"no {name}"
+            os.sched_yield()
+
+
+@pytest.fixture(scope="module")
+def other_artifact(
+    make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A small model with random weights, in INT8."""
+    output = tmp_path_factory.mktemp("artifacts") / "small-int8"
+    precision = Precision("int8", weight_bits=7, floor=0.0)
+    prepare(Order(folder=make_model(), name="small", precision=precision, output=output))
+    return output
+
+
+@pytest.fixture(scope="module")
+def alone(minilm_artifact: Path, other_artifact: Path) -> Mapping[str, list[bytes]]:
+    """Each text's vector by each model, computed in this process and by itself."""
+    return {
+        model.name: [
+            (v / np.sqrt(np.square(v).sum(dtype=np.float32))).tobytes()
+            for v in (model.forward(model.tokenize([text])[0]) for text in TEXTS)
+        ]
+        for model in map(load, (minilm_artifact, other_artifact))
+    }
+
+
+@pytest.fixture
+def daemon(minilm_artifact: Path, tmp_path: Path) -> Iterator[Configured]:
+    with Configured(tmp_path, minilm_artifact) as running:
+        yield running
+    assert running.process is not None
+    assert running.process.returncode == 0
+    assert not [name for name in ("peer.failed", "loop.failed") if running.events(name)]
+
+
+def ask(path: Path, alone: Mapping[str, list[bytes]], seed: int, over: Event) -> list[str]:
+    """Ask until it is over; return the models that answered, each answer having been right."""
+    chance = random.Random(seed)
+    models: list[str] = []
+    with Client(path, timeout=PATIENCE, retries=False) as client:
+        while not over.is_set():
+            picks = [chance.randrange(len(TEXTS)) for _ in range(chance.choice((1, 1, 9)))]
+            reply = client.embed([TEXTS[i] for i in picks])
+            expected = [alone[reply.model][i] for i in picks]
+            assert [vector.tobytes() for vector in reply.vectors] == expected
+            models.append(reply.model)
+    return models
+
+
+def test_reloads_under_load_fail_no_request(
+    daemon: Configured,
+    alone: Mapping[str, list[bytes]],
+    minilm_artifact: Path,
+    other_artifact: Path,
+) -> None:
+    """Five clients that never ask twice, six swaps: every vector is that of one of the models."""
+    over = Event()
+    with ThreadPoolExecutor(5) as pool:
+        asking = [pool.submit(ask, daemon.socket, alone, seed, over) for seed in range(5)]
+        try:
+            for i in range(1, 7):
+                daemon.write(other_artifact if i % 2 else minilm_artifact)
+                daemon.hang_up()
+                daemon.wait_for("engine.retired", i)
+        finally:
+            over.set()
+        for answers in asking:
+            assert set(answers.result(PATIENCE)) == set(alone)
+    assert daemon.events("request.failed") == []
+
+
+def test_a_reload_that_cannot_be_leaves_the_old_model(
+    daemon: Configured, tmp_path: Path, minilm_artifact: Path
+) -> None:
+    """A wrong setting and a model that is not there are named; what is right is taken next."""
+    with Client(daemon.socket, timeout=PATIENCE) as client:
+        for i, (model, others, reason) in enumerate(
+            (
+                (minilm_artifact, {"SIDECAR_THREADS": "many"}, "SIDECAR_THREADS=many"),
+                (minilm_artifact, {"SIDECAR_TYPO": "1"}, "SIDECAR_TYPO is not a setting"),
+                (tmp_path / "none", {}, "none"),
+            ),
+            start=1,
+        ):
+            daemon.write(model, **others)
+            daemon.hang_up()
+            daemon.wait_for("server.reload_failed", i)
+            assert reason in daemon.events("server.reload_failed")[-1]["reason"]
+            assert client.embed("a text").model == "all-MiniLM-L6-v2"
+        daemon.write(minilm_artifact, SIDECAR_THREADS="1", SIDECAR_LOG_LEVEL="debug")
+        daemon.hang_up()
+        daemon.wait_for("engine.retired")
+        assert client.status()["threads"] == 1
+    (event,) = daemon.events("server.reloaded")
+    assert event["changed"] == ["threads", "log_level"]
+    with Client(daemon.socket, timeout=PATIENCE) as client:
+        client.ping()
+    daemon.wait_for("peer.connected")  # said at level debug
+
+
+def test_a_model_that_is_prepared_meanwhile_is_not_waited_for(
+    daemon: Configured, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """SIGTERM while a reload prepares: exit 0, no half artifact, no process left working."""
+    daemon.write(make_model())
+    daemon.hang_up()
+    daemon.wait_for("model.preparing")
+    assert daemon.stop() == 0
+    cache = tmp_path / "cache"
+    deadline = time.monotonic() + PATIENCE
+    while cache.is_dir() and list(cache.iterdir()):
+        assert time.monotonic() < deadline
+
+
+def test_memory_comes_back(daemon: Configured, minilm_artifact: Path, other_artifact: Path) -> None:
+    """With one model the process holds after many reloads what it held after a few."""
+    for i in range(1, 13):
+        daemon.write(minilm_artifact if i % 2 else other_artifact)
+        with Client(daemon.socket, timeout=PATIENCE) as client:
+            client.embed(TEXTS)
+        daemon.hang_up()
+        daemon.wait_for("engine.retired", i)
+    held = [event["rss_bytes"] for event in daemon.events("engine.retired")]
+    assert held[10] < held[2] + 22e6  # less than one model of 23 MB in eight more reloads
