@@ -64,6 +64,17 @@ def test_a_catalogued_event_is_emitted(name):
     assert name in {call[1] for call in CALLS}
 
 
+UNITS = {"seconds": ", s", "ms": ", ms", "bytes": ", bytes"}
+
+
+@pytest.mark.parametrize("name", events.CATALOGUE)
+def test_a_field_s_name_tells_its_unit(name):
+    """And its meaning names the same one: an operator compares fields of several events."""
+    for field, meaning in events.CATALOGUE[name].fields.items():
+        unit = UNITS.get(field.rpartition("_")[2])
+        assert unit is None or meaning.endswith(unit), field
+
+
 def test_the_catalogue_is_documented_as_it_is(capsys):
     """docs/events.md is what `sidecar events` prints: `sidecar events > docs/events.md`."""
     assert main(["events"]) == 0

@@ -1,6 +1,7 @@
 """Whole daemons: most in a process of their own, since signals and exit codes are theirs."""
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -95,6 +96,10 @@ class Process:
                 return event
         raise AssertionError(f"the daemon ended before {name}")
 
+    def shrink_output(self):
+        """Let a few lines fill the pipe that is the daemon's standard output."""
+        fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+
     def exit_code(self):
         return self._process.wait(PATIENCE)
 
@@ -176,6 +181,18 @@ def test_a_signal_drains_and_exits_0(start, closing, number):
     assert process.exit_code() == 0
     assert not process.path.exists()
     assert peer.reply() is None
+
+
+def test_events_that_nobody_reads_hold_nobody_up(start, closing):
+    """Requests are answered, and a signal ends the daemon, though its standard output is full."""
+    process = start()
+    process.event("server.listening")
+    process.shrink_output()
+    peer = closing(Peer(process.path))
+    for request_id in range(1, 100):
+        assert peer.ask(embed(request_id, "abc")).error is None
+    process.signal(signal.SIGTERM)
+    assert process.exit_code() == 0
 
 
 def test_a_draining_daemon_refuses_what_is_new(start, closing):
