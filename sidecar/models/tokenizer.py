@@ -1,14 +1,36 @@
-"""Texts to rows of token ids, exactly as long as they are."""
+"""Texts to rows of token ids, exactly as long as they are.
 
+Of a text that is much longer than its model takes, only the beginning is tokenized, where the
+rows are the same for sure:
+
+1. The tokenizer is BERT's: it splits at whitespace, and what becomes of a word depends on no
+   other. Its normalizer looks at one character at a time, but for combining marks, whose order
+   never changes across a space. An added token with a space in it would be an exception.
+2. So the tokens before a space are those of the text before it. If these alone are more than the
+   limit, the row is cut among them.
+3. Of a pair the longer side gives way. The query's tokens, counted by themselves, are at most
+   half of the limit; so the document is the longer one as soon as the pair is over the limit, and
+   how much of it stays depends on the query alone.
+"""
+
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from sidecar.models.errors import ModelError
 from sidecar.models.rows import Row, Text
+
+# Tokens of English have 5 characters, spaces included.
+_CHARACTERS_A_TOKEN = 8
+_WIDER = 4
+_PLAIN = re.compile(r"[!-~]+")  # ASCII, and no space
 
 
 class Tokenizer:
@@ -25,11 +47,47 @@ class Tokenizer:
             raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
+        self._words_alone = _tokenizes_words_alone(self._tokenizer)
+        self._window = _CHARACTERS_A_TOKEN * max_tokens
+        self._longest_query = (max_tokens - self._tokenizer.num_special_tokens_to_add(True)) // 2
 
     def rows(self, texts: Sequence[Text]) -> list[Row]:
         """Return a row for each text or (query, document) pair."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
-        return [_row(encoding) for encoding in encodings]
+        return self._rows(texts, self._window)
+
+    def _rows(self, texts: Sequence[Text], window: int) -> list[Row]:
+        heads = [self._head(text, window) for text in texts]
+        rows = [_row(encoding) for encoding in self._tokenizer.encode_batch_fast(heads)]
+        for index, (text, head) in enumerate(zip(texts, heads, strict=True)):
+            if head is not text and not rows[index].truncated:
+                (rows[index],) = self._rows([text], _WIDER * window)
+        return rows
+
+    def _head(self, text: Text, window: int) -> Text:
+        """Return so much of `text` as is likely to be enough; `text` itself where it is all."""
+        cut = text if isinstance(text, str) else text[1]
+        if not self._words_alone or len(cut) <= window:
+            return text
+        end = max(cut.rfind(" ", 0, window), cut.rfind("\n", 0, window))
+        if end < 0:
+            return text
+        if isinstance(text, str):
+            return text[:end]
+        return (text[0], cut[:end]) if self._gives_way_to(text[0]) else text
+
+    def _gives_way_to(self, query: str) -> bool:
+        tokens = self._tokenizer.encode(query, add_special_tokens=False)
+        return len(tokens) <= self._longest_query
+
+
+def _tokenizes_words_alone(tokenizer: FastTokenizer) -> bool:
+    added = tokenizer.get_added_tokens_decoder().values()
+    return (
+        isinstance(tokenizer.model, WordPiece)
+        and isinstance(tokenizer.normalizer, BertNormalizer)
+        and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
+        and all(_PLAIN.fullmatch(str(token.content)) for token in added)
+    )
 
 
 def _row(encoding: Encoding) -> Row:
