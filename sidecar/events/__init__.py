@@ -77,9 +77,9 @@ def _stamp(
 ) -> tuple[tuple[dict[str, Any]], dict[str, Any]]:
     """Return the logger's arguments: the record, its fields in their order."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")
-    record = {"ts": now, "level": level, "event": event.pop("event")}
-    record.update((name, value) for name, value in event.items() if value is not None)
-    return (record,), {}
+    head = {"ts": now, "level": level, "event": event.pop("event")}
+    fields = {name: value for name, value in event.items() if value is not None}
+    return (head | fields,), {}
 
 
 def _say_lost(count: int) -> None:
