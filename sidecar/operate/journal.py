@@ -21,6 +21,7 @@ _IDENTIFIER = "sidecar"
 _GLOB = frozenset("*?[")
 # The journal's own; what begins with an underscore is its own, too.
 _NOT_OURS = ("SYSLOG_", "CODE_", "_", "PRIORITY", "MESSAGE_ID", "TID")
+_HEX = {"TRACE_ID", "PARENT_ID"}  # which may have no digit but decimal ones
 _LEVELS = ("critical", "critical", "critical", "error", "warning", "info", "info", "debug")
 
 
@@ -90,7 +91,7 @@ def record_of(line: bytes, reading: Reading) -> Record | None:
 def _native(entry: Mapping[str, Any]) -> Record:
     taken = int(entry["__REALTIME_TIMESTAMP"]) / 1e6
     ours = {
-        name.lower(): _value(_text(value))
+        name.lower(): _value(name, _text(value))
         for name, value in entry.items()
         if not name.startswith(_NOT_OURS)
     }
@@ -119,8 +120,10 @@ def _text(value: Any) -> str:
     return ""
 
 
-def _value(text: str) -> Any:
+def _value(name: str, text: str) -> Any:
     """Return what was written as `text`: a number, a list, true, false, null, or text."""
+    if name in _HEX:
+        return text
     try:
         return json.loads(text)
     except ValueError:

@@ -4,10 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from sidecar.events.journal import Journal
 from sidecar.operate.journal import Asked, arguments, record_of
 from sidecar.operate.records import Reading
 
@@ -43,6 +45,23 @@ def test_a_native_entry_is_the_event_that_was_written() -> None:
         ("code", "bad_request"), ("reason", "12 is no text"),
     ]  # fmt: skip
     assert reading.broken == 0
+
+
+def test_what_the_daemon_writes_is_what_is_read() -> None:
+    """Numbers, lists, lines and ids come back as they were, in their order."""
+    written = {
+        "ts": "2026-11-22T23:24:55.735733+00:00", "level": "info", "event": "request.completed",
+        "request_id": 7, "trace_id": "12345678901234567890123456789012",
+        "parent_id": "1234567890123456", "total_ms": 1.5, "models": ["a", "b"], "fatal": False,
+        "reason": "it failed",
+    }  # fmt: skip
+    with closing(Journal()) as journal:
+        lines = journal.encode(written).decode().splitlines()
+    fields = dict(line.split("=", 1) for line in lines)
+    fields["__REALTIME_TIMESTAMP"] = "1795389895735733"
+    record = record_of(entry(**fields), Reading())
+    assert record is not None
+    assert record.fields == written
 
 
 def test_the_time_that_the_daemon_wrote_is_the_events() -> None:
