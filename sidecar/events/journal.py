@@ -23,6 +23,7 @@ SOCKET = Path("/run/systemd/journal/socket")
 # The levels as syslog(3) has them.
 _PRIORITIES = {"critical": "2", "error": "3", "warning": "4", "info": "6", "debug": "7"}
 _TOO_LONG = {errno.EMSGSIZE, errno.ENOBUFS}
+_FLAGS = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _LENGTH = struct.Struct("<Q")
 _NOT_IN_A_LINE = {"ts", "level", "event", "traceback"}
@@ -83,16 +84,14 @@ class Journal:
         return True
 
     def _pass_on(self, entry: bytes) -> bool:
-        descriptor = os.memfd_create("sidecar-event", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.write(descriptor, entry)
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))
-            self._socket.sendmsg([], [rights], 0, self._path)
+            with os.fdopen(os.memfd_create("sidecar-event", _FLAGS), "wb", buffering=0) as file:
+                file.write(entry)
+                fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [file.fileno()]))
+                self._socket.sendmsg([], [rights], 0, self._path)
         except OSError:
             return False
-        finally:
-            os.close(descriptor)
         return True
 
 

@@ -1,4 +1,4 @@
-"""How records leave the process: as lines, by a thread, so that nobody waits for their reader."""
+"""How records leave the process: by a thread, so that nobody waits for whoever reads them."""
 
 import json
 import os

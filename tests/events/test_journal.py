@@ -165,7 +165,7 @@ def test_a_real_journal_can_be_asked_for_every_field() -> None:
         capture_output=True, text=True, check=False, timeout=120,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
-    if done.returncode in {1, 77} and "permitted" in done.stderr:
+    if done.returncode == 77 or done.stderr.startswith("unshare:"):
         pytest.skip(f"no mount namespace on this host: {done.stderr.strip()}")
     applied, short, long = map(json.loads, done.stdout.splitlines())
     assert (applied["EVENT"], applied["MODEL"]) == ("quantization.applied", "m")
