@@ -72,12 +72,19 @@ def read_folder(path: Path) -> Folder:
     return Folder(path, nearest == path, writable, shutil.disk_usage(nearest).free)
 
 
-def check_place(place: Place, user: User) -> Iterator[Finding]:
-    """Whether this user may connect to what lies there."""
+def check_place(place: Place, user: User, system: Place | None = None) -> Iterator[Finding]:
+    """Whether this user may connect to what lies there.
+
+    `system` is where the host's own daemon listens, which a user's default may hide.
+    """
     path = place.path
     if len(os.fsencode(path)) > _LONGEST_PATH:
         found = f"{path} is longer than the {_LONGEST_PATH} bytes that a Unix socket's path may be"
         yield error("socket", found, "choose a shorter one: SIDECAR_SOCKET")
+    elif place.kind == "nothing" and system and system.kind == "socket":
+        found = f"nothing at {path}, but a socket at {system.path}"
+        advice = f"set SIDECAR_SOCKET={system.path}, for clients, too: XDG_RUNTIME_DIR goes first"
+        yield warning("socket", found, advice)
     elif place.kind == "nothing":
         advice = "start one: `systemctl start sidecar.socket`, or `sidecar serve`"
         yield note("socket", f"nothing at {path}: no daemon has listened there", advice)

@@ -46,10 +46,12 @@ def _starting(facts: Facts) -> Iterator[Check]:
         checked = partial(libraries.check_libraries, facts.libraries, facts.import_failure)
         yield "libraries", checked
     if models is not None:
-        from sidecar.operate.doctor.models import check_model  # noqa: PLC0415 - see facts.py
+        from sidecar.operate.doctor.models import check_model, check_open  # noqa: PLC0415 - see facts.py
 
         for found in models:
             yield "model", partial(check_model, found)
+            if facts.systemd.installed:
+                yield "model", partial(check_open, found)
         unprepared = sum(model.unprepared_bytes for model in models)
         if cache is not None:
             yield "cache", partial(access.check_cache, cache, unprepared)
@@ -60,7 +62,7 @@ def _starting(facts: Facts) -> Iterator[Check]:
 def _answering(facts: Facts) -> Iterator[Check]:
     place, folder, answer = facts.place, facts.socket_folder, facts.answer
     if place is not None:
-        yield "socket", partial(access.check_place, place, facts.user)
+        yield "socket", partial(access.check_place, place, facts.user, facts.system_place)
         if folder is not None:
             yield "socket", partial(access.check_socket_folder, folder, place)
     yield "allow-lists", partial(access.check_allowed, facts.config, facts.user)
@@ -130,6 +132,8 @@ def _memory(facts: Facts) -> Iterator[Finding]:
         weights = [model.weights(quantization) for model in facts.models if not model.problem]
         needed = memory.needed_bytes(weights) + facts.config.cache_bytes
         yield from memory.check_memory(limit, source, needed, facts.config)
+        unprepared = [model.unprepared_bytes for model in facts.models if model.unprepared_bytes]
+        yield from memory.check_preparing(limit, source, unprepared)
     if facts.answer is not None and facts.answer.status is not None:
         yield from daemon.check_resident(facts.answer.status.get("memory") or {}, limit)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from client_lib.address import SYSTEM_SOCKET
 from sidecar.config import Config, ConfigError, Setting, read_env_file, resolve_each, to_config
 from sidecar.host import Host, read_host
 from sidecar.models.precision import Precision
@@ -67,6 +68,7 @@ class Facts:
     shipped: Mapping[str, str]
     user: User
     place: Place | None
+    system_place: Place | None
     socket_folder: Folder | None
     cache: Folder | None
     answer: Answer | None
@@ -103,6 +105,7 @@ def read_facts(case: Case, guard: Guard) -> Facts:
         shipped=guard.read("units", shipped_units) or {},
         user=read_user(),
         place=place,
+        system_place=guard.read("socket", read_place, SYSTEM_SOCKET),
         socket_folder=guard.read("socket", read_folder, config.socket.parent),
         cache=guard.read("cache", read_folder, config.cache_dir),
         answer=guard.read("daemon", _asked, config.socket, place, systemd),

@@ -1,8 +1,9 @@
 """The models that are configured: found, readable, complete, prepared, and for this host."""
 
 import os
+import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -22,8 +23,6 @@ from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
 _WEIGHTS = "model.safetensors"
 # What is left of FP32's bytes, tables included.
 _LEFT = {"none": 1.0, "int8": 0.27, "auto": 0.27, "int4": 0.18, "fp16": 0.5}
-# Calibrating and comparing hold the weights and their gradients several times over.
-PREPARING = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +32,7 @@ class Found:
     `folder` is what its name stands for, `artifact` where it is prepared or will be, `manifest`
     what the artifact says, `source_bytes` the size of its FP32 weights. `problem` says why it
     cannot be served, `slow` why only sentence-transformers can; `changed`, that the source is
-    not any more what the artifact was made of.
+    not any more what the artifact was made of; `closed` is what other users cannot read of it.
     """
 
     name: str
@@ -44,7 +43,8 @@ class Found:
     problem: str = ""
     slow: str = ""
     changed: bool = False
-    damage: tuple[str, ...] = field(default=())
+    damage: tuple[str, ...] = ()
+    closed: Path | None = None
 
     def weights(self, quantization: str) -> int:
         """Return what its weights take, or will take in `quantization`, in bytes."""
@@ -63,9 +63,9 @@ def read_model(wanted: Wanted, cache: Path) -> Found:
     """Return what there is of a model. Nothing is downloaded, prepared or loaded."""
     try:
         folder = locate(wanted.name, local=True)
-        if manifests.is_artifact(folder):
-            return _artifact(wanted, folder, folder)
-        return _source(wanted, folder, cache)
+        own = manifests.is_artifact(folder)
+        found = _artifact(wanted, folder, folder) if own else _source(wanted, folder, cache)
+        return replace(found, closed=_closed(folder))
     except ModelError as failure:
         return Found(name=wanted.name, problem=str(failure))
     except OSError as failure:
@@ -91,13 +91,19 @@ def check_model(found: Found) -> Iterator[Finding]:
     if found.manifest is None:
         yield note(
             "model",
-            f"{name} is not prepared yet: the first start does it, "
-            f"with about {PREPARING * found.source_bytes / 1e6:,.0f} MB of memory",
+            f"{name} is not prepared yet: the first start does it",
             "`sidecar prepare` does it beforehand, here or on another host",
         )
         return
     size = found.manifest.bytes_weights / 1e6
     yield ok("model", f"{name}: {found.artifact}, complete, {size:,.1f} MB of weights")
+
+
+def check_open(found: Found) -> Iterator[Finding]:
+    """Whether a service, which has a user of its own, can read the model."""
+    if found.closed is not None:
+        advice = f"`chmod -R a+rX {found.folder}`, or move it: /root and /home are closed to units"
+        yield warning("model", f"the service's user cannot read {found.closed}", advice)
 
 
 def probe_lengths(found: Found) -> list[int]:
@@ -154,6 +160,15 @@ def _artifact(wanted: Wanted, folder: Path, artifact: Path) -> Found:
         damage=(*_absent(artifact, *files), *_truncated(artifact, manifest)),
         changed=folder != artifact and fingerprint(folder) != manifest.source_sha256,
     )
+
+
+def _closed(folder: Path) -> Path | None:
+    """Return the first of the folders above, and the files, that others may not read."""
+    for path in (*reversed(folder.parents), folder):
+        if not path.stat().st_mode & stat.S_IXOTH:
+            return path
+    files = (path for path in folder.rglob("*") if not path.stat().st_mode & stat.S_IROTH)
+    return next(files, None)
 
 
 def _absent(folder: Path, *names: str) -> Iterator[str]:

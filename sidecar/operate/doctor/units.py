@@ -33,6 +33,11 @@ class Systemd:
     version: int
     units: Sequence[Mapping[str, str]] = ()
 
+    @property
+    def installed(self) -> bool:
+        """Whether a unit of Sidecar is."""
+        return any(map(_loaded, self.units))
+
     def waits_at(self, socket: Path) -> bool:
         """Whether systemd listens at `socket` for a daemon that does not run yet.
 

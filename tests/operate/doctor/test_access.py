@@ -44,6 +44,16 @@ def test_what_lies_at_the_path(place: Place, severity: Severity, advice: str) ->
     assert advice in finding.advice
 
 
+def test_a_socket_that_a_users_default_hides() -> None:
+    """Where a login has a runtime directory, that is looked into, and the host's is not."""
+    mine = Place(Path("/run/user/1000/sidecar/sidecar.sock"), "nothing")
+    (finding,) = check_place(mine, USER, Place(PATH, "socket"))
+    assert finding.severity is Severity.WARNING
+    assert f"SIDECAR_SOCKET={PATH}" in finding.advice
+    (finding,) = check_place(mine, USER, Place(PATH, "nothing"))
+    assert finding.severity is Severity.NOTE
+
+
 def test_places_are_read_without_connecting(tmp_path: Path) -> None:
     """Connecting to a socket of systemd's would start a daemon."""
     path = tmp_path / "s"

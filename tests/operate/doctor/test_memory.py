@@ -4,7 +4,14 @@ import pytest
 
 from sidecar.config import Config
 from sidecar.operate.doctor.finding import Severity
-from sidecar.operate.doctor.memory import Swap, check_memory, check_swap, needed_bytes, read_swap
+from sidecar.operate.doctor.memory import (
+    Swap,
+    check_memory,
+    check_preparing,
+    check_swap,
+    needed_bytes,
+    read_swap,
+)
 
 GB = 10**9
 
@@ -31,6 +38,14 @@ def test_a_limit_against_what_is_needed(limit: int, needed: int, severity: Sever
     assert finding.severity is severity
     assert f"{limit / 1e6:,.0f} MB" in finding.found
     assert f"{needed / 1e6:,.0f} MB" in finding.found
+
+
+@pytest.mark.parametrize(("limit", "severity"), [(4 * GB, Severity.OK), (GB // 2, Severity.ERROR)])
+def test_preparing_takes_more_than_serving(limit: int, severity: Severity) -> None:
+    """Where that is not granted, another host can do it."""
+    (finding,) = check_preparing(limit, "this host", [90 * 10**6])
+    assert finding.severity is severity
+    assert list(check_preparing(limit, "this host", [])) == []
 
 
 @pytest.mark.parametrize(
