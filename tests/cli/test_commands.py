@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from sidecar.cli import main, planning
+from sidecar.events import journal
 from sidecar.host import read_host
 from sidecar.models import half, library
 from sidecar.models.probes import probe_inputs
@@ -54,6 +55,17 @@ def test_bad_configuration_is_one_line_and_78(
     assert done.returncode == 78
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_journal_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it was asked for by name; `auto` takes standard output."""
+    monkeypatch.setattr(journal, "SOCKET", tmp_path / "none")
+    assert main(["serve", "--log-target", "journal"]) == 78
+    assert (
+        f"SIDECAR_LOG_TARGET=journal: there is no socket at {tmp_path}" in capsys.readouterr().err
+    )
 
 
 def test_live_socket_is_refused(tmp_path: Path) -> None:

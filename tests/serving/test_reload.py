@@ -292,6 +292,17 @@ async def test_an_event_says_what_has_changed_and_what_cannot(
     assert (status["threads"], status["socket"]) == (2, str(service.path))
 
 
+async def test_where_events_go_takes_a_restart(start, setup_of, tiny, seen):
+    """What is written changes at once; whoever reads keeps reading at the same place."""
+    service = await start(setup_of(tiny()))
+    service.setup = setup_of(tiny(), log_target="journal")
+    hang_up()
+    ignored = await seen("setting.ignored")
+    assert (ignored["setting"], ignored["value"], ignored["kept"]) == (
+        "log_target", "journal", "stdout",
+    )  # fmt: skip
+
+
 @pytest.fixture
 def notified(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
