@@ -14,6 +14,8 @@ from client_lib.wire.errors import BadRequest
 MAX_ID = 2**63 - 1
 Priority: TypeAlias = Literal["interactive", "bulk"]
 _PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+MetricsFormat: TypeAlias = Literal["openmetrics", "prometheus"]
+_FORMATS: tuple[MetricsFormat, ...] = get_args(MetricsFormat)
 _Check: TypeAlias = Callable[[Any], bool]
 # W3C Trace Context, level 1: version, trace id, parent id, flags. Ids of zeros and version ff are
 # invalid; a version that is still to come may add fields.
@@ -50,6 +52,10 @@ def _is_priority(value: Any) -> bool:
 
 def _is_traceparent(value: Any) -> bool:
     return isinstance(value, str) and bool(_is_00(value) or _is_later(value))
+
+
+def _is_format(value: Any) -> bool:
+    return value in _FORMATS
 
 
 def is_id(value: Any) -> bool:
@@ -119,6 +125,15 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """How the daemon is, in figures for a monitor."""
+
+    op: ClassVar[str] = "metrics"
+    id: int
+    format: MetricsFormat = _checked(_is_format, " or ".join(_FORMATS), default="openmetrics")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ping:
     """Nothing but an answer."""
 
@@ -135,9 +150,9 @@ class Cancel:
     target: int = _checked(is_id, "a request's id")
 
 
-Request: TypeAlias = Hello | Embed | Rerank | Status | Ping | Cancel
+Request: TypeAlias = Hello | Embed | Rerank | Status | Metrics | Ping | Cancel
 _BY_OP: Mapping[str, type[Request]] = {
-    cls.op: cls for cls in (Hello, Embed, Rerank, Status, Ping, Cancel)
+    cls.op: cls for cls in (Hello, Embed, Rerank, Status, Metrics, Ping, Cancel)
 }
 # Looked up for every request on both sides; `fields` itself would filter them each time.
 _FIELDS: Mapping[str, tuple[Field[Any], ...]] = {op: fields(cls) for op, cls in _BY_OP.items()}
