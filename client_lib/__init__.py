@@ -1,7 +1,7 @@
 """The client of a Sidecar daemon: texts in, vectors and rankings out, over a Unix socket."""
 
 from client_lib.aio import AsyncClient
-from client_lib.results import EmbedReply, RerankReply, RerankResult, Timings, Usage
+from client_lib.results import EmbedReply, MetricsReply, RerankReply, RerankResult, Timings, Usage
 from client_lib.sync import Client
 from client_lib.wire.errors import (
     BackendFailed,
@@ -37,6 +37,7 @@ __all__ = [
     "EmbedReply",
     "Forbidden",
     "FrameTooLarge",
+    "MetricsReply",
     "Overloaded",
     "ProtocolError",
     "ReplyError",

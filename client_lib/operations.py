@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from client_lib.results import EmbedReply, RerankReply, read_embed, read_rerank, read_status
-from client_lib.wire.messages import Embed, Ping, Request, Rerank, Status
+from client_lib.results import (
+    EmbedReply,
+    MetricsReply,
+    RerankReply,
+    read_embed,
+    read_metrics,
+    read_rerank,
+    read_status,
+)
+from client_lib.wire.messages import Embed, Metrics, MetricsFormat, Ping, Request, Rerank, Status
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -42,6 +50,11 @@ def rerank(query: str, documents: Iterable[str], **options: Any) -> Operation[Re
 def status() -> Operation[dict[str, Any]]:
     """Ask what the daemon is, and how it is."""
     return Operation(Status, read_status)
+
+
+def metrics(form: MetricsFormat) -> Operation[MetricsReply]:
+    """Ask how the daemon is, in figures for a monitor."""
+    return Operation(partial(Metrics, format=form), read_metrics)
 
 
 def ping() -> Operation[None]:

@@ -82,6 +82,14 @@ class RerankReply:
     truncated: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class MetricsReply:
+    """Metrics as text, and the content type by which HTTP would announce it."""
+
+    content_type: str
+    text: str
+
+
 def read_embed(body: Mapping[str, Any], rows: int) -> EmbedReply:
     """Return the reply to `embed` of `rows` texts; its vectors are the caller's to write to."""
     with _reading("embed"):
@@ -132,6 +140,12 @@ def read_status(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the daemon says about itself."""
     with _reading("status"):
         return dict(body["status"])
+
+
+def read_metrics(body: Mapping[str, Any]) -> MetricsReply:
+    """Return the reply to `metrics`."""
+    with _reading("metrics"):
+        return MetricsReply(_text(body["content_type"]), _text(body["text"]))
 
 
 @contextmanager

@@ -15,11 +15,11 @@ from client_lib.address import default_socket
 from client_lib.calls import call_ids
 from client_lib.encoding import WINDOW, Encoding
 from client_lib.operations import Operation
-from client_lib.results import EmbedReply, RerankReply
+from client_lib.results import EmbedReply, MetricsReply, RerankReply
 from client_lib.sync_line import Line
 from client_lib.sync_link import ThreadCall
 from client_lib.wire.errors import CallTimeout, ClientClosed, SidecarError
-from client_lib.wire.messages import Priority
+from client_lib.wire.messages import MetricsFormat, Priority
 
 T = TypeVar("T")
 
@@ -145,6 +145,16 @@ class Client:
     def status(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return what the daemon is, and how it is."""
         return self._ask(operations.status(), timeout)
+
+    def metrics(
+        self, form: MetricsFormat = "openmetrics", *, timeout: float | None = None
+    ) -> MetricsReply:
+        """Return how the daemon is, in figures for a monitor.
+
+        "openmetrics" is what Prometheus reads over HTTP; "prometheus" the older text, which the
+        node exporter's textfile collector takes.
+        """
+        return self._ask(operations.metrics(form), timeout)
 
     def ping(self, *, timeout: float | None = None) -> float:
         """Return how long the daemon took to answer nothing, in seconds."""

@@ -12,6 +12,8 @@ from sidecar.config import Config
 
 UNITS = Path(__file__).parents[1] / "systemd"
 INSTANCES = {"sidecar.service": "sidecar.service", "sidecar@.service": "sidecar@minilm.service"}
+SERVICES = (*INSTANCES.values(), "sidecar-metrics.service")
+OTHERS = ("sidecar.socket", "sidecar-metrics.timer")
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="no systemd-analyze on this host"
@@ -22,8 +24,7 @@ needs_systemd = pytest.mark.skipif(
 def folder(tmp_path: Path) -> Path:
     """The units, with a command that exists on this host."""
     shutil.copytree(UNITS, tmp_path, dirs_exist_ok=True)
-    for name in INSTANCES:
-        unit = tmp_path / name
+    for unit in tmp_path.glob("*.service"):
         unit.write_text(unit.read_text().replace("/opt/sidecar/bin/sidecar", "/bin/true"))
     return tmp_path
 
@@ -36,13 +37,13 @@ def analyzed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @needs_systemd
 def test_nothing_in_them_is_unknown(folder: Path) -> None:
     """`verify` has nothing to say; it exits 0 even for keys that it does not know."""
-    units = [f"./{name}" for name in (*INSTANCES.values(), "sidecar.socket")]
+    units = [f"./{name}" for name in (*SERVICES, *OTHERS)]
     done = analyzed("verify", *units, cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", INSTANCES.values())
+@pytest.mark.parametrize("unit", SERVICES)
 def test_exposure_is_low(folder: Path, unit: str) -> None:
     """Of 10, at most 0.6."""
     done = analyzed("security", "--offline=true", "--threshold=6", f"./{unit}", cwd=folder)

@@ -20,6 +20,7 @@ _COMMANDS = (
     "prepare",
     "config",
     "status",
+    "metrics",
     "top",
     "logs",
     "events",

@@ -4,4 +4,5 @@ EX_OK = 0
 EX_UNWELL = 1  # of a daemon that answers, but is not well
 EX_NOINPUT = 66
 EX_UNAVAILABLE = 69
+EX_CANTCREAT = 73
 EX_CONFIG = 78

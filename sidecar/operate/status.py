@@ -107,8 +107,10 @@ def _daemon(status: Status) -> Iterator[tuple[str, str]]:
     refused = _since_start(status).get("refused", {})
     if refused:
         yield "turned away", _by_code(refused)
-    if cache := status.get("cache"):
-        yield "cache", ", ".join(f"{key} {_plain(value)}" for key, value in cache.items())
+    yield "texts", _texts(status)
+    cache = status.get("cache", {})
+    if cache.get("max_bytes"):
+        yield "cache", _cache(cache)
 
 
 def _now(now: Rates | None) -> Iterator[tuple[str, str]]:
@@ -182,14 +184,18 @@ def _peers(status: Status) -> Iterator[tuple[str, ...]]:
 
 def _work(status: Status) -> tuple[float, float, float, float]:
     """Return requests, texts, tokens and seconds of a core since the start."""
-    operations = _since_start(status).get("requests", {}).values()
-    answered = [each for lanes in operations for each in lanes.values()]
+    answered = list(_answered(status))
     return (
         sum(each["completed"] for each in answered),
         sum(each["texts"] for each in answered),
         sum(each["tokens"] for each in answered),
         status.get("process", {}).get("cpu_seconds", 0.0),
     )
+
+
+def _answered(status: Status) -> Iterator[Mapping[str, Any]]:
+    for lanes in _since_start(status).get("requests", {}).values():
+        yield from lanes.values()
 
 
 def _since_start(status: Status) -> Mapping[str, Any]:
@@ -211,6 +217,21 @@ def _requests(requests: Mapping[str, Any]) -> str:
         f"{requests.get('completed', 0):,} completed, {requests.get('in_flight', 0)} in flight"
     )
     return f"{counted}, failed: {_by_code(failed)}" if failed else f"{counted}, none failed"
+
+
+def _texts(status: Status) -> str:
+    done = list(_answered(status))
+    texts, tokens, shared, cached = (
+        sum(each.get(key, 0) for each in done) for key in ("texts", "tokens", "shared", "cached")
+    )
+    reused = f"{count(shared)} shared a computation, {count(cached)} cached"
+    return f"{count(texts)} of {count(tokens)} tokens; {reused}"
+
+
+def _cache(cache: Mapping[str, Any]) -> str:
+    asked = cache["hits"] + cache["misses"]
+    held = f"{size(cache['bytes'])} of {size(cache['max_bytes'])} hold {cache['rows']:,} texts"
+    return f"{held}, {cache['hits'] / asked:.0%} of {asked:,} look-ups hit" if asked else held
 
 
 def _by_code(codes: Mapping[str, int]) -> str:
@@ -249,8 +270,3 @@ def _range(bound: int) -> str:
 
 def _moment(since: str | None) -> str:
     return f"{datetime.fromisoformat(since):%Y-%m-%d %H:%M:%S %Z}" if since else "?"
-
-
-def _plain(value: Any) -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:,.6g}" if number else str(value)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import psutil
 
 import sidecar
 from client_lib.wire.errors import Draining
+from client_lib.wire.messages import MetricsFormat
 from client_lib.wire.protocol import Limits
 from sidecar.memory import read_memory
 from sidecar.serving.complaints import Complaints
@@ -101,6 +103,12 @@ class Desk:
             "statistics": self.statistics.to_map(),
         }
 
+    async def metrics(self, form: MetricsFormat) -> dict[str, str]:
+        """Return the body of the answer to `metrics`: the status in figures, as text."""
+        status = await self.status()
+        content_type, text = await asyncio.to_thread(_exposition, status, form)
+        return {"content_type": content_type, "text": text}
+
     def _requests(self) -> dict[str, Any]:
         whole = self.statistics.since_start()
         return {
@@ -109,6 +117,13 @@ class Desk:
             "in_flight": self.accepted.count,
             "untaken": self.untaken.count,
         }
+
+
+def _exposition(status: Mapping[str, Any], form: MetricsFormat) -> tuple[str, str]:
+    # Late: not every daemon is asked for metrics, and what writes them is 4 MB.
+    from sidecar.serving.exposition import exposition  # noqa: PLC0415
+
+    return exposition(status, form)
 
 
 def _measure() -> tuple[dict[str, int], dict[str, float]]:

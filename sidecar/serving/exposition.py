@@ -19,7 +19,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from client_lib.wire.messages import MetricsFormat
 from sidecar.serving.state import State
@@ -79,19 +78,19 @@ class _Page:
         return metric
 
     def histogram(
-        self, name: str, about: str, samples: _Samples, bounds: Sequence[float], scale: float = 1.0
+        self, name: str, about: str, samples: _Samples, bounds: Sequence[float], per: float = 1.0
     ) -> Metric:
-        """Take distributions of a status; its values, and `bounds`, are multiplied by `scale`."""
+        """Take distributions of a status, in units of which `per` make one of the metric's."""
         rows = [(self._labelled(labels), each) for labels, each in samples]
-        metric = HistogramMetricFamily(name, about, labels=_names(rows))
+        metric = HistogramMetricFamily(name, about, labels=_names(rows), unit=_unit(name))
         for labels, each in rows:
-            buckets = _cumulative(each["buckets"], bounds, scale)
-            metric.add_metric(tuple(labels.values()), buckets, each["sum"] * scale)
+            buckets = _cumulative(each["buckets"], bounds, per)
+            metric.add_metric(tuple(labels.values()), buckets, each["sum"] / per)
         return metric
 
     def _plain(self, family: _Family, name: str, about: str, samples: _Samples) -> Metric:
         rows = [(self._labelled(labels), value) for labels, value in samples]
-        metric = family(name, about, labels=_names(rows))
+        metric = family(name, about, labels=_names(rows), unit=_unit(name))
         for labels, value in rows:
             metric.add_metric(tuple(labels.values()), value)
         return metric
@@ -100,17 +99,22 @@ class _Page:
         return dict(sorted({**labels, "socket": self._socket}.items()))
 
 
+def _unit(name: str) -> str:
+    last = name.rpartition("_")[2]
+    return last if last in {"bytes", "seconds"} else ""
+
+
 def _names(rows: Sequence[tuple[_Labels, Any]]) -> tuple[str, ...]:
     return tuple(rows[0][0]) if rows else ()
 
 
 def _cumulative(
-    counts: Iterable[tuple[float, int]], bounds: Sequence[float], scale: float
+    counts: Iterable[tuple[float, int]], bounds: Sequence[float], per: float
 ) -> list[tuple[str, float]]:
     """Return each bound as text, and how many values it is not below; the last is infinity."""
     pairs = list(counts)
     buckets: list[tuple[str, float]] = [
-        (floatToGoString(bound * scale), sum(count for upper, count in pairs if upper <= bound))
+        (str(bound / per), sum(count for upper, count in pairs if upper <= bound))
         for bound in bounds
     ]
     return [*buckets, ("+Inf", sum(count for _, count in pairs))]
@@ -118,8 +122,8 @@ def _cumulative(
 
 def _daemon(page: _Page, status: Mapping[str, Any]) -> Iterator[Metric]:
     yield page.info("sidecar_build", "The version of Sidecar.", [{"version": status["version"]}])
-    healthy = [({}, int(status["healthy"]))]
-    yield page.gauge("sidecar_healthy", "Whether texts come to their end: 1 or 0.", healthy)
+    healthy = int(status["healthy"])
+    yield page.gauge("sidecar_healthy", "Whether texts come to their end: 1 or 0.", _one(healthy))
     states = {state.value: state.value == status["state"] for state in State}
     yield page.state("sidecar_state", "What the daemon is about.", states)
     yield page.gauge("sidecar_inference_threads", "Threads that compute.", _one(status["threads"]))
@@ -183,7 +187,7 @@ def _work(page: _Page, done: Mapping[str, Any]) -> Iterator[Metric]:
             for phase in _PHASES
         ],
         _TIMES_MS,
-        scale=1e-3,
+        per=1000,
     )
     for key, about in (
         ("texts", "Texts of answered requests."),
@@ -228,7 +232,9 @@ def _queue(page: _Page, queue: Mapping[str, Any]) -> Iterator[Metric]:
         waiting = [({"lane": lane}, load[key]) for lane, load in lanes.items()]
         yield page.gauge(f"sidecar_queue_{unit}", f"What waits, in {unit}.", waiting)
         most = _one(queue["bounds"][key])
-        yield page.gauge(f"sidecar_queue_limit_{unit}", f"What may wait in a lane, in {unit}.", most)
+        yield page.gauge(
+            f"sidecar_queue_limit_{unit}", f"What may wait in a lane, in {unit}.", most
+        )
     yield page.gauge(
         "sidecar_queue_work_seconds",
         "Time that one thread is expected to take for what waits.",

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 from client_lib.wire.errors import BackendFailed, Cancelled, ReplyError
-from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Request, Rerank, Status
+from client_lib.wire.messages import Cancel, Embed, Hello, Metrics, Ping, Request, Rerank, Status
 from client_lib.wire.protocol import VERSION, Refused, ServerConnection
 from sidecar.events import log, trace
 from sidecar.serving.desk import Desk
@@ -181,18 +181,24 @@ class Session:
 
     async def _perform(self, request: Request) -> _Result:
         match request:
-            case Embed():
-                return await self._desk.engine_for(self._peer).embed(request, self._peer)
-            case Rerank():
-                return await self._desk.engine_for(self._peer).rerank(request, self._peer)
+            case Embed() | Rerank():
+                return await self._compute(request)
             case Hello():
                 return {"version": VERSION, **self._desk.hello(self._limits)}
             case Status():
                 return {"status": await self._desk.status()}
+            case Metrics():
+                return await self._desk.metrics(request.format)
             case Cancel():
                 return {"cancelled": self._cancel(request.target)}
             case Ping():
                 return {}
+
+    async def _compute(self, request: Embed | Rerank) -> EmbedResult | RerankResult:
+        engine = self._desk.engine_for(self._peer)
+        if isinstance(request, Embed):
+            return await engine.embed(request, self._peer)
+        return await engine.rerank(request, self._peer)
 
     def _cancel(self, target: int) -> bool:
         if (task := self._open.pop(target, None)) is None:

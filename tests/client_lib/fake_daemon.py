@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from client_lib.wire.errors import BadRequest, ReplyError, UnknownModel
-from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Request, Rerank, Status
+from client_lib.wire.messages import Cancel, Embed, Hello, Metrics, Ping, Request, Rerank, Status
 from client_lib.wire.protocol import VERSION, Limits, Refused, ServerConnection
 
 DIMENSIONS = 8
@@ -49,6 +49,8 @@ def answer(request: Request) -> Mapping[str, Any]:
             return rerank_body(request)
         case Status():
             return {"status": {"server": "fake"}}
+        case Metrics():
+            return {"content_type": "text/plain", "text": f"fake_{request.format} 1\n"}
         case Ping():
             return {}
         case Cancel():

@@ -88,6 +88,16 @@ def test_status_and_ping_answer(client: Any) -> None:
     assert 0 < client.ping() < 30
 
 
+def test_metrics_come_in_either_format(client: Any) -> None:
+    """As text, with the type by which HTTP would announce it."""
+    for form in ("openmetrics", "prometheus"):
+        reply = client.metrics(form)
+        assert reply.content_type.split("/")[0] in {"text", "application"}
+        assert reply.text.endswith("\n")
+    with pytest.raises(BadRequest, match="openmetrics or prometheus"):
+        client.metrics("json")
+
+
 @pytest.mark.parametrize("bad", [["a", 1], ["a", None], ["a", b"bytes"]])
 def test_what_is_no_string_is_named_by_its_index(client: Any, bad: list[Any]) -> None:
     """A text that is no string is a TypeError with its index, and nothing is sent."""

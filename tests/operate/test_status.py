@@ -16,7 +16,7 @@ TIMES = {
 }  # fmt: skip
 ROWS = {**TIMES, "count": 8, "buckets": [[1.0, 4], [2.0, 1], [4.0, 1], [16.0, 2]]}
 ANSWERED = {
-    "completed": 1_234_567, "texts": 2_000_000, "tokens": 80_000_000,
+    "completed": 1_234_567, "texts": 2_000_000, "tokens": 80_000_000, "shared": 77, "cached": 5,
     "queue_ms": TIMES, "tokenize_ms": TIMES, "compute_ms": TIMES, "total_ms": TIMES,
 }  # fmt: skip
 PERIOD = {
@@ -70,6 +70,7 @@ def shown(sections: Any, width: int = 80) -> str:
         "113 MB PSS, 131 MB RSS; 97 MB PSS at the start",
         "1,234,567 completed, 3 in flight, failed: overloaded 12",
         "forbidden 3",
+        "8.0M of 320.0M tokens; 308 shared a computation, 20 cached",
         "90 MB → 23 MB  0.9989, worst 0.9935",
         "2.31 times as fast as [FP32]",  # brackets are no markup
         "FP32  1,000 MB",
@@ -94,10 +95,14 @@ def test_the_page_fits_into_80_columns() -> None:
     assert len(narrow.splitlines()) - len(wide.splitlines()) <= 1
 
 
-def test_cache_is_shown_where_there_is_one() -> None:
-    """Whatever it counts."""
-    assert "cache" not in shown(page(STATUS))
-    assert "hits 1,234, share 0.5" in shown(page({**STATUS, "cache": {"hits": 1234, "share": 0.5}}))
+def test_a_cache_is_shown_where_there_is_one() -> None:
+    """How full it is, and how often it had what was asked."""
+    cache = {"max_bytes": 64_000_000, "bytes": 12_000_000, "rows": 5_000, "hits": 3, "misses": 1}
+    told = "12 MB of 64 MB hold 5,000 texts, 75% of 4 look-ups hit"
+    assert told in shown(page({**STATUS, "cache": cache}))
+    assert "look-ups" not in shown(page({**STATUS, "cache": {**cache, "max_bytes": 0}}))
+    unasked = {**cache, "hits": 0, "misses": 0}
+    assert "hold 5,000 texts" in shown(page({**STATUS, "cache": unasked}))
 
 
 @pytest.mark.parametrize("key", STATUS)

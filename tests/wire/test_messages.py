@@ -151,7 +151,9 @@ def test_a_traceparent_of_a_later_version_may_say_more() -> None:
 @pytest.mark.parametrize("op", ["", "EMBED", "embedding", None, 1, ["embed"], {"op": "embed"}])
 def test_an_unknown_op_names_the_known(op: Any) -> None:
     """An op that is none is a BadRequest that lists those that are."""
-    with pytest.raises(BadRequest, match="known are hello, embed, rerank, status, ping, cancel"):
+    with pytest.raises(
+        BadRequest, match="known are hello, embed, rerank, status, metrics, ping, cancel"
+    ):
         parse_request({"id": 1, "op": op})
 
 

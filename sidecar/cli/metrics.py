@@ -1,0 +1,44 @@
+"""`sidecar metrics`: a daemon's figures for a monitor, as text."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+from client_lib.wire.messages import MetricsFormat
+from sidecar.cli.exits import EX_CANTCREAT, EX_OK
+from sidecar.cli.screen import add_socket, asking
+from sidecar.operate.metrics import replace_file
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's `commands`."""
+    parser = commands.add_parser(
+        "metrics", help="print a daemon's metrics, or write them to a file"
+    )
+    add_socket(parser)
+    parser.add_argument(
+        "--format",
+        choices=get_args(MetricsFormat),
+        default="openmetrics",
+        help="the node exporter's textfile collector wants prometheus (default: openmetrics)",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="replace FILE instead of printing"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the metrics or write them; 73 where the file cannot be written."""
+    with asking(arguments.socket) as client:
+        text = client.metrics(arguments.format).text
+    if arguments.output is None:
+        print(text, end="")
+        return EX_OK
+    try:
+        replace_file(arguments.output, text)
+    except OSError as error:
+        print(f"sidecar: {arguments.output}: {error.strerror}", file=sys.stderr)
+        return EX_CANTCREAT
+    return EX_OK
