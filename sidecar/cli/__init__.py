@@ -23,6 +23,7 @@ _COMMANDS = (
     "metrics",
     "top",
     "logs",
+    "report",
     "events",
     "doctor",
 )

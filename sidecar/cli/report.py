@@ -1,0 +1,69 @@
+"""`sidecar report`: the events of a time as one page with plots."""
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sidecar.cli import asking
+from sidecar.cli.exits import EX_CONFIG, EX_NOINPUT, EX_OK
+from sidecar.operate.history import History
+from sidecar.operate.records import STDIN, Reading, SourceError
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's `commands`."""
+    parser = commands.add_parser(
+        "report",
+        help="write a page with plots of the events",
+        description="Write one page of HTML, without scripts and other files: latency, "
+        "throughput, batches, memory and errors over time, and what was slow or failed.",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("sidecar-report.html"), metavar="FILE",
+        help="the page (default: sidecar-report.html)",
+    )  # fmt: skip
+    asking.add_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the page; 66 where there is nothing to read, 78 without the extra `plots`."""
+    asking.say_what_is_doubtful(arguments)
+    try:
+        # Only who writes a report needs what draws it.
+        report = import_module("sidecar.operate.report")
+        history, reading = _read(arguments)
+        page = report.render(history, _sources(arguments), datetime.now(UTC))
+        arguments.output.write_text(page)
+    except ModuleNotFoundError as error:
+        print(
+            f"sidecar: a report needs {error.name}: pip install 'sidecar[plots]'", file=sys.stderr
+        )
+        return EX_CONFIG
+    except SourceError as error:
+        print(f"sidecar: {error}", file=sys.stderr)
+        return EX_NOINPUT
+    except OSError as error:
+        print(f"sidecar: {arguments.output} cannot be written: {error.strerror}", file=sys.stderr)
+        return EX_CONFIG
+    asking.say_what_was_skipped(reading)
+    print(f"{arguments.output}: {history.records:,} events")
+    return EX_OK
+
+
+def _read(arguments: argparse.Namespace) -> tuple[History, Reading]:
+    history, reading = History(), Reading()
+    with asking.progress() as opener:
+        for record in asking.records_of(arguments, reading, opener):
+            history.add(record)
+    return history, reading
+
+
+def _sources(arguments: argparse.Namespace) -> str:
+    if not arguments.files:
+        return "the journal"
+    names = ["standard input" if path == STDIN else path.name for path in arguments.files]
+    return ", ".join(names)

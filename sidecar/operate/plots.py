@@ -1,0 +1,294 @@
+"""A history → plots, each an SVG that stands in a page and takes its colours from it.
+
+Colours are the page's CSS variables: `--ink`, `--grid`, and `--series-1` to `--series-6`.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from html import escape
+from io import StringIO
+from math import nan
+from typing import Any
+
+import matplotlib as mpl
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from sidecar.operate.history import History
+from sidecar.operate.timeline import Step
+
+_INCHES = (4.9, 2.75)
+_SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+_DASHES = ("-", "--", ":")
+_SECOND = 1_000  # ms
+_DAY = 86_400  # s; matplotlib counts days
+_MOST_KINDS = 5
+_OTHER_KINDS = "other"
+_START = "start"
+_SHORT_LABEL = 8  # letters
+
+# Stand for the variables while matplotlib draws, for it knows no variables.
+_INK, _GRID = "#010101", "#020202"
+_SERIES = tuple(f"#0{index}0000" for index in range(3, 9))
+_VARIABLES = {_INK: "var(--ink)", _GRID: "var(--grid)"} | {
+    color: f"var(--series-{index})" for index, color in enumerate(_SERIES, 1)
+}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "sidecar",  # the same history, the same page
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _GRID,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.prop_cycle": cycler(color=_SERIES),
+    "grid.color": _GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": _GRID,
+    "xtick.labelcolor": _INK,
+    "ytick.color": _INK,
+    "ytick.left": False,
+    "ytick.minor.left": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 2.6,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """`svg` is None where there is nothing to show, and `about` says so."""
+
+    title: str
+    about: str
+    svg: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    title: str
+    about: str
+    nothing: str
+    draw: Callable[[Axes, History], bool]
+
+
+def plots(history: History) -> Iterator[Plot]:
+    """Yield the plots of a report."""
+    for index, drawing in enumerate(_DRAWINGS):
+        with mpl.rc_context(_STYLE):
+            figure = Figure(figsize=_INCHES, layout="constrained")
+            drawn = drawing.draw(figure.add_subplot(), history)
+            svg = _svg_of(figure, f"plot-{index}", drawing) if drawn else None
+        yield Plot(drawing.title, drawing.about if drawn else drawing.nothing, svg)
+
+
+def _percentiles(name: str) -> Callable[[Axes, History], bool]:
+    def draw(axes: Axes, history: History) -> bool:
+        times, steps = _steps(history)
+        spread = [getattr(step, name) for step in steps]
+        if not any(each.count for each in spread):
+            return False
+        gap = [nan] * len(_SHARES)
+        points = [each.quantiles(list(_SHARES.values())) if each.count else gap for each in spread]
+        for place, (label, dashes) in enumerate(zip(_SHARES, _DASHES, strict=True)):
+            values = [point[place] for point in points]
+            axes.plot(times, values, dashes, marker="o", label=label)
+        _scale_of_times(axes)
+        _dress(axes, history)
+        return True
+
+    return draw
+
+
+def _scale_of_times(axes: Axes) -> None:
+    """Show 1 ms beside 1 s; a time of nothing stands at the lower end."""
+    low, high = axes.dataLim.minposy, axes.dataLim.y1
+    low = max(low, high / 1e5)
+    axes.set_yscale("log", nonpositive="clip")
+    axes.set_ylim(low / 1.3, high * 1.6)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high < low * 1e3 else (1.0,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _time_label(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _time_label(value: float) -> str:
+    return f"{value / 1e3:g} s" if value >= _SECOND else f"{value:g} ms"
+
+
+def _throughput(axes: Axes, history: History) -> bool:
+    times, steps = _steps(history)
+    if not history.answered:
+        return False
+    for name, label, dashes in (("rows", "texts", "-"), ("requests", "requests", "--")):
+        rates = [step.answered.get(name, 0.0) / history.timeline.width for step in steps]
+        axes.plot(times, rates, dashes, label=label)
+        if name == "rows":
+            axes.fill_between(times, rates, alpha=0.15, linewidth=0)
+    axes.set_ylim(bottom=0)
+    _dress(axes, history)
+    return True
+
+
+def _batch_rows(axes: Axes, history: History) -> bool:
+    counts = history.batch_rows
+    if not counts:
+        return False
+    axes.bar(list(counts), [100 * n / counts.total() for n in counts.values()], width=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("texts in a batch")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+    return True
+
+
+def _memory(axes: Axes, history: History) -> bool:
+    times, steps = _steps(history)
+    told = [index for index, step in enumerate(steps) if step.pss_bytes.count]
+    if not told:
+        return False
+    xs, ys = [times[i] for i in told], [steps[i].pss_bytes.greatest / 1e6 for i in told]
+    axes.plot(xs, ys, "o", markersize=4, color=_SERIES[0])
+    xs, ys = [*xs, times[-1]], [*ys, ys[-1]]  # what was told last holds to the end
+    axes.plot(xs, ys, drawstyle="steps-post", color=_SERIES[0])
+    axes.fill_between(xs, ys, step="post", alpha=0.15, linewidth=0, color=_SERIES[0])
+    axes.set_ylim(0, max(ys) * 1.25)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} MB"))
+    _dress(axes, history)
+    return True
+
+
+def _errors(axes: Axes, history: History) -> bool:
+    times, steps = _steps(history)
+    kinds = _kinds(steps)
+    if not kinds:
+        return False
+    days = history.timeline.width / _DAY
+    floor = [0.0] * len(steps)
+    for label, names in kinds.items():
+        counts = [sum(step.failed.get(name, 0.0) for name in names) for step in steps]
+        axes.bar(times, counts, width=0.9 * days, bottom=floor, label=label)
+        floor = [low + count for low, count in zip(floor, counts, strict=True)]
+    axes.set_ylim(0, max(floor) * 1.25)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _dress(axes, history)
+    return True
+
+
+def _kinds(steps: Sequence[Step]) -> dict[str, list[str]]:
+    """Return the labels of failures, the most frequent first, and the kinds under each."""
+    totals: dict[str, float] = {}
+    for step in steps:
+        for kind, count in step.failed.items():
+            totals[kind] = totals.get(kind, 0.0) + count
+    order = sorted(totals, key=lambda kind: -totals[kind])
+    labels = {kind: [kind] for kind in order[:_MOST_KINDS]}
+    return labels | ({_OTHER_KINDS: order[_MOST_KINDS:]} if order[_MOST_KINDS:] else {})
+
+
+_DRAWINGS = (
+    _Drawing(
+        "Latency",
+        "From arrival to result: half, 95 % and 99 % of requests took less.",
+        "No request was answered in this time.",
+        _percentiles("total_ms"),
+    ),
+    _Drawing(
+        "Time in the queue",
+        "How long requests waited for their first text to be begun.",
+        "No request was answered in this time.",
+        _percentiles("queue_ms"),
+    ),
+    _Drawing(
+        "Throughput",
+        "Texts computed and requests answered, per second.",
+        "No request was answered in this time.",
+        _throughput,
+    ),
+    _Drawing(
+        "Batch sizes",
+        "How many texts were cut together: the share of batches of each size.",
+        "No batch was computed in this time.",
+        _batch_rows,
+    ),
+    _Drawing(
+        "Memory",
+        "What the process holds, its part of what is shared (PSS), when it was told.",
+        "No event of this time tells the memory of the process.",
+        _memory,
+    ),
+    _Drawing(
+        "Errors",
+        "Requests and connections that failed, by the error's code.",
+        "Nothing failed in this time.",
+        _errors,
+    ),
+)
+
+
+def _steps(history: History) -> tuple[list[float], list[Step]]:
+    """Return the middles of the steps, in days, and the steps."""
+    found = list(history.timeline.steps())
+    return [at / _DAY for at, _ in found], [step for _, step in found]
+
+
+def _dress(axes: Axes, history: History) -> None:
+    """Give the axis of time its labels, and mark the daemon's starts."""
+    for index, start in enumerate(history.starts):
+        label = _START if index == 0 else None
+        axes.axvline(start / _DAY, color=_INK, alpha=0.35, linewidth=1, linestyle="-.", label=label)
+    locator = AutoDateLocator(minticks=3, maxticks=7)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))
+    margin = history.timeline.width / _DAY
+    times, _ = _steps(history)
+    axes.set_xlim(times[0] - margin, times[-1] + margin)  # the same in all plots
+    _explain(axes)
+
+
+def _explain(axes: Axes) -> None:
+    """Put the legend above the plot, what belongs to all plots last."""
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    if _START in handles:
+        handles[_START] = handles.pop(_START)
+    if handles:
+        axes.legend(
+            handles.values(),
+            handles.keys(),
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=4 if max(map(len, handles)) <= _SHORT_LABEL else 2,  # as many as fit
+            borderaxespad=0,
+            columnspacing=1.2,
+        )
+
+
+def _svg_of(figure: Figure, name: str, drawing: _Drawing) -> str:
+    """Return the figure as an element that scales, is read out, and shares no id with others."""
+    written = StringIO()
+    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+    svg = written.getvalue()
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r"#(?=[A-Za-z]\w*[\")])", f"#{name}-", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, variable)
+    box = re.search(r'viewBox="([^"]*)"', svg)
+    assert box is not None
+    head = (
+        f'<svg viewBox="{box[1]}" role="img" aria-labelledby="{name}-title" '
+        f'aria-describedby="{name}-about">'
+        f'<title id="{name}-title">{escape(drawing.title)}</title>'
+        f'<desc id="{name}-about">{escape(drawing.about)}</desc>'
+    )
+    return head + svg[svg.index(">") + 1 :]

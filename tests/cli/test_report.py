@@ -1,0 +1,161 @@
+"""`sidecar report`: what is written, and how it looks in a browser."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .command import sidecar
+
+PLOTS = ("Latency", "Time in the queue", "Throughput", "Batch sizes", "Memory", "Errors")
+TABLES = ("Quantization", "What failed, and why", "Slowest batches", "Who asked most")
+
+
+@pytest.fixture(scope="module")
+def page(event_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report on what a daemon really wrote."""
+    pytest.importorskip("matplotlib")
+    output = tmp_path_factory.mktemp("report") / "report.html"
+    done = sidecar("report", "--file", str(event_log), "-o", str(output))
+    assert (done.returncode, done.stderr) == (0, "")
+    events = len(event_log.read_text().splitlines())
+    assert done.stdout == f"{output}: {events} events\n"
+    return output
+
+
+class Ids(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.references: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        given = dict(attrs)
+        self.ids += [given["id"]] if "id" in given else []
+        self.references.update(given.get("aria-labelledby", "").split())
+        self.references.update(re.findall(r"url\(#([^)]*)\)", given.get("clip-path", "")))
+        if tag == "use":
+            self.references.add(given["xlink:href"].removeprefix("#"))
+
+
+def test_the_page_stands_alone(page: Path) -> None:
+    """No script, no other file, no address but of namespaces; its ids are unique and there."""
+    text = page.read_text()
+    assert "<script" not in text
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', text)
+    assert "#0" not in re.sub(r"#0067b1|#00795a", "", text)  # no colour was left to matplotlib
+    parser = Ids()
+    parser.feed(text)
+    assert len(parser.ids) == len(set(parser.ids))
+    assert parser.references <= set(parser.ids)
+
+
+def test_the_page_shows_plots_and_tables(page: Path) -> None:
+    """Each plot has a title and a description for who does not see it."""
+    text = page.read_text()
+    assert text.count('<svg viewBox="') == len(PLOTS) == text.count("<desc ")
+    for title in (*PLOTS, *TABLES):
+        assert f">{title}</h2>" in text
+    for part in ("90 MB → 23 MB", "deadline_exceeded", "it would take # s", "cosine 0.99"):
+        assert part in text
+
+
+def test_what_a_peer_wrote_is_text(tmp_path: Path) -> None:
+    """Markup in a reason is shown, not obeyed."""
+    pytest.importorskip("matplotlib")
+    log = tmp_path / "x.log"
+    log.write_text(
+        '{"ts":"2026-11-22T10:00:00+00:00","event":"request.failed","level":"info",'
+        '"code":"<b>$x^2$ _a</b>","reason":"<script>alert(1)</script>"}\n'
+    )
+    done = sidecar("report", "--file", str(log), "-o", str(tmp_path / "r.html"))
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "r.html").read_text()
+    assert "<script" not in text
+    assert "<b>" not in text
+    assert "&lt;b&gt;$x^2$ _a&lt;/b&gt;" in text.split("<svg")[-1].split("</svg>")[0]
+
+
+def test_a_time_without_events_is_said(event_log: Path, tmp_path: Path) -> None:
+    """The page is written all the same."""
+    pytest.importorskip("matplotlib")
+    output = tmp_path / "r.html"
+    flags = ["--file", str(event_log), "--until", "2000-01-01", "-o", str(output)]
+    assert sidecar("report", *flags).stdout == f"{output}: 0 events\n"
+    assert f"No event was found in {event_log.name}" in output.read_text()
+
+
+def test_what_is_missing_is_said_in_its_place(event_log: Path, tmp_path: Path) -> None:
+    """A time without requests has no latency to plot."""
+    pytest.importorskip("matplotlib")
+    output = tmp_path / "r.html"
+    flags = ["--event", "model.*", "-o", str(output)]
+    assert sidecar("report", "--file", str(event_log), *flags).returncode == 0
+    text = output.read_text()
+    assert text.count("<svg") == 1
+    for part in ("No request was answered in this time.", "Nothing failed.", "No batch was comp"):
+        assert part in text
+
+
+def test_a_page_that_cannot_be_written_is_one_line(event_log: Path, tmp_path: Path) -> None:
+    """With the reason."""
+    pytest.importorskip("matplotlib")
+    output = tmp_path / "none" / "r.html"
+    done = sidecar("report", "--file", str(event_log), "-o", str(output))
+    assert done.returncode == 78
+    assert done.stderr == f"sidecar: {output} cannot be written: No such file or directory\n"
+
+
+def test_without_the_extra_it_says_what_to_install(event_log: Path, tmp_path: Path) -> None:
+    """In one line, with the command."""
+    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')")
+    done = sidecar("report", "--file", str(event_log), PYTHONPATH=f"{tmp_path}:{Path.cwd()}")
+    assert done.returncode == 78
+    assert done.stderr == "sidecar: a report needs matplotlib: pip install 'sidecar[plots]'\n"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium: the host's, or the one that playwright has installed."""
+    api = pytest.importorskip("playwright.sync_api")
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    with api.sync_playwright() as play:
+        try:
+            opened = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except api.Error:
+            pytest.skip("no Chromium here")
+        yield opened
+        opened.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_page_looks_right_in_a_browser(
+    page: Path, browser: Any, width: int, scheme: str
+) -> None:
+    """Nothing is fetched, nothing complains, every plot is seen, nothing scrolls sideways."""
+    view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    complaints, requests = [], []
+    view.on("console", lambda message: complaints.append(message.text))
+    view.on("pageerror", lambda error: complaints.append(str(error)))
+    view.on("request", lambda request: requests.append(request.url))
+    view.goto(page.as_uri())
+    assert (complaints, requests) == ([], [page.as_uri()])
+    assert view.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = [plot.bounding_box() for plot in view.locator("figure svg").all()]
+    assert len(boxes) == len(PLOTS)
+    assert all(box["width"] > 300 and box["height"] > 150 for box in boxes)
+    for title in PLOTS:
+        assert view.get_by_role("img", name=title, exact=True).is_visible()
+    # The page's own ink, on the page's own paper, in every plot.
+    ink = view.evaluate("getComputedStyle(document.body).color")
+    inks = "[...document.querySelectorAll('svg text')].map(text => getComputedStyle(text).fill)"
+    assert set(view.evaluate(inks)) == {ink}
+    light = sum(map(int, re.findall(r"\d+", ink))) > 3 * 128
+    assert light == (scheme == "dark")
+    view.close()
