@@ -104,6 +104,8 @@ def _daemon(status: Status) -> Iterator[tuple[str, str]]:
     yield "memory", _memory(status.get("memory", {}))
     yield "threads", f"{status.get('threads', '?')} for inference"
     yield "requests", _requests(status.get("requests", {}))
+    for lane, codes in _since_start(status).get("not_admitted", {}).items():
+        yield f"{lane} refused", _by_code(codes)
     refused = _since_start(status).get("refused", {})
     if refused:
         yield "turned away", _by_code(refused)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from client_lib.wire.errors import BackendFailed, DeadlineExceeded, Draining
+from client_lib.wire.errors import BackendFailed, DeadlineExceeded, Draining, Overloaded, TooLarge
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.events import log
 from sidecar.models.rows import Row
@@ -145,7 +145,8 @@ class Engine:
                 known = self._cache.recall(asked.key(row) for row in rows)
                 job = self._job(asked, rows, known, peer, begun)
                 computed = await self._compute(job)
-        except DeadlineExceeded:  # a TimeoutError, but the queue's
+        except (DeadlineExceeded, Overloaded, TooLarge) as refusal:  # the queue's, all of them
+            self.statistics.not_admitted(asked.request.priority, refusal.code)
             raise
         except TimeoutError:
             raise DeadlineExceeded(f"not done within its {asked.timeout:g} s") from None

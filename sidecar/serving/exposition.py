@@ -207,6 +207,15 @@ def _work(page: _Page, done: Mapping[str, Any]) -> Iterator[Metric]:
         ],
     )
     yield page.counter(
+        "sidecar_requests_not_admitted",
+        "Requests among those of which the queue took nothing.",
+        [
+            ({"lane": lane, "code": code}, count)
+            for lane, codes in done["not_admitted"].items()
+            for code, count in codes.items()
+        ],
+    )
+    yield page.counter(
         "sidecar_refusals",
         "Connections, and frames that were no request, which were turned away.",
         [({"code": code}, count) for code, count in done["refused"].items()],

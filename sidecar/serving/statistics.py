@@ -104,14 +104,16 @@ class Batches:
 class Period:
     """What happened in some stretch of time.
 
-    `failed` counts errors by operation and code, `refused` by code what was turned away before
-    it was a request: connections and frames.
+    `failed` counts errors by operation and code; `not_admitted` those of them for which the
+    queue took nothing, by lane and code; `refused` by code what was turned away before it was a
+    request: connections and frames.
     """
 
     def __init__(self) -> None:
         self.answered: defaultdict[tuple[str, Priority], Answered] = defaultdict(Answered)
         self.batches: defaultdict[Priority, Batches] = defaultdict(Batches)
         self.failed: Counter[tuple[str, str]] = Counter()
+        self.not_admitted: Counter[tuple[Priority, str]] = Counter()
         self.refused: Counter[str] = Counter()
 
     def add(self, other: "Period") -> None:
@@ -121,6 +123,7 @@ class Period:
         for lane, batches in other.batches.items():
             self.batches[lane].add(batches)
         self.failed.update(other.failed)
+        self.not_admitted.update(other.not_admitted)
         self.refused.update(other.refused)
 
     @property
@@ -141,6 +144,7 @@ class Period:
         return {
             "requests": _nested((key, each.to_map()) for key, each in self.answered.items()),
             "failed": _nested(self.failed.items()),
+            "not_admitted": _nested(self.not_admitted.items()),
             "refused": dict(self.refused),
             "batches": {lane: batches.to_map() for lane, batches in self.batches.items()},
         }
@@ -162,6 +166,10 @@ class Statistics:
     def failed(self, op: str, code: str) -> None:
         """Count a request that was answered with an error, or cancelled."""
         self._now().failed[op, code] += 1
+
+    def not_admitted(self, priority: Priority, code: str) -> None:
+        """Count a request of which the queue took nothing; it is counted as failed, too."""
+        self._now().not_admitted[priority, code] += 1
 
     def refused(self, code: str) -> None:
         """Count a connection, or a frame, that was turned away before it was a request."""

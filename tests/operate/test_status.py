@@ -22,6 +22,7 @@ ANSWERED = {
 PERIOD = {
     "requests": {op: {"interactive": ANSWERED, "bulk": ANSWERED} for op in ("embed", "rerank")},
     "failed": {"embed": {"overloaded": 12}},
+    "not_admitted": {"bulk": {"overloaded": 11, "deadline_exceeded": 2}},
     "refused": {"forbidden": 3},
     "batches": {"interactive": {"rows": ROWS, "tokens": {**TIMES, "p50": 300.1, "p99": 528.0}}},
 }
@@ -69,7 +70,8 @@ def shown(sections: Any, width: int = 80) -> str:
         "/run/sidecar/sidecar.sock",
         "113 MB PSS, 131 MB RSS; 97 MB PSS at the start",
         "1,234,567 completed, 3 in flight, failed: overloaded 12",
-        "forbidden 3",
+        "bulk refused   overloaded 11, deadline_exceeded 2",
+        "turned away    forbidden 3",
         "8.0M of 320.0M tokens; 308 shared a computation, 20 cached",
         "90 MB → 23 MB  0.9989, worst 0.9935",
         "2.31 times as fast as [FP32]",  # brackets are no markup

@@ -306,6 +306,26 @@ async def test_a_request_that_cannot_be_done_in_time_is_refused_at_once(make_eng
     await running
 
 
+async def test_what_the_queue_did_not_take_is_counted_by_lane(make_engine, tiny):
+    """Not what it took, and what then came too late."""
+    model = tiny()
+    engine = make_engine(model, bounds=Bounds(rows=26, peer_share=1))
+    model.gate.clear()
+    running = asyncio.create_task(engine.embed(embed(*"abcdefghijklmnopqrstuvwxyz")))
+    await model.began()
+    for refused in (
+        embed("late", timeout_ms=5), embed(*"ABCDEFGHIJKLMNOPQRST"),
+        embed(*"ABCDEFGHIJKLMNOPQRSTUVWXYZ0", priority="bulk"),
+    ):  # fmt: skip
+        with pytest.raises((DeadlineExceeded, Overloaded, TooLarge)):
+            await engine.embed(refused)
+    model.gate.set()
+    await running
+    assert engine.statistics.to_map()["since_start"]["not_admitted"] == {
+        "interactive": {"deadline_exceeded": 1, "overloaded": 1}, "bulk": {"too_large": 1},
+    }  # fmt: skip
+
+
 async def test_what_rows_cost_is_learned_from_those_that_are_computed(make_engine, tiny):
     """The status shows it; a forward that failed teaches nothing."""
     ticks = iter(range(10_000))

@@ -53,9 +53,11 @@ def test_errors_and_refusals_are_counted_by_code(statistics):
     statistics.failed("embed", "overloaded")
     statistics.failed("embed", "overloaded")
     statistics.failed("rerank", "overloaded")
+    statistics.not_admitted("bulk", "overloaded")
     statistics.refused("forbidden")
     whole = statistics.to_map()["since_start"]
     assert whole["failed"] == {"embed": {"overloaded": 2}, "rerank": {"overloaded": 1}}
+    assert whole["not_admitted"] == {"bulk": {"overloaded": 1}}
     assert whole["refused"] == {"forbidden": 1}
     assert statistics.since_start().failed_by_code == {"overloaded": 3}
 
