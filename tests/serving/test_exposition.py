@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
@@ -15,6 +16,7 @@ from client_lib.wire.codec import encode
 from client_lib.wire.messages import Embed, Metrics, Rerank
 from sidecar.serving.exposition import exposition
 
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 READERS = {"openmetrics": open_families, "prometheus": classic_families}
 MODEL = {
     "name": "mini", "task": "embed", "quantization": "int8", "device": "cpu",
@@ -150,6 +152,28 @@ async def test_names_and_helps_follow_the_conventions(busy):
             assert all(re.fullmatch("[a-z_]+", label) for label in sample.labels)
             if family.type == "counter":
                 assert sample.name.endswith("_total")
+
+
+async def test_every_metric_is_documented(busy):
+    """With the labels that its samples have, `socket` and `le` apart, and with its type."""
+    rows = [line.split("|") for line in DOCUMENT.splitlines() if line.startswith("| `")]
+    documented = {
+        name: (kind.strip(), set(re.findall("`(.*?)`", labels)))
+        for _, names, kind, labels, *_ in rows
+        for name in re.findall("`(.*?)`", names)
+    }
+    found = {}
+    for task in ("embed", "rerank"):
+        text = exposition(await status_with(busy, task=task), "openmetrics")[1]
+        for family in open_families(text):
+            suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+            kind = family.type.replace("stateset", "state set")
+            labels = {label for sample in family.samples for label in sample.labels}
+            _, known = found.setdefault(family.name + suffix, (kind, set()))
+            known |= labels - {"socket", "le"}
+    for name in ("sidecar_requests_not_admitted_total", "sidecar_refusals_total"):
+        found[name] = documented[name]  # of these nothing has been counted
+    assert found == documented
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on this host")
