@@ -25,7 +25,7 @@ EXAMPLES = {
         "--by event,code,reason"
     ),
     "How did memory move?": (
-        "sidecar logs --event quantization.applied model.loaded 'server.*' engine.retired "
+        "sidecar logs --event quantization.applied model.loaded server.memory engine.retired "
         "--fields model,bytes_before,bytes_after,pss_bytes"
     ),
     "Who asked most?": (

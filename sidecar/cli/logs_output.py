@@ -51,8 +51,7 @@ def _chosen(record: Mapping[str, Any], names: list[str]) -> Mapping[str, Any]:
     return {name: record[name] for name in (*_HEAD, *names) if name in record}
 
 
-def _json(fields: Mapping[str, Any]) -> str:
-    return json.dumps(fields, separators=(",", ":"), default=str)
+_json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 class _Line:

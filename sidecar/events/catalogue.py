@@ -23,6 +23,7 @@ _PEER = {
 _UNLOGGED = "how many lines about bad peers of this user were left out since the last one"
 _LANE = "interactive or bulk"
 _SAMPLE = "where SIDECAR_LOG_SAMPLE is below 1: the part of its kind that it stands for"
+_RSS = "memory of the process with all that it shares (RSS), bytes"
 _PSS = "memory of the process, its part of what is shared (PSS), bytes"
 _REQUEST = {
     "op": "what was asked: embed, rerank, ...",
@@ -105,6 +106,10 @@ CATALOGUE: Mapping[str, Event] = {
             "pss_bytes": _PSS,
         },
     ),
+    "server.memory": Event(
+        "looked at once a minute, what the process holds has moved by 1 % since it was said last",
+        {"rss_bytes": _RSS, "pss_bytes": _PSS},
+    ),
     "server.reloading": Event(
         "SIGHUP: the configuration is read again and its models are loaded; the old ones serve",
         {"models": "names of the models that serve"},
@@ -138,7 +143,7 @@ CATALOGUE: Mapping[str, Event] = {
         {
             "models": "names of the models",
             "seconds": "time since the reload, s",
-            "rss_bytes": "memory of the process with all that it shares (RSS), bytes",
+            "rss_bytes": _RSS,
             "pss_bytes": _PSS,
         },
     ),

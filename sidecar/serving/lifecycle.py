@@ -23,7 +23,7 @@ from sidecar.memory import read_memory
 from sidecar.serving.desk import Desk
 from sidecar.serving.engine import Engine
 from sidecar.serving.loading import Loaded, load, patience
-from sidecar.serving.memory import settle
+from sidecar.serving.memory import settle, tell_moves
 from sidecar.serving.reload import Reloader
 from sidecar.serving.server import Server
 from sidecar.serving.settings import Configure, Setup
@@ -120,6 +120,7 @@ class _Daemon:
         try:
             async with Server(desk, self._listener) as server, asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch(desk))
+                telling = group.create_task(tell_moves())
                 reloading = group.create_task(self._reloader.run(desk, setup))
                 self._ready(desk, self._listener)
                 reason = await self._stop
@@ -129,6 +130,7 @@ class _Daemon:
                 await self._in_time(desk.accepted.idle())
                 await self._hand_over(desk.untaken)
                 watching.cancel()
+                telling.cancel()
         finally:
             for engine in desk.engines:
                 await self._in_time(engine.stop())
