@@ -27,8 +27,9 @@ from sidecar.host import read_host
 from sidecar.models import manifest as manifests
 from sidecar.models.folder import describe, read_encoder
 from sidecar.models.model import GRAPH, load, session_of
+from sidecar.models.order import Order
 from sidecar.models.precision import Precision
-from sidecar.models.prepare import Order, prepare
+from sidecar.models.prepare import prepare
 from sidecar.models.rows import Row
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 from sidecar.plan import weight_bits

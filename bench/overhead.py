@@ -20,8 +20,9 @@ from sidecar import events
 from sidecar.events.writer import Lines
 from sidecar.host import read_host
 from sidecar.models.model import load
+from sidecar.models.order import Order
 from sidecar.models.precision import Precision
-from sidecar.models.prepare import Order, prepare
+from sidecar.models.prepare import prepare
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 from sidecar.plan import weight_bits
 

@@ -26,8 +26,8 @@ from client_lib import Client
 from sidecar.host import read_host
 from sidecar.models.apart import prepare_apart
 from sidecar.models.folder import describe
+from sidecar.models.order import Order
 from sidecar.models.precision import Precision
-from sidecar.models.prepare import Order
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 from sidecar.plan import weight_bits

@@ -9,8 +9,9 @@ from pathlib import Path
 from bench import tiny
 from sidecar.host import read_host
 from sidecar.models.model import load
+from sidecar.models.order import Order
 from sidecar.models.precision import Precision
-from sidecar.models.prepare import Order, prepare
+from sidecar.models.prepare import prepare
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 from sidecar.plan import weight_bits

@@ -37,8 +37,9 @@ def reranker_folder() -> Path:
 @pytest.fixture(scope="session")
 def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model in INT8, prepared once for the whole run."""
+    from sidecar.models.order import Order
     from sidecar.models.precision import Precision
-    from sidecar.models.prepare import Order, prepare
+    from sidecar.models.prepare import prepare
 
     output = tmp_path_factory.mktemp("artifacts") / "minilm-int8"
     precision = Precision("int8", weight_bits=7, floor=0.995)

@@ -92,6 +92,6 @@ def test_daemon_needs_no_torch() -> None:
 
 
 def test_daemon_needs_nothing_of_preparing() -> None:
-    """`serve` loads what quantizes, and onnx with it, only for a model that is not prepared yet."""
+    """What quantizes, and onnx with it, is loaded by the process that prepares a model alone."""
     refused = "from sidecar.cli import main; main(['serve', '--threads', 'many'])"
     assert "onnx" not in loaded_by(refused)

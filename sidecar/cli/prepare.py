@@ -16,7 +16,8 @@ from sidecar.config import to_config
 from sidecar.models import library
 from sidecar.models.folder import describe
 from sidecar.models.manifest import Manifest
-from sidecar.models.prepare import Order, prepare
+from sidecar.models.order import Order
+from sidecar.models.prepare import prepare
 from sidecar.models.source import display_name, locate
 from sidecar.models.texts import read_texts
 

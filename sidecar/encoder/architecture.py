@@ -3,6 +3,7 @@
 A family (`bert`) maps a checkpoint's names onto these; `graph` builds from nothing else.
 """
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
@@ -57,6 +58,30 @@ class Layer:
     output_norm: Norm
 
 
+class Layers:
+    """A model's layers, each read when it is asked for: none but those in `changed` is held."""
+
+    def __init__(
+        self, count: int, read: Callable[[int], Layer], changed: Mapping[int, Layer] | None = None
+    ) -> None:
+        self._count = count
+        self._read = read
+        self._changed = changed or {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Layer:
+        return self._changed[index] if index in self._changed else self._read(index)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return (self[index] for index in range(self._count))
+
+    def changed(self, index: int, layer: Layer) -> "Layers":
+        """Return the layers with another one at `index`."""
+        return Layers(self._count, self._read, {**self._changed, index: layer})
+
+
 @dataclass(frozen=True, slots=True)
 class Embeddings:
     """The lookup tables, float32 [rows, hidden], and the normalisation of their sum.
@@ -88,7 +113,7 @@ class Encoder:
     """
 
     embeddings: Embeddings
-    layers: tuple[Layer, ...]
+    layers: Layers
     heads: int
     head: Pooling | Classifier
     distance_bias: Float32 | None = None

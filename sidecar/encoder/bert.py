@@ -13,6 +13,7 @@ from sidecar.encoder.architecture import (
     Encoder,
     Float32,
     Layer,
+    Layers,
     Pooling,
 )
 from sidecar.encoder.checkpoint import Checkpoint, check_mathematics
@@ -66,9 +67,9 @@ def _read(
             token_type=checkpoint.tensor("embeddings.token_type_embeddings.weight"),
             norm=checkpoint.norm("embeddings.LayerNorm"),
         ),
-        layers=tuple(
-            _layer(checkpoint, f"encoder.layer.{index}")
-            for index in range(int(config["num_hidden_layers"]))
+        layers=Layers(
+            int(config["num_hidden_layers"]),
+            lambda index: _layer(checkpoint, f"encoder.layer.{index}"),
         ),
         heads=int(config["num_attention_heads"]),
         head=head,

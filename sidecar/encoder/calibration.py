@@ -39,10 +39,15 @@ def observe(encoder: Encoder, texts: Sequence[Ids]) -> Iterator[tuple[str, Obser
     recipe = Float32Recipe()
     hidden = walk.embed(encoder, recipe, texts)
     for index in range(len(encoder.layers)):
-        passed = walk.through(encoder, index, recipe, hidden)
-        for name, fed in passed.fed.items():
-            yield name, observed(fed)
-        hidden = passed.texts
+        layer: dict[str, Observed] = {}
+        behind: list[Float32] = []
+        for passed in walk.in_parts(encoder, index, recipe, hidden):
+            for name, fed in passed.fed.items():
+                part = observed(fed)
+                layer[name] = _together(layer[name], part) if name in layer else part
+            behind += passed.texts
+        yield from layer.items()
+        hidden = behind
 
 
 def observed(fed: Fed) -> Observed:
@@ -52,6 +57,17 @@ def observed(fed: Fed) -> Observed:
     sample = np.concatenate([text[_picks(len(text))] for text in fed.rows])
     peak = np.abs(rows).max(axis=0)
     return Observed(fed.linear, fed.after_gelu, peak, even.T @ even, sample)
+
+
+def _together(one: Observed, other: Observed) -> Observed:
+    """Return what was observed on the texts of both."""
+    return Observed(
+        one.linear,
+        one.after_gelu,
+        np.maximum(one.peak, other.peak),
+        one.gram + other.gram,
+        np.concatenate([one.sample, other.sample]),
+    )
 
 
 def evening(rows: Float32) -> Float32:

@@ -12,6 +12,7 @@ from sidecar.encoder.architecture import (
     Encoder,
     Float32,
     Layer,
+    Layers,
     Pooling,
 )
 from sidecar.encoder.checkpoint import Checkpoint, check_mathematics
@@ -35,9 +36,9 @@ def read_distilbert(
             token_type=None,
             norm=checkpoint.norm("embeddings.LayerNorm"),
         ),
-        layers=tuple(
-            _layer(checkpoint, f"transformer.layer.{index}")
-            for index in range(int(config["n_layers"]))
+        layers=Layers(
+            int(config["n_layers"]),
+            lambda index: _layer(checkpoint, f"transformer.layer.{index}"),
         ),
         heads=int(config["n_heads"]),
         head=head,

@@ -6,6 +6,7 @@ whose tails are computed differently, and a text's last bit would depend on its 
 """
 
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
@@ -23,9 +24,12 @@ from sidecar.encoder.nodes import CONTRIB, GraphWriter
 from sidecar.encoder.recipes import Recipe
 
 
-def build(encoder: Encoder, recipe: Recipe) -> ModelProto:
-    """Return the ONNX model that computes `encoder` with `recipe`'s arithmetic."""
-    graph = GraphWriter()
+def build(encoder: Encoder, recipe: Recipe, weights: BinaryIO | None = None) -> ModelProto:
+    """Return the ONNX model that computes `encoder` with `recipe`'s arithmetic.
+
+    Its weights go to the file `weights`, where one is given.
+    """
+    graph = GraphWriter(weights)
     assembly = _Assembly(graph, recipe, encoder.heads, _score_bias(graph, encoder, "ids"))
     x = assembly.embed(encoder.embeddings)
     for index, layer in enumerate(encoder.layers):

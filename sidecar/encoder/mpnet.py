@@ -16,6 +16,7 @@ from sidecar.encoder.architecture import (
     Encoder,
     Float32,
     Layer,
+    Layers,
     Pooling,
 )
 from sidecar.encoder.bert import ROBERTA_FIRST_POSITION
@@ -43,9 +44,9 @@ def read_mpnet(
             token_type=None,
             norm=checkpoint.norm("embeddings.LayerNorm"),
         ),
-        layers=tuple(
-            _layer(checkpoint, f"encoder.layer.{index}")
-            for index in range(int(config["num_hidden_layers"]))
+        layers=Layers(
+            int(config["num_hidden_layers"]),
+            lambda index: _layer(checkpoint, f"encoder.layer.{index}"),
         ),
         heads=int(config["num_attention_heads"]),
         head=head,

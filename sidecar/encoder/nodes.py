@@ -1,6 +1,7 @@
 """A small writer of ONNX graphs: names are made, constants are shared, nodes are calls."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,13 +9,21 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 _OPSET = 21
 _IR_VERSION = 10  # the newest that goes with this opset
+# Shorter ones are not worth a place of their own in the file, whose places can be mapped.
+_LEAST_STORED = 1024
+_ALIGNED = 4096
 CONTRIB = "com.microsoft"
 
 
 class GraphWriter:
-    """Collects nodes and initializers; `model` returns them as one ONNX model."""
+    """Collects nodes and initializers; `model` returns them as one ONNX model.
 
-    def __init__(self) -> None:
+    Large initializers go to the file `weights`, where one is given, and are held nowhere else;
+    the model that refers to it lies beside it.
+    """
+
+    def __init__(self, weights: BinaryIO | None = None) -> None:
+        self._weights = weights
         self._nodes: list[NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
         self._scalars: dict[tuple[str, bytes], str] = {}
@@ -22,7 +31,9 @@ class GraphWriter:
     def constant(self, value: NDArray[Any], name: str = "") -> str:
         """Add `value` as an initializer and return its name; equal unnamed ones are shared."""
         if name:
-            self._initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+            stored = self._weights is not None and value.nbytes >= _LEAST_STORED
+            make = self._stored if stored else numpy_helper.from_array
+            self._initializers[name] = make(np.asarray(value, order="C"), name)
             return name
         key = (f"{value.dtype}{value.shape}", value.tobytes())
         if key not in self._scalars:
@@ -51,6 +62,19 @@ class GraphWriter:
     def rename(self, value: str, name: str) -> None:
         """Give an output its public name."""
         self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
+
+    def _stored(self, value: NDArray[Any], name: str) -> TensorProto:
+        assert self._weights is not None
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        tensor = TensorProto(name=name, data_type=kind, dims=value.shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        offset = -(-self._weights.tell() // _ALIGNED) * _ALIGNED
+        self._weights.seek(offset)
+        self._weights.write(value.data)
+        where = {"location": Path(self._weights.name).name, "offset": offset}
+        for key, text in {**where, "length": value.nbytes}.items():
+            tensor.external_data.add(key=key, value=str(text))
+        return tensor
 
     def model(self, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]) -> ModelProto:
         """Return the finished model."""

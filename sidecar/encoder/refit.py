@@ -117,7 +117,6 @@ def _mean(errors: Float32, even: Float32) -> Float32:
 
 
 def _with(encoder: Encoder, index: int, part: str, linear: Linear) -> Encoder:
-    layers = list(encoder.layers)
     changes: dict[str, Any] = {_PARTS[part].field: linear}
-    layers[index] = replace(layers[index], **changes)
-    return replace(encoder, layers=tuple(layers))
+    layer = replace(encoder.layers[index], **changes)
+    return replace(encoder, layers=encoder.layers.changed(index, layer))

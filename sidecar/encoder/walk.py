@@ -4,8 +4,8 @@ A layer is a small model of its own: however large the whole is, no more than on
 is held beside the weights, and what feeds every part of it can be looked at.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -22,6 +22,7 @@ from sidecar.host import read_host
 
 Ids: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 """A text's ids and token types, int64 [1, tokens]."""
+_TEXTS_AT_ONCE = 16
 
 
 class Fed(NamedTuple):
@@ -51,20 +52,45 @@ def embed(encoder: Encoder, recipe: Recipe, texts: Sequence[Ids]) -> Sequence[Fl
 
 def through(encoder: Encoder, index: int, recipe: Recipe, texts: Sequence[Float32]) -> Passed:
     """Return what `texts`, float32 [tokens, hidden], become in layer `index`."""
-    tapping = _Tapping(recipe)
-    model = build_layer(encoder, index, tapping)
-    for tap in tapping.taps.values():
-        model.graph.output.append(helper.make_tensor_value_info(tap.value, TensorProto.FLOAT, None))
-    session = Session(model.SerializeToString())
-    values = ["hidden", *(tap.value for tap in tapping.taps.values())]
     with ThreadPoolExecutor(read_host().cores) as pool:
-        passed = list(pool.map(lambda x: session.run_for(values, {"x": x[np.newaxis]}), texts))
-    hidden, *inputs = ([value[0] for value in column] for column in zip(*passed, strict=True))
-    fed = {
-        name: Fed(tap.linear, tap.after_gelu, rows)
-        for (name, tap), rows in zip(tapping.taps.items(), inputs, strict=True)
-    }
-    return Passed(fed, hidden)
+        return _Crossing(encoder, index, recipe).of(texts, pool)
+
+
+def in_parts(
+    encoder: Encoder, index: int, recipe: Recipe, texts: Sequence[Float32]
+) -> Iterator[Passed]:
+    """Yield the same for some texts after others, so that not all inputs are held at once."""
+    crossing = _Crossing(encoder, index, recipe)
+    with ThreadPoolExecutor(read_host().cores) as pool:
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            yield crossing.of(texts[start : start + _TEXTS_AT_ONCE], pool)
+
+
+class _Crossing:
+    """One layer, ready to run, with a tap at the input of every Linear layer in it."""
+
+    def __init__(self, encoder: Encoder, index: int, recipe: Recipe) -> None:
+        tapping = _Tapping(recipe)
+        model = build_layer(encoder, index, tapping)
+        self._taps = tapping.taps
+        for tap in self._taps.values():
+            value = helper.make_tensor_value_info(tap.value, TensorProto.FLOAT, None)
+            model.graph.output.append(value)
+        self._session = Session(model.SerializeToString())
+        self._values = ["hidden", *(tap.value for tap in self._taps.values())]
+
+    def of(self, texts: Sequence[Float32], pool: Executor) -> Passed:
+        """Return what `texts` become."""
+        columns = zip(*pool.map(self._run, texts), strict=True)
+        hidden, *inputs = ([value[0] for value in column] for column in columns)
+        fed = {
+            name: Fed(tap.linear, tap.after_gelu, rows)
+            for (name, tap), rows in zip(self._taps.items(), inputs, strict=True)
+        }
+        return Passed(fed, hidden)
+
+    def _run(self, text: Float32) -> list[Float32]:
+        return self._session.run_for(self._values, {"x": text[np.newaxis]})
 
 
 class _Tap(NamedTuple):

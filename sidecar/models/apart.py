@@ -17,8 +17,8 @@ from pathlib import Path
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.manifest import Manifest
+from sidecar.models.order import Order
 from sidecar.models.precision import Precision
-from sidecar.models.prepare import Order, prepare
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _UNKNOWN_ARCHITECTURE = 3  # the exit code that tells this error from the others
@@ -54,6 +54,9 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    # Here alone: the parent shall not hold what quantizes, and onnx with it.
+    from sidecar.models.prepare import prepare
+
     _end_with_parent()
     try:
         prepare(_order(sys.stdin.read()))

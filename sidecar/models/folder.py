@@ -6,6 +6,7 @@ hub have, and the one that version 6 writes.
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,20 +75,24 @@ def stated_activation(folder: Path) -> str:
 def read_encoder(folder: Path, description: Description) -> Encoder:
     """Return the model's weights as float32 in the shape that the graph builder takes.
 
+    Its layers are read whenever they are asked for, so the file has to stay as it is.
+
     Raises `ModelError` where a tensor is missing or not a floating-point one.
     """
     path = folder / "model.safetensors"
     if not path.is_file():
         raise ModelError(f"{folder} has no model.safetensors (other weight formats are not read)")
     try:
-        with safe_open(path, framework="numpy") as weights:
-            family = FAMILIES[description.family]
-            tensor = _tensors(weights, family.prefix)
-            return family.read(_json(folder, "config.json"), tensor, description.pooling)
+        weights = safe_open(path, framework="numpy")  # open for as long as the encoder lives
+        family = FAMILIES[description.family]
+        tensor = _tensors(weights, family.prefix)
+        encoder = family.read(_json(folder, "config.json"), tensor, description.pooling)
+        deque(encoder.layers, maxlen=0)  # what is missing is missed here
     except UnsupportedModelError as error:
         raise UnknownArchitectureError(f"{folder}: {error}") from None
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelError(f"{path}: {error}") from error
+    return encoder
 
 
 def fingerprint(folder: Path) -> str:

@@ -13,12 +13,14 @@ from sidecar.encoder import runtime
 from sidecar.host import read_host
 from sidecar.memory import read_memory
 from sidecar.models import manifest as manifests
+from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder import describe, stamp, task_of
 from sidecar.models.half import load_in_half
 from sidecar.models.manifest import FORMAT, Manifest, Quality, Speed
 from sidecar.models.model import Model, load
+from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import display_name, locate
@@ -148,11 +150,6 @@ def artifact_of(wanted: Wanted, cache: Path) -> Path:
 
 
 def _prepare(wanted: Wanted, folder: Path, artifact: Path) -> None:
-    # Late: quantizing and onnx are half of what there is to import, and a daemon that finds
-    # its artifacts needs neither.
-    from sidecar.models.apart import prepare_apart  # noqa: PLC0415
-    from sidecar.models.prepare import Order  # noqa: PLC0415
-
     precision = wanted.precision
     log.info(
         "model.preparing",

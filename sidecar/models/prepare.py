@@ -6,39 +6,28 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from sidecar import __version__
 from sidecar.encoder import runtime
 from sidecar.encoder.architecture import Encoder
-from sidecar.encoder.runtime import Session
+from sidecar.encoder.graph import build
+from sidecar.encoder.recipes import Float32Recipe
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
 from sidecar.models.folder import describe, fingerprint, read_encoder
 from sidecar.models.manifest import Manifest, Speed
 from sidecar.models.model import GRAPH, TOKENIZER
-from sidecar.models.precision import Precision
+from sidecar.models.order import Order
 from sidecar.models.probes import calibration_inputs
 from sidecar.models.quantize import Progress, Quantized, in_fp32, quantized
-from sidecar.models.rows import Text
 from sidecar.models.tokenizer import Tokenizer
 from sidecar.models.verify import Judge
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What to prepare: the model in `folder`, called `name`, into the artifact `output`.
-
-    `texts` are calibrated on, or the built-in ones where there are none.
-    """
-
-    folder: Path
-    name: str
-    precision: Precision
-    output: Path
-    texts: tuple[Text, ...] = ()
+WEIGHTS = f"{GRAPH}.data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,31 +123,28 @@ def _make(
         fp32 = in_fp32(encoder)
         return _Made(fp32, _weight_bytes(fp32.graph))
     description = describe(order.folder)
-    reference, bytes_fp32 = _reference(encoder, draft)
-    judge = Judge(reference, tokenizer, description)
-    rows = tokenizer.rows(order.texts or calibration_inputs(description.task))
-    chosen = quantized(encoder, rows, order.precision, judge.quality_of, progress)
-    if chosen.quality is None:  # nothing passed, and there is nothing to time
-        return _Made(chosen, bytes_fp32)
-    speed = judge.speed_of(chosen.quantization, chosen.graph)
+    with TemporaryDirectory(dir=draft) as folder:
+        reference, bytes_fp32 = _reference(encoder, Path(folder))
+        judge = Judge(reference, tokenizer, description)
+        rows = tokenizer.rows(order.texts or calibration_inputs(description.task))
+        chosen = quantized(encoder, rows, order.precision, judge.quality_of, progress)
+        if chosen.quality is None:  # nothing passed, and there is nothing to time
+            return _Made(chosen, bytes_fp32)
+        speed = judge.speed_of(chosen.quantization, chosen.graph)
     if order.precision.quantization == "auto" and _slower(speed):
         chosen = in_fp32(encoder)
     return _Made(chosen, bytes_fp32, speed)
 
 
-def _reference(encoder: Encoder, draft: Path) -> tuple[Session, int]:
-    """Return the model in FP32 to compare with, and its weights' bytes.
+def _reference(encoder: Encoder, folder: Path) -> tuple[Path, int]:
+    """Write the model in FP32, to compare with, and return its path and its weights' bytes.
 
-    It is loaded from files: one given in memory would be there three times over.
+    From file to file: it is never in memory as a whole but while it computes.
     """
-    folder = draft / "reference"
-    folder.mkdir()
-    graph = in_fp32(encoder).graph
-    weight_bytes = _weight_bytes(graph)
-    _save(graph, folder)
-    session = Session(folder / GRAPH)
-    shutil.rmtree(folder)  # what is mapped stays until it is let go
-    return session, weight_bytes
+    with (folder / WEIGHTS).open("wb") as weights:
+        graph = build(encoder, Float32Recipe(), weights)
+    (folder / GRAPH).write_bytes(graph.SerializeToString())
+    return folder / GRAPH, _weight_bytes(graph)
 
 
 def _slower(speed: Mapping[str, Speed]) -> bool:
@@ -177,11 +163,15 @@ def _save(graph: ModelProto, draft: Path) -> None:
 
     They move there: `graph` has none afterwards.
     """
-    weights = f"{GRAPH}.data"
-    onnx.save_model(graph, draft / GRAPH, save_as_external_data=True, location=weights)
+    onnx.save_model(graph, draft / GRAPH, save_as_external_data=True, location=WEIGHTS)
     # onnx makes this file private; it is as public as the graph beside it.
-    (draft / weights).chmod((draft / GRAPH).stat().st_mode)
+    (draft / WEIGHTS).chmod((draft / GRAPH).stat().st_mode)
 
 
 def _weight_bytes(graph: ModelProto) -> int:
-    return sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
+    return sum(map(_bytes_of, graph.graph.initializer))
+
+
+def _bytes_of(tensor: TensorProto) -> int:
+    stored = {entry.key: entry.value for entry in tensor.external_data}
+    return int(stored["length"]) if stored else len(tensor.raw_data)

@@ -1,5 +1,7 @@
 """How close a graph comes to FP32, measured on the probe texts."""
 
+from pathlib import Path
+
 import numpy as np
 from onnx import ModelProto
 
@@ -14,14 +16,14 @@ from sidecar.models.tokenizer import Tokenizer
 
 
 class Judge:
-    """Runs the FP32 `reference` on the probes once, and compares graphs with it."""
+    """Runs the FP32 `reference`, a graph's path, on the probes, and compares graphs with it."""
 
-    def __init__(self, reference: Session, tokenizer: Tokenizer, description: Description) -> None:
+    def __init__(self, reference: Path, tokenizer: Tokenizer, description: Description) -> None:
         self._task = description.task
         self._activation = description.activation
         self._rows = tokenizer.rows(probe_inputs(description.task))
         self._reference = reference
-        self._exact = self._run(self._reference)
+        self._exact = self._run(Session(reference))
 
     def quality_of(self, graph: ModelProto) -> Quality:
         """Return the closeness of what `graph` computes to FP32's."""
@@ -29,7 +31,10 @@ class Judge:
 
     def speed_of(self, name: str, graph: ModelProto) -> dict[str, Speed]:
         """Return the speed of FP32, as "none", and of `graph`, as `name`."""
-        sessions = {"none": self._reference, name: session_of(graph.SerializeToString(), name)}
+        sessions = {
+            "none": Session(self._reference),
+            name: session_of(graph.SerializeToString(), name),
+        }
         return measure_speed(sessions, self._rows)
 
     def _run(self, session: Session) -> Float32:

@@ -15,8 +15,9 @@ from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, cached_path, open_model
 from sidecar.models.manifest import Manifest
 from sidecar.models.model import load
+from sidecar.models.order import Order
 from sidecar.models.precision import Precision
-from sidecar.models.prepare import Order, prepare
+from sidecar.models.prepare import prepare
 
 MakeModel = Callable[..., Path]
 
