@@ -1,66 +1,81 @@
-"""Distributions in little memory: counts by buckets that grow by 4.4 % each. Pure.
+"""Distributions in constant memory: counts by buckets that grow by 4.4 % each. Pure.
 
 Sixteen buckets to the octave, so every power of two is a bound, and what is read off is at most
-4.4 % above the truth and never below it. A bucket exists once a value has fallen into it: those
-of a daemon's times are some dozens, whatever number of requests it has answered.
+4.4 % above the truth and never below it. They reach from 2⁻¹⁰ to 2²¹: as milliseconds, from a
+microsecond to half an hour. What lies outside is counted at the end, with its true sum and maximum.
 """
 
-from collections.abc import Iterator
+from array import array
 from math import ceil, log2
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _PER_OCTAVE = 16
-# Below it values differ in nothing that matters, and zero has no logarithm.
-_LEAST = 2**-10
+_LOWEST, _HIGHEST = -10, 21  # octaves, by their upper bounds
+_LEAST = 2.0**_LOWEST
+_OCTAVES = range(_LOWEST, _HIGHEST + 1)
+_SIZE = _PER_OCTAVE * len(_OCTAVES)
+# The index of the first bucket that is used, and of the one whose upper bound is 1.
+_FIRST = _PER_OCTAVE - 1
+_ONE = _FIRST - _PER_OCTAVE * _LOWEST
+_BOUNDS = 2.0 ** ((np.arange(_SIZE) - _ONE) / _PER_OCTAVE)
 _PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
 class Histogram:
-    """How often values of 0 and more occurred, of any unit; `counts` by bucket."""
+    """How often values of 0 and more occurred, of any unit."""
 
-    __slots__ = ("counts", "largest", "sum")
+    __slots__ = ("_buckets", "_counts", "largest", "sum")
 
     def __init__(self) -> None:
-        self.counts: dict[int, int] = {}
+        # An array counts one faster than numpy does, numpy adds and sums all of it faster.
+        self._buckets = array("Q", bytes(8 * _SIZE))
+        self._counts: NDArray[np.uint64] = np.frombuffer(self._buckets, np.uint64)
         self.sum: float = 0.0
         self.largest: float = 0.0
 
     def record(self, value: float) -> None:
         """Count one value."""
-        bucket = ceil(_PER_OCTAVE * log2(value)) if value > _LEAST else _LOWEST
-        self.counts[bucket] = self.counts.get(bucket, 0) + 1
+        bucket = ceil(_PER_OCTAVE * log2(value)) + _ONE if value > _LEAST else _FIRST
+        try:
+            self._buckets[bucket] += 1
+        except IndexError:
+            self._buckets[-1] += 1
         self.sum += value
-        self.largest = max(self.largest, value)
+        if value > self.largest:  # noqa: PLR1730 - `max` costs as much as all the rest
+            self.largest = value
 
     def add(self, other: "Histogram") -> None:
         """Count all that `other` has counted."""
-        for bucket, count in other.counts.items():
-            self.counts[bucket] = self.counts.get(bucket, 0) + count
+        self._counts += other._counts  # noqa: SLF001 - of its own class
         self.sum += other.sum
         self.largest = max(self.largest, other.largest)
 
     @property
     def count(self) -> int:
         """How many values there were."""
-        return sum(self.counts.values())
+        return int(self._counts.sum())
 
     def quantile(self, share: float) -> float:
         """Return the value that `share` of the values, of 0 to 1, do not exceed; 0 of none."""
-        rank, seen = share * self.count, 0
-        for bucket in sorted(self.counts):
-            seen += self.counts[bucket]
-            if seen >= rank:
-                return min(_bound(bucket), self.largest)
-        return 0.0
+        cumulative = self._counts.cumsum()
+        rank = max(1.0, share * float(cumulative[-1]))
+        bucket = min(int(np.searchsorted(cumulative, rank)), _SIZE - 1)
+        # The last bucket has no bound but the largest value.
+        return self.largest if bucket == _SIZE - 1 else min(float(_BOUNDS[bucket]), self.largest)
 
-    def octaves(self) -> Iterator[tuple[float, int]]:
-        """Yield powers of two, and how many values lie between the one before and each."""
-        counts: dict[int, int] = {}
-        for bucket, count in self.counts.items():
-            octave = -(-bucket // _PER_OCTAVE)
-            counts[octave] = counts.get(octave, 0) + count
-        for octave in sorted(counts):
-            yield 2.0**octave, counts[octave]
+    def octaves(self) -> list[tuple[float, int]]:
+        """Return powers of two, and how many values lie between the one before and each.
+
+        Those that no value lies below are left out.
+        """
+        counts = self._counts.reshape(-1, _PER_OCTAVE).sum(axis=1).tolist()
+        pairs = zip(_OCTAVES, counts, strict=True)
+        return [(2.0**octave, count) for octave, count in pairs if count]
 
     def to_map(self) -> dict[str, Any]:
         """Return what `status` says of it."""
@@ -74,10 +89,3 @@ class Histogram:
             "max": self.largest,
             "buckets": [list(pair) for pair in self.octaves()],
         }
-
-
-def _bound(bucket: int) -> float:
-    return float(2 ** (bucket / _PER_OCTAVE))
-
-
-_LOWEST = ceil(_PER_OCTAVE * log2(_LEAST))

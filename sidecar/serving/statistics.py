@@ -2,7 +2,7 @@
 
 Everything is counted into the period of a minute. A period that is over is added to what was
 before it, and kept until it is no longer recent: so one request is counted once, and memory
-stays what it is however long the daemon runs. Recording takes a microsecond or two.
+stays what it is however long the daemon runs. Recording takes about a microsecond.
 """
 
 import time
