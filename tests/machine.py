@@ -178,7 +178,7 @@ class Machine:
             command.write_text(_COMMAND.format(python=python, arguments=arguments))
             command.chmod(0o755)
         system = self.path("/etc/systemd/system")
-        for pattern in ("*.socket", "*.service"):
+        for pattern in ("*.socket", "*.service", "*.timer"):
             for unit in UNITS.glob(pattern):
                 shutil.copy(unit, system)
         shutil.copy(UNITS / "sidecar.env", self.path("/etc/default/sidecar"))

@@ -298,6 +298,26 @@ def test_the_sandbox_hides_nothing_of_the_processor(machine: Machine) -> None:
     assert inside["isa"]
 
 
+def test_metrics_are_written_while_the_service_runs(installed: Installed) -> None:
+    """The timer comes and goes with the service, and asking for metrics never starts it."""
+    machine, timer, writer = installed.machine, "sidecar-metrics.timer", "sidecar-metrics.service"
+    folder = machine.path("/var/lib/prometheus/node-exporter")
+    folder.mkdir(parents=True, exist_ok=True)
+    machine.systemctl("enable", timer)
+    machine.systemctl("start", writer, check=False)
+    assert machine.show(SERVICE, "ActiveState") == "inactive"
+    with installed.client() as client:
+        client.embed(TEXTS[:3])
+        machine.until(timer, ActiveState="active")
+        machine.systemctl("start", writer)
+    written = folder / "sidecar.prom"
+    assert 'model="one",quantization="int8"' in written.read_text()
+    assert written.stat().st_mode & 0o777 == 0o644
+    machine.systemctl("stop", SOCKET, SERVICE)
+    machine.until(timer, ActiveState="inactive")
+    machine.systemctl("disable", timer)
+
+
 def test_an_instance_serves_a_model_of_its_own(installed: Installed) -> None:
     """sidecar@two beside sidecar: another socket, another file, another user."""
     machine = installed.machine
