@@ -44,7 +44,6 @@ class Desk:
         self._started = time.monotonic()
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._memory_at_start = read_memory()
-        self._worry_seconds = settings.hang_seconds / 2
 
     @property
     def engine(self) -> Engine:
@@ -81,7 +80,7 @@ class Desk:
     def _healthy(self) -> bool:
         """Whether rows come to their end; long before the daemon gives up on itself."""
         crashed = any(engine.crashed.done() for engine in self.engines)
-        return not crashed and self.longest_forward() < self._worry_seconds
+        return not crashed and self.longest_forward() < self.settings.hang_seconds / 2
 
     async def status(self) -> dict[str, Any]:
         """Return what the daemon is and how it is; memory in bytes."""

@@ -152,15 +152,18 @@ class _Daemon:
 
     async def _watch(self, desk: Desk) -> None:
         """End the daemon when a row does not come to its end; until then, feed the watchdog."""
-        watchdog = self._manager.watchdog_seconds
-        limit = watchdog / 2 if watchdog else desk.settings.hang_seconds
-        while (running := desk.longest_forward()) < limit:
+        while (running := desk.longest_forward()) < self._longest(desk):
             if self._manager.watchdog_seconds:
                 self._manager.tell(WATCHDOG=1)
-            await asyncio.sleep(limit / 2)
+            await asyncio.sleep(self._longest(desk) / 2)
         # Nothing can interrupt a forward; clients resubmit to the next daemon.
         log.error("worker.hung", seconds=round(running, 3))
         self._leave(EXIT_CRASHED)
+
+    def _longest(self, desk: Desk) -> float:
+        """Return for how long a row may be computed, in seconds; a reload may change it."""
+        watchdog = self._manager.watchdog_seconds
+        return watchdog / 2 if watchdog else desk.settings.hang_seconds
 
     def _begin_draining(self, reason: str, desk: Desk) -> None:
         seconds, in_flight = desk.settings.drain_seconds, desk.accepted.count

@@ -7,6 +7,7 @@ import socket
 import threading
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,9 +15,11 @@ from structlog.testing import capture_logs
 from client_lib.wire.codec import FrameDecoder
 from client_lib.wire.messages import Embed, Hello, Status
 from client_lib.wire.protocol import ClientConnection, Limits
+from sidecar.serving.desk import Desk
 from sidecar.serving.door import Rules
 from sidecar.serving.lifecycle import serve
 from sidecar.serving.settings import ServeSettings, Setup
+from sidecar.serving.state import Life
 from sidecar.systemd import Manager
 
 from .conftest import PATIENCE, TinyModel
@@ -253,6 +256,43 @@ async def test_a_crash_of_the_old_engine_ends_the_daemon(start, setup_of, tiny, 
     assert (await talk.reply(1))["error"]["code"] == "backend_failed"
     assert await service.task == 70
     service.task = asyncio.create_task(asyncio.sleep(0, 0))
+
+
+async def test_a_row_that_the_old_engine_computes_is_watched(make_engine, tiny):
+    """A daemon whose old engine hangs is as hung as any."""
+    old, new = tiny(name="old", holds="#"), tiny(name="new")
+    old.gate.clear()
+    desk = Desk(make_engine(old), ServeSettings(socket=Path("unused"), threads=1), Life())
+    assert desk.longest_forward() == 0
+    asking = asyncio.create_task(desk.engine.embed(Embed(id=1, input=("#",))))
+    await old.began()
+    assert desk.swap(make_engine(new), desk.settings) is desk.engines[0]
+    await desk.engine.embed(Embed(id=2, input=("#",)))
+    assert desk.longest_forward() > desk.engine.longest_forward()
+    old.gate.set()
+    await asking
+
+
+async def test_a_thread_that_the_system_refuses_fails_the_reload(
+    start, setup_of, tiny, seen, monkeypatch
+):
+    """Those that had started end again, and the old engine serves."""
+    service = await start(setup_of(tiny(name="old")))
+    talk, _ = await service.talk()
+    begin = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "inference-2":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    service.setup = setup_of(tiny(name="new"), threads=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        hang_up()
+        assert (await seen("server.reload_failed"))["reason"] == "can't start new thread"
+    assert [t.name for t in threading.enumerate() if "inference" in t.name] == ["inference-0"]
+    assert (await talk.ask(Embed(id=1, input=("a",))))["model"] == "old"
 
 
 async def test_what_holds_on_an_open_connection_is_who_may_ask(start, setup_of, tiny, seen):
