@@ -106,7 +106,7 @@ def check_torch(torch: Torch, plan: Plan, host: Host, slow: Sequence[str]) -> It
     elif torch.version is None or not torch.library:
         why = ", ".join(slow) or "the CUDA device"
         lacking = "torch" if torch.version is None else "sentence-transformers"
-        yield error("torch", f"{why} needs {lacking}", "pip install 'sidecar[server]'")
+        yield error("torch", f"{why} needs {lacking}", "install the extra `server` (README)")
     elif torch.capability == "DEFAULT" and "avx2" in host.isa:
         found = f"{what} uses DEFAULT instructions, though the processor has AVX2"
         yield warning("torch", found, "set ProcSubset=all in the unit, unset ATEN_CPU_CAPABILITY")
@@ -128,7 +128,7 @@ def check_written_by(versions: Mapping[str, str], model: str) -> Iterator[Findin
 def _unfit(libraries: Sequence[Library]) -> Iterator[Finding]:
     for each in libraries:
         if each.installed is None:
-            advice = f"pip install 'sidecar[{_EXTRA}]'"
+            advice = f"install Sidecar with its extra `{_EXTRA}` (README, Extras)"
             yield error("libraries", f"{each.name} is not installed", advice)
         elif not SpecifierSet(each.wanted).contains(each.installed, prereleases=True):
             found = f"{each.name} is {each.installed}, and {each.wanted} is asked for"

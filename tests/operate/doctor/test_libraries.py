@@ -33,10 +33,10 @@ def test_all_as_asked_for() -> None:
     ("installed", "severity"), [(None, Severity.ERROR), ("1.29.0", Severity.WARNING)]
 )
 def test_a_library_that_is_missing_or_another(installed: str | None, severity: Severity) -> None:
-    """Both with the command that mends it."""
+    """Both with what mends it."""
     (finding,) = check_libraries([Library("onnxruntime", "==1.32.*", installed)], None)
     assert finding.severity is severity
-    assert finding.advice.startswith("pip install")
+    assert "install" in finding.advice
 
 
 def test_a_library_that_ends_the_process() -> None:
