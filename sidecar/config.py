@@ -278,12 +278,8 @@ def resolve_each(
     flags: Mapping[str, str], environ: Mapping[str, str], env_file: Path | None
 ) -> tuple[list[Setting], list[ConfigError]]:
     """Return what `resolve` does, and what it would raise for, each: those have their default."""
-    from_file: Mapping[str, str] = {}
-    settings, wrong = [], []
-    try:
-        from_file = read_env_file(env_file) if env_file else {}
-    except ConfigError as error:
-        wrong.append(error)
+    from_file, wrong = read_env_lines(env_file) if env_file else ({}, [])
+    settings = []
     for f in dataclasses.fields(Config):
         try:
             settings.append(_resolve_one(f, flags, environ, from_file))
@@ -323,20 +319,29 @@ def read_env_file(path: Path) -> dict[str, str]:
     `SIDECAR_*` name that is not a setting: in the environment that may be another program's,
     in our own file it is a typing error.
     """
+    values, wrong = read_env_lines(path)
+    if wrong:
+        raise wrong[0]
+    return values
+
+
+def read_env_lines(path: Path) -> tuple[dict[str, str], list[ConfigError]]:
+    """Return the good lines of `path`, and what `read_env_file` would raise for each other."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--env-file {path} cannot be read: {error}") from None
+        return {}, [ConfigError(f"--env-file {path} cannot be read: {error}")]
     values: dict[str, str] = {}
+    wrong: list[ConfigError] = []
     for number, line in enumerate(lines, start=1):
-        key, value = _assignment(line, f"{path}:{number}")
-        if key.startswith(_PREFIX) and key not in variables():
-            meant = similar(key)
-            advice = f"did you mean {meant}?" if meant else "see `sidecar config`"
-            raise ConfigError(f"{path}:{number}: {key} is not a setting; {advice}")
-        values[key] = value
+        try:
+            key, value = _assignment(line, f"{path}:{number}")
+        except ConfigError as error:
+            wrong.append(error)
+        else:
+            values[key] = value
     values.pop("", None)
-    return values
+    return values, wrong
 
 
 def _assignment(line: str, where: str) -> tuple[str, str]:
@@ -346,9 +351,17 @@ def _assignment(line: str, where: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip().isidentifier():
         raise ConfigError(f"{where}: expected KEY=value")
+    _refuse_unknown(key.strip(), where)
     value = value.strip()
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     return key.strip(), value[1:-1] if quoted else value
+
+
+def _refuse_unknown(name: str, where: str) -> None:
+    if name.startswith(_PREFIX) and name not in variables():
+        meant = similar(name)
+        advice = f"did you mean {meant}?" if meant else "see `sidecar config`"
+        raise ConfigError(f"{where}: {name} is not a setting; {advice}")
 
 
 def _resolve_one(

@@ -72,6 +72,22 @@ def read_folder(path: Path) -> Folder:
     return Folder(path, nearest == path, writable, shutil.disk_usage(nearest).free)
 
 
+def closed_to_others(path: Path) -> Path | None:
+    """Return the first of the folders above, of `path` and what is in it, that is not for all."""
+    for folder in reversed(path.absolute().parents):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            return folder
+    inside = (each for each in (path, *path.rglob("*")) if not each.stat().st_mode & stat.S_IROTH)
+    return next(inside, None)
+
+
+def check_open(check: str, closed: Path | None) -> Iterator[Finding]:
+    """Whether a service, which has a user of its own, can read something, but for `closed`."""
+    if closed is not None:
+        advice = "`chmod -R a+rX`, or move it: /root and /home are closed to units in any case"
+        yield warning(check, f"the service's user cannot read {closed}", advice)
+
+
 def check_place(place: Place, user: User, system: Place | None = None) -> Iterator[Finding]:
     """Whether this user may connect to what lies there.
 

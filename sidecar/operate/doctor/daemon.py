@@ -14,6 +14,8 @@ _SECONDS = 5.0
 _FULL = 0.5
 _SLOWER = 2.0
 _CLOSE = 0.9
+# What clients ask again by themselves.
+_PASSING = {"draining"}
 # What is to be done about requests that ended with these codes; others are their callers' faults.
 _ADVICE = {
     "backend_failed": "the model failed: `request.failed` events have the traceback",
@@ -64,7 +66,7 @@ def check_answer(answer: Answer) -> Iterator[Finding]:
         advice = "it hangs or is overrun: see its `worker.hung` events, restart it"
         yield error("daemon", "the socket's queue is full, nobody takes connections", advice)
     elif isinstance(problem, Forbidden):
-        yield error("daemon", f"it refuses: {problem}", _ADVICE["forbidden"])
+        yield warning("daemon", f"it refuses: {problem}", _ADVICE["forbidden"])
     elif isinstance(problem, Draining):
         yield note("daemon", "it is about to end; the next one answers", "ask again in a moment")
     elif isinstance(problem, TimeoutError):
@@ -77,7 +79,8 @@ def check_answer(answer: Answer) -> Iterator[Finding]:
 
 def check_requests(requests: Mapping[str, Any]) -> Iterator[Finding]:
     """Whether requests failed, and by what."""
-    failed = requests.get("failed") or {}
+    ended = requests.get("failed") or {}
+    failed = {code: count for code, count in ended.items() if code not in _PASSING}
     done = requests.get("completed", 0)
     total = max(1, done + sum(failed.values()))
     told = [code for code in _ADVICE if failed.get(code)]

@@ -40,18 +40,20 @@ def _starting(facts: Facts) -> Iterator[Check]:
     yield "settings", partial(settings.check_values, facts.settings, facts.wrong)
     yield "settings", partial(settings.check_names, facts.environ)
     yield "settings", partial(settings.check_contradictions, config, sources)
+    if facts.systemd.installed:
+        yield "settings", partial(access.check_open, "settings", facts.closed)
     if facts.refusal:
         yield "plan", partial(_refused, facts.refusal)
     if facts.libraries is not None:
         checked = partial(libraries.check_libraries, facts.libraries, facts.import_failure)
         yield "libraries", checked
     if models is not None:
-        from sidecar.operate.doctor.models import check_model, check_open  # noqa: PLC0415 - see facts.py
+        from sidecar.operate.doctor.models import check_model  # noqa: PLC0415 - see facts.py
 
         for found in models:
             yield "model", partial(check_model, found)
             if facts.systemd.installed:
-                yield "model", partial(check_open, found)
+                yield "model", partial(access.check_open, "model", found.closed)
         unprepared = sum(model.unprepared_bytes for model in models)
         if cache is not None:
             yield "cache", partial(access.check_cache, cache, unprepared)

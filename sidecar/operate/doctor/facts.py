@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from client_lib.address import SYSTEM_SOCKET
-from sidecar.config import Config, ConfigError, Setting, read_env_file, resolve_each, to_config
+from sidecar.config import Config, ConfigError, Setting, read_env_lines, resolve_each, to_config
 from sidecar.host import Host, read_host
 from sidecar.models.precision import Precision
-from sidecar.operate.doctor.access import Folder, Place, User, read_folder, read_place, read_user
+from sidecar.operate.doctor.access import (
+    Folder,
+    Place,
+    User,
+    closed_to_others,
+    read_folder,
+    read_place,
+    read_user,
+)
 from sidecar.operate.doctor.daemon import Answer, ask
 from sidecar.operate.doctor.finding import Finding
 from sidecar.operate.doctor.guard import Guard
@@ -48,7 +56,8 @@ class Facts:
     """What was read; None is what could not be. `environ` includes the file's variables.
 
     `plan` is None, and `refusal` says why, where the settings cannot work on this host. `models`
-    is None where the libraries that would read them do not run.
+    is None where the libraries that would read them do not run. `closed` is what keeps other
+    users from the file of settings.
     """
 
     settings: Sequence[Setting]
@@ -72,6 +81,7 @@ class Facts:
     socket_folder: Folder | None
     cache: Folder | None
     answer: Answer | None
+    closed: Path | None
     failures: Sequence[Finding]
 
 
@@ -79,6 +89,7 @@ def read_facts(case: Case, guard: Guard) -> Facts:
     """Return the facts, each read under `guard`."""
     settings, wrong = resolve_each(case.flags, case.environ, case.env_file)
     config = to_config(settings)
+    in_file, _ = read_env_lines(case.env_file) if case.env_file else ({}, [])
     planned = guard.read("plan", _planned, case, config)
     host, plan, refusal = planned or (None, None, "")
     imported = guard.read("libraries", lambda: [try_to_import()])
@@ -90,7 +101,7 @@ def read_facts(case: Case, guard: Guard) -> Facts:
     return Facts(
         settings=settings,
         wrong=wrong,
-        environ={**_file(case.env_file), **case.environ},
+        environ={**in_file, **case.environ},
         config=config,
         host=host,
         plan=plan,
@@ -109,6 +120,7 @@ def read_facts(case: Case, guard: Guard) -> Facts:
         socket_folder=guard.read("socket", read_folder, config.socket.parent),
         cache=guard.read("cache", read_folder, config.cache_dir),
         answer=guard.read("daemon", _asked, config.socket, place, systemd),
+        closed=guard.read("settings", _closed, case.env_file),
         failures=guard.failures,
     )
 
@@ -147,8 +159,5 @@ def _asked(path: Path, place: Place | None, systemd: Systemd) -> Answer | None:
     return ask(path)
 
 
-def _file(path: Path | None) -> Mapping[str, str]:
-    try:
-        return read_env_file(path) if path else {}
-    except ConfigError:  # told among the settings
-        return {}
+def _closed(path: Path | None) -> Path | None:
+    return closed_to_others(path) if path and path.exists() else None

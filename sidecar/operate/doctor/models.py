@@ -1,7 +1,6 @@
 """The models that are configured: found, readable, complete, prepared, and for this host."""
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from sidecar.models.model import GRAPH, TOKENIZER
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import locate
 from sidecar.models.tokenizer import Tokenizer
+from sidecar.operate.doctor.access import closed_to_others
 from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
 
 _WEIGHTS = "model.safetensors"
@@ -65,7 +65,7 @@ def read_model(wanted: Wanted, cache: Path) -> Found:
         folder = locate(wanted.name, local=True)
         own = manifests.is_artifact(folder)
         found = _artifact(wanted, folder, folder) if own else _source(wanted, folder, cache)
-        return replace(found, closed=_closed(folder))
+        return replace(found, closed=closed_to_others(folder))
     except ModelError as failure:
         return Found(name=wanted.name, problem=str(failure))
     except OSError as failure:
@@ -97,13 +97,6 @@ def check_model(found: Found) -> Iterator[Finding]:
         return
     size = found.manifest.bytes_weights / 1e6
     yield ok("model", f"{name}: {found.artifact}, complete, {size:,.1f} MB of weights")
-
-
-def check_open(found: Found) -> Iterator[Finding]:
-    """Whether a service, which has a user of its own, can read the model."""
-    if found.closed is not None:
-        advice = f"`chmod -R a+rX {found.folder}`, or move it: /root and /home are closed to units"
-        yield warning("model", f"the service's user cannot read {found.closed}", advice)
 
 
 def probe_lengths(found: Found) -> list[int]:
@@ -160,15 +153,6 @@ def _artifact(wanted: Wanted, folder: Path, artifact: Path) -> Found:
         damage=(*_absent(artifact, *files), *_truncated(artifact, manifest)),
         changed=folder != artifact and fingerprint(folder) != manifest.source_sha256,
     )
-
-
-def _closed(folder: Path) -> Path | None:
-    """Return the first of the folders above, and the files, that others may not read."""
-    for path in (*reversed(folder.parents), folder):
-        if not path.stat().st_mode & stat.S_IXOTH:
-            return path
-    files = (path for path in folder.rglob("*") if not path.stat().st_mode & stat.S_IROTH)
-    return next(files, None)
 
 
 def _absent(folder: Path, *names: str) -> Iterator[str]:

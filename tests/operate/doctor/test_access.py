@@ -13,8 +13,10 @@ from sidecar.operate.doctor.access import (
     User,
     check_allowed,
     check_cache,
+    check_open,
     check_place,
     check_socket_folder,
+    closed_to_others,
     read_folder,
     read_place,
     read_user,
@@ -115,6 +117,19 @@ def test_the_cache(writable: bool, free: int, missing: int, severity: Severity) 
     """It matters as long as something is to be prepared."""
     (finding,) = check_cache(Folder(Path("/c"), True, writable, free), missing)
     assert finding.severity is severity
+
+
+def test_what_a_service_could_not_read(tmp_path: Path) -> None:
+    """It has a user of its own: what is closed to others is named, above or inside."""
+    assert list(check_open("model", None)) == []
+    (finding,) = check_open("model", Path("/root"))
+    assert finding.severity is Severity.WARNING
+    assert "cannot read /root" in finding.found
+    tmp_path.chmod(0o700)
+    closed = closed_to_others(tmp_path / "artifact")
+    assert closed is not None
+    assert tmp_path.is_relative_to(closed)
+    assert closed_to_others(Path("/etc/passwd")) is None
 
 
 def test_this_user_is_read() -> None:

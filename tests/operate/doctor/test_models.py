@@ -13,7 +13,7 @@ from sidecar.models.library import Wanted
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
 from sidecar.operate.doctor.finding import Severity
-from sidecar.operate.doctor.models import Found, check_model, check_open, probe_lengths, read_model
+from sidecar.operate.doctor.models import Found, check_model, probe_lengths, read_model
 
 MakeModel = Callable[..., Path]
 PRECISION = Precision("int8", weight_bits=7, floor=0.5)
@@ -117,14 +117,6 @@ def test_a_prepared_model_whose_source_has_changed(
     (finding,) = check_model(read_model(wanted(source), tmp_path))
     assert finding.severity is Severity.WARNING
     assert str(cache) in finding.found
-
-
-def test_a_model_that_a_service_could_not_read() -> None:
-    """It has a user of its own: what is closed to others is named."""
-    assert list(check_open(Found(name="m"))) == []
-    (finding,) = check_open(Found(name="m", folder=Path("/root/m"), closed=Path("/root")))
-    assert finding.severity is Severity.WARNING
-    assert "cannot read /root" in finding.found
 
 
 def test_what_is_closed_to_others_is_found(artifact: Path, tmp_path: Path) -> None:

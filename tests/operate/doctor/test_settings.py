@@ -1,5 +1,7 @@
 """Settings that cannot be read, are misspelt, or contradict each other."""
 
+from pathlib import Path
+
 import pytest
 
 from sidecar.config import resolve_each, to_config
@@ -28,6 +30,15 @@ def test_every_wrong_value_is_an_error() -> None:
     assert [finding.severity for finding in findings] == [Severity.ERROR] * 2
     config = to_config(settings)
     assert (config.quantization, config.threads, config.max_inputs) == ("int8", 0, 7)
+
+
+def test_a_wrong_line_of_a_file_hides_no_other(tmp_path: Path) -> None:
+    """The good ones still count."""
+    file = tmp_path / "env"
+    file.write_text("SIDECAR_THREAD=2\nSIDECAR_MAX_INPUTS=7\nwhat\n")
+    settings, wrong = resolve_each({}, {}, file)
+    assert [str(error).partition(": ")[0] for error in wrong] == [f"{file}:1", f"{file}:3"]
+    assert to_config(settings).max_inputs == 7
 
 
 @pytest.mark.parametrize(

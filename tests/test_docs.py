@@ -1,0 +1,64 @@
+"""What the documentation tells readers to type is what the command takes."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sidecar.cli import _parser
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_SEPARATORS = {"|", "||", "&&", ";", "&"}
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Return every `sidecar …` of a code block: where it stands, and its words."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(
+            r"^```[a-z]*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
+        ):
+            for line in block.replace("\\\n", " ").splitlines():
+                found += [(f"{page.name}: {line}", words) for words in _sidecars(line)]
+    return found
+
+
+def _sidecars(line: str) -> list[list[str]]:
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    try:
+        words = list(lexer)
+    except ValueError:  # not a line of a shell
+        return []
+    commands: list[list[str]] = [[]]
+    for word in words:
+        if word in _SEPARATORS:
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return [words[1:] for words in commands if words and Path(words[0]).name == "sidecar"]
+
+
+def test_there_are_commands_to_check() -> None:
+    """In the README and on the operator's page."""
+    pages = {where.partition(":")[0] for where, _ in commands()}
+    assert pages >= {"README.md", "operations.md", "logs.md"}
+
+
+@pytest.mark.parametrize(("where", "words"), commands(), ids=[where for where, _ in commands()])
+def test_every_command_is_understood(where: str, words: list[str]) -> None:
+    """Its name, its flags, and their values as far as the command line tells."""
+    try:
+        arguments = _parser(words).parse_args(words)
+    except SystemExit:
+        pytest.fail(f"{where} is refused")
+    assert callable(arguments.run)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    """To files that are there."""
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
