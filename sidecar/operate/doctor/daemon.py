@@ -60,7 +60,9 @@ def check_answer(answer: Answer) -> Iterator[Finding]:
     if isinstance(cause, FileNotFoundError):
         yield note("daemon", "none runs", "start one: `systemctl start sidecar`, `sidecar serve`")
     elif isinstance(cause, ConnectionRefusedError):
-        advice = "a daemon was killed; the next one replaces the file by itself: start it"
+        advice = (
+            "start one, which replaces the file: `systemctl start sidecar.socket`, `sidecar serve`"
+        )
         yield warning("daemon", "the socket is stale: nobody listens there", advice)
     elif isinstance(cause, BlockingIOError):
         advice = "it hangs or is overrun: see its `worker.hung` events, restart it"

@@ -92,10 +92,14 @@ def _check_unit(
     state = f"{name} is {unit.get('ActiveState')} ({unit.get('SubState')})"
     journal = f"`journalctl -u {name}` says why"
     if unit.get("ActiveState") == "failed" and unit.get("ExecMainStatus") == _BAD_CONFIGURATION:
-        advice = f"{journal}; mend the settings, then `systemctl restart {name}`"
+        socket = name.replace(".service", ".socket")
+        advice = f"{journal}; mend the settings, then `systemctl start {socket}`"
         yield error("units", f"{state}: it refused its configuration (exit code 78)", advice)
     elif unit.get("ActiveState") == "failed":
         yield error("units", f"{state}: {unit.get('Result')}", journal)
+    elif name.endswith(".socket") and unit.get("ActiveState") == "inactive":
+        found = f"{state}: nobody listens for clients"
+        yield warning("units", found, f"`systemctl enable --now {name}`")
     elif unit.get("NRestarts", "0") not in {"", "0"}:
         found = f"{state}, restarted {unit['NRestarts']} times since it was started"
         yield warning("units", found, journal)

@@ -32,6 +32,7 @@ def test_a_unit_that_is_well() -> None:
     [
         ({"ActiveState": "failed", "ExecMainStatus": "78"}, "refused its configuration"),
         ({"ActiveState": "failed", "Result": "oom-kill"}, "oom-kill"),
+        ({"Id": "sidecar.socket", "ActiveState": "inactive"}, "nobody listens"),
         ({"NRestarts": "3"}, "restarted 3 times"),
         ({"NeedDaemonReload": "yes"}, "changed on disk"),
         ({"ProcSubset": "pid"}, "/proc/cpuinfo is hidden"),
