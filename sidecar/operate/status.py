@@ -117,13 +117,8 @@ def _daemon(status: Status) -> Iterator[tuple[str, str]]:
 
 def _now(now: Rates | None) -> Iterator[tuple[str, str]]:
     if now is not None:
-        yield (
-            "now",
-            (
-                f"{now.texts:,.1f} texts/s, {now.tokens:,.0f} tokens/s, "
-                f"{now.requests:,.1f} requests/s, {now.cores:.1f} cores busy"
-            ),
-        )
+        work = f"{now.texts:,.1f} texts/s, {now.tokens:,.0f} tokens/s"
+        yield "now", f"{work}, {now.requests:,.1f} requests/s, {now.cores:.1f} cores busy"
 
 
 def _models(status: Status) -> Iterator[tuple[str, ...]]:
