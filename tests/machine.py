@@ -181,10 +181,18 @@ class Machine:
         for pattern in ("*.socket", "*.service", "*.timer"):
             for unit in UNITS.glob(pattern):
                 shutil.copy(unit, system)
+        if self._version >= 254:
+            folder = system / "sidecar.service.d"
+            folder.mkdir()
+            shutil.copy(UNITS / "drop-ins" / "systemd-254.conf", folder)
         shutil.copy(UNITS / "sidecar.env", self.path("/etc/default/sidecar"))
         shutil.copy(UNITS / "sidecar.sysusers.conf", self.path("/usr/lib/sysusers.d/sidecar.conf"))
         self.run("systemd-sysusers")
         self.systemctl("daemon-reload")
+
+    @property
+    def _version(self) -> int:
+        return int(self.systemctl("--version").split()[1])
 
 
 def _missing() -> str | None:

@@ -17,6 +17,8 @@ from sidecar.memory import read_memory
 
 _LOOK_SECONDS = 60.0
 _MOVED = 0.01
+# No descriptor or thread may be left to look with.
+_CANNOT_LOOK = (OSError, RuntimeError, psutil.Error)
 
 
 def settle() -> None:
@@ -29,11 +31,24 @@ def settle() -> None:
     gc.freeze()
 
 
-def give_back() -> None:
-    """Return what the heap holds free to the system; glibc does so by itself only at its end."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+async def release() -> Mapping[str, int]:
+    """Free what nobody holds any more, down to the system, and return what is held now, in bytes.
+
+    That is empty where no descriptor or thread is left to look with.
+    """
+    settle()
+    try:
+        return await asyncio.to_thread(_give_back)
+    except _CANNOT_LOOK:
+        return {}
+
+
+def _give_back() -> Mapping[str, int]:
+    # glibc returns by itself what is free at the heap's end alone; other C libraries have no trim.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+    return read_memory()
 
 
 async def tell_moves(
@@ -46,8 +61,7 @@ async def tell_moves(
     told = 0
     while True:
         await asyncio.sleep(look_seconds)
-        # No descriptor or thread may be left to look with: then the next look tells.
-        with suppress(OSError, RuntimeError, psutil.Error):
+        with suppress(*_CANNOT_LOOK):  # the next look tells
             memory = await asyncio.to_thread(read)
             if abs(memory["pss_bytes"] - told) > told * _MOVED:
                 told = memory["pss_bytes"]

@@ -13,11 +13,10 @@ from typing import NoReturn, TypeAlias
 
 from sidecar import events
 from sidecar.events import log, trace
-from sidecar.memory import read_memory
 from sidecar.serving.desk import Desk
 from sidecar.serving.engine import Engine
 from sidecar.serving.loading import Loaded, load, patience
-from sidecar.serving.memory import give_back, settle
+from sidecar.serving.memory import release
 from sidecar.serving.settings import Configure, ServeSettings, Setup
 from sidecar.serving.state import State
 from sidecar.systemd import Manager
@@ -115,10 +114,7 @@ async def _retire(desk: Desk, engine: Engine) -> None:
     await engine.stop()
     desk.engines.remove(engine)
     del engine
-    settle()
-    await asyncio.to_thread(give_back)
-    memory = await asyncio.to_thread(read_memory)
-    log.info("engine.retired", models=models, seconds=_since(started), **memory)
+    log.info("engine.retired", models=models, seconds=_since(started), **await release())
 
 
 def _note_reloaded(old: Setup, new: Setup, engine: Engine, started: float) -> None:
