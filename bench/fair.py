@@ -9,7 +9,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from multiprocessing import get_context
@@ -112,7 +112,7 @@ async def _searches(
 @asynccontextmanager
 async def _indexer(socket: Path, texts: Sequence[str], priority: Priority) -> AsyncIterator[None]:
     async with AsyncClient(socket, timeout=120) as client:
-        corpus = list(itertools.islice(itertools.cycle(_long(texts)), 100_000))
+        corpus = list(itertools.islice(_all_different(_long(texts)), 100_000))
         indexing = asyncio.create_task(client.encode(corpus, priority=priority))
         await asyncio.sleep(1)  # until it has as much waiting as it ever will
         yield
@@ -141,7 +141,7 @@ def _equal_client(socket: Path, texts: list[str], start: float, seconds: float) 
     with Client(socket) as client:
         client.ping()
         time.sleep(max(0.0, start - time.time()))
-        for text in itertools.cycle(texts):
+        for text in _all_different(texts):
             if time.time() >= start + seconds:
                 return tokens
             tokens += client.embed([text]).usage.total_tokens
@@ -152,7 +152,7 @@ async def _closed_loop(
     socket: Path, texts: Sequence[str], clients: int, seconds: float
 ) -> tuple[float, float]:
     """Return texts and tokens a second; each client asks when it has its last answer."""
-    todo = itertools.cycle(texts)
+    todo = _all_different(texts)
     until = time.perf_counter() + seconds
     answered = await asyncio.gather(*(_ask_until(socket, todo, until) for _ in range(clients)))
     tokens = [tokens for each in answered for tokens in each]
@@ -197,12 +197,19 @@ async def _arrivals(texts: Sequence[str], rate: float, seconds: float) -> AsyncI
     """Yield texts as they would come from many people: at random, `rate` a second."""
     chance = random.Random(0)
     started = due = time.perf_counter()
-    for text in itertools.cycle(texts):
+    for text in _all_different(texts):
         due += chance.expovariate(rate)
         if due > started + seconds:
             return
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         yield text
+
+
+def _all_different(texts: Iterable[str]) -> Iterator[str]:
+    """Yield `texts` over and over, none like another: equal ones are computed once."""
+    salt = random.SystemRandom().randrange(10_000)
+    for number, text in enumerate(itertools.cycle(texts)):
+        yield f"{salt} {number} {text}"
 
 
 def _p99(values: Sequence[float]) -> float:

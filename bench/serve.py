@@ -35,7 +35,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - seconds
 
     lines = arguments.data.read_text("utf-8").splitlines()[: arguments.texts]
-    texts = [json.loads(line)["text"] for line in lines]
+    texts = list({json.loads(line)["text"]: None for line in lines})  # equal ones would be shared
     peer = SentenceTransformer(str(locate(arguments.model)), device="cpu")
     ours, theirs = [], []
     with running("--embedding-model", arguments.model) as socket:
