@@ -1,6 +1,11 @@
-"""What this process holds. A leaf."""
+"""What this process holds, and how soon it lets go. A leaf."""
+
+import ctypes
 
 import psutil
+
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
+_LARGE_BYTES = 256 * 1024
 
 
 def read_memory() -> dict[str, int]:
@@ -10,3 +15,14 @@ def read_memory() -> dict[str, int]:
     """
     memory = psutil.Process().memory_full_info()
     return {"rss_bytes": memory.rss, "pss_bytes": memory.pss}
+
+
+def let_go_early() -> None:
+    """Have large arrays go back to the system when they are freed, from here on.
+
+    glibc raises the size from which it does that by what it sees freed, up to 32 MiB; what is
+    smaller stays with the process, in pieces. This is for one that comes and goes with arrays of
+    many sizes: asking the system each time is slower.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # not every libc has it
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

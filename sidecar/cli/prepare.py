@@ -13,6 +13,7 @@ from sidecar.cli.exits import EX_OK
 from sidecar.cli.planning import FLOORS, host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
 from sidecar.config import to_config
+from sidecar.memory import let_go_early
 from sidecar.models import library
 from sidecar.models.folder import describe
 from sidecar.models.manifest import Manifest
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.calibration
         else (),
     )
+    let_go_early()
     manifest = _prepare(order)
     if arguments.json:
         print(json.dumps(asdict(manifest), indent=2))

@@ -18,6 +18,7 @@ Float64: TypeAlias = NDArray[np.float64]
 # Added to the diagonal, as a share of its mean: inputs that never moved must not make the
 # matrix singular.
 _DAMPING = 0.01
+_INVERTED_AT_ONCE = 128
 _TINY = 1e-12  # a row of zeros has a scale, too
 
 
@@ -61,9 +62,25 @@ def round_columns(
 
 
 def _inverse_factor(gram: Float32) -> Float64:
-    """Return the upper Cholesky factor of the damped matrix's inverse."""
-    damped = gram.astype(np.float64)
-    diagonal = np.diag_indices_from(damped)
-    damped[diagonal] += _DAMPING * damped[diagonal].mean() + np.finfo(np.float32).tiny
-    factor: Float64 = np.linalg.cholesky(np.linalg.inv(damped)).T
-    return factor
+    """Return the upper Cholesky factor of the damped matrix's inverse.
+
+    The matrix is not inverted for it. Turned around, it has a lower factor; turned around again,
+    that is an upper U with U @ U.T = A, and so the inverse of U is what is asked for.
+    """
+    turned = gram[::-1, ::-1].astype(np.float64)
+    diagonal = np.diag_indices_from(turned)
+    turned[diagonal] += _DAMPING * turned[diagonal].mean() + np.finfo(np.float32).tiny
+    lower = np.asarray(np.linalg.cholesky(turned), np.float64)
+    return _inverse_of_upper(lower[::-1, ::-1])
+
+
+def _inverse_of_upper(upper: Float64) -> Float64:
+    """Return the inverse of an upper triangular matrix, quarter by quarter."""
+    if len(upper) <= _INVERTED_AT_ONCE:
+        return np.triu(np.linalg.inv(upper))
+    half = len(upper) // 2
+    inverse = np.zeros(upper.shape)
+    inverse[:half, :half] = _inverse_of_upper(upper[:half, :half])
+    inverse[half:, half:] = _inverse_of_upper(upper[half:, half:])
+    inverse[:half, half:] = -inverse[:half, :half] @ upper[:half, half:] @ inverse[half:, half:]
+    return inverse

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sidecar.memory import let_go_early
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.manifest import Manifest
@@ -57,6 +58,7 @@ if __name__ == "__main__":
     # Here alone: the parent shall not hold what quantizes, and onnx with it.
     from sidecar.models.prepare import prepare
 
+    let_go_early()
     _end_with_parent()
     try:
         prepare(_order(sys.stdin.read()))
