@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"sidecar: {arguments.output} cannot be written: {error.strerror}", file=sys.stderr)
         return EX_CONFIG
     asking.say_what_was_skipped(reading)
-    print(f"{arguments.output}: {history.records:,} events")
+    print(f"{arguments.output}: {report.told(history.records)}")
     return EX_OK
 
 

@@ -30,6 +30,7 @@ _DAY = 86_400  # s; matplotlib counts days
 _MOST_KINDS = 5
 _OTHER_KINDS = "other"
 _START = "start"
+_MANY_STEPS = 60
 _SHORT_LABEL = 8  # letters
 
 # Stand for the variables while matplotlib draws, for it knows no variables.
@@ -62,7 +63,6 @@ _STYLE: dict[Any, Any] = {
     "ytick.minor.left": False,
     "legend.frameon": False,
     "lines.linewidth": 1.4,
-    "lines.markersize": 2.6,
 }
 
 
@@ -103,7 +103,7 @@ def _percentiles(name: str) -> Callable[[Axes, History], bool]:
         points = [each.quantiles(list(_SHARES.values())) if each.count else gap for each in spread]
         for place, (label, dashes) in enumerate(zip(_SHARES, _DASHES, strict=True)):
             values = [point[place] for point in points]
-            axes.plot(times, values, dashes, marker="o", label=label)
+            axes.plot(times, values, dashes, marker="o", markersize=_dot(steps), label=label)
         _scale_of_times(axes)
         _dress(axes, history)
         return True
@@ -132,7 +132,7 @@ def _throughput(axes: Axes, history: History) -> bool:
         return False
     for name, label, dashes in (("rows", "texts", "-"), ("requests", "requests", "--")):
         rates = [step.answered.get(name, 0.0) / history.timeline.width for step in steps]
-        axes.plot(times, rates, dashes, label=label)
+        axes.plot(times, rates, dashes, marker="o", markersize=_dot(steps), label=label)
         if name == "rows":
             axes.fill_between(times, rates, alpha=0.15, linewidth=0)
     axes.set_ylim(bottom=0)
@@ -157,7 +157,7 @@ def _memory(axes: Axes, history: History) -> bool:
     if not told:
         return False
     xs, ys = [times[i] for i in told], [steps[i].pss_bytes.greatest / 1e6 for i in told]
-    axes.plot(xs, ys, "o", markersize=4, color=_SERIES[0])
+    axes.plot(xs, ys, "o", markersize=2 * _dot(steps), color=_SERIES[0])
     xs, ys = [*xs, times[-1]], [*ys, ys[-1]]  # what was told last holds to the end
     axes.plot(xs, ys, drawstyle="steps-post", color=_SERIES[0])
     axes.fill_between(xs, ys, step="post", alpha=0.15, linewidth=0, color=_SERIES[0])
@@ -179,7 +179,7 @@ def _errors(axes: Axes, history: History) -> bool:
         axes.bar(times, counts, width=0.9 * days, bottom=floor, label=label)
         floor = [low + count for low, count in zip(floor, counts, strict=True)]
     axes.set_ylim(0, max(floor) * 1.25)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     _dress(axes, history)
     return True
 
@@ -239,6 +239,11 @@ def _steps(history: History) -> tuple[list[float], list[Step]]:
     """Return the middles of the steps, in days, and the steps."""
     found = list(history.timeline.steps())
     return [at / _DAY for at, _ in found], [step for _, step in found]
+
+
+def _dot(steps: Sequence[Step]) -> float:
+    """Return the size of a step's mark, which is all that is seen of one between two gaps."""
+    return 2.4 if len(steps) <= _MANY_STEPS else 1.0
 
 
 def _dress(axes: Axes, history: History) -> None:

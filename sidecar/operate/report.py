@@ -53,12 +53,17 @@ def render(history: History, sources: str, now: datetime) -> str:
         first=_moment(history.first) if history.records else None,
         last=_moment(history.last) if history.records else None,
         spanned=duration(history.last - history.first) if history.records else None,
-        records=f"{history.records:,}",
+        records=told(history.records),
         step=duration(history.timeline.width),
         figures=list(_figures(history)),
         plots=list(plots(history)),
         tables=list(_tables(history)),
     )
+
+
+def told(records: int) -> str:
+    """Return how many events that is, in words."""
+    return "1 event" if records == 1 else f"{records:,} events"
 
 
 def _figures(history: History) -> Iterator[Figure]:
