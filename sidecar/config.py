@@ -172,6 +172,12 @@ class Config:
         "bytes that what waits in a lane may hold",
         default=256 * 2**20,
     )
+    max_memory_bytes: int = _setting(
+        "SIDECAR_MAX_MEMORY_BYTES",
+        _whole(0),
+        "memory of the process that peers cannot make it exceed; 0: what host and cgroup grant",
+        default=0,
+    )
     max_peer_share: float = _setting(
         "SIDECAR_MAX_PEER_SHARE",
         _number(0, 1),

@@ -98,25 +98,30 @@ class FrameDecoder:
         or not a map; the maps before it have been yielded, and the stream is of no more use.
         """
         self._buffer += data
-        start = 0
-        try:
-            while (end := self._frame_end(start)) is not None:
-                body = bytes(memoryview(self._buffer)[start + HEADER_BYTES : end])
-                start = end
-                yield decode(body, self._shape)
-        finally:
-            del self._buffer[:start]
+        # No name keeps a body, or its map, while whoever takes the map takes a while.
+        while self._is_whole():
+            yield decode(self._take(), self._shape)
 
     @property
     def buffered(self) -> int:
         """Bytes kept of a frame that is not complete yet."""
         return len(self._buffer)
 
-    def _frame_end(self, start: int) -> int | None:
-        if len(self._buffer) - start < HEADER_BYTES:
-            return None
-        (length,) = _LENGTH.unpack_from(self._buffer, start)
+    @property
+    def pending(self) -> int:
+        """How long the body of the frame is that has begun; 0 where that is not known yet."""
+        if len(self._buffer) < HEADER_BYTES:
+            return 0
+        return int(_LENGTH.unpack_from(self._buffer)[0])
+
+    def _is_whole(self) -> bool:
+        length = self.pending
         if length > self._max_bytes:
             raise FrameTooLarge(f"a frame of {length} bytes is over the limit of {self._max_bytes}")
-        end = start + HEADER_BYTES + int(length)
-        return end if len(self._buffer) >= end else None
+        return len(self._buffer) >= HEADER_BYTES + length
+
+    def _take(self) -> bytes:
+        end = HEADER_BYTES + self.pending
+        body = bytes(memoryview(self._buffer)[HEADER_BYTES:end])
+        del self._buffer[:end]
+        return body

@@ -72,23 +72,30 @@ class ServerConnection:
 
     def receive(self, data: bytes | memoryview) -> Iterator[Received]:
         """Yield what `data` completes. After a fatal `Refused`, close the connection."""
-        if self._state is _State.CLOSED:
-            return
+        messages = self._decoder.feed(data)
         try:
-            for message in self._decoder.feed(data):
-                received = self._judge(message)
-                yield received
-                if isinstance(received, Refused) and received.fatal:
-                    return
+            while self._state is not _State.CLOSED:
+                yield self._judge(next(messages))
+        except StopIteration:
+            return
         except FrameTooLarge as error:
-            yield self._fatal(None, TooLarge(str(error)))
+            refusal: ReplyError = TooLarge(str(error))
         except ProtocolError as error:
-            yield self._fatal(None, BadRequest(str(error)))
+            refusal = BadRequest(str(error))
+        else:
+            return
+        # Not while it is handled: an exception keeps the frame that it is about.
+        yield self._fatal(None, refusal)
 
     @property
     def awaits_rest(self) -> bool:
         """Whether a frame has begun and is not complete."""
         return self._state is not _State.CLOSED and self._decoder.buffered > 0
+
+    @property
+    def pending(self) -> int:
+        """How long the frame is that has begun and is not complete; 0 where nobody knows."""
+        return self._decoder.pending if self.awaits_rest else 0
 
     def reply(self, request_id: int, **body: Any) -> bytes:
         """Return the bytes that answer `request_id`."""

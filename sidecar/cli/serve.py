@@ -14,6 +14,7 @@ from sidecar.cli.settings import add_flags, settings_of
 from sidecar.config import Config, ConfigError, to_config
 from sidecar.events import Selection, journal
 from sidecar.events.writer import Lines, Target
+from sidecar.host import Host
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
@@ -50,10 +51,10 @@ def _setup(arguments: argparse.Namespace) -> Setup:
     Raises `ConfigError` or `PlanError`.
     """
     config = to_config(settings_of(arguments))
-    _, plan = host_and_plan(config)
+    host, plan = host_and_plan(config)
     return Setup(
         load=_loader(config, plan),
-        settings=_serve_settings(config, plan),
+        settings=_serve_settings(config, plan, host),
         configured=asdict(config),
     )
 
@@ -98,7 +99,7 @@ def _models(config: Config) -> list[tuple[str, Task]]:
     return models
 
 
-def _serve_settings(config: Config, plan: Plan) -> ServeSettings:
+def _serve_settings(config: Config, plan: Plan, host: Host) -> ServeSettings:
     return ServeSettings(
         socket=config.socket,
         threads=plan.threads,
@@ -110,6 +111,7 @@ def _serve_settings(config: Config, plan: Plan) -> ServeSettings:
             peer_share=config.max_peer_share,
         ),
         cache_bytes=config.cache_bytes,
+        memory_bytes=config.max_memory_bytes or host.memory_bytes,
         rules=Rules(
             uids=config.allow_users,
             gids=config.allow_groups,

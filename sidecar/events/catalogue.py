@@ -147,6 +147,16 @@ CATALOGUE: Mapping[str, Event] = {
             "pss_bytes": _PSS,
         },
     ),
+    "memory.scarce": Event(
+        "what may be held for peers would not take one largest request: it is given so much anyway",
+        {
+            "ceiling_bytes": "what the process may take, bytes",
+            "taken_bytes": "what it takes without peers: code, models, cached results, bytes",
+            "left_bytes": "what that leaves for peers, bytes",
+            "budget_bytes": "what they are given, bytes",
+        },
+        _WARNING,
+    ),
     "server.draining": Event(
         "no new work is taken; what was accepted is finished",
         {

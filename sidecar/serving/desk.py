@@ -3,24 +3,30 @@
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import psutil
 
 import sidecar
-from client_lib.wire.errors import Draining
-from client_lib.wire.messages import MetricsFormat
+from client_lib.wire.errors import Draining, Overloaded, ReplyError, TooLarge
+from client_lib.wire.messages import MetricsFormat, Request
 from client_lib.wire.protocol import Limits
+from sidecar.events import log
 from sidecar.memory import read_memory
 from sidecar.serving.complaints import Complaints
 from sidecar.serving.door import Door
 from sidecar.serving.engine import Engine
+from sidecar.serving.footprint import CONNECTION_BYTES, Memory
+from sidecar.serving.ledger import Budget, Hold, Ledger
 from sidecar.serving.peer import Peer
 from sidecar.serving.settings import ServeSettings
 from sidecar.serving.state import Life
 from sidecar.serving.tally import Tally
+
+_LEAST_WAIT_MS = 10
 
 
 class Desk:
@@ -44,6 +50,8 @@ class Desk:
         self._started = time.monotonic()
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._memory_at_start = read_memory()
+        self._footprint = engine.footprint
+        self.ledger = Ledger(self._budget())
 
     @property
     def engine(self) -> Engine:
@@ -63,7 +71,76 @@ class Desk:
         self.engines.append(engine)
         self.settings = settings
         self.door.rules = settings.rules
+        self._footprint = engine.footprint
+        self.ledger.budget = self._budget()
         return old
+
+    @contextmanager
+    def visit(self, peer: Peer) -> Iterator[None]:
+        """One connection of `peer`, while it lasts. Raises `Forbidden` or `Overloaded`."""
+        if (refusal := self.door.enter(peer)) is not None:
+            raise refusal
+        try:
+            if (hold := self.ledger.hold(peer, CONNECTION_BYTES, lasting=True)) is None:
+                raise self._no_room(0)
+            try:
+                yield
+            finally:
+                hold.release()
+        finally:
+            self.door.leave(peer)
+
+    def hold(self, peer: Peer, request: Request) -> Hold:
+        """Hold what `request` needs until its reply has been taken.
+
+        Raises `TooLarge` or `Overloaded`.
+        """
+        size = self._footprint.of_request(request)
+        if (hold := self.ledger.hold(peer, size)) is not None:
+            return hold
+        raise self._no_room(size)
+
+    async def room(self, peer: Peer, frame: int) -> Hold:
+        """Hold what a frame of so many bytes needs until it is a request, once that fits.
+
+        Raises `Overloaded` where it does not for as long as a peer may stall.
+        """
+        try:
+            async with asyncio.timeout(self.settings.rules.stall_seconds):
+                return await self.ledger.room(peer, self._footprint.of_frame(frame))
+        except TimeoutError:
+            raise self._no_room(0) from None
+
+    def _no_room(self, size: int) -> ReplyError:
+        budget = self.ledger.budget
+        if size + CONNECTION_BYTES > budget.of_a_peer:
+            return TooLarge(
+                f"the request takes up to {size} bytes of memory; for all that a process asks "
+                f"there are {budget.of_a_peer}: split it"
+            )
+        seconds = min(self.ledger.seconds_until_room, self.settings.rules.stall_seconds)
+        wait_ms = max(_LEAST_WAIT_MS, round(1000 * seconds))
+        message = f"no memory is left for more requests; retry in {wait_ms} ms"
+        return Overloaded(message, retry_after_ms=wait_ms)
+
+    def _budget(self) -> Budget:
+        settings = self.settings
+        memory = Memory(
+            ceiling=settings.memory_bytes,
+            taken=self._memory_at_start["rss_bytes"] + settings.cache_bytes,
+            most=2 * settings.bounds.bytes,
+            peer_share=settings.bounds.peer_share,
+        )
+        least = self._footprint.of_largest(settings.limits)
+        if memory.left < least:
+            log.warning(
+                "memory.scarce",
+                ceiling_bytes=memory.ceiling,
+                taken_bytes=memory.taken,
+                left_bytes=memory.left,
+                budget_bytes=least,
+            )
+        return memory.budget(least)
 
     def longest_forward(self) -> float:
         """Return for how long the oldest row that any engine computes has been, in seconds."""
@@ -97,7 +174,12 @@ class Desk:
             **self.engine.status(),
             "requests": self._requests(),
             "peers": self.door.to_list(),
-            "memory": {**memory, "at_start": self._memory_at_start},
+            "memory": {
+                **memory,
+                "at_start": self._memory_at_start,
+                "ceiling_bytes": self.settings.memory_bytes,
+                **self.ledger.to_map(),
+            },
             "process": process,
             "statistics": self.statistics.to_map(),
         }

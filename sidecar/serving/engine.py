@@ -20,6 +20,7 @@ from sidecar.serving.batch import Batch, Queue
 from sidecar.serving.bounds import Bounds
 from sidecar.serving.cache import Cache
 from sidecar.serving.cost import Cost
+from sidecar.serving.footprint import Footprint
 from sidecar.serving.gathering import Computed, Gatherings
 from sidecar.serving.job import Job, Load
 from sidecar.serving.notes import Notes
@@ -73,6 +74,14 @@ class Engine:
     def model_names(self) -> list[str]:
         """The names of its models."""
         return [model.name for model in self._roster.models]
+
+    @property
+    def footprint(self) -> Footprint:
+        """What requests to its models take of memory."""
+        models = self._roster.models
+        return Footprint(
+            max(model.dimensions for model in models), max(model.max_tokens for model in models)
+        )
 
     def start(self) -> None:
         """Start the inference threads."""

@@ -1,5 +1,6 @@
 """Who is at the other end of a connection, by the kernel's word."""
 
+import select
 import socket
 import struct
 from dataclasses import dataclass
@@ -32,6 +33,13 @@ class Peer:
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, gid = _UCRED.unpack(raw)
         return cls(pid, uid, gid, _groups(sock) | {gid})
+
+
+def has_left(sock: socket.socket) -> bool:
+    """Whether the other end is closed; nothing need be read for it."""
+    poll = select.poll()
+    poll.register(sock, 0)  # POLLHUP is told unasked
+    return bool(poll.poll(0))
 
 
 def _groups(sock: socket.socket) -> frozenset[int]:

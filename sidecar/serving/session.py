@@ -7,28 +7,32 @@ that sends too fast or reads too slowly is not read from any more. Knows no mode
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
 from client_lib.wire.errors import BackendFailed, Cancelled, ReplyError
 from client_lib.wire.messages import Cancel, Embed, Hello, Metrics, Ping, Request, Rerank, Status
-from client_lib.wire.protocol import VERSION, Refused, ServerConnection
+from client_lib.wire.protocol import VERSION, Received, Refused, ServerConnection
 from sidecar.events import log, trace
 from sidecar.serving.desk import Desk
-from sidecar.serving.peer import Peer
+from sidecar.serving.footprint import LONG_FRAME_BYTES
+from sidecar.serving.ledger import Hold
+from sidecar.serving.peer import Peer, has_left
 from sidecar.serving.results import Answer, EmbedResult, RerankResult
 
 _Result: TypeAlias = Mapping[str, Any] | EmbedResult | RerankResult
 _Outcome: TypeAlias = _Result | ReplyError
 
 _CANCELLED = Cancelled("cancelled by its peer, or left behind by it")
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 64 * 1024
 # From here on copying a reply's vectors would hold up the other peers.
 _PACK_ON_A_THREAD_BYTES = 256 * 1024
 # How long the last bytes to a peer may take when the connection ends.
 _LINGER_SECONDS = 1.0
+# How often somebody looks whether a peer is there that is not read from.
+_LOOK_SECONDS = 1.0
 
 
 class _PeerLeft(Exception):
@@ -56,6 +60,7 @@ class Session:
         self._open: dict[int, asyncio.Task[_Outcome]] = {}
         self._requests = 0
         self._refused = 0
+        self._frame: Hold | None = None  # for the long frame that is being received
 
     async def run(self) -> None:
         """Serve the peer until it leaves or breaks the protocol.
@@ -64,15 +69,16 @@ class Session:
         """
         peer = self._peer
         log.debug("peer.connected", peer_pid=peer.pid, peer_uid=peer.uid, peer_gid=peer.gid)
-        refusal = self._desk.door.enter(peer)
         try:
-            if refusal is not None:
-                await self._refuse(Refused(None, refusal, True))
-                return
-            async with asyncio.TaskGroup() as group:
-                await self._listen(group)
+            with self._desk.visit(peer):
+                async with asyncio.TaskGroup() as group:
+                    await self._listen(group)
         except* (_PeerLeft, ConnectionError):
             pass
+        except* ReplyError as refusals:  # the connection is, whoever said so
+            for refusal in refusals.exceptions:
+                assert isinstance(refusal, ReplyError)
+                await self._refuse(Refused(None, refusal, True))
         except* Exception as errors:  # noqa: BLE001 - one connection's failure, not the daemon's
             log.error(
                 "peer.failed",
@@ -82,8 +88,7 @@ class Session:
                 traceback=trace(errors),
             )
         finally:
-            if refusal is None:
-                self._desk.door.leave(peer)
+            self._release_frame()
             await self._hang_up()
             log.debug(
                 "peer.disconnected",
@@ -95,19 +100,65 @@ class Session:
             )
 
     async def _listen(self, group: asyncio.TaskGroup) -> NoReturn:
-        while data := await self._read():
-            for received in self._connection.receive(data):
-                if isinstance(received, Refused):
-                    await self._refuse(received)
-                    if received.fatal:
-                        raise _PeerLeft
-                else:
-                    await self._slots.acquire()
-                    self._begin(group, received)
+        while data := await self._read(group):
+            requests = self._connection.receive(data)
+            while (refusal := await self._take_next(requests, group)) is not None:
+                await self._send(refusal)
         raise _PeerLeft
 
-    async def _read(self) -> bytes:
-        """Return what the peer sends; b"" once it has left, or has stalled within a frame."""
+    async def _take_next(
+        self, requests: Iterator[Received], group: asyncio.TaskGroup
+    ) -> bytes | None:
+        """Begin what comes next; return the frame that says why not, or None after the last.
+
+        No variable of a task that waits may refer to a request: it can be large.
+        """
+        for received in requests:
+            if isinstance(received, Refused):
+                self._release_frame()
+                await self._refuse(received)
+                if received.fatal:
+                    raise _PeerLeft
+                continue
+            if self._writer.is_closing():  # nobody is left, and what was read is for nobody
+                raise _PeerLeft
+            if self._slots.locked():
+                await self._while_here(group.create_task(self._slots.acquire()))
+            else:
+                await self._slots.acquire()
+            self._release_frame()
+            try:
+                hold = self._desk.hold(self._peer, received)
+            except ReplyError as refusal:
+                self._slots.release()
+                self._desk.statistics.failed(received.op, refusal.code)
+                self._note_failure(received, refusal)
+                return self._connection.fail(received.id, refusal)
+            self._begin(group, received, hold)
+        return None
+
+    async def _while_here(self, task: asyncio.Task[Any]) -> None:
+        """Wait for `task`. Meanwhile nobody reads, and would see that the peer has left."""
+        while not (await asyncio.wait((task,), timeout=_LOOK_SECONDS))[0]:
+            if has_left(self._writer.get_extra_info("socket")):
+                raise _PeerLeft
+
+    async def _make_room(self) -> None:
+        self._frame = await self._desk.room(self._peer, self._connection.pending)
+
+    def _release_frame(self) -> None:
+        if self._frame is not None:
+            self._frame.release()
+            self._frame = None
+
+    async def _read(self, group: asyncio.TaskGroup) -> bytes:
+        """Return what the peer sends; b"" once it has left, or has stalled within a frame.
+
+        Of a long frame no more is read than its beginning before there is room for all of it.
+        Raises `Overloaded` where there is none for too long.
+        """
+        if self._frame is None and self._connection.pending > LONG_FRAME_BYTES:
+            await self._while_here(group.create_task(self._make_room()))
         if not self._connection.awaits_rest:
             self._patience = self._stall_seconds
             return await self._reader.read(_READ_BYTES)
@@ -138,15 +189,16 @@ class Session:
             )
         await self._send(self._connection.fail(refused.id, refused.error))
 
-    def _begin(self, group: asyncio.TaskGroup, request: Request) -> None:
+    def _begin(self, group: asyncio.TaskGroup, request: Request, hold: Hold) -> None:
         self._requests += 1
         task = group.create_task(self._answer(request))
         self._open[request.id] = task
         # Not in the task's own `finally`: a task that is cancelled before it starts has none,
         # and an event can wait until the reply is on its way.
-        task.add_done_callback(partial(self._end, request))
+        task.add_done_callback(partial(self._end, request, hold))
 
-    def _end(self, request: Request, task: asyncio.Task[_Outcome]) -> None:
+    def _end(self, request: Request, hold: Hold, task: asyncio.Task[_Outcome]) -> None:
+        hold.release()
         self._slots.release()
         if self._open.get(request.id) is task:
             del self._open[request.id]

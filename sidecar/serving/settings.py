@@ -17,7 +17,8 @@ class ServeSettings:
     """Where to listen and how much to take on.
 
     `threads` inference threads; `bounds` of what may wait; `cache_bytes` of results that are
-    kept; `drain_seconds` to finish what was accepted; `hang_seconds` after which a daemon whose
+    kept; `memory_bytes` that peers cannot make the process exceed;
+    `drain_seconds` to finish what was accepted; `hang_seconds` after which a daemon whose
     row does not come to its end is ended, where a service manager has no watchdog, half of whose
     time takes its place; `rules` are for peers, `limits` bound one request, `max_in_flight` one
     connection; events of `selection` are written, to `log_target`.
@@ -27,6 +28,7 @@ class ServeSettings:
     threads: int
     limits: Limits = field(default_factory=Limits)
     cache_bytes: int = 0
+    memory_bytes: int = 2**40
     bounds: Bounds = field(default_factory=Bounds)
     rules: Rules = field(default_factory=Rules)
     max_in_flight: int = 256
