@@ -13,7 +13,7 @@ _BARE = 85 * 10**6
 # Beside its weights a model has a tokenizer, a graph and room to compute in.
 _PER_MODEL, _PER_WEIGHT = 25 * 10**6, 1.1
 # What preparing took of models of 90 and of 440 MB: in FP32, with activations to calibrate on.
-_PREPARING, _PREPARING_PER_WEIGHT = 430 * 10**6, 6
+_PREPARING, _PREPARING_PER_WEIGHT = 250 * 10**6, 3.5
 _ROOMY = 0.8
 _LANES = 2
 
@@ -41,7 +41,7 @@ def check_preparing(limit: int, source: str, unprepared: Sequence[int]) -> Itera
     """Whether models of these bytes in FP32 can be prepared under `limit`, one after the other."""
     if not unprepared:
         return
-    needed = _PREPARING + _PREPARING_PER_WEIGHT * max(unprepared)
+    needed = round(_PREPARING + _PREPARING_PER_WEIGHT * max(unprepared))
     found = f"{source} grants {_mb(limit)}; preparing takes about {_mb(needed)}, once"
     if needed > limit:
         advice = "prepare elsewhere with `sidecar prepare --portable`, and copy the artifact"
