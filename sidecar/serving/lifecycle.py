@@ -77,7 +77,7 @@ class _Daemon:
         loop.set_exception_handler(_note_loop_failure)
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up, _has_terminal())
         if self._manager.listener is None:
             # Known before a minute of loading rather than after it.
             refuse_if_taken(setup.settings.socket)
@@ -193,6 +193,13 @@ class _Daemon:
             self._leave(EXIT_FORCED)
         self._stop.set_result(number.name)
 
+    def _hung_up(self, in_a_terminal: bool) -> None:
+        if in_a_terminal and not _has_terminal():  # it was closed: nobody asks for a reload
+            if not self._stop.done():
+                self._stop.set_result("its terminal was closed")
+        else:
+            self._reloader.ask()
+
     def _crashed(self, crashed: asyncio.Future[BaseException]) -> None:
         error = crashed.result()
         log.error("worker.crashed", error=type(error).__name__, traceback=trace(error))
@@ -213,6 +220,15 @@ class _Daemon:
 
     def _age(self) -> float:
         return round(time.monotonic() - self._started, 3)
+
+
+def _has_terminal() -> bool:
+    """Whether this process is one of a terminal, as one that was typed in is."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _note_loop_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

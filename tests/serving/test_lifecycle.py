@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,12 @@ class Process:
     def __init__(
         self,
         path,
+        *,
         drain_seconds=PATIENCE,
         load_seconds=0,
         reload_seconds=0,
         listener=None,
+        terminal=None,
         **environ,
     ):
         self.path = path
@@ -76,6 +79,11 @@ class Process:
             "preexec_fn": lambda: (os.dup2(listener.fileno(), 3), os.set_inheritable(3, True)),
             "close_fds": False,
         }
+        if terminal is not None:  # of a session of its own, which takes it as its terminal
+            passed = {
+                "start_new_session": True,
+                "preexec_fn": lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
+            }
         self._process = subprocess.Popen(
             [sys.executable, str(HERE), *arguments],
             stdout=subprocess.PIPE,
@@ -271,6 +279,19 @@ def test_a_signal_while_reloading_drains(start, closing):
     assert process.event("server.stopped")["exit_code"] == 0
     assert process.exit_code() == 0
     assert not process.path.exists()
+
+
+def test_a_closed_terminal_ends_the_daemon(start):
+    """It says SIGHUP, too, but nobody is left who could have asked for a reload."""
+    ours, theirs = os.openpty()
+    process = start(terminal=theirs)
+    os.close(theirs)
+    process.event("server.listening")
+    process.signal(signal.SIGHUP)
+    process.event("server.reloaded")
+    os.close(ours)
+    assert "terminal" in process.event("server.draining")["reason"]
+    assert process.exit_code() == 0
 
 
 def test_a_hangup_while_loading_is_done_afterwards(start):
