@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from client_lib import Client
@@ -149,3 +150,32 @@ def never_read(sock: socket.socket, path: Path) -> None:
         sock.sendall(HELLO + encode(request_to_map(Embed(id=1, input=("a",) * 500))))
         for i in range(2, 200_000):
             sock.sendall(encode(request_to_map(Ping(id=i))))
+
+
+CEILING = 384 * 2**20
+HALF = (16 * 2**20).to_bytes(4, "big") + b"\x84"
+
+
+def test_frames_that_are_never_finished_do_not_fill_the_memory(
+    minilm_artifact: Path, tmp_path: Path, alone: list[bytes]
+) -> None:
+    """A gigabyte of them is begun by one process; others are answered, and the ceiling holds."""
+    flags = ("--embedding-model", str(minilm_artifact), "--max-memory-bytes", str(CEILING))
+    with Daemon(tmp_path, *flags) as daemon, ExitStack() as held, ThreadPoolExecutor(1) as pool:
+        assert daemon.process is not None
+        socks = [held.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(60)]
+        for sock in socks:
+            sock.connect(str(daemon.socket))
+            sock.sendall(HELLO + HALF)
+            sock.setblocking(False)
+        answers = pool.submit(wrong_answers, daemon.socket, alone, 0, 60)
+        taken, most = [0] * len(socks), 0
+        while not answers.done():
+            for i, sock in enumerate(socks):
+                with suppress(BlockingIOError):
+                    if taken[i] < 15 * 2**20:
+                        taken[i] += sock.send(bytes(2**20))
+            most = max(most, psutil.Process(daemon.process.pid).memory_info().rss)
+        assert answers.result() == []
+        assert most < CEILING
+        assert sum(taken) < CEILING < sum(15 * 2**20 for _ in socks)
