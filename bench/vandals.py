@@ -157,7 +157,8 @@ def _framed(body: bytes) -> bytes:
 
 
 _GARBAGE: tuple[Callable[[_Vandal], tuple[bytes, int]], ...] = (
-    _noise, _framed_noise, _too_long, _half, _damaged, _no_map, _nested, _no_requests,
+    _noise, _framed_noise, _too_long, _half, _damaged, _no_map, _nested,
+    _no_requests, _no_requests, _no_requests,
 )  # fmt: skip
 
 
