@@ -71,6 +71,7 @@ def _inverse_factor(gram: Float32) -> Float64:
     diagonal = np.diag_indices_from(turned)
     turned[diagonal] += _DAMPING * turned[diagonal].mean() + np.finfo(np.float32).tiny
     lower = np.asarray(np.linalg.cholesky(turned), np.float64)
+    del turned
     return _inverse_of_upper(lower[::-1, ::-1])
 
 
