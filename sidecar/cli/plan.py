@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +18,7 @@ from sidecar.config import Config, to_config
 from sidecar.events.writer import Lines
 from sidecar.host import Host
 from sidecar.models import library, manifest
+from sidecar.models.description import Task
 from sidecar.models.folder import describe, task_of
 from sidecar.models.library import Wanted
 from sidecar.models.manifest import Manifest, Quality, Speed
@@ -80,7 +82,7 @@ def _measure(name: str, plan: Plan, config: Config) -> Found:
     folder, on_cuda = locate(name), plan.device == "cuda"
     wanted = Wanted(
         name=name,
-        task=task_of(folder) if on_cuda else describe(folder).task,
+        task=_task(folder, on_cuda=on_cuda),
         precision=precision(config, plan),
         reason=plan.reason,
         device=plan.device,
@@ -88,6 +90,12 @@ def _measure(name: str, plan: Plan, config: Config) -> Found:
     if on_cuda:
         return _found_by_torch(library.measure_with_torch(wanted))
     return _found_in(manifest.read(library.artifact_of(wanted, config.cache_dir)))
+
+
+def _task(folder: Path, *, on_cuda: bool) -> Task:
+    if manifest.is_artifact(folder):  # what was measured where it was prepared is all there is
+        return manifest.read(folder).description.task
+    return task_of(folder) if on_cuda else describe(folder).task
 
 
 def _found_in(artifact: Manifest) -> Found:

@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.output.write_text(page)
     except ModuleNotFoundError as error:
         print(
-            f"sidecar: a report needs {error.name}: pip install 'sidecar[plots]'", file=sys.stderr
+            f"sidecar: a report needs {error.name}: install Sidecar with its extra `plots`",
+            file=sys.stderr,
         )
         return EX_CONFIG
     except SourceError as error:

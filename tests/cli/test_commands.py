@@ -107,6 +107,16 @@ def test_plan_measures_and_says_why(make_model: MakeModel, tmp_path: Path) -> No
     assert json.loads(again.stdout) == plan
 
 
+def test_plan_of_an_artifact_is_what_was_measured_when_it_was_prepared(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    """There is no FP32 in it to measure against once more."""
+    artifact = tmp_path / "artifact"
+    sidecar("prepare", str(make_model()), "--output", str(artifact), SIDECAR_INT8_FLOOR="0.9")
+    done = sidecar("plan", str(artifact), "--json", SIDECAR_INT8_FLOOR="0.9")
+    assert json.loads(done.stdout)["choice"] == "int8"
+
+
 def test_plan_is_readable(make_model: MakeModel, tmp_path: Path) -> None:
     """Without --json it is a page for people."""
     done = sidecar(

@@ -115,7 +115,10 @@ def test_without_the_extra_it_says_what_to_install(event_log: Path, tmp_path: Pa
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')")
     done = sidecar("report", "--file", str(event_log), PYTHONPATH=f"{tmp_path}:{Path.cwd()}")
     assert done.returncode == 78
-    assert done.stderr == "sidecar: a report needs matplotlib: pip install 'sidecar[plots]'\n"
+    assert (
+        done.stderr
+        == "sidecar: a report needs matplotlib: install Sidecar with its extra `plots`\n"
+    )
 
 
 @pytest.fixture(scope="module")
