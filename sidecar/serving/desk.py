@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -80,15 +80,12 @@ class Desk:
         """One connection of `peer`, while it lasts. Raises `Forbidden` or `Overloaded`."""
         if (refusal := self.door.enter(peer)) is not None:
             raise refusal
-        try:
+        with ExitStack() as leaving:
+            leaving.callback(self.door.leave, peer)
             if (hold := self.ledger.hold(peer, CONNECTION_BYTES, lasting=True)) is None:
                 raise self._no_room(0)
-            try:
-                yield
-            finally:
-                hold.release()
-        finally:
-            self.door.leave(peer)
+            leaving.callback(hold.release)
+            yield
 
     def hold(self, peer: Peer, request: Request) -> Hold:
         """Hold what `request` needs until its reply has been taken.

@@ -8,7 +8,7 @@ that sends too fast or reads too slowly is not read from any more. Knows no mode
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
@@ -19,6 +19,7 @@ from sidecar.events import log, trace
 from sidecar.serving.desk import Desk
 from sidecar.serving.footprint import LONG_FRAME_BYTES
 from sidecar.serving.ledger import Hold
+from sidecar.serving.outgoing import Outgoing
 from sidecar.serving.peer import Peer, has_left
 from sidecar.serving.results import Answer, EmbedResult, RerankResult
 
@@ -29,8 +30,6 @@ _CANCELLED = Cancelled("cancelled by its peer, or left behind by it")
 _READ_BYTES = 64 * 1024
 # From here on copying a reply's vectors would hold up the other peers.
 _PACK_ON_A_THREAD_BYTES = 256 * 1024
-# How long the last bytes to a peer may take when the connection ends.
-_LINGER_SECONDS = 1.0
 # How often somebody looks whether a peer is there that is not read from.
 _LOOK_SECONDS = 1.0
 
@@ -48,6 +47,7 @@ class Session:
         self._desk = desk
         self._reader = reader
         self._writer = writer
+        self._outgoing = Outgoing(writer, desk.settings.rules.stall_seconds, self._note_stalled)
         self._peer = Peer.of(writer.get_extra_info("socket"))
         # For as long as the connection lasts: the peer has been told them.
         self._limits = desk.settings.limits
@@ -55,7 +55,6 @@ class Session:
         self._slots = asyncio.Semaphore(desk.settings.max_in_flight)
         self._stall_seconds = desk.settings.rules.stall_seconds
         self._patience = self._stall_seconds  # what is left of it for the frame that has begun
-        self._sending = asyncio.Lock()
         # Requests that can still be cancelled: their reply has not been written.
         self._open: dict[int, asyncio.Task[_Outcome]] = {}
         self._requests = 0
@@ -89,7 +88,7 @@ class Session:
             )
         finally:
             self._release_frame()
-            await self._hang_up()
+            await self._outgoing.hang_up()
             log.debug(
                 "peer.disconnected",
                 peer_pid=peer.pid,
@@ -103,7 +102,7 @@ class Session:
         while data := await self._read(group):
             requests = self._connection.receive(data)
             while (refusal := await self._take_next(requests, group)) is not None:
-                await self._send(refusal)
+                await self._outgoing.send(refusal)
         raise _PeerLeft
 
     async def _take_next(
@@ -187,7 +186,7 @@ class Session:
                 fatal=refused.fatal,
                 unlogged=unlogged,
             )
-        await self._send(self._connection.fail(refused.id, refused.error))
+        await self._outgoing.send(self._connection.fail(refused.id, refused.error))
 
     def _begin(self, group: asyncio.TaskGroup, request: Request, hold: Hold) -> None:
         self._requests += 1
@@ -217,7 +216,7 @@ class Session:
         with self._desk.accepted if owed else nullcontext():
             outcome, frame = await self._settle(request)
         with self._desk.untaken:
-            await self._send(frame)
+            await self._outgoing.send(frame)
         return outcome
 
     async def _settle(self, request: Request) -> tuple[_Outcome, bytes]:
@@ -256,7 +255,7 @@ class Session:
         if (task := self._open.pop(target, None)) is None:
             return False
         task.cancel()
-        self._write(self._connection.fail(target, Cancelled("cancelled by its peer")))
+        self._outgoing.write(self._connection.fail(target, Cancelled("cancelled by its peer")))
         return True
 
     async def _pack(self, request_id: int, result: _Result) -> bytes:
@@ -265,36 +264,6 @@ class Session:
         pack = partial(self._connection.reply, request_id, **result.to_map())
         on_a_thread = result.payload_bytes > _PACK_ON_A_THREAD_BYTES
         return await asyncio.to_thread(pack) if on_a_thread else pack()
-
-    async def _send(self, frame: bytes) -> None:
-        # One frame at a time is the transport's: a peer that does not read has no more there.
-        async with self._sending:
-            self._write(frame)
-            if self._writer.transport.get_write_buffer_size():
-                await self._sent()
-
-    async def _sent(self) -> None:
-        try:
-            async with asyncio.timeout(self._stall_seconds):
-                await self._writer.drain()
-        except ConnectionError:
-            pass  # the reader learns of it too, and ends the session
-        except TimeoutError:
-            self._note_stalled("a reply to be taken")
-            self._writer.transport.abort()
-
-    def _write(self, frame: bytes) -> None:
-        if not self._writer.is_closing():
-            self._writer.write(frame)
-
-    async def _hang_up(self) -> None:
-        self._writer.close()
-        try:
-            with suppress(TimeoutError, OSError):
-                async with asyncio.timeout(_LINGER_SECONDS):
-                    await self._writer.wait_closed()
-        finally:
-            self._writer.transport.abort()
 
     def _note_stalled(self, awaited: str) -> None:
         if (unlogged := self._desk.complaints.take(self._peer.uid)) is not None:

@@ -94,7 +94,7 @@ async def test_one_bad_peer_does_not_disturb_another(desk):
 
 async def test_a_peer_that_does_not_read_cannot_hold_the_daemon(desk, soon, monkeypatch):
     """Its last bytes are waited for a moment, and then dropped."""
-    monkeypatch.setattr("sidecar.serving.session._LINGER_SECONDS", 0.01)
+    monkeypatch.setattr("sidecar.serving.outgoing._LINGER_SECONDS", 0.01)
     greeted = []
     monkeypatch.setattr(desk, "hello", lambda _: greeted.append(1) or {"long": "x" * 2**22})
     async with serving(desk):
