@@ -58,7 +58,7 @@ class Daemon:
         return self.process.wait(_STOP_SECONDS)
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        lines = self.log_text().splitlines()
+        lines = self.log_text().rpartition("\n")[0].splitlines()  # the last may be half there
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
     def log_text(self) -> str:
