@@ -68,25 +68,35 @@ def refit(
     for index in range(len(encoder.layers)):
         wanted = walk.through(encoder, index, Float32Recipe(), exact)
         for part in _PARTS:
-            fed = walk.through(encoder, index, recipe, ours).fed
             name = f"layer.{index}.{part}"
+            fed = walk.through(encoder, index, recipe, ours, _needed(name)).fed
             target, x = _target(name, wanted.fed, fed), np.concatenate(fed[name].rows)
             layer = _fitted(observed(fed[name]), x, target)
+            del fed  # all texts' rows once more
             linears[name] = quantize(name, layer)
             linear = _centered(layer.linear, linears[name], x, target)
             encoder = _with(encoder, index, part, linear)
             step(len(linears), len(_PARTS) * len(encoder.layers))
-        exact, ours = wanted.texts, walk.through(encoder, index, recipe, ours).texts
+        exact, ours = wanted.texts, walk.through(encoder, index, recipe, ours, ()).texts
     return Refitted(encoder, linears)
+
+
+def _residual(name: str) -> str | None:
+    """Return the name of the layer whose input is added to the output of `name`."""
+    layer, part = name.rsplit(".", 1)
+    residual = _PARTS[part].residual
+    return residual and f"{layer}.{residual}"
+
+
+def _needed(name: str) -> set[str]:
+    return {name, _residual(name) or name}
 
 
 def _target(name: str, wanted: Mapping[str, Fed], fed: Mapping[str, Fed]) -> Float32:
     """Return what the layer has to give for FP32's sum behind it, float32 [rows, out]."""
     linear = fed[name].linear
     target: Float32 = np.concatenate(wanted[name].rows) @ linear.weight.T + linear.bias
-    layer, part = name.rsplit(".", 1)
-    if (feeds_residual := _PARTS[part].residual) is not None:
-        residual = f"{layer}.{feeds_residual}"
+    if (residual := _residual(name)) is not None:
         target += np.concatenate(wanted[residual].rows) - np.concatenate(fed[residual].rows)
     return target
 

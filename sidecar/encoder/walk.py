@@ -4,7 +4,7 @@ A layer is a small model of its own: however large the whole is, no more than on
 is held beside the weights, and what feeds every part of it can be looked at.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -50,10 +50,19 @@ def embed(encoder: Encoder, recipe: Recipe, texts: Sequence[Ids]) -> Sequence[Fl
     ]
 
 
-def through(encoder: Encoder, index: int, recipe: Recipe, texts: Sequence[Float32]) -> Passed:
-    """Return what `texts`, float32 [tokens, hidden], become in layer `index`."""
+def through(
+    encoder: Encoder,
+    index: int,
+    recipe: Recipe,
+    texts: Sequence[Float32],
+    fed: Container[str] | None = None,
+) -> Passed:
+    """Return what `texts`, float32 [tokens, hidden], become in layer `index`.
+
+    What is `fed` to its Linear layers is kept for those of these names, or for all.
+    """
     with ThreadPoolExecutor(read_host().cores) as pool:
-        return _Crossing(encoder, index, recipe).of(texts, pool)
+        return _Crossing(encoder, index, recipe, fed).of(texts, pool)
 
 
 def in_parts(
@@ -67,12 +76,14 @@ def in_parts(
 
 
 class _Crossing:
-    """One layer, ready to run, with a tap at the input of every Linear layer in it."""
+    """One layer, ready to run, with a tap at the input of the Linear layers in it."""
 
-    def __init__(self, encoder: Encoder, index: int, recipe: Recipe) -> None:
+    def __init__(
+        self, encoder: Encoder, index: int, recipe: Recipe, fed: Container[str] | None = None
+    ) -> None:
         tapping = _Tapping(recipe)
         model = build_layer(encoder, index, tapping)
-        self._taps = tapping.taps
+        self._taps = {name: tap for name, tap in tapping.taps.items() if fed is None or name in fed}
         for tap in self._taps.values():
             value = helper.make_tensor_value_info(tap.value, TensorProto.FLOAT, None)
             model.graph.output.append(value)
