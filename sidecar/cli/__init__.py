@@ -18,6 +18,7 @@ _COMMANDS = (
     "serve",
     "plan",
     "prepare",
+    "evaluate",
     "config",
     "status",
     "metrics",

@@ -1,0 +1,159 @@
+"""What a model is judged on: three kinds of data, each a row of inputs for the model."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+from sidecar.models.description import Task
+from sidecar.models.rows import Text
+
+
+class DataError(ValueError):
+    """A folder is not of a shape that is known, or a file of it is wrong; one line says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What a model wants before a query, before a document, and before a text that is neither."""
+
+    query: str = ""
+    document: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Queries, the documents of a corpus, and which of those are relevant: `qrels`.
+
+    The documents stay in their file: they are read each time that they are walked through.
+    """
+
+    name: str
+    queries: Mapping[str, str]
+    qrels: Mapping[str, Mapping[str, int]]
+    corpus: Path
+    documents: Mapping[str, None]
+    """The documents' ids, in the order of the file."""
+    task: ClassVar[Task] = "embed"
+
+    def __len__(self) -> int:
+        return len(self.queries) + len(self.documents)
+
+    @property
+    def about(self) -> str:
+        """How much there is, in words."""
+        return f"{len(self.queries):,} queries, {len(self.documents):,} documents"
+
+    def inputs(self, prompts: Prompts) -> Iterator[Text]:
+        """Yield the queries, then the documents."""
+        for query in self.queries.values():
+            yield prompts.query + query
+        for number, entry in json_lines(self.corpus):
+            where = f"{self.corpus}:{number}"
+            if string(entry, "_id", where) in self.documents:
+                yield prompts.document + _document(entry, where)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """A query's documents to be put in order, and which are relevant: `labels`, by their ids."""
+
+    query: str
+    documents: tuple[str, ...]
+    labels: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reranking:
+    """Queries by their ids, each with its candidates."""
+
+    name: str
+    queries: Mapping[str, Candidates]
+    task: ClassVar[Task] = "rerank"
+
+    def __len__(self) -> int:
+        return sum(len(each.documents) for each in self.queries.values())
+
+    @property
+    def about(self) -> str:
+        """How much there is, in words."""
+        return f"{len(self.queries):,} queries, {len(self):,} candidates"
+
+    def inputs(self, prompts: Prompts) -> Iterator[Text]:  # noqa: ARG002 - pairs take none
+        """Yield every query with each of its candidates."""
+        for each in self.queries.values():
+            for document in each.documents:
+                yield each.query, document
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """Pairs of sentences, and how alike people found them: `scores`."""
+
+    name: str
+    pairs: tuple[tuple[str, str], ...]
+    scores: tuple[float, ...]
+    task: ClassVar[Task] = "embed"
+
+    def __len__(self) -> int:
+        return 2 * len(self.pairs)
+
+    @property
+    def about(self) -> str:
+        """How much there is, in words."""
+        return f"{len(self.pairs):,} pairs of sentences"
+
+    def inputs(self, prompts: Prompts) -> Iterator[Text]:
+        """Yield the first sentences, then the second ones."""
+        for side in (0, 1):
+            for pair in self.pairs:
+                yield prompts.text + pair[side]
+
+
+Data: TypeAlias = Retrieval | Reranking | Similarity
+_KINDS: dict[Task, str] = {"embed": "texts to embed", "rerank": "candidates for a cross-encoder"}
+
+
+def check_task(data: Data, task: Task, model: str) -> None:
+    """Raise `DataError` where `data` are not for a model of `task`, called `model`."""
+    if data.task != task:
+        raise DataError(f"{data.name} holds {_KINDS[data.task]}, and {model} is a model to {task}")
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the maps of a file of JSON lines with their line numbers. Raises `DataError`."""
+    for number, line in lines(path):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}:{number} is not JSON: {error}") from None
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}:{number} is not a map")
+        yield number, entry
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines that hold something, with their numbers. Raises `DataError`."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}") from None
+
+
+def string(entry: Mapping[str, Any], name: str, where: str) -> str:
+    """Return the field `name`, a string. Raises `DataError`, which says `where` it is not."""
+    if not isinstance(value := entry.get(name), str):
+        raise DataError(f'{where} has no string "{name}"')
+    return value
+
+
+def _document(entry: Mapping[str, Any], where: str) -> str:
+    """Return the title and the text, as BEIR's own models take them."""
+    return f"{entry.get('title') or ''} {string(entry, 'text', where)}".strip()

@@ -1,0 +1,106 @@
+"""A model's outputs on judged data → the metrics, by trec_eval's and scipy's own code. Pure."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import ir_measures
+import numpy as np
+from ir_measures import AP, RR, P, R, nDCG
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from sidecar.operate.evaluate.data import Data, Reranking, Retrieval, Similarity
+
+Outputs: TypeAlias = NDArray[np.float32]
+"""Float32 [inputs, dimensions], of length one; of a cross-encoder [inputs, 1]: scores."""
+Samples: TypeAlias = NDArray[np.float64]
+_Run: TypeAlias = Mapping[str, Mapping[str, float]]
+
+_DEPTH = 100  # documents that are ranked for a query: more than any cut below
+_RETRIEVAL: dict[str, Any] = {"Recall@10": R @ 10, "MRR@10": RR @ 10, "NDCG@10": nDCG @ 10}
+_RERANKING: dict[str, Any] = {"NDCG@5": nDCG @ 5, "MAP": AP, "P@5": P @ 5}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure, and what it is computed from, so that it can be computed of other samples.
+
+    `samples` are float64 [queries] each, or [pairs]; `statistic` takes them and returns the
+    figure.
+    """
+
+    name: str
+    statistic: Callable[..., float]
+    samples: tuple[Samples, ...]
+
+    @property
+    def value(self) -> float:
+        """The figure on all samples."""
+        return self.statistic(*self.samples)
+
+
+def metrics_of(data: Data, outputs: Outputs) -> list[Metric]:
+    """Return the metrics that fit `data`; `outputs` are those for its inputs, in their order."""
+    match data:
+        case Retrieval():
+            return list(_means(_RETRIEVAL, data.qrels, _search(data, outputs)))
+        case Reranking():
+            qrels = {query: each.labels for query, each in data.queries.items()}
+            return list(_means(_RERANKING, qrels, _scores(data, outputs)))
+        case Similarity():
+            first, second = np.split(outputs, 2)
+            scores = np.array(data.scores)
+            return [Metric("Spearman", spearman, (scores, row_products(first, second)))]
+
+
+def spearman(a: Samples, b: Samples) -> float:
+    """Return Spearman's rank correlation; 0 where one side has no order."""
+    if not np.ptp(a) or not np.ptp(b):
+        return 0.0
+    return float(spearmanr(a, b).statistic)
+
+
+def row_products(a: Outputs, b: Outputs) -> Samples:
+    """Return float64 [rows]: each row of `a` by the same of `b`; cosines for rows of length 1."""
+    products: Samples = np.einsum("ij,ij->i", a, b).astype(np.float64)
+    return products
+
+
+def _means(
+    measures: Mapping[str, Any], qrels: Mapping[str, Mapping[str, int]], run: _Run
+) -> Iterator[Metric]:
+    places = {query: place for place, query in enumerate(qrels)}
+    values = {measure: np.zeros(len(places)) for measure in measures.values()}
+    for each in ir_measures.iter_calc(list(measures.values()), qrels, run):
+        values[each.measure][places[each.query_id]] = each.value
+    for name, measure in measures.items():
+        yield Metric(name, _mean, (values[measure],))
+
+
+def _mean(values: Samples) -> float:
+    return float(values.mean())
+
+
+def _search(data: Retrieval, vectors: Outputs) -> _Run:
+    """Return the best documents of each query with their cosines, by an exact search."""
+    queries, documents = vectors[: len(data.queries)], vectors[len(data.queries) :]
+    ids = list(data.documents)
+    return {
+        query: _best(ids, documents @ vector)
+        for query, vector in zip(data.queries, queries, strict=True)
+    }
+
+
+def _best(ids: Sequence[str], scores: NDArray[np.float32]) -> dict[str, float]:
+    most = min(_DEPTH, len(ids))
+    best = np.argpartition(-scores, most - 1)[:most]
+    return {ids[index]: float(scores[index]) for index in best}
+
+
+def _scores(data: Reranking, scores: Outputs) -> _Run:
+    rest = iter(scores[:, 0].tolist())
+    return {
+        query: {document: next(rest) for document in each.labels}
+        for query, each in data.queries.items()
+    }

@@ -1,0 +1,103 @@
+"""Computes judged data with a model in each of its precisions, and compares each with FP32."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TypeAlias
+
+import numpy as np
+
+from sidecar.models.manifest import Quality
+from sidecar.models.model import Model
+from sidecar.models.torch_model import TorchModel
+from sidecar.models.verify import summary
+from sidecar.operate.evaluate.compare import Difference, difference
+from sidecar.operate.evaluate.data import Data, Prompts
+from sidecar.operate.evaluate.metrics import Metric, Outputs, metrics_of, row_products
+
+REFERENCE = "none"
+"""The plan that the others are compared with: FP32."""
+_CHUNK = 128  # texts that are read and tokenized at a time
+
+AnyModel: TypeAlias = Model | TorchModel
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Told the stage, how many texts of it are done, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A metric's value, and its difference to FP32's; None for FP32 itself."""
+
+    metric: str
+    value: float
+    difference: Difference | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a plan came to on one set of data; `closeness` is None for FP32 itself."""
+
+    plan: str
+    figures: tuple[Figure, ...]
+    closeness: Quality | None
+
+
+def evaluate(
+    data: Data, models: Mapping[str, AnyModel], threads: int, progress: Progress
+) -> Iterator[Outcome]:
+    """Yield an outcome for each of `models`, which are by plan; that of `REFERENCE` first.
+
+    In memory are the outputs of two plans at most, float32 [inputs, dimensions] each. The
+    models are of the data's task. Raises `DataError` for a corpus that cannot be read again.
+    """
+    reference = models[REFERENCE]
+    exact = _outputs(data, reference, threads, partial(progress, REFERENCE))
+    theirs = metrics_of(data, exact)
+    yield Outcome(REFERENCE, tuple(Figure(m.name, m.value, None) for m in theirs), None)
+    for plan, model in models.items():
+        if plan != REFERENCE:
+            own = _outputs(data, model, threads, partial(progress, plan))
+            figures = _compared(theirs, metrics_of(data, own))
+            yield Outcome(plan, figures, _closeness(data, exact, own))
+            del own  # before there is the next one
+
+
+def _compared(theirs: Sequence[Metric], own: Sequence[Metric]) -> tuple[Figure, ...]:
+    return tuple(
+        Figure(mine.name, mine.value, difference(exact, mine))
+        for exact, mine in zip(theirs, own, strict=True)
+    )
+
+
+def _outputs(
+    data: Data, model: AnyModel, threads: int, progress: Callable[[int, int], None]
+) -> Outputs:
+    """Return what `model` computes for the inputs of `data`; vectors with a length of one."""
+    outputs = np.empty((len(data), model.dimensions), np.float32)
+    inputs, done = data.inputs(_prompts(model)), 0
+    with ThreadPoolExecutor(threads) as pool:
+        while chunk := list(islice(inputs, _CHUNK)):
+            for output in pool.map(model.forward, model.tokenize(chunk)):
+                scale = np.linalg.norm(output) if data.task == "embed" else 1
+                outputs[done] = output / scale
+                done += 1
+            progress(done, len(data))
+    return outputs
+
+
+def _prompts(model: AnyModel) -> Prompts:
+    """Return what goes before texts, by the names that sentence-transformers looks for."""
+    default = model.prompts.get(model.default_prompt_name or "", "")
+
+    def first(*roles: str) -> str:
+        return next((model.prompts[role] for role in roles if model.prompts.get(role)), default)
+
+    return Prompts(first("query"), first("document", "passage"), default)
+
+
+def _closeness(data: Data, exact: Outputs, own: Outputs) -> Quality:
+    if data.task == "embed":
+        return summary(row_products(exact, own).astype(np.float32))
+    return summary(1 - np.abs(exact - own)[:, 0])

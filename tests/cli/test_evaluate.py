@@ -1,0 +1,139 @@
+"""`sidecar evaluate` on tiny models and tiny data."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .command import sidecar
+
+TINY = Path(__file__).parents[1] / "data" / "tiny-retrieval"
+
+
+@pytest.fixture(scope="module")
+def model(make_model: Callable[..., Path]) -> Path:
+    """An embedding model with random weights."""
+    return make_model()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all, so that a model is prepared once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A folder of judged pairs."""
+    rows = [f"{score}\ta cat number {score}\ta dog number {5 - score}" for score in range(6)]
+    (tmp_path / "dev.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *rows]))
+    return tmp_path
+
+
+def test_every_plan_is_compared_with_fp32(model: Path, cache: Path, pairs: Path) -> None:
+    """Each figure has a value; that of a quantization its difference, interval and verdict."""
+    pytest.importorskip("ir_measures")
+    flags = ["--plans", "int8,int4", "--json", "--cache-dir", str(cache)]
+    floors = {"SIDECAR_INT8_FLOOR": "0.5", "SIDECAR_INT4_FLOOR": "0.5"}
+    done = sidecar("evaluate", str(model), "--data", str(TINY), str(pairs), *flags, **floors)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert {plan: own["quantization"] for plan, own in told["plans"].items()} == {
+        "none": "none", "int8": "int8", "int4": "int4",
+    }  # fmt: skip
+    retrieval, similarity = told["data"]
+    assert retrieval["about"] == "3 queries, 6 documents"
+    assert set(retrieval["plans"]["none"]["metrics"]) == {"Recall@10", "MRR@10", "NDCG@10"}
+    assert set(similarity["plans"]["none"]["metrics"]) == {"Spearman"}
+    for data in (retrieval, similarity):
+        exact = data["plans"]["none"]
+        assert exact["closeness"] is None
+        for plan in ("int8", "int4"):
+            own = data["plans"][plan]
+            assert 0.5 < own["closeness"]["min"] <= own["closeness"]["mean"] <= 1
+            for name, figure in own["metrics"].items():
+                difference, value = figure["difference"], exact["metrics"][name]["value"]
+                assert difference["value"] == pytest.approx(figure["value"] - value)
+                assert difference["low"] <= difference["high"]
+    # All six documents are among the first ten, whatever the model thinks of them.
+    recall = retrieval["plans"]["int8"]["metrics"]["Recall@10"]
+    assert recall["value"] == 1
+    assert recall["difference"]["within_noise"] is True
+
+
+def test_a_table_for_people(model: Path, cache: Path) -> None:
+    """Without --json; in print no bar is left."""
+    pytest.importorskip("ir_measures")
+    flags = ["--limit", "2", "--int8-floor", "0.5", "--cache-dir", str(cache)]
+    done = sidecar("evaluate", str(model), "--data", str(TINY), *flags)
+    assert done.returncode == 0, done.stderr
+    for part in ("tiny-retrieval", "Recall@10", "within noise", "cosine to FP32", "int8: served"):
+        assert part in done.stdout
+
+
+def test_a_cross_encoder_on_candidates(
+    make_model: Callable[..., Path], cache: Path, tmp_path: Path
+) -> None:
+    """Its scores put the candidates in order."""
+    pytest.importorskip("ir_measures")
+    listed = [{"id": str(n), "text": f"text {n}", "label": int(n == 1)} for n in range(4)]
+    lines = [{"query_id": q, "query": f"question {q}", "candidates": listed} for q in "abc"]
+    (tmp_path / "rerank.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = sidecar(
+        "evaluate", str(make_model(classifier=True)), "--data", str(tmp_path), "--json",
+        "--int8-floor", "0.5", "--cache-dir", str(cache),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    own = json.loads(done.stdout)["data"][0]["plans"]["int8"]
+    assert set(own["metrics"]) == {"NDCG@5", "MAP", "P@5"}
+    assert own["metrics"]["P@5"]["value"] == pytest.approx(1 / 5)
+
+
+def test_data_of_another_task_are_refused(model: Path, cache: Path, tmp_path: Path) -> None:
+    """With what they are and what the model is, before anything is computed."""
+    pytest.importorskip("ir_measures")
+    listed = [{"id": "1", "text": "text", "label": 1}]
+    lines = [{"query_id": q, "query": "q", "candidates": listed} for q in "ab"]
+    (tmp_path / "rerank.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    flags = ["--plans", "none", "--cache-dir", str(cache)]
+    done = sidecar("evaluate", str(model), "--data", str(tmp_path), *flags)
+    assert done.returncode == 66
+    assert "holds candidates for a cross-encoder" in done.stderr
+    assert "is a model to embed" in done.stderr
+
+
+def test_another_folder_is_refused_in_one_line(model: Path, tmp_path: Path) -> None:
+    """Before a model is prepared for it."""
+    pytest.importorskip("ir_measures")
+    done = sidecar("evaluate", str(model), "--data", str(tmp_path))
+    assert done.returncode == 66
+    assert "expected is one of: corpus.jsonl" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_artifact_is_refused(minilm_artifact: Path) -> None:
+    """It has one precision, and nothing to compare with."""
+    pytest.importorskip("ir_measures")
+    done = sidecar("evaluate", str(minilm_artifact), "--data", str(TINY))
+    assert done.returncode == 78
+    assert "name the model that it was prepared from" in done.stderr
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    """In one line, with the command."""
+    (tmp_path / "ir_measures.py").write_text("raise ModuleNotFoundError(name='ir_measures')")
+    path = f"{tmp_path}:{Path.cwd()}"
+    done = sidecar("evaluate", "any", "--data", str(TINY), PYTHONPATH=path)
+    assert done.returncode == 78
+    assert done.stderr == (
+        "sidecar: evaluating needs ir_measures: pip install 'sidecar[edge,evaluate]'\n"
+    )
+
+
+@pytest.mark.parametrize("plans", ["int9", "auto", "int8,"])
+def test_a_plan_that_is_none_is_refused(plans: str) -> None:
+    """With those that there are."""
+    done = sidecar("evaluate", "any", "--data", str(TINY), "--plans", plans)
+    assert done.returncode == 2
+    assert "is not one of int8, int4, fp16, none" in done.stderr

@@ -1,0 +1,61 @@
+"""What counts as a difference, and what is noise."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ir_measures")
+
+from sidecar.operate.evaluate.compare import difference
+from sidecar.operate.evaluate.metrics import Metric, Samples, spearman
+
+
+@pytest.fixture
+def draws() -> np.random.Generator:
+    """Values that are the same in every run."""
+    return np.random.default_rng(3)
+
+
+def mean_of(values: Samples) -> Metric:
+    return Metric("mean", lambda samples: float(samples.mean()), (values,))
+
+
+def test_identical_runs_do_not_differ(draws: np.random.Generator) -> None:
+    """The difference is nothing, and so is its interval."""
+    values = draws.random(50)
+    found = difference(mean_of(values), mean_of(values.copy()))
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+    assert found.verdict == "within noise"
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(-0.1, "worse"), (0.1, "better")])
+def test_a_clear_difference_is_told(draws: np.random.Generator, shift: float, verdict: str) -> None:
+    """All queries move the same way, far less than they differ from each other."""
+    values = draws.random(50)
+    moved = values + shift + 0.01 * draws.standard_normal(50)
+    found = difference(mean_of(values), mean_of(moved))
+    assert found.value == pytest.approx(shift, abs=0.01)
+    assert found.low < found.value < found.high
+    assert found.verdict == verdict
+    assert not found.within_noise
+
+
+def test_what_goes_both_ways_is_noise(draws: np.random.Generator) -> None:
+    """Queries move up and down by as much, whatever the mean happens to be."""
+    values = draws.random(50)
+    moved = values + np.tile([0.2, -0.19], 25)
+    assert difference(mean_of(values), mean_of(moved)).verdict == "within noise"
+
+
+def test_the_same_data_give_the_same_interval(draws: np.random.Generator) -> None:
+    """The draws are seeded."""
+    a, b = mean_of(draws.random(20)), mean_of(draws.random(20))
+    assert difference(a, b) == difference(a, b)
+
+
+def test_correlations_are_drawn_in_pairs(draws: np.random.Generator) -> None:
+    """A side that has lost the order is told from the one that has it."""
+    gold = np.arange(60.0)
+    exact = Metric("Spearman", spearman, (gold, gold + draws.standard_normal(60)))
+    own = Metric("Spearman", spearman, (gold, draws.standard_normal(60)))
+    assert difference(exact, exact).verdict == "within noise"
+    assert difference(exact, own).verdict == "worse"
