@@ -232,9 +232,11 @@ def _rows(judged: Judged) -> Iterator[tuple[str, ...]]:
     closeness = {"embed": "cosine to FP32", "rerank": "1 - distance to FP32's score"}
     for outcome in judged.outcomes:
         if found := outcome.closeness:
-            spread = f"p1 {found.p1:.4f}, min {found.min:.4f}"
-            name = closeness[judged.data.task]
-            yield name, outcome.plan, f"{found.mean:.4f}", "", spread, ""
+            name, spread = (
+                closeness[judged.data.task],
+                (f"p1 {found.p1:.4f}", f"min {found.min:.4f}"),
+            )
+            yield name, outcome.plan, f"{found.mean:.4f}", *spread, ""
 
 
 def _cells(figure: "Figure") -> tuple[str, ...]:
