@@ -124,12 +124,18 @@ def test_a_user_who_may_not(daemon: Daemon, minilm_artifact: Path) -> None:
     assert f"user {NOBODY} may not" in found(report, "socket", "error")[0]
 
 
-def test_it_reads_well(tmp_path: Path) -> None:
+def test_it_reads_well(daemon: Daemon, minilm_artifact: Path, tmp_path: Path) -> None:
     """For people: the symptoms as headings, the advice below what was found."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sidecar", "doctor", "--socket", str(tmp_path / "s")],
+    flags = ["--socket", str(daemon.socket), "--embedding-model", str(minilm_artifact)]
+    page = page_of(*flags)
+    for part in ("crashes at start", "Quantization is not", "slower than", "Accuracy"):
+        assert part in page
+    assert "→" in page_of("--socket", str(tmp_path / "s"), *flags[2:])
+
+
+def page_of(*flags: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "sidecar", "doctor", *flags],
         capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "COLUMNS": "120"},
-    )  # fmt: skip
-    for part in ("crashes at start", "Quantization is not", "slower than", "Accuracy", "→"):
-        assert part in done.stdout
+    ).stdout  # fmt: skip
