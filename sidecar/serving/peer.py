@@ -36,7 +36,9 @@ class Peer:
 
 
 def has_left(sock: socket.socket) -> bool:
-    """Whether the other end is closed; nothing need be read for it."""
+    """Whether either end is closed; nothing need be read for it."""
+    if sock.fileno() < 0:
+        return True
     poll = select.poll()
     poll.register(sock, 0)  # POLLHUP is told unasked
     return bool(poll.poll(0))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from contextlib import suppress
 
 import pytest
 from structlog.testing import capture_logs
@@ -145,3 +146,16 @@ def test_a_socket_knows_whether_its_other_end_is_open():
             theirs.send(b"unread")
             assert not has_left(ours)
         assert has_left(ours)
+
+
+async def test_a_connection_that_was_closed_at_this_end_has_left():
+    """A failed write closes it, while its requests may still wait for their turn."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with theirs:
+        _, writer = await asyncio.open_unix_connection(sock=ours)
+        sock = writer.get_extra_info("socket")
+        assert not has_left(sock)
+        writer.transport.abort()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        assert has_left(sock)
