@@ -1,13 +1,16 @@
-"""What a measurement returns, and how it is shown: medians with their spread, and the host."""
+"""What a measurement returns, and how it is shown: medians with their spread, and the host.
+
+The same tables are printed on a terminal and stand in the documentation as Markdown.
+"""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from sidecar.host import read_host
 
@@ -36,16 +39,59 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as people read them; the first column names the row."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A measured value with its spread, at a place of the x axis: a number, or a name."""
+
+    x: float | str
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A plot: a line a series where x is a number, else bars side by side.
+
+    `name` is the stem of its files; `about` is one sentence for those who cannot see it.
+    """
+
+    name: str
+    title: str
+    about: str
+    x: str
+    y: str
+    series: Mapping[str, Sequence[Point]]
+    log_x: bool = False
+    log_y: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """`failed` names the figures that must be 0 and are not."""
+    """`failed` names the figures that must be 0 and are not, `skipped` what was left out and why.
+
+    `tables` are shown in place of a plain list of `sides`.
+    """
 
     title: str
     sides: Sequence[Side]
     figures: Mapping[str, Any]
     failed: Sequence[str] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    charts: Sequence[Chart] = ()
     host: Mapping[str, Any] = field(default_factory=host_facts)
 
     def as_map(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
         sides = {
             side.name: {"unit": side.unit, "median": side.median, "values": list(side.values)}
             for side in self.sides
@@ -55,21 +101,57 @@ class Result:
             "sides": sides,
             "figures": dict(self.figures),
             "failed": list(self.failed),
+            "skipped": dict(self.skipped),
+            "tables": [asdict(table) for table in self.tables],
+            "charts": [asdict(chart) for chart in self.charts],
             "host": dict(self.host),
         }
 
 
-def show(result: Result) -> None:
-    table = Table("", "median", "lowest", "highest", "unit", box=None, title=result.title)
-    for side in result.sides:
-        low, high = min(side.values), max(side.values)
-        table.add_row(side.name, f"{side.median:.4g}", f"{low:.4g}", f"{high:.4g}", side.unit)
-    console = Console()
-    console.print(table)
-    for name, value in result.figures.items():
-        console.print(
-            f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}"
+def point(x: float | str, side: Side) -> Point:
+    """Return a side as a point of a chart."""
+    return Point(x, side.median, min(side.values), max(side.values))
+
+
+def spread(side: Side) -> str:
+    """Return a side's median, and between what its values lie."""
+    return f"{side.median:.4g} ({min(side.values):.4g} to {max(side.values):.4g})"
+
+
+def tables_of(result: Result) -> Sequence[Table]:
+    """Return the result's tables: its own, or its sides as one."""
+    if result.tables:
+        return result.tables
+    rows = [
+        (
+            side.name,
+            *(f"{value:.4g}" for value in (side.median, min(side.values), max(side.values))),
+            side.unit,
         )
+        for side in result.sides
+    ]
+    return [Table(result.title, ("", "median", "lowest", "highest", "unit"), rows)]
+
+
+def figures_of(result: Result) -> Iterator[tuple[str, str]]:
+    """Yield each figure's name, and its value as people read it."""
+    for name, value in result.figures.items():
+        yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show(result: Result) -> None:
+    """Print the result on the terminal."""
+    console = Console()
+    for table in tables_of(result):
+        shown = RichTable(*table.head, box=None, title=table.title, title_justify="left")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+        console.print()
+    for name, value in figures_of(result):
+        console.print(f"  {name}: {value}")
+    for name, reason in result.skipped.items():
+        console.print(f"  skipped: {name} ({reason})", style="yellow")
     for name in result.failed:
         console.print(f"  FAILED: {name}", style="bold red")
     console.print("  host: " + ", ".join(f"{k} {v}" for k, v in result.host.items()), style="dim")
