@@ -25,8 +25,10 @@ from sidecar.encoder.recipes import Float32Recipe
 from sidecar.encoder.runtime import Session
 from sidecar.host import read_host
 from sidecar.models import manifest as manifests
+from sidecar.models.compute import session_of
 from sidecar.models.folder import describe, read_encoder
-from sidecar.models.model import GRAPH, load, session_of
+from sidecar.models.manifest import GRAPH
+from sidecar.models.model import load
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare

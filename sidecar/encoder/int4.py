@@ -59,11 +59,14 @@ class Int4Linear:
 
     def part(self, index: int, parts: int) -> "Int4Linear":
         """Return the layer with one of `parts` equal parts of its outputs alone."""
-        packed, scales, zeros = (
-            np.split(whole, parts, axis=-1)[index]
-            for whole in (self.packed, self.scales, self.zeros)
+        size = self.packed.shape[-1] // parts
+        own = slice(index * size, (index + 1) * size)
+        return replace(
+            self,
+            packed=self.packed[..., own],
+            scales=self.scales[:, own],
+            zeros=self.zeros[:, own],
         )
-        return replace(self, packed=packed, scales=scales, zeros=zeros)
 
     def product(self, graph: GraphWriter, name: str, fed: Integers, bias: Float32 | None) -> str:
         """Add the multiplication, float32 [1, tokens, out], before the rows' own scale."""

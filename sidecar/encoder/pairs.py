@@ -7,7 +7,10 @@ Where weights are spread as they are in a trained layer, few pairs want more; bo
 Dot-product instructions (VNNI, AMX, Arm's) know no such limit.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from sidecar.encoder.architecture import Float32
 from sidecar.encoder.rounding import Float64
@@ -42,8 +45,9 @@ class Pairs:
         if not self._saturates or (j % 2 == 0 and len(rest) == 1):
             return most
         if j % 2:
-            return np.minimum(most, _PAIR_MOST - self._first)
-        bound: Float64 = np.minimum(most, np.abs(wanted) - _excess(wanted, rest[1] / self._scales))
+            bound: Float64 = np.minimum(most, _PAIR_MOST - self._first)
+        else:
+            bound = np.minimum(most, np.abs(wanted) - _excess(wanted, rest[1] / self._scales))
         return bound
 
 
@@ -54,7 +58,8 @@ def scales_of(weight: Float32, importance: Float32, *, saturates: bool) -> Float
     """
     peak = np.maximum(np.abs(weight).max(axis=1), _TINY)
     if not saturates:
-        return (peak / _MOST).astype(np.float32)
+        full: Float32 = (peak / _MOST).astype(np.float32)
+        return full
     candidates = [(peak / most).astype(np.float32) for most in _PEAKS]
     errors = [
         np.square(_restored(weight, scales, saturates=True) - weight) @ importance
@@ -82,6 +87,7 @@ def _restored(weight: Float32, scales: Float32, *, saturates: bool) -> Float32:
     return restored
 
 
-def _excess(first: Float64 | Float32, second: Float64 | Float32) -> Float64 | Float32:
+def _excess(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     """Return what each of a pair has to give up of its magnitude."""
-    return np.maximum(np.abs(first) + np.abs(second) - _PAIR_MOST, 0) / 2
+    excess: NDArray[Any] = np.maximum(np.abs(first) + np.abs(second) - _PAIR_MOST, 0) / 2
+    return excess

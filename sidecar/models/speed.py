@@ -7,8 +7,8 @@ from statistics import median
 from typing import TypeAlias
 
 from sidecar.encoder.runtime import Session
+from sidecar.models.compute import forward
 from sidecar.models.manifest import Speed
-from sidecar.models.model import forward
 from sidecar.models.rows import Row
 
 Forward: TypeAlias = Callable[[Row], object]
