@@ -21,10 +21,12 @@ from typing import TypeAlias, TypeVarTuple
 from client_lib.wire.messages import Priority
 from sidecar.serving.batch import Batch, Queue, Running
 from sidecar.serving.job import Entry, Job, Key, Load
+from sidecar.serving.lone import Lone
 from sidecar.serving.roster import Float32
 
 Clock: TypeAlias = Callable[[], float]
 _Args = TypeVarTuple("_Args")
+_MICROSECOND = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Workers:
         # wait to be, or are, computed once more, alone.
         self._taken: dict[int, float] = {}
         self._failed = 0
+        self._lone = Lone()
         self._loop = asyncio.get_running_loop()
         self._threads = [
             threading.Thread(target=self._run, name=f"inference-{index}")
@@ -160,10 +163,10 @@ class Workers:
         if (taken := self._queue.take(now)) is None:
             return None
         running, entry = taken
-        shares = entry.job.model.lone_threads > 1
-        alone = shares and not self._taken and self._queue.is_empty
+        alone = not self._taken and self._queue.is_empty
+        shares = alone and entry.job.model.lone_threads > 1 and self._lone.may_share()
         self._taken[threading.get_ident()] = now
-        return _Taken(running, entry, alone)
+        return _Taken(running, entry, shares)
 
     def _compute(self, row: _Taken) -> _Taken | None:
         running, entry = row.running, row.entry
@@ -173,6 +176,8 @@ class Workers:
             outcome = self._compute_alone(entry)
         ended = self._clock()
         with self._work:
+            if row.alone:
+                self._lone.record(ended - started, entry.cost * _MICROSECOND)
             self._let_go()
             running.active -= 1
             finished = Finished(

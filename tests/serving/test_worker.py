@@ -22,7 +22,7 @@ class Room:
 
     def submit(self, model, *texts, **fields):
         finish = Finish(model.dimensions, normalize=True)
-        costs = [1] * len(texts)
+        costs = [60_000_000] * len(texts)  # no row here takes longer
         rows = tuple(model.tokenize(texts))
         job = Job(model=model, rows=rows, costs=costs, finish=finish, arrived=0.0, **fields)
         self.workers.submit(job)
