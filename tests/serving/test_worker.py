@@ -20,9 +20,9 @@ class Room:
         self.workers = Workers(self.queue, threads, callbacks)
         self.workers.start()
 
-    def submit(self, model, *texts, **fields):
+    def submit(self, model, *texts, cost=1, **fields):
         finish = Finish(model.dimensions, normalize=True)
-        costs = [60_000_000] * len(texts)  # no row here takes longer
+        costs = [cost] * len(texts)
         rows = tuple(model.tokenize(texts))
         job = Job(model=model, rows=rows, costs=costs, finish=finish, arrived=0.0, **fields)
         self.workers.submit(job)
@@ -61,7 +61,7 @@ async def test_a_row_that_is_alone_may_have_all_cores(make_room, tiny):
     room, model = make_room(threads=2), tiny(lone_threads=2)
     alone = []
     model.forward_alone = lambda row: alone.append(row.tokens) or model.forward(row)
-    room.submit(model, "a")
+    room.submit(model, "a", cost=60_000_000)  # it does not take longer
     await room.finished()
     model.gate.clear()
     room.submit(model, "bb")
