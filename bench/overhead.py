@@ -1,25 +1,26 @@
-"""What the socket, the protocol and the batching add to a lone short request.
+"""What the socket, the protocol, the batching and the events add to a lone short request.
 
-All sides compute the same INT8 artifact, in turn: in this process by hand, in the barest
-server there can be, and in a daemon.
+All ways of computing it use the same INT8 artifact, in turn: in this process by hand, in the
+barest server there can be, and in a daemon, which says of every request how long each phase
+took. What a part takes by itself, with nothing before it but the others in turn, stands beside.
 """
 
 import argparse
-import os
+import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import quantiles
+from typing import Any
 
-from bench import barest, tiny
+from bench import barest, parts, tiny
 from bench.daemon import running
-from bench.report import Result, Side
+from bench.report import Chart, Point, Result, Side, Table
 from client_lib import Client, EmbedReply
-from sidecar import events
-from sidecar.events.writer import Lines
 from sidecar.host import read_host
-from sidecar.models.model import load
+from sidecar.models.model import Model, load
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
@@ -27,20 +28,15 @@ from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 from sidecar.plan import weight_bits
 
 _WARM_UP = 20
-_NOTED_TOGETHER = 8  # requests in a busy daemon's hundredth of a second
-# The events of a lone request, as the daemon writes them.
-_EVENTS = {
-    "batch.completed": {
-        "batch_id": 12_345, "model": "all-MiniLM-L6-v2", "lane": "interactive", "peers": 1,
-        "rows": 1, "tokens": 12, "queue_ms": 0.123, "compute_ms": 1.234,
-    },
-    "request.completed": {
-        "op": "embed", "request_id": 12_345, "peer_pid": 12_345, "peer_uid": 1_000,
-        "lane": "interactive", "model": "all-MiniLM-L6-v2", "rows": 1, "tokens": 12,
-        "cached_rows": 0, "shared_rows": 0, "queue_ms": 0.123, "tokenize_ms": 0.234,
-        "compute_ms": 1.234, "total_ms": 1.987, "batch_rows": 1,
-    },
-}  # fmt: skip
+_FORWARD = "the bare forward"
+_TOKENIZE = "tokenizing"
+_BY_HAND = "tokenizing and the forward, in process"
+_PROTOCOL = "the protocol, at both ends"
+_SOCKET = "the socket: as many bytes there and back"
+_BAREST = "the barest server: socket, tokenizing, forward"
+_PING = "ping: socket, protocol, event loops"
+_SIDECAR = "Sidecar: the whole request"
+_COMPUTING = "the forward"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,71 +47,135 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> Result:
-    text = arguments.text
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
-        artifact = Path(place) / "artifact"
-        precision = Precision("int8", weight_bits(read_host()), 0.9)
-        prepare(
-            Order(
-                folder=tiny.write(Path(place) / "tiny")
-                if arguments.tiny
-                else locate(arguments.model),
-                name="tiny" if arguments.tiny else arguments.model,
-                precision=precision,
-                output=artifact,
-            )
-        )
+        artifact = _prepared(arguments, Path(place))
         model = load(artifact)
-        (row,) = model.tokenize([text])
         replies: list[EmbedReply] = []
         with (
             running("--embedding-model", str(artifact)) as path,
             Client(path) as client,
             barest.running(artifact, Path(place) / "barest.sock") as connection,
         ):
-            sides: dict[str, Callable[[], object]] = {
-                "bare forward": lambda: model.forward(row),
-                "tokenize and forward": lambda: model.forward(model.tokenize([text])[0]),
-                "barest server": lambda: barest.ask(connection, text),
-                "through the daemon": lambda: replies.append(client.embed([text])),
-                "ping": client.ping,
+            calls = {
+                **_calls(model, arguments.text, connection),
+                _PING: client.ping,
+                _SIDECAR: lambda: replies.append(client.embed([arguments.text])),
             }
-            measured = _interleave(sides, arguments.requests)
-    said = _cpu_of_events(arguments.requests)
-    through = measured["through the daemon"].median
-    inside = median(reply.timings.compute_ms for reply in replies)
+            parts_of_it = _interleave(calls, arguments.requests)
+    phases = _phases(parts_of_it[_SIDECAR], replies[_WARM_UP:])
+    tokens = replies[0].usage.total_tokens
     return Result(
-        title=f"{model.name}, one text of {row.tokens} tokens, one client",
-        sides=tuple(measured.values()),
-        figures={
-            "added to the bare forward, ms": through - measured["bare forward"].median,
-            "added to the forward as the daemon timed it, ms": through - inside,
-            "added to the barest server, ms": through - measured["barest server"].median,
-            "processor time of its events, µs": said * 1e3,
-            "events, % of the bare forward": 100 * said / measured["bare forward"].median,
-        },
+        title=f"{model.name} in int8, one text of {tokens} tokens, one client",
+        sides=(*parts_of_it.values(), *phases),
+        figures=_figures(parts_of_it, phases, parts.cpu_of_events(arguments.requests)),
+        tables=(_table_of_phases(phases, parts_of_it[_SIDECAR]), _table_of_parts(parts_of_it)),
+        charts=(_chart_of_ways(model.name, parts_of_it), _chart_of_phases(model.name, phases)),
     )
 
 
-def _cpu_of_events(requests: int) -> float:
-    """Return the processor time of one request's events, their writing included, in ms."""
-    with Path(os.devnull).open("wb") as sink:
-        events.configure(Lines(sink.fileno()))
-        started = time.process_time()
-        for request in range(requests):
-            for name, fields in _EVENTS.items():
-                events.log.info(name, **fields)
-            if request % _NOTED_TOGETHER == 0:
-                events.flush()
-        events.flush()
-        return (time.process_time() - started) * 1e3 / requests
+def _prepared(arguments: argparse.Namespace, workshop: Path) -> Path:
+    artifact = workshop / "artifact"
+    folder = tiny.write(workshop / "tiny") if arguments.tiny else locate(arguments.model)
+    name = "tiny" if arguments.tiny else arguments.model
+    precision = Precision("int8", weight_bits(read_host()), 0.9)
+    prepare(Order(folder=folder, name=name, precision=precision, output=artifact))
+    return artifact
 
 
-def _interleave(sides: dict[str, Callable[[], object]], requests: int) -> dict[str, Side]:
-    values: dict[str, list[float]] = {name: [] for name in sides}
+def _calls(model: Model, text: str, connection: socket.socket) -> dict[str, Callable[[], object]]:
+    (row,) = model.tokenize([text])
+    return {
+        _FORWARD: lambda: model.forward(row),
+        _TOKENIZE: lambda: model.tokenize([text]),
+        _BY_HAND: lambda: model.forward(model.tokenize([text])[0]),
+        _PROTOCOL: parts.protocol(text, model.dimensions),
+        _SOCKET: lambda: barest.echo(connection, text),
+        _BAREST: lambda: barest.ask(connection, text),
+    }
+
+
+def _interleave(calls: Mapping[str, Callable[[], object]], requests: int) -> dict[str, Side]:
+    values: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(requests + _WARM_UP):
-        for name, call in sides.items():
+        for name, call in calls.items():
             started = time.perf_counter()
             call()
             values[name].append((time.perf_counter() - started) * 1e3)
     return {name: Side(name, "ms", each[_WARM_UP:]) for name, each in values.items()}
+
+
+def _phases(whole: Side, replies: Sequence[EmbedReply]) -> list[Side]:
+    """Return the phases of each request: together they are the whole of it."""
+    timings = [reply.timings for reply in replies]
+    rest = [each.total_ms - each.queue_ms - each.tokenize_ms - each.compute_ms for each in timings]
+    outside = [ms - each.total_ms for ms, each in zip(whole.values, timings, strict=True)]
+    phases = {
+        "socket, protocol, event loops": outside,
+        "tokenizing": [each.tokenize_ms for each in timings],
+        "batching: queue, waking a thread": [each.queue_ms for each in timings],
+        _COMPUTING: [each.compute_ms for each in timings],
+        "back to the event loop": rest,
+    }
+    return [Side(name, "ms", values) for name, values in phases.items()]
+
+
+def _figures(ways: Mapping[str, Side], phases: Sequence[Side], said: float) -> dict[str, Any]:
+    through, forward = ways[_SIDECAR].median, ways[_FORWARD].median
+    (computing,) = (each.median for each in phases if each.name == _COMPUTING)
+    return {
+        "added to the bare forward, ms": through - forward,
+        "added to the forward as the daemon timed it, ms": through - computing,
+        "added to the barest server, ms": through - ways[_BAREST].median,
+        "processor time of a request's events, after its reply, µs": said * 1e3,
+        "that, % of the bare forward": 100 * said / forward,
+    }
+
+
+def _table_of_phases(phases: Sequence[Side], whole: Side) -> Table:
+    sides = (*phases, replace(whole, name="all of it"))
+    rows = [(*_row(each), f"{100 * each.median / whole.median:.0f} %") for each in sides]
+    head = ("phase of a request", "ms", "half lie between", "of all")
+    return Table("A request through the daemon", head, rows)
+
+
+def _table_of_parts(sides: Mapping[str, Side]) -> Table:
+    head = ("by itself", "ms", "half lie between")
+    return Table("The same parts by themselves", head, list(map(_row, sides.values())))
+
+
+def _row(side: Side) -> tuple[str, str, str]:
+    middle = _middle("", side)
+    return side.name, f"{middle.median:.3f}", f"{middle.low:.3f} to {middle.high:.3f}"
+
+
+def _chart_of_ways(model: str, ways: Mapping[str, Side]) -> Chart:
+    return Chart(
+        name="ways",
+        title=f"One short text, one client: {model}",
+        about="Milliseconds for one text: in this process by hand, through the barest server, "
+        "and through the daemon.",
+        x="",
+        y="ms; whiskers hold half of the requests",
+        series={
+            name: [_middle("", ways[name])] for name in (_SIDECAR, _BAREST, _BY_HAND, _FORWARD)
+        },
+    )
+
+
+def _chart_of_phases(model: str, phases: Sequence[Side]) -> Chart:
+    return Chart(
+        name="phases",
+        title=f"Where a lone request through the daemon spends its time: {model}",
+        about="Milliseconds in each phase of a request: "
+        + ", ".join(f"{each.name} {each.median:.2f}" for each in phases)
+        + ".",
+        x="",
+        y="ms; whiskers hold half of the requests",
+        series={model: [_middle(each.name, each) for each in phases]},
+    )
+
+
+def _middle(x: str, side: Side) -> Point:
+    """Return the median, and between what half of the values lie: one in a thousand waits long."""
+    low, median, high = quantiles(side.values, n=4)
+    return Point(x, median, low, high)

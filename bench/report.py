@@ -4,15 +4,20 @@ The same tables are printed on a terminal and stand in the documentation as Mark
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from sidecar.host import read_host
+
+_THOUSAND = 1_000
+_NO_BREAK_SPACE = "\u00a0"
 
 
 def host_facts() -> dict[str, Any]:
@@ -73,6 +78,14 @@ class Chart:
     log_x: bool = False
     log_y: bool = False
 
+    @classmethod
+    def from_map(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the chart that `Result.as_map` has written."""
+        series = {
+            name: [Point(**point) for point in points] for name, points in fields["series"].items()
+        }
+        return cls(**{**fields, "series": series})
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -102,7 +115,7 @@ class Result:
             "figures": dict(self.figures),
             "failed": list(self.failed),
             "skipped": dict(self.skipped),
-            "tables": [asdict(table) for table in self.tables],
+            "tables": [asdict(table) for table in tables_of(self)],
             "charts": [asdict(chart) for chart in self.charts],
             "host": dict(self.host),
         }
@@ -113,9 +126,18 @@ def point(x: float | str, side: Side) -> Point:
     return Point(x, side.median, min(side.values), max(side.values))
 
 
+def told(value: Any, digits: int = 4) -> str:
+    """Return a value as people read it: the digits that count, thousands apart."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int) or abs(value) >= _THOUSAND:
+        return f"{value:,.0f}".replace(",", _NO_BREAK_SPACE)
+    return f"{value:.{digits}g}"
+
+
 def spread(side: Side) -> str:
     """Return a side's median, and between what its values lie."""
-    return f"{side.median:.4g} ({min(side.values):.4g} to {max(side.values):.4g})"
+    return f"{told(side.median)} ({told(min(side.values))} to {told(max(side.values))})"
 
 
 def tables_of(result: Result) -> Sequence[Table]:
@@ -125,7 +147,7 @@ def tables_of(result: Result) -> Sequence[Table]:
     rows = [
         (
             side.name,
-            *(f"{value:.4g}" for value in (side.median, min(side.values), max(side.values))),
+            *map(told, (side.median, min(side.values), max(side.values))),
             side.unit,
         )
         for side in result.sides
@@ -136,7 +158,7 @@ def tables_of(result: Result) -> Sequence[Table]:
 def figures_of(result: Result) -> Iterator[tuple[str, str]]:
     """Yield each figure's name, and its value as people read it."""
     for name, value in result.figures.items():
-        yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
+        yield name, told(value)
 
 
 def show(result: Result) -> None:
@@ -155,3 +177,13 @@ def show(result: Result) -> None:
     for name in result.failed:
         console.print(f"  FAILED: {name}", style="bold red")
     console.print("  host: " + ", ".join(f"{k} {v}" for k, v in result.host.items()), style="dim")
+
+
+def plotter() -> Callable[[Chart, Path], None]:
+    """Return what draws a chart to a file's stem; without the extra `plots`, end and say so."""
+    try:
+        return import_module("bench.plots").write
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"plots need {error.name}: install Sidecar with its extra `plots`"
+        ) from None
