@@ -2,7 +2,7 @@
 
 All ways of computing it use the same INT8 artifact, in turn: in this process by hand, in the
 barest server there can be, and in a daemon, which says of every request how long each phase
-took. What a part takes by itself, with nothing before it but the others in turn, stands beside.
+took. What its parts take by themselves is measured in the same turns.
 """
 
 import argparse
@@ -10,30 +10,28 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
 from bench import barest, parts, tiny
 from bench.daemon import running
-from bench.report import Chart, Point, Result, Side, Table
+from bench.report import Chart, Result, Side, Table, middle
 from client_lib import Client, EmbedReply
 from sidecar.host import read_host
 from sidecar.models.model import Model, load
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
-from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
 from sidecar.plan import weight_bits
 
 _WARM_UP = 20
 _FORWARD = "the bare forward"
 _TOKENIZE = "tokenizing"
-_BY_HAND = "tokenizing and the forward, in process"
+_BY_HAND = "tokenizing and forward, in process"
 _PROTOCOL = "the protocol, at both ends"
 _SOCKET = "the socket: as many bytes there and back"
-_BAREST = "the barest server: socket, tokenizing, forward"
+_BAREST = "barest server: socket, tokenizing, forward"
 _PING = "ping: socket, protocol, event loops"
 _SIDECAR = "Sidecar: the whole request"
 _COMPUTING = "the forward"
@@ -61,22 +59,23 @@ def measure(arguments: argparse.Namespace) -> Result:
                 _PING: client.ping,
                 _SIDECAR: lambda: replies.append(client.embed([arguments.text])),
             }
-            parts_of_it = _interleave(calls, arguments.requests)
-    phases = _phases(parts_of_it[_SIDECAR], replies[_WARM_UP:])
+            alone = _interleave(calls, arguments.requests)
+    phases = _phases(alone[_SIDECAR], replies[_WARM_UP:])
+    told = parts.cpu_of_events(arguments.requests)
     tokens = replies[0].usage.total_tokens
     return Result(
         title=f"{model.name} in int8, one text of {tokens} tokens, one client",
-        sides=(*parts_of_it.values(), *phases),
-        figures=_figures(parts_of_it, phases, parts.cpu_of_events(arguments.requests)),
-        tables=(_table_of_phases(phases, parts_of_it[_SIDECAR]), _table_of_parts(parts_of_it)),
-        charts=(_chart_of_ways(model.name, parts_of_it), _chart_of_phases(model.name, phases)),
+        sides=(*alone.values(), *phases.values()),
+        figures=_figures(alone, phases, told),
+        tables=(_table_of_phases(phases, alone[_SIDECAR], told), _table_of_parts(alone)),
+        charts=(_chart_of_ways(model.name, alone), _chart_of_phases(model.name, phases)),
     )
 
 
 def _prepared(arguments: argparse.Namespace, workshop: Path) -> Path:
     artifact = workshop / "artifact"
     folder = tiny.write(workshop / "tiny") if arguments.tiny else locate(arguments.model)
-    name = "tiny" if arguments.tiny else arguments.model
+    name = "tiny" if arguments.tiny else display_name(arguments.model)
     precision = Precision("int8", weight_bits(read_host()), 0.9)
     prepare(Order(folder=folder, name=name, precision=precision, output=artifact))
     return artifact
@@ -104,7 +103,7 @@ def _interleave(calls: Mapping[str, Callable[[], object]], requests: int) -> dic
     return {name: Side(name, "ms", each[_WARM_UP:]) for name, each in values.items()}
 
 
-def _phases(whole: Side, replies: Sequence[EmbedReply]) -> list[Side]:
+def _phases(whole: Side, replies: Sequence[EmbedReply]) -> dict[str, Side]:
     """Return the phases of each request: together they are the whole of it."""
     timings = [reply.timings for reply in replies]
     rest = [each.total_ms - each.queue_ms - each.tokenize_ms - each.compute_ms for each in timings]
@@ -116,66 +115,61 @@ def _phases(whole: Side, replies: Sequence[EmbedReply]) -> list[Side]:
         _COMPUTING: [each.compute_ms for each in timings],
         "back to the event loop": rest,
     }
-    return [Side(name, "ms", values) for name, values in phases.items()]
+    return {name: Side(f"phase: {name}", "ms", values) for name, values in phases.items()}
 
 
-def _figures(ways: Mapping[str, Side], phases: Sequence[Side], said: float) -> dict[str, Any]:
-    through, forward = ways[_SIDECAR].median, ways[_FORWARD].median
-    (computing,) = (each.median for each in phases if each.name == _COMPUTING)
+def _figures(alone: Mapping[str, Side], phases: Mapping[str, Side], told: float) -> dict[str, Any]:
+    whole, forward = alone[_SIDECAR].median, alone[_FORWARD].median
     return {
-        "added to the bare forward, ms": through - forward,
-        "added to the forward as the daemon timed it, ms": through - computing,
-        "added to the barest server, ms": through - ways[_BAREST].median,
-        "processor time of a request's events, after its reply, µs": said * 1e3,
-        "that, % of the bare forward": 100 * said / forward,
+        "added to the bare forward, ms": whole - forward,
+        "added to the forward as the daemon timed it, ms": whole - phases[_COMPUTING].median,
+        "added to the barest server, ms": whole - alone[_BAREST].median,
+        "processor time of a request's events, µs": told * 1e3,
+        "that, % of the bare forward": 100 * told / forward,
     }
 
 
-def _table_of_phases(phases: Sequence[Side], whole: Side) -> Table:
-    sides = (*phases, replace(whole, name="all of it"))
-    rows = [(*_row(each), f"{100 * each.median / whole.median:.0f} %") for each in sides]
+def _table_of_phases(phases: Mapping[str, Side], whole: Side, told: float) -> Table:
+    def share(ms: float) -> str:
+        return f"{100 * ms / whole.median:.0f} %"
+
+    sides = {**phases, "all of it": whole}
+    rows = [(*_row(name, side), share(side.median)) for name, side in sides.items()]
+    events = ("after the reply: its events, processor time", f"{told:.3f}", "", share(told))
     head = ("phase of a request", "ms", "half lie between", "of all")
-    return Table("A request through the daemon", head, rows)
+    return Table("A request through the daemon", head, [*rows, events])
 
 
-def _table_of_parts(sides: Mapping[str, Side]) -> Table:
-    head = ("by itself", "ms", "half lie between")
-    return Table("The same parts by themselves", head, list(map(_row, sides.values())))
+def _table_of_parts(alone: Mapping[str, Side]) -> Table:
+    rows = [_row(name, side) for name, side in alone.items()]
+    return Table("Its parts by themselves", ("by itself", "ms", "half lie between"), rows)
 
 
-def _row(side: Side) -> tuple[str, str, str]:
-    middle = _middle("", side)
-    return side.name, f"{middle.median:.3f}", f"{middle.low:.3f} to {middle.high:.3f}"
+def _row(name: str, side: Side) -> tuple[str, str, str]:
+    each = middle("", side)
+    return name, f"{each.median:.3f}", f"{each.low:.3f} to {each.high:.3f}"
 
 
-def _chart_of_ways(model: str, ways: Mapping[str, Side]) -> Chart:
+def _chart_of_ways(model: str, alone: Mapping[str, Side]) -> Chart:
+    ways = (_SIDECAR, _BAREST, _BY_HAND, _FORWARD)
     return Chart(
         name="ways",
         title=f"One short text, one client: {model}",
-        about="Milliseconds for one text: in this process by hand, through the barest server, "
-        "and through the daemon.",
+        about="Milliseconds for one text: "
+        + ", ".join(f"{name} {alone[name].median:.2f}" for name in ways),
         x="",
         y="ms; whiskers hold half of the requests",
-        series={
-            name: [_middle("", ways[name])] for name in (_SIDECAR, _BAREST, _BY_HAND, _FORWARD)
-        },
+        series={name: [middle("", alone[name])] for name in ways},
     )
 
 
-def _chart_of_phases(model: str, phases: Sequence[Side]) -> Chart:
+def _chart_of_phases(model: str, phases: Mapping[str, Side]) -> Chart:
     return Chart(
         name="phases",
         title=f"Where a lone request through the daemon spends its time: {model}",
         about="Milliseconds in each phase of a request: "
-        + ", ".join(f"{each.name} {each.median:.2f}" for each in phases)
-        + ".",
+        + ", ".join(f"{name} {side.median:.2f}" for name, side in phases.items()),
         x="",
         y="ms; whiskers hold half of the requests",
-        series={model: [_middle(each.name, each) for each in phases]},
+        series={model: [middle(name, side) for name, side in phases.items()]},
     )
-
-
-def _middle(x: str, side: Side) -> Point:
-    """Return the median, and between what half of the values lie: one in a thousand waits long."""
-    low, median, high = quantiles(side.values, n=4)
-    return Point(x, median, low, high)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from statistics import mean
-from textwrap import fill
+from textwrap import wrap
 from typing import Any
 
 import matplotlib.style
@@ -90,7 +90,11 @@ def _drawn(chart: Chart) -> Figure:
 
 
 def _wrapped(text: str, letters: int) -> str:
-    return fill(text, letters, break_on_hyphens=False)
+    """Return `text` in as few lines as it needs, and these of about the same length."""
+    rows = len(wrap(text, letters, break_on_hyphens=False))
+    widths = range(max(1, len(text) // max(1, rows)), letters + 1)
+    tried = (wrap(text, width, break_on_hyphens=False) for width in widths)
+    return "\n".join(next((lines for lines in tried if len(lines) <= rows), [text]))
 
 
 def _explain(axes: Axes) -> float:
@@ -106,6 +110,7 @@ def _explain(axes: Axes) -> float:
 def _draw_lines(axes: Axes, chart: Chart) -> float:
     """Draw a line a series, and a band between what its values lie; return the height."""
     several = len(chart.series) > 1
+    marked = max(map(len, chart.series.values())) <= _MOST_MARKED
     for index, (name, points) in enumerate(chart.series.items()):
         colour, strong = _COLOURS[index % len(_COLOURS)], _is_own(name) or not several
         xs = [float(point.x) for point in points]
@@ -116,7 +121,7 @@ def _draw_lines(axes: Axes, chart: Chart) -> float:
             [point.median for point in points],
             color=colour,
             linewidth=2.4 if strong else 1.4,
-            marker=_MARKERS[index % len(_MARKERS)] if len(xs) <= _MOST_MARKED else "",
+            marker=_MARKERS[index % len(_MARKERS)] if marked else "",
             markersize=6.5 if strong else 5,
             zorder=3 if strong else 2,
             label=name if several else None,
@@ -194,7 +199,7 @@ def _draw_series(axes: Axes, bars: Sequence[_Bar], *, strong: bool, **look: Any)
     axes.barh(
         [bar.place for bar in bars],
         medians,
-        xerr=errors,
+        xerr=errors if any(map(any, errors)) else None,
         error_kw={"ecolor": _INK, "elinewidth": 1, "capsize": 2.5, "capthick": 1},
         **look,
     )

@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench import pages
-from bench.report import Chart, plotter
+from bench.report import Chart, draw, need_plots
 
 RESULTS, README = Path("docs/measured"), Path("README.md")
 _TRIAL = Path("build/measured")
 _MPNET = "build/all-mpnet-base-v2"  # from `python -m bench mpnet`
-_DIGITS = 6  # that are kept of a value
+_DIGITS = 5  # that are kept of a value
 _LAST_LINES = 12  # that are shown of what a failed command said
 
 
@@ -46,9 +46,9 @@ _SHORT_LOAD = ("--texts", "48", "--rounds", "2")
 MEASUREMENTS = (
     Measurement("serve", ("serve",), _SHORT_LOAD),
     Measurement("serve-mpnet", ("serve", "--model", _MPNET), _SHORT_LOAD),
-    Measurement("models", ("models",)),
-    Measurement("scale", ("scale",)),
-    Measurement("many", ("many",)),
+    Measurement("models", ("models", "--mpnet", _MPNET), ("--lengths", "16", "--rounds", "1")),
+    Measurement("scale", ("scale",), ("--seconds", "0.5", "--rounds", "1")),
+    Measurement("many", ("many",), ("--processes", "1", "2", "--rounds", "1")),
     Measurement("encoder", ("encoder",), _SHORT_LOAD),
     Measurement("encoder-int4", ("encoder", "--quantization", "int4"), _SHORT_LOAD),
     Measurement("encoder-mpnet", ("encoder", "--model", _MPNET), _SHORT_LOAD),
@@ -89,10 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     folder = arguments.results or (_TRIAL if arguments.fast else RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
-    plotter()  # what is missing is told before, not after
+    need_plots()  # what is missing is told before, not after
     wanted = [each for each in MEASUREMENTS if each.name in arguments.only]
-    failures = 0 if arguments.render else _measure_all(wanted, folder, fast=arguments.fast)
-    render(folder)
+    failures = 0 if arguments.render else measure(wanted, folder, fast=arguments.fast)
+    try:
+        render(folder)
+    except pages.MarkerError as error:
+        raise SystemExit(f"{README}: {error}") from None
     return 1 if failures else 0
 
 
@@ -107,16 +110,19 @@ def read(folder: Path) -> dict[str, Mapping[str, Any]]:
 def render(folder: Path) -> None:
     """Write the page and the plots of the results in `folder`, and README's places."""
     results = read(folder)
-    plot = plotter()
-    for name, result in results.items():
-        for chart in result["charts"]:
-            plot(Chart.from_map(chart), folder / pages.plot_name(name, chart))
+    draw(
+        {
+            folder / pages.plot_name(name, chart): Chart.from_map(chart)
+            for name, result in results.items()
+            for chart in result["charts"]
+        }
+    )
     folder.with_name(f"{folder.name}.md").write_text(pages.page(results, PurePath(folder.name)))
     if folder == RESULTS:
         README.write_text(pages.fill(README.read_text(), results, RESULTS))
 
 
-def _measure_all(wanted: Sequence[Measurement], folder: Path, *, fast: bool) -> int:
+def measure(wanted: Sequence[Measurement], folder: Path, *, fast: bool) -> int:
     """Return how many measurements failed."""
     failures = 0
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
@@ -127,16 +133,16 @@ def _measure_all(wanted: Sequence[Measurement], folder: Path, *, fast: bool) -> 
             progress.update(task, description=each.name)
             started = perf_counter()
             try:
-                _measure(each, folder, fast=fast)
+                _keep(each, folder, fast=fast)
                 console.print(f"{each.name}: {perf_counter() - started:.0f} s", highlight=False)
             except Failed as failure:
                 failures += 1
-                console.print(f"{each.name}: {failure}", style="red", highlight=False)
+                console.print(f"{each.name}: {failure}", style="red", markup=False)
             progress.advance(task)
     return failures
 
 
-def _measure(measurement: Measurement, folder: Path, *, fast: bool) -> None:
+def _keep(measurement: Measurement, folder: Path, *, fast: bool) -> None:
     """Run a measurement and keep its result, also of one that must not be."""
     command = ["-m", "bench", *measurement.command(fast=fast)]
     done = subprocess.run(

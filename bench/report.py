@@ -4,11 +4,11 @@ The same tables are printed on a terminal and stand in the documentation as Mark
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, Self
 
 from rich.console import Console
@@ -109,6 +109,7 @@ class Result:
             side.name: {"unit": side.unit, "median": side.median, "values": list(side.values)}
             for side in self.sides
         }
+        assert len(sides) == len(self.sides), "each side has a name of its own"
         return {
             "title": self.title,
             "sides": sides,
@@ -126,6 +127,12 @@ def point(x: float | str, side: Side) -> Point:
     return Point(x, side.median, min(side.values), max(side.values))
 
 
+def middle(x: float | str, side: Side) -> Point:
+    """Return a side as a point that half of its values lie in: of many, a few are far off."""
+    low, half, high = quantiles(side.values, n=4)
+    return Point(x, half, low, high)
+
+
 def told(value: Any, digits: int = 4) -> str:
     """Return a value as people read it: the digits that count, thousands apart."""
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -137,7 +144,8 @@ def told(value: Any, digits: int = 4) -> str:
 
 def spread(side: Side) -> str:
     """Return a side's median, and between what its values lie."""
-    return f"{told(side.median)} ({told(min(side.values))} to {told(max(side.values))})"
+    half, low, high = (told(each, 3) for each in (side.median, min(side.values), max(side.values)))
+    return f"{half} ({low} to {high})"
 
 
 def tables_of(result: Result) -> Sequence[Table]:
@@ -179,11 +187,17 @@ def show(result: Result) -> None:
     console.print("  host: " + ", ".join(f"{k} {v}" for k, v in result.host.items()), style="dim")
 
 
-def plotter() -> Callable[[Chart, Path], None]:
-    """Return what draws a chart to a file's stem; without the extra `plots`, end and say so."""
-    try:
-        return import_module("bench.plots").write
-    except ModuleNotFoundError as error:
-        raise SystemExit(
-            f"plots need {error.name}: install Sidecar with its extra `plots`"
-        ) from None
+def draw(charts: Mapping[Path, Chart]) -> None:
+    """Draw each chart to its stem: `stem`.svg and `stem`.png."""
+    # Here alone: a process that measures memory maps nothing that it does not need.
+    from bench import plots  # noqa: PLC0415
+
+    for stem, chart in charts.items():
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        plots.write(chart, stem)
+
+
+def need_plots() -> None:
+    """End the program, and say so, where the extra `plots` is missing."""
+    if find_spec("matplotlib") is None:
+        raise SystemExit("plots need matplotlib: install Sidecar with its extra `plots`")
