@@ -2,7 +2,8 @@
 
 Reads a text, tokenizes it, runs the forward, writes the vector: `python -m bench.barest ARTIFACT
 SOCKET`. It has no batching, no error handling and no second client; what it adds to the bare
-forward is what the host charges for two wake-ups and the tokenizer.
+forward is what the host charges for two wake-ups and the tokenizer. An echo is the same without
+either: as many bytes there and back, and nothing computed.
 """
 
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 from sidecar.models.model import load
 
 _LONGEST = 65_536
+_ECHO = b"\0"
 
 
 @contextmanager
@@ -36,11 +38,20 @@ def ask(connection: socket.socket, text: str) -> bytes:
     return connection.recv(_LONGEST)
 
 
+def echo(connection: socket.socket, text: str) -> bytes:
+    connection.sendall(_ECHO + text.encode())
+    return connection.recv(_LONGEST)
+
+
 def main(artifact: str, path: str) -> None:
     model = load(Path(artifact))
+    zeros = bytes(4 * model.dimensions)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         while text := connection.recv(_LONGEST):
+            if text.startswith(_ECHO):
+                connection.sendall(zeros)
+                continue
             (row,) = model.tokenize([text.decode()])
             connection.sendall(model.forward(row).tobytes())
 

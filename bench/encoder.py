@@ -5,7 +5,6 @@ limit is a graph of nothing but the model's integer multiplications.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +16,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
+from bench import texts
 from bench.daemon import pause
-from bench.report import Result, Side
+from bench.report import Chart, Result, Side, Table, middle, point, spread, told
 from sidecar.encoder.graph import build
 from sidecar.encoder.nodes import CONTRIB, GraphWriter
 from sidecar.encoder.recipes import Float32Recipe
@@ -33,17 +33,16 @@ from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
 from sidecar.models.rows import Row
-from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
 from sidecar.plan import weight_bits
 
-_OURS = "sidecar"
+_OURS = "Sidecar"
 _SHORT_TOKENS = 16
 _SHORT_RUNS = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/load-mixed/texts.jsonl"))
-    parser.add_argument("--texts", type=int, default=160)
+    texts.add_arguments(parser, count=160)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default=DEFAULT_EMBEDDING_MODEL)
     parser.add_argument("--quantization", choices=["int8", "int4"], default="int8")
@@ -51,13 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(arguments: argparse.Namespace) -> Result:
     host = read_host()
+    asked = texts.read(arguments.data, arguments.texts)
     folder = locate(arguments.model)
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
         artifact = Path(place) / "artifact"
         precision = Precision(arguments.quantization, weight_bits(host), 0.9)
         prepare(Order(folder=folder, name="model", precision=precision, output=artifact))
-        lines = arguments.data.read_text("utf-8").splitlines()[: arguments.texts]
-        rows = load(artifact).tokenize([json.loads(line)["text"] for line in lines])
+        rows = load(artifact).tokenize(asked)
         sessions = _sessions(folder, artifact, Path(place))
         manifest = manifests.read(artifact)
     seconds = _measure_rows(sessions, rows, host.cores, arguments.rounds)
@@ -70,10 +69,12 @@ def measure(arguments: argparse.Namespace) -> Result:
     ]
     quality = manifest.quality
     assert quality is not None
+    what = f"{display_name(arguments.model)} in {manifest.quantization}"
     return Result(
-        title=f"{folder.name} in {manifest.quantization}, {len(rows)} texts, "
-        f"{sum(row.tokens for row in rows)} tokens",
+        title=f"{what}, {len(rows)} texts, {sum(row.tokens for row in rows)} tokens",
         sides=[*sides, *short],
+        tables=[_table_of_rows(sides), _table_of_short(short)],
+        charts=[_chart_of_rows(what, sides), _chart_of_short(what, short)],
         figures={
             "against onnxruntime FP32": medians["onnxruntime fp32"] / ours,
             "against quantize_dynamic": medians["onnxruntime quantize_dynamic"] / ours,
@@ -84,6 +85,49 @@ def measure(arguments: argparse.Namespace) -> Result:
             "cosine to FP32, mean": quality.mean,
             "cosine to FP32, min": quality.min,
         },
+    )
+
+
+def _table_of_rows(sides: Sequence[Side]) -> Table:
+    ours = sides[0].median
+    rows = [(each.name, spread(each), f"{ours / each.median:.2f}") for each in sides]
+    return Table("In process, a text a core", ("", "texts/s", "Sidecar, times as fast"), rows)
+
+
+def _table_of_short(sides: Sequence[Side]) -> Table:
+    ours = middle("", sides[0]).median
+    points = {each.name: middle("", each) for each in sides}
+    rows = [
+        (
+            name,
+            f"{each.median:.2f} ({each.low:.2f} to {each.high:.2f})",
+            f"{each.median / ours:.2f}",
+        )
+        for name, each in points.items()
+    ]
+    head = ("", "ms (half lie between)", "Sidecar, times as fast")
+    return Table(f"One text of {_SHORT_TOKENS} tokens", head, rows)
+
+
+def _chart_of_rows(what: str, sides: Sequence[Side]) -> Chart:
+    return Chart(
+        name="throughput",
+        title=f"{what}, in process: texts a second",
+        about="Texts a second: " + ", ".join(f"{s.name} {told(s.median, 3)}" for s in sides),
+        x="",
+        y="texts/s",
+        series={side.name: [point("", side)] for side in sides},
+    )
+
+
+def _chart_of_short(what: str, sides: Sequence[Side]) -> Chart:
+    return Chart(
+        name="short",
+        title=f"{what}, in process: one text of {_SHORT_TOKENS} tokens",
+        about="Milliseconds: " + ", ".join(f"{s.name} {told(s.median, 3)}" for s in sides),
+        x="",
+        y="ms; whiskers hold half of the runs",
+        series={side.name: [middle("", side)] for side in sides},
     )
 
 

@@ -10,12 +10,12 @@ import ctypes
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import memory
-from bench.report import Side
+from bench.report import Chart, Side, Table, point, told
 from sidecar.encoder.runtime import Session
 from sidecar.models import manifest as manifests
 from sidecar.models.compute import forward, session_of
@@ -25,6 +25,7 @@ from sidecar.models.rows import Row
 from sidecar.models.tokenizer import Tokenizer
 
 _TEXTS = 8
+_NAMES = {"none": "FP32"}  # what people call it
 _MB = 1e6
 
 
@@ -36,17 +37,29 @@ class Resident:
     untouched: int
 
 
-def measure(
-    artifacts: Mapping[str, Path], tiny: Path, rounds: int
-) -> tuple[list[Side], dict[str, float]]:
-    """Return the sides and the figures of `artifacts`, which are named after quantizations."""
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What the weights of a model take, by quantization."""
+
+    sides: Sequence[Side]
+    table: Table
+    chart: Chart
+
+
+def measure(artifacts: Mapping[str, Path], tiny: Path, rounds: int, model: str) -> Weights:
+    """Measure `artifacts` of `model`, which are named after quantizations."""
     found: dict[str, list[Resident]] = {name: [] for name in artifacts}
     for _ in range(rounds):
         for name, artifact in artifacts.items():
             found[name].append(_measure_apart(tiny, artifact))
     sides = {name: _sides(name, each) for name, each in found.items()}
-    figures = dict(_figures(artifacts, sides))
-    return [side for both in sides.values() for side in both], figures
+    rows = [_row(name, artifacts[name], *each) for name, each in sides.items()]
+    head = ("", "stored", "in memory", "every row touched", "that, of FP32's bytes")
+    return Weights(
+        sides=[side for both in sides.values() for side in both],
+        table=Table("What the weights take of a process", head, rows),
+        chart=_chart(model, {name: touched for name, (_, touched) in sides.items()}),
+    )
 
 
 def _sides(name: str, found: Sequence[Resident]) -> tuple[Side, Side]:
@@ -60,15 +73,23 @@ def _sides(name: str, found: Sequence[Resident]) -> tuple[Side, Side]:
     )
 
 
-def _figures(
-    artifacts: Mapping[str, Path], sides: Mapping[str, Sequence[Side]]
-) -> Iterator[tuple[str, float]]:
-    for name, artifact in artifacts.items():
-        manifest = manifests.read(artifact)
-        stored = Side(f"weights in {name}, stored", "MB", [manifest.bytes_weights / _MB])
-        yield f"{stored.name}, MB", stored.median
-        for side in (stored, *sides[name]):
-            yield f"{side.name}, of FP32's bytes", side.median * _MB / manifest.bytes_fp32
+def _row(name: str, artifact: Path, grown: Side, touched: Side) -> tuple[str, ...]:
+    manifest = manifests.read(artifact)
+    stored, fp32 = manifest.bytes_weights / _MB, manifest.bytes_fp32 / _MB
+    held = (f"{told(size, 3)} MB" for size in (stored, grown.median, touched.median))
+    return (_NAMES.get(name, name), *held, f"{100 * touched.median / fp32:.1f} %")
+
+
+def _chart(model: str, touched: Mapping[str, Side]) -> Chart:
+    sides = {_NAMES.get(name, name): side for name, side in touched.items()}
+    return Chart(
+        name="weights",
+        title=f"{model}: what its weights take of a process's memory",
+        about="MB: " + ", ".join(f"{name} {told(side.median, 3)}" for name, side in sides.items()),
+        x="",
+        y="MB, every row of the tables touched",
+        series={model: [point(name, side) for name, side in sides.items()]},
+    )
 
 
 def _measure_apart(tiny: Path, artifact: Path) -> Resident:
