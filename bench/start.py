@@ -7,7 +7,6 @@ be if nobody did.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import memory, resident, shapes, tiny
+from bench import bytecode, memory, resident, shapes, tiny
 from bench.daemon import launched
 from bench.report import Result, Side
 from client_lib import Client
@@ -103,7 +102,7 @@ class _Visit:
 def _measure_daemons(
     households: Mapping[str, Sequence[Path]], workshop: Path, arguments: argparse.Namespace
 ) -> list[Side]:
-    texts, environ = _texts(arguments), _compiling(workshop / "bytecode")
+    texts, environ = _texts(arguments), bytecode.keeping(workshop / "bytecode")
     visits: dict[str, list[_Visit]] = {name: [] for name in households}
     for number in range(arguments.rounds + 1):
         for name, served in households.items():
@@ -174,9 +173,3 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
     else:
         texts = [str(text) for text in probe_inputs("embed")]
     return [texts[i % len(texts)] for i in range(arguments.texts)]
-
-
-def _compiling(bytecode: Path) -> dict[str, str]:
-    """Return an environment in which Python keeps its bytecode, whatever this one says."""
-    environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return {**environ, "PYTHONPYCACHEPREFIX": str(bytecode)}
