@@ -20,6 +20,9 @@ from sidecar.models.errors import ModelError
 _MEASUREMENTS = (
     "serve",
     "encoder",
+    "models",
+    "scale",
+    "many",
     "overhead",
     "start",
     "fair",

@@ -1,12 +1,10 @@
-"""What a model's weights take of a process's memory: `python -m bench.resident TINY ARTIFACT`.
+"""What models' weights take of a process's memory, each in a process of its own (`bench.growth`).
 
-It is the growth of PSS by loading a session and running a few short texts. What the engine
-itself takes is there before, for the tiny model has been run; so are the tokenizers. Weights
-that are mapped from the artifact come into memory as they are touched, and can be dropped from
-it at any time: they are counted as found, and again as if all of them had been touched.
+Weights that are mapped from the artifact come into memory as they are touched, and can be
+dropped from it at any time: they are counted as found, and again as if all of them had been
+touched.
 """
 
-import ctypes
 import json
 import subprocess
 import sys
@@ -14,17 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import memory
 from bench.report import Chart, Side, Table, point, told
-from sidecar.encoder.runtime import Session
 from sidecar.models import manifest as manifests
-from sidecar.models.compute import forward, session_of
-from sidecar.models.manifest import GRAPH, TOKENIZER
-from sidecar.models.probes import probe_inputs
-from sidecar.models.rows import Row
-from sidecar.models.tokenizer import Tokenizer
 
-_TEXTS = 8
 _NAMES = {"none": "FP32"}  # what people call it
 _MB = 1e6
 
@@ -35,6 +25,11 @@ class Resident:
 
     grown: int
     untouched: int
+
+    @property
+    def whole(self) -> int:
+        """What it would be if all of the weights had been touched."""
+        return self.grown + self.untouched
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +43,7 @@ class Weights:
 
 def measure(artifacts: Mapping[str, Path], tiny: Path, rounds: int, model: str) -> Weights:
     """Measure `artifacts` of `model`, which are named after quantizations."""
-    found: dict[str, list[Resident]] = {name: [] for name in artifacts}
-    for _ in range(rounds):
-        for name, artifact in artifacts.items():
-            found[name].append(_measure_apart(tiny, artifact))
-    sides = {name: _sides(name, each) for name, each in found.items()}
+    sides = {name: _sides(name, each) for name, each in look(artifacts, tiny, rounds).items()}
     rows = [_row(name, artifacts[name], *each) for name, each in sides.items()]
     head = ("", "stored", "in memory", "every row touched", "that, of FP32's bytes")
     return Weights(
@@ -62,14 +53,22 @@ def measure(artifacts: Mapping[str, Path], tiny: Path, rounds: int, model: str) 
     )
 
 
+def look(artifacts: Mapping[str, Path], tiny: Path, rounds: int) -> dict[str, list[Resident]]:
+    """Return what was found of each of `artifacts` in each of `rounds`; they take turns.
+
+    `tiny` is the artifact of a model that hardly takes anything.
+    """
+    found: dict[str, list[Resident]] = {name: [] for name in artifacts}
+    for _ in range(rounds):
+        for name, artifact in artifacts.items():
+            found[name].append(_measure_apart(tiny, artifact))
+    return found
+
+
 def _sides(name: str, found: Sequence[Resident]) -> tuple[Side, Side]:
     return (
         Side(f"weights in {name}", "MB", [each.grown / _MB for each in found]),
-        Side(
-            f"weights in {name}, all touched",
-            "MB",
-            [(each.grown + each.untouched) / _MB for each in found],
-        ),
+        Side(f"weights in {name}, all touched", "MB", [each.whole / _MB for each in found]),
     )
 
 
@@ -93,33 +92,5 @@ def _chart(model: str, touched: Mapping[str, Side]) -> Chart:
 
 
 def _measure_apart(tiny: Path, artifact: Path) -> Resident:
-    command = [sys.executable, "-m", "bench.resident", str(tiny), str(artifact)]
+    command = [sys.executable, "-m", "bench.growth", str(tiny), str(artifact)]
     return Resident(**json.loads(subprocess.check_output(command)))
-
-
-def main(tiny: Path, artifact: Path) -> None:
-    rows, tiny_rows = _rows(artifact), _rows(tiny)
-    sessions = [_used(tiny, tiny_rows)]
-    # What has been freed is not there for the weights to move into, uncounted.
-    ctypes.CDLL(None).malloc_trim(0)
-    before = memory.held("self")["Pss"]
-    sessions.append(_used(artifact, rows))
-    grown = memory.held("self")["Pss"] - before
-    print(json.dumps({"grown": grown, "untouched": memory.untouched("self", artifact)}))
-
-
-def _rows(artifact: Path) -> list[Row]:
-    description = manifests.read(artifact).description
-    texts = probe_inputs(description.task)[:_TEXTS]
-    return Tokenizer(artifact / TOKENIZER, description.max_tokens).rows(texts)
-
-
-def _used(artifact: Path, rows: Sequence[Row]) -> Session:
-    session = session_of(artifact / GRAPH, manifests.read(artifact).quantization)
-    for row in rows:
-        forward(session, "identity", row)
-    return session
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))

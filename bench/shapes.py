@@ -1,4 +1,4 @@
-"""Models of a shape that cannot be had here, with random weights: for memory, never quality."""
+"""Models of a shape that cannot be had here, random weights: for size and speed, never quality."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,16 @@ from pathlib import Path
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 
 SHAPES = ("bert-base", "xlm-roberta-base")
+# What transformers wants to know of the tokenizer beside its file.
+_TOKENIZER = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_max_length": 512,
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+    "pad_token": "[PAD]",
+    "sep_token": "[SEP]",
+    "unk_token": "[UNK]",
+}
 
 
 def write(shape: str, folder: Path) -> Path:
@@ -28,5 +38,6 @@ def write(shape: str, folder: Path) -> Path:
             (piece,) = part.values()
             piece["type_id"] = 0  # the family has no other
     model.save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER), "utf-8")
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
     return folder

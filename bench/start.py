@@ -6,7 +6,6 @@ be if nobody did.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-from bench import memory, resident, shapes, texts, tiny
+from bench import bytecode, memory, resident, shapes, texts, tiny
 from bench.daemon import launched
 from bench.report import Chart, Result, Side, Table, point, spread
 from client_lib import Client
@@ -136,7 +135,7 @@ def _measure_daemons(
     load: Sequence[str],
     arguments: argparse.Namespace,
 ) -> dict[str, dict[str, Side]]:
-    environ = _compiling(workshop / "bytecode")
+    environ = bytecode.keeping(workshop / "bytecode")
     visits: dict[str, list[_Visit]] = {name: [] for name in households}
     for number in range(arguments.rounds + 1):
         for name, served in households.items():
@@ -203,9 +202,3 @@ def _idle(pid: int, seconds: float) -> float:
 def _load_of(arguments: argparse.Namespace) -> list[str]:
     """Return as many texts as were asked for, some of them again where the file has fewer."""
     return list(islice(cycle(texts.read(arguments.data, arguments.texts)), arguments.texts))
-
-
-def _compiling(bytecode: Path) -> dict[str, str]:
-    """Return an environment in which Python keeps its bytecode, whatever this one says."""
-    environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return {**environ, "PYTHONPYCACHEPREFIX": str(bytecode)}
