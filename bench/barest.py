@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sidecar.host import read_host
+from sidecar.models.layout import layout_of
 from sidecar.models.model import load
 
 _LONGEST = 65_536
@@ -44,7 +46,8 @@ def echo(connection: socket.socket, text: str) -> bytes:
 
 
 def main(artifact: str, path: str) -> None:
-    model = load(Path(artifact))
+    folder = Path(artifact)
+    model = load(folder, layout_of(folder, folder.parent, read_host().cores))
     zeros = bytes(4 * model.dimensions)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
@@ -53,7 +56,7 @@ def main(artifact: str, path: str) -> None:
                 connection.sendall(zeros)
                 continue
             (row,) = model.tokenize([text.decode()])
-            connection.sendall(model.forward(row).tobytes())
+            connection.sendall(model.forward_alone(row).tobytes())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the socket, the protocol, the batching and the events add to a lone short request.
 
-All ways of computing it use the same INT8 artifact, in turn: in this process by hand, in the
+All ways of computing it use the same INT8 artifact, on as many threads, in turn: in this process by hand, in the
 barest server there can be, and in a daemon, which says of every request how long each phase
 took. What its parts take by themselves is measured in the same turns.
 """
@@ -18,6 +18,7 @@ from bench.daemon import running
 from bench.report import Chart, Result, Side, Table, middle
 from client_lib import Client, EmbedReply
 from sidecar.host import read_host
+from sidecar.models.layout import layout_of
 from sidecar.models.model import Model, load
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
@@ -46,13 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(arguments: argparse.Namespace) -> Result:
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
-        artifact = _prepared(arguments, Path(place))
-        model = load(artifact)
+        workshop = Path(place)
+        artifact = _prepared(arguments, workshop)
+        model = load(artifact, layout_of(artifact, workshop, read_host().cores))
         replies: list[EmbedReply] = []
         with (
-            running("--embedding-model", str(artifact)) as path,
+            running("--embedding-model", str(artifact), "--cache-dir", place) as path,
             Client(path) as client,
-            barest.running(artifact, Path(place) / "barest.sock") as connection,
+            barest.running(artifact, workshop / "barest.sock") as connection,
         ):
             calls = {
                 **_calls(model, arguments.text, connection),
@@ -84,9 +86,9 @@ def _prepared(arguments: argparse.Namespace, workshop: Path) -> Path:
 def _calls(model: Model, text: str, connection: socket.socket) -> dict[str, Callable[[], object]]:
     (row,) = model.tokenize([text])
     return {
-        _FORWARD: lambda: model.forward(row),
+        _FORWARD: lambda: model.forward_alone(row),
         _TOKENIZE: lambda: model.tokenize([text]),
-        _BY_HAND: lambda: model.forward(model.tokenize([text])[0]),
+        _BY_HAND: lambda: model.forward_alone(model.tokenize([text])[0]),
         _PROTOCOL: parts.protocol(text, model.dimensions),
         _SOCKET: lambda: barest.echo(connection, text),
         _BAREST: lambda: barest.ask(connection, text),
