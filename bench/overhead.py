@@ -1,8 +1,8 @@
 """What the socket, the protocol, the batching and the events add to a lone short request.
 
-All ways of computing it use the same INT8 artifact, on as many threads, in turn: in this process by hand, in the
-barest server there can be, and in a daemon, which says of every request how long each phase
-took. What its parts take by themselves is measured in the same turns.
+All ways of computing it use the same INT8 artifact, on as many threads, in turn: in this process
+by hand, in the barest server there can be, and in a daemon, which says of every request how long
+each phase took. What its parts take by themselves is measured in the same turns.
 """
 
 import argparse
