@@ -4,14 +4,16 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 
 # Before torch and tokenizers are imported: nothing here asks a hub, and tokenizing is not
 # what is measured.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from bench import encoder, fair, faults, flat, overhead, serve, start
-from bench.report import show
+from bench import encoder, fair, faults, flat, overhead, peers, serve, start
+from bench.report import Result, show
 
 
 def main() -> int:
@@ -22,9 +24,16 @@ def main() -> int:
         sub = commands.add_parser(name, help=(command.__doc__ or "").splitlines()[0])
         sub.add_argument("--json", action="store_true", help="print JSON")
         command.add_arguments(sub)
-        sub.set_defaults(measure=command.measure)
+        sub.set_defaults(run=partial(_measure, command.measure))
+    sub = commands.add_parser("peers", help=peers.__doc__)
+    peers.add_arguments(sub)
+    sub.set_defaults(run=peers.run)
     arguments = parser.parse_args()
-    result = arguments.measure(arguments)
+    return arguments.run(arguments)
+
+
+def _measure(measure: Callable[[argparse.Namespace], Result], arguments: argparse.Namespace) -> int:
+    result = measure(arguments)
     if arguments.json:
         print(json.dumps(result.as_map(), indent=2))
     else:

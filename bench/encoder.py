@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
+from bench import dynamic
 from bench.daemon import pause
 from bench.report import Result, Side
 from sidecar.encoder.graph import build
@@ -86,20 +87,13 @@ def measure(arguments: argparse.Namespace) -> Result:
 
 
 def _sessions(folder: Path, artifact: Path, place: Path) -> dict[str, Session]:
-    from onnxruntime.quantization import quantize_dynamic  # noqa: PLC0415 - pulls in much
-
-    encoder = read_encoder(folder, describe(folder))
-    fp32 = build(encoder, Float32Recipe())
-    (place / "fp32.onnx").write_bytes(fp32.SerializeToString())
-    # Shapes behind contrib operators are unknown to it; every tensor here is float.
-    options = {"DefaultTensorType": TensorProto.FLOAT}
-    quantize_dynamic(place / "fp32.onnx", place / "dynamic.onnx", extra_options=options)
+    fp32, int8 = dynamic.write(folder, place)
     recipe = _ProductsAlone()
-    build(encoder, recipe)
+    build(read_encoder(folder, describe(folder)), recipe)
     return {
         _OURS: session_of(artifact / GRAPH, manifests.read(artifact).quantization),
-        "onnxruntime fp32": Session(place / "fp32.onnx"),
-        "onnxruntime quantize_dynamic": Session(place / "dynamic.onnx"),
+        "onnxruntime fp32": Session(fp32),
+        "onnxruntime quantize_dynamic": Session(int8),
         "int8 products alone": Session(recipe.model()),
     }
 
