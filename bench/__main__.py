@@ -29,7 +29,7 @@ _MEASUREMENTS = (
     "faults",
     "flat",
 )
-_TOOLS = ("mpnet", "refresh")
+_TOOLS = ("peers", "mpnet", "refresh")
 
 
 def main() -> int:

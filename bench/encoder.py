@@ -1,7 +1,8 @@
 """A quantized encoder in process, against FP32, against onnxruntime's own, against its limit.
 
 All sides run the same rows, unpadded, row by row, as many side by side as there are cores. The
-limit is a graph of nothing but the model's integer multiplications.
+limit is a graph of nothing but the model's integer multiplications. One short text alone is
+computed as the daemon does it, on all cores where that was measured to be sooner.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from bench import texts
+from bench import dynamic, texts
 from bench.daemon import pause
 from bench.report import Chart, Result, Side, Table, middle, point, spread, told
 from sidecar.encoder.graph import build
@@ -27,6 +28,7 @@ from sidecar.host import read_host
 from sidecar.models import manifest as manifests
 from sidecar.models.compute import session_of
 from sidecar.models.folder import describe, read_encoder
+from sidecar.models.layout import layout_of
 from sidecar.models.manifest import GRAPH
 from sidecar.models.model import load
 from sidecar.models.order import Order
@@ -59,8 +61,10 @@ def measure(arguments: argparse.Namespace) -> Result:
         rows = load(artifact).tokenize(asked)
         sessions = _sessions(folder, artifact, Path(place))
         manifest = manifests.read(artifact)
+        layout = layout_of(artifact, Path(place), host.cores)
+        lone = session_of(layout.graph, manifest.quantization, layout.threads)
     seconds = _measure_rows(sessions, rows, host.cores, arguments.rounds)
-    short = _measure_short(folder, sessions[_OURS])
+    short = _measure_short(folder, lone)
     medians = {name: median(values) for name, values in seconds.items()}
     ours = medians[_OURS]
     sides = [
@@ -132,20 +136,13 @@ def _chart_of_short(what: str, sides: Sequence[Side]) -> Chart:
 
 
 def _sessions(folder: Path, artifact: Path, place: Path) -> dict[str, Session]:
-    from onnxruntime.quantization import quantize_dynamic  # noqa: PLC0415 - pulls in much
-
-    encoder = read_encoder(folder, describe(folder))
-    fp32 = build(encoder, Float32Recipe())
-    (place / "fp32.onnx").write_bytes(fp32.SerializeToString())
-    # Shapes behind contrib operators are unknown to it; every tensor here is float.
-    options = {"DefaultTensorType": TensorProto.FLOAT}
-    quantize_dynamic(place / "fp32.onnx", place / "dynamic.onnx", extra_options=options)
+    fp32, int8 = dynamic.write(folder, place)
     recipe = _ProductsAlone()
-    build(encoder, recipe)
+    build(read_encoder(folder, describe(folder)), recipe)
     return {
         _OURS: session_of(artifact / GRAPH, manifests.read(artifact).quantization),
-        "onnxruntime fp32": Session(place / "fp32.onnx"),
-        "onnxruntime quantize_dynamic": Session(place / "dynamic.onnx"),
+        "onnxruntime fp32": Session(fp32),
+        "onnxruntime quantize_dynamic": Session(int8),
         "int8 products alone": Session(recipe.model()),
     }
 
