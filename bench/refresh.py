@@ -26,6 +26,9 @@ from bench.report import Chart, draw, need_plots
 RESULTS, README = Path("docs/measured"), Path("README.md")
 _TRIAL = Path("build/measured")
 _MPNET = "build/all-mpnet-base-v2"  # from `python -m bench mpnet`
+_PEERS = "build/peers"  # from `python -m bench peers install --into`
+_FEWER = ("--texts", "32", "--rounds", "2")  # a base-size model takes its time
+_IN_PROCESS = ("Sidecar", "sentence-transformers", "PyTorch", "onnxruntime", "infinity")
 _DIGITS = 5  # that are kept of a value
 _LAST_LINES = 12  # that are shown of what a failed command said
 
@@ -44,8 +47,14 @@ class Measurement:
 
 _SHORT_LOAD = ("--texts", "48", "--rounds", "2")
 MEASUREMENTS = (
-    Measurement("serve", ("serve",), _SHORT_LOAD),
-    Measurement("serve-mpnet", ("serve", "--model", _MPNET), _SHORT_LOAD),
+    Measurement(
+        "serve", ("serve", "--peers", _PEERS, "--texts", "96", "--rounds", "2"), _SHORT_LOAD
+    ),
+    Measurement(
+        "serve-mpnet",
+        ("serve", "--model", _MPNET, "--peers", _PEERS, *_FEWER, "--sides", *_IN_PROCESS),
+        ("--texts", "16", "--rounds", "1"),
+    ),
     Measurement("models", ("models", "--mpnet", _MPNET), ("--lengths", "16", "--rounds", "1")),
     Measurement("scale", ("scale",), ("--seconds", "0.5", "--rounds", "1")),
     Measurement("many", ("many",), ("--processes", "1", "2", "--rounds", "1")),

@@ -64,7 +64,9 @@ class Scores:
 
     def side(self, name: str, load: Load, scale: Scale) -> Side | None:
         values = [each.on[scale] for each in self.of(name, load)]
-        return Side(f"{name}: {load}", scale, values) if values else None
+        what, _, unit = scale.rpartition(", ")
+        told = ", ".join(filter(None, (str(load), what)))
+        return Side(f"{name}: {told}", unit, values) if values else None
 
     def median(self, name: str, load: Load, scale: Scale) -> float | None:
         side = self.side(name, load, scale)
