@@ -1,7 +1,7 @@
 """Templates and what is put into them → one page that needs no network and no other file."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,12 +26,16 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows as people read them; `nothing` is said where there is none."""
+    """Rows as people read them; `nothing` is said where there is none.
+
+    `marks` names the style of cells that stand out, by what is in them.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     nothing: str
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 def render_page(template: str, **values: Any) -> str:

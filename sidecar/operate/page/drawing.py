@@ -1,6 +1,6 @@
 """Draws a plot as an SVG that stands in a page and takes its colours from it.
 
-Colours are the page's CSS variables: `--ink`, `--grid`, and `--series-1` to `--series-6`.
+Colours are the page's CSS variables: `--ink`, `--grid`, `--card`, and `--series-1` to `--series-6`.
 """
 
 import re
@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Stand for the variables while matplotlib draws, for it knows no variables.
-INK, GRID = "#010101", "#020202"
-SERIES = tuple(f"#0{index}0000" for index in range(3, 9))
-_VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)"} | {
+INK, GRID, PAPER = "#010101", "#020202", "#030303"
+SERIES = tuple(f"#0{index}0000" for index in range(4, 10))
+_VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)", PAPER: "var(--card)"} | {
     color: f"var(--series-{index})" for index, color in enumerate(SERIES, 1)
 }
 _STYLE: dict[Any, Any] = {
