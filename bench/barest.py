@@ -2,7 +2,8 @@
 
 Reads a text, tokenizes it, runs the forward, writes the vector: `python -m bench.barest ARTIFACT
 SOCKET`. It has no batching, no error handling and no second client; what it adds to the bare
-forward is what the host charges for two wake-ups and the tokenizer.
+forward is what the host charges for two wake-ups and the tokenizer. An echo is the same without
+either: as many bytes there and back, and nothing computed.
 """
 
 import socket
@@ -12,9 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sidecar.host import read_host
+from sidecar.models.layout import layout_of
 from sidecar.models.model import load
 
 _LONGEST = 65_536
+_ECHO = b"\0"
 
 
 @contextmanager
@@ -36,13 +40,23 @@ def ask(connection: socket.socket, text: str) -> bytes:
     return connection.recv(_LONGEST)
 
 
+def echo(connection: socket.socket, text: str) -> bytes:
+    connection.sendall(_ECHO + text.encode())
+    return connection.recv(_LONGEST)
+
+
 def main(artifact: str, path: str) -> None:
-    model = load(Path(artifact))
+    folder = Path(artifact)
+    model = load(folder, layout_of(folder, folder.parent, read_host().cores))
+    zeros = bytes(4 * model.dimensions)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         while text := connection.recv(_LONGEST):
+            if text.startswith(_ECHO):
+                connection.sendall(zeros)
+                continue
             (row,) = model.tokenize([text.decode()])
-            connection.sendall(model.forward(row).tobytes())
+            connection.sendall(model.forward_alone(row).tobytes())
 
 
 if __name__ == "__main__":

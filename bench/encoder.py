@@ -1,11 +1,11 @@
 """A quantized encoder in process, against FP32, against onnxruntime's own, against its limit.
 
 All sides run the same rows, unpadded, row by row, as many side by side as there are cores. The
-limit is a graph of nothing but the model's integer multiplications.
+limit is a graph of nothing but the model's integer multiplications. One short text alone is
+computed as the daemon does it, on all cores where that was measured to be sooner.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,31 +17,34 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
+from bench import dynamic, texts
 from bench.daemon import pause
-from bench.report import Result, Side
+from bench.report import Chart, Result, Side, Table, middle, point, spread, told
 from sidecar.encoder.graph import build
 from sidecar.encoder.nodes import CONTRIB, GraphWriter
 from sidecar.encoder.recipes import Float32Recipe
 from sidecar.encoder.runtime import Session
 from sidecar.host import read_host
 from sidecar.models import manifest as manifests
+from sidecar.models.compute import session_of
 from sidecar.models.folder import describe, read_encoder
-from sidecar.models.model import GRAPH, load, session_of
+from sidecar.models.layout import layout_of
+from sidecar.models.manifest import GRAPH
+from sidecar.models.model import load
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
 from sidecar.models.rows import Row
-from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
 from sidecar.plan import weight_bits
 
-_OURS = "sidecar"
+_OURS = "Sidecar"
 _SHORT_TOKENS = 16
 _SHORT_RUNS = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/load-mixed/texts.jsonl"))
-    parser.add_argument("--texts", type=int, default=160)
+    texts.add_arguments(parser, count=160)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default=DEFAULT_EMBEDDING_MODEL)
     parser.add_argument("--quantization", choices=["int8", "int4"], default="int8")
@@ -49,17 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(arguments: argparse.Namespace) -> Result:
     host = read_host()
+    asked = texts.read(arguments.data, arguments.texts)
     folder = locate(arguments.model)
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
         artifact = Path(place) / "artifact"
         precision = Precision(arguments.quantization, weight_bits(host), 0.9)
         prepare(Order(folder=folder, name="model", precision=precision, output=artifact))
-        lines = arguments.data.read_text("utf-8").splitlines()[: arguments.texts]
-        rows = load(artifact).tokenize([json.loads(line)["text"] for line in lines])
+        rows = load(artifact).tokenize(asked)
         sessions = _sessions(folder, artifact, Path(place))
         manifest = manifests.read(artifact)
+        layout = layout_of(artifact, Path(place), host.cores)
+        lone = session_of(layout.graph, manifest.quantization, layout.threads)
     seconds = _measure_rows(sessions, rows, host.cores, arguments.rounds)
-    short = _measure_short(folder, sessions[_OURS])
+    short = _measure_short(folder, lone)
     medians = {name: median(values) for name, values in seconds.items()}
     ours = medians[_OURS]
     sides = [
@@ -68,10 +73,12 @@ def measure(arguments: argparse.Namespace) -> Result:
     ]
     quality = manifest.quality
     assert quality is not None
+    what = f"{display_name(arguments.model)} in {manifest.quantization}"
     return Result(
-        title=f"{folder.name} in {manifest.quantization}, {len(rows)} texts, "
-        f"{sum(row.tokens for row in rows)} tokens",
+        title=f"{what}, {len(rows)} texts, {sum(row.tokens for row in rows)} tokens",
         sides=[*sides, *short],
+        tables=[_table_of_rows(sides), _table_of_short(short)],
+        charts=[_chart_of_rows(what, sides), _chart_of_short(what, short)],
         figures={
             "against onnxruntime FP32": medians["onnxruntime fp32"] / ours,
             "against quantize_dynamic": medians["onnxruntime quantize_dynamic"] / ours,
@@ -85,21 +92,57 @@ def measure(arguments: argparse.Namespace) -> Result:
     )
 
 
-def _sessions(folder: Path, artifact: Path, place: Path) -> dict[str, Session]:
-    from onnxruntime.quantization import quantize_dynamic  # noqa: PLC0415 - pulls in much
+def _table_of_rows(sides: Sequence[Side]) -> Table:
+    ours = sides[0].median
+    rows = [(each.name, spread(each), f"{ours / each.median:.2f}") for each in sides]
+    return Table("In process, a text a core", ("", "texts/s", "Sidecar, times as fast"), rows)
 
-    encoder = read_encoder(folder, describe(folder))
-    fp32 = build(encoder, Float32Recipe())
-    (place / "fp32.onnx").write_bytes(fp32.SerializeToString())
-    # Shapes behind contrib operators are unknown to it; every tensor here is float.
-    options = {"DefaultTensorType": TensorProto.FLOAT}
-    quantize_dynamic(place / "fp32.onnx", place / "dynamic.onnx", extra_options=options)
+
+def _table_of_short(sides: Sequence[Side]) -> Table:
+    ours = middle("", sides[0]).median
+    points = {each.name: middle("", each) for each in sides}
+    rows = [
+        (
+            name,
+            f"{each.median:.2f} ({each.low:.2f} to {each.high:.2f})",
+            f"{each.median / ours:.2f}",
+        )
+        for name, each in points.items()
+    ]
+    head = ("", "ms (half lie between)", "Sidecar, times as fast")
+    return Table(f"One text of {_SHORT_TOKENS} tokens", head, rows)
+
+
+def _chart_of_rows(what: str, sides: Sequence[Side]) -> Chart:
+    return Chart(
+        name="throughput",
+        title=f"{what}, in process: texts a second",
+        about="Texts a second: " + ", ".join(f"{s.name} {told(s.median, 3)}" for s in sides),
+        x="",
+        y="texts/s",
+        series={side.name: [point("", side)] for side in sides},
+    )
+
+
+def _chart_of_short(what: str, sides: Sequence[Side]) -> Chart:
+    return Chart(
+        name="short",
+        title=f"{what}, in process: one text of {_SHORT_TOKENS} tokens",
+        about="Milliseconds: " + ", ".join(f"{s.name} {told(s.median, 3)}" for s in sides),
+        x="",
+        y="ms; whiskers hold half of the runs",
+        series={side.name: [middle("", side)] for side in sides},
+    )
+
+
+def _sessions(folder: Path, artifact: Path, place: Path) -> dict[str, Session]:
+    fp32, int8 = dynamic.write(folder, place)
     recipe = _ProductsAlone()
-    build(encoder, recipe)
+    build(read_encoder(folder, describe(folder)), recipe)
     return {
         _OURS: session_of(artifact / GRAPH, manifests.read(artifact).quantization),
-        "onnxruntime fp32": Session(place / "fp32.onnx"),
-        "onnxruntime quantize_dynamic": Session(place / "dynamic.onnx"),
+        "onnxruntime fp32": Session(fp32),
+        "onnxruntime quantize_dynamic": Session(int8),
         "int8 products alone": Session(recipe.model()),
     }
 

@@ -6,21 +6,21 @@ Every ratio is of two measurements of one daemon. The clients run on the same co
 import argparse
 import asyncio
 import itertools
-import json
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 
+import bench.texts
 from bench.daemon import pause, running
-from bench.report import Result, Side
+from bench.report import Chart, Point, Result, Side, Table, point, spread, told
 from client_lib import AsyncClient, Client, Overloaded
 from client_lib.wire.messages import Priority
-from sidecar.models.source import DEFAULT_EMBEDDING_MODEL
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name
 
 _SEARCHES_A_SECOND = 10
 _QUERY_WORDS = 8
@@ -33,53 +33,113 @@ _GENERATORS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/load-mixed/texts.jsonl"))
-    parser.add_argument("--texts", type=int, default=640)
+    bench.texts.add_arguments(parser, count=640)
     parser.add_argument("--seconds", type=float, default=15, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default=DEFAULT_EMBEDDING_MODEL)
 
 
 def measure(arguments: argparse.Namespace) -> Result:
-    lines = arguments.data.read_text("utf-8").splitlines()[: arguments.texts]
-    texts = [json.loads(line)["text"] for line in lines]
-    seconds, rounds = arguments.seconds, arguments.rounds
+    asked = bench.texts.read(arguments.data, arguments.texts)
     with running("--embedding-model", arguments.model) as socket:
-        asyncio.run(_closed_loop(socket, texts, 16, 2))  # warm-up
-        batch = _one_bulk_batch(socket, _long(texts))
-        lanes = asyncio.run(_searches(socket, texts, "bulk", seconds))
-        batch += _one_bulk_batch(socket, _long(texts))
-        one_lane = asyncio.run(_searches(socket, texts, "interactive", seconds))
-        shares = _equal_clients(socket, texts, seconds)
-        few, many, good = [], [], []
-        for _ in range(rounds):
-            pause()
-            rate, tokens = asyncio.run(_closed_loop(socket, texts, 16, seconds))
-            few.append(tokens)
-            pause()
-            _, tokens = asyncio.run(_closed_loop(socket, texts, 64, seconds))
-            many.append(tokens)
-            pause()
-            good.append(asyncio.run(_open_loop(socket, texts, _OVERLOAD * rate, seconds)))
+        asyncio.run(_closed_loop(socket, asked, 16, 2))  # warm-up
+        waits = _waits(socket, asked, arguments.seconds)
+        equal = _equal_clients(socket, asked, arguments.seconds)
+        loads = _loads(socket, asked, arguments.seconds, arguments.rounds)
+    batch, lanes, one_lane = waits
+    few, many, good = loads
     return Result(
-        title=f"{arguments.model}, {len(texts)} texts of mixed length",
-        sides=(
-            Side("one bulk batch, alone", "ms", batch),
-            Side("search beside a bulk indexer", "ms", lanes),
-            Side("search beside it, one peer and one lane", "ms", one_lane),
-            Side(f"tokens of each of {_EQUAL_CLIENTS} equal processes", "tokens", shares),
-            Side("16 clients, closed loop", "tokens/s", few),
-            Side("64 clients, closed loop", "tokens/s", many),
-            Side(f"{_OVERLOAD} x as much asked, answered within 1 s", "tokens/s", good),
-        ),
+        title=f"{display_name(arguments.model)}, {len(asked)} texts of mixed length",
+        sides=(*waits, equal, *loads),
         figures={
-            "search p99 beside a bulk indexer, ms": _p99(lanes),
-            "the same in bulk batches": _p99(lanes) / median(batch),
-            "the same, one lane, times as long": _p99(one_lane) / _p99(lanes),
-            "Jain's index of equal processes": _jain(shares),
-            "64 clients to 16": median(many) / median(few),
-            "goodput at overload, of the peak": median(good) / median(few),
+            "search p99 beside a bulk indexer, ms": _p99(lanes.values),
+            "the same in bulk batches": _p99(lanes.values) / batch.median,
+            "the same, one lane, times as long": _p99(one_lane.values) / _p99(lanes.values),
+            "Jain's index of equal processes": _jain(equal.values),
+            "64 clients to 16": many.median / few.median,
+            "goodput at overload, of the peak": good.median / few.median,
         },
+        tables=_tables(waits, (equal, *loads)),
+        charts=(_chart_of_waits((lanes, one_lane)), _chart_of_loads(loads)),
+    )
+
+
+def _waits(socket: Path, texts: Sequence[str], seconds: float) -> tuple[Side, Side, Side]:
+    batch = _one_bulk_batch(socket, _long(texts))
+    lanes = asyncio.run(_searches(socket, texts, "bulk", seconds))
+    batch += _one_bulk_batch(socket, _long(texts))
+    one_lane = asyncio.run(_searches(socket, texts, "interactive", seconds))
+    return (
+        Side("one bulk batch, alone", "ms", batch),
+        Side("search beside a bulk indexer", "ms", lanes),
+        Side("search beside it, one peer and one lane", "ms", one_lane),
+    )
+
+
+def _loads(
+    socket: Path, texts: Sequence[str], seconds: float, rounds: int
+) -> tuple[Side, Side, Side]:
+    few, many, good = [], [], []
+    for _ in range(rounds):
+        pause()
+        rate, tokens = asyncio.run(_closed_loop(socket, texts, 16, seconds))
+        few.append(tokens)
+        pause()
+        _, tokens = asyncio.run(_closed_loop(socket, texts, 64, seconds))
+        many.append(tokens)
+        pause()
+        good.append(asyncio.run(_open_loop(socket, texts, _OVERLOAD * rate, seconds)))
+    return (
+        Side("16 clients, closed loop", "tokens/s", few),
+        Side("64 clients, closed loop", "tokens/s", many),
+        Side(f"{_OVERLOAD} x as much asked, answered within 1 s", "tokens/s", good),
+    )
+
+
+def _tables(waits: Sequence[Side], loads: Sequence[Side]) -> tuple[Table, Table]:
+    return (
+        Table(
+            "How long a search takes",
+            ("ms", "half take less", "99 % take less"),
+            [(each.name, told(each.median), told(_p99(each.values))) for each in waits],
+        ),
+        Table(
+            "What many callers get",
+            ("", "median (lowest to highest)", "unit"),
+            [(each.name, spread(each), each.unit) for each in loads],
+        ),
+    )
+
+
+def _chart_of_waits(waits: Sequence[Side]) -> Chart:
+    shares: dict[str, Callable[[Side], float]] = {
+        "half take less": lambda side: side.median,
+        "99 % take less": lambda side: _p99(side.values),
+    }
+    return Chart(
+        name="search",
+        title="A search beside an indexer that keeps the daemon saturated",
+        about="Milliseconds that half, and 99 %, of the searches take: with a lane of their own, "
+        "and as it would be with one lane and one peer.",
+        x="",
+        y="ms",
+        series={
+            name: [Point(each.name, value(each), value(each), value(each)) for each in waits]
+            for name, value in shares.items()
+        },
+        log_y=True,
+    )
+
+
+def _chart_of_loads(loads: Sequence[Side]) -> Chart:
+    return Chart(
+        name="load",
+        title="Many callers on one daemon",
+        about="Tokens a second: "
+        + ", ".join(f"{each.name} {told(each.median, 3)}" for each in loads),
+        x="",
+        y="tokens/s",
+        series={"tokens/s": [point(each.name, each) for each in loads]},
     )
 
 
@@ -127,13 +187,14 @@ async def _timed(client: AsyncClient, text: str) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-def _equal_clients(socket: Path, texts: list[str], seconds: float) -> list[float]:
+def _equal_clients(socket: Path, texts: list[str], seconds: float) -> Side:
     start = time.time() + _SPAWNING_SECONDS
     with ProcessPoolExecutor(_EQUAL_CLIENTS, get_context("spawn")) as pool:
         each = [
             pool.submit(_equal_client, socket, texts, start, seconds) for _ in range(_EQUAL_CLIENTS)
         ]
-        return [future.result() for future in each]
+        tokens = [future.result() for future in each]
+    return Side(f"tokens of each of {_EQUAL_CLIENTS} equal processes", "tokens", tokens)
 
 
 def _equal_client(socket: Path, texts: list[str], start: float, seconds: float) -> float:

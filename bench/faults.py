@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from bench import memory, subject
 from bench.crowd import Book, Crowd
 from bench.manager import Manager
-from bench.report import Result, Side
+from bench.report import Chart, Point, Result, Side
 from bench.vandals import Vandals
 
 _WINDOWS = 30  # in `--seconds`; a rate is told of each
@@ -143,6 +143,28 @@ class _Run:
                 "seed": self._seed,
             },
             failed=[name for name, count in must_be_0.items() if count],
+            charts=[self._chart(name, alone, faulty)],
+        )
+
+    def _chart(self, name: str, alone: Sequence[float], faulty: Sequence[float]) -> Chart:
+        window = self._seconds / _WINDOWS
+
+        def points(rates: Sequence[float], begun: float) -> list[Point]:
+            return [
+                Point(begun + window * (i + 0.5), rate, rate, rate) for i, rate in enumerate(rates)
+            ]
+
+        return Chart(
+            name="load",
+            title=f"{name}: what {self._clients} clients get, without faults and with them",
+            about="Requests answered a second, over the seconds of the run: first without "
+            "faults, then with them; daemons are killed in the first two thirds of these.",
+            x="s",
+            y="requests/s",
+            series={
+                "without faults": points(alone, 0),
+                "with faults": points(faulty, self._seconds / 3),
+            },
         )
 
     def _rates(self, begun: float, ended: float) -> Sequence[float]:

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from bench import memory, subject
 from bench.manager import Manager
-from bench.report import Result, Side
+from bench.report import Chart, Point, Result, Side, Table, told
 from client_lib import Client
 
 _MB = 2**20
@@ -47,12 +47,26 @@ def measure(arguments: argparse.Namespace) -> Result:
             Side("RSS, second half", "MB", rss[len(rss) // 2 :]),
         ),
         figures={
-            **{f"after {step:,}, MB": value for step, value in zip(steps, rss, strict=True)},
             "slope, MB in 1,000 requests": _slope(rss),
             "slope of the second half": _slope(rss[len(rss) // 2 :]),
             "seed": arguments.seed,
         },
+        tables=(Table("RSS as it goes", ("requests", "MB"), [*map(_row, steps, rss)]),),
+        charts=(
+            Chart(
+                name="rss",
+                title=f"{load.name}: a daemon's memory over requests of random lengths",
+                about=f"RSS from {told(rss[0])} MB to {told(rss[-1])} MB.",
+                x="requests",
+                y="RSS, MB",
+                series={"RSS": [Point(*at) for at in zip(steps, rss, rss, rss, strict=True)]},
+            ),
+        ),
     )
+
+
+def _row(step: int, rss: float) -> tuple[str, str]:
+    return told(step), told(rss)
 
 
 def _slope(values: Sequence[float]) -> float:

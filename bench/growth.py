@@ -13,7 +13,8 @@ from pathlib import Path
 from bench import memory
 from sidecar.encoder.runtime import Session
 from sidecar.models import manifest as manifests
-from sidecar.models.model import GRAPH, TOKENIZER, forward, session_of
+from sidecar.models.compute import forward, session_of
+from sidecar.models.manifest import GRAPH, TOKENIZER
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row
 from sidecar.models.tokenizer import Tokenizer

@@ -1,46 +1,41 @@
-"""What the socket, the protocol and the batching add to a lone short request.
+"""What the socket, the protocol, the batching and the events add to a lone short request.
 
-All sides compute the same INT8 artifact, in turn: in this process by hand, in the barest
-server there can be, and in a daemon.
+All ways of computing it use the same INT8 artifact, on as many threads, in turn: in this process
+by hand, in the barest server there can be, and in a daemon, which says of every request how long
+each phase took. What its parts take by themselves is measured in the same turns.
 """
 
 import argparse
-import os
+import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from typing import Any
 
-from bench import barest, tiny
+from bench import barest, parts, tiny
 from bench.daemon import running
-from bench.report import Result, Side
+from bench.report import Chart, Result, Side, Table, middle
 from client_lib import Client, EmbedReply
-from sidecar import events
-from sidecar.events.writer import Lines
 from sidecar.host import read_host
-from sidecar.models.model import load
+from sidecar.models.layout import layout_of
+from sidecar.models.model import Model, load
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
-from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
 from sidecar.plan import weight_bits
 
 _WARM_UP = 20
-_NOTED_TOGETHER = 8  # requests in a busy daemon's hundredth of a second
-# The events of a lone request, as the daemon writes them.
-_EVENTS = {
-    "batch.completed": {
-        "batch_id": 12_345, "model": "all-MiniLM-L6-v2", "lane": "interactive", "peers": 1,
-        "rows": 1, "tokens": 12, "queue_ms": 0.123, "compute_ms": 1.234,
-    },
-    "request.completed": {
-        "op": "embed", "request_id": 12_345, "peer_pid": 12_345, "peer_uid": 1_000,
-        "lane": "interactive", "model": "all-MiniLM-L6-v2", "rows": 1, "tokens": 12,
-        "cached_rows": 0, "shared_rows": 0, "queue_ms": 0.123, "tokenize_ms": 0.234,
-        "compute_ms": 1.234, "total_ms": 1.987, "batch_rows": 1,
-    },
-}  # fmt: skip
+_FORWARD = "the bare forward"
+_TOKENIZE = "tokenizing"
+_BY_HAND = "tokenizing and forward, in process"
+_PROTOCOL = "the protocol, at both ends"
+_SOCKET = "the socket: as many bytes there and back"
+_BAREST = "barest server: socket, tokenizing, forward"
+_PING = "ping: socket, protocol, event loops"
+_SIDECAR = "Sidecar: the whole request"
+_COMPUTING = "the forward"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,71 +46,132 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> Result:
-    text = arguments.text
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
-        artifact = Path(place) / "artifact"
-        precision = Precision("int8", weight_bits(read_host()), 0.9)
-        prepare(
-            Order(
-                folder=tiny.write(Path(place) / "tiny")
-                if arguments.tiny
-                else locate(arguments.model),
-                name="tiny" if arguments.tiny else arguments.model,
-                precision=precision,
-                output=artifact,
-            )
-        )
-        model = load(artifact)
-        (row,) = model.tokenize([text])
+        workshop = Path(place)
+        artifact = _prepared(arguments, workshop)
+        model = load(artifact, layout_of(artifact, workshop, read_host().cores))
         replies: list[EmbedReply] = []
         with (
-            running("--embedding-model", str(artifact)) as path,
+            running("--embedding-model", str(artifact), "--cache-dir", place) as path,
             Client(path) as client,
-            barest.running(artifact, Path(place) / "barest.sock") as connection,
+            barest.running(artifact, workshop / "barest.sock") as connection,
         ):
-            sides: dict[str, Callable[[], object]] = {
-                "bare forward": lambda: model.forward(row),
-                "tokenize and forward": lambda: model.forward(model.tokenize([text])[0]),
-                "barest server": lambda: barest.ask(connection, text),
-                "through the daemon": lambda: replies.append(client.embed([text])),
-                "ping": client.ping,
+            calls = {
+                **_calls(model, arguments.text, connection),
+                _PING: client.ping,
+                _SIDECAR: lambda: replies.append(client.embed([arguments.text])),
             }
-            measured = _interleave(sides, arguments.requests)
-    said = _cpu_of_events(arguments.requests)
-    through = measured["through the daemon"].median
-    inside = median(reply.timings.compute_ms for reply in replies)
+            alone = _interleave(calls, arguments.requests)
+    phases = _phases(alone[_SIDECAR], replies[_WARM_UP:])
+    told = parts.cpu_of_events(arguments.requests)
+    tokens = replies[0].usage.total_tokens
     return Result(
-        title=f"{model.name}, one text of {row.tokens} tokens, one client",
-        sides=tuple(measured.values()),
-        figures={
-            "added to the bare forward, ms": through - measured["bare forward"].median,
-            "added to the forward as the daemon timed it, ms": through - inside,
-            "added to the barest server, ms": through - measured["barest server"].median,
-            "processor time of its events, µs": said * 1e3,
-            "events, % of the bare forward": 100 * said / measured["bare forward"].median,
-        },
+        title=f"{model.name} in int8, one text of {tokens} tokens, one client",
+        sides=(*alone.values(), *phases.values()),
+        figures=_figures(alone, phases, told),
+        tables=(_table_of_phases(phases, alone[_SIDECAR], told), _table_of_parts(alone)),
+        charts=(_chart_of_ways(model.name, alone), _chart_of_phases(model.name, phases)),
     )
 
 
-def _cpu_of_events(requests: int) -> float:
-    """Return the processor time of one request's events, their writing included, in ms."""
-    with Path(os.devnull).open("wb") as sink:
-        events.configure(Lines(sink.fileno()))
-        started = time.process_time()
-        for request in range(requests):
-            for name, fields in _EVENTS.items():
-                events.log.info(name, **fields)
-            if request % _NOTED_TOGETHER == 0:
-                events.flush()
-        events.flush()
-        return (time.process_time() - started) * 1e3 / requests
+def _prepared(arguments: argparse.Namespace, workshop: Path) -> Path:
+    artifact = workshop / "artifact"
+    folder = tiny.write(workshop / "tiny") if arguments.tiny else locate(arguments.model)
+    name = "tiny" if arguments.tiny else display_name(arguments.model)
+    precision = Precision("int8", weight_bits(read_host()), 0.9)
+    prepare(Order(folder=folder, name=name, precision=precision, output=artifact))
+    return artifact
 
 
-def _interleave(sides: dict[str, Callable[[], object]], requests: int) -> dict[str, Side]:
-    values: dict[str, list[float]] = {name: [] for name in sides}
+def _calls(model: Model, text: str, connection: socket.socket) -> dict[str, Callable[[], object]]:
+    (row,) = model.tokenize([text])
+    return {
+        _FORWARD: lambda: model.forward_alone(row),
+        _TOKENIZE: lambda: model.tokenize([text]),
+        _BY_HAND: lambda: model.forward_alone(model.tokenize([text])[0]),
+        _PROTOCOL: parts.protocol(text, model.dimensions),
+        _SOCKET: lambda: barest.echo(connection, text),
+        _BAREST: lambda: barest.ask(connection, text),
+    }
+
+
+def _interleave(calls: Mapping[str, Callable[[], object]], requests: int) -> dict[str, Side]:
+    values: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(requests + _WARM_UP):
-        for name, call in sides.items():
+        for name, call in calls.items():
             started = time.perf_counter()
             call()
             values[name].append((time.perf_counter() - started) * 1e3)
     return {name: Side(name, "ms", each[_WARM_UP:]) for name, each in values.items()}
+
+
+def _phases(whole: Side, replies: Sequence[EmbedReply]) -> dict[str, Side]:
+    """Return the phases of each request: together they are the whole of it."""
+    timings = [reply.timings for reply in replies]
+    rest = [each.total_ms - each.queue_ms - each.tokenize_ms - each.compute_ms for each in timings]
+    outside = [ms - each.total_ms for ms, each in zip(whole.values, timings, strict=True)]
+    phases = {
+        "socket, protocol, event loops": outside,
+        "tokenizing": [each.tokenize_ms for each in timings],
+        "batching: queue, waking a thread": [each.queue_ms for each in timings],
+        _COMPUTING: [each.compute_ms for each in timings],
+        "back to the event loop": rest,
+    }
+    return {name: Side(f"phase: {name}", "ms", values) for name, values in phases.items()}
+
+
+def _figures(alone: Mapping[str, Side], phases: Mapping[str, Side], told: float) -> dict[str, Any]:
+    whole, forward = alone[_SIDECAR].median, alone[_FORWARD].median
+    return {
+        "added to the bare forward, ms": whole - forward,
+        "added to the forward as the daemon timed it, ms": whole - phases[_COMPUTING].median,
+        "added to the barest server, ms": whole - alone[_BAREST].median,
+        "processor time of a request's events, µs": told * 1e3,
+        "that, % of the bare forward": 100 * told / forward,
+    }
+
+
+def _table_of_phases(phases: Mapping[str, Side], whole: Side, told: float) -> Table:
+    def share(ms: float) -> str:
+        return f"{100 * ms / whole.median:.0f} %"
+
+    sides = {**phases, "all of it": whole}
+    rows = [(*_row(name, side), share(side.median)) for name, side in sides.items()]
+    events = ("after the reply: its events, processor time", f"{told:.3f}", "", share(told))
+    head = ("phase of a request", "ms", "half lie between", "of all")
+    return Table("A request through the daemon", head, [*rows, events])
+
+
+def _table_of_parts(alone: Mapping[str, Side]) -> Table:
+    rows = [_row(name, side) for name, side in alone.items()]
+    return Table("Its parts by themselves", ("by itself", "ms", "half lie between"), rows)
+
+
+def _row(name: str, side: Side) -> tuple[str, str, str]:
+    each = middle("", side)
+    return name, f"{each.median:.3f}", f"{each.low:.3f} to {each.high:.3f}"
+
+
+def _chart_of_ways(model: str, alone: Mapping[str, Side]) -> Chart:
+    ways = (_SIDECAR, _BAREST, _BY_HAND, _FORWARD)
+    return Chart(
+        name="ways",
+        title=f"One short text, one client: {model}",
+        about="Milliseconds for one text: "
+        + ", ".join(f"{name} {alone[name].median:.2f}" for name in ways),
+        x="",
+        y="ms; whiskers hold half of the requests",
+        series={name: [middle("", alone[name])] for name in ways},
+    )
+
+
+def _chart_of_phases(model: str, phases: Mapping[str, Side]) -> Chart:
+    return Chart(
+        name="phases",
+        title=f"Where a lone request through the daemon spends its time: {model}",
+        about="Milliseconds in each phase of a request: "
+        + ", ".join(f"{name} {side.median:.2f}" for name, side in phases.items()),
+        x="",
+        y="ms; whiskers hold half of the requests",
+        series={model: [middle(name, side) for name, side in phases.items()]},
+    )

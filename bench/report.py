@@ -6,13 +6,18 @@ The same tables are printed on a terminal and stand in the documentation as Mark
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import median
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, Self
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from sidecar.host import read_host
+
+_THOUSAND = 1_000
+_NO_BREAK_SPACE = "\u00a0"
 
 
 def host_facts() -> dict[str, Any]:
@@ -73,6 +78,14 @@ class Chart:
     log_x: bool = False
     log_y: bool = False
 
+    @classmethod
+    def from_map(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the chart that `Result.as_map` has written."""
+        series = {
+            name: [Point(**point) for point in points] for name, points in fields["series"].items()
+        }
+        return cls(**{**fields, "series": series})
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -96,13 +109,14 @@ class Result:
             side.name: {"unit": side.unit, "median": side.median, "values": list(side.values)}
             for side in self.sides
         }
+        assert len(sides) == len(self.sides), "each side has a name of its own"
         return {
             "title": self.title,
             "sides": sides,
             "figures": dict(self.figures),
             "failed": list(self.failed),
             "skipped": dict(self.skipped),
-            "tables": [asdict(table) for table in self.tables],
+            "tables": [asdict(table) for table in tables_of(self)],
             "charts": [asdict(chart) for chart in self.charts],
             "host": dict(self.host),
         }
@@ -113,9 +127,25 @@ def point(x: float | str, side: Side) -> Point:
     return Point(x, side.median, min(side.values), max(side.values))
 
 
+def middle(x: float | str, side: Side) -> Point:
+    """Return a side as a point that half of its values lie in: of many, a few are far off."""
+    low, half, high = quantiles(side.values, n=4)
+    return Point(x, half, low, high)
+
+
+def told(value: Any, digits: int = 4) -> str:
+    """Return a value as people read it: the digits that count, thousands apart."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int) or abs(value) >= _THOUSAND:
+        return f"{value:,.0f}".replace(",", _NO_BREAK_SPACE)
+    return f"{value:.{digits}g}"
+
+
 def spread(side: Side) -> str:
     """Return a side's median, and between what its values lie."""
-    return f"{side.median:.4g} ({min(side.values):.4g} to {max(side.values):.4g})"
+    half, low, high = (told(each, 3) for each in (side.median, min(side.values), max(side.values)))
+    return f"{half} ({low} to {high})"
 
 
 def tables_of(result: Result) -> Sequence[Table]:
@@ -125,7 +155,7 @@ def tables_of(result: Result) -> Sequence[Table]:
     rows = [
         (
             side.name,
-            *(f"{value:.4g}" for value in (side.median, min(side.values), max(side.values))),
+            *map(told, (side.median, min(side.values), max(side.values))),
             side.unit,
         )
         for side in result.sides
@@ -136,7 +166,7 @@ def tables_of(result: Result) -> Sequence[Table]:
 def figures_of(result: Result) -> Iterator[tuple[str, str]]:
     """Yield each figure's name, and its value as people read it."""
     for name, value in result.figures.items():
-        yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
+        yield name, told(value)
 
 
 def show(result: Result) -> None:
@@ -155,3 +185,19 @@ def show(result: Result) -> None:
     for name in result.failed:
         console.print(f"  FAILED: {name}", style="bold red")
     console.print("  host: " + ", ".join(f"{k} {v}" for k, v in result.host.items()), style="dim")
+
+
+def draw(charts: Mapping[Path, Chart]) -> None:
+    """Draw each chart to its stem: `stem`.svg and `stem`.png."""
+    # Here alone: a process that measures memory maps nothing that it does not need.
+    from bench import plots  # noqa: PLC0415
+
+    for stem, chart in charts.items():
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        plots.write(chart, stem)
+
+
+def need_plots() -> None:
+    """End the program, and say so, where the extra `plots` is missing."""
+    if find_spec("matplotlib") is None:
+        raise SystemExit("plots need matplotlib: install Sidecar with its extra `plots`")

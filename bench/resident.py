@@ -8,13 +8,14 @@ touched.
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.report import Side
+from bench.report import Chart, Side, Table, point, told
 from sidecar.models import manifest as manifests
 
+_NAMES = {"none": "FP32"}  # what people call it
 _MB = 1e6
 
 
@@ -31,13 +32,25 @@ class Resident:
         return self.grown + self.untouched
 
 
-def measure(
-    artifacts: Mapping[str, Path], tiny: Path, rounds: int
-) -> tuple[list[Side], dict[str, float]]:
-    """Return the sides and the figures of `artifacts`, which are named after quantizations."""
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What the weights of a model take, by quantization."""
+
+    sides: Sequence[Side]
+    table: Table
+    chart: Chart
+
+
+def measure(artifacts: Mapping[str, Path], tiny: Path, rounds: int, model: str) -> Weights:
+    """Measure `artifacts` of `model`, which are named after quantizations."""
     sides = {name: _sides(name, each) for name, each in look(artifacts, tiny, rounds).items()}
-    figures = dict(_figures(artifacts, sides))
-    return [side for both in sides.values() for side in both], figures
+    rows = [_row(name, artifacts[name], *each) for name, each in sides.items()]
+    head = ("", "stored", "in memory", "every row touched", "that, of FP32's bytes")
+    return Weights(
+        sides=[side for both in sides.values() for side in both],
+        table=Table("What the weights take of a process", head, rows),
+        chart=_chart(model, {name: touched for name, (_, touched) in sides.items()}),
+    )
 
 
 def look(artifacts: Mapping[str, Path], tiny: Path, rounds: int) -> dict[str, list[Resident]]:
@@ -59,15 +72,23 @@ def _sides(name: str, found: Sequence[Resident]) -> tuple[Side, Side]:
     )
 
 
-def _figures(
-    artifacts: Mapping[str, Path], sides: Mapping[str, Sequence[Side]]
-) -> Iterator[tuple[str, float]]:
-    for name, artifact in artifacts.items():
-        manifest = manifests.read(artifact)
-        stored = Side(f"weights in {name}, stored", "MB", [manifest.bytes_weights / _MB])
-        yield f"{stored.name}, MB", stored.median
-        for side in (stored, *sides[name]):
-            yield f"{side.name}, of FP32's bytes", side.median * _MB / manifest.bytes_fp32
+def _row(name: str, artifact: Path, grown: Side, touched: Side) -> tuple[str, ...]:
+    manifest = manifests.read(artifact)
+    stored, fp32 = manifest.bytes_weights / _MB, manifest.bytes_fp32 / _MB
+    held = (f"{told(size, 3)} MB" for size in (stored, grown.median, touched.median))
+    return (_NAMES.get(name, name), *held, f"{100 * touched.median / fp32:.1f} %")
+
+
+def _chart(model: str, touched: Mapping[str, Side]) -> Chart:
+    sides = {_NAMES.get(name, name): side for name, side in touched.items()}
+    return Chart(
+        name="weights",
+        title=f"{model}: what its weights take of a process's memory",
+        about="MB: " + ", ".join(f"{name} {told(side.median, 3)}" for name, side in sides.items()),
+        x="",
+        y="MB, every row of the tables touched",
+        series={model: [point(name, side) for name, side in sides.items()]},
+    )
 
 
 def _measure_apart(tiny: Path, artifact: Path) -> Resident:

@@ -18,7 +18,7 @@ from bench.lengths import Exactly
 from bench.report import Chart, Result, Side, Table, point, spread
 from sidecar.host import read_host
 from sidecar.models.folder import describe
-from sidecar.models.model import TOKENIZER
+from sidecar.models.manifest import TOKENIZER
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 
 _TOKENS = 64

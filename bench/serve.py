@@ -1,95 +1,108 @@
-"""Texts a second through the daemon, against sentence-transformers in the same process.
+"""Texts a second and their times through the daemon, against what else there is.
 
-One text a request, closed-loop clients, mixed lengths. The other side is what an application
-does today: sentence-transformers in FP32, batches of 16 in order of arrival.
+One text a request, by 1, 16 and 64 clients in a closed loop, on mixed lengths and on one. The
+others compute the same texts with as many threads: encoders in this process, as applications
+have them today, and the servers that `python -m bench peers install` installs (`--peers`).
 """
 
 import argparse
-import asyncio
-import json
-import time
-from collections.abc import Iterator
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.daemon import pause, running
-from bench.report import Result, Side
-from client_lib import AsyncClient
-from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
+from bench import loads
+from bench.callers import Encode
+from bench.contenders import Contender, Lineup, gathered, say
+from bench.daemon import pause
+from bench.loads import LOADS, Lengths, Load
+from bench.peers.table import SERVICES
+from bench.report import Result
+from bench.scores import Scores, score
+from bench.standings import charts, figures, tables
+from sidecar.host import read_host
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name
 
-_BATCH = 16
+_WARM_UP = 48  # texts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/load-mixed/texts.jsonl"))
-    parser.add_argument("--texts", type=int, default=320)
-    parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--texts", type=int, default=128, help="in each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default=DEFAULT_EMBEDDING_MODEL)
-
-
-def measure(arguments: argparse.Namespace) -> Result:
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - seconds
-
-    lines = arguments.data.read_text("utf-8").splitlines()[: arguments.texts]
-    texts = list({json.loads(line)["text"]: None for line in lines})  # equal ones would be shared
-    peer = SentenceTransformer(str(locate(arguments.model)), device="cpu")
-    ours, theirs = [], []
-    with running("--embedding-model", arguments.model) as socket:
-        asyncio.run(_crowd(socket, texts[:64], arguments.clients))
-        peer.encode(texts[:64], batch_size=_BATCH)
-        for _ in range(arguments.rounds):
-            pause()
-            seconds, vectors = _timed_daemon(socket, texts, arguments.clients)
-            ours.append(len(texts) / seconds)
-            pause()
-            seconds, reference = _timed_peer(peer, texts)
-            theirs.append(len(texts) / seconds)
-    cosines = (vectors * reference).sum(axis=1)
-    sidecar = Side(f"sidecar int8, {arguments.clients} clients", "texts/s", ours)
-    other = Side("sentence-transformers fp32, arrival batches of 16", "texts/s", theirs)
-    return Result(
-        title=f"{arguments.model}, {len(texts)} texts of mixed length",
-        sides=(sidecar, other),
-        figures={
-            "ratio of medians": sidecar.median / other.median,
-            "cosine to FP32, mean": float(cosines.mean()),
-            "cosine to FP32, min": float(cosines.min()),
-        },
+    parser.add_argument("--quantization", choices=["int8", "int4", "none"], default="int8")
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="where they are installed")
+    parser.add_argument(
+        "--sides", nargs="+", default=(), metavar="WORD", help="only those with it in their name"
     )
 
 
-def _timed_daemon(
-    socket: Path, texts: list[str], clients: int
-) -> tuple[float, NDArray[np.float32]]:
-    started = time.perf_counter()
-    vectors = asyncio.run(_crowd(socket, texts, clients))
-    return time.perf_counter() - started, vectors
+def measure(arguments: argparse.Namespace) -> Result:
+    # Servers are processes of their own: whoever ends this one ends them, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    texts = loads.read(arguments.data, arguments.texts)
+    with (
+        tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place,
+        gathered(arguments, Path(place)) as lineup,
+    ):
+        scores = _Contest(lineup, texts).run(arguments.rounds)
+    title = f"{display_name(arguments.model)}, Sidecar in {arguments.quantization}"
+    return Result(
+        title=f"{title}, {len(texts['mixed'])} texts a measurement",
+        sides=list(scores.sides()),
+        figures=figures(scores),
+        skipped=lineup.missing,
+        tables=tables(scores),
+        charts=charts(scores, title),
+    )
 
 
-def _timed_peer(peer: Any, texts: list[str]) -> tuple[float, NDArray[np.float32]]:
-    # One call a batch: a server cannot sort texts that have not arrived yet.
-    started = time.perf_counter()
-    batches = [
-        peer.encode(texts[start : start + _BATCH], batch_size=_BATCH)
-        for start in range(0, len(texts), _BATCH)
-    ]
-    return time.perf_counter() - started, np.concatenate(batches)
+class _Contest:
+    """Lets contenders take turns, each with all of a load's texts."""
+
+    def __init__(self, lineup: Lineup, texts: Mapping[Lengths, Sequence[str]]) -> None:
+        self._lineup = lineup
+        self._texts = texts
+        self._cores = read_host().cores
+        self._exact = {lengths: _exact(lineup.reference, each) for lengths, each in texts.items()}
+        self._scores = Scores(each.name for each in lineup.contenders)
+
+    def run(self, rounds: int) -> Scores:
+        for contender in tuple(self._lineup.contenders):
+            say(f"warming up {contender.name}")
+            contender.visit(self._texts["mixed"][:_WARM_UP], contender.clients[-1])
+        for number in range(1, rounds + 1):
+            for load in LOADS:
+                say(f"round {number} of {rounds}: {load}")
+                for contender in tuple(self._lineup.contenders):
+                    if load.clients in contender.clients:
+                        self._measure(contender, load)
+        return self._scores
+
+    def _measure(self, contender: Contender, load: Load) -> None:
+        pause()
+        try:
+            visit = contender.visit(self._texts[load.lengths], load.clients)
+        except (HTTPException, OSError, RuntimeError) as error:
+            if contender.name not in SERVICES:
+                raise
+            self._leave_out(contender, f"{load}: {error!r}")
+        else:
+            exact = self._exact[load.lengths]
+            self._scores.add(contender.name, load, score(visit, exact, self._cores))
+
+    def _leave_out(self, contender: Contender, why: str) -> None:
+        self._lineup.contenders.remove(contender)
+        self._lineup.missing[contender.name] = why
+        self._scores.drop(contender.name)
 
 
-async def _crowd(socket: Path, texts: list[str], clients: int) -> NDArray[np.float32]:
-    vectors: dict[int, NDArray[np.float32]] = {}
-    todo = iter(enumerate(texts))
-    await asyncio.gather(*(_client(socket, todo, vectors) for _ in range(clients)))
-    return np.stack([vectors[i] for i in range(len(texts))])
-
-
-async def _client(
-    socket: Path, todo: Iterator[tuple[int, str]], vectors: dict[int, NDArray[np.float32]]
-) -> None:
-    async with AsyncClient(socket, timeout=120) as client:
-        for index, text in todo:
-            vectors[index] = (await client.embed([text])).vectors[0]
+def _exact(encode: Encode, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Return the vectors in FP32, each text by itself."""
+    return np.concatenate([encode([text]) for text in texts])

@@ -6,7 +6,6 @@ be if nobody did.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -15,23 +14,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
-from bench import bytecode, memory, resident, shapes, tiny
+from bench import bytecode, memory, resident, shapes, texts, tiny
 from bench.daemon import launched
-from bench.report import Result, Side
+from bench.report import Chart, Result, Side, Table, point, spread
 from client_lib import Client
 from sidecar.host import read_host
 from sidecar.models.apart import prepare_apart
 from sidecar.models.folder import describe
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
-from sidecar.models.probes import probe_inputs
-from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
 from sidecar.plan import weight_bits
 
-_SHARED = Path("../shared")
 _QUANTIZATIONS = ("none", "int8", "int4")
 _TEXT = "how do I renew a passport that expired last year"
 _CLIENTS = 16
@@ -39,13 +36,15 @@ _DOCUMENTS = 32
 _QUERY_CHARACTERS = 200
 _LOOK_SECONDS = 0.001
 _MB = 1e6
+_START, _PSS, _RSS, _IDLE = "start to first answer, s", "PSS, MB", "RSS, MB", "idle, % of a core"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_EMBEDDING_MODEL)
-    parser.add_argument("--reranker", type=Path, default=_SHARED / "models/reranker-minilm-l6")
-    parser.add_argument("--data", type=Path, default=_SHARED / "data/load-mixed/texts.jsonl")
-    parser.add_argument("--texts", type=int, default=320)
+    parser.add_argument(
+        "--reranker", type=Path, default=Path("../shared/models/reranker-minilm-l6")
+    )
+    texts.add_arguments(parser, count=320)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--idle-seconds", type=float, default=5)
     parser.add_argument(
@@ -54,24 +53,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> Result:
+    daemons: dict[str, dict[str, Side]] = {}
+    skipped: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
         workshop = Path(place)
         folder = _folder(arguments, workshop)
+        # A daemon needs a model to embed with, and random weights are here for their size.
+        serves = not arguments.shape and describe(folder).task == "embed"
+        load = _load_of(arguments) if serves else []
         artifacts = {each: _prepared(folder, each, workshop / each) for each in _QUANTIZATIONS}
         engine = _prepared(tiny.write(workshop / "tiny"), "int8", workshop / "engine")
-        sides, figures = resident.measure(artifacts, engine, arguments.rounds)
-        notes: dict[str, Any] = {}
-        # A daemon needs a model to embed with, and random weights are here for their size.
-        if not arguments.shape and describe(folder).task == "embed":
+        model = arguments.shape or display_name(arguments.model)
+        weights = resident.measure(artifacts, engine, arguments.rounds, model)
+        if serves:
             households = {"alone": [artifacts["int8"]]}
             if arguments.reranker.is_dir():
                 reranker = _prepared(arguments.reranker, "int8", workshop / "reranker")
                 households["with a reranker"] = [artifacts["int8"], reranker]
             else:
-                notes["with a reranker"] = f"left out: there is no {arguments.reranker}"
-            sides = [*_measure_daemons(households, workshop, arguments), *sides]
+                skipped["with a reranker"] = f"there is no {arguments.reranker}"
+            daemons = _measure_daemons(households, workshop, load, arguments)
     return Result(
-        title=arguments.shape or arguments.model, sides=sides, figures={**notes, **figures}
+        title=f"{model}, random weights" if arguments.shape else model,
+        sides=[*(side for each in daemons.values() for side in each.values()), *weights.sides],
+        figures={},
+        skipped=skipped,
+        tables=[*([_table(daemons)] if daemons else []), weights.table],
+        charts=[*([_chart(model, daemons)] if daemons else []), weights.chart],
+    )
+
+
+def _table(daemons: Mapping[str, Mapping[str, Side]]) -> Table:
+    rows = [
+        (what, *(spread(sides[what]) for sides in daemons.values()))
+        for what in (_START, _PSS, _RSS, _IDLE)
+    ]
+    return Table("A daemon in int8, after its load", ("", *daemons), rows)
+
+
+def _chart(model: str, daemons: Mapping[str, Mapping[str, Side]]) -> Chart:
+    return Chart(
+        name="memory",
+        title=f"{model} in int8: memory of a daemon, after its load",
+        about="PSS and RSS in MB of a daemon with the model alone, and with a reranker beside it.",
+        x="",
+        y="MB",
+        series={
+            kind: [point(name, sides[f"{kind}, MB"]) for name, sides in daemons.items()]
+            for kind in ("PSS", "RSS")
+        },
     )
 
 
@@ -100,32 +130,36 @@ class _Visit:
 
 
 def _measure_daemons(
-    households: Mapping[str, Sequence[Path]], workshop: Path, arguments: argparse.Namespace
-) -> list[Side]:
-    texts, environ = _texts(arguments), bytecode.keeping(workshop / "bytecode")
+    households: Mapping[str, Sequence[Path]],
+    workshop: Path,
+    load: Sequence[str],
+    arguments: argparse.Namespace,
+) -> dict[str, dict[str, Side]]:
+    environ = bytecode.keeping(workshop / "bytecode")
     visits: dict[str, list[_Visit]] = {name: [] for name in households}
     for number in range(arguments.rounds + 1):
         for name, served in households.items():
-            visit = _visit(served, environ, texts, arguments.idle_seconds if number else 0)
+            visit = _visit(served, environ, load, arguments.idle_seconds if number else 0)
             if number:  # the first round compiles
                 visits[name].append(visit)
-    return [side for each in visits.items() for side in _sides(*each)]
+    return {name: _sides(name, each) for name, each in visits.items()}
 
 
-def _sides(name: str, visits: Sequence[_Visit]) -> list[Side]:
-    return [
-        Side(f"start to first answer, {name}", "s", [each.start_seconds for each in visits]),
-        Side(f"PSS, warm, {name}", "MB", [each.pss / _MB for each in visits]),
-        Side(f"RSS, warm, {name}", "MB", [each.rss / _MB for each in visits]),
-        Side(f"idle, {name}", "% of a core", [100 * each.idle for each in visits]),
-    ]
+def _sides(name: str, visits: Sequence[_Visit]) -> dict[str, Side]:
+    measured = {
+        _START: ("s", [each.start_seconds for each in visits]),
+        _PSS: ("MB", [each.pss / _MB for each in visits]),
+        _RSS: ("MB", [each.rss / _MB for each in visits]),
+        _IDLE: ("% of a core", [100 * each.idle for each in visits]),
+    }
+    return {what: Side(f"{what}, {name}", *each) for what, each in measured.items()}
 
 
 def _visit(
-    served: Sequence[Path], environ: Mapping[str, str], texts: Sequence[str], idle_seconds: float
+    served: Sequence[Path], environ: Mapping[str, str], load: Sequence[str], idle_seconds: float
 ) -> _Visit:
     with _answering(served, environ) as (process, client, seconds):
-        _load(client, texts, rerank=len(served) > 1)
+        _ask(client, load, rerank=len(served) > 1)
         held = memory.held(process.pid)
         idle = _idle(process.pid, idle_seconds) if idle_seconds else 0
     return _Visit(start_seconds=seconds, pss=held["Pss"], rss=held["Rss"], idle=idle)
@@ -150,12 +184,12 @@ def _answering(
             yield process, client, time.perf_counter() - started
 
 
-def _load(client: Client, texts: Sequence[str], *, rerank: bool) -> None:
+def _ask(client: Client, load: Sequence[str], *, rerank: bool) -> None:
     with ThreadPoolExecutor(_CLIENTS) as pool:
-        list(pool.map(lambda text: client.embed([text]), texts))
+        list(pool.map(lambda text: client.embed([text]), load))
     if rerank:
-        for start in range(0, len(texts), _DOCUMENTS):
-            query, *documents = texts[start : start + _DOCUMENTS]
+        for start in range(0, len(load), _DOCUMENTS):
+            query, *documents = load[start : start + _DOCUMENTS]
             client.rerank(query[:_QUERY_CHARACTERS], documents or [query])
 
 
@@ -165,11 +199,6 @@ def _idle(pid: int, seconds: float) -> float:
     return (memory.computed(pid) - before) / seconds
 
 
-def _texts(arguments: argparse.Namespace) -> list[str]:
-    """Return as many texts as were asked for, of mixed lengths."""
-    if arguments.data.is_file():
-        lines = arguments.data.read_text("utf-8").splitlines()
-        texts = [json.loads(line)["text"] for line in lines[: arguments.texts]]
-    else:
-        texts = [str(text) for text in probe_inputs("embed")]
-    return [texts[i % len(texts)] for i in range(arguments.texts)]
+def _load_of(arguments: argparse.Namespace) -> list[str]:
+    """Return as many texts as were asked for, some of them again where the file has fewer."""
+    return list(islice(cycle(texts.read(arguments.data, arguments.texts)), arguments.texts))

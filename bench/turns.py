@@ -20,7 +20,7 @@ from bench.lengths import Exactly
 from bench.lone import FP32, INT8
 from sidecar.encoder.architecture import Float32
 from sidecar.models.description import Task
-from sidecar.models.model import TOKENIZER
+from sidecar.models.manifest import TOKENIZER
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Text
 from sidecar.models.verify import closeness

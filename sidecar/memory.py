@@ -17,6 +17,15 @@ def read_memory() -> dict[str, int]:
     return {"rss_bytes": memory.rss, "pss_bytes": memory.pss}
 
 
+def let_go() -> None:
+    """Give back to the system what has been freed.
+
+    glibc does so by itself with what is free at the heap's end alone.
+    """
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # not every libc has it
+        trim(0)
+
+
 def let_go_early() -> None:
     """Have large arrays go back to the system when they are freed, from here on.
 

@@ -3,18 +3,19 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from sidecar import events
+from sidecar.cli import pages
 from sidecar.cli.bars import bars
+from sidecar.cli.evaluate_output import show
 from sidecar.cli.exits import EX_CONFIG, EX_NOINPUT, EX_OK
 from sidecar.cli.planning import FLOORS, host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
@@ -29,21 +30,11 @@ from sidecar.models.model import Model
 from sidecar.models.source import locate
 from sidecar.models.torch_model import TorchModel
 from sidecar.operate.evaluate.data import Data, DataError, check_task
+from sidecar.operate.evaluate.evaluation import REFERENCE, Evaluation, Judged, Served
 from sidecar.operate.evaluate.folder import read
 
-if TYPE_CHECKING:
-    from sidecar.operate.evaluate.run import Figure, Outcome
-
 _STDERR = 2
-_FP32 = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One set of data, and what each plan came to on it."""
-
-    data: Data
-    outcomes: "tuple[Outcome, ...]"
+_RUN, _PAGE = "sidecar.operate.evaluate.run", "sidecar.operate.evaluate.page"
 
 
 def add(commands: Any) -> None:
@@ -68,35 +59,64 @@ def add(commands: Any) -> None:
         "--limit", type=_whole, metavar="N", help="take N queries of each set: a quick look"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write it as a page with plots, too"
+    )
     add_flags(parser, "device", "threads", "cache_dir", *FLOORS)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Judge the model and print it; 66 for data that cannot be read, 78 without the extra."""
+    """Judge the model and show it; 66 for data that cannot be read, 78 without the extras."""
     config = to_config(settings_of(arguments))
     events.configure(Lines(_STDERR), events.Selection("error"))
-    try:
-        # Only who judges needs what does.
-        import_module("sidecar.operate.evaluate.run")
-        sets = [read(folder, arguments.limit) for folder in arguments.data]
-        folder = _source(arguments.model)
-        for data in sets:
-            check_task(data, task_of(folder), arguments.model)
-        models = _open(arguments.model, task_of(folder), arguments.plans, config)
-        judged = _judge(sets, models, _threads(config))
-    except ModuleNotFoundError as error:
-        what = f"sidecar: evaluating needs {error.name}: pip install 'sidecar[edge,evaluate]'"
-        print(what, file=sys.stderr)
+    if missing := _missing(arguments):
+        print(f"sidecar: {missing}", file=sys.stderr)
         return EX_CONFIG
+    if arguments.html:
+        pages.check_writable(arguments.html)
+    try:
+        evaluation = _evaluate(arguments, config)
     except DataError as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return EX_NOINPUT
     if arguments.json:
-        print(json.dumps(_as_map(models, judged), indent=2))
+        print(json.dumps(evaluation.as_map(), indent=2))
     else:
-        _show(models, judged)
+        show(evaluation)
+    if arguments.html:
+        render = import_module(_PAGE).render
+        pages.write(arguments.html, render(evaluation, datetime.now(UTC)))
     return EX_OK
+
+
+def _missing(arguments: argparse.Namespace) -> str | None:
+    """Return what is to be installed, if anything is: only who judges needs what does."""
+    needed = {"evaluating": (_RUN, "edge,evaluate"), "--html": (_PAGE, "plots")}
+    if arguments.html is None:
+        del needed["--html"]
+    for what, (module, extras) in needed.items():
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            return f"{what} needs {error.name}: pip install 'sidecar[{extras}]'"
+    return None
+
+
+def _evaluate(arguments: argparse.Namespace, config: Config) -> Evaluation:
+    sets = [read(folder, arguments.limit) for folder in arguments.data]
+    folder = _source(arguments.model)
+    for data in sets:
+        check_task(data, task_of(folder), arguments.model)
+    models = _open(arguments.model, task_of(folder), arguments.plans, config)
+    host, plan = host_and_plan(replace(config, quantization=REFERENCE))
+    return Evaluation(
+        model=models[REFERENCE].name,
+        source=folder,
+        processor=(host.cuda if plan.device == "cuda" else None) or host.cpu_model,
+        plans={name: Served.of(model.describe()) for name, model in models.items()},
+        judged=_judge(sets, models, plan.threads),
+    )
 
 
 def _plans(text: str) -> tuple[str, ...]:
@@ -105,17 +125,13 @@ def _plans(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in known]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(known)}")
-    return tuple(dict.fromkeys((_FP32, *names)))
+    return tuple(dict.fromkeys((REFERENCE, *names)))
 
 
 def _whole(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:  # noqa: PLR2004 - chance needs two
         raise argparse.ArgumentTypeError("must be a whole number of at least 2")
     return int(text)
-
-
-def _threads(config: Config) -> int:
-    return host_and_plan(replace(config, quantization=_FP32))[1].threads
 
 
 def _source(name: str) -> Path:
@@ -151,105 +167,14 @@ def _open(
 def _judge(
     sets: list[Data], models: Mapping[str, Model | TorchModel], threads: int
 ) -> list[Judged]:
-    evaluate = import_module("sidecar.operate.evaluate.run").evaluate
-    with bars() as show:
-        return [
-            Judged(
-                data,
-                tuple(
-                    evaluate(
-                        data,
-                        models,
-                        threads,
-                        lambda plan, *done, name=data.name: show(f"{name}, {plan}", *done),
-                    )
-                ),
-            )
-            for data in sets
-        ]
+    evaluate = import_module(_RUN).evaluate
+    with bars() as bar:
 
+        def judged(data: Data) -> Judged:
+            def progress(plan: str, done: int, total: int) -> None:
+                bar(f"{data.name}, {plan}", done, total)
 
-def _as_map(models: Mapping[str, Model | TorchModel], judged: list[Judged]) -> dict[str, Any]:
-    return {
-        "model": models[_FP32].name,
-        "plans": {plan: _served(model) for plan, model in models.items()},
-        "data": [
-            {
-                "name": each.data.name,
-                "about": each.data.about,
-                "plans": {outcome.plan: _outcome(outcome) for outcome in each.outcomes},
-            }
-            for each in judged
-        ],
-    }
+            outcomes = evaluate(data, models, threads, progress)
+            return Judged(data.name, data.about, data.task, tuple(outcomes))
 
-
-def _served(model: Model | TorchModel) -> dict[str, Any]:
-    """Return what the plan came out in, which may be FP32 in part or in whole."""
-    known = model.describe()
-    return {
-        "quantization": known["quantization"],
-        "bytes_weights": known["bytes_weights"],
-        "kept_in_fp32": list(known.get("kept", ())),
-    }
-
-
-def _outcome(outcome: "Outcome") -> dict[str, Any]:
-    return {
-        "closeness": asdict(outcome.closeness) if outcome.closeness else None,
-        "metrics": {figure.metric: _figure(figure) for figure in outcome.figures},
-    }
-
-
-def _figure(figure: "Figure") -> dict[str, Any]:
-    found = figure.difference
-    if found is None:
-        return {"value": figure.value}
-    told = {**asdict(found), "within_noise": found.within_noise}
-    return {"value": figure.value, "difference": told}
-
-
-def _show(models: Mapping[str, Model | TorchModel], judged: list[Judged]) -> None:
-    console = Console()
-    for each in judged:
-        table = Table(
-            "", "plan", "value", "against FP32", "95 % interval", "",
-            box=None, title=Text(f"{each.data.name}: {each.data.about}"), title_justify="left",
-        )  # fmt: skip
-        for row in _rows(each):
-            table.add_row(*map(Text, row))
-        console.print(table)
-        console.print()
-    for plan, model in models.items():
-        console.print(Text(f"{plan}: {_remark(_served(model))}"), style="dim")
-
-
-def _rows(judged: Judged) -> Iterator[tuple[str, ...]]:
-    for number, figure in enumerate(judged.outcomes[0].figures):
-        for outcome in judged.outcomes:
-            name = figure.metric if outcome.plan == _FP32 else ""
-            yield name, outcome.plan, *_cells(outcome.figures[number])
-    closeness = {"embed": "cosine to FP32", "rerank": "1 - distance to FP32's score"}
-    for outcome in judged.outcomes:
-        if found := outcome.closeness:
-            name, spread = (
-                closeness[judged.data.task],
-                (f"p1 {found.p1:.4f}", f"min {found.min:.4f}"),
-            )
-            yield name, outcome.plan, f"{found.mean:.4f}", *spread, ""
-
-
-def _cells(figure: "Figure") -> tuple[str, ...]:
-    found = figure.difference
-    if found is None:
-        return f"{figure.value:.4f}", "", "", ""
-    interval = f"{found.low:+.4f} to {found.high:+.4f}"
-    return f"{figure.value:.4f}", f"{found.value:+.4f}", interval, found.verdict
-
-
-def _remark(served: Mapping[str, Any]) -> str:
-    kept = served["kept_in_fp32"]
-    layers = f"; {len(kept)} layers stayed in FP32" if kept else ""
-    quantization = served["quantization"]
-    precision = "FP32" if quantization == _FP32 else quantization
-    return f"served in {precision}, {served['bytes_weights'] / 1e6:.1f} MB{layers}"
+        return [judged(data) for data in sets]

@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sidecar.host import Host
 from sidecar.models import library, manifest
 from sidecar.models.description import Task
 from sidecar.models.folder import describe, task_of
+from sidecar.models.layout import Layout, layout_of
 from sidecar.models.library import Wanted
 from sidecar.models.manifest import Manifest, Quality, Speed
 from sidecar.models.source import locate
@@ -33,7 +34,9 @@ _STDERR = 2
 class Found:
     """What was measured of a model on this host; sizes in bytes, by quantization.
 
-    `kept` names the layers that stayed in FP32; `fell_back` says why all of it does.
+    `kept` names the layers that stayed in FP32; `fell_back` says why all of it does. `alone` is
+    a text's speed while nothing else is computed, by the threads that share it, of which
+    `lone_threads` will.
     """
 
     model: str
@@ -43,6 +46,8 @@ class Found:
     quality: Quality | None
     kept: tuple[str, ...] = ()
     fell_back: str | None = None
+    alone: Mapping[str, Speed] = field(default_factory=dict)
+    lone_threads: int = 1
 
     def because(self, reason: str) -> str:
         """Return the plan's `reason` with what was measured."""
@@ -89,7 +94,9 @@ def _measure(name: str, plan: Plan, config: Config) -> Found:
     )
     if on_cuda:
         return _found_by_torch(library.measure_with_torch(wanted))
-    return _found_in(manifest.read(library.artifact_of(wanted, config.cache_dir)))
+    artifact = library.artifact_of(wanted, config.cache_dir)
+    layout = layout_of(artifact, config.cache_dir, plan.threads)
+    return _found_in(manifest.read(artifact), layout)
 
 
 def _task(folder: Path, *, on_cuda: bool) -> Task:
@@ -98,7 +105,7 @@ def _task(folder: Path, *, on_cuda: bool) -> Task:
     return task_of(folder) if on_cuda else describe(folder).task
 
 
-def _found_in(artifact: Manifest) -> Found:
+def _found_in(artifact: Manifest, layout: Layout) -> Found:
     return Found(
         model=artifact.name,
         choice=artifact.quantization,
@@ -106,6 +113,8 @@ def _found_in(artifact: Manifest) -> Found:
         sizes={"none": artifact.bytes_fp32, artifact.quantization: artifact.bytes_weights},
         quality=artifact.quality,
         kept=artifact.kept,
+        alone=layout.speed,
+        lone_threads=layout.threads,
     )
 
 
@@ -132,6 +141,10 @@ def _as_map(host: Host, plan: Plan, found: Found) -> dict[str, Any]:
         "bytes": dict(found.sizes),
         "quality": asdict(found.quality) if found.quality else None,
         "kept_in_fp32": list(found.kept),
+        "alone": {
+            "threads": found.lone_threads,
+            "speed": {name: asdict(speed) for name, speed in found.alone.items()},
+        },
         "choice": found.choice,
         "reason": found.because(plan.reason),
     }
@@ -149,7 +162,17 @@ def _render(host: Host, plan: Plan, found: Found) -> RenderableType:
     choice = Table.grid(padding=(0, 3, 0, 0))
     choice.add_row("choice", f"{found.choice} for {found.model}")
     choice.add_row("because", found.because(plan.reason))
+    if found.alone:
+        threads = "1 thread" if found.lone_threads == 1 else f"{found.lone_threads} threads"
+        choice.add_row("a text alone", f"is computed on {threads}; {_alone(found)}")
     return Group(facts, "", _candidates(found), "", choice)
+
+
+def _alone(found: Found) -> str:
+    return "; ".join(
+        f"{name} {speed.short_ms:.2f} ms (short), {speed.long_ms:.2f} ms (a paragraph)"
+        for name, speed in found.alone.items()
+    )
 
 
 def _candidates(found: Found) -> Table:

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sidecar.cli import asking
+from sidecar.cli import asking, pages
 from sidecar.cli.exits import EX_CONFIG, EX_NOINPUT, EX_OK
 from sidecar.operate.history import History
 from sidecar.operate.records import STDIN, Reading, SourceError
@@ -37,7 +37,6 @@ def run(arguments: argparse.Namespace) -> int:
         report = import_module("sidecar.operate.report")
         history, reading = _read(arguments)
         page = report.render(history, _sources(arguments), datetime.now(UTC))
-        arguments.output.write_text(page)
     except ModuleNotFoundError as error:
         print(
             f"sidecar: a report needs {error.name}: install Sidecar with its extra `plots`",
@@ -47,9 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     except SourceError as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return EX_NOINPUT
-    except OSError as error:
-        print(f"sidecar: {arguments.output} cannot be written: {error.strerror}", file=sys.stderr)
-        return EX_CONFIG
+    pages.write(arguments.output, page)
     asking.say_what_was_skipped(reading)
     print(f"{arguments.output}: {report.told(history.records)}")
     return EX_OK

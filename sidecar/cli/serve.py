@@ -78,6 +78,7 @@ def _loader(config: Config, plan: Plan) -> Callable[[], list[ServedModel]]:
             precision=precision(config, plan),
             reason=plan.reason,
             device=plan.device,
+            threads=plan.threads,
         )
         for name, task in _models(config)
     ]

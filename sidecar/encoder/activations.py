@@ -12,7 +12,8 @@ Either way a row's scale depends on that row alone and integer products are exac
 result depends neither on its neighbours nor on the threads.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,6 @@ import numpy as np
 from sidecar.encoder.architecture import Float32
 from sidecar.encoder.calibration import Observed
 from sidecar.encoder.nodes import GraphWriter
-from sidecar.encoder.rounding import quantize_rows
 
 # GELU is never below -0.1700: of all steps, a sixteenth below zero reaches -0.17 once the row's
 # scale is at least _GELU_FLOOR, so its outputs need no pass for their absolute value and keep
@@ -28,11 +28,13 @@ from sidecar.encoder.rounding import quantize_rows
 _GELU_SHARE = 16
 _GELU_FLOOR = 0.17 * (_GELU_SHARE - 1)
 
-# How much of a channel's range moves from the activations to the weights; SmoothQuant's alpha.
-_SMOOTHING = 0.6
+# How much of a channel's range may move from the activations to the weights, SmoothQuant's
+# alpha: each layer takes what leaves it the least error.
+_SMOOTHINGS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # A static scale is taken if its error is at most this many times that of scales per row: either
 # is small, the gate measures what comes of it, and four passes less are worth the difference.
 _TOLERANCE = 2.0
+_ROWS_TO_CHOOSE = 512
 _IDLE = 1e-4  # a channel that hardly moves is smoothed as if it moved this share of the largest
 _TINY = 1e-12  # keeps a row of zeros from dividing by zero
 
@@ -40,7 +42,7 @@ _TINY = 1e-12  # keeps a row of zeros from dividing by zero
 class Integers(NamedTuple):
     """Names in the graph: uint8 [1, tokens, in], which is (integers - zero) * step * scale.
 
-    `scale` is float32 [1, tokens, 1]; "" where it is 1.
+    `step` is a scalar, `scale` float32 [1, tokens, 1]; "" where it is 1.
     """
 
     value: str
@@ -88,12 +90,13 @@ class Activations:
         """Add the operators that bring `x`, float32 [1, tokens, in], to the layer's grid."""
         zero = graph.scalar(self.zero, np.uint8)
         if self.step is None or self.unsmooth is None:
-            step, scale = graph.scalar(1 / self.steps), self._scale(graph, x)
-            scaled = graph.op("Div", x, scale)
-        else:
-            step, scale = graph.scalar(self.step), ""
-            scaled = graph.op("Mul", x, graph.constant(self.unsmooth, f"{name}.unsmooth"))
-        return Integers(graph.op("QuantizeLinear", scaled, step, zero), step, zero, scale)
+            scale = self._scale(graph, x)
+            steps = graph.op("Squeeze", scale, graph.constant(np.array([0, 2])))
+            value = graph.op("QuantizeLinear", x, steps, self._zeros(graph, steps), axis=1)
+            return Integers(value, graph.scalar(1), zero, scale)
+        step = graph.scalar(self.step)
+        smoothed = graph.op("Mul", x, graph.constant(self.unsmooth, f"{name}.unsmooth"))
+        return Integers(graph.op("QuantizeLinear", smoothed, step, zero), step, zero, "")
 
     def _rounded(self, x: Float32, step: Float32 | np.float32) -> Float32:
         rounded: Float32 = np.clip(np.rint(x / step), -self.zero, self.steps) * step
@@ -108,23 +111,38 @@ class Activations:
         magnitude, least = (x, _GELU_FLOOR) if self.after_gelu else (graph.op("Abs", x), _TINY)
         last_axis = graph.constant(np.array([-1]))
         peak = graph.op("ReduceMax", magnitude, last_axis, keepdims=1)
-        return graph.op("Max", peak, graph.scalar(least))
+        peak = graph.op("Max", peak, graph.scalar(least))
+        return graph.op("Mul", peak, graph.scalar(1 / self.steps))
+
+    def _zeros(self, graph: GraphWriter, steps: str) -> str:
+        """Add `zero` once for every token: the same in all layers."""
+        zero = graph.constant(np.array([self.zero], np.uint8))
+        return graph.shared(
+            f"zeros of {self.zero}", lambda: graph.op("Expand", zero, graph.op("Shape", steps))
+        )
 
 
-def choose(layer: Observed, largest: int) -> Activations:
-    """Return how the layer's inputs are scaled; its weights will be integers in ±`largest`."""
+def choose(layer: Observed, nearest: Callable[[Float32], Float32]) -> Activations:
+    """Return how the layer's inputs are scaled; `nearest` puts weights on their grid."""
     per_row = Activations(8, layer.after_gelu)
     # Rows after a GELU differ most of all in size, and their scale costs one pass less.
     if layer.after_gelu:
         return per_row
-    smooth = _smoothing(layer)
-    step = max(float((layer.peak / smooth).max()) / per_row.steps, _TINY)
-    static = Activations(8, layer.after_gelu, step, np.reciprocal(smooth))
-    # Judged with weights rounded to the nearest: before the long work of rounding them better.
+    # Judged on some rows, with weights rounded to the nearest: before the long work of rounding
+    # them better.
+    few = max(1, len(layer.sample) // _ROWS_TO_CHOOSE)
+    layer = replace(layer, sample=layer.sample[::few])
     weight = layer.linear.weight
-    smoothed = _nearest(weight * smooth, largest) / smooth
-    bearable = _TOLERANCE * output_error(layer, per_row, _nearest(weight, largest))
-    return static if output_error(layer, static, smoothed) <= bearable else per_row
+    bearable = _TOLERANCE * output_error(layer, per_row, nearest(weight))
+    least, chosen = bearable, per_row
+    for alpha in _SMOOTHINGS:
+        smooth = _smoothing(layer, alpha)
+        step = max(float((layer.peak / smooth).max()) / per_row.steps, _TINY)
+        static = Activations(8, layer.after_gelu, step, np.reciprocal(smooth))
+        error = output_error(layer, static, nearest(weight * smooth) / smooth)
+        if error <= least:
+            least, chosen = error, static
+    return chosen
 
 
 def output_error(layer: Observed, activations: Activations, weight: Float32) -> float:
@@ -140,17 +158,11 @@ def output_error(layer: Observed, activations: Activations, weight: Float32) -> 
     return float((np.square(difference).sum(axis=1) / energy).mean())
 
 
-def _nearest(weight: Float32, largest: int) -> Float32:
-    rows, scales = quantize_rows(weight, largest)
-    restored: Float32 = rows * scales
-    return restored
-
-
-def _smoothing(layer: Observed) -> Float32:
+def _smoothing(layer: Observed, alpha: float) -> Float32:
     """Return SmoothQuant's divisor of each input channel, float32 [in], 1 in the median."""
     activations = np.maximum(layer.peak, _IDLE * layer.peak.max() + _TINY)
     largest = np.abs(layer.linear.weight).max(axis=0)
     weights = np.maximum(largest, _IDLE * largest.max() + _TINY)
-    smooth: Float32 = activations**_SMOOTHING / weights ** (1 - _SMOOTHING)
+    smooth: Float32 = activations**alpha / weights ** (1 - alpha)
     smooth /= np.median(smooth)
     return smooth.astype(np.float32)

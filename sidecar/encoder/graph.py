@@ -99,17 +99,14 @@ class _Assembly:
 
     def gelu(self, name: str, linear: Linear, x: str) -> str:
         product = self.recipe.matmul(self.graph, name, linear, x)
-        if product.biased:
-            return self.graph.op("Gelu", product.value, domain=CONTRIB)
-        bias = self.bias(name, linear)
-        return self.graph.op("BiasGelu", product.value, bias, domain=CONTRIB)
+        bias = "" if product.biased else self.bias(name, linear)
+        return self.recipe.gelu(self.graph, product.value, bias)
 
     def attention(self, name: str, linear: Linear, x: str) -> str:
         graph = self.graph
-        product = self.recipe.matmul(graph, name, linear, x)
-        query, key, value = graph.op_n(3, "Split", product.value, axis=-1, num_outputs=3)
+        product = self.recipe.matmul(graph, name, linear, x, parts=3)
         bias = "" if product.biased else self.bias(name, linear)
-        inputs = [query, key, value, bias, "", self.score_bias]
+        inputs = [*product.parts, bias, "", self.score_bias]
         while not inputs[-1]:  # trailing inputs that are not there are left away
             inputs.pop()
         return graph.op("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=self.heads)

@@ -11,7 +11,8 @@ output; the groups' products are added up in one order. Group i has the low halv
 whose high halves are those of group i + groups / 2.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from sidecar.encoder.activations import Activations, Integers, choose
 from sidecar.encoder.architecture import Float32
 from sidecar.encoder.calibration import Observed
-from sidecar.encoder.int8 import WEIGHT_MAX, smoothed
+from sidecar.encoder.int8 import smoothed
 from sidecar.encoder.nodes import CONTRIB, GraphWriter
+from sidecar.encoder.pairs import nearest
 from sidecar.encoder.rounding import Float64, round_columns
 
 _BYTE = 8
@@ -55,7 +57,18 @@ class Int4Linear:
         unsmooth = self.activations.unsmooth
         return dense if unsmooth is None else dense * unsmooth
 
-    def product(self, graph: GraphWriter, name: str, fed: Integers, bias: str = "") -> str:
+    def part(self, index: int, parts: int) -> "Int4Linear":
+        """Return the layer with one of `parts` equal parts of its outputs alone."""
+        size = self.packed.shape[-1] // parts
+        own = slice(index * size, (index + 1) * size)
+        return replace(
+            self,
+            packed=self.packed[..., own],
+            scales=self.scales[:, own],
+            zeros=self.zeros[:, own],
+        )
+
+    def product(self, graph: GraphWriter, name: str, fed: Integers, bias: Float32 | None) -> str:
         """Add the multiplication, float32 [1, tokens, out], before the rows' own scale."""
         pairs = len(self.packed)
         inputs = graph.op_n(2 * pairs, "Split", fed.value, axis=-1, num_outputs=2 * pairs)
@@ -66,7 +79,7 @@ class Int4Linear:
         for i, weight in enumerate(weights):
             scales = graph.constant(self.scales[i], f"{name}.scale.{i}")
             zeros = graph.constant(self.zeros[i], f"{name}.zero.{i}")
-            tail = [bias] if bias and i == 0 else []
+            tail = [graph.constant(bias, f"{name}.bias")] if bias is not None and i == 0 else []
             group = [inputs[i], weight, fed.step, scales, fed.zero, zeros, *tail]
             products.append(graph.op("MatMulIntegerToFloat", *group, domain=CONTRIB))
         return graph.op("Sum", *products)
@@ -82,7 +95,7 @@ def calibrate(layer: Observed, weight_bits: int) -> Int4Linear:
     activations = (
         Activations(weight_bits, layer.after_gelu)
         if saturates
-        else choose(layer, WEIGHT_MAX[_BYTE])
+        else choose(layer, partial(nearest, saturates=False))
     )
     weight, gram = smoothed(layer, activations)
     grid = _Grid(np.diag(gram), len(weight), group_size(weight.shape[1]))

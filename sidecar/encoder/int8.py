@@ -1,6 +1,7 @@
 """INT8: weights with a scale per output, rounded by GPTQ, multiplied as they are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +10,10 @@ from sidecar.encoder.activations import Activations, Integers, choose
 from sidecar.encoder.architecture import Float32
 from sidecar.encoder.calibration import Observed
 from sidecar.encoder.nodes import CONTRIB, GraphWriter
-from sidecar.encoder.rounding import Float64, round_columns, row_scales
+from sidecar.encoder.pairs import Pairs, nearest, scales_of
+from sidecar.encoder.rounding import round_columns
 
-# AVX2's 8-bit multiply adds two u8*s8 products in 16 bits: 2 * 255 * 64 < 2^15 never
-# saturates, 2 * 255 * 127 does. With weights in +-64 the same artifact is exact on every
-# instruction set; with dot-product instructions +-127 is, too.
-WEIGHT_MAX = {7: 64, 8: 127}
+_BYTE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +33,28 @@ class Int8Linear:
         unsmooth = self.activations.unsmooth
         return weight if unsmooth is None else weight * unsmooth
 
-    def product(self, graph: GraphWriter, name: str, fed: Integers, bias: str = "") -> str:
+    def product(self, graph: GraphWriter, name: str, fed: Integers, bias: Float32 | None) -> str:
         """Add the multiplication, float32 [1, tokens, out], before the rows' own scale."""
         weight = graph.constant(self.rows.T, name)
         scales = graph.constant(self.scales, f"{name}.scale")
-        tail = ["", bias] if bias else []
+        tail = [] if bias is None else ["", graph.constant(bias, f"{name}.bias")]
         inputs = [fed.value, weight, fed.step, scales, fed.zero, *tail]
         return graph.op("MatMulIntegerToFloat", *inputs, domain=CONTRIB)
+
+    def part(self, index: int, parts: int) -> "Int8Linear":
+        """Return the layer with one of `parts` equal parts of its outputs alone."""
+        size = len(self.rows) // parts
+        own = slice(index * size, (index + 1) * size)
+        return replace(self, rows=self.rows[own], scales=self.scales[own])
 
 
 def calibrate(layer: Observed, weight_bits: int) -> Int8Linear:
     """Return the layer in 8 bits as its inputs bear best; `weight_bits` is 7 or 8."""
-    largest = WEIGHT_MAX[weight_bits]
-    activations = choose(layer, largest)
+    saturates = weight_bits < _BYTE
+    activations = choose(layer, partial(nearest, saturates=saturates))
     weight, gram = smoothed(layer, activations)
-    scales = row_scales(weight, largest)[:, 0]
-
-    def rounded(_: int, rest: Float64) -> Float64:
-        nearest: Float64 = np.clip(np.rint(rest[0] / scales), -largest, largest) * scales
-        return nearest
-
-    grid = round_columns(weight, gram, rounded)
+    scales = scales_of(weight, np.diag(gram), saturates=saturates)
+    grid = round_columns(weight, gram, Pairs(scales, saturates=saturates).rounded)
     rows = np.rint(grid / scales[:, np.newaxis]).astype(np.int8)
     return Int8Linear(rows, scales, activations)
 

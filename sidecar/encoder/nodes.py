@@ -1,5 +1,6 @@
 """A small writer of ONNX graphs: names are made, constants are shared, nodes are calls."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,7 @@ class GraphWriter:
         self._nodes: list[NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
         self._scalars: dict[tuple[str, bytes], str] = {}
+        self._shared: dict[str, str] = {}
 
     def constant(self, value: NDArray[Any], name: str = "") -> str:
         """Add `value` as an initializer and return its name; equal unnamed ones are shared."""
@@ -58,6 +60,12 @@ class GraphWriter:
         node = helper.make_node(kind, inputs, outputs, name=stem, domain=domain, **attributes)
         self._nodes.append(node)
         return outputs
+
+    def shared(self, name: str, make: Callable[[], str]) -> str:
+        """Return the value that `make` adds, which is added once for each `name`."""
+        if name not in self._shared:
+            self._shared[name] = make()
+        return self._shared[name]
 
     def rename(self, value: str, name: str) -> None:
         """Give an output its public name."""

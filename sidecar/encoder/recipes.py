@@ -6,14 +6,20 @@ A recipe sees one operation at a time and knows nothing of the model around it.
 from typing import NamedTuple, Protocol
 
 from sidecar.encoder.architecture import Float32, Linear
-from sidecar.encoder.nodes import GraphWriter
+from sidecar.encoder.nodes import CONTRIB, GraphWriter
 
 
 class Product(NamedTuple):
-    """A value in the graph, float32 [1, tokens, out], and whether it has its bias yet."""
+    """Values in the graph, float32 [1, tokens, out / parts], and whether they have their bias."""
 
-    value: str
+    parts: tuple[str, ...]
     biased: bool
+
+    @property
+    def value(self) -> str:
+        """The whole product, where it is in one part."""
+        (value,) = self.parts
+        return value
 
 
 class Recipe(Protocol):
@@ -23,9 +29,22 @@ class Recipe(Protocol):
         """Add `table[ids]`, float32 [1, tokens, hidden]; `table` is [rows, hidden]."""
 
     def matmul(
-        self, graph: GraphWriter, name: str, linear: Linear, x: str, *, after_gelu: bool = False
+        self,
+        graph: GraphWriter,
+        name: str,
+        linear: Linear,
+        x: str,
+        *,
+        after_gelu: bool = False,
+        parts: int = 1,
     ) -> Product:
-        """Add `x @ weight.T`, with the bias where that is free; `after_gelu`: x >= -0.17."""
+        """Add `x @ weight.T`, with the bias where that is free; `after_gelu`: x >= -0.17.
+
+        The outputs come in as many equal `parts`.
+        """
+
+    def gelu(self, graph: GraphWriter, x: str, bias: str) -> str:
+        """Add `gelu(x + bias)`; `bias` is "" where there is none left to add."""
 
 
 class Float32Recipe:
@@ -36,8 +55,25 @@ class Float32Recipe:
         return graph.op("Gather", graph.constant(table, name), ids)
 
     def matmul(
-        self, graph: GraphWriter, name: str, linear: Linear, x: str, *, after_gelu: bool = False
+        self,
+        graph: GraphWriter,
+        name: str,
+        linear: Linear,
+        x: str,
+        *,
+        after_gelu: bool = False,
+        parts: int = 1,
     ) -> Product:
         """Multiply by the transposed weight; the bias fuses with what follows."""
         del after_gelu
-        return Product(graph.op("MatMul", x, graph.constant(linear.weight.T, name)), biased=False)
+        product = graph.op("MatMul", x, graph.constant(linear.weight.T, name))
+        if parts == 1:
+            return Product((product,), biased=False)
+        split = graph.op_n(parts, "Split", product, axis=-1, num_outputs=parts)
+        return Product(split, biased=False)
+
+    def gelu(self, graph: GraphWriter, x: str, bias: str) -> str:
+        """Add the exact one, x * Phi(x)."""
+        if not bias:
+            return graph.op("Gelu", x, domain=CONTRIB)
+        return graph.op("BiasGelu", x, bias, domain=CONTRIB)

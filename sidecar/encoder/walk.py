@@ -122,8 +122,19 @@ class _Tapping:
         return self._recipe.lookup(graph, name, table, ids)
 
     def matmul(
-        self, graph: GraphWriter, name: str, linear: Linear, x: str, *, after_gelu: bool = False
+        self,
+        graph: GraphWriter,
+        name: str,
+        linear: Linear,
+        x: str,
+        *,
+        after_gelu: bool = False,
+        parts: int = 1,
     ) -> Product:
         """Multiply as the recipe does."""
         self.taps[name] = _Tap(linear, x, after_gelu)
-        return self._recipe.matmul(graph, name, linear, x, after_gelu=after_gelu)
+        return self._recipe.matmul(graph, name, linear, x, after_gelu=after_gelu, parts=parts)
+
+    def gelu(self, graph: GraphWriter, x: str, bias: str) -> str:
+        """Compute it as the recipe does."""
+        return self._recipe.gelu(graph, x, bias)

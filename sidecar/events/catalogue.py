@@ -57,8 +57,14 @@ CATALOGUE: Mapping[str, Event] = {
             "dimensions": "width of its vectors",
             "max_tokens": "where texts are cut",
             "bytes": "size of its weights, bytes",
+            "lone_threads": "threads that compute a text when nothing else is being computed",
             "pss_bytes": _PSS,
         },
+    ),
+    "model.layout_failed": Event(
+        "the weights could not be laid out in the cache: one thread computes a text that is alone",
+        {"model": "folder of the artifact", "reason": "what went wrong"},
+        _WARNING,
     ),
     "quantization.selected": Event(
         "it is decided in which precision a model is served",

@@ -18,6 +18,7 @@ from sidecar.models.description import Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder import describe, stamp, task_of
 from sidecar.models.half import load_in_half
+from sidecar.models.layout import layout_of
 from sidecar.models.manifest import FORMAT, Manifest, Quality, Speed
 from sidecar.models.model import Model, load
 from sidecar.models.order import Order
@@ -36,7 +37,7 @@ _SUBJECT: dict[Task, str] = {"embed": "embeddings", "rerank": "reranker"}
 class Wanted:
     """A model to open: what the user called it, what it is for, the precision planned and why.
 
-    `device`, "cpu" or "cuda", is what computes it.
+    `device`, "cpu" or "cuda", is what computes it; `threads` may compute a row that is alone.
     """
 
     name: str
@@ -44,14 +45,16 @@ class Wanted:
     precision: Precision
     reason: str
     device: str = "cpu"
+    threads: int = 1
 
 
 def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     """Return the model, ready to serve: one forward has been run.
 
     On the CPU a source model is prepared into `cache` unless its artifact is there already; an
-    artifact is served as it is. What no graph here computes is served in FP32 by
-    sentence-transformers, and so is everything on CUDA, there in FP16 where that is planned.
+    artifact is served as it is, laid out for this processor in `cache`. What no graph here
+    computes is served in FP32 by sentence-transformers, and so is everything on CUDA, there in
+    FP16 where that is planned.
     Raises `ModelError` where the model cannot be had or is not what `wanted` says.
     """
     log.info("model.loading", model=wanted.name, task=wanted.task)
@@ -65,7 +68,7 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     check(wanted, manifest)
     reason = reason_of(wanted.reason, manifest.speed)
     _say_selected(wanted, manifest.quantization, reason)
-    model = load(artifact)
+    model = load(artifact, layout_of(artifact, cache, wanted.threads))
     model.reason = reason
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
     _say_outcome(manifest)
@@ -271,6 +274,7 @@ def _say_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int)
         dimensions=model.dimensions,
         max_tokens=model.max_tokens,
         bytes=weight_bytes,
+        lone_threads=model.lone_threads,
         pss_bytes=read_memory()["pss_bytes"],
     )
 

@@ -1,4 +1,4 @@
-"""What an artifact says of itself: one JSON file beside the graph and the tokenizer."""
+"""What an artifact is: a graph, its weights, a tokenizer, and a file that tells of them."""
 
 import dataclasses
 import json
@@ -11,7 +11,10 @@ from sidecar.models.description import Description
 from sidecar.models.errors import ModelError
 
 FORMAT = 2
-_FILE = "manifest.json"
+FILE = "manifest.json"
+GRAPH = "model.onnx"
+WEIGHTS = f"{GRAPH}.data"
+TOKENIZER = "tokenizer.json"
 _AGAIN = "prepare the model again with `sidecar prepare`"
 
 
@@ -70,12 +73,12 @@ class Manifest:
 def write(folder: Path, manifest: Manifest) -> None:
     """Write `manifest` into the artifact at `folder`."""
     text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False)
-    (folder / _FILE).write_text(text + "\n", "utf-8")
+    (folder / FILE).write_text(text + "\n", "utf-8")
 
 
 def is_artifact(folder: Path) -> bool:
     """Whether `folder` holds an artifact rather than a source model."""
-    return (folder / _FILE).is_file()
+    return (folder / FILE).is_file()
 
 
 def read(folder: Path) -> Manifest:
@@ -83,7 +86,7 @@ def read(folder: Path) -> Manifest:
 
     Raises `ModelError` where it is missing, damaged or of another format.
     """
-    path = folder / _FILE
+    path = folder / FILE
     try:
         fields = json.loads(path.read_text("utf-8"))
         if fields.get("format") != FORMAT:

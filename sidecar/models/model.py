@@ -1,23 +1,17 @@
 """A loaded artifact: texts to rows, rows to floats."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sidecar.encoder.architecture import Float32
-from sidecar.encoder.runtime import Session
 from sidecar.models import manifest as manifests
-from sidecar.models.description import Activation
-from sidecar.models.manifest import Manifest
+from sidecar.models.compute import forward, session_of
+from sidecar.models.layout import Layout
+from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest, Speed
 from sidecar.models.rows import Row, Text
 from sidecar.models.tokenizer import Tokenizer
-
-GRAPH = "model.onnx"
-TOKENIZER = "tokenizer.json"
 
 
 class Model:
@@ -27,9 +21,15 @@ class Model:
     has the quantization that it has.
     """
 
-    def __init__(self, manifest: Manifest, session: Session, tokenizer: Tokenizer) -> None:
+    def __init__(self, manifest: Manifest, layout: Layout, tokenizer: Tokenizer) -> None:
         self._manifest = manifest
-        self._session = session
+        self._layout = layout
+        self._session = session_of(layout.graph, manifest.quantization)
+        self._wide = (
+            session_of(layout.graph, manifest.quantization, layout.threads)
+            if layout.threads > 1
+            else self._session
+        )
         self._tokenizer = tokenizer
         description = manifest.description
         self.name = manifest.name
@@ -39,6 +39,7 @@ class Model:
         self.normalize = description.normalize
         self.prompts = description.prompts
         self.default_prompt_name = description.default_prompt_name
+        self.lone_threads = layout.threads
         self.reason: str | None = None
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:
@@ -49,32 +50,26 @@ class Model:
         """Return float32 [dimensions]: the pooled vector, not normalised; or [1], a score."""
         return forward(self._session, self._manifest.description.activation, row)
 
+    def forward_alone(self, row: Row) -> Float32:
+        """Return the same, byte for byte, on `lone_threads` threads."""
+        return forward(self._wide, self._manifest.description.activation, row)
+
     def describe(self) -> dict[str, Any]:
         """Return what `status` tells of this model."""
         own = {"task": self.task, "device": "cpu", "reason": self.reason}
-        return {**asdict(self._manifest), **own}
+        alone = {"threads": self.lone_threads, "speed": _as_maps(self._layout.speed)}
+        return {**asdict(self._manifest), **own, "alone": alone}
 
 
-def load(folder: Path) -> Model:
-    """Return the model in the artifact at `folder`. Raises `ModelError` for a damaged one."""
+def load(folder: Path, layout: Layout | None = None) -> Model:
+    """Return the model in the artifact at `folder`, by its `layout` where there is one.
+
+    Raises `ModelError` for a damaged artifact.
+    """
     manifest = manifests.read(folder)
     tokenizer = Tokenizer(folder / TOKENIZER, manifest.description.max_tokens)
-    return Model(manifest, session_of(folder / GRAPH, manifest.quantization), tokenizer)
+    return Model(manifest, layout or Layout(folder / GRAPH), tokenizer)
 
 
-def session_of(graph: Path | bytes, quantization: str) -> Session:
-    """Return a graph in `quantization`, its path or its bytes, ready to run."""
-    return Session(graph, as_stored=quantization == "int4")
-
-
-def forward(session: Session, activation: Activation, row: Row) -> Float32:
-    """Return float32 [outputs] for one row, its scores activated."""
-    outputs: Float32 = session.run(row.ids[np.newaxis], row.token_types[np.newaxis])[0]
-    if activation == "sigmoid":
-        return np.array([_sigmoid(float(logit)) for logit in outputs], np.float32)
-    return outputs
-
-
-def _sigmoid(x: float) -> float:
-    # Written so that neither tail overflows.
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+def _as_maps(speed: Mapping[str, Speed]) -> dict[str, dict[str, float]]:
+    return {name: asdict(each) for name, each in speed.items()}

@@ -19,15 +19,12 @@ from sidecar.encoder.recipes import Float32Recipe
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
 from sidecar.models.folder import describe, fingerprint, read_encoder
-from sidecar.models.manifest import Manifest, Speed
-from sidecar.models.model import GRAPH, TOKENIZER
+from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Manifest, Speed
 from sidecar.models.order import Order
 from sidecar.models.probes import calibration_inputs
 from sidecar.models.quantize import Progress, Quantized, in_fp32, quantized
 from sidecar.models.tokenizer import Tokenizer
 from sidecar.models.verify import Judge
-
-WEIGHTS = f"{GRAPH}.data"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,23 +7,27 @@ from statistics import median
 from typing import TypeAlias
 
 from sidecar.encoder.runtime import Session
+from sidecar.models.compute import forward
 from sidecar.models.manifest import Speed
-from sidecar.models.model import forward
 from sidecar.models.rows import Row
 
 Forward: TypeAlias = Callable[[Row], object]
+Typical: TypeAlias = Callable[[Sequence[float]], float]
 _ROUNDS = 5
 
 
-def measure_speed(sessions: Mapping[str, Session], rows: Sequence[Row]) -> dict[str, Speed]:
-    """Return each session's speed on `rows`."""
-    return take_turns(
-        {name: partial(forward, session, "identity") for name, session in sessions.items()}, rows
-    )
+def measure_speed(
+    sessions: Mapping[str, Session], rows: Sequence[Row], typical: Typical = median
+) -> dict[str, Speed]:
+    """Return each session's speed on `rows`; see `take_turns`."""
+    forwards = {name: partial(forward, session, "identity") for name, session in sessions.items()}
+    return take_turns(forwards, rows, typical)
 
 
-def take_turns(forwards: Mapping[str, Forward], rows: Sequence[Row]) -> dict[str, Speed]:
-    """Return each forward's speed on `rows`.
+def take_turns(
+    forwards: Mapping[str, Forward], rows: Sequence[Row], typical: Typical = median
+) -> dict[str, Speed]:
+    """Return each forward's speed on `rows`, of a row's times the `typical` one.
 
     They take turns, row by row: what else the host does meets them all alike.
     """
@@ -34,14 +38,14 @@ def take_turns(forwards: Mapping[str, Forward], rows: Sequence[Row]) -> dict[str
                 started = time.perf_counter()
                 run(row)
                 seconds[name][index].append(time.perf_counter() - started)
-    return {name: _speed(times, rows) for name, times in seconds.items()}
+    return {name: _speed(times, rows, typical) for name, times in seconds.items()}
 
 
-def _speed(times: list[list[float]], rows: Sequence[Row]) -> Speed:
-    medians = [1000 * median(each) for each in times]
+def _speed(times: list[list[float]], rows: Sequence[Row], typical: Typical) -> Speed:
+    milliseconds = [1000 * typical(each) for each in times]
     by_length = sorted(range(len(rows)), key=lambda index: rows[index].tokens)
     return Speed(
-        short_ms=round(medians[by_length[0]], 3),
-        long_ms=round(medians[by_length[-1]], 3),
-        mixed_ms=round(sum(medians) / len(medians), 3),
+        short_ms=round(milliseconds[by_length[0]], 3),
+        long_ms=round(milliseconds[by_length[-1]], 3),
+        mixed_ms=round(sum(milliseconds) / len(milliseconds), 3),
     )

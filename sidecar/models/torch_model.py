@@ -91,6 +91,7 @@ class TorchModel:
         self._has_types = "token_type_ids" in sample
         self._constants = {k: v for k, v in sample.items() if isinstance(v, str | int)}
         self.weight_bytes = sum(p.numel() * p.element_size() for p in pipeline.parameters())
+        self.lone_threads = 1
         self.proof: Proof | None = None
         self.reason: str | None = None
 
@@ -113,6 +114,10 @@ class TorchModel:
                 outputs = self._activate(outputs)
         vector: Float32 = outputs[0].cpu().numpy()
         return vector
+
+    def forward_alone(self, row: Row) -> Float32:
+        """Return the same: there is no other way to compute it."""
+        return self.forward(row)
 
     @property
     def quantization(self) -> str:

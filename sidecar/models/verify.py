@@ -7,9 +7,9 @@ from onnx import ModelProto
 
 from sidecar.encoder.architecture import Float32
 from sidecar.encoder.runtime import Session
+from sidecar.models.compute import forward, session_of
 from sidecar.models.description import Description, Task
 from sidecar.models.manifest import Quality, Speed
-from sidecar.models.model import forward, session_of
 from sidecar.models.probes import PASSAGES_PER_QUERY, probe_inputs
 from sidecar.models.speed import measure_speed
 from sidecar.models.tokenizer import Tokenizer

@@ -1,28 +1,18 @@
-"""A history → plots, each an SVG that stands in a page and takes its colours from it.
+"""A history → plots, each of which stands in a page."""
 
-Colours are the page's CSS variables: `--ink`, `--grid`, and `--series-1` to `--series-6`.
-"""
-
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC
-from html import escape
-from io import StringIO
+from functools import partial
 from math import nan
-from typing import Any
 
-import matplotlib as mpl
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from sidecar.operate.history import History
+from sidecar.operate.page.drawing import INK, SERIES, Drawing, Plot, draw
 from sidecar.operate.timeline import Step
 
-_INCHES = (4.9, 2.75)
 _SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 _DASHES = ("-", "--", ":")
 _SECOND = 1_000  # ms
@@ -33,82 +23,65 @@ _START = "start"
 _MANY_STEPS = 60
 _SHORT_LABEL = 8  # letters
 
-# Stand for the variables while matplotlib draws, for it knows no variables.
-_INK, _GRID = "#010101", "#020202"
-_SERIES = tuple(f"#0{index}0000" for index in range(3, 9))
-_VARIABLES = {_INK: "var(--ink)", _GRID: "var(--grid)"} | {
-    color: f"var(--series-{index})" for index, color in enumerate(_SERIES, 1)
-}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "sidecar",  # the same history, the same page
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _GRID,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.prop_cycle": cycler(color=_SERIES),
-    "grid.color": _GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": _GRID,
-    "xtick.labelcolor": _INK,
-    "ytick.color": _INK,
-    "ytick.left": False,
-    "ytick.minor.left": False,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """`svg` is None where there is nothing to show, and `about` says so."""
-
-    title: str
-    about: str
-    svg: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawing:
-    title: str
-    about: str
-    nothing: str
-    draw: Callable[[Axes, History], bool]
-
 
 def plots(history: History) -> Iterator[Plot]:
     """Yield the plots of a report."""
-    for index, drawing in enumerate(_DRAWINGS):
-        with mpl.rc_context(_STYLE):
-            figure = Figure(figsize=_INCHES, layout="constrained")
-            drawn = drawing.draw(figure.add_subplot(), history)
-            svg = _svg_of(figure, f"plot-{index}", drawing) if drawn else None
-        yield Plot(drawing.title, drawing.about if drawn else drawing.nothing, svg)
+    for index, drawing in enumerate(_drawings(history)):
+        yield draw(f"plot-{index}", drawing)
 
 
-def _percentiles(name: str) -> Callable[[Axes, History], bool]:
-    def draw(axes: Axes, history: History) -> bool:
-        times, steps = _steps(history)
-        spread = [getattr(step, name) for step in steps]
-        if not any(each.count for each in spread):
-            return False
-        gap = [nan] * len(_SHARES)
-        points = [each.quantiles(list(_SHARES.values())) if each.count else gap for each in spread]
-        for place, (label, dashes) in enumerate(zip(_SHARES, _DASHES, strict=True)):
-            values = [point[place] for point in points]
-            axes.plot(times, values, dashes, marker="o", markersize=_dot(steps), label=label)
-        _scale_of_times(axes)
-        _dress(axes, history)
-        return True
+def _drawings(history: History) -> Iterator[Drawing]:
+    yield Drawing(
+        "Latency",
+        "From arrival to result: half, 95 % and 99 % of requests took less.",
+        "No request was answered in this time.",
+        partial(_percentiles, history, "total_ms"),
+    )
+    yield Drawing(
+        "Time in the queue",
+        "How long requests waited for their first text to be begun.",
+        "No request was answered in this time.",
+        partial(_percentiles, history, "queue_ms"),
+    )
+    yield Drawing(
+        "Throughput",
+        "Texts computed and requests answered, per second.",
+        "No request was answered in this time.",
+        partial(_throughput, history),
+    )
+    yield Drawing(
+        "Batch sizes",
+        "How many texts were cut together: the share of batches of each size.",
+        "No batch was computed in this time.",
+        partial(_batch_rows, history),
+    )
+    yield Drawing(
+        "Memory",
+        "What the process holds, its part of what is shared (PSS), when it was told.",
+        "No event of this time tells the memory of the process.",
+        partial(_memory, history),
+    )
+    yield Drawing(
+        "Errors",
+        "Requests and connections that failed, by the error's code.",
+        "Nothing failed in this time.",
+        partial(_errors, history),
+    )
 
-    return draw
+
+def _percentiles(history: History, name: str, axes: Axes) -> bool:
+    times, steps = _steps(history)
+    spread = [getattr(step, name) for step in steps]
+    if not any(each.count for each in spread):
+        return False
+    gap = [nan] * len(_SHARES)
+    points = [each.quantiles(list(_SHARES.values())) if each.count else gap for each in spread]
+    for place, (label, dashes) in enumerate(zip(_SHARES, _DASHES, strict=True)):
+        values = [point[place] for point in points]
+        axes.plot(times, values, dashes, marker="o", markersize=_dot(steps), label=label)
+    _scale_of_times(axes)
+    _dress(axes, history)
+    return True
 
 
 def _scale_of_times(axes: Axes) -> None:
@@ -126,7 +99,7 @@ def _time_label(value: float) -> str:
     return f"{value / 1e3:g} s" if value >= _SECOND else f"{value:g} ms"
 
 
-def _throughput(axes: Axes, history: History) -> bool:
+def _throughput(history: History, axes: Axes) -> bool:
     times, steps = _steps(history)
     if not history.answered:
         return False
@@ -140,7 +113,7 @@ def _throughput(axes: Axes, history: History) -> bool:
     return True
 
 
-def _batch_rows(axes: Axes, history: History) -> bool:
+def _batch_rows(history: History, axes: Axes) -> bool:
     counts = history.batch_rows
     if not counts:
         return False
@@ -151,23 +124,23 @@ def _batch_rows(axes: Axes, history: History) -> bool:
     return True
 
 
-def _memory(axes: Axes, history: History) -> bool:
+def _memory(history: History, axes: Axes) -> bool:
     times, steps = _steps(history)
     told = [index for index, step in enumerate(steps) if step.pss_bytes.count]
     if not told:
         return False
     xs, ys = [times[i] for i in told], [steps[i].pss_bytes.greatest / 1e6 for i in told]
-    axes.plot(xs, ys, "o", markersize=2 * _dot(steps), color=_SERIES[0])
+    axes.plot(xs, ys, "o", markersize=2 * _dot(steps), color=SERIES[0])
     xs, ys = [*xs, times[-1]], [*ys, ys[-1]]  # what was told last holds to the end
-    axes.plot(xs, ys, drawstyle="steps-post", color=_SERIES[0])
-    axes.fill_between(xs, ys, step="post", alpha=0.15, linewidth=0, color=_SERIES[0])
+    axes.plot(xs, ys, drawstyle="steps-post", color=SERIES[0])
+    axes.fill_between(xs, ys, step="post", alpha=0.15, linewidth=0, color=SERIES[0])
     axes.set_ylim(0, max(ys) * 1.25)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} MB"))
     _dress(axes, history)
     return True
 
 
-def _errors(axes: Axes, history: History) -> bool:
+def _errors(history: History, axes: Axes) -> bool:
     times, steps = _steps(history)
     kinds = _kinds(steps)
     if not kinds:
@@ -195,46 +168,6 @@ def _kinds(steps: Sequence[Step]) -> dict[str, list[str]]:
     return labels | ({_OTHER_KINDS: order[_MOST_KINDS:]} if order[_MOST_KINDS:] else {})
 
 
-_DRAWINGS = (
-    _Drawing(
-        "Latency",
-        "From arrival to result: half, 95 % and 99 % of requests took less.",
-        "No request was answered in this time.",
-        _percentiles("total_ms"),
-    ),
-    _Drawing(
-        "Time in the queue",
-        "How long requests waited for their first text to be begun.",
-        "No request was answered in this time.",
-        _percentiles("queue_ms"),
-    ),
-    _Drawing(
-        "Throughput",
-        "Texts computed and requests answered, per second.",
-        "No request was answered in this time.",
-        _throughput,
-    ),
-    _Drawing(
-        "Batch sizes",
-        "How many texts were cut together: the share of batches of each size.",
-        "No batch was computed in this time.",
-        _batch_rows,
-    ),
-    _Drawing(
-        "Memory",
-        "What the process holds, its part of what is shared (PSS), when it was told.",
-        "No event of this time tells the memory of the process.",
-        _memory,
-    ),
-    _Drawing(
-        "Errors",
-        "Requests and connections that failed, by the error's code.",
-        "Nothing failed in this time.",
-        _errors,
-    ),
-)
-
-
 def _steps(history: History) -> tuple[list[float], list[Step]]:
     """Return the middles of the steps, in days, and the steps."""
     found = list(history.timeline.steps())
@@ -250,7 +183,7 @@ def _dress(axes: Axes, history: History) -> None:
     """Give the axis of time its labels, and mark the daemon's starts."""
     for index, start in enumerate(history.starts):
         label = _START if index == 0 else None
-        axes.axvline(start / _DAY, color=_INK, alpha=0.35, linewidth=1, linestyle="-.", label=label)
+        axes.axvline(start / _DAY, color=INK, alpha=0.35, linewidth=1, linestyle="-.", label=label)
     locator = AutoDateLocator(minticks=3, maxticks=7)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))
@@ -275,25 +208,3 @@ def _explain(axes: Axes) -> None:
             borderaxespad=0,
             columnspacing=1.2,
         )
-
-
-def _svg_of(figure: Figure, name: str, drawing: _Drawing) -> str:
-    """Return the figure as an element that scales, is read out, and shares no id with others."""
-    written = StringIO()
-    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-    svg = written.getvalue()
-    svg = re.sub(r"<(metadata|style)\b.*?</\1>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r"#(?=[A-Za-z]\w*[\")])", f"#{name}-", svg)
-    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
-    for color, variable in _VARIABLES.items():
-        svg = svg.replace(color, variable)
-    box = re.search(r'viewBox="([^"]*)"', svg)
-    assert box is not None
-    head = (
-        f'<svg viewBox="{box[1]}" role="img" aria-labelledby="{name}-title" '
-        f'aria-describedby="{name}-about">'
-        f'<title id="{name}-title">{escape(drawing.title)}</title>'
-        f'<desc id="{name}-about">{escape(drawing.about)}</desc>'
-    )
-    return head + svg[svg.index(">") + 1 :]

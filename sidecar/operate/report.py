@@ -1,21 +1,17 @@
 """A history → one page of HTML that needs no network, no script and no other file."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import resources
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
-
-import jinja2
 
 from sidecar.operate.aggregate import Group
 from sidecar.operate.history import History
+from sidecar.operate.page.document import Figure, Table, moment, render_page
 from sidecar.operate.plots import plots
 from sidecar.operate.query import number, text
 from sidecar.operate.units import count, duration, size
 
 _MOST_ROWS = 20
-_LOADER = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
 _SECOND = 1_000  # ms
 _CLOSENESS = {
     "cosine_mean": "cosine {:.4f}",
@@ -25,33 +21,14 @@ _CLOSENESS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A number that stands on its own, and what it is."""
-
-    name: str
-    value: str
-    about: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows as people read them; `nothing` is said where there is none."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    nothing: str
-
-
 def render(history: History, sources: str, now: datetime) -> str:
     """Return the page; `sources` says where the events are from."""
-    page = resources.files("sidecar.operate").joinpath("report.html").read_text()
-    return _LOADER.from_string(page).render(
+    return render_page(
+        "report.html",
         sources=sources,
-        written=_moment(now.timestamp()),
-        first=_moment(history.first) if history.records else None,
-        last=_moment(history.last) if history.records else None,
+        written=moment(now.timestamp()),
+        first=moment(history.first) if history.records else None,
+        last=moment(history.last) if history.records else None,
         spanned=duration(history.last - history.first) if history.records else None,
         records=told(history.records),
         step=duration(history.timeline.width),
@@ -129,7 +106,7 @@ def _quantization(name: str, fields: Mapping[str, Any]) -> list[str]:
 
 
 def _batch(fields: Mapping[str, Any]) -> list[str]:
-    head = [_moment(datetime.fromisoformat(fields["ts"]).timestamp()), fields.get("model")]
+    head = [moment(datetime.fromisoformat(fields["ts"]).timestamp()), fields.get("model")]
     lane = fields.get("lane", fields.get("priority"))
     rest = [lane, fields.get("rows"), fields.get("tokens")]
     times = [number(fields.get(name)) for name in ("queue_ms", "compute_ms")]
@@ -162,7 +139,3 @@ def _ms(value: float) -> str:
         if value >= _SECOND
         else f"{value:.3g}\N{NO-BREAK SPACE}ms"
     )
-
-
-def _moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -219,6 +219,11 @@ class Queue:
         return over
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits that could be taken now."""
+        return not self._interactive.next_cost() and not self._bulk.next_cost()
+
+    @property
     def loads(self) -> dict[Priority, Mapping[Hashable, Load]]:
         """What waits to be cut, by lane and peer."""
         return {"interactive": self._interactive.turns.loads, "bulk": self._bulk.turns.loads}

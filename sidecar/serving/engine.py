@@ -208,8 +208,9 @@ class Engine:
 
     def _row_finished(self, row: Finished) -> None:
         if not isinstance(row.outcome, Exception):
-            cost = self._costs[row.batch.model.name]
-            cost.record(row.entry.row.tokens, row.ended - row.started)
+            if not row.alone:  # what rows cost is what they cost beside others
+                cost = self._costs[row.batch.model.name]
+                cost.record(row.entry.row.tokens, row.ended - row.started)
             self._cache.put(row.entry.key, row.outcome)
         others = self._gatherings.land(row)
         self._shared += len(others)

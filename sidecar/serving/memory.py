@@ -4,7 +4,6 @@ And how much that is, said as it moves.
 """
 
 import asyncio
-import ctypes
 import gc
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import NoReturn
 import psutil
 
 from sidecar.events import log
-from sidecar.memory import read_memory
+from sidecar.memory import let_go, read_memory
 
 _LOOK_SECONDS = 60.0
 _MOVED = 0.01
@@ -44,10 +43,7 @@ async def release() -> Mapping[str, int]:
 
 
 def _give_back() -> Mapping[str, int]:
-    # glibc returns by itself what is free at the heap's end alone; other C libraries have no trim.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    let_go()
     return read_memory()
 
 

@@ -5,6 +5,8 @@ then where the current one has none left, while the last rows of the former may 
 finished row goes to the loop at once. One lock guards the queue; it is never held while a row is
 computed.
 
+A row that is taken while nothing else is computed or waits may have all cores.
+
 A row whose forward failed is computed once more with no other beside it: what it lacked may have
 been memory. Only what fails alone, too, is the row's own fault.
 """
@@ -19,17 +21,19 @@ from typing import TypeAlias, TypeVarTuple
 from client_lib.wire.messages import Priority
 from sidecar.serving.batch import Batch, Queue, Running
 from sidecar.serving.job import Entry, Job, Key, Load
+from sidecar.serving.lone import Lone
 from sidecar.serving.roster import Float32
 
 Clock: TypeAlias = Callable[[], float]
 _Args = TypeVarTuple("_Args")
+_MICROSECOND = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """One row that was computed: its vector, or what the model raised. Times in seconds.
 
-    `last`: no row of its batch is left.
+    `last`: no row of its batch is left. `alone`: it had the cores of others, too.
     """
 
     entry: Entry
@@ -38,6 +42,16 @@ class Finished:
     started: float
     ended: float
     last: bool
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A row that a thread has taken."""
+
+    running: Running
+    entry: Entry
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,7 @@ class Workers:
         # wait to be, or are, computed once more, alone.
         self._taken: dict[int, float] = {}
         self._failed = 0
+        self._lone = Lone()
         self._loop = asyncio.get_running_loop()
         self._threads = [
             threading.Thread(target=self._run, name=f"inference-{index}")
@@ -124,41 +139,50 @@ class Workers:
     # What follows runs on the threads.
 
     def _run(self) -> None:
-        taken: tuple[Running, Entry] | None = None
+        taken: _Taken | None = None
         try:
             taken = self._wait()
             while taken is not None:
-                taken = self._compute(*taken) or self._wait()
+                taken = self._compute(taken) or self._wait()
         except BaseException as error:  # noqa: BLE001 - not swallowed: the loop ends the process
             with self._work:
                 self._taken.pop(threading.get_ident(), None)
                 self._work.notify_all()
-            self._post(self._callbacks.crash, error, taken[1].job if taken else None)
+            self._post(self._callbacks.crash, error, taken.entry.job if taken else None)
 
-    def _wait(self) -> tuple[Running, Entry] | None:
+    def _wait(self) -> _Taken | None:
         with self._work:
             while not self._stopping and (taken := self._take()) is None:
                 self._work.wait()
             return None if self._stopping else taken
 
-    def _take(self) -> tuple[Running, Entry] | None:
+    def _take(self) -> _Taken | None:
         if self._stopping or self._failed:
             return None
         now = self._clock()
-        if (taken := self._queue.take(now)) is not None:
-            self._taken[threading.get_ident()] = now
-        return taken
+        if (taken := self._queue.take(now)) is None:
+            return None
+        running, entry = taken
+        alone = not self._taken and self._queue.is_empty
+        shares = alone and entry.job.model.lone_threads > 1 and self._lone.may_share()
+        self._taken[threading.get_ident()] = now
+        return _Taken(running, entry, shares)
 
-    def _compute(self, running: Running, entry: Entry) -> tuple[Running, Entry] | None:
+    def _compute(self, row: _Taken) -> _Taken | None:
+        running, entry = row.running, row.entry
         started = self._clock()
-        outcome = _forward(entry)
+        outcome = _forward(entry, alone=row.alone)
         if isinstance(outcome, Exception):
             outcome = self._compute_alone(entry)
         ended = self._clock()
         with self._work:
+            if row.alone:
+                self._lone.record(ended - started, entry.cost * _MICROSECOND)
             self._let_go()
             running.active -= 1
-            finished = Finished(entry, running.batch, outcome, started, ended, running.over)
+            finished = Finished(
+                entry, running.batch, outcome, started, ended, running.over, row.alone
+            )
             taken = self._take()
         # The last thing before this thread computes or waits, and so lets go of the GIL: the
         # loop that it wakes can run at once.
@@ -172,7 +196,7 @@ class Workers:
             self._work.wait_for(lambda: not self._taken)
             self._taken[threading.get_ident()] = self._clock()
         try:
-            return _forward(entry)
+            return _forward(entry, alone=False)
         finally:
             with self._work:
                 self._failed -= 1
@@ -187,8 +211,9 @@ class Workers:
         self._loop.call_soon_threadsafe(callback, *args)
 
 
-def _forward(entry: Entry) -> Float32 | Exception:
+def _forward(entry: Entry, *, alone: bool) -> Float32 | Exception:
+    model = entry.job.model
     try:
-        return entry.job.finish(entry.job.model.forward(entry.row))
+        return entry.job.finish((model.forward_alone if alone else model.forward)(entry.row))
     except Exception as error:  # noqa: BLE001 - it is this request's failure, and nobody else's
         return error

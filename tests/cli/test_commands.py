@@ -103,6 +103,7 @@ def test_plan_measures_and_says_why(make_model: MakeModel, tmp_path: Path) -> No
     assert set(plan["candidates"]) == {"none", "int8"}
     assert plan["choice"] in {"none", "int8"}
     assert "times as fast as FP32" in plan["reason"]
+    assert plan["alone"]["speed"]["1 thread"]["short_ms"] > 0
     again = sidecar(*command, SIDECAR_INT8_FLOOR="0.9", QUANTIZATION_CONFIG="auto")
     assert json.loads(again.stdout) == plan
 

@@ -39,6 +39,7 @@ def test_every_plan_is_compared_with_fp32(model: Path, cache: Path, pairs: Path)
     done = sidecar("evaluate", str(model), "--data", str(TINY), str(pairs), *flags, **floors)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
+    assert (told["model"], told["source"]) == (model.name, str(model))
     assert {plan: own["quantization"] for plan, own in told["plans"].items()} == {
         "none": "none", "int8": "int8", "int4": "int4",
     }  # fmt: skip
@@ -56,6 +57,7 @@ def test_every_plan_is_compared_with_fp32(model: Path, cache: Path, pairs: Path)
                 difference, value = figure["difference"], exact["metrics"][name]["value"]
                 assert difference["value"] == pytest.approx(figure["value"] - value)
                 assert difference["low"] <= difference["high"]
+                assert difference["relative"] == pytest.approx(figure["value"] / value - 1)
     # All six documents are among the first ten, whatever the model thinks of them.
     recall = retrieval["plans"]["int8"]["metrics"]["Recall@10"]
     assert recall["value"] == 1
@@ -68,8 +70,47 @@ def test_a_table_for_people(model: Path, cache: Path) -> None:
     flags = ["--limit", "2", "--int8-floor", "0.5", "--cache-dir", str(cache)]
     done = sidecar("evaluate", str(model), "--data", str(TINY), *flags)
     assert done.returncode == 0, done.stderr
-    for part in ("tiny-retrieval", "Recall@10", "within noise", "cosine to FP32", "int8: served"):
+    for part in ("tiny-retrieval", "Recall@10", "within noise", " %", "cosine", "int8: served"):
         assert part in done.stdout
+
+
+def test_a_page_beside_what_is_printed(
+    model: Path, cache: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """With the same figures."""
+    pytest.importorskip("ir_measures")
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "page.html"
+    flags = ["--int8-floor", "0.5", "--cache-dir", str(cache), "--json", "--html", str(page)]
+    done = sidecar("evaluate", str(model), "--data", str(pairs), *flags)
+    assert done.returncode == 0, done.stderr
+    (data,) = json.loads(done.stdout)["data"]
+    text = page.read_text()
+    assert f"Accuracy of {model.name}" in text
+    assert f"{data['plans']['int8']['metrics']['Spearman']['value']:.4f}" in text
+
+
+def test_a_page_that_cannot_be_written_is_known_at_once(tmp_path: Path) -> None:
+    """Before anything is read or computed, in one line."""
+    pytest.importorskip("ir_measures")
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "none" / "page.html"
+    done = sidecar("evaluate", "any", "--data", str(tmp_path), "--html", str(page))
+    assert done.returncode == 78
+    assert done.stderr == f"sidecar: {page} cannot be written: No such file or directory\n"
+
+
+@pytest.mark.parametrize("before", [None, "a page of yesterday"])
+def test_no_page_is_touched_where_nothing_was_judged(tmp_path: Path, before: str | None) -> None:
+    """That it can be written is tried, and leaves nothing."""
+    pytest.importorskip("ir_measures")
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "page.html"
+    if before:
+        page.write_text(before)
+    done = sidecar("evaluate", "any", "--data", str(tmp_path), "--html", str(page))
+    assert done.returncode == 66
+    assert (page.read_text() if page.exists() else None) == before
 
 
 def test_a_cross_encoder_on_candidates(
@@ -129,6 +170,17 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     assert done.stderr == (
         "sidecar: evaluating needs ir_measures: pip install 'sidecar[edge,evaluate]'\n"
     )
+
+
+def test_without_the_extra_for_the_page_it_says_so(tmp_path: Path) -> None:
+    """Before anything is read or computed."""
+    pytest.importorskip("ir_measures")
+    (tmp_path / "jinja2.py").write_text("raise ModuleNotFoundError(name='jinja2')")
+    path = f"{tmp_path}:{Path.cwd()}"
+    flags = ["--html", str(tmp_path / "page.html")]
+    done = sidecar("evaluate", "any", "--data", str(tmp_path), *flags, PYTHONPATH=path)
+    assert done.returncode == 78
+    assert done.stderr == "sidecar: --html needs jinja2: pip install 'sidecar[plots]'\n"
 
 
 @pytest.mark.parametrize("plans", ["int9", "auto", "int8,"])

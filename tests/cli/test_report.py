@@ -1,15 +1,12 @@
 """`sidecar report`: what is written, and how it looks in a browser."""
 
-import re
-import shutil
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .command import sidecar
+from .pages import assert_is_seen, assert_stands_alone, opened
 
 PLOTS = ("Latency", "Time in the queue", "Throughput", "Batch sizes", "Memory", "Errors")
 TABLES = ("Quantization", "What failed, and why", "Slowest batches", "Who asked most")
@@ -27,31 +24,9 @@ def page(event_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-class Ids(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.ids: list[str] = []
-        self.references: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        given = dict(attrs)
-        self.ids += [given["id"]] if "id" in given else []
-        self.references.update(given.get("aria-labelledby", "").split())
-        self.references.update(re.findall(r"url\(#([^)]*)\)", given.get("clip-path", "")))
-        if tag == "use":
-            self.references.add(given["xlink:href"].removeprefix("#"))
-
-
 def test_the_page_stands_alone(page: Path) -> None:
     """No script, no other file, no address but of namespaces; its ids are unique and there."""
-    text = page.read_text()
-    assert "<script" not in text
-    assert not re.findall(r'(?:src|href)="(?!#|data:)', text)
-    assert "#0" not in re.sub(r"#0067b1|#00795a", "", text)  # no colour was left to matplotlib
-    parser = Ids()
-    parser.feed(text)
-    assert len(parser.ids) == len(set(parser.ids))
-    assert parser.references <= set(parser.ids)
+    assert_stands_alone(page.read_text())
 
 
 def test_the_page_shows_plots_and_tables(page: Path) -> None:
@@ -121,20 +96,6 @@ def test_without_the_extra_it_says_what_to_install(event_log: Path, tmp_path: Pa
     )
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium: the host's, or the one that playwright has installed."""
-    api = pytest.importorskip("playwright.sync_api")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    with api.sync_playwright() as play:
-        try:
-            opened = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except api.Error:
-            pytest.skip("no Chromium here")
-        yield opened
-        opened.close()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
@@ -142,23 +103,7 @@ def test_the_page_looks_right_in_a_browser(
     page: Path, browser: Any, width: int, scheme: str
 ) -> None:
     """Nothing is fetched, nothing complains, every plot is seen, nothing scrolls sideways."""
-    view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    complaints, requests = [], []
-    view.on("console", lambda message: complaints.append(message.text))
-    view.on("pageerror", lambda error: complaints.append(str(error)))
-    view.on("request", lambda request: requests.append(request.url))
-    view.goto(page.as_uri())
-    assert (complaints, requests) == ([], [page.as_uri()])
-    assert view.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = [plot.bounding_box() for plot in view.locator("figure svg").all()]
-    assert len(boxes) == len(PLOTS)
-    assert all(box["width"] > 300 and box["height"] > 150 for box in boxes)
-    for title in PLOTS:
-        assert view.get_by_role("img", name=title, exact=True).is_visible()
-    # The page's own ink, on the page's own paper, in every plot.
-    ink = view.evaluate("getComputedStyle(document.body).color")
-    inks = "[...document.querySelectorAll('svg text')].map(text => getComputedStyle(text).fill)"
-    assert set(view.evaluate(inks)) == {ink}
-    light = sum(map(int, re.findall(r"\d+", ink))) > 3 * 128
-    assert light == (scheme == "dark")
-    view.close()
+    with opened(page, browser, width, scheme) as view:
+        assert_is_seen(view, width, scheme, PLOTS)
+        heights = [plot.bounding_box()["height"] for plot in view.locator("figure svg").all()]
+        assert min(heights) > 150

@@ -41,6 +41,7 @@ class TinyModel:
     task: str = "embed"
     dimensions: int = 8
     max_tokens: int = 32
+    lone_threads: int = 1
     normalize: bool = True
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -60,6 +61,9 @@ class TinyModel:
         ids = np.frombuffer(joined.encode(), np.uint8).astype(np.int64)
         kept = ids[: self.max_tokens]
         return Row(kept, np.zeros_like(kept), truncated=len(ids) > len(kept))
+
+    def forward_alone(self, row):
+        return self.forward(row)
 
     def forward(self, row):
         text = bytes(row.ids.astype(np.uint8)).decode()

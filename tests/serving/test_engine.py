@@ -337,3 +337,12 @@ async def test_what_rows_cost_is_learned_from_those_that_are_computed(make_engin
     assert engine.status()["costs"]["tiny"] == before
     await engine.embed(embed("abc"))
     assert engine.status()["costs"]["tiny"]["fixed_ms"] > before["fixed_ms"]
+
+
+async def test_a_row_that_had_all_cores_says_nothing_of_what_rows_cost(make_engine, tiny):
+    """Those that wait will be computed beside others."""
+    ticks = iter(range(10_000))
+    engine = make_engine(tiny(lone_threads=2), clock=lambda: float(next(ticks)))
+    before = engine.status()["costs"]["tiny"]
+    await engine.embed(embed("abc"))
+    assert engine.status()["costs"]["tiny"] == before

@@ -20,9 +20,9 @@ class Room:
         self.workers = Workers(self.queue, threads, callbacks)
         self.workers.start()
 
-    def submit(self, model, *texts, **fields):
+    def submit(self, model, *texts, cost=1, **fields):
         finish = Finish(model.dimensions, normalize=True)
-        costs = [1] * len(texts)
+        costs = [cost] * len(texts)
         rows = tuple(model.tokenize(texts))
         job = Job(model=model, rows=rows, costs=costs, finish=finish, arrived=0.0, **fields)
         self.workers.submit(job)
@@ -54,6 +54,40 @@ async def test_an_idle_thread_runs_a_row_at_once(make_room, tiny):
     assert row.batch.rows == 1
     assert row.outcome == pytest.approx(model.vector("abc"), abs=1e-6)
     assert row.started <= row.ended
+
+
+async def test_a_row_that_is_alone_may_have_all_cores(make_room, tiny):
+    """Not one that others wait behind, nor one that is begun while another is computed."""
+    room, model = make_room(threads=2), tiny(lone_threads=2)
+    alone = []
+    model.forward_alone = lambda row: alone.append(row.tokens) or model.forward(row)
+    room.submit(model, "a", cost=60_000_000)  # it does not take longer
+    await room.finished()
+    model.gate.clear()
+    room.submit(model, "bb")
+    await model.began(2)
+    room.submit(model, "ccc")
+    await model.began()
+    for text in ("dddd", "eeeee"):
+        room.submit(model, text)
+    model.gate.set()
+    rows = await room.finished(4)
+    assert [row.alone for row in sorted(rows, key=lambda row: row.entry.row.tokens)][:2] == [
+        True, False,
+    ]  # fmt: skip
+    assert alone[:2] == [1, 2]
+    assert 3 not in alone
+    assert 4 not in alone
+
+
+async def test_a_model_that_gains_nothing_by_more_cores_does_not_get_them(make_room, tiny):
+    """Its rows are computed as they are beside others."""
+    room, model = make_room(), tiny()
+    model.forward_alone = None
+    room.submit(model, "abc")
+    (row,) = await room.finished()
+    assert not row.alone
+    assert row.outcome == pytest.approx(model.vector("abc"), abs=1e-6)
 
 
 async def test_rows_gather_while_the_threads_are_busy(make_room, tiny):

@@ -12,8 +12,7 @@ from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder import describe, fingerprint, task_of
 from sidecar.models.library import Wanted
-from sidecar.models.manifest import Manifest
-from sidecar.models.model import GRAPH, TOKENIZER
+from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import locate
 from sidecar.models.tokenizer import Tokenizer

@@ -110,10 +110,12 @@ def _reranking(name: str, path: Path, limit: int | None) -> Reranking:
     queries: dict[str, Candidates] = {}
     for number, entry in json_lines(path):
         where = f"{path}:{number}"
-        query = entry.get("query_id", str(number))
+        query = str(entry.get("query_id", number))
         candidates = _candidates(entry, where)
+        if query in queries:
+            raise DataError(f"{where} has the query_id {query!r:.80} a second time")
         if any(label > 0 for label in candidates.labels.values()):
-            queries[str(query)] = candidates
+            queries[query] = candidates
         if len(queries) == limit:
             break
     _check_enough(len(queries), "queries with a relevant candidate", path)

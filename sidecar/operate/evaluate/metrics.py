@@ -18,6 +18,7 @@ Samples: TypeAlias = NDArray[np.float64]
 _Run: TypeAlias = Mapping[str, Mapping[str, float]]
 
 _DEPTH = 100  # documents that are ranked for a query: more than any cut below
+_SEED = 20_212  # the same lot for every plan, so that no two differ by it
 _RETRIEVAL: dict[str, Any] = {"Recall@10": R @ 10, "MRR@10": RR @ 10, "NDCG@10": nDCG @ 10}
 _RERANKING: dict[str, Any] = {"NDCG@5": nDCG @ 5, "MAP": AP, "P@5": P @ 5}
 
@@ -83,24 +84,35 @@ def _mean(values: Samples) -> float:
 
 
 def _search(data: Retrieval, vectors: Outputs) -> _Run:
-    """Return the best documents of each query with their cosines, by an exact search."""
+    """Return the best documents of each query, by an exact search for the greatest cosines."""
     queries, documents = vectors[: len(data.queries)], vectors[len(data.queries) :]
-    ids = list(data.documents)
+    ids, draws = list(data.documents), np.random.default_rng(_SEED)
     return {
-        query: _best(ids, documents @ vector)
+        query: _ranked(ids, documents @ vector, draws, min(_DEPTH, len(ids)))
         for query, vector in zip(data.queries, queries, strict=True)
     }
 
 
-def _best(ids: Sequence[str], scores: NDArray[np.float32]) -> dict[str, float]:
-    most = min(_DEPTH, len(ids))
-    best = np.argpartition(-scores, most - 1)[:most]
-    return {ids[index]: float(scores[index]) for index in best}
-
-
 def _scores(data: Reranking, scores: Outputs) -> _Run:
-    rest = iter(scores[:, 0].tolist())
+    """Return all candidates of each query, by their scores."""
+    ends = np.cumsum([len(each.documents) for each in data.queries.values()])
+    parts, draws = np.split(scores[:, 0], ends[:-1]), np.random.default_rng(_SEED)
     return {
-        query: {document: next(rest) for document in each.labels}
-        for query, each in data.queries.items()
+        query: _ranked(list(each.labels), part, draws, len(part))
+        for (query, each), part in zip(data.queries.items(), parts, strict=True)
     }
+
+
+def _ranked(
+    ids: Sequence[str], scores: NDArray[np.float32], draws: np.random.Generator, depth: int
+) -> dict[str, float]:
+    """Return the first `depth` documents with places for scores: the greater, the better.
+
+    Lots are drawn for equal scores, such as those of a sigmoid that has come to 1. The libraries
+    would take the order of the ids, each its own way, and ids often tell where a document stood.
+    """
+    lots = draws.random(len(ids))
+    least = np.partition(scores, -depth)[-depth]
+    near = np.flatnonzero(scores >= least)
+    order = near[np.lexsort((lots[near], -scores[near]))][:depth]
+    return {ids[index]: float(depth - place) for place, index in enumerate(order)}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TypeAlias
@@ -13,35 +12,17 @@ from sidecar.models.manifest import Quality
 from sidecar.models.model import Model
 from sidecar.models.torch_model import TorchModel
 from sidecar.models.verify import summary
-from sidecar.operate.evaluate.compare import Difference, difference
+from sidecar.operate.evaluate.compare import difference
 from sidecar.operate.evaluate.data import Data, Prompts
+from sidecar.operate.evaluate.evaluation import REFERENCE, Figure, Outcome
 from sidecar.operate.evaluate.metrics import Metric, Outputs, metrics_of, row_products
 
-REFERENCE = "none"
-"""The plan that the others are compared with: FP32."""
 _CHUNK = 128  # texts that are read and tokenized at a time
+_TINY = np.float32(1e-12)  # a vector of zeros stays one, as where it is served
 
 AnyModel: TypeAlias = Model | TorchModel
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told the stage, how many texts of it are done, and of how many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A metric's value, and its difference to FP32's; None for FP32 itself."""
-
-    metric: str
-    value: float
-    difference: Difference | None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a plan came to on one set of data; `closeness` is None for FP32 itself."""
-
-    plan: str
-    figures: tuple[Figure, ...]
-    closeness: Quality | None
 
 
 def evaluate(
@@ -76,20 +57,21 @@ def _outputs(
 ) -> Outputs:
     """Return what `model` computes for the inputs of `data`; vectors with a length of one."""
     outputs = np.empty((len(data), model.dimensions), np.float32)
-    inputs, done = data.inputs(_prompts(model)), 0
+    inputs, done = data.inputs(prompts_of(model)), 0
     with ThreadPoolExecutor(threads) as pool:
         while chunk := list(islice(inputs, _CHUNK)):
             for output in pool.map(model.forward, model.tokenize(chunk)):
-                scale = np.linalg.norm(output) if data.task == "embed" else 1
-                outputs[done] = output / scale
+                length = np.linalg.norm(output) if data.task == "embed" else 1
+                outputs[done] = output / np.maximum(length, _TINY)
                 done += 1
             progress(done, len(data))
     return outputs
 
 
-def _prompts(model: AnyModel) -> Prompts:
-    """Return what goes before texts, by the names that sentence-transformers looks for."""
-    default = model.prompts.get(model.default_prompt_name or "", "")
+def prompts_of(model: AnyModel) -> Prompts:
+    """Return what goes before texts, by the roles that the daemon looks for when it reranks."""
+    # The library has None for the names that it knows and the folder does not.
+    default = model.prompts.get(model.default_prompt_name or "") or ""
 
     def first(*roles: str) -> str:
         return next((model.prompts[role] for role in roles if model.prompts.get(role)), default)

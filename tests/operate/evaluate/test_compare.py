@@ -46,6 +46,24 @@ def test_what_goes_both_ways_is_noise(draws: np.random.Generator) -> None:
     assert difference(mean_of(values), mean_of(moved)).verdict == "within noise"
 
 
+def test_what_cancels_out_is_nothing() -> None:
+    """In a fortieth of all draws the ups and the downs are as many: 0, and not 1e-17 beside it."""
+    values = np.tile([0.2, 0.4, 0.6, 0.8], 10)
+    moved = values.copy()
+    moved[:5] += 0.2
+    moved[5] -= 0.2
+    found = difference(mean_of(values), mean_of(moved))
+    assert found.low == 0
+    assert found.within_noise
+
+
+@pytest.mark.parametrize(("exact", "relative"), [(0.5, -0.2), (0.0, None)])
+def test_a_difference_is_a_share_of_the_exact_figure(exact: float, relative: float | None) -> None:
+    """Of nothing there is no share."""
+    found = difference(mean_of(np.full(9, exact)), mean_of(np.full(9, exact - 0.1)))
+    assert found.relative == pytest.approx(relative)
+
+
 def test_the_same_data_give_the_same_interval(draws: np.random.Generator) -> None:
     """The draws are seeded."""
     a, b = mean_of(draws.random(20)), mean_of(draws.random(20))

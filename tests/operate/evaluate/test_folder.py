@@ -100,6 +100,7 @@ QRELS = "query-id\tcorpus-id\tscore\na\td\t1\nb\td\t1\n"
         ({"rerank.jsonl": "[]\n"}, "rerank.jsonl:1 is not a map"),
         ({"rerank.jsonl": '{"query": "q"}\n'}, 'no list of maps "candidates"'),
         ({"rerank.jsonl": candidates(0, 1)}, "has 1 queries with a relevant candidate"),
+        ({"rerank.jsonl": candidates(0, 1) + candidates(1, 0)}, "rerank.jsonl:2 has the query_id"),
         ({"dev.tsv": _HEAD + "1\ta\n"}, "dev.tsv:2 has 2 columns, not 3"),
         ({"dev.tsv": _HEAD + "nan\ta\tb\n"}, "'nan' is not a number"),
         ({"dev.tsv": _HEAD + "1\ta\tb\n1\tc\td\n"}, "has 1 different scores"),

@@ -70,3 +70,36 @@ def test_row_products_are_cosines() -> None:
     """Of rows with a length of one."""
     a = np.array([[1, 0], [0.6, 0.8]], np.float32)
     assert row_products(a, a[::-1]) == pytest.approx([0.6, 0.6])
+
+
+def test_equal_scores_are_put_in_order_by_lot() -> None:
+    """What is relevant gains nothing, and loses nothing, by its id."""
+    outputs = np.ones((900, 1), np.float32)  # a sigmoid that has come to 1 everywhere
+    for relevant in ("a", "z"):
+        labels = {relevant: 1, "m": 0, "n": 0}
+        each = Candidates("", ("", "", ""), labels)
+        found = figures(Reranking("t", {str(n): each for n in range(300)}), outputs)
+        assert found["MAP"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=0.05)
+
+
+def test_all_metrics_see_one_order_of_equal_scores() -> None:
+    """From the reciprocal of the place of the only relevant document follows its gain."""
+    ids = dict.fromkeys("abcdef")
+    qrels = {str(number): {"a": 1} for number in range(50)}
+    data = Retrieval("t", dict.fromkeys(qrels, ""), qrels, Path(), ids)
+    metrics = {m.name: m for m in metrics_of(data, np.ones((56, 1), np.float32))}
+    (reciprocal,), (gain,) = metrics["MRR@10"].samples, metrics["NDCG@10"].samples
+    assert len(set(reciprocal)) == len(ids)
+    assert gain == pytest.approx(1 / np.log2(1 + 1 / reciprocal))
+
+
+def test_the_lots_of_one_query_do_not_depend_on_the_scores_of_another() -> None:
+    """So that a plan that puts one query's candidates otherwise differs there alone."""
+    each = Candidates("", ("", "", ""), {"a": 1, "b": 0, "c": 0})
+    data = Reranking("t", {str(number): each for number in range(50)})
+    ties = np.ones((150, 1), np.float32)
+    other = ties.copy()
+    other[0] = 2
+    (tied,), (mixed,) = (metrics_of(data, scores)[1].samples for scores in (ties, other))
+    assert mixed[0] == 1
+    assert list(mixed[1:]) == list(tied[1:])

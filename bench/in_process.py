@@ -1,0 +1,61 @@
+"""What an application does without a server: encoders in this process, texts in, vectors out."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+from torch import nn
+
+from bench.callers import Encode
+
+
+def in_fp32(folder: Path, cores: int) -> tuple[SentenceTransformer, Encode]:
+    """Return sentence-transformers' model, and how it encodes."""
+    torch.set_num_threads(cores)
+    model = SentenceTransformer(str(folder), device="cpu")
+    return model, _encoder(model)
+
+
+def in_textbook_int8(model: SentenceTransformer) -> Encode:
+    """Return the same model after the recipe of PyTorch's documentation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and still what the web tells
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        return _encoder(quantize(model, {nn.Linear}, dtype=torch.qint8))
+
+
+def _encoder(model: SentenceTransformer) -> Encode:
+    def encode(texts: list[str]) -> NDArray[np.float32]:
+        return model.encode(texts, batch_size=len(texts), show_progress_bar=False)
+
+    return encode
+
+
+def by_hand(graph: Path, folder: Path, max_tokens: int, cores: int) -> Encode:
+    """Return the fastest that a user can write on onnxruntime: unpadded, all cores on a text.
+
+    The graph is ours, its operators fused, with mean pooling as its last one.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = cores
+    session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+
+    def encode(texts: list[str]) -> NDArray[np.float32]:
+        vectors = []
+        for text in texts:
+            ids = np.array([tokenizer.encode(text).ids])
+            feeds = {"ids": ids, "token_types": np.zeros_like(ids)}
+            vectors.append(session.run(["vectors"], feeds)[0][0])
+        found = np.stack(vectors)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    return encode

@@ -1,0 +1,186 @@
+"""Measure what the documentation tells, and write its tables and plots.
+
+Each measurement runs in a process of its own, one after the other. Its result is kept as JSON;
+docs/measured.md, the plots, and README's figures are made of these files.
+"""
+
+import argparse
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from bench import pages
+from bench.report import Chart, draw, need_plots
+
+RESULTS, README = Path("docs/measured"), Path("README.md")
+_TRIAL = Path("build/measured")
+_MPNET = "build/all-mpnet-base-v2"  # from `python -m bench mpnet`
+_PEERS = "build/peers"  # from `python -m bench peers install --into`
+_FEWER = ("--texts", "32", "--rounds", "2")  # a base-size model takes its time
+_IN_PROCESS = ("Sidecar", "sentence-transformers", "PyTorch", "onnxruntime", "infinity")
+_DIGITS = 5  # that are kept of a value
+_LAST_LINES = 12  # that are shown of what a failed command said
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A command line after `python -m bench`, and what makes it a short one."""
+
+    name: str
+    arguments: Sequence[str]
+    fast: Sequence[str] = ()
+
+    def command(self, *, fast: bool) -> list[str]:
+        return [*self.arguments, *(self.fast if fast else ())]
+
+
+_SHORT_LOAD = ("--texts", "48", "--rounds", "2")
+MEASUREMENTS = (
+    Measurement(
+        "serve", ("serve", "--peers", _PEERS, "--texts", "96", "--rounds", "2"), _SHORT_LOAD
+    ),
+    Measurement(
+        "serve-mpnet",
+        ("serve", "--model", _MPNET, "--peers", _PEERS, *_FEWER, "--sides", *_IN_PROCESS),
+        ("--texts", "16", "--rounds", "1"),
+    ),
+    Measurement("models", ("models", "--mpnet", _MPNET), ("--lengths", "16", "--rounds", "1")),
+    Measurement("scale", ("scale",), ("--seconds", "0.5", "--rounds", "1")),
+    Measurement("many", ("many",), ("--processes", "1", "2", "--rounds", "1")),
+    Measurement("encoder", ("encoder",), _SHORT_LOAD),
+    Measurement("encoder-int4", ("encoder", "--quantization", "int4"), _SHORT_LOAD),
+    Measurement("encoder-mpnet", ("encoder", "--model", _MPNET), _SHORT_LOAD),
+    Measurement("overhead", ("overhead",), ("--requests", "100")),
+    Measurement("overhead-tiny", ("overhead", "--tiny"), ("--requests", "100")),
+    Measurement("start", ("start",), (*_SHORT_LOAD, "--idle-seconds", "1")),
+    Measurement("start-bert-base", ("start", "--shape", "bert-base"), ("--rounds", "1")),
+    Measurement("start-xlmr-base", ("start", "--shape", "xlm-roberta-base"), ("--rounds", "1")),
+    Measurement(
+        "fair", ("fair", "--rounds", "5", "--seconds", "12"), ("--rounds", "1", "--seconds", "3")
+    ),
+    Measurement(
+        "faults", ("faults", "--seconds", "560", "--kill-seconds", "3.2"), ("--seconds", "15")
+    ),
+    Measurement("flat", ("flat",), ("--requests", "4000", "--tiny")),
+)
+
+
+class Failed(Exception):
+    """A measurement came to no result, or to one that must not be; the message says what."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    names = [each.name for each in MEASUREMENTS]
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="NAME",
+        help=f"measure these: {', '.join(names)}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR",
+        help=f"where they are kept (default: {RESULTS}; with --fast {_TRIAL}); "
+        "README.md is written from the default alone",
+    )  # fmt: skip
+    parser.add_argument("--fast", action="store_true", help="short runs: a trial of it all")
+    parser.add_argument("--render", action="store_true", help="measure nothing")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    folder = arguments.results or (_TRIAL if arguments.fast else RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    need_plots()  # what is missing is told before, not after
+    wanted = [each for each in MEASUREMENTS if each.name in arguments.only]
+    failures = 0 if arguments.render else measure(wanted, folder, fast=arguments.fast)
+    try:
+        render(folder)
+    except pages.MarkerError as error:
+        raise SystemExit(f"{README}: {error}") from None
+    return 1 if failures else 0
+
+
+def read(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Return the results in `folder` by name, in the order in which they are measured."""
+    names = [each.name for each in MEASUREMENTS]
+    names += sorted({path.stem for path in folder.glob("*.json")} - set(names))
+    files = {name: folder / f"{name}.json" for name in names}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
+
+
+def render(folder: Path) -> None:
+    """Write the page and the plots of the results in `folder`, and README's places."""
+    results = read(folder)
+    draw(
+        {
+            folder / pages.plot_name(name, chart): Chart.from_map(chart)
+            for name, result in results.items()
+            for chart in result["charts"]
+        }
+    )
+    folder.with_name(f"{folder.name}.md").write_text(pages.page(results, PurePath(folder.name)))
+    if folder == RESULTS:
+        README.write_text(pages.fill(README.read_text(), results, RESULTS))
+
+
+def measure(wanted: Sequence[Measurement], folder: Path, *, fast: bool) -> int:
+    """Return how many measurements failed."""
+    failures = 0
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(wanted))
+        for each in wanted:
+            progress.update(task, description=each.name)
+            started = perf_counter()
+            try:
+                _keep(each, folder, fast=fast)
+                console.print(f"{each.name}: {perf_counter() - started:.0f} s", highlight=False)
+            except Failed as failure:
+                failures += 1
+                console.print(f"{each.name}: {failure}", style="red", markup=False)
+            progress.advance(task)
+    return failures
+
+
+def _keep(measurement: Measurement, folder: Path, *, fast: bool) -> None:
+    """Run a measurement and keep its result, also of one that must not be."""
+    command = ["-m", "bench", *measurement.command(fast=fast)]
+    done = subprocess.run(
+        [sys.executable, *command, "--json"], capture_output=True, text=True, check=False
+    )
+    try:
+        result = json.loads(done.stdout)
+    except ValueError:
+        last = "\n".join(done.stderr.splitlines()[-_LAST_LINES:])
+        raise Failed(f"exit code {done.returncode}\n{last}") from None
+    told = {
+        "command": f"python {shlex.join(command)}",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    (folder / f"{measurement.name}.json").write_text(_written({**told, **result}))
+    if result["failed"]:
+        raise Failed(", ".join(result["failed"]))
+
+
+def _written(result: Mapping[str, Any]) -> str:
+    """Return the result as JSON, each list of numbers on a line."""
+    text = json.dumps(_rounded(result), indent=1, ensure_ascii=False)
+    numbers = re.compile(r"\[\n([-+\d.eE,\s]+)\]")
+    return numbers.sub(lambda each: f"[{' '.join(each[1].split())}]", text) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value

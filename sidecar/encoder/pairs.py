@@ -1,0 +1,93 @@
+"""8-bit weights that every processor multiplies exactly.
+
+AVX2 has no instruction that sums u8 x s8 products in 32 bits. The one that it has adds the
+products of two neighbouring inputs in 16 bits, and saturates beyond 2^15. With activations up
+to 255 it never does where the two weights' magnitudes add up to 128 at most: 255 * 128 < 2^15.
+Where weights are spread as they are in a trained layer, few pairs want more; both give way.
+Dot-product instructions (VNNI, AMX, Arm's) know no such limit.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidecar.encoder.architecture import Float32
+from sidecar.encoder.rounding import Float64
+
+_MOST = 127
+_PAIR_MOST = 128
+# What a row's largest weight may become. With 64 no pair has to give way; above, all others
+# have smaller steps.
+_PEAKS = (64, 72, 81, 91, 102, 114, _MOST)
+_TINY = 1e-12  # a row of zeros has a scale, too
+
+
+class Pairs:
+    """The grid of a layer's weights: integers in +-127 times `scales`, float32 [out]."""
+
+    def __init__(self, scales: Float32, *, saturates: bool) -> None:
+        self._scales = scales
+        self._saturates = saturates
+        self._first = np.zeros(scales.shape)
+
+    def rounded(self, j: int, rest: Float64) -> Float64:
+        """Return the nearest grid points of column j that its pair bears; see `round_columns`."""
+        wanted = rest[0] / self._scales
+        bound = self._bound(j, wanted, rest)
+        integers = np.rint(np.clip(wanted, -bound, bound))
+        self._first = np.abs(integers)
+        rounded: Float64 = integers * self._scales
+        return rounded
+
+    def _bound(self, j: int, wanted: Float64, rest: Float64) -> Float64:
+        most = np.full(wanted.shape, float(_MOST))
+        if not self._saturates or (j % 2 == 0 and len(rest) == 1):
+            return most
+        if j % 2:
+            bound: Float64 = np.minimum(most, _PAIR_MOST - self._first)
+        else:
+            bound = np.minimum(most, np.abs(wanted) - _excess(wanted, rest[1] / self._scales))
+        return bound
+
+
+def scales_of(weight: Float32, importance: Float32, *, saturates: bool) -> Float32:
+    """Return the scale of each row of `weight`, float32 [out], that leaves the least error.
+
+    `importance`, float32 [in], is what a squared error weighs by its input.
+    """
+    peak = np.maximum(np.abs(weight).max(axis=1), _TINY)
+    if not saturates:
+        full: Float32 = (peak / _MOST).astype(np.float32)
+        return full
+    candidates = [(peak / most).astype(np.float32) for most in _PEAKS]
+    errors = [
+        np.square(_restored(weight, scales, saturates=True) - weight) @ importance
+        for scales in candidates
+    ]
+    best: Float32 = np.choose(np.argmin(errors, axis=0), candidates)
+    return best
+
+
+def nearest(weight: Float32, *, saturates: bool) -> Float32:
+    """Return `weight`, float32 [out, in], with every number put on its row's grid."""
+    scales = scales_of(weight, np.ones(weight.shape[1], np.float32), saturates=saturates)
+    return _restored(weight, scales, saturates=saturates)
+
+
+def _restored(weight: Float32, scales: Float32, *, saturates: bool) -> Float32:
+    wanted = np.clip(weight / scales[:, np.newaxis], -_MOST, _MOST)
+    if saturates:
+        pairs = wanted.shape[1] // 2 * 2
+        first, second = wanted[:, 0:pairs:2], wanted[:, 1:pairs:2]
+        excess = _excess(first, second)
+        first -= np.copysign(np.minimum(excess, np.abs(first)), first)
+        second -= np.copysign(np.minimum(excess, np.abs(second)), second)
+    restored: Float32 = np.rint(wanted) * scales[:, np.newaxis]
+    return restored
+
+
+def _excess(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+    """Return what each of a pair has to give up of its magnitude."""
+    excess: NDArray[Any] = np.maximum(np.abs(first) + np.abs(second) - _PAIR_MOST, 0) / 2
+    return excess

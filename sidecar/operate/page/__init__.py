@@ -1,0 +1,1 @@
+"""What pages of HTML share: their frame, their tables and how their plots look."""

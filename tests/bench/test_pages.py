@@ -1,0 +1,135 @@
+"""Results become Markdown, and the documentation is what they become."""
+
+from pathlib import Path, PurePath
+
+import pytest
+
+from bench import pages, refresh
+
+from .results import result
+
+ROOT = Path(__file__).parents[2]
+PLOTS = PurePath("measured")
+RESULTS = {"start": result()}
+
+
+def place(asked: str) -> str:
+    return f"before\n<!-- measured: {asked} -->\nold\n<!-- /measured -->\nafter\n"
+
+
+def filled(asked: str) -> str:
+    return pages.fill(place(asked), RESULTS, PLOTS)
+
+
+def test_a_page_has_all_of_a_result() -> None:
+    """Its command, date, host, tables, figures, plots, and what was left out."""
+    whole = result(skipped={"a reranker": "there is none"})
+    assert pages.page({"start": whole}, PLOTS).partition("\n- ")[2] == (
+        "[start](#start): a model, 2 texts\n\n"
+        "## start\n\n"
+        "`python -m bench start --rounds 2` — a model, 2 texts\n\n"
+        "2024-02-29, on a processor, 2 cores (avx2), load 0.2 at the end.\n\n"
+        "**first**\n\n|  | ms |\n| --- | --- |\n| ours | 2 |\n\n"
+        "**second**\n\n|  | MB |\n| --- | --- |\n| ours | 30 |\n\n"
+        "|  |  |\n| --- | --- |\n| ratio | 2.25 |\n\n"
+        "- left out: a reranker (there is none)\n\n"
+        "![Longer, the more there is](measured/start-times.svg)\n"
+    )
+
+
+def test_results_follow_one_another_in_their_order() -> None:
+    """On the page and in its list of contents."""
+    page = pages.page({"start": result(), "fair": result()}, PLOTS)
+    lines = [line for line in page.splitlines() if line.startswith(("- [", "## "))]
+    assert [line[:9] for line in lines] == ["- [start]", "- [fair](", "## start", "## fair"]
+
+
+def test_a_failure_is_told() -> None:
+    """A page does not hide that a figure that must be 0 is not."""
+    assert "**Failed: requests lost**" in pages.page(
+        {"faults": result(failed=["requests lost"])}, PLOTS
+    )
+
+
+def test_cells_stay_cells() -> None:
+    """A bar, a line's end and an angle bracket in a cell do not end it."""
+    table = {"title": "t", "head": ["a|b", "x"], "rows": [["one\ntwo", "<1"]]}
+    page = pages.page({"start": result(tables=[table])}, PLOTS)
+    assert "| a\\|b | x |\n| --- | --- |\n| one two | &lt;1 |\n" in page
+
+
+def test_a_table_titled_as_its_result_has_no_title_of_its_own() -> None:
+    """It would stand there twice."""
+    table = {"title": "a model, 2 texts", "head": ["a"], "rows": []}
+    assert "**a model" not in pages.page({"start": result(tables=[table])}, PLOTS)
+
+
+def test_a_place_is_filled_with_the_tables() -> None:
+    """And what stood there is gone; what stands around it stays."""
+    assert filled("start") == (
+        "before\n<!-- measured: start -->\n\n"
+        "`python -m bench start --rounds 2` — a model, 2 texts\n\n"
+        "**first**\n\n|  | ms |\n| --- | --- |\n| ours | 2 |\n\n"
+        "**second**\n\n|  | MB |\n| --- | --- |\n| ours | 30 |\n\n"
+        "<!-- /measured -->\nafter\n"
+    )
+
+
+@pytest.mark.parametrize("asked", ["start", "start tables=2", "start figures plots"])
+def test_filling_twice_changes_nothing(asked: str) -> None:
+    """Refreshing what is fresh leaves no difference."""
+    once = filled(asked)
+    assert pages.fill(once, RESULTS, PLOTS) == once
+
+
+def test_a_place_asks_for_some_tables_figures_and_plots() -> None:
+    """In the order in which it names the tables."""
+    assert "first" not in filled("start tables=2")
+    page = filled("start tables=2,1 figures plots")
+    order = [page.index(part) for part in ("second", "first", "| ratio |", "start-times.svg")]
+    assert order == sorted(order)
+
+
+def test_a_text_without_places_stays_as_it_is() -> None:
+    """To the byte."""
+    text = "| a | b |\n\n<!-- a comment -->\n"
+    assert pages.fill(text, RESULTS, PLOTS) == text
+
+
+@pytest.mark.parametrize("asked", ["nonsense", "start tables=3", "start tables=0", "start fugures"])
+def test_what_there_is_not_is_an_error_that_names_the_place(asked: str) -> None:
+    """A name, a table, an option."""
+    with pytest.raises(pages.MarkerError, match=f"<!-- measured: {asked} -->"):
+        filled(asked)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- measured: start -->\n",
+        "<!-- measured: start -->\n" + place("start"),
+        "<!-- /measured -->\n<!-- measured: start -->\n",
+    ],
+)
+def test_a_place_that_does_not_end_is_an_error(text: str) -> None:
+    """What comes after it is not taken for its content."""
+    with pytest.raises(pages.MarkerError):
+        pages.fill(text, RESULTS, PLOTS)
+
+
+def test_the_documentation_is_what_the_results_become() -> None:
+    """`python -m bench refresh --render` would change neither docs/measured.md nor README.md."""
+    results = refresh.read(ROOT / refresh.RESULTS)
+    page = ROOT / f"{refresh.RESULTS}.md"
+    assert page.read_text() == pages.page(results, PurePath(refresh.RESULTS.name))
+    readme = (ROOT / refresh.README).read_text()
+    assert readme == pages.fill(readme, results, refresh.RESULTS)
+
+
+def test_every_plot_is_there_and_no_other() -> None:
+    """A chart that has another name now leaves nothing behind."""
+    folder = ROOT / refresh.RESULTS
+    results = refresh.read(folder)
+    stems = [pages.plot_name(name, each) for name in results for each in results[name]["charts"]]
+    files = {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+    assert {path.name for path in folder.glob("*") if path.suffix != ".json"} == files

@@ -1,0 +1,92 @@
+"""An artifact as it is laid out for this processor, and a row on more threads than one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import structlog
+
+from sidecar.models.layout import Layout, layout_of
+from sidecar.models.library import Wanted, open_model
+from sidecar.models.manifest import GRAPH
+from sidecar.models.model import load
+from sidecar.models.order import Order
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import prepare
+from sidecar.models.rows import Row
+
+MakeModel = Callable[..., Path]
+
+
+def artifact_of(folder: Path, quantization: str, output: Path) -> Path:
+    precision = Precision(quantization, weight_bits=7, floor=-1)
+    prepare(Order(folder=folder, name="tiny", precision=precision, output=output))
+    return output
+
+
+def row_of(tokens: int) -> Row:
+    ids = np.random.default_rng(tokens).integers(5, 90, tokens)
+    return Row(ids, np.zeros_like(ids), truncated=False)
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "mpnet", "distilbert"])
+@pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
+def test_threads_that_share_a_row_give_its_bytes(
+    make_model: MakeModel, tmp_path: Path, family: str, quantization: str
+) -> None:
+    """At every length, laid out or not, on one thread and on several."""
+    artifact = artifact_of(make_model(family), quantization, tmp_path / "artifact")
+    layout = layout_of(artifact, tmp_path, threads=2)
+    plain = load(artifact)
+    several = [load(artifact, replace(layout, threads=threads)) for threads in (2, 3)]
+    for tokens in range(1, plain.max_tokens + 1, 3):
+        row = row_of(tokens)
+        expected = plain.forward(row).tobytes()
+        for model in several:
+            assert model.forward(row).tobytes() == expected
+            assert model.forward_alone(row).tobytes() == expected
+
+
+def test_layout_is_made_once(make_model: MakeModel, tmp_path: Path) -> None:
+    """The next one to ask finds it; another number of threads has one of its own."""
+    artifact = artifact_of(make_model(), "int8", tmp_path / "artifact")
+    made = layout_of(artifact, tmp_path, threads=2)
+    written = made.graph.stat().st_mtime_ns
+    assert layout_of(artifact, tmp_path, threads=2) == made
+    assert made.graph.stat().st_mtime_ns == written
+    assert layout_of(artifact, tmp_path, threads=1).graph != made.graph
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_another_artifact_of_the_same_name_is_laid_out_anew(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    """One that was prepared again, say."""
+    artifact = artifact_of(make_model(), "int8", tmp_path / "artifact")
+    first = layout_of(artifact, tmp_path, threads=2)
+    artifact_of(make_model("bert", num_hidden_layers=3), "int8", artifact)
+    assert layout_of(artifact, tmp_path, threads=2).graph != first.graph
+
+
+def test_four_bits_are_mapped_from_the_artifact(make_model: MakeModel, tmp_path: Path) -> None:
+    """They have no other layout than the one that they are stored in."""
+    artifact = artifact_of(make_model(), "int4", tmp_path / "artifact")
+    assert layout_of(artifact, tmp_path, threads=2).graph == artifact / GRAPH
+
+
+def test_cache_that_cannot_be_written_costs_a_warning(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    """The artifact itself is served, one thread a row."""
+    artifact = artifact_of(make_model(), "int8", tmp_path / "artifact")
+    (tmp_path / "cache").write_text("a file")
+    precision = Precision("int8", weight_bits=7, floor=0.5)
+    wanted = Wanted(name=str(artifact), task="embed", precision=precision, reason="", threads=2)
+    with structlog.testing.capture_logs() as events:
+        model = open_model(wanted, tmp_path / "cache")
+    (failed,) = [event for event in events if event["event"] == "model.layout_failed"]
+    assert "cache" in failed["reason"]
+    assert model.lone_threads == 1
+    assert layout_of(artifact, tmp_path / "cache", threads=2) == Layout(artifact / GRAPH)

@@ -1,0 +1,35 @@
+"""A row alone has all cores, unless that was slower of late."""
+
+from sidecar.serving.lone import Lone
+
+
+def shares(lone, rows, seconds):
+    """Whether each of some rows was shared; a shared one takes `seconds` instead of 1."""
+    found = []
+    for _ in range(rows):
+        found.append(lone.may_share())
+        if found[-1]:
+            lone.record(seconds, expected=1.0)
+    return found
+
+
+def test_rows_are_shared_while_that_is_sooner():
+    """All of them."""
+    assert all(shares(Lone(), 100, seconds=0.6))
+
+
+def test_a_busy_host_is_tried_ever_more_rarely():
+    """After each failure twice as many rows are computed on one thread."""
+    assert shares(Lone(), 18, seconds=3.0) == [
+        True, False, True, *[False] * 2, True, *[False] * 4, True, *[False] * 7,
+    ]  # fmt: skip
+    assert sum(shares(Lone(), 100_000, seconds=3.0)) < 120
+
+
+def test_a_host_that_is_free_again_is_used_again():
+    """With the first row that goes well, and no failure is held against it for ever."""
+    lone = Lone()
+    shares(lone, 1_000, seconds=3.0)
+    assert all(shares(lone, 3_000, seconds=0.6)[1_100:])
+    shares(lone, 1, seconds=3.0)
+    assert shares(lone, 2, seconds=0.6) == [False, True]
