@@ -36,7 +36,7 @@ _NAMES = {
     "int8": "Sidecar INT8",
     "int4": "Sidecar INT4",
     FP32: model_tables.TODAY,
-    INT8: "torch quantize_dynamic INT8",
+    INT8: "PyTorch dynamic INT8",
 }
 
 
