@@ -1,8 +1,6 @@
 """What an application does without a server: encoders in this process, texts in, vectors out."""
 
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -10,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
-from torch import nn
 
 from bench.callers import Encode
+from bench.in_torch import textbook_int8
 
 
 def in_fp32(folder: Path, cores: int) -> tuple[SentenceTransformer, Encode]:
@@ -24,10 +22,7 @@ def in_fp32(folder: Path, cores: int) -> tuple[SentenceTransformer, Encode]:
 
 def in_textbook_int8(model: SentenceTransformer) -> Encode:
     """Return the same model after the recipe of PyTorch's documentation."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated, and still what the web tells
-        quantize: Any = torch.ao.quantization.quantize_dynamic
-        return _encoder(quantize(model, {nn.Linear}, dtype=torch.qint8))
+    return _encoder(textbook_int8(model))
 
 
 def _encoder(model: SentenceTransformer) -> Encode:

@@ -1,12 +1,9 @@
-"""What users have today, in this process: sentence-transformers in FP32, and PyTorch's own INT8.
-
-The latter is the recipe of the documentation: `quantize_dynamic` with every `nn.Linear` in int8.
-"""
+"""What users have today, in this process: sentence-transformers in FP32, and PyTorch's own INT8."""
 
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +16,15 @@ from sidecar.models.description import Task
 from sidecar.models.rows import Text
 
 _BATCH = 16
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def textbook_int8(model: _Module) -> _Module:
+    """Return a copy of the model after the recipe of PyTorch's documentation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and still what the web tells
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        return quantize(model, {nn.Linear}, dtype=torch.qint8)
 
 
 class InTorch:
@@ -38,11 +44,8 @@ class InTorch:
         return cls(kind(str(folder), device="cpu", model_kwargs=options).eval())
 
     def in_int8(self) -> Self:
-        """Return the model after `quantize_dynamic`."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is deprecated, and still what the web tells
-            quantize: Any = torch.ao.quantization.quantize_dynamic
-            return type(self)(quantize(self._model, {nn.Linear}, dtype=torch.qint8))
+        """Return the model after PyTorch's recipe."""
+        return type(self)(textbook_int8(self._model))
 
     def __call__(self, texts: Sequence[Text]) -> Float32:
         """Return float32 [texts, outputs]: vectors, or scores."""

@@ -16,6 +16,7 @@ from sidecar.cli.planning import host_and_plan, precision
 from sidecar.config import Config
 from sidecar.models import manifest as manifests
 from sidecar.models.apart import prepare_apart
+from sidecar.models.description import Description
 from sidecar.models.folder import fingerprint
 from sidecar.models.manifest import Manifest
 from sidecar.models.order import Order
@@ -40,6 +41,10 @@ class Entry:
     @property
     def manifests(self) -> dict[str, Manifest]:
         return {plan: manifests.read(path) for plan, path in self.artifacts.items()}
+
+    @property
+    def description(self) -> Description:
+        return next(iter(self.manifests.values())).description
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

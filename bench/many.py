@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import texts
 from bench.apps.together import TEXTS_EACH, Held, Together
 from bench.report import Chart, Result, Side, Table, point, spread
-from sidecar.models.source import DEFAULT_EMBEDDING_MODEL
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name
 
 _MB = 1e6
 _SIDECAR = "Sidecar, one daemon in INT8"
@@ -46,7 +46,7 @@ def measure(arguments: argparse.Namespace) -> Result:
                 for name, look in looks.items():
                     print(f"{n} processes: {name}", file=sys.stderr)
                     held[name][n].append(look(n))
-    return _result(arguments.model, held)
+    return _result(display_name(arguments.model), held)
 
 
 def _result(model: str, held: Mapping[str, Mapping[int, Sequence[Held]]]) -> Result:

@@ -30,13 +30,13 @@ from sidecar.models.precision import Precision
 from sidecar.plan import weight_bits
 
 _MB = 1e6
-_MEMORY_ROUNDS = 3  # they hardly differ
+_MEMORY_ROUNDS = 3  # at most: they hardly differ
 _NAMES = {
     "none": "Sidecar FP32",
     "int8": "Sidecar INT8",
     "int4": "Sidecar INT4",
     FP32: model_tables.TODAY,
-    INT8: "torch quantize_dynamic INT8",
+    INT8: "PyTorch dynamic INT8",
 }
 
 
@@ -72,8 +72,9 @@ def _study(
     entry: Entry, engine: Path, arguments: argparse.Namespace, environ: Mapping[str, str]
 ) -> Study:
     print(f"measuring {entry.name}", file=sys.stderr)
-    held = _held(entry, environ)
-    weights = resident.look(entry.artifacts, engine, _MEMORY_ROUNDS)
+    rounds = min(arguments.rounds, _MEMORY_ROUNDS)
+    held = _held(entry, rounds, environ)
+    weights = resident.look(entry.artifacts, engine, rounds)
     turns = _turns(entry, arguments, environ)
     memory = {}
     for side, (pss, rss) in held.items():
@@ -97,11 +98,13 @@ def _study(
     )
 
 
-def _held(entry: Entry, environ: Mapping[str, str]) -> dict[str, tuple[list[int], list[int]]]:
+def _held(
+    entry: Entry, rounds: int, environ: Mapping[str, str]
+) -> dict[str, tuple[list[int], list[int]]]:
     """Return the PSS and the RSS, by side, of processes that have just this model."""
     loads = _loads(entry)
     held: dict[str, tuple[list[int], list[int]]] = {side: ([], []) for side in loads}
-    for _ in range(_MEMORY_ROUNDS):
+    for _ in range(rounds):
         for side, order in loads.items():
             found = _apart("bench.lone", order, environ)
             for values, name in zip(held[side], ("pss", "rss"), strict=True):
@@ -111,8 +114,7 @@ def _held(entry: Entry, environ: Mapping[str, str]) -> dict[str, tuple[list[int]
 
 def _loads(entry: Entry) -> dict[str, dict[str, Any]]:
     """Return what `bench.lone` is to load, by side."""
-    task = next(iter(entry.manifests.values())).description.task
-    facts = {"task": task, "threads": read_host().cores}
+    facts = {"task": entry.description.task, "threads": read_host().cores}
     ours = {
         plan: {"side": SIDECAR, "folder": artifact, **facts}
         for plan, artifact in entry.artifacts.items()
@@ -121,7 +123,7 @@ def _loads(entry: Entry) -> dict[str, dict[str, Any]]:
 
 
 def _turns(entry: Entry, arguments: argparse.Namespace, environ: Mapping[str, str]) -> Any:
-    description = next(iter(entry.manifests.values())).description
+    description = entry.description
     order = {
         "task": description.task,
         "folder": entry.folder,

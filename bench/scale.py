@@ -19,7 +19,7 @@ from bench.report import Chart, Result, Side, Table, point, spread
 from sidecar.host import read_host
 from sidecar.models.folder import describe
 from sidecar.models.manifest import TOKENIZER
-from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
 
 _TOKENS = 64
 _DOUBLING = (1, 2, 4, 8, 16, 32, 64)
@@ -54,7 +54,7 @@ def measure(arguments: argparse.Namespace) -> Result:
             for sweep in sweeps:
                 sweep.measure()
     return Result(
-        title=f"{arguments.model} in int8, by what is asked of it",
+        title=f"{display_name(arguments.model)} in int8, by what is asked of it",
         sides=[side for sweep in sweeps for place in sweep.places for side in sweep.sides(place)],
         figures=dict(sweep.figure() for sweep in sweeps),
         tables=[sweep.table() for sweep in sweeps],
