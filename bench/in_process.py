@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
+import transformers
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
@@ -18,6 +19,7 @@ from bench.callers import Encode
 def in_fp32(folder: Path, cores: int) -> tuple[SentenceTransformer, Encode]:
     """Return sentence-transformers' model, and how it encodes."""
     torch.set_num_threads(cores)
+    transformers.logging.disable_progress_bar()
     model = SentenceTransformer(str(folder), device="cpu")
     return model, _encoder(model)
 
