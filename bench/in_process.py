@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
+import transformers
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
@@ -16,6 +17,7 @@ from bench.in_torch import textbook_int8
 def in_fp32(folder: Path, cores: int) -> tuple[SentenceTransformer, Encode]:
     """Return sentence-transformers' model, and how it encodes."""
     torch.set_num_threads(cores)
+    transformers.logging.disable_progress_bar()
     model = SentenceTransformer(str(folder), device="cpu")
     return model, _encoder(model)
 

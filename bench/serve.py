@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import loads
-from bench.callers import Encode
+from bench.callers import Encode, Visit
 from bench.contenders import Contender, Lineup, gathered, say
 from bench.daemon import pause
 from bench.loads import LOADS, Lengths, Load
@@ -33,7 +33,7 @@ _WARM_UP = 48  # texts
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/load-mixed/texts.jsonl"))
-    parser.add_argument("--texts", type=int, default=128, help="in each measurement")
+    parser.add_argument("--texts", type=int, default=96, help="in each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default=DEFAULT_EMBEDDING_MODEL)
     parser.add_argument("--quantization", choices=["int8", "int4", "none"], default="int8")
@@ -74,28 +74,33 @@ class _Contest:
         self._scores = Scores(each.name for each in lineup.contenders)
 
     def run(self, rounds: int) -> Scores:
+        say("warming up")
         for contender in tuple(self._lineup.contenders):
-            say(f"warming up {contender.name}")
-            contender.visit(self._texts["mixed"][:_WARM_UP], contender.clients[-1])
+            self._visit(contender, contender.clients[-1], self._texts["mixed"][:_WARM_UP])
         for number in range(1, rounds + 1):
             for load in LOADS:
                 say(f"round {number} of {rounds}: {load}")
-                for contender in tuple(self._lineup.contenders):
-                    if load.clients in contender.clients:
-                        self._measure(contender, load)
+                self._let_all_compute(load)
         return self._scores
 
-    def _measure(self, contender: Contender, load: Load) -> None:
-        pause()
+    def _let_all_compute(self, load: Load) -> None:
+        texts, exact = self._texts[load.lengths], self._exact[load.lengths]
+        for contender in tuple(self._lineup.contenders):
+            if load.clients not in contender.clients:
+                continue
+            pause()
+            if visit := self._visit(contender, load.clients, texts):
+                self._scores.add(contender.name, load, score(visit, exact, self._cores))
+
+    def _visit(self, contender: Contender, clients: int, texts: Sequence[str]) -> Visit | None:
+        """Return what came of it, or None where a server of others failed: it leaves."""
         try:
-            visit = contender.visit(self._texts[load.lengths], load.clients)
+            return contender.visit(texts, clients)
         except (HTTPException, OSError, RuntimeError) as error:
             if contender.name not in SERVICES:
                 raise
-            self._leave_out(contender, f"{load}: {error!r}")
-        else:
-            exact = self._exact[load.lengths]
-            self._scores.add(contender.name, load, score(visit, exact, self._cores))
+            self._leave_out(contender, f"with {clients} clients: {error!r}")
+            return None
 
     def _leave_out(self, contender: Contender, why: str) -> None:
         self._lineup.contenders.remove(contender)

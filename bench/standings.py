@@ -1,6 +1,7 @@
 """Scores as people read them: tables, ratios, charts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 
 from bench.contenders import BY_HAND, FP32_ALONE, FP32_BATCHES, SIDECAR, TEXTBOOK_BATCHES
 from bench.loads import CLIENTS, LONE_QUERY, Load
@@ -11,6 +12,7 @@ from bench.scores import Scale, Scores
 _MIXED = tuple(Load("mixed", n) for n in CLIENTS)
 _UNIFORM = tuple(Load("uniform", n) for n in CLIENTS)
 _ALONE, _MANY = _MIXED[0], _MIXED[1]
+_ASKING = "asking, of the processors' time, at most"
 _NOT_SO = "-"  # what is not measured under a load
 
 
@@ -58,45 +60,37 @@ def _closeness(scores: Scores) -> Table:
     return Table("Cosine to FP32 on mixed lengths", ("", "mean", "worst"), rows)
 
 
-def figures(scores: Scores) -> dict[str, float | None]:
-    """Return what Sidecar is in the middle, as ratios to others."""
-    return dict(_figures(scores))
-
-
-def _figures(scores: Scores) -> Iterator[tuple[str, float | None]]:
+def figures(scores: Scores) -> dict[str, float]:
+    """Return how many times as good Sidecar is, and what else tells how far to trust it."""
     ours = scores.median(SIDECAR, _MANY, "texts/s")
     if ours is None:
-        return
-    best = _best_peer(scores)
-    rivals = {
-        FP32_BATCHES: _MANY,
-        TEXTBOOK_BATCHES: _MANY,
-        BY_HAND: _ALONE,
-        **({best: _MANY} if best else {}),
-    }
-    for name, load in rivals.items():
+        return {}
+    rates = _figures_of_rate(scores, ours)
+    return {**dict(rates), **dict(_figures_of_time(scores)), _ASKING: _most_asking(scores)}
+
+
+def _figures_of_rate(scores: Scores, ours: float) -> Iterator[tuple[str, float]]:
+    for name, load in ((FP32_BATCHES, _MANY), (TEXTBOOK_BATCHES, _MANY), (BY_HAND, _ALONE)):
         if theirs := scores.median(name, load, "texts/s"):
-            who = f"the best server, {name}" if name == best else name
-            yield f"texts/s of 16 clients, to {who}", ours / theirs
-    yield from _figures_of_time(scores)
-    yield "processors' time that asking takes, at most", _most_asking(scores)
+            yield f"texts/s of 16 clients, times {name}", ours / theirs
+    if best := _best_server(scores):
+        name, theirs = best
+        yield f"texts/s of 16 clients, times the best server, {name}", ours / theirs
 
 
-def _figures_of_time(scores: Scores) -> Iterator[tuple[str, float | None]]:
+def _figures_of_time(scores: Scores) -> Iterator[tuple[str, float]]:
     lone = scores.median(SIDECAR, LONE_QUERY, "p50, ms")
     for name in (FP32_ALONE, *SERVICES):
         if lone and (theirs := scores.median(name, LONE_QUERY, "p50, ms")):
-            yield f"time of a lone query, {name} to Sidecar", theirs / lone
-    yield (
-        "worst time of 16 clients, to the median",
-        scores.median(SIDECAR, _MANY, "worst to median"),
-    )
+            yield f"{LONE_QUERY}, times as fast as {name}", theirs / lone
+    if worst := scores.median(SIDECAR, _MANY, "worst to median"):
+        yield "worst time of a text, 16 clients, in medians", worst
 
 
-def _best_peer(scores: Scores) -> str | None:
-    rates = {name: scores.median(name, _MANY, "texts/s") for name in SERVICES}
-    there = {name: rate for name, rate in rates.items() if rate}
-    return max(there, key=there.__getitem__) if there else None
+def _best_server(scores: Scores) -> tuple[str, float] | None:
+    """Return the fastest server of others, and its texts a second."""
+    found = [(name, scores.median(name, _MANY, "texts/s")) for name in SERVICES]
+    return max(((name, rate) for name, rate in found if rate), key=itemgetter(1), default=None)
 
 
 def _most_asking(scores: Scores) -> float:
