@@ -55,18 +55,19 @@ class Layout:
 def layout_of(artifact: Path, cache: Path, threads: int) -> Layout:
     """Return the layout of `artifact` for a row alone on up to `threads` threads.
 
-    It is made in `cache` where it is not there yet, in a second or so. Where that fails the
+    It is made in `cache` where it is not there whole, in a second or so. Where that fails the
     artifact's own graph serves, and one thread a row.
     """
-    folder = cache / f"{artifact.name}-layout-{_key(artifact, threads)}"
     try:
-        if not (folder / _NOTE).is_file():
+        folder = cache / f"{artifact.name}-layout-{_key(artifact, threads)}"
+        if (layout := _read(folder, artifact)) is None:
             _make(artifact, folder, threads)
-        return _read(folder, artifact)
+            layout = _read(folder, artifact)
     # onnxruntime's errors have no class in common but this one.
     except Exception as error:  # noqa: BLE001 - whatever it is, the model can be served without
         log.warning("model.layout_failed", model=artifact.name, reason=" ".join(str(error).split()))
         return Layout(artifact / GRAPH)
+    return layout or Layout(artifact / GRAPH)
 
 
 def _key(artifact: Path, threads: int) -> str:
@@ -89,10 +90,18 @@ def _make(artifact: Path, folder: Path, threads: int) -> None:
         own = not is_as_stored(manifests.read(artifact).quantization)
         if own:
             runtime.lay_out(artifact / GRAPH, draft / GRAPH)
-        note = {"own": own, **_measure(artifact, (draft if own else artifact) / GRAPH, threads)}
+        note = {
+            "own": own,
+            "bytes": _bytes_in(draft),
+            **_measure(artifact, (draft if own else artifact) / GRAPH, threads),
+        }
         (draft / _NOTE).write_text(json.dumps(note, indent=2), "utf-8")
         shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not (folder / _NOTE).is_file():  # another daemon has not made it meanwhile
+                raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         let_go()
@@ -141,8 +150,17 @@ def _nearest(rows: Sequence[Row], tokens: int) -> Row:
     return min(rows, key=lambda row: abs(row.tokens - tokens))
 
 
-def _read(folder: Path, artifact: Path) -> Layout:
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.name != _NOTE)
+
+
+def _read(folder: Path, artifact: Path) -> Layout | None:
+    """Return the layout in `folder`, or None where there is none, or not all of it."""
+    if not (folder / _NOTE).is_file():
+        return None
     note = json.loads((folder / _NOTE).read_text("utf-8"))
+    if note["bytes"] != _bytes_in(folder):
+        return None
     speed = {name: Speed(**each) for name, each in note["speed"].items()}
     graph = (folder if note["own"] else artifact) / GRAPH
     return Layout(graph, int(note["threads"]), speed)

@@ -41,7 +41,7 @@ def test_threads_that_share_a_row_give_its_bytes(
     layout = layout_of(artifact, tmp_path, threads=2)
     plain = load(artifact)
     several = [load(artifact, replace(layout, threads=threads)) for threads in (2, 3)]
-    for tokens in range(1, plain.max_tokens + 1, 3):
+    for tokens in range(1, plain.max_tokens + 1, 7):
         row = row_of(tokens)
         expected = plain.forward(row).tobytes()
         for model in several:
@@ -68,6 +68,17 @@ def test_another_artifact_of_the_same_name_is_laid_out_anew(
     first = layout_of(artifact, tmp_path, threads=2)
     artifact_of(make_model("bert", num_hidden_layers=3), "int8", artifact)
     assert layout_of(artifact, tmp_path, threads=2).graph != first.graph
+
+
+def test_layout_that_is_not_whole_is_made_anew(make_model: MakeModel, tmp_path: Path) -> None:
+    """A disk that was full, a file that was cut: nothing that a daemon fails on."""
+    artifact = artifact_of(make_model(), "int8", tmp_path / "artifact")
+    layout = layout_of(artifact, tmp_path, threads=2)
+    expected = load(artifact, layout).forward(row_of(9)).tobytes()
+    (weights,) = layout.graph.parent.glob("*.data")
+    weights.write_bytes(weights.read_bytes()[:-4096])
+    again = layout_of(artifact, tmp_path, threads=2)
+    assert load(artifact, again).forward(row_of(9)).tobytes() == expected
 
 
 def test_four_bits_are_mapped_from_the_artifact(make_model: MakeModel, tmp_path: Path) -> None:
