@@ -28,6 +28,7 @@ from sidecar.models.torch_model import TorchModel
 from sidecar.plan import Plan
 
 _STDERR = 2
+_WEIGHTS = {7: "share 8 bits in pairs: more would saturate here", 8: "have 8 bits each"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +155,7 @@ def _render(host: Host, plan: Plan, found: Found) -> RenderableType:
     facts = Table.grid(padding=(0, 3, 0, 0))
     facts.add_row("processor", host.cpu_model)
     facts.add_row("instructions", ", ".join(sorted(host.isa)) or "none that matter")
-    facts.add_row("weights", f"{plan.weight_bits} bits do not saturate here")
+    facts.add_row("weights", _WEIGHTS[plan.weight_bits])
     facts.add_row("CUDA device", host.cuda or "none")
     facts.add_row("computes", {"cpu": "the processor", "cuda": "the CUDA device"}[plan.device])
     facts.add_row("cores granted", f"{host.cores}; {plan.threads} inference threads")

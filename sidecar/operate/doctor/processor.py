@@ -76,7 +76,8 @@ def check_instructions(host: Host, machine: str = platform.machine()) -> Iterato
         yield ok("instructions", found)
     elif "avx2" in host.isa:
         found = (
-            f"{host.cpu_model}: {flags}, no VNNI; 7-bit weights, int8 up to twice as fast as FP32"
+            f"{host.cpu_model}: {flags}, no VNNI; weights share 8 bits in pairs, "
+            "int8 up to twice as fast as FP32"
         )
         yield note("instructions", found, "`sidecar plan` measures it on this host")
     else:

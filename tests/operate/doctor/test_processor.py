@@ -57,7 +57,7 @@ def test_who_else_computes(load: float, steal: float, severity: Severity) -> Non
     [
         ({"avx2", "avx512_vnni"}, "Some CPU", Severity.OK, "8-bit weights"),
         ({"asimddp"}, "unknown", Severity.OK, "8-bit weights"),
-        ({"avx2"}, "Some CPU", Severity.NOTE, "no VNNI; 7-bit weights"),
+        ({"avx2"}, "Some CPU", Severity.NOTE, "no VNNI; weights share 8 bits in pairs"),
         (set(), "Some CPU", Severity.WARNING, "slower than FP32"),
         (set(), "unknown", Severity.WARNING, "/proc/cpuinfo cannot be read"),
     ],
