@@ -92,10 +92,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _missing(arguments: argparse.Namespace) -> str | None:
     """Return what is to be installed, if anything is: only who judges needs what does."""
-    needed = {"evaluating": (_RUN, "edge,evaluate"), "--html": (_PAGE, "plots")}
-    if arguments.html is None:
-        del needed["--html"]
-    for what, (module, extras) in needed.items():
+    needed = [("evaluating", _RUN, "edge,evaluate")]
+    if arguments.html:
+        needed.append(("--html", _PAGE, "plots"))
+    for what, module, extras in needed:
         try:
             import_module(module)
         except ModuleNotFoundError as error:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidecar.models.description import Task
-from sidecar.operate.evaluate.cells import difference_of, megabytes, plan_name, value_of
+from sidecar.operate.evaluate.cells import difference_of, megabytes, precision_of, value_of
 from sidecar.operate.evaluate.evaluation import Evaluation, Figure, Judged, Served
 
 _WIDE = 160
@@ -52,4 +52,4 @@ def _cells(figure: Figure) -> tuple[str, ...]:
 def _remark(served: Served) -> str:
     kept = served.kept_in_fp32
     layers = f"; {len(kept)} layers stayed in FP32" if kept else ""
-    return f"served in {plan_name(served.quantization)}, {megabytes(served)}{layers}"
+    return f"served in {precision_of(served)}, {megabytes(served)}{layers}"

@@ -43,6 +43,7 @@ def test_every_plan_is_compared_with_fp32(model: Path, cache: Path, pairs: Path)
     assert {plan: own["quantization"] for plan, own in told["plans"].items()} == {
         "none": "none", "int8": "int8", "int4": "int4",
     }  # fmt: skip
+    assert told["plans"]["int8"]["weight_bits"] in {7, 8}
     retrieval, similarity = told["data"]
     assert retrieval["about"] == "3 queries, 6 documents"
     assert set(retrieval["plans"]["none"]["metrics"]) == {"Recall@10", "MRR@10", "NDCG@10"}

@@ -25,9 +25,9 @@ from sidecar.operate.evaluate.page import render
 from .pages import assert_is_seen, assert_stands_alone, opened
 
 PLANS = {
-    "none": Served("none", "MatMul", 90_261_528, ()),
-    "int8": Served("int8", "MatMulInteger", 22_885_450, ()),
-    "int4": Served("int4", "MatMulNBits", 19_885_450, ("layer.0.output", "layer.5.output")),
+    "none": Served("none", None, "MatMul", 90_261_528, ()),
+    "int8": Served("int8", 7, "MatMulInteger", 22_885_450, ()),
+    "int4": Served("int4", None, "MatMulNBits", 19_885_450, ("layer.0.output", "layer.5.output")),
 }
 NOISE = Difference(0.0019, -0.0040, 0.0075, 0.0042)
 WORSE = Difference(-0.0135, -0.0220, -0.0051, -0.0297)
@@ -78,7 +78,8 @@ def test_the_page_says_what_was_judged(text: str) -> None:
     for part in (
         "Accuracy of all-MiniLM-L6-v2", "int8 and int4 against FP32, judged on cranfield and stsb",
         "/srv/models/all-MiniLM-L6-v2", "EPYC", "2026-11-22", "22.9\N{NO-BREAK SPACE}MB",
-        "25.4\N{NO-BREAK SPACE}%", "layer.0.output, layer.5.output", "MatMulNBits", "0.9979",
+        "25.4\N{NO-BREAK SPACE}%", "int8, weights of 7 bits", "layer.0.output, layer.5.output",
+        "MatMulNBits", "0.9979",
     ):  # fmt: skip
         assert part in text
 

@@ -3,9 +3,12 @@
 from sidecar.operate.evaluate.evaluation import REFERENCE, Difference, Served
 
 
-def plan_name(plan: str) -> str:
-    """Return what people call a plan."""
-    return "FP32" if plan == REFERENCE else plan
+def precision_of(served: Served) -> str:
+    """Return what it is served in."""
+    if served.quantization == REFERENCE:
+        return "FP32"
+    bits = f", weights of {served.weight_bits} bits" if served.weight_bits else ""
+    return f"{served.quantization}{bits}"
 
 
 def value_of(value: float) -> str:

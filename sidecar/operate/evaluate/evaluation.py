@@ -86,10 +86,12 @@ class Judged:
 class Served:
     """What a plan came out in, which may be FP32 in part or in whole.
 
+    `weight_bits` are those of int8's weights, 7 or 8 by the processor; None for all else.
     `kept_in_fp32` names the Linear layers that a quantization left as they were.
     """
 
     quantization: str
+    weight_bits: int | None
     kernel: str
     bytes_weights: int
     kept_in_fp32: tuple[str, ...]
@@ -97,8 +99,10 @@ class Served:
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> "Served":
         """Return what a model tells of itself."""
+        quantization = described["quantization"]
         return cls(
-            described["quantization"],
+            quantization,
+            described["weight_bits"] if quantization == "int8" else None,
             described["kernel"],
             described["bytes_weights"],
             tuple(described.get("kept", ())),

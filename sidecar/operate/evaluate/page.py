@@ -9,7 +9,7 @@ from sidecar.models.description import Task
 from sidecar.operate.evaluate.cells import (
     difference_of,
     megabytes,
-    plan_name,
+    precision_of,
     typeset,
     value_of,
 )
@@ -133,7 +133,7 @@ def _plan(plan: str, served: Served, exact: Served) -> tuple[str, ...]:
     kept = ", ".join(served.kept_in_fp32)
     return (
         plan,
-        plan_name(served.quantization),
+        precision_of(served),
         typeset(megabytes(served)),
         _of(served, exact),
         "all" if served.quantization == REFERENCE else kept or "none",
