@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 
 import numpy as np
+import psutil
 import pytest
 
 from client_lib import Client
@@ -40,6 +41,13 @@ class Configured(Daemon):
     def hang_up(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that the daemon has started, once there are any."""
+        assert self.process is not None
+        while not (found := psutil.Process(self.process.pid).children(recursive=True)):
+            os.sched_yield()
+        return found
 
     def wait_for(self, name: str, times: int = 1) -> None:
         """Return once so many events of that name have come."""
@@ -152,14 +160,15 @@ def test_a_model_that_is_prepared_meanwhile_is_not_waited_for(
     daemon: Configured, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     """SIGTERM while a reload prepares: exit 0, no half artifact, no process left working."""
+    cache = tmp_path / "cache"
+    before = set(cache.iterdir())
     daemon.write(make_model())
     daemon.hang_up()
     daemon.wait_for("model.preparing")
+    working = daemon.children()
     assert daemon.stop() == 0
-    cache = tmp_path / "cache"
-    deadline = time.monotonic() + PATIENCE
-    while cache.is_dir() and list(cache.iterdir()):
-        assert time.monotonic() < deadline
+    assert psutil.wait_procs(working, PATIENCE)[1] == []
+    assert set(cache.iterdir()) == before
 
 
 def test_memory_comes_back(daemon: Configured, minilm_artifact: Path, other_artifact: Path) -> None:

@@ -9,6 +9,7 @@ stop meanwhile takes the process with it, and nothing half-written stays behind.
 import ctypes
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -27,8 +28,8 @@ _UNKNOWN_ARCHITECTURE = 3  # the exit code that tells this error from the others
 
 def prepare_apart(order: Order) -> Manifest:
     """Do what `prepare` does, and raise what it raises, without its memory."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sidecar.models.apart"],
+    done = subprocess.run(  # noqa: S603 - our own module, by this interpreter
+        [sys.executable, "-m", "sidecar.models.apart", str(os.getpid())],
         input=json.dumps(dataclasses.asdict(order), default=str),
         capture_output=True,
         text=True,
@@ -48,18 +49,20 @@ def _order(text: str) -> Order:
     return Order(**{**fields, **paths, "texts": tuple(fields["texts"])})
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """Have the kernel send SIGTERM when the daemon ends, and leave by way of every `finally`."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before it was watched
+        sys.exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":
+    _end_with_parent(int(sys.argv[1]))
     # Here alone: the parent shall not hold what quantizes, and onnx with it.
     from sidecar.models.prepare import prepare
 
     let_go_early()
-    _end_with_parent()
     try:
         prepare(_order(sys.stdin.read()))
     except UnknownArchitectureError as error:

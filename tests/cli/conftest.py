@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser() -> Iterator[Any]:
-    """Chromium: the host's, or the one that playwright has installed."""
+    """Chromium: the host's, or the one that playwright has installed.
+
+    For one test: while playwright is open this thread has a running event loop, and no
+    asyncio test could have its own.
+    """
     api = pytest.importorskip("playwright.sync_api")
     found = shutil.which("chromium") or shutil.which("google-chrome")
     with api.sync_playwright() as play:
