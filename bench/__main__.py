@@ -28,6 +28,7 @@ _MEASUREMENTS = (
     "fair",
     "faults",
     "flat",
+    "accuracy",
 )
 _TOOLS = ("peers", "mpnet", "refresh")
 

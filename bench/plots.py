@@ -239,7 +239,7 @@ def _scale_bars(axes: Axes, chart: Chart, bars: Sequence[_Bar]) -> None:
     if chart.log_y:
         axes.set_xlim(low / 2, high * (2 * high / low) ** 0.14)
     else:
-        axes.set_xlim(min(0.0, low), high * 1.12)
+        axes.set_xlim(1.12 * min(0.0, low), 1.12 * max(0.0, high))
 
 
 def _scale(axis: Axis, *, log: bool) -> None:

@@ -26,6 +26,7 @@ from bench.report import Chart, draw, need_plots
 RESULTS, README = Path("docs/measured"), Path("README.md")
 _TRIAL = Path("build/measured")
 _MPNET = "build/all-mpnet-base-v2"  # from `python -m bench mpnet`
+_RERANKER = "../shared/models/reranker-minilm-l6"
 _PEERS = "build/peers"  # from `python -m bench peers install --into`
 _FEWER = ("--texts", "32", "--rounds", "2")  # a base-size model takes its time
 _IN_PROCESS = ("Sidecar", "sentence-transformers", "PyTorch", "onnxruntime", "infinity")
@@ -73,6 +74,13 @@ MEASUREMENTS = (
         "faults", ("faults", "--seconds", "560", "--kill-seconds", "3.2"), ("--seconds", "15")
     ),
     Measurement("flat", ("flat",), ("--requests", "4000", "--tiny")),
+    Measurement("accuracy", ("accuracy",), ("--limit", "20")),
+    Measurement("accuracy-mpnet", ("accuracy", "--model", _MPNET), ("--limit", "5")),
+    Measurement(
+        "accuracy-reranker",
+        ("accuracy", "--model", _RERANKER, "--data", "../shared/data/selqa"),
+        ("--limit", "20"),
+    ),
 )
 
 
