@@ -1,7 +1,8 @@
 """Measure what the documentation tells, and write its tables and plots.
 
 Each measurement runs in a process of its own, one after the other. Its result is kept as JSON;
-docs/measured.md, the plots, and README's figures are made of these files.
+docs/measured.md, the plots, and the figures of README.md and docs/accuracy.md are made of these
+files.
 """
 
 import argparse
@@ -23,7 +24,12 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColum
 from bench import pages
 from bench.report import Chart, draw, need_plots
 
-RESULTS, README = Path("docs/measured"), Path("README.md")
+RESULTS = Path("docs/measured")
+# The pages that show some of the results, and where the plots are from there.
+PAGES = {
+    Path("README.md"): PurePath("docs/measured"),
+    Path("docs/accuracy.md"): PurePath("measured"),
+}
 _TRIAL = Path("build/measured")
 _MPNET = "build/all-mpnet-base-v2"  # from `python -m bench mpnet`
 _RERANKER = "../shared/models/reranker-minilm-l6"
@@ -97,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, metavar="DIR",
         help=f"where they are kept (default: {RESULTS}; with --fast {_TRIAL}); "
-        "README.md is written from the default alone",
+        "README.md and docs/accuracy.md are written from the default alone",
     )  # fmt: skip
     parser.add_argument("--fast", action="store_true", help="short runs: a trial of it all")
     parser.add_argument("--render", action="store_true", help="measure nothing")
@@ -112,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         render(folder)
     except pages.MarkerError as error:
-        raise SystemExit(f"{README}: {error}") from None
+        raise SystemExit(str(error)) from None
     return 1 if failures else 0
 
 
@@ -125,7 +131,7 @@ def read(folder: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def render(folder: Path) -> None:
-    """Write the page and the plots of the results in `folder`, and README's places."""
+    """Write the page and the plots of the results in `folder`, and the places of other pages."""
     results = read(folder)
     draw(
         {
@@ -136,7 +142,8 @@ def render(folder: Path) -> None:
     )
     folder.with_name(f"{folder.name}.md").write_text(pages.page(results, PurePath(folder.name)))
     if folder == RESULTS:
-        README.write_text(pages.fill(README.read_text(), results, RESULTS))
+        for page, plots in PAGES.items():
+            page.write_text(pages.fill(page.read_text(), results, plots))
 
 
 def measure(wanted: Sequence[Measurement], folder: Path, *, fast: bool) -> int:

@@ -118,12 +118,13 @@ def test_a_place_that_does_not_end_is_an_error(text: str) -> None:
 
 
 def test_the_documentation_is_what_the_results_become() -> None:
-    """`python -m bench refresh --render` would change neither docs/measured.md nor README.md."""
+    """`python -m bench refresh --render` would change nothing."""
     results = refresh.read(ROOT / refresh.RESULTS)
     page = ROOT / f"{refresh.RESULTS}.md"
     assert page.read_text() == pages.page(results, PurePath(refresh.RESULTS.name))
-    readme = (ROOT / refresh.README).read_text()
-    assert readme == pages.fill(readme, results, refresh.RESULTS)
+    for path, plots in refresh.PAGES.items():
+        shown = (ROOT / path).read_text()
+        assert shown == pages.fill(shown, results, plots), path
 
 
 def test_every_plot_is_there_and_no_other() -> None:

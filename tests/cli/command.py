@@ -12,5 +12,5 @@ def sidecar(
     clean["SIDECAR_DEVICE"] = "cpu"  # whatever else the host has
     return subprocess.run(
         [sys.executable, "-m", "sidecar", *arguments], input=stdin,
-        capture_output=True, text=True, env=clean | environ, timeout=60, check=False,
+        capture_output=True, text=True, env=clean | environ, timeout=240, check=False,
     )  # fmt: skip
