@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from bench.report import Chart, Point, Result, Table, told
@@ -30,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> Result:
-    found = _evaluated(arguments)
+    return result(_evaluated(arguments))
+
+
+def result(found: _Judged) -> Result:
+    """Return what `sidecar evaluate --json` printed as the result of a measurement."""
     return Result(
         title=f"{found['model']}: accuracy against FP32",
         sides=(),
@@ -77,8 +82,10 @@ def _closeness(data: Sequence[_Judged], plan: str) -> tuple[str, str]:
     found = [each["plans"][plan]["closeness"] for each in data]
     if plan == _EXACT:
         return "-", "-"
-    mean = sum(each["mean"] for each in found) / len(found)
-    return f"{mean:.4f}", f"{min(each['min'] for each in found):.4f}"
+    return (
+        f"{fmean(each['mean'] for each in found):.4f}",
+        f"{min(each['min'] for each in found):.4f}",
+    )
 
 
 def _table(judged: _Judged) -> Table:
@@ -111,18 +118,17 @@ def _within(data: Sequence[_Judged]) -> Iterator[tuple[str, str]]:
         found = [f["difference"] for each in data for f in _compared(each)[plan].values()]
         noise = sum(each["within_noise"] for each in found)
         yield f"{plan}: figures within noise", f"{noise} of {len(found)}"
-        relative = [each["relative"] for each in found if each["relative"] is not None]
-        mean = _PERCENT * sum(relative) / len(relative)
-        yield f"{plan}: mean difference of its figures, %", told(mean, 2)
+        if relative := [each["relative"] for each in found if each["relative"] is not None]:
+            yield f"{plan}: mean difference of its figures, %", told(_PERCENT * fmean(relative), 2)
 
 
 def _chart(found: _Judged) -> Chart:
     series: dict[str, list[Point]] = {}
     for judged in found["data"]:
         for plan, metrics in _compared(judged).items():
-            metric = _leading(metrics)
-            points = series.setdefault(plan, [])
-            points.append(_point(f"{judged['name']}, {metric}", metrics[metric]))
+            points, metric = series.setdefault(plan, []), _leading(metrics)
+            if metrics[metric]["difference"]["relative"] is not None:
+                points.append(_point(f"{judged['name']}, {metric}", metrics[metric]))
     return Chart(
         name="differences",
         title=f"{found['model']}: difference to FP32",

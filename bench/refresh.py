@@ -62,7 +62,11 @@ MEASUREMENTS = (
         ("serve", "--model", _MPNET, "--peers", _PEERS, *_FEWER, "--sides", *_IN_PROCESS),
         ("--texts", "16", "--rounds", "1"),
     ),
-    Measurement("models", ("models", "--mpnet", _MPNET), ("--lengths", "16", "--rounds", "1")),
+    Measurement(
+        "models",
+        ("models", "--mpnet", _MPNET, "--artifacts", "build/artifacts"),
+        ("--lengths", "16", "--rounds", "1"),
+    ),
     Measurement("scale", ("scale",), ("--seconds", "0.5", "--rounds", "1")),
     Measurement("many", ("many",), ("--processes", "1", "2", "--rounds", "1")),
     Measurement("encoder", ("encoder",), _SHORT_LOAD),
