@@ -33,6 +33,8 @@ PAGES = {
 _TRIAL = Path("build/measured")
 _MPNET = "build/all-mpnet-base-v2"  # from `python -m bench mpnet`
 _RERANKER = "../shared/models/reranker-minilm-l6"
+_DATA = "../shared/data"
+_SMALL = ("cranfield", "xquad-en", "stsb")
 _PEERS = "build/peers"  # from `python -m bench peers install --into`
 _FEWER = ("--texts", "32", "--rounds", "2")  # a base-size model takes its time
 _IN_PROCESS = ("Sidecar", "sentence-transformers", "PyTorch", "onnxruntime", "infinity")
@@ -85,10 +87,14 @@ MEASUREMENTS = (
     ),
     Measurement("flat", ("flat",), ("--requests", "4000", "--tiny")),
     Measurement("accuracy", ("accuracy",), ("--limit", "20")),
-    Measurement("accuracy-mpnet", ("accuracy", "--model", _MPNET), ("--limit", "5")),
+    Measurement(
+        "accuracy-mpnet",
+        ("accuracy", "--model", _MPNET, "--data", *(f"{_DATA}/{each}" for each in _SMALL)),
+        ("--limit", "5"),
+    ),
     Measurement(
         "accuracy-reranker",
-        ("accuracy", "--model", _RERANKER, "--data", "../shared/data/selqa"),
+        ("accuracy", "--model", _RERANKER, "--data", f"{_DATA}/selqa"),
         ("--limit", "20"),
     ),
 )
