@@ -6,11 +6,14 @@ old and the new models of a reload, daemons beside each other, and the two sessi
 So a second session, whose threads share one row, takes no more memory than its activations.
 """
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -38,6 +41,8 @@ _TOKENS = (12, 96)
 # What a row alone must gain for the other cores to be taken for it.
 _LEAST_GAIN = 1.15
 _ONE = "1 thread"
+# A layout of another processor, release or number of threads may come into use again.
+_KEPT_SECONDS = 30 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ def layout_of(artifact: Path, cache: Path, threads: int) -> Layout:
         folder = cache / f"{artifact.name}-layout-{_key(artifact, threads)}"
         if (layout := _read(folder, artifact)) is None:
             _make(artifact, folder, threads)
+            _sweep(cache, artifact, folder)
             layout = _read(folder, artifact)
     # onnxruntime's errors have no class in common but this one.
     except Exception as error:  # noqa: BLE001 - whatever it is, the model can be served without
@@ -105,6 +111,16 @@ def _make(artifact: Path, folder: Path, threads: int) -> None:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         let_go()
+
+
+def _sweep(cache: Path, artifact: Path, own: Path) -> None:
+    """Remove the artifact's layouts that nobody has opened for long, but its `own`.
+
+    Whoever has one mapped keeps it until it lets go.
+    """
+    for note in cache.glob(f"{glob.escape(artifact.name)}-layout-*/{_NOTE}"):
+        if note.parent != own and time.time() - note.stat().st_mtime > _KEPT_SECONDS:
+            shutil.rmtree(note.parent, ignore_errors=True)
 
 
 def _measure(artifact: Path, graph: Path, threads: int) -> dict[str, object]:
@@ -161,6 +177,8 @@ def _read(folder: Path, artifact: Path) -> Layout | None:
     note = json.loads((folder / _NOTE).read_text("utf-8"))
     if note["bytes"] != _bytes_in(folder):
         return None
+    with suppress(OSError):  # a cache of somebody else serves as well
+        os.utime(folder / _NOTE)
     speed = {name: Speed(**each) for name, each in note["speed"].items()}
     graph = (folder if note["own"] else artifact) / GRAPH
     return Layout(graph, int(note["threads"]), speed)

@@ -1,5 +1,6 @@
 """An artifact as it is laid out for this processor, and a row on more threads than one."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,17 @@ def test_layout_that_is_not_whole_is_made_anew(make_model: MakeModel, tmp_path: 
     weights.write_bytes(weights.read_bytes()[:-4096])
     again = layout_of(artifact, tmp_path, threads=2)
     assert load(artifact, again).forward(row_of(9)).tobytes() == expected
+
+
+def test_layouts_that_nobody_opens_are_swept(make_model: MakeModel, tmp_path: Path) -> None:
+    """When another is made, after a month; one that was opened since stays."""
+    artifact = artifact_of(make_model(), "int8", tmp_path / "artifact")
+    old, used = (layout_of(artifact, tmp_path, threads).graph.parent for threads in (2, 3))
+    for folder in (old, used):
+        os.utime(folder / "layout.json", (0, 0))
+    layout_of(artifact, tmp_path, threads=3)
+    own = layout_of(artifact, tmp_path, threads=1).graph.parent
+    assert set(tmp_path.glob("artifact-layout-*")) == {used, own}
 
 
 def test_four_bits_are_mapped_from_the_artifact(make_model: MakeModel, tmp_path: Path) -> None:
