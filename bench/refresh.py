@@ -36,6 +36,7 @@ _RERANKER = "../shared/models/reranker-minilm-l6"
 _DATA = "../shared/data"
 _SMALL = ("cranfield", "xquad-en", "stsb")
 _PEERS = "build/peers"  # from `python -m bench peers install --into`
+_KEPT = ("--artifacts", "build/artifacts")  # int8 and int4 are minutes of preparing
 _FEWER = ("--texts", "32", "--rounds", "2")  # a base-size model takes its time
 _IN_PROCESS = ("Sidecar", "sentence-transformers", "PyTorch", "onnxruntime", "infinity")
 _DIGITS = 5  # that are kept of a value
@@ -66,7 +67,15 @@ MEASUREMENTS = (
     ),
     Measurement(
         "models",
-        ("models", "--mpnet", _MPNET, "--artifacts", "build/artifacts"),
+        ("models", "--models", "all-MiniLM-L6-v2", "reranker-minilm-l6", *_KEPT),
+        ("--lengths", "16", "--rounds", "1"),
+    ),
+    Measurement(
+        "models-base",
+        (
+            *("models", "--models", "all-mpnet-base-v2", "e5-base-v2", "bge-reranker-base"),
+            *("--mpnet", _MPNET, "--plans", "none,int8", *_KEPT),
+        ),
         ("--lengths", "16", "--rounds", "1"),
     ),
     Measurement("scale", ("scale",), ("--seconds", "0.5", "--rounds", "1")),
