@@ -8,7 +8,7 @@ with needs("chroma"):
     from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
     from chromadb.utils.embedding_functions import register_embedding_function
 
-    from client_lib.adapters.calls import Embedder
+    from client_lib.adapters.base import Embedder
 
 # What decides the vectors: a collection cannot change it without embedding all anew.
 _DECISIVE = ("model", "dimensions", "normalize", "query_prompt_name", "document_prompt_name")

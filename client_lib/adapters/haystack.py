@@ -9,7 +9,7 @@ from client_lib.adapters import needs
 with needs("haystack"):
     from haystack import Document, component, default_from_dict, default_to_dict
 
-    from client_lib.adapters.calls import Embedder, Float32, Reranker, Sidecar
+    from client_lib.adapters.base import Embedder, Float32, Reranker, Sidecar
     from client_lib.results import RerankResult
 
 

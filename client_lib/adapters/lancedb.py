@@ -9,7 +9,7 @@ with needs("lancedb"):
     from lancedb.embeddings import TextEmbeddingFunction, register
     from lancedb.rerankers import Reranker as LanceReranker
 
-    from client_lib.adapters.calls import Embedder, Float32, Reranker
+    from client_lib.adapters.base import Embedder, Float32, Reranker
 
 
 @register("sidecar")

@@ -10,7 +10,7 @@ with needs("langchain"):
     from langchain_core.embeddings import Embeddings
     from pydantic import Field
 
-    from client_lib.adapters.calls import Embedder, Reranker
+    from client_lib.adapters.base import Embedder, Reranker
     from client_lib.results import RerankResult
 
 

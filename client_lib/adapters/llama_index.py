@@ -10,7 +10,7 @@ with needs("llama-index"):
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
     from pydantic import Field
 
-    from client_lib.adapters.calls import Embedder, Reranker
+    from client_lib.adapters.base import Embedder, Reranker
     from client_lib.results import RerankResult
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
+from client_lib import AsyncClient, Client
 from client_lib.adapters.connections import Connections
 from client_lib.results import RerankResult
 from client_lib.wire.messages import Priority
@@ -78,37 +79,37 @@ class Embedder(Sidecar):
 
     def encode_query(self, texts: str | Iterable[str]) -> Float32:
         """Return one vector a query: float32 [n, d], or [d] for one string alone."""
-        self._learn_prompts()
-        return self._connections.client.encode(texts, **self._as_queries())
+        return self._ready().encode(texts, **self._as_queries())
 
     def encode_document(self, texts: str | Iterable[str]) -> Float32:
         """Return one vector a document: float32 [n, d], or [d] for one string alone."""
-        self._learn_prompts()
-        return self._connections.client.encode(texts, **self._as_documents())
+        return self._ready().encode(texts, **self._as_documents())
 
     async def aencode_query(self, texts: str | Iterable[str]) -> Float32:
         """Do what `encode_query` does, on the running event loop."""
-        await self._alearn_prompts()
-        return await (await self._connections.here()).encode(texts, **self._as_queries())
+        return await (await self._aready()).encode(texts, **self._as_queries())
 
     async def aencode_document(self, texts: str | Iterable[str]) -> Float32:
         """Do what `encode_document` does, on the running event loop."""
-        await self._alearn_prompts()
-        return await (await self._connections.here()).encode(texts, **self._as_documents())
+        return await (await self._aready()).encode(texts, **self._as_documents())
 
-    def _learn_prompts(self) -> None:
+    def _ready(self) -> Client:
+        client = self._connections.client
         if self._prompts is None:
-            self._prompts = self._prompts_in(self._connections.client.status())
+            self._prompts = self._prompts_in(client.status())
+        return client
 
-    async def _alearn_prompts(self) -> None:
+    async def _aready(self) -> AsyncClient:
+        client = await self._connections.here()
         if self._prompts is None:
-            self._prompts = self._prompts_in(await (await self._connections.here()).status())
+            self._prompts = self._prompts_in(await client.status())
+        return client
 
-    def _prompts_in(self, status: Mapping[str, Any]) -> Mapping[str, str]:
+    def _prompts_in(self, status: Mapping[str, Any]) -> Mapping[str, str] | None:
         for model in status.get("models", ()):
             if model["task"] == "embed" and self.model in {None, model["name"]}:
                 return dict(model.get("prompts", {}))
-        return {}  # the call that follows is refused, in the daemon's own words
+        return None  # the call that follows is refused, in the daemon's own words
 
     def _as_queries(self) -> dict[str, Any]:
         prompt_name = self.query_prompt_name or self._first_prompt(_QUERY)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from client_lib import BadRequest, Client, ClientClosed, UnknownModel
-from client_lib.adapters.calls import Embedder, Reranker
+from client_lib.adapters.base import Embedder, Reranker
 
 from .texts import TEXTS
 
@@ -140,6 +140,7 @@ def _vector(embedder: Embedder, send: Any) -> None:
     send.send(embedder.encode_query("x").tolist())
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: a fork beside threads
 def test_a_forked_child_connects_by_itself(embedder: Embedder) -> None:
     """And leaves the parent's connection alone."""
     expected = embedder.encode_query("x").tolist()
