@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 
 from .daemon import Daemon
 
-# Set before transformers or tokenizers are imported anywhere: tests never ask a hub.
+# Set before any of these libraries is imported: tests ask no hub, and tell nobody.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
+os.environ["ANONYMIZED_TELEMETRY"] = "false"  # chromadb's
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -122,6 +125,21 @@ def daemon(minilm_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """A real daemon that serves the embedded model in INT8, shared by the whole run."""
     folder = tmp_path_factory.mktemp("daemon")
     with Daemon(folder, "--embedding-model", str(minilm_artifact)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def prompted_daemon(
+    minilm_artifact: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Daemon]:
+    """The same, as if the model had been trained with prompts, such as those of e5."""
+    folder = tmp_path_factory.mktemp("prompted")
+    artifact = shutil.copytree(minilm_artifact, folder / "artifact")
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    prompts = {"query": "query: ", "document": "", "passage": "passage: "}
+    manifest["description"]["prompts"] = prompts
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    with Daemon(folder, "--embedding-model", str(artifact)) as running:
         yield running
 
 

@@ -189,7 +189,7 @@ def test_trained_reranker_finds_the_answer(
 
 
 def test_prompts_are_applied_by_name(make_model: Callable[..., Path], tmp_path: Path) -> None:
-    """`prompt_name` puts the model's own prefix before the text."""
+    """`prompt_name` puts the model's own prefix before the text; `status` names them all."""
     folder = make_model()
     prompts = '{"prompts": {"query": "query: ", "passage": "passage: "}}'
     (folder / "config_sentence_transformers.json").write_text(prompts)
@@ -200,5 +200,7 @@ def test_prompts_are_applied_by_name(make_model: Callable[..., Path], tmp_path: 
         prompted = client.encode("a text", prompt_name="query")
         assert np.array_equal(prompted, client.encode("query: a text"))
         assert np.array_equal(client.encode("x", prompt_name="document"), client.encode("x"))
+        (model,) = client.status()["models"]
+        assert model["prompts"] == {"query": "query: ", "document": "", "passage": "passage: "}
         with pytest.raises(BadRequest, match="query, document, passage"):
             client.encode("a text", prompt_name="title")

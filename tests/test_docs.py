@@ -9,7 +9,7 @@ import pytest
 from sidecar.cli import _parser
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _SEPARATORS = {"|", "||", "&&", ";", "&"}
 
 

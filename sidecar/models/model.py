@@ -56,7 +56,12 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """Return what `status` tells of this model."""
-        own = {"task": self.task, "device": "cpu", "reason": self.reason}
+        own = {
+            "task": self.task,
+            "device": "cpu",
+            "reason": self.reason,
+            "prompts": dict(self.prompts),
+        }
         alone = {"threads": self.lone_threads, "speed": _as_maps(self._layout.speed)}
         return {**asdict(self._manifest), **own, "alone": alone}
 

@@ -140,6 +140,8 @@ class TorchModel:
             "kernel": self.kernel,
             "dimensions": self.dimensions,
             "max_tokens": self.max_tokens,
+            # The library has None for the names that it knows and the folder does not.
+            "prompts": {name: prompt or "" for name, prompt in self.prompts.items()},
             "bytes_weights": self.weight_bytes,
             "modules": self._kinds,
             **(asdict(self.proof) if self.proof else {}),

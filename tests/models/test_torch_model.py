@@ -107,6 +107,7 @@ def test_it_says_that_it_is_the_slow_path(folder: Path, tmp_path: Path) -> None:
     (slow,) = [event for event in events if event["event"] == "model.slow_path"]
     assert "Dense" in slow["reason"]
     assert model.describe()["quantization"] == "none"
+    assert model.describe()["prompts"] == {"query": "", "document": ""}
     assert model.dimensions == 32
     (loaded,) = [event for event in events if event["event"] == "model.loaded"]
     assert loaded["bytes"] > 0

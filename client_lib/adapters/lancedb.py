@@ -1,0 +1,84 @@
+"""LanceDB: an embedding function in its registry, and a reranker."""
+
+from typing import Any
+
+from client_lib.adapters import needs
+
+with needs("lancedb"):
+    import pyarrow as pa
+    from lancedb.embeddings import TextEmbeddingFunction, register
+    from lancedb.rerankers import Reranker as LanceReranker
+
+    from client_lib.adapters.base import Embedder, Float32, Reranker
+
+
+@register("sidecar")
+class SidecarEmbeddingFunction(Embedder, TextEmbeddingFunction):
+    """LanceDB's embedding function by way of the daemon; the options are those of `Embedder`.
+
+    `get_registry().get("sidecar").create()` makes one. LanceDB makes it again from a table
+    that was created with it, where this module has been imported before.
+    """
+
+    def ndims(self) -> int:
+        """Return how many dimensions vectors have; without `dimensions`, the daemon is asked."""
+        return self.dimensions or len(self.encode_query(""))
+
+    def generate_embeddings(self, texts: list[str], *_: Any, **__: Any) -> list[Float32]:
+        """Return one vector a document."""
+        return list(self.encode_document(texts))
+
+    def compute_query_embeddings(self, query: str, *_: Any, **__: Any) -> list[Float32]:
+        """Return the query's vector, in a list."""
+        return [self.encode_query(query)]
+
+    # LanceDB asks again seven times, whatever went wrong, and hides what it was. The client has
+    # asked again already where that can help.
+    def compute_query_embeddings_with_retry(self, *args: Any, **options: Any) -> list[Any]:
+        """Return the query's vector, in a list."""
+        return self.compute_query_embeddings(*args, **options)
+
+    def compute_source_embeddings_with_retry(self, *args: Any, **options: Any) -> list[Any]:
+        """Return one vector a document."""
+        return self.compute_source_embeddings(*args, **options)
+
+
+class SidecarReranker(LanceReranker):
+    """LanceDB's reranker by way of the daemon, of what `column` holds.
+
+    `return_score` is LanceDB's: "relevance", or "all" to keep the other scores; `options` are
+    those of `Reranker`.
+    """
+
+    def __init__(
+        self, column: str = "text", *, return_score: str = "relevance", **options: Any
+    ) -> None:
+        super().__init__(return_score)
+        self._column = column
+        self._reranker = Reranker(**options)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._reranker.close()
+
+    def rerank_vector(self, query: str, vector_results: pa.Table) -> pa.Table:
+        """Return what a vector search found, the most relevant first."""
+        return self._ranked(query, vector_results)
+
+    def rerank_fts(self, query: str, fts_results: pa.Table) -> pa.Table:
+        """Return what a full-text search found, the most relevant first."""
+        return self._ranked(query, fts_results)
+
+    def rerank_hybrid(
+        self, query: str, vector_results: pa.Table, fts_results: pa.Table
+    ) -> pa.Table:
+        """Return what both searches found, the most relevant first."""
+        merge = self._merge_and_keep_scores if self.score == "all" else self.merge_results
+        return self._ranked(query, merge(vector_results, fts_results))
+
+    def _ranked(self, query: str, found: pa.Table) -> pa.Table:
+        hits = self._reranker.rank(query, found[self._column].to_pylist())
+        order = pa.array([hit.index for hit in hits], pa.int64())
+        scores = pa.array([hit.relevance_score for hit in hits], pa.float32())
+        ranked = found.take(order).append_column("_relevance_score", scores)
+        return self._keep_relevance_score(ranked)

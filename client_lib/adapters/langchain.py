@@ -1,0 +1,77 @@
+"""LangChain: embeddings, and a document compressor that reranks."""
+
+from collections.abc import Iterable, Sequence
+
+from client_lib.adapters import needs
+
+with needs("langchain"):
+    from langchain_core.callbacks import Callbacks
+    from langchain_core.documents import BaseDocumentCompressor, Document
+    from langchain_core.embeddings import Embeddings
+    from pydantic import Field
+
+    from client_lib.adapters.base import Embedder, Reranker
+    from client_lib.results import RerankResult
+
+
+class SidecarEmbeddings(Embedder, Embeddings):
+    """LangChain's `Embeddings` by way of the daemon; the options are those of `Embedder`."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one vector a document."""
+        vectors: list[list[float]] = self.encode_document(texts).tolist()
+        return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the query's vector."""
+        vector: list[float] = self.encode_query(text).tolist()
+        return vector
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one vector a document, on the running event loop."""
+        vectors: list[list[float]] = (await self.aencode_document(texts)).tolist()
+        return vectors
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Return the query's vector, on the running event loop."""
+        vector: list[float] = (await self.aencode_query(text)).tolist()
+        return vector
+
+
+class SidecarReranker(Reranker, BaseDocumentCompressor):
+    """LangChain's document compressor: the best documents first, `top_n` of them.
+
+    Each is a copy with `relevance_score` in its metadata. The options are those of `Reranker`.
+    """
+
+    top_n: int | None = Field(default=None, gt=0)
+
+    def compress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Callbacks = None,  # noqa: ARG002 - LangChain's interface
+    ) -> list[Document]:
+        """Return the documents by their relevance to `query`."""
+        return _ranked(documents, self.rank(query, _texts(documents), self.top_n))
+
+    async def acompress_documents(
+        self,
+        documents: Sequence[Document],
+        query: str,
+        callbacks: Callbacks = None,  # noqa: ARG002 - LangChain's interface
+    ) -> list[Document]:
+        """Return the documents by their relevance to `query`, on the running event loop."""
+        return _ranked(documents, await self.arank(query, _texts(documents), self.top_n))
+
+
+def _texts(documents: Sequence[Document]) -> list[str]:
+    return [document.page_content for document in documents]
+
+
+def _ranked(documents: Sequence[Document], hits: Iterable[RerankResult]) -> list[Document]:
+    return [_scored(documents[hit.index], hit.relevance_score) for hit in hits]
+
+
+def _scored(document: Document, score: float) -> Document:
+    return document.model_copy(update={"metadata": {**document.metadata, "relevance_score": score}})

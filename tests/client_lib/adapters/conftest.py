@@ -1,0 +1,33 @@
+"""One daemon for all adapters, whose model has prompts."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from client_lib import Client
+
+
+@pytest.fixture(scope="session")
+def socket(prompted_daemon: Any) -> str:
+    return str(prompted_daemon.socket)
+
+
+@pytest.fixture
+def client(socket: str) -> Iterator[Client]:
+    """What the daemon says without an adapter between."""
+    with Client(socket) as client:
+        yield client
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[Any], Any]]:
+    """Return what it is given, and close that after the test."""
+    with ExitStack() as stack:
+
+        def open_(adapter: Any) -> Any:
+            stack.callback(adapter.close)
+            return adapter
+
+        yield open_

@@ -1,0 +1,69 @@
+"""Chroma: a collection on disk, made, closed and found again."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import chromadb
+import numpy as np
+import pytest
+
+from client_lib import Client
+from client_lib.adapters.chroma import SidecarEmbeddingFunction
+
+from .texts import TEXTS
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def function(socket: str, opened: Callable[[Any], Any]) -> SidecarEmbeddingFunction:
+    made: SidecarEmbeddingFunction = opened(SidecarEmbeddingFunction(socket=socket))
+    return made
+
+
+@contextmanager
+def database(path: Path) -> Iterator[Any]:
+    client = chromadb.PersistentClient(str(path))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def test_a_collection_is_found_again(function: SidecarEmbeddingFunction, tmp_path: Path) -> None:
+    """It searches after a new start without being told of the embedding function."""
+    with database(tmp_path) as client:
+        collection = client.create_collection("texts", embedding_function=function)
+        collection.add(ids=["0", "1", "2"], documents=TEXTS)
+    with database(tmp_path) as client:
+        found = client.get_collection("texts").query(
+            query_texts=["Who composed Carmen?", "What is in bread?"], n_results=1
+        )
+    assert found["ids"] == [["0"], ["1"]]
+
+
+def test_vectors_have_their_prompts(
+    function: SidecarEmbeddingFunction, client: Client, tmp_path: Path
+) -> None:
+    """Those that are kept are documents', those that are searched with queries'."""
+    with database(tmp_path) as chroma:
+        collection = chroma.create_collection("texts", embedding_function=function)
+        collection.add(ids=["0"], documents=["x"])
+        (kept,) = collection.get(include=["embeddings"])["embeddings"]
+        (distance,) = collection.query(query_texts=["x"])["distances"][0]
+    document, query = client.encode(["passage: x", "query: x"])
+    assert np.array_equal(kept, document)
+    assert distance == pytest.approx(1 - document @ query, abs=1e-4)
+    assert np.array_equal(function.embed_query(["x"])[0], query)
+
+
+def test_what_decides_vectors_stays(function: SidecarEmbeddingFunction, tmp_path: Path) -> None:
+    """The lane of a collection may change, the dimensions may not."""
+    config = function.get_config()
+    function.validate_config_update(config, {**config, "priority": "interactive"})
+    with pytest.raises(ValueError, match="dimensions of this collection is None"):
+        function.validate_config_update(config, {**config, "dimensions": 8})
+    with pytest.raises(ValueError, match="sockte"):
+        function.validate_config({"sockte": "/s"})

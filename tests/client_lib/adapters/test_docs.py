@@ -1,0 +1,31 @@
+"""What the adapters' pages tell readers to paste, run as it stands."""
+
+import gc
+import re
+from pathlib import Path
+
+import pytest
+
+from .texts import TEXTS
+
+pytestmark = pytest.mark.slow
+FOLDER = Path(__file__).parents[3] / "docs" / "adapters"
+PAGES = [page for page in sorted(FOLDER.glob("*.md")) if page.name != "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_can_be_pasted(
+    page: Path,
+    socket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Against the default socket's daemon, it finds who composed Carmen."""
+    monkeypatch.setenv("SIDECAR_SOCKET", socket)
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    exec(compile(block, page.name, "exec"), {"__name__": "pasted"})
+    gc.collect()  # what nobody closed is closed now
+    assert TEXTS[0] in capsys.readouterr().out
+    assert page.stem in (FOLDER / "README.md").read_text()
