@@ -15,10 +15,11 @@ _LEAVES = {"client_lib", "sidecar.events", "sidecar.memory", "sidecar.systemd", 
 _BELOW = {
     "sidecar.__main__": {"sidecar.cli"},
     "sidecar.cli": {
-        "sidecar.serving", "sidecar.operate", "sidecar.models", "sidecar.encoder",
-        "sidecar.plan", "sidecar.host", "sidecar.config",
+        "sidecar.serving", "sidecar.gateway", "sidecar.operate", "sidecar.models",
+        "sidecar.encoder", "sidecar.plan", "sidecar.host", "sidecar.config",
     },
     "sidecar.serving": {"sidecar.models", "sidecar.plan", "sidecar.host"},
+    "sidecar.gateway": set(),
     "sidecar.operate": {"sidecar.models", "sidecar.plan", "sidecar.host", "sidecar.config"},
     "sidecar.models": {"sidecar.encoder", "sidecar.host"},
     "sidecar.encoder": {"sidecar.host"},
