@@ -278,7 +278,7 @@ CATALOGUE: Mapping[str, Event] = {
         "`sidecar gateway` takes connections",
         {
             "address": "where it listens: a URL, or unix: and a path",
-            "socket": "path of the daemon's",
+            "socket": "path of the daemon's socket",
         },
     ),
     "gateway.failed": Event(

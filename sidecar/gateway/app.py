@@ -50,6 +50,8 @@ class Gateway:
         routes = [
             Route("/v1/embeddings", self._guarded(embeddings), methods=["POST"]),
             Route("/v1/rerank", self._guarded(rerank), methods=["POST"]),
+            # Where Cohere's newer client asks; the older one and Jina's ask at /v1.
+            Route("/v2/rerank", self._guarded(rerank), methods=["POST"]),
             Route("/v1/models", self._guarded(self._models)),
             Route("/metrics", self._guarded(self._metrics)),
             Route("/health", self._health),
