@@ -96,3 +96,11 @@ def test_daemon_needs_nothing_of_preparing() -> None:
     """What quantizes, and onnx with it, is loaded by the process that prepares a model alone."""
     refused = "from sidecar.cli import main; main(['serve', '--threads', 'many'])"
     assert "onnx" not in loaded_by(refused)
+
+
+def test_gateway_needs_nothing_of_the_daemon() -> None:
+    """It runs where its own extra alone is installed."""
+    refused = "from sidecar.cli import main; main(['gateway', '--port', 'any'])"
+    loaded = loaded_by(refused)
+    assert "uvicorn" in loaded
+    assert not loaded & {"onnxruntime", "onnx", "tokenizers", "psutil", "prometheus_client"}

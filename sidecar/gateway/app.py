@@ -1,7 +1,8 @@
 """The application: each path, from the request to the daemon and back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -17,8 +18,9 @@ from client_lib import AsyncClient, SidecarError
 from sidecar.events import log, trace
 from sidecar.gateway import replies
 from sidecar.gateway.bodies import B, EmbeddingsBody, RerankBody, parse
-from sidecar.gateway.incoming import Traced, check_key, read_body, while_connected
+from sidecar.gateway.incoming import Traced, check_key, length_of, read_body, while_connected
 from sidecar.gateway.refusals import Refusal, told
+from sidecar.gateway.room import Room
 from sidecar.gateway.settings import Settings
 
 _SERVING = {"serving", "reloading"}
@@ -41,7 +43,7 @@ class Gateway:
         self._settings = settings
         self._asking = AsyncClient(settings.daemon, timeout=settings.timeout)
         self._looking = AsyncClient(settings.daemon, timeout=_LOOK_SECONDS, retries=False)
-        self._slots = asyncio.Semaphore(settings.max_in_flight)
+        self._room = Room(settings.held_bytes, settings.max_in_flight)
 
     def app(self) -> ASGIApp:
         """Return the application, for ASGI."""
@@ -85,29 +87,27 @@ class Gateway:
         """Read a body of `kind` and return what `ask` makes of it, all of it in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.timeout
+        length = length_of(request, self._settings.max_body_bytes)
+        async with self._by(deadline, "too much came before it"):
+            taken = await self._room.take(length)
         try:
-            async with asyncio.timeout_at(deadline):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise self._late("too many requests came before it") from None
-        try:
-            body = parse(kind, await self._read(request, deadline))
+            async with self._by(deadline, "its body did not arrive whole"):
+                body = parse(kind, await read_body(request, length))
             with told(body.texts):
                 work = ask(body, request, max(0.0, deadline - loop.time()))
                 return _json(await while_connected(request, work))
         finally:
-            self._slots.release()
+            self._room.give(taken)
 
-    async def _read(self, request: Request, deadline: float) -> bytes:
+    @asynccontextmanager
+    async def _by(self, deadline: float, reason: str) -> AsyncIterator[None]:
+        """Refuse a request (408) that is not read by `deadline`, which is for `reason`."""
         try:
             async with asyncio.timeout_at(deadline):
-                return await read_body(request, self._settings.max_body_bytes)
+                yield
         except TimeoutError:
-            raise self._late("its body did not arrive whole") from None
-
-    def _late(self, reason: str) -> Refusal:
-        message = f"the request was not read within {self._settings.timeout:g} s: {reason}"
-        return Refusal(408, message, code="request_timeout")
+            message = f"the request was not read within {self._settings.timeout:g} s: {reason}"
+            raise Refusal(408, message, code="request_timeout") from None
 
     async def _embed(self, body: EmbeddingsBody, request: Request, left: float) -> dict[str, Any]:
         reply = await self._asking.embed(
@@ -188,4 +188,6 @@ async def _fail(request: Request, error: Exception) -> Response:
         traceback=trace(error),
     )
     message = f"the gateway failed with {type(error).__name__}"
-    return Refusal(500, message, code="gateway_failed").response()
+    # uvicorn closes it after such an error: the caller should not send more.
+    close = {"connection": "close"}
+    return Refusal(500, message, code="gateway_failed", headers=close).response()

@@ -75,18 +75,25 @@ def check_key(request: Request, keys: Sequence[bytes]) -> None:
         )
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """Return the body; of one that is longer than `most` bytes no more is kept.
+def length_of(request: Request, most: int) -> int:
+    """Return how long the body is, in bytes; `most`, where it does not say.
 
-    Raises `Refusal` (413, or 415 for what does not say that it is JSON), and
-    `ClientDisconnect` where the caller leaves.
+    Raises `Refusal`: 413 for one that is longer than `most`, 415 for what is not said to be JSON.
     """
     # What else a page of some web site could have a browser send here without asking first.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Refusal(415, "send `Content-Type: application/json`", code="unsupported_media_type")
-    announced = request.headers.get("content-length", "0")
-    if int(announced) > most:
+    length = int(request.headers.get("content-length", most))
+    if length > most:
         raise _too_long(most)
+    return length
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """Return the body; of one that is longer than `most` bytes no more is kept.
+
+    Raises `Refusal` (413) then, and `ClientDisconnect` where the caller leaves.
+    """
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

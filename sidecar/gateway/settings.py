@@ -11,8 +11,8 @@ class Settings:
     """Which daemon to ask, and what to take from callers.
 
     `timeout` bounds a request in seconds, from its headers to the daemon's answer;
-    `max_body_bytes` its body; `max_in_flight` how many are being read or answered, and more wait
-    unread. Where there are `keys`, a caller has to have one of them.
+    `max_body_bytes` its body; `max_in_flight` how many are being read or answered at a time.
+    Where there are `keys`, a caller has to have one of them.
     """
 
     daemon: Path
@@ -21,6 +21,11 @@ class Settings:
     # With 256 in flight the daemon reads no more from a connection, and would not see a cancel.
     max_in_flight: int = 192
     keys: tuple[bytes, ...] = ()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all bodies that are being read or answered, at most."""
+        return 16 * self.max_body_bytes
 
 
 @dataclass(frozen=True, slots=True)
