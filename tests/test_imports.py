@@ -15,10 +15,11 @@ _LEAVES = {"client_lib", "sidecar.events", "sidecar.memory", "sidecar.systemd", 
 _BELOW = {
     "sidecar.__main__": {"sidecar.cli"},
     "sidecar.cli": {
-        "sidecar.serving", "sidecar.operate", "sidecar.models", "sidecar.encoder",
-        "sidecar.plan", "sidecar.host", "sidecar.config",
+        "sidecar.serving", "sidecar.gateway", "sidecar.operate", "sidecar.models",
+        "sidecar.encoder", "sidecar.plan", "sidecar.host", "sidecar.config",
     },
     "sidecar.serving": {"sidecar.models", "sidecar.plan", "sidecar.host"},
+    "sidecar.gateway": set(),
     "sidecar.operate": {"sidecar.models", "sidecar.plan", "sidecar.host", "sidecar.config"},
     "sidecar.models": {"sidecar.encoder", "sidecar.host"},
     "sidecar.encoder": {"sidecar.host"},
@@ -98,3 +99,11 @@ def test_daemon_needs_nothing_of_preparing() -> None:
     """What quantizes, and onnx with it, is loaded by the process that prepares a model alone."""
     refused = "from sidecar.cli import main; main(['serve', '--threads', 'many'])"
     assert "onnx" not in loaded_by(refused)
+
+
+def test_gateway_needs_nothing_of_the_daemon() -> None:
+    """It runs where its own extra alone is installed."""
+    refused = "from sidecar.cli import main; main(['gateway', '--port', 'any'])"
+    loaded = loaded_by(refused)
+    assert "uvicorn" in loaded
+    assert not loaded & {"onnxruntime", "onnx", "tokenizers", "psutil", "prometheus_client"}

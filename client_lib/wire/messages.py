@@ -50,7 +50,8 @@ def _is_priority(value: Any) -> bool:
     return value in _PRIORITIES
 
 
-def _is_traceparent(value: Any) -> bool:
+def is_traceparent(value: Any) -> bool:
+    """Whether `value` is a W3C traceparent that names a trace and a span."""
     return isinstance(value, str) and bool(_is_00(value) or _is_later(value))
 
 
@@ -97,7 +98,7 @@ class Embed:
     truncate: bool = _checked(_is_bool, "true or false", default=True)
     priority: Priority = _checked(_is_priority, _LANE, default="interactive")
     timeout_ms: int | None = _checked(_optional(_is_count), _COUNT, default=None)
-    traceparent: str | None = _checked(_optional(_is_traceparent), _TRACEPARENT, default=None)
+    traceparent: str | None = _checked(_optional(is_traceparent), _TRACEPARENT, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,7 @@ class Rerank:
     truncate: bool = _checked(_is_bool, "true or false", default=True)
     priority: Priority = _checked(_is_priority, _LANE, default="interactive")
     timeout_ms: int | None = _checked(_optional(_is_count), _COUNT, default=None)
-    traceparent: str | None = _checked(_optional(_is_traceparent), _TRACEPARENT, default=None)
+    traceparent: str | None = _checked(_optional(is_traceparent), _TRACEPARENT, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,9 @@ from client_lib.wire.protocol import Limits
 from sidecar import events, systemd
 from sidecar.cli.planning import host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
-from sidecar.config import Config, ConfigError, to_config
-from sidecar.events import Selection, journal
-from sidecar.events.writer import Lines, Target
+from sidecar.cli.target import target
+from sidecar.config import Config, to_config
+from sidecar.events import Selection
 from sidecar.host import Host
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
@@ -24,8 +24,6 @@ from sidecar.serving.bounds import Bounds
 from sidecar.serving.door import Rules
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.settings import ServeSettings, Setup
-
-_STDOUT = 1
 
 
 def add(commands: Any) -> None:
@@ -39,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop; the exit code is the lifecycle's."""
     configure = partial(_setup, arguments)
     setup = configure()
-    events.configure(_target(setup.settings.log_target), setup.settings.selection)
+    events.configure(target(setup.settings.log_target), setup.settings.selection)
     # The daemon's own threads are the parallelism; the tokenizer's would fight with them.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     return lifecycle.run(setup, configure, systemd.take())
@@ -57,17 +55,6 @@ def _setup(arguments: argparse.Namespace) -> Setup:
         settings=_serve_settings(config, plan, host),
         configured=asdict(config),
     )
-
-
-def _target(name: str) -> Target:
-    """Return where events go. Raises `ConfigError` for a journal that is not there."""
-    is_there = journal.SOCKET.is_socket()
-    if name == "journal" and not is_there:
-        raise ConfigError(f"SIDECAR_LOG_TARGET=journal: there is no socket at {journal.SOCKET}")
-    is_ours = name == "auto" and journal.is_standard_output(os.environ)
-    if name == "journal" or (is_ours and is_there):
-        return journal.Journal()
-    return Lines(_STDOUT)
 
 
 def _loader(config: Config, plan: Plan) -> Callable[[], list[ServedModel]]:

@@ -274,6 +274,31 @@ CATALOGUE: Mapping[str, Event] = {
             "sample": _SAMPLE,
         },
     ),
+    "gateway.listening": Event(
+        "`sidecar gateway` takes connections",
+        {
+            "address": "where it listens: a URL, or unix: and a path",
+            "socket": "path of the daemon's socket",
+        },
+    ),
+    "gateway.failed": Event(
+        "a request was answered with an error that is a fault of the gateway",
+        {
+            "path": "what was asked",
+            "trace_id": "the request's trace: the caller's own, or a new one",
+            "error": "type of what was raised",
+            "traceback": "where from",
+        },
+        _ERROR,
+    ),
+    "gateway.draining": Event(
+        "no new connections are taken; requests that were begun are finished",
+        {"reason": "the signal", "in_flight": "requests to finish"},
+    ),
+    "gateway.stopped": Event(
+        "the last event of a gateway",
+        {"exit_code": "the process's exit code", "seconds": "time since the start, s"},
+    ),
     "events.lost": Event(
         "events are written again, after some that were not because nobody took them",
         {"count": "how many were lost"},

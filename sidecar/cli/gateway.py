@@ -1,0 +1,133 @@
+"""`sidecar gateway`: HTTP for those who cannot speak msgpack."""
+
+import argparse
+import ipaddress
+import socket
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from client_lib.address import default_socket
+from sidecar import events, systemd
+from sidecar.cli.exits import EX_CONFIG
+from sidecar.cli.target import target
+from sidecar.config import ConfigError
+from sidecar.gateway.settings import Listener, Settings
+from sidecar.serving.socket_file import SocketFile
+
+_HOST, _PORT = "127.0.0.1", "8000"
+_MOST_PORT = 65_535
+_DAY = 86_400
+_LEAST_BODY, _MOST_BODY = 1_024, 2**30
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's `commands`."""
+    parser = commands.add_parser(
+        "gateway",
+        help="offer the daemon over HTTP, as OpenAI, Cohere and Jina do",
+        description="Take POST /v1/embeddings and /v1/rerank, GET /v1/models, /health and "
+        "/metrics, and ask the daemon; until SIGTERM.",
+    )
+    parser.add_argument(
+        "--socket", type=Path, metavar="PATH", help="the daemon's socket ($SIDECAR_SOCKET)"
+    )
+    parser.add_argument("--host", help=f"address to listen on (default: {_HOST})")
+    parser.add_argument("--port", help=f"port to listen on; 0: any (default: {_PORT})")
+    parser.add_argument(
+        "--uds", type=Path, metavar="PATH", help="listen on a Unix socket instead, mode 0660"
+    )
+    parser.add_argument(
+        "--timeout", default="30", metavar="SECONDS", help="time for one request (default: 30)"
+    )
+    parser.add_argument(
+        "--max-body-bytes", default="16777216", metavar="BYTES",
+        help="bytes of one request (default: 16777216)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--api-key-file", type=Path, metavar="FILE",
+        help="ask callers for one of the keys in FILE, one a line, as OpenAI's clients send theirs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-unauthenticated", action="store_true",
+        help="let whoever reaches an address that is not a loopback one ask without a key",
+    )  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop; 78 for what cannot be done as configured."""
+    try:
+        # Only who serves HTTP needs what does.
+        gateway = import_module("sidecar.gateway.serve")
+    except ModuleNotFoundError as error:
+        print(
+            f"sidecar: the gateway needs {error.name}: pip install 'sidecar[gateway]'",
+            file=sys.stderr,
+        )
+        return EX_CONFIG
+    settings = _settings(arguments)
+    listener = _listener(arguments, settings)
+    events.configure(target("auto"))
+    return int(gateway.run(settings, listener, systemd.take()))
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    return Settings(
+        daemon=arguments.socket or default_socket(),
+        timeout=_number("--timeout", arguments.timeout, 0.001, _DAY),
+        max_body_bytes=int(
+            _number("--max-body-bytes", arguments.max_body_bytes, _LEAST_BODY, _MOST_BODY)
+        ),
+        keys=_keys(arguments.api_key_file) if arguments.api_key_file else (),
+    )
+
+
+def _number(flag: str, text: str, least: float, most: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise ConfigError(f"{flag}={text}: must be a number from {least:g} to {most:g}")
+    return value
+
+
+def _keys(path: Path) -> tuple[bytes, ...]:
+    try:
+        keys = tuple(path.read_bytes().split())
+    except OSError as error:
+        raise ConfigError(f"--api-key-file {path} cannot be read: {error.strerror}") from None
+    if not keys:
+        raise ConfigError(f"--api-key-file {path} holds no key")
+    return keys
+
+
+def _listener(arguments: argparse.Namespace, settings: Settings) -> Listener:
+    """Listen where the flags say. Raises `ConfigError` or `SocketUnavailable`."""
+    if arguments.uds is None:
+        guarded = bool(settings.keys) or arguments.allow_unauthenticated
+        return _tcp(arguments.host or _HOST, arguments.port or _PORT, guarded=guarded)
+    if arguments.host or arguments.port:
+        raise ConfigError("--uds stands instead of --host and --port: give one or the other")
+    file = SocketFile.bind(arguments.uds)
+    return Listener(file.socket, f"unix:{file.path}", file.unlink)
+
+
+def _tcp(host: str, port: str, *, guarded: bool) -> Listener:
+    number = int(_number("--port", port, 0, _MOST_PORT))
+    try:
+        found = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)
+        # IPv4 where a name has both.
+        family, _, _, _, address = min(found, key=lambda each: each[0])
+        if not (guarded or ipaddress.ip_address(address[0]).is_loopback):
+            raise ConfigError(
+                f"--host {host} lets other hosts in: ask them for a key with --api-key-file, "
+                "or say --allow-unauthenticated"
+            )
+        sock = socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise ConfigError(f"--host {host} --port {port}: {error.strerror or error}") from None
+    shown, bound = sock.getsockname()[:2]
+    return Listener(sock, f"http://{f'[{shown}]' if ':' in shown else shown}:{bound}")

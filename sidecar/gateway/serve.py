@@ -1,0 +1,106 @@
+"""From the listening socket to the exit code.
+
+Exit codes: 0 after a stop that was asked for, 1 after one that a second signal forced.
+"""
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from sidecar.events import flush, log
+from sidecar.gateway.app import Gateway
+from sidecar.gateway.settings import Listener, Settings
+from sidecar.systemd import Manager
+
+EXIT_OK = 0
+EXIT_FORCED = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# What a reply that was computed at the last moment may take to be read.
+_HAND_OVER_SECONDS = 5
+
+
+def run(settings: Settings, listener: Listener, manager: Manager) -> int:
+    """Serve until told to stop, finish what was begun, and return the exit code."""
+    return asyncio.run(_serve(settings, listener, manager))
+
+
+async def _serve(settings: Settings, listener: Listener, manager: Manager) -> int:
+    gateway = Gateway(settings)
+    config = uvicorn.Config(
+        gateway.app(),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        # What the server would say of itself, events do.
+        log_config=None,
+        log_level=logging.CRITICAL,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        # No request outlives its own time; this is for a caller who does not take the answer.
+        timeout_graceful_shutdown=math.ceil(settings.timeout) + _HAND_OVER_SECONDS,
+    )
+    server = _Server(config, settings, listener, manager)
+    try:
+        await server.serve([listener.socket])
+    finally:
+        await gateway.close()
+    server.note_stopped(EXIT_OK)
+    return EXIT_OK
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with the signals, the events and the manager of a service of ours."""
+
+    def __init__(
+        self, config: uvicorn.Config, settings: Settings, listener: Listener, manager: Manager
+    ) -> None:
+        super().__init__(config)
+        self._settings = settings
+        self._listener = listener
+        self._manager = manager
+        self._started = time.monotonic()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals; uvicorn's own way raises them once more after the drain."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._signalled, number)
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take connections, and tell whoever waits for that."""
+        await super().startup(sockets)
+        address = self._listener.address
+        self._manager.tell(READY=1, STATUS=f"Listening on {address}")
+        log.info("gateway.listening", address=address, socket=str(self._settings.daemon))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and finish the requests that were begun."""
+        self._listener.unlink()
+        await super().shutdown(sockets)
+
+    def note_stopped(self, exit_code: int) -> None:
+        """Say that this was all."""
+        seconds = round(time.monotonic() - self._started, 3)
+        log.info("gateway.stopped", exit_code=exit_code, seconds=seconds)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self.should_exit:
+            self._listener.unlink()
+            self.note_stopped(EXIT_FORCED)
+            flush()
+            os._exit(EXIT_FORCED)
+        in_flight = len(self.server_state.tasks)
+        self._manager.tell(STOPPING=1, STATUS=f"Finishing {in_flight} requests")
+        log.info("gateway.draining", reason=number.name, in_flight=in_flight)
+        self.should_exit = True

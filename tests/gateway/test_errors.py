@@ -1,0 +1,228 @@
+"""What is refused, and how: before a scripted daemon that fails in every way."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client_lib.wire import errors
+from client_lib.wire.messages import Embed
+from sidecar.gateway.bodies import EmbeddingsBody, RerankBody, parse
+from sidecar.gateway.refusals import Refusal, refusal_of
+
+from ..client_lib.fake_daemon import Act, FakeDaemon, answer, first
+from .conftest import connect
+from .process import GatewayProcess
+
+
+def post(http: httpx2.Client, path: str = "/v1/embeddings", **body: Any) -> httpx2.Response:
+    return http.post(path, json=body)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (errors.BadRequest("no"), 400, "invalid_request_error"),
+        (errors.Forbidden("no"), 403, "permission_error"),
+        (errors.UnknownModel("no"), 404, "invalid_request_error"),
+        (errors.TooLarge("no"), 413, "invalid_request_error"),
+        (errors.Overloaded("no", retry_after_ms=90_000), 429, "rate_limit_error"),
+        (errors.BackendFailed("no", index=1), 500, "server_error"),
+        (errors.DeadlineExceeded("no"), 504, "server_error"),
+    ],
+    ids=lambda value: getattr(value, "code", None),
+)
+def test_the_daemons_errors_have_their_status(
+    http: httpx2.Client, fake: FakeDaemon, error: errors.ReplyError, status: int, kind: str
+) -> None:
+    """In OpenAI's form, with the daemon's own code; which text it was, where that is known."""
+    fake.script = first(error)
+    reply = post(http, input=["a", "b"])
+    told = reply.json()["error"]
+    assert set(told) == {"message", "type", "param", "code"}
+    assert (reply.status_code, told["type"], told["code"]) == (status, kind, error.code)
+    params = {"unknown_model": "model", "backend_failed": "input[1]"}
+    assert told["param"] == params.get(error.code)
+    assert reply.headers.get("retry-after") == ("90" if status == 429 else None)
+
+
+def test_errors_without_an_answer_have_theirs() -> None:
+    """No daemon is 503, no answer in time 504, and what nobody foresaw 500."""
+    statuses = {
+        errors.ConnectionLost: 503, errors.Draining: 503, errors.ClientClosed: 503,
+        errors.CallTimeout: 504, errors.FrameTooLarge: 413,
+        errors.ProtocolError: 500, errors.UnsupportedVersion: 500,
+    }  # fmt: skip
+    assert {kind: refusal_of(kind("no")).status for kind in statuses} == statuses
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "said"),
+    [
+        ("embeddings", {}, "input", "missing required field `input`"),
+        ("embeddings", {"input": []}, "input", "length >= 1"),
+        ("embeddings", {"input": [1, 2]}, "input[0]", "token ids are not taken"),
+        ("embeddings", {"input": ["a", None]}, "input[1]", "got `null`"),
+        ("embeddings", {"input": "a", "dimensions": 0}, "dimensions", "`int` >= 1"),
+        ("embeddings", {"input": "a", "encoding_format": "hex"}, "encoding_format", "'hex'"),
+        ("embeddings", {"input": "a", "priority": "urgent"}, "priority", "'urgent'"),
+        ("embeddings", {"input": "a", "dimension": 3}, "dimension", "unknown field `dimension`"),
+        ("rerank", {"documents": ["a"]}, "query", "missing required field `query`"),
+        ("rerank", {"query": "q", "documents": []}, "documents", "length >= 1"),
+        ("rerank", {"query": "q", "documents": [{"txt": "a"}]}, "documents[0]", "`txt`"),
+        ("rerank", {"query": "q", "documents": ["a"], "top_n": -1}, "top_n", "`int` >= 1"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(
+    http: httpx2.Client, path: str, body: Any, param: str, said: str
+) -> None:
+    """With what was expected."""
+    reply = post(http, f"/v1/{path}", **body)
+    told = reply.json()["error"]
+    assert (reply.status_code, told["param"], told["code"]) == (400, param, "bad_request")
+    assert said in told["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"nope", b'{"input": "\xff"}', b"[" * 4000])
+def test_what_is_not_json_is_refused(http: httpx2.Client, body: bytes) -> None:
+    """And the next request of the connection is answered."""
+    headers = {"content-type": "application/json"}
+    assert http.post("/v1/embeddings", content=body, headers=headers).status_code == 400
+    assert post(http, input="a").status_code == 200
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_are_more_than_refused(data: bytes) -> None:
+    """Whatever they are."""
+    for kind in (EmbeddingsBody, RerankBody):
+        with pytest.raises(Refusal):
+            parse(kind, data)
+
+
+@pytest.mark.parametrize("half", [r"\ud83d", r"\ude00", r"\ude00\ud83d"])
+def test_half_a_character_is_refused(half: str) -> None:
+    """It is no text, and could not be sent on; both halves are one."""
+    with pytest.raises(Refusal):
+        parse(EmbeddingsBody, f'{{"input": "{half} and more"}}'.encode())
+    assert parse(EmbeddingsBody, rb'{"input": "\ud83d\ude00"}').input == "\U0001f600"
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_what_a_web_page_could_send_unasked_is_refused(
+    http: httpx2.Client, content_type: str
+) -> None:
+    """Browsers ask before they send JSON to a foreign host; and nobody here allows them."""
+    headers = {"content-type": content_type}
+    reply = http.post("/v1/embeddings", content=b'{"input": "a"}', headers=headers)
+    assert reply.status_code == 415
+    assert http.options("/v1/embeddings").status_code == 405
+
+
+def test_paths_and_methods_that_there_are_not(http: httpx2.Client) -> None:
+    """Are told in the same form."""
+    missing, wrong = http.get("/v1/completions"), http.get("/v1/embeddings")
+    assert (missing.status_code, wrong.status_code) == (404, 405)
+    assert missing.json()["error"]["message"] == "GET /v1/completions: Not Found"
+    assert wrong.headers["allow"] == "POST"
+
+
+def _head(length: str) -> bytes:
+    lines = ["POST /v1/embeddings HTTP/1.1", "host: x", "content-type: application/json", length]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def test_a_body_that_announces_too_much_is_not_waited_for(raw: socket.socket) -> None:
+    """It is refused by its length alone."""
+    raw.sendall(_head("content-length: 4097"))
+    assert raw.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_without_a_length_is_bounded_too(raw: socket.socket) -> None:
+    """As soon as it is too long, before its end."""
+    raw.sendall(_head("transfer-encoding: chunked") + b"1001\r\n" + b"x" * 4097 + b"\r\n")
+    assert raw.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_of_the_greatest_length_is_taken(http: httpx2.Client) -> None:
+    """To the byte."""
+    body = json.dumps({"input": ""}).encode()
+    full = body.replace(b'""', b'"' + b"x" * (4096 - len(body)) + b'"')
+    headers = {"content-type": "application/json"}
+    assert http.post("/v1/embeddings", content=full, headers=headers).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def hasty(fake_of_module: FakeDaemon) -> Any:
+    """A gateway that gives a request a moment."""
+    with GatewayProcess(fake_of_module.socket, "--timeout", "0.2") as running:
+        yield running
+
+
+def test_a_body_that_does_not_come_is_not_waited_for_long(hasty: GatewayProcess) -> None:
+    """408 once the request's time is up."""
+    with connect(hasty) as sock:
+        sock.sendall(_head("content-length: 100") + b'{"input":')
+        assert sock.recv(65536).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_daemon_that_does_not_answer_in_time(hasty: GatewayProcess, fake: FakeDaemon) -> None:
+    """504, and the daemon was told how long there was."""
+    fake.script = lambda _: Act.SILENCE
+    reply = httpx2.post(f"{hasty.address}/v1/embeddings", json={"input": "a"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (504, "deadline_exceeded")
+    (request,) = fake.wait_for(Embed)
+    assert 0 < request.timeout_ms <= 200
+
+
+def test_no_daemon_is_told_with_advice(no_daemon: Path) -> None:
+    """503 on every path, with where it was looked for."""
+    with (
+        GatewayProcess(no_daemon, "--timeout", "0.2") as running,
+        httpx2.Client(base_url=running.address) as http,
+    ):
+        replies = [post(http, input="a"), http.get("/v1/models"), http.get("/metrics")]
+        health = http.get("/health")
+    for reply in replies:
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "connection_lost")
+        assert str(no_daemon) in reply.json()["error"]["message"]
+    assert health.status_code == 503
+    assert "no daemon answers" in health.json()["reason"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "word"),
+    [
+        ({"state": "serving", "healthy": True}, 200, "ok"),
+        ({"state": "reloading", "healthy": True}, 200, "ok"),
+        ({"state": "draining", "healthy": True}, 503, "draining"),
+        ({"state": "serving", "healthy": False}, 503, "unhealthy"),
+    ],
+)
+def test_health_is_whether_requests_are_served(
+    http: httpx2.Client, fake: FakeDaemon, status: Any, code: int, word: str
+) -> None:
+    """With a reason where they are not."""
+    fake.script = lambda _: {"status": status}
+    reply = http.get("/health")
+    assert (reply.status_code, reply.json()["status"]) == (code, word)
+    assert ("reason" in reply.json()) == (code != 200)
+
+
+def test_a_fault_of_the_gateway_is_an_event(
+    http: httpx2.Client, gateway: GatewayProcess, fake: FakeDaemon
+) -> None:
+    """With where it came from; the caller is told no more than its id."""
+    fake.script = lambda _: {"status": {}}  # a daemon that does not say what it has
+    reply = http.get("/v1/models")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (500, "gateway_failed")
+    event = gateway.event("gateway.failed")
+    assert (event["error"], event["path"]) == ("KeyError", "/v1/models")
+    assert event["trace_id"] == reply.headers["x-request-id"]
+    assert reply.headers["connection"] == "close"
+    fake.script = answer
+    assert post(http, input="a").status_code == 200

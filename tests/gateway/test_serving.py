@@ -1,0 +1,238 @@
+"""A gateway as a service: what it passes on, who may ask, how it starts and stops."""
+
+import json
+import socket
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import httpx2
+import pytest
+
+from client_lib.wire.errors import Draining
+from client_lib.wire.messages import Cancel, Embed, Rerank
+from sidecar.cli import main
+
+from ..client_lib.fake_daemon import Act, FakeDaemon, answer, first
+from .process import GatewayProcess
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+def post(http: httpx2.Client, headers: Any = None, **body: Any) -> httpx2.Response:
+    return http.post("/v1/embeddings", json={"input": "a", **body}, headers=headers)
+
+
+def test_options_reach_the_daemon(http: httpx2.Client, fake: FakeDaemon) -> None:
+    """Those of OpenAI, and Sidecar's own."""
+    options = {
+        "model": "fake", "dimensions": 4, "prompt_name": "query", "normalize": False,
+        "truncate": False, "priority": "bulk",
+    }  # fmt: skip
+    assert post(http, **options).status_code == 200
+    (request,) = fake.wait_for(Embed)
+    assert {name: getattr(request, name) for name in options} == options
+    body = {"query": "q", "documents": ["a", {"text": "b"}], "top_n": 1, "priority": "bulk"}
+    assert http.post("/v1/rerank", json=body).status_code == 200
+    (request,) = fake.wait_for(Rerank)
+    assert (request.documents, request.top_n, request.priority) == (("a", "b"), 1, "bulk")
+
+
+def test_a_trace_is_passed_on_and_named(http: httpx2.Client, fake: FakeDaemon) -> None:
+    """The caller's, by its id; a new one where there is none, or none that is valid."""
+    named = [
+        post(http, headers).headers["x-request-id"]
+        for headers in ({"traceparent": TRACEPARENT}, {}, {"traceparent": "00-nonsense"})
+    ]
+    sent = [request.traceparent for request in fake.wait_for(Embed, 3)]
+    assert sent[0] == TRACEPARENT
+    assert [traceparent.split("-")[1] for traceparent in sent] == named
+    assert named[0] == TRACE
+    assert len(set(named)) == 3
+    assert len(http.get("/nothing").headers["x-request-id"]) == 32
+
+
+def test_connections_are_few(
+    http: httpx2.Client, fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """One for all requests, and one for how the daemon is."""
+    before = fake.connections
+    asked = [submit(post, http, input=f"{index}") for index in range(50)]
+    assert {future.result().status_code for future in asked} == {200}
+    http.get("/metrics")
+    http.get("/metrics")
+    assert fake.connections - before <= 2
+
+
+def test_a_caller_that_leaves_is_cancelled(raw: socket.socket, fake: FakeDaemon) -> None:
+    """In the daemon, too; nobody computes what nobody takes."""
+    fake.script = lambda _: Act.SILENCE
+    body = json.dumps({"input": "a"}).encode()
+    head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    raw.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n" + head + body)
+    (request,) = fake.wait_for(Embed)
+    raw.close()
+    (cancel,) = fake.wait_for(Cancel)
+    assert cancel.target == request.id
+
+
+@pytest.mark.parametrize("act", [Act.HANG_UP, Draining("going")], ids=["gone", "draining"])
+def test_a_daemon_that_goes_is_followed_by_the_next(
+    http: httpx2.Client, fake: FakeDaemon, act: Any
+) -> None:
+    """The caller sees an answer and no error."""
+    fake.script = first(act)
+    assert post(http).status_code == 200
+
+
+def test_a_restart_in_mid_request_loses_nothing(
+    http: httpx2.Client, fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """What was in flight is asked again."""
+    fake.script = lambda _: Act.SILENCE
+    asked = submit(post, http)
+    fake.wait_for(Embed)
+    fake.stop()
+    fake.script = answer
+    fake.start()
+    assert asked.result().status_code == 200
+
+
+def held(fake: FakeDaemon) -> Event:
+    """Have the daemon answer once the event is set."""
+    released = Event()
+
+    def script(request: Any) -> Any:
+        assert released.wait(30)
+        return answer(request)
+
+    fake.script = script
+    return released
+
+
+def test_sigterm_finishes_what_was_begun(fake: FakeDaemon, submit: Callable[..., Any]) -> None:
+    """No new connection is taken, the request is answered, and the exit code is 0."""
+    released = held(fake)
+    with (
+        GatewayProcess(fake.socket) as running,
+        httpx2.Client(base_url=running.address, timeout=30) as http,
+    ):
+        asked = submit(post, http)
+        fake.wait_for(Embed)
+        running.signal()
+        assert running.event("gateway.draining")["in_flight"] == 1
+        released.set()
+        assert asked.result().status_code == 200
+        assert running.event("gateway.stopped")["exit_code"] == running.wait() == 0
+
+
+def test_a_second_signal_forces(fake: FakeDaemon, submit: Callable[..., Any]) -> None:
+    """At once, with exit code 1: the request gets no answer."""
+    released = held(fake)
+    with (
+        GatewayProcess(fake.socket) as running,
+        httpx2.Client(base_url=running.address, timeout=30) as http,
+    ):
+        asked = submit(post, http)
+        fake.wait_for(Embed)
+        running.signal()
+        running.event("gateway.draining")
+        running.signal()
+        assert running.event("gateway.stopped")["exit_code"] == running.wait() == 1
+        assert isinstance(asked.exception(), httpx2.TransportError)
+        released.set()
+
+
+def test_a_unix_socket_is_the_groups(fake: FakeDaemon, tmp_path: Path) -> None:
+    """Its mode is 0660, nobody else may listen there, and it goes with the gateway."""
+    path = tmp_path / "http.sock"
+    with GatewayProcess(fake.socket, "--uds", str(path)) as running:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert running.address == f"unix:{path}"
+        assert main(["gateway", "--uds", str(path)]) == 78
+        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path))) as http:
+            assert http.post("http://x/v1/embeddings", json={"input": "a"}).status_code == 200
+        assert running.stop() == 0
+    assert not path.exists()
+
+
+def test_keys_are_asked_for(fake: FakeDaemon, tmp_path: Path) -> None:
+    """Each of the file's is good, anything else is 401; health is for everybody."""
+    file = tmp_path / "keys"
+    file.write_text("first-key\nsecond-key\n")
+    with (
+        GatewayProcess(fake.socket, "--api-key-file", str(file)) as running,
+        httpx2.Client(base_url=running.address) as http,
+    ):
+        for good in ("Bearer first-key", "bearer second-key"):
+            assert post(http, {"authorization": good}).status_code == 200
+        for bad in (
+            "",
+            "Bearer",
+            "Bearer first-ke",
+            "Basic first-key",
+            "first-key",
+            "Bearer \xe9",
+        ):
+            reply = post(http, {"authorization": bad.encode("latin-1")})
+            assert reply.status_code == 401
+            assert reply.json()["error"]["code"] == "invalid_api_key"
+            assert reply.headers["www-authenticate"] == "Bearer"
+        assert {http.get(path).status_code for path in ("/metrics", "/v1/models")} == {401}
+        fake.script = lambda _: {"status": {"state": "serving", "healthy": True}}
+        assert http.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--host", "0.0.0.0"], "--api-key-file, or say --allow-unauthenticated"),
+        (["--host", "::"], "lets other hosts in"),
+        (["--host", "192.0.2.1", "--allow-unauthenticated"], "Cannot assign requested address"),
+        (["--uds", "/tmp/s", "--port", "1"], "give one or the other"),
+        (["--port", "70000"], "--port=70000: must be a number from 0 to 65535"),
+        (["--timeout", "0"], "--timeout=0: must be a number"),
+        (["--timeout", "soon"], "--timeout=soon: must be a number"),
+        (["--max-body-bytes", "1"], "--max-body-bytes=1: must be a number"),
+        (["--api-key-file", "/no/such/file"], "cannot be read: No such file"),
+        (["--api-key-file", "/dev/null"], "holds no key"),
+    ],
+)
+def test_a_wrong_configuration_does_not_start(
+    capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    """One line that says why, and exit code 78."""
+    assert main(["gateway", *flags]) == 78
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_port_that_is_taken_is_refused(
+    gateway: GatewayProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its number."""
+    port = str(httpx2.URL(gateway.address).port)
+    assert main(["gateway", "--port", port]) == 78
+    assert f"--port {port}: Address already in use" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what installs it."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "sidecar.gateway.serve", raising=False)
+    assert main(["gateway"]) == 78
+    assert "uvicorn: pip install 'sidecar[gateway]'" in capsys.readouterr().err
+
+
+def test_other_hosts_may_be_let_in(fake: FakeDaemon) -> None:
+    """By an explicit word."""
+    flags = ("--host", "0.0.0.0", "--allow-unauthenticated")
+    with GatewayProcess(fake.socket, *flags) as running:
+        url = running.address.replace("0.0.0.0", "127.0.0.1")
+        assert httpx2.post(f"{url}/v1/embeddings", json={"input": "a"}).status_code == 200
