@@ -1,6 +1,6 @@
 """Any number of texts to one array: cut into requests, and put together again."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -67,8 +67,8 @@ class Encoding:
             raise UnknownModel(f"model {self._model!r} became {model!r} while texts were encoded")
 
 
-def chunks(texts: tuple[str, ...]) -> Iterator[slice]:
-    """Yield consecutive slices of `texts`, each of at most 256 texts.
+def chunks(texts: Sequence[str], most: int = _CHUNK_TEXTS) -> Iterator[slice]:
+    """Yield consecutive slices of `texts`, each of at most `most` texts.
 
     A slice closes before the text that would take it over 4 MiB of UTF-8; a longer text
     stands alone.
@@ -77,7 +77,7 @@ def chunks(texts: tuple[str, ...]) -> Iterator[slice]:
     for index, text in enumerate(texts):
         # `isascii` is a flag that the string carries, so most texts are not encoded for this.
         length = len(text) if text.isascii() else len(text.encode())
-        full = index - start == _CHUNK_TEXTS or size + length > _CHUNK_BYTES
+        full = index - start == most or size + length > _CHUNK_BYTES
         if full and index > start:
             yield slice(start, index)
             start, size = index, 0

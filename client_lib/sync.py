@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from time import monotonic, perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -79,19 +79,32 @@ class Client:
             dimensions=dimensions, precision=precision, truncate=truncate, priority=priority,
             traceparent=traceparent,
         )  # fmt: skip
-        in_flight: deque[tuple[Operation[None], ThreadCall]] = deque()
+        deque(self.pipeline(encoding.operations(), timeout=timeout), maxlen=0)
+        return encoding.vectors
+
+    def pipeline(
+        self,
+        operations: Iterable[Operation[T]],
+        *,
+        window: int = WINDOW,
+        timeout: float | None = None,
+    ) -> Iterator[T]:
+        """Yield what each of `operations` comes to, in order; up to `window` are in flight.
+
+        `timeout` (seconds) bounds each. Whatever is in flight when the iterator ends is cancelled.
+        """
+        in_flight: deque[tuple[Operation[T], ThreadCall]] = deque()
         try:
-            for operation in encoding.operations():
-                if len(in_flight) == WINDOW:
-                    self._finish(*in_flight.popleft())
+            for operation in operations:
+                if len(in_flight) == window:
+                    yield self._finish(*in_flight.popleft())
                 in_flight.append((operation, self._begin(operation, timeout)))
             while in_flight:
-                self._finish(*in_flight.popleft())
+                yield self._finish(*in_flight.popleft())
         finally:
             for _, call in in_flight:
                 if call.link is not None:
                     call.link.abandon(call)
-        return encoding.vectors
 
     def embed(
         self,
