@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from client_lib.compat.output import Output
 
 Pair: TypeAlias = tuple[str, str]
-Activation: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+Activation: TypeAlias = Callable[[Any], Any]  # of tensors
 
 # As many rows in flight as when texts are encoded, in more requests: each has one query.
 _PAIRS_IN_A_REQUEST = 64

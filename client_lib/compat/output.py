@@ -32,5 +32,5 @@ def as_tensor(array: NDArray[Any], device: Any = None) -> "torch.Tensor":
         import torch  # noqa: PLC0415 - only where a tensor is asked for
     except ImportError as error:
         raise ImportError("a tensor needs torch: install it, or ask for numpy arrays") from error
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    tensor = torch.from_numpy(array)
     return tensor if device is None or isinstance(device, list) else tensor.to(device)
