@@ -24,12 +24,10 @@ class Remote:
         timeout: float,
     ) -> None:
         self.device = device
+        with Client(socket, timeout=timeout) as client:
+            self._served = find(client, asked, task)
+        # It connects with the first call: what is refused until then leaves nothing open.
         self._client = Client(socket, timeout=timeout)
-        try:
-            self._served = find(self._client, asked, task)
-        except BaseException:
-            self._client.close()
-            raise
 
     @property
     def max_seq_length(self) -> int:

@@ -76,7 +76,7 @@ def _optional(check: _Check) -> _Check:
 _TEXTS = "a non-empty list of strings"
 _COUNT = "a whole number above 0"
 _LANE = " or ".join(_PRIORITIES)
-PRECISION_EXPECTED = " or ".join(PRECISIONS)
+PRECISION_EXPECTED = f"one of {', '.join(PRECISIONS)}"
 _TRACEPARENT = "a W3C traceparent, such as 00-<32 hex digits>-<16 hex digits>-01"
 
 

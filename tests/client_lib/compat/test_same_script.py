@@ -10,7 +10,14 @@ from .conftest import Side
 
 pytestmark = pytest.mark.slow
 
-TEXTS = ["a cat sleeps", "the stock market fell", "ein Hund schläft", "猫が眠る", "", "long. " * 400]
+TEXTS = [
+    "a cat sleeps",
+    "the stock market fell",
+    "ein Hund schläft",
+    "猫が眠る",
+    "",
+    "long. " * 400,
+]
 PAIRS = [("a cat", "a cat sleeps"), ("a cat", "snow"), ("tax", "a cat"), ["tax", "long. " * 400]]
 _A, _B = np.random.default_rng(3).normal(size=(2, 4, 8)).astype(np.float32)
 

@@ -10,8 +10,6 @@ import pytest
 
 from client_lib import compat
 
-from ..daemon import Daemon
-
 
 @dataclass(frozen=True)
 class Side:
@@ -48,11 +46,14 @@ def logits(make_model: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def fp32(
-    embedder: Path, reranker: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Daemon]:
+    serve: Callable[..., Any],
+    embedder: Path,
+    reranker: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
     """A daemon that serves both unquantized."""
     flags = ["--embedding-model", str(embedder), "--reranker-model", str(reranker)]
-    with Daemon(tmp_path_factory.mktemp("fp32"), *flags, "--use-quantization", "false") as running:
+    with serve(tmp_path_factory.mktemp("fp32"), *flags, "--use-quantization", "false") as running:
         yield running
 
 
@@ -65,7 +66,7 @@ def here(embedder: Path, reranker: Path) -> Side:
 
 
 @pytest.fixture(scope="session")
-def there(fp32: Daemon, embedder: Path, reranker: Path) -> Iterator[Side]:
+def there(fp32: Any, embedder: Path, reranker: Path) -> Iterator[Side]:
     """The same calls, with the models in the daemon."""
     with (
         compat.SentenceTransformer(str(embedder), device="cpu", socket=fp32.socket) as one,
