@@ -30,13 +30,18 @@ _BELOW = {
     "sidecar.systemd": set(),
     "sidecar": set(),
     "client_lib": set(),
+    "client_lib.compat": {"client_lib"},
 }  # fmt: skip
 
 
 def room(module: str) -> str:
-    """Return the room that a module stands in: two levels of sidecar, one of client_lib."""
+    """Return the room that a module stands in: two levels of sidecar, one of client_lib.
+
+    But for `client_lib.compat`, which the rest of client_lib does not know.
+    """
     parts = module.split(".")
-    return ".".join(parts[:2]) if parts[0] == "sidecar" else parts[0]
+    two_levels = parts[0] == "sidecar" or parts[:2] == ["client_lib", "compat"]
+    return ".".join(parts[:2]) if two_levels else parts[0]
 
 
 def imported(path: Path) -> set[str]:
@@ -66,7 +71,7 @@ def modules() -> list[tuple[str, Path]]:
 def test_imports_run_downward(module: str, path: Path) -> None:
     """Every import of ours points to the same room, a room below, or a leaf."""
     here = room(module)
-    allowed = _BELOW[here] | {here} | ({"client_lib"} if here == "client_lib" else _LEAVES)
+    allowed = _BELOW[here] | {here} | (set() if here.startswith("client_lib") else _LEAVES)
     for name in imported(path):
         there = room(name) if room(name) in _BELOW else "sidecar"
         assert there in allowed, f"{module} imports {name}"
@@ -82,6 +87,7 @@ def test_client_is_light() -> None:
     """Importing the client loads neither the daemon nor any machine learning."""
     assert not loaded_by("import client_lib") & {
         "sidecar", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "structlog",
+        "tqdm",
     }  # fmt: skip
 
 

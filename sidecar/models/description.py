@@ -14,7 +14,7 @@ Activation: TypeAlias = Literal["sigmoid", "identity"]
 class Description:
     """`max_tokens` includes the special ones; `pooling` is None for a reranker.
 
-    `similarity_fn_name` is what the folder says that vectors are compared by, if it does.
+    `similarity_fn_name` is by what vectors are compared; None for a reranker.
     """
 
     task: Task

@@ -1,6 +1,6 @@
 """What a daemon cannot do is refused by name, and what a daemon tells is taken as it is."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ RERANKER = {
 }  # fmt: skip
 
 
-def script(models: list[Mapping[str, Any]]) -> Callable[[Request], Any]:
+def script(models: Sequence[Mapping[str, Any]]) -> Callable[[Request], Any]:
     def reply(request: Request) -> Any:
         if isinstance(request, Status):
             return {"status": {"models": models}}

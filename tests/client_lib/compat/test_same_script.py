@@ -44,6 +44,7 @@ ENCODE: dict[str, Script] = {
     "positions": lambda m: m.encode(TEXTS, None, "query: ", 2, False),
     "a query": lambda m: m.encode_query("a cat"),
     "documents": lambda m: m.encode_document(TEXTS, batch_size=2, convert_to_tensor=True),
+    "no prompt": lambda m: m.encode(TEXTS, prompt=""),
     "bits": lambda m: m.encode(TEXTS, precision="binary"),
     "bits of a tensor": lambda m: m.encode(TEXTS, precision="ubinary", convert_to_tensor=True),
     "bits of few dimensions": lambda m: m.encode(TEXTS, precision="ubinary", truncate_dim=20),
@@ -119,19 +120,38 @@ def test_encode(here: Side, there: Side, script: Script) -> None:
 @cases(SIMILARITY)
 def test_similarity(here: Side, there: Side, name: Any, script: Script) -> None:
     """So are scores of vectors, by every function."""
+    stated = here.embedder.similarity_fn_name
     for side in (here, there):
         side.embedder.similarity_fn_name = name
     try:
         same(script(there.embedder), script(here.embedder))
     finally:
         for side in (here, there):
-            side.embedder.similarity_fn_name = "dot"
+            side.embedder.similarity_fn_name = stated
 
 
 @cases(PREDICT)
 def test_predict_and_rank(here: Side, there: Side, script: Script) -> None:
     """So are scores of pairs, and rankings."""
     same(script(there.reranker), script(here.reranker))
+
+
+def test_activations(here: Side, there: Side) -> None:
+    """The model's own, whoever names it; another one where the model has none."""
+    torch = pytest.importorskip("torch")
+    own = type(here.reranker.activation_fn)()
+    same(
+        there.reranker.predict(PAIRS, activation_fn=own),
+        here.reranker.predict(PAIRS, activation_fn=own),
+    )
+    if isinstance(own, torch.nn.Sigmoid):
+        with pytest.raises(ValueError, match="activation_fn=Tanh"):
+            there.reranker.predict(PAIRS, activation_fn=torch.nn.Tanh())
+    else:
+        same(
+            there.reranker.rank("a cat", TEXTS, activation_fn=torch.nn.Sigmoid()),
+            here.reranker.rank("a cat", TEXTS, activation_fn=torch.nn.Sigmoid()),
+        )
 
 
 def test_what_the_models_are(here: Side, there: Side) -> None:
