@@ -28,8 +28,8 @@ T = TypeVar("T")
 class AsyncClient:
     """Embeds and reranks by way of the daemon at `path`; tasks of one event loop may share it.
 
-    All is as in `Client`, with `await`. Cancelling a call cancels it in the daemon too, and
-    leaves the client as usable as before.
+    All but `pipeline` is as in `Client`, with `await`. Cancelling a call cancels it in the daemon
+    too, and leaves the client as usable as before.
     """
 
     def __init__(
@@ -105,11 +105,11 @@ class AsyncClient:
         One request: the daemon's `max_inputs` bounds it. `prompt_name` puts one of the model's
         prompts before each text; `normalize` (by default what the model says) scales vectors
         to length 1; `dimensions` keeps the first so many; `precision` is what they come as:
-        float32, float16, int8 or uint8, or one bit a dimension, eight to an int8 ("binary") or
-        a uint8 ("ubinary"). `truncate=False` refuses a text that is longer than the model takes
-        (`BadRequest` with its index) instead of cutting it;
-        `priority="bulk"` lets interactive requests, of any process, go first. `traceparent` (W3C
-        Trace Context) puts the caller's trace id into the daemon's events about the request.
+        float32, float16, int8 or uint8 (of a fixed range, for vectors of length 1), or a bit a
+        dimension, eight to an int8 ("binary") or a uint8 ("ubinary"). `truncate=False` refuses a
+        text that is longer than the model takes (`BadRequest` with its index) instead of cutting
+        it; `priority="bulk"` lets interactive requests, of any process, go first. `traceparent`
+        (W3C Trace Context) puts the caller's trace id into the daemon's events about the request.
         """
         operation = operations.embed(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from time import monotonic, perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -88,7 +88,7 @@ class Client:
         *,
         window: int = WINDOW,
         timeout: float | None = None,
-    ) -> Iterator[T]:
+    ) -> Generator[T, None, None]:
         """Yield what each of `operations` comes to, in order; up to `window` are in flight.
 
         `timeout` (seconds) bounds each. Whatever is in flight when the iterator ends is cancelled.
@@ -125,11 +125,11 @@ class Client:
         One request: the daemon's `max_inputs` bounds it. `prompt_name` puts one of the model's
         prompts before each text; `normalize` (by default what the model says) scales vectors
         to length 1; `dimensions` keeps the first so many; `precision` is what they come as:
-        float32, float16, int8 or uint8, or one bit a dimension, eight to an int8 ("binary") or
-        a uint8 ("ubinary"). `truncate=False` refuses a text that is longer than the model takes
-        (`BadRequest` with its index) instead of cutting it;
-        `priority="bulk"` lets interactive requests, of any process, go first. `traceparent` (W3C
-        Trace Context) puts the caller's trace id into the daemon's events about the request.
+        float32, float16, int8 or uint8 (of a fixed range, for vectors of length 1), or a bit a
+        dimension, eight to an int8 ("binary") or a uint8 ("ubinary"). `truncate=False` refuses a
+        text that is longer than the model takes (`BadRequest` with its index) instead of cutting
+        it; `priority="bulk"` lets interactive requests, of any process, go first. `traceparent`
+        (W3C Trace Context) puts the caller's trace id into the daemon's events about the request.
         """
         operation = operations.embed(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
