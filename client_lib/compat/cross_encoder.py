@@ -63,6 +63,7 @@ class CrossEncoder(Remote):
             raise ValueError(f"num_labels={num_labels}: a daemon's rerankers have one label")
         super().__init__(model_name_or_path, "rerank", device, socket, timeout)
         refuse_other_length("max_length", max_length, self._served)
+        self._to_apply(activation_fn)
         self.activation_fn = activation_fn
 
     def predict(
@@ -97,10 +98,11 @@ class CrossEncoder(Remote):
         asked = {**options, "prompt_name": prompt_name, "prompt": prompt, "pool": pool}
         refuse_options("predict", asked)
         check_batch_size(batch_size)
+        activation = self._to_apply(activation_fn or self.activation_fn)
         pairs, single = _as_pairs(sentences if inputs is None else inputs)
-        scores = self._activated(
-            self._scores(pairs, show_progress_bar), activation_fn or self.activation_fn
-        )
+        scores = self._scores(pairs, show_progress_bar)
+        if activation is not None and pairs:
+            scores = _activated(scores, activation)
         device = self.device if device is None else device
         result = converted(scores, device, to_numpy=convert_to_numpy, to_tensor=convert_to_tensor)
         return cast("Output", result[0]) if single else result
@@ -142,20 +144,24 @@ class CrossEncoder(Remote):
                 scores[run.start + hit.index] = hit.relevance_score
         return scores
 
-    def _activated(
-        self, scores: NDArray[np.float32], activation: Activation | None
-    ) -> NDArray[np.float32]:
+    def _to_apply(self, activation: Activation | None) -> Activation | None:
+        """Return what is still to be done to the daemon's scores; refuse what cannot be."""
         own = self._served.activation
-        if activation is None or type(activation).__name__.lower() == own or not len(scores):
-            return scores
+        name = getattr(activation, "__name__", type(activation).__name__)
+        if activation is None or name.lower() == own:
+            return None
         if own != "identity":
             raise ValueError(
                 f"activation_fn={activation!r:.80}: the daemon's scores have been through the "
                 f"{own} that {self._served.name} has; set activation_fn in the folder of the "
                 "model to torch.nn.modules.linear.Identity for logits, and start the daemon again"
             )
-        activated = activation(as_tensor(scores)[:, None]).squeeze(-1)
-        return cast("NDArray[np.float32]", activated.float().cpu().numpy())
+        return activation
+
+
+def _activated(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+    activated = activation(as_tensor(logits)[:, None]).squeeze(-1)
+    return cast("NDArray[np.float32]", activated.float().cpu().numpy())
 
 
 def _as_pairs(inputs: Any) -> tuple[list[Pair], bool]:

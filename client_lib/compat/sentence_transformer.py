@@ -14,11 +14,7 @@ from client_lib.compat import similarity as similarities
 from client_lib.compat.base import Remote
 from client_lib.compat.output import converted
 from client_lib.compat.progress import with_bar
-from client_lib.compat.refusals import (
-    IGNORED,
-    check_batch_size,
-    refuse_options,
-)
+from client_lib.compat.refusals import IGNORED, check_batch_size, refuse_options
 from client_lib.encoding import Encoding
 from client_lib.operations import as_texts
 from client_lib.wire.messages import Precision

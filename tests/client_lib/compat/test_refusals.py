@@ -210,13 +210,15 @@ class Sigmoid:
         raise AssertionError("the daemon has applied it")
 
 
-def test_another_activation_is_refused(reranker: CrossEncoder) -> None:
+def test_another_activation_is_refused(reranker: CrossEncoder, fake: FakeDaemon) -> None:
     """A sigmoid cannot be taken back; the same one is what the scores have."""
     assert np.array_equal(
         reranker.predict(("a b", "a b"), activation_fn=Sigmoid()), reranker.predict(("a b", "a b"))
     )
     with pytest.raises(ValueError, match=r"the sigmoid that judge has.*Identity"):
         reranker.predict(("a", "b"), activation_fn=lambda logits: logits)
+    with pytest.raises(ValueError, match="the sigmoid that judge has"):
+        CrossEncoder("judge", activation_fn=lambda logits: logits, socket=fake.socket)
 
 
 def test_similarity_is_the_models_or_the_apps(served: Callable[..., Path]) -> None:

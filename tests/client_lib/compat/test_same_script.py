@@ -23,6 +23,11 @@ _A, _B = np.random.default_rng(3).normal(size=(2, 4, 8)).astype(np.float32)
 
 Script = Callable[[Any], Any]
 
+
+def tensor(array: Any) -> Any:
+    return pytest.importorskip("torch").from_numpy(array)
+
+
 ENCODE: dict[str, Script] = {
     "texts": lambda m: m.encode(TEXTS),
     "one string": lambda m: m.encode(TEXTS[0]),
@@ -54,6 +59,9 @@ SIMILARITY: dict[str, Script] = {
     "matrix": lambda m: m.similarity(_A, _B[:3]),
     "one vector": lambda m: m.similarity(_A[0], _B),
     "lists": lambda m: m.similarity(list(_A), list(_B)),
+    "tensors": lambda m: m.similarity(tensor(_A), tensor(_B)),
+    "a list of tensors": lambda m: m.similarity(list(tensor(_A)), list(tensor(_B))),
+    "tensors, pairwise": lambda m: m.similarity_pairwise(tensor(_A), tensor(_B)),
     "pairwise": lambda m: m.similarity_pairwise(_A, _B),
     "one pair": lambda m: m.similarity_pairwise(_A[0], _B[0]),
     "half": lambda m: m.similarity(_A.astype(np.float16), _B.astype(np.float16)),
@@ -148,10 +156,11 @@ def test_activations(here: Side, there: Side) -> None:
         with pytest.raises(ValueError, match="activation_fn=Tanh"):
             there.reranker.predict(PAIRS, activation_fn=torch.nn.Tanh())
     else:
-        same(
-            there.reranker.rank("a cat", TEXTS, activation_fn=torch.nn.Sigmoid()),
-            here.reranker.rank("a cat", TEXTS, activation_fn=torch.nn.Sigmoid()),
-        )
+        for other in (torch.nn.Sigmoid(), torch.tanh):
+            same(
+                there.reranker.rank("a cat", TEXTS, activation_fn=other),
+                here.reranker.rank("a cat", TEXTS, activation_fn=other),
+            )
 
 
 def test_what_the_models_are(here: Side, there: Side) -> None:
