@@ -9,7 +9,6 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from client_lib import operations
@@ -21,7 +20,7 @@ from client_lib.encoding import WINDOW, Encoding
 from client_lib.operations import Operation
 from client_lib.results import EmbedReply, MetricsReply, RerankReply
 from client_lib.wire.errors import ClientClosed, SidecarError
-from client_lib.wire.messages import MetricsFormat, Priority
+from client_lib.wire.messages import MetricsFormat, Precision, Priority
 
 T = TypeVar("T")
 
@@ -29,8 +28,8 @@ T = TypeVar("T")
 class AsyncClient:
     """Embeds and reranks by way of the daemon at `path`; tasks of one event loop may share it.
 
-    All is as in `Client`, with `await`. Cancelling a call cancels it in the daemon too, and
-    leaves the client as usable as before.
+    All but `pipeline` is as in `Client`, with `await`. Cancelling a call cancels it in the daemon
+    too, and leaves the client as usable as before.
     """
 
     def __init__(
@@ -56,19 +55,22 @@ class AsyncClient:
         prompt_name: str | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
+        precision: Precision = "float32",
         truncate: bool = True,
         priority: Priority = "interactive",
         traceparent: str | None = None,
         timeout: float | None = None,
-    ) -> NDArray[np.float32]:
-        """Return one vector a text: float32 [n, d], [d] for one string, (0, 0) for no texts.
+    ) -> NDArray[Any]:
+        """Return one vector a text: [n, d], [d] for one string, (0, 0) for no texts.
 
         Any number of texts: they travel as requests of up to 256, a few at a time, and
-        `timeout` (seconds) bounds each of those. The options are those of `embed`.
+        `timeout` (seconds) bounds each of those. The options are those of `embed`, and so is
+        what the vectors are made of: float32 unless `precision` says otherwise.
         """
         encoding = Encoding(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate, priority=priority, traceparent=traceparent,
+            dimensions=dimensions, precision=precision, truncate=truncate, priority=priority,
+            traceparent=traceparent,
         )  # fmt: skip
         in_flight: deque[tuple[Operation[None], TaskCall]] = deque()
         try:
@@ -92,23 +94,27 @@ class AsyncClient:
         prompt_name: str | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
+        precision: Precision = "float32",
         truncate: bool = True,
         priority: Priority = "interactive",
         traceparent: str | None = None,
         timeout: float | None = None,
     ) -> EmbedReply:
-        """Return the vectors of `texts`, float32 [n, d], with what the daemon says about them.
+        """Return the vectors of `texts`, [n, d], with what the daemon says about them.
 
         One request: the daemon's `max_inputs` bounds it. `prompt_name` puts one of the model's
         prompts before each text; `normalize` (by default what the model says) scales vectors
-        to length 1; `dimensions` keeps the first so many; `truncate=False` refuses a text that
-        is longer than the model takes (`BadRequest` with its index) instead of cutting it;
-        `priority="bulk"` lets interactive requests, of any process, go first. `traceparent` (W3C
-        Trace Context) puts the caller's trace id into the daemon's events about the request.
+        to length 1; `dimensions` keeps the first so many; `precision` is what they come as:
+        float32, float16, int8 or uint8 (of a fixed range, for vectors of length 1), or a bit a
+        dimension, eight to an int8 ("binary") or a uint8 ("ubinary"). `truncate=False` refuses a
+        text that is longer than the model takes (`BadRequest` with its index) instead of cutting
+        it; `priority="bulk"` lets interactive requests, of any process, go first. `traceparent`
+        (W3C Trace Context) puts the caller's trace id into the daemon's events about the request.
         """
         operation = operations.embed(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate, priority=priority, traceparent=traceparent,
+            dimensions=dimensions, precision=precision, truncate=truncate, priority=priority,
+            traceparent=traceparent,
         )  # fmt: skip
         return await self._ask(operation, timeout)
 

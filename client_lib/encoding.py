@@ -1,6 +1,6 @@
 """Any number of texts to one array: cut into requests, and put together again."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_lib.operations import Operation, as_texts
-from client_lib.results import view_vectors
+from client_lib.results import dtype_of, view_vectors
 from client_lib.wire.errors import ProtocolError, UnknownModel
-from client_lib.wire.messages import Embed
+from client_lib.wire.messages import Embed, Precision
 
 # Requests that one `encode` keeps in flight: the daemon always has the next one at hand, and
 # other callers never queue behind more than these.
@@ -23,16 +23,21 @@ _CHUNK_BYTES = 4 * 2**20
 class Encoding:
     """One `encode`: its operations go out in order, their vectors land in one array.
 
-    `vectors` is float32 [n, d] once every operation has been read; [d] for one string alone;
-    (0, 0) for no texts, since then no daemon was asked what d is.
+    `vectors` is [n, d] of `precision`'s dtype once every operation has been read; [d] for one
+    string alone; (0, 0) for no texts, since then no daemon was asked what d is.
+
+    Raises `BadRequest` for a precision that is none.
     """
 
-    def __init__(self, texts: str | Iterable[str], **options: Any) -> None:
+    def __init__(
+        self, texts: str | Iterable[str], *, precision: Precision = "float32", **options: Any
+    ) -> None:
         self._single = isinstance(texts, str)
         self._texts = as_texts([texts] if isinstance(texts, str) else texts, "texts")
-        self._options = options
+        self._precision = precision
+        self._options = {**options, "precision": precision}
         self._model: str | None = None
-        self._vectors: NDArray[np.float32] = np.empty((0, 0), np.float32)
+        self._vectors: NDArray[Any] = np.empty((0, 0), dtype_of(precision))
 
     def operations(self) -> Iterator[Operation[None]]:
         """Yield one operation a request; reading its reply puts the vectors in their place."""
@@ -41,15 +46,15 @@ class Encoding:
             yield Operation(request, partial(self._place, rows))
 
     @property
-    def vectors(self) -> NDArray[np.float32]:
+    def vectors(self) -> NDArray[Any]:
         """The result: the array itself, allocated once."""
         return self._vectors[0] if self._single else self._vectors
 
     def _place(self, rows: slice, body: Mapping[str, Any]) -> None:
-        block = view_vectors(body, rows.stop - rows.start)
+        block = view_vectors(body, rows.stop - rows.start, self._precision)
         if self._model is None:
             self._model = body.get("model")
-            self._vectors = np.empty((len(self._texts), block.shape[1]), np.float32)
+            self._vectors = np.empty((len(self._texts), block.shape[1]), self._vectors.dtype)
         self._check_same_model(body.get("model"), block.shape[1])
         self._vectors[rows] = block
 
@@ -62,8 +67,8 @@ class Encoding:
             raise UnknownModel(f"model {self._model!r} became {model!r} while texts were encoded")
 
 
-def chunks(texts: tuple[str, ...]) -> Iterator[slice]:
-    """Yield consecutive slices of `texts`, each of at most 256 texts.
+def chunks(texts: Sequence[str], most: int = _CHUNK_TEXTS) -> Iterator[slice]:
+    """Yield consecutive slices of `texts`, each of at most `most` texts.
 
     A slice closes before the text that would take it over 4 MiB of UTF-8; a longer text
     stands alone.
@@ -72,7 +77,7 @@ def chunks(texts: tuple[str, ...]) -> Iterator[slice]:
     for index, text in enumerate(texts):
         # `isascii` is a flag that the string carries, so most texts are not encoded for this.
         length = len(text) if text.isascii() else len(text.encode())
-        full = index - start == _CHUNK_TEXTS or size + length > _CHUNK_BYTES
+        full = index - start == most or size + length > _CHUNK_BYTES
         if full and index > start:
             yield slice(start, index)
             start, size = index, 0

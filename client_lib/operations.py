@@ -13,12 +13,22 @@ from client_lib.results import (
     EmbedReply,
     MetricsReply,
     RerankReply,
+    dtype_of,
     read_embed,
     read_metrics,
     read_rerank,
     read_status,
 )
-from client_lib.wire.messages import Embed, Metrics, MetricsFormat, Ping, Request, Rerank, Status
+from client_lib.wire.messages import (
+    Embed,
+    Metrics,
+    MetricsFormat,
+    Ping,
+    Precision,
+    Request,
+    Rerank,
+    Status,
+)
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -31,11 +41,17 @@ class Operation(Generic[T_co]):
     read: Callable[[Mapping[str, Any]], T_co]
 
 
-def embed(texts: str | Iterable[str], **options: Any) -> Operation[EmbedReply]:
-    """Embed `texts` in one request; one string alone counts as a list of one."""
+def embed(
+    texts: str | Iterable[str], *, precision: Precision = "float32", **options: Any
+) -> Operation[EmbedReply]:
+    """Embed `texts` in one request; one string alone counts as a list of one.
+
+    Raises `BadRequest` for a precision that is none.
+    """
+    dtype_of(precision)
     rows = as_texts([texts] if isinstance(texts, str) else texts, "texts")
-    request = partial(Embed, input=rows, **options)
-    return Operation(request, partial(read_embed, rows=len(rows)))
+    request = partial(Embed, input=rows, precision=precision, **options)
+    return Operation(request, partial(read_embed, rows=len(rows), precision=precision))
 
 
 def rerank(query: str, documents: Iterable[str], **options: Any) -> Operation[RerankReply]:

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from client_lib.wire.errors import ProtocolError
+from client_lib.wire.errors import BadRequest, ProtocolError
+from client_lib.wire.messages import PRECISION_EXPECTED, PRECISIONS, Precision
 
 T = TypeVar("T", bound="Usage | Timings")
 
@@ -43,16 +44,24 @@ class Timings:
     shared_rows: int
 
 
+# How the vectors of each precision travel. Binary ones have eight dimensions a byte.
+_DTYPES: Mapping[Precision, str] = {
+    "float32": "<f4", "float16": "<f2",
+    "int8": "i1", "uint8": "u1", "binary": "i1", "ubinary": "u1",
+}  # fmt: skip
 _USAGE = tuple(f.name for f in fields(Usage))
 _TIMINGS = tuple(f.name for f in fields(Timings))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbedReply:
-    """Vectors, float32 [n, d], row i for text i; `truncated` lists the texts that were cut."""
+    """Vectors [n, d], row i for text i; `truncated` lists the texts that were cut.
+
+    They are float32, or of the precision that was asked for, as `dtype_of` and `Client.embed` say.
+    """
 
     model: str
-    vectors: NDArray[np.float32]
+    vectors: NDArray[Any]
     usage: Usage
     timings: Timings
     truncated: tuple[int, ...]
@@ -90,32 +99,48 @@ class MetricsReply:
     text: str
 
 
-def read_embed(body: Mapping[str, Any], rows: int) -> EmbedReply:
+def dtype_of(precision: Precision) -> np.dtype[Any]:
+    """Return what vectors of `precision` are made of: int8 for "binary", uint8 for "ubinary".
+
+    Raises `BadRequest`, naming those that there are, for any other.
+    """
+    if precision not in PRECISIONS:
+        raise BadRequest(f"precision must be {PRECISION_EXPECTED}, not {precision!r:.80}")
+    return np.dtype(_DTYPES[precision]).newbyteorder("=")
+
+
+def read_embed(body: Mapping[str, Any], rows: int, precision: Precision = "float32") -> EmbedReply:
     """Return the reply to `embed` of `rows` texts; its vectors are the caller's to write to."""
     with _reading("embed"):
         return EmbedReply(
             model=_text(body["model"]),
-            vectors=view_vectors(body, rows).astype(np.float32),
+            vectors=view_vectors(body, rows, precision).astype(dtype_of(precision)),
             usage=_record(Usage, _USAGE, body["usage"]),
             timings=_record(Timings, _TIMINGS, body["timings"]),
             truncated=_indexes(body["truncated"]),
         )
 
 
-def view_vectors(body: Mapping[str, Any], rows: int) -> NDArray[np.float32]:
-    """Return the vectors in a reply to `embed` of `rows` texts, float32 [rows, d].
+def view_vectors(
+    body: Mapping[str, Any], rows: int, precision: Precision = "float32"
+) -> NDArray[Any]:
+    """Return the vectors in a reply to `embed` of `rows` texts, [rows, d] of `precision`.
 
     They are a read-only view of the reply's own bytes. Raises `ProtocolError` where dtype,
     shape and bytes do not agree with each other or with `rows`.
     """
     with _reading("embed"):
         table = body["vectors"]
-        dtype, shape, data = table["dtype"], tuple(map(_count, table["shape"])), table["data"]
-        if dtype != "float32" or len(shape) != 2 or shape[0] != rows:  # noqa: PLR2004 - [n, d]
-            raise ProtocolError(f"embed: {dtype} vectors of shape {shape} for {rows} texts")
-        if len(data) != 4 * math.prod(shape):
-            raise ProtocolError(f"embed: {len(data)} bytes for float32 vectors of shape {shape}")
-        return np.frombuffer(data, "<f4").reshape(shape)
+        shape, data, dtype = tuple(map(_count, table["shape"])), table["data"], table["dtype"]
+        expected = np.dtype(_DTYPES[precision])
+        if dtype != expected.name:
+            # A daemon ignores what it does not know; an old one so answers in float32.
+            raise ProtocolError(f"embed: {dtype} vectors for precision {precision}")
+        if len(shape) != 2 or shape[0] != rows:  # noqa: PLR2004 - [n, d]
+            raise ProtocolError(f"embed: vectors of shape {shape} for {rows} texts")
+        if len(data) != expected.itemsize * math.prod(shape):
+            raise ProtocolError(f"embed: {len(data)} bytes for {dtype} vectors of shape {shape}")
+        return np.frombuffer(data, expected).reshape(shape)
 
 
 def read_rerank(body: Mapping[str, Any], documents: int) -> RerankReply:

@@ -2,12 +2,11 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from time import monotonic, perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from client_lib import operations
@@ -19,7 +18,7 @@ from client_lib.results import EmbedReply, MetricsReply, RerankReply
 from client_lib.sync_line import Line
 from client_lib.sync_link import ThreadCall
 from client_lib.wire.errors import CallTimeout, ClientClosed, SidecarError
-from client_lib.wire.messages import MetricsFormat, Priority
+from client_lib.wire.messages import MetricsFormat, Precision, Priority
 
 T = TypeVar("T")
 
@@ -63,33 +62,49 @@ class Client:
         prompt_name: str | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
+        precision: Precision = "float32",
         truncate: bool = True,
         priority: Priority = "interactive",
         traceparent: str | None = None,
         timeout: float | None = None,
-    ) -> NDArray[np.float32]:
-        """Return one vector a text: float32 [n, d], [d] for one string, (0, 0) for no texts.
+    ) -> NDArray[Any]:
+        """Return one vector a text: [n, d], [d] for one string, (0, 0) for no texts.
 
         Any number of texts: they travel as requests of up to 256, a few at a time, and
-        `timeout` (seconds) bounds each of those. The options are those of `embed`.
+        `timeout` (seconds) bounds each of those. The options are those of `embed`, and so is
+        what the vectors are made of: float32 unless `precision` says otherwise.
         """
         encoding = Encoding(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate, priority=priority, traceparent=traceparent,
+            dimensions=dimensions, precision=precision, truncate=truncate, priority=priority,
+            traceparent=traceparent,
         )  # fmt: skip
-        in_flight: deque[tuple[Operation[None], ThreadCall]] = deque()
+        deque(self.pipeline(encoding.operations(), timeout=timeout), maxlen=0)
+        return encoding.vectors
+
+    def pipeline(
+        self,
+        operations: Iterable[Operation[T]],
+        *,
+        window: int = WINDOW,
+        timeout: float | None = None,
+    ) -> Generator[T, None, None]:
+        """Yield what each of `operations` comes to, in order; up to `window` are in flight.
+
+        `timeout` (seconds) bounds each. Whatever is in flight when the iterator ends is cancelled.
+        """
+        in_flight: deque[tuple[Operation[T], ThreadCall]] = deque()
         try:
-            for operation in encoding.operations():
-                if len(in_flight) == WINDOW:
-                    self._finish(*in_flight.popleft())
+            for operation in operations:
+                if len(in_flight) == window:
+                    yield self._finish(*in_flight.popleft())
                 in_flight.append((operation, self._begin(operation, timeout)))
             while in_flight:
-                self._finish(*in_flight.popleft())
+                yield self._finish(*in_flight.popleft())
         finally:
             for _, call in in_flight:
                 if call.link is not None:
                     call.link.abandon(call)
-        return encoding.vectors
 
     def embed(
         self,
@@ -99,23 +114,27 @@ class Client:
         prompt_name: str | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
+        precision: Precision = "float32",
         truncate: bool = True,
         priority: Priority = "interactive",
         traceparent: str | None = None,
         timeout: float | None = None,
     ) -> EmbedReply:
-        """Return the vectors of `texts`, float32 [n, d], with what the daemon says about them.
+        """Return the vectors of `texts`, [n, d], with what the daemon says about them.
 
         One request: the daemon's `max_inputs` bounds it. `prompt_name` puts one of the model's
         prompts before each text; `normalize` (by default what the model says) scales vectors
-        to length 1; `dimensions` keeps the first so many; `truncate=False` refuses a text that
-        is longer than the model takes (`BadRequest` with its index) instead of cutting it;
-        `priority="bulk"` lets interactive requests, of any process, go first. `traceparent` (W3C
-        Trace Context) puts the caller's trace id into the daemon's events about the request.
+        to length 1; `dimensions` keeps the first so many; `precision` is what they come as:
+        float32, float16, int8 or uint8 (of a fixed range, for vectors of length 1), or a bit a
+        dimension, eight to an int8 ("binary") or a uint8 ("ubinary"). `truncate=False` refuses a
+        text that is longer than the model takes (`BadRequest` with its index) instead of cutting
+        it; `priority="bulk"` lets interactive requests, of any process, go first. `traceparent`
+        (W3C Trace Context) puts the caller's trace id into the daemon's events about the request.
         """
         operation = operations.embed(
             texts, model=model, prompt_name=prompt_name, normalize=normalize,
-            dimensions=dimensions, truncate=truncate, priority=priority, traceparent=traceparent,
+            dimensions=dimensions, precision=precision, truncate=truncate, priority=priority,
+            traceparent=traceparent,
         )  # fmt: skip
         return self._ask(operation, timeout)
 

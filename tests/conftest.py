@@ -121,6 +121,12 @@ def _write_modules(folder: Path, pooling: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def serve() -> type[Daemon]:
+    """What starts a real daemon, for tests that need one of their own."""
+    return Daemon
+
+
+@pytest.fixture(scope="session")
 def daemon(minilm_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A real daemon that serves the embedded model in INT8, shared by the whole run."""
     folder = tmp_path_factory.mktemp("daemon")

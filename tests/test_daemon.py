@@ -100,11 +100,14 @@ def test_embedding_model_reranks_and_says_so(daemon: Daemon) -> None:
 
 
 def test_status_tells_what_serves(daemon: Daemon) -> None:
-    """Status names the model, its quantization, its closeness and the memory."""
+    """Status names the model, what may be asked of it, its quantization, and the memory."""
     with Client(daemon.socket) as client:
         status = client.status()
     (model,) = status["models"]
     assert model["quantization"] == "int8"
+    assert (model["dimensions"], model["max_tokens"], model["normalize"]) == (384, 256, True)
+    assert model["prompts"] == {"query": "", "document": ""}
+    assert (model["default_prompt_name"], model["activation"]) == (None, None)
     assert model["quality"]["mean"] >= 0.995
     assert status["memory"]["pss_bytes"] > 0
 

@@ -16,6 +16,8 @@ Priority: TypeAlias = Literal["interactive", "bulk"]
 _PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 MetricsFormat: TypeAlias = Literal["openmetrics", "prometheus"]
 _FORMATS: tuple[MetricsFormat, ...] = get_args(MetricsFormat)
+Precision: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _Check: TypeAlias = Callable[[Any], bool]
 # W3C Trace Context, level 1: version, trace id, parent id, flags. Ids of zeros and version ff are
 # invalid; a version that is still to come may add fields.
@@ -50,6 +52,10 @@ def _is_priority(value: Any) -> bool:
     return value in _PRIORITIES
 
 
+def _is_precision(value: Any) -> bool:
+    return value in PRECISIONS
+
+
 def is_traceparent(value: Any) -> bool:
     """Whether `value` is a W3C traceparent that names a trace and a span."""
     return isinstance(value, str) and bool(_is_00(value) or _is_later(value))
@@ -71,6 +77,7 @@ def _optional(check: _Check) -> _Check:
 _TEXTS = "a non-empty list of strings"
 _COUNT = "a whole number above 0"
 _LANE = " or ".join(_PRIORITIES)
+PRECISION_EXPECTED = f"one of {', '.join(PRECISIONS)}"
 _TRACEPARENT = "a W3C traceparent, such as 00-<32 hex digits>-<16 hex digits>-01"
 
 
@@ -95,6 +102,7 @@ class Embed:
     prompt_name: str | None = _checked(_optional(_is_text), "a string", default=None)
     normalize: bool | None = _checked(_optional(_is_bool), "true or false", default=None)
     dimensions: int | None = _checked(_optional(_is_count), _COUNT, default=None)
+    precision: Precision = _checked(_is_precision, PRECISION_EXPECTED, default="float32")
     truncate: bool = _checked(_is_bool, "true or false", default=True)
     priority: Priority = _checked(_is_priority, _LANE, default="interactive")
     timeout_ms: int | None = _checked(_optional(_is_count), _COUNT, default=None)

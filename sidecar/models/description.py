@@ -12,7 +12,10 @@ Activation: TypeAlias = Literal["sigmoid", "identity"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """`max_tokens` includes the special ones; `pooling` is None for a reranker."""
+    """`max_tokens` includes the special ones; `pooling` is None for a reranker.
+
+    `similarity_fn_name` is by what vectors are compared; None for a reranker.
+    """
 
     task: Task
     family: str
@@ -22,3 +25,4 @@ class Description:
     prompts: Mapping[str, str]
     default_prompt_name: str | None
     activation: Activation
+    similarity_fn_name: str | None = None

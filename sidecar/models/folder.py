@@ -134,6 +134,7 @@ def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> 
         prompts=prompts,
         default_prompt_name=own.get("default_prompt_name"),
         activation="identity",
+        similarity_fn_name=own.get("similarity_fn_name") or "cosine",
     )
 
 

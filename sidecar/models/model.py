@@ -56,11 +56,17 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """Return what `status` tells of this model."""
+        description = self._manifest.description
         own = {
             "task": self.task,
             "device": "cpu",
             "reason": self.reason,
+            "max_tokens": self.max_tokens,
+            "normalize": self.normalize,
             "prompts": dict(self.prompts),
+            "default_prompt_name": self.default_prompt_name,
+            "similarity_fn_name": description.similarity_fn_name,
+            "activation": description.activation if self.task == "rerank" else None,
         }
         alone = {"threads": self.lone_threads, "speed": _as_maps(self._layout.speed)}
         return {**asdict(self._manifest), **own, "alone": alone}

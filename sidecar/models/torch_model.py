@@ -84,6 +84,7 @@ class TorchModel:
         self.prompts: Mapping[str, str] = pipeline.prompts if embeds else {}
         self.default_prompt_name: str | None = pipeline.default_prompt_name if embeds else None
         self._activate = None if embeds else pipeline.activation_fn
+        self._similarity: str | None = pipeline.similarity_fn_name if embeds else None
         # Requests name no prompt for a pair: the model's own applies, as in the library.
         self._prompt = None if embeds else pipeline.prompts.get(pipeline.default_prompt_name)
         self._preprocess = pipeline.preprocess
@@ -140,8 +141,12 @@ class TorchModel:
             "kernel": self.kernel,
             "dimensions": self.dimensions,
             "max_tokens": self.max_tokens,
+            "normalize": self.normalize,
             # The library has None for the names that it knows and the folder does not.
             "prompts": {name: prompt or "" for name, prompt in self.prompts.items()},
+            "default_prompt_name": self.default_prompt_name,
+            "similarity_fn_name": self._similarity,
+            "activation": self._activate and type(self._activate).__name__.lower(),
             "bytes_weights": self.weight_bytes,
             "modules": self._kinds,
             **(asdict(self.proof) if self.proof else {}),

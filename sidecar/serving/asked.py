@@ -12,6 +12,7 @@ from sidecar.serving.vectors import Finish
 
 # The objects of a row and its place in the queue, without what they point to.
 _ROW_BYTES = 512
+_FOR_UNIT_VECTORS = ("int8", "uint8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,17 @@ class Asked:
     def texts_of(cls, model: ServedModel, request: Embed) -> "Asked":
         """Return the texts with their prompt.
 
-        Raises `BadRequest` for a prompt that the model has not, or more dimensions than it has.
+        Raises `BadRequest` for a prompt that the model has not, more dimensions than it has, or
+        a precision that its vectors do not fit.
         """
         prompt = prompt_text(model, request.prompt_name)
         texts = [prompt + text for text in request.input] if prompt else request.input
         normalize = model.normalize if request.normalize is None else request.normalize
+        if request.precision in _FOR_UNIT_VECTORS and not normalize:
+            raise BadRequest(
+                f"precision {request.precision} has a fixed range, for vectors of length 1: "
+                "set normalize to true"
+            )
         finish = Finish(_dimensions(model, request.dimensions), normalize)
         return cls(request, model, texts, len(texts), finish)
 

@@ -101,11 +101,13 @@ class Engine:
     async def embed(self, request: Embed, peer: Hashable = None) -> EmbedResult:
         """Return float32 [n, d] for n texts. Requests of equal peers take turns as one.
 
+        Rows are kept and shared in float32, whatever precision they will travel in.
+
         Raises the `ReplyError` that the caller is to be told. Cancelling it drops its rows.
         """
         model = self._roster.embedder(request.model)
         answer, vectors = await self._answer(Asked.texts_of(model, request), peer)
-        return EmbedResult(answer, vectors)
+        return EmbedResult(answer, vectors, request.precision)
 
     async def rerank(self, request: Rerank, peer: Hashable = None) -> RerankResult:
         """Return the documents by relevance, the best first, ties by index; peers as in `embed`.

@@ -19,7 +19,9 @@ _COPIES_OF_A_TEXT = 2
 # What a tokenizer keeps of a character while it works on the text: offsets, words, tokens.
 _TOKENIZING_BYTES = 64
 _TOKEN_BYTES = 16  # its id and its type, int64 each
-_NUMBER_BYTES = 12  # of a vector: as computed, put together with the others, and as a reply
+# Of a vector: as computed, put together with the others, and as a reply. No precision takes more:
+# what is made on the way to a smaller one takes the place of what was computed.
+_NUMBER_BYTES = 12
 _ROW_BYTES = 1_024  # the objects of a row and its place in the queue
 _REQUEST_BYTES = 8 * 1024  # its task
 _STATUS_BYTES = 64 * 1024

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from client_lib.wire.messages import Precision
 from sidecar.serving.roster import Float32
+from sidecar.serving.vectors import quantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +63,21 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:
-    """Vectors, float32 [n, d], row i for text i."""
+    """Vectors, float32 [n, d], row i for text i, and the precision that they travel in."""
 
     answer: Answer
     vectors: Float32
+    precision: Precision = "float32"
 
     def to_map(self) -> Mapping[str, Any]:
-        """Return the reply's body; the vectors' bytes are not copied."""
-        table = {"dtype": "float32", "shape": self.vectors.shape, "data": self.vectors.data}
+        """Return the reply's body; the bytes of float32 are not copied."""
+        vectors = quantize(self.vectors, self.precision)
+        table = {"dtype": vectors.dtype.name, "shape": vectors.shape, "data": vectors.data}
         return {**self.answer.common(), "vectors": table}
 
     @property
     def payload_bytes(self) -> int:
-        """How long the reply is, nearly."""
+        """How much there is to pack: about as much as the reply is long, in float32."""
         return self.vectors.nbytes
 
 

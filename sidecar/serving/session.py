@@ -261,9 +261,12 @@ class Session:
     async def _pack(self, request_id: int, result: _Result) -> bytes:
         if isinstance(result, Mapping):
             return self._connection.reply(request_id, **result)
-        pack = partial(self._connection.reply, request_id, **result.to_map())
-        on_a_thread = result.payload_bytes > _PACK_ON_A_THREAD_BYTES
-        return await asyncio.to_thread(pack) if on_a_thread else pack()
+        if result.payload_bytes > _PACK_ON_A_THREAD_BYTES:
+            return await asyncio.to_thread(self._pack_now, request_id, result)
+        return self._pack_now(request_id, result)
+
+    def _pack_now(self, request_id: int, result: EmbedResult | RerankResult) -> bytes:
+        return self._connection.reply(request_id, **result.to_map())
 
     def _note_stalled(self, awaited: str) -> None:
         if (unlogged := self._desk.complaints.take(self._peer.uid)) is not None:

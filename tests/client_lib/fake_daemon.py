@@ -16,7 +16,17 @@ from typing import Any, Self
 import numpy as np
 
 from client_lib.wire.errors import BadRequest, ReplyError, UnknownModel
-from client_lib.wire.messages import Cancel, Embed, Hello, Metrics, Ping, Request, Rerank, Status
+from client_lib.wire.messages import (
+    Cancel,
+    Embed,
+    Hello,
+    Metrics,
+    Ping,
+    Precision,
+    Request,
+    Rerank,
+    Status,
+)
 from client_lib.wire.protocol import VERSION, Limits, Refused, ServerConnection
 
 DIMENSIONS = 8
@@ -44,7 +54,7 @@ def answer(request: Request) -> Mapping[str, Any]:
         raise UnknownModel("only 'fake' is served")
     match request:
         case Embed():
-            return embed_body([vector(text) for text in request.input])
+            return embed_body([vector(text) for text in request.input], precision=request.precision)
         case Rerank():
             return rerank_body(request)
         case Status():
@@ -64,10 +74,16 @@ def vector(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.frombuffer(data, np.uint8).astype(np.float32)
 
 
-def embed_body(rows: list[Any], model: str = "fake") -> dict[str, Any]:
-    """Return the body of a reply to `embed`."""
+def embed_body(
+    rows: list[Any], model: str = "fake", precision: Precision = "float32"
+) -> dict[str, Any]:
+    """Return the body of a reply to `embed`, whose numbers are small and whole."""
     table = np.asarray(rows, "<f4")
-    vectors = {"dtype": "float32", "shape": list(table.shape), "data": table.tobytes()}
+    if precision.endswith("binary"):
+        table = np.packbits(table > 0, axis=-1).view("u1" if precision == "ubinary" else "i1")
+    else:
+        table = table.astype(precision)
+    vectors = {"dtype": table.dtype.name, "shape": list(table.shape), "data": table.tobytes()}
     return {
         "model": model, "vectors": vectors, "usage": USAGE, "truncated": [], "timings": TIMINGS,
     }  # fmt: skip

@@ -66,6 +66,47 @@ def test_embed_takes_one_string_as_a_list_of_one(client: Any) -> None:
     assert client.embed(TEXTS[0]).vectors.shape[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype", "bytes_a_row"),
+    [
+        ("float32", np.float32, lambda d: 4 * d),
+        ("float16", np.float16, lambda d: 2 * d),
+        ("int8", np.int8, lambda d: d),
+        ("uint8", np.uint8, lambda d: d),
+        ("binary", np.int8, lambda d: -(-d // 8)),
+        ("ubinary", np.uint8, lambda d: -(-d // 8)),
+    ],
+)
+def test_vectors_come_in_the_precision_that_is_asked_for(
+    client: Any, precision: Any, dtype: Any, bytes_a_row: Any
+) -> None:
+    """By `encode`, over many requests and of one string, and by `embed`; writable, in C order."""
+    texts = [*TEXTS] * 60
+    dimensions = client.encode(TEXTS[0]).shape[0]
+    vectors = client.encode(texts, precision=precision)
+    assert (vectors.dtype, vectors.nbytes) == (dtype, len(texts) * bytes_a_row(dimensions))
+    assert vectors.flags.writeable
+    assert vectors.flags.c_contiguous
+    assert np.array_equal(vectors[: len(TEXTS)], vectors[-len(TEXTS) :])
+    reply = client.embed(TEXTS, precision=precision)
+    assert reply.vectors.flags.writeable
+    assert reply.vectors.dtype == dtype
+    assert np.array_equal(reply.vectors, vectors[: len(TEXTS)])
+    assert np.array_equal(client.encode(TEXTS[0], precision=precision), vectors[0])
+    assert client.encode([], precision=precision).dtype == dtype
+
+
+def test_an_unknown_precision_names_those_that_there_are(client: Any) -> None:
+    """Nothing is sent, and the client is of use."""
+    for wrong in ("int4", None, ["int8"]):
+        for call in (client.encode, client.embed):
+            with pytest.raises(
+                BadRequest, match="one of float32, float16, int8, uint8, binary, ubinary"
+            ):
+                call(TEXTS, precision=wrong)
+    assert client.ping() > 0
+
+
 def test_rerank_puts_the_best_first(client: Any) -> None:
     """Every document comes back once, by falling relevance."""
     documents = ["the stock market fell", "a cat sleeps", "cats eat"]

@@ -49,6 +49,22 @@ def test_vectors_that_do_not_add_up_are_refused(change: dict[str, Any]) -> None:
         read_embed({**EMBED, "vectors": {**EMBED["vectors"], **change}}, 3)
 
 
+@pytest.mark.parametrize("precision", ["float16", "int8", "uint8", "binary", "ubinary"])
+def test_a_daemon_that_knows_no_precision_is_found_out(precision: Any) -> None:
+    """It answers in float32, which is never taken for something else."""
+    with pytest.raises(ProtocolError, match=f"float32 vectors for precision {precision}"):
+        read_embed(EMBED, 3, precision)
+
+
+def test_numbers_of_the_wrong_width_are_refused() -> None:
+    """Bytes and shape have to agree in every precision."""
+    body = embed_body([[1.0, 2.0]], precision="float16")
+    assert np.array_equal(read_embed(body, 1, "float16").vectors, [[1, 2]])
+    body["vectors"]["data"] += b"\0\0"
+    with pytest.raises(ProtocolError, match="6 bytes for float16"):
+        read_embed(body, 1, "float16")
+
+
 @pytest.mark.parametrize("field", ["model", "vectors", "usage", "truncated", "timings"])
 def test_every_field_of_embed_has_to_be_there(field: str) -> None:
     """A field that is missing, or no use, is a ProtocolError that names the op."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client_lib import CallTimeout, Client, ClientClosed
-from client_lib.wire.messages import Embed, Request
+from client_lib import CallTimeout, Client, ClientClosed, operations
+from client_lib.wire.messages import Cancel, Embed, Request
 
 from .fake_daemon import Act, FakeDaemon, answer, embed_body, vector
 
@@ -136,6 +136,23 @@ def test_frames_of_calls_that_gave_up_do_not_pile_up(client: Client, fake: FakeD
     assert len(line._link._outbox) <= 2  # the frame that had begun to leave, and its cancel
     release.set()
     assert client.ping() > 0
+
+
+def test_a_pipeline_that_is_left_cancels_what_is_in_flight(
+    client: Client, fake: FakeDaemon
+) -> None:
+    """It yields in order, asks no more than its window, and the client is of use afterwards."""
+    fake.script = lambda request: (
+        Act.SILENCE if isinstance(request, Embed) and request.input != ("0",) else answer(request)
+    )
+    replies = client.pipeline((operations.embed([str(i)]) for i in range(9)), window=3)
+    assert np.array_equal(next(replies).vectors, [vector("0")])
+    asked = fake.wait_for(Embed, 3)
+    replies.close()
+    cancelled = fake.wait_for(Cancel, 2)
+    assert {cancel.target for cancel in cancelled} == {embed.id for embed in asked[1:]}
+    fake.script = answer
+    assert np.array_equal(client.encode("next"), vector("next"))
 
 
 def test_close_wakes_every_thread(

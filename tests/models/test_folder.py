@@ -26,6 +26,7 @@ def test_embedded_model_is_described(minilm_folder: Path) -> None:
     assert description.normalize
     assert description.max_tokens == 256
     assert description.prompts == {"query": "", "document": ""}
+    assert description.similarity_fn_name == "cosine"
 
 
 def test_layout_of_version_6_reads_the_same(minilm_folder: Path, tmp_path: Path) -> None:
@@ -40,11 +41,12 @@ def test_prompts_are_read(make_model: MakeModel) -> None:
     """They are kept, with the default's name; `query` and `document` are always known."""
     folder = make_model()
     prompts = {"query": "query: ", "passage": "passage: "}
-    own = {"prompts": prompts, "default_prompt_name": "query"}
+    own = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(own))
     description = describe(folder)
     assert description.prompts == {**prompts, "document": ""}
     assert description.default_prompt_name == "query"
+    assert description.similarity_fn_name == "dot"
 
 
 def test_plain_transformers_folder_is_a_mean_embedder(make_model: MakeModel) -> None:

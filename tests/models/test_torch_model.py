@@ -83,6 +83,7 @@ def test_scores_are_sentence_transformers_own(reranker: Path, tmp_path: Path) ->
     """A reranker of an unknown family gets the library's scores, by its default activation."""
     model = open_model(wanted(reranker, "rerank"), tmp_path)
     assert (model.task, model.dimensions, model.prompts) == ("rerank", 1, {})
+    assert model.describe()["activation"] == "sigmoid"
     expected = CrossEncoder(str(reranker), device="cpu").predict(PAIRS, batch_size=1)
     assert np.ptp(expected) > 1e-3
     np.testing.assert_allclose(scored(model, PAIRS), expected, atol=1e-5)
@@ -106,8 +107,11 @@ def test_it_says_that_it_is_the_slow_path(folder: Path, tmp_path: Path) -> None:
         model = open_model(wanted(folder), tmp_path)
     (slow,) = [event for event in events if event["event"] == "model.slow_path"]
     assert "Dense" in slow["reason"]
-    assert model.describe()["quantization"] == "none"
-    assert model.describe()["prompts"] == {"query": "", "document": ""}
+    told = model.describe()
+    assert (told["quantization"], told["activation"]) == ("none", None)
+    assert told["normalize"] == model.normalize
+    assert told["prompts"] == {"query": "", "document": ""}
+    assert told["similarity_fn_name"] == "cosine"
     assert model.dimensions == 32
     (loaded,) = [event for event in events if event["event"] == "model.loaded"]
     assert loaded["bytes"] > 0

@@ -5,9 +5,10 @@ import asyncio
 import numpy as np
 import pytest
 
-from client_lib.wire.errors import BackendFailed
-from client_lib.wire.messages import Embed, Rerank
+from client_lib.wire.errors import BackendFailed, BadRequest
+from client_lib.wire.messages import PRECISIONS, Embed, Rerank
 from sidecar.serving.bounds import Bounds
+from sidecar.serving.vectors import quantize
 
 
 def embed(*texts, **fields):
@@ -141,6 +142,37 @@ async def test_what_is_cached_is_not_computed_again(make_engine, tiny):
     np.testing.assert_allclose(
         mixed.vectors, [model.vector(text) for text in ("new", "abc", "other")], atol=1e-6
     )
+
+
+async def test_one_row_serves_every_precision(make_engine, tiny):
+    """What is kept is float32; bytes are the same from the cache, and beside other texts."""
+    model = tiny()
+    engine = make_engine(model, cache_bytes=10_000)
+    vectors = (await engine.embed(embed("abc"))).vectors
+    for precision in PRECISIONS:
+        alone = await engine.embed(embed("abc", precision=precision))
+        among = await engine.embed(embed("x", "abc", precision=precision))
+        expected = quantize(vectors, precision)
+        assert bytes(alone.to_map()["vectors"]["data"]) == expected.tobytes()
+        assert bytes(among.to_map()["vectors"]["data"])[expected.nbytes :] == expected.tobytes()
+        assert alone.to_map()["vectors"]["shape"] == expected.shape
+        assert alone.to_map()["vectors"]["dtype"] == expected.dtype.name
+    assert model.order == ["abc", "x"]
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+async def test_integers_are_for_vectors_of_length_1(make_engine, tiny, precision):
+    """Their range is fixed; others are refused, whether the request or the model says so."""
+    for model, request in (
+        (tiny(), embed("a", precision=precision, normalize=False)),
+        (tiny(normalize=False), embed("a", precision=precision)),
+    ):
+        with pytest.raises(BadRequest, match="set normalize to true"):
+            await make_engine(model).embed(request)
+    result = await make_engine(tiny(normalize=False)).embed(
+        embed("a", precision=precision, normalize=True)
+    )
+    assert result.to_map()["vectors"]["dtype"] == precision
 
 
 async def test_a_cached_request_needs_no_room_in_the_queue(make_engine, tiny):

@@ -1,7 +1,83 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sidecar.serving.vectors import Finish, best_first, cosines
+from client_lib.wire.messages import PRECISIONS
+from sidecar.serving.vectors import Finish, best_first, cosines, quantize
+
+
+def unit(rows, dimensions, seed=4):
+    rows = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@given(rows=st.integers(1, 9), dimensions=st.integers(1, 40))
+def test_a_row_has_the_same_bytes_alone_and_among_others(precision, rows, dimensions):
+    """In every precision, whatever the others are."""
+    vectors = unit(rows, dimensions)
+    together = quantize(vectors, precision)
+    for index in range(rows):
+        assert (
+            quantize(vectors[index : index + 1], precision).tobytes() == together[index].tobytes()
+        )
+
+
+def test_float32_is_not_touched():
+    """Nor copied."""
+    vectors = unit(2, 8)
+    assert quantize(vectors, "float32") is vectors
+
+
+@pytest.mark.parametrize("dimensions", [8, 60, 384])
+def test_bits_are_those_of_sentence_transformers(dimensions):
+    """Zeros are no bits; the last byte is filled up."""
+    vectors = unit(20, dimensions)
+    vectors[:, 3] = 0
+    bits = np.packbits(vectors > 0, axis=-1)
+    assert np.array_equal(quantize(vectors, "ubinary"), bits)
+    assert np.array_equal(quantize(vectors, "binary"), bits.astype(np.int16) - 128)
+    assert quantize(vectors, "binary").dtype == np.int8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dimensions", [64, 384])
+def test_precisions_are_quantize_embeddings(dimensions):
+    """Bits are equal; so are integers, for that fixed range, but for what rounds either way."""
+    library = pytest.importorskip("sentence_transformers.util.quantization")
+    vectors = unit(200, dimensions)
+    for precision in ("binary", "ubinary"):
+        expected = library.quantize_embeddings(vectors, precision)
+        assert expected.dtype == quantize(vectors, precision).dtype
+        assert np.array_equal(quantize(vectors, precision), expected)
+    step = 1 / (16 * np.sqrt(dimensions))
+    ranges = np.outer([-128.5 * step, 126.5 * step], np.ones(dimensions))
+    for precision in ("int8", "uint8"):
+        expected = library.quantize_embeddings(vectors, precision, ranges=ranges)
+        mine = quantize(vectors, precision)
+        assert expected.dtype == mine.dtype
+        assert np.abs(mine.astype(int) - expected).max() <= 1
+        assert np.mean(mine != expected) < 1e-3
+
+
+def test_integers_keep_zero_and_saturate():
+    """A number beyond the range becomes its end, and zero stays zero."""
+    vector = np.zeros((1, 256), np.float32)
+    vector[0, :3] = 1, -1, 1 / 256
+    assert quantize(vector, "int8")[0, :4].tolist() == [127, -128, 1, 0]
+    assert quantize(vector, "uint8")[0, :4].tolist() == [255, 0, 129, 128]
+
+
+def test_integers_keep_cosines_and_their_order():
+    """The dot product of int8, over 256 d, is the cosine within a hundredth; neighbours stay."""
+    vectors = unit(300, 384)
+    exact = vectors @ vectors.T
+    levels = quantize(vectors, "int8").astype(np.int32)
+    np.testing.assert_allclose(levels @ levels.T / (256 * 384), exact, atol=0.01)
+    nearest, kept = (np.argsort(-scores)[:, 1:11] for scores in (exact, levels @ levels.T))
+    overlap = [len({*a} & {*b}) / 10 for a, b in zip(nearest, kept, strict=True)]
+    assert np.mean(overlap) > 0.95
 
 
 def test_a_vector_of_zeros_stays_one():

@@ -10,6 +10,7 @@ from client_lib.wire.codec import decode, encode
 from client_lib.wire.errors import BadRequest
 from client_lib.wire.messages import (
     MAX_ID,
+    PRECISIONS,
     Cancel,
     Embed,
     Hello,
@@ -35,6 +36,7 @@ requests: st.SearchStrategy[Request] = st.one_of(
         prompt_name=st.none() | st.text(), normalize=st.none() | st.booleans(),
         dimensions=st.none() | counts, truncate=st.booleans(), priority=lanes,
         timeout_ms=st.none() | counts, traceparent=traces,
+        precision=st.sampled_from(PRECISIONS),
     ),
     st.builds(
         Rerank, id=ids, query=st.text(), documents=texts, model=st.none() | st.text(),

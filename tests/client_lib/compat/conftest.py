@@ -1,0 +1,88 @@
+"""Two small models in process, and the same two in an FP32 daemon; two such pairs."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client_lib import compat
+
+
+@dataclass(frozen=True)
+class Folders:
+    """An embedding model and a reranker with random weights."""
+
+    embedder: Path
+    reranker: Path
+
+
+@dataclass(frozen=True)
+class Side:
+    """Either library, as a script would have imported it."""
+
+    embedder: Any
+    reranker: Any
+
+
+def state(folder: Path, name: str, **facts: Any) -> None:
+    """Add `facts` to one of a folder's files."""
+    path = folder / name
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**known, **facts}))
+
+
+def scaled(make_model: Callable[..., Path]) -> Folders:
+    """Vectors of length 1, a prompt for queries, a similarity of its own; scores by the sigmoid."""
+    embedder = make_model()
+    own = {"prompts": {"query": "query: "}, "similarity_fn_name": "dot"}
+    state(embedder, "config_sentence_transformers.json", **own)
+    return Folders(embedder, make_model(classifier=True))
+
+
+def raw(make_model: Callable[..., Path]) -> Folders:
+    """Vectors as they come, a prompt before each text unless another is named; logits."""
+    embedder, reranker = make_model(), make_model(classifier=True)
+    modules = json.loads((embedder / "modules.json").read_text())
+    (embedder / "modules.json").write_text(json.dumps(modules[:-1]))  # without Normalize
+    own = {"prompts": {"query": "q: ", "passage": "p: "}, "default_prompt_name": "query"}
+    state(embedder, "config_sentence_transformers.json", **own)
+    activation = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    state(reranker, "config.json", sentence_transformers=activation)
+    return Folders(embedder, reranker)
+
+
+@pytest.fixture(scope="session", params=[scaled, raw], ids=["scaled", "raw"])
+def folders(request: pytest.FixtureRequest, make_model: Callable[..., Path]) -> Folders:
+    """The models of both sides."""
+    made: Folders = request.param(make_model)
+    return made
+
+
+@pytest.fixture(scope="session")
+def here(folders: Folders) -> Side:
+    """sentence-transformers, with the models in this process."""
+    library = pytest.importorskip("sentence_transformers")
+    return Side(
+        library.SentenceTransformer(str(folders.embedder), device="cpu"),
+        library.CrossEncoder(str(folders.reranker), device="cpu"),
+    )
+
+
+@pytest.fixture(scope="session")
+def there(
+    serve: Callable[..., Any], folders: Folders, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Side]:
+    """The same calls, with the models in a daemon, unquantized."""
+    flags = [
+        "--embedding-model", str(folders.embedder), "--reranker-model", str(folders.reranker),
+        "--use-quantization", "false",
+    ]  # fmt: skip
+    with (
+        serve(tmp_path_factory.mktemp("fp32"), *flags) as daemon,
+        compat.SentenceTransformer(str(folders.embedder), socket=daemon.socket) as embedder,
+        compat.CrossEncoder(str(folders.reranker), socket=daemon.socket) as reranker,
+    ):
+        yield Side(embedder, reranker)

@@ -1,0 +1,230 @@
+"""What a daemon cannot do is refused by name, and what a daemon tells is taken as it is."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client_lib import BadRequest, ConnectionLost, UnknownModel
+from client_lib.compat import CrossEncoder, SentenceTransformer
+from client_lib.compat.served import is_same
+from client_lib.wire.messages import Request, Rerank, Status
+
+from ..fake_daemon import DIMENSIONS, FakeDaemon, answer
+
+EMBEDDER = {
+    "name": "org/small", "task": "embed", "dimensions": DIMENSIONS, "max_tokens": 96,
+    "normalize": True, "prompts": {"query": "", "document": ""}, "default_prompt_name": None,
+    "similarity_fn_name": None, "activation": None,
+}  # fmt: skip
+RERANKER = {
+    **EMBEDDER, "name": "judge", "task": "rerank", "dimensions": 1, "activation": "sigmoid",
+}  # fmt: skip
+
+
+def script(models: Sequence[Mapping[str, Any]]) -> Callable[[Request], Any]:
+    def reply(request: Request) -> Any:
+        if isinstance(request, Status):
+            return {"status": {"models": models}}
+        model = {"model": None} if hasattr(request, "model") else {}
+        body = answer(
+            type(request)(**{name: getattr(request, name) for name in request.__slots__} | model)
+        )
+        return {**body, "method": "cross_encoder"} if isinstance(request, Rerank) else body
+
+    return reply
+
+
+@pytest.fixture
+def served(fake: FakeDaemon) -> Callable[..., Path]:
+    """Have the daemon tell of models that are changed by so much; return its socket."""
+
+    def set_up(**changes: Any) -> Path:
+        fake.script = script([{**EMBEDDER, **changes}, {**RERANKER, **changes}])
+        return fake.socket
+
+    return set_up
+
+
+@pytest.fixture
+def embedder(served: Callable[..., Path]) -> Iterator[SentenceTransformer]:
+    with SentenceTransformer(socket=served()) as embedder:
+        yield embedder
+
+
+@pytest.fixture
+def reranker(served: Callable[..., Path]) -> Iterator[CrossEncoder]:
+    with CrossEncoder(socket=served()) as reranker:
+        yield reranker
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "same"),
+    [
+        ("org/small", "org/small", True),
+        ("small", "org/small", True),
+        ("org/small", "small", True),
+        ("/models/small", "small", True),
+        ("/models/small/", "org/small", True),
+        ("./small", "small", True),
+        ("other/small", "org/small", False),
+        ("small-v2", "small", False),
+        ("/models/large", "small", False),
+    ],
+)
+def test_which_names_mean_the_same_model(asked: str, name: str, same: bool) -> None:
+    """A hub id with or without its organisation, a folder by its last part."""
+    assert is_same(asked, name) is same
+
+
+def test_another_model_is_refused_with_those_that_are_served(served: Callable[..., Path]) -> None:
+    """And with how to have it served."""
+    message = "serves org/small as embedding model, not large: .* --embedding-model large"
+    with pytest.raises(UnknownModel, match=message):
+        SentenceTransformer("large", socket=served())
+    with pytest.raises(UnknownModel, match="serves judge as reranker, not org/small"):
+        CrossEncoder("org/small", socket=served())
+
+
+def test_a_daemon_without_a_reranker_says_so(fake: FakeDaemon) -> None:
+    """An embedding model never stands in for one."""
+    fake.script = script([EMBEDDER])
+    with pytest.raises(UnknownModel, match="no reranker: start it with --reranker-model judge"):
+        CrossEncoder("judge", socket=fake.socket)
+
+
+def test_without_a_daemon_nothing_is_made(tmp_path: Path) -> None:
+    """The constructor waits for `timeout` and says where it looked."""
+    with pytest.raises(ConnectionLost, match="none"):
+        SentenceTransformer("small", socket=tmp_path / "none", timeout=0.05)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"modules": []},
+        {"revision": "main"},
+        {"model_kwargs": {"torch_dtype": "float16"}},
+        {"tokenizer_kwargs": {"max_length": 8}},
+        {"unheard_of": 1},
+    ],
+)
+def test_options_that_only_a_daemon_can_follow_are_refused(
+    served: Callable[..., Path], options: dict[str, Any]
+) -> None:
+    """By name, for both."""
+    for kind in (SentenceTransformer, CrossEncoder):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}=.*is in the daemon"):
+            kind(socket=served(), **options)
+
+
+def test_options_that_change_no_result_are_ignored(served: Callable[..., Path]) -> None:
+    """Where files are found, who computes, what is nil."""
+    options = {"cache_folder": "/tmp", "token": "x", "backend": "onnx", "revision": None}
+    for kind in (SentenceTransformer, CrossEncoder):
+        kind(socket=served(), device="cuda", **options).close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output_value": "token_embeddings"}, "pooled vectors only"),
+        ({"output_value": None}, "pooled vectors only"),
+        ({"pool": {"processes": []}}, "pool="),
+        ({"processing_kwargs": {"text": {}}}, "processing_kwargs="),
+        ({"batch_size": 0}, "batch_size must be a positive integer"),
+        ({"prompt_name": "title"}, r"'title' is not one of \['query', 'document'\]"),
+    ],
+)
+def test_what_encode_cannot_do(
+    embedder: SentenceTransformer, options: dict[str, Any], message: str
+) -> None:
+    """Tokens, processes, settings of a tokenizer, prompts that are not there."""
+    with pytest.raises(ValueError, match=message):
+        embedder.encode("a", **options)
+
+
+@pytest.mark.parametrize("inputs", [["a", {"image": 1}], ["a", ("q", "d")], ["a", None]])
+def test_what_is_no_text_is_named_by_its_index(embedder: SentenceTransformer, inputs: Any) -> None:
+    """Before anything is sent."""
+    with pytest.raises(TypeError, match=r"inputs\[1\] must be a string"):
+        embedder.encode(inputs)
+    with pytest.raises(TypeError, match="needs texts"):
+        embedder.encode()
+
+
+def test_integers_of_vectors_that_have_no_length_1(served: Callable[..., Path]) -> None:
+    """Are refused with the argument that makes it 1; an unknown precision with those there are."""
+    with SentenceTransformer(socket=served(normalize=False)) as embedder:
+        with pytest.raises(ValueError, match="pass normalize_embeddings=True"):
+            embedder.encode("a", precision="int8")
+        assert embedder.encode("a", precision="int8", normalize_embeddings=True).dtype == np.int8
+        with pytest.raises(BadRequest, match="one of float32"):
+            embedder.encode("a", precision="int4")  # type: ignore[arg-type]
+
+
+def test_lengths_are_the_daemons(embedder: SentenceTransformer, reranker: CrossEncoder) -> None:
+    """The same may be set; another is refused, for nobody would notice."""
+    for model in (embedder, reranker):
+        model.max_seq_length = model.get_max_seq_length()
+        with pytest.raises(ValueError, match="max_seq_length=8: the daemon cuts texts at the 96"):
+            model.max_seq_length = 8
+
+
+def test_length_and_labels_of_a_reranker(served: Callable[..., Path]) -> None:
+    """As the daemon has them, or refused."""
+    CrossEncoder("judge", num_labels=1, max_length=96, socket=served()).close()
+    with pytest.raises(ValueError, match="max_length=8"):
+        CrossEncoder("judge", max_length=8, socket=served())
+    with pytest.raises(ValueError, match="one label"):
+        CrossEncoder("judge", num_labels=3, socket=served())
+
+
+def test_what_only_a_local_model_has(embedder: SentenceTransformer, reranker: CrossEncoder) -> None:
+    """An attribute that is not there says why."""
+    for model in (embedder, reranker):
+        assert not hasattr(model, "tokenizer")
+        with pytest.raises(AttributeError, match="has no 'fit': the model is in the daemon"):
+            model.fit()
+
+
+@pytest.mark.parametrize("inputs", [None, "a", [("a",)], [("a", "b", "c")], [("a", 1)]])
+def test_what_is_no_pair(reranker: CrossEncoder, inputs: Any) -> None:
+    """Is a TypeError that says what is."""
+    with pytest.raises(TypeError, match=r"\(query, document\)"):
+        reranker.predict(inputs)
+
+
+def test_a_prompt_for_pairs_is_refused(reranker: CrossEncoder) -> None:
+    """The wire has none for them."""
+    with pytest.raises(ValueError, match="prompt="):
+        reranker.predict(("a", "b"), prompt="query: ")
+
+
+class Sigmoid:
+    """Named as torch's is."""
+
+    def __call__(self, logits: Any) -> Any:
+        raise AssertionError("the daemon has applied it")
+
+
+def test_another_activation_is_refused(reranker: CrossEncoder, fake: FakeDaemon) -> None:
+    """A sigmoid cannot be taken back; the same one is what the scores have."""
+    assert np.array_equal(
+        reranker.predict(("a b", "a b"), activation_fn=Sigmoid()), reranker.predict(("a b", "a b"))
+    )
+    with pytest.raises(ValueError, match=r"the sigmoid that judge has.*Identity"):
+        reranker.predict(("a", "b"), activation_fn=lambda logits: logits)
+    with pytest.raises(ValueError, match="the sigmoid that judge has"):
+        CrossEncoder("judge", activation_fn=lambda logits: logits, socket=fake.socket)
+
+
+def test_similarity_is_the_models_or_the_apps(served: Callable[..., Path]) -> None:
+    """Cosine where nobody says; what nobody knows is refused."""
+    for stated, expected in ((None, "cosine"), ("dot", "dot")):
+        with SentenceTransformer(socket=served(similarity_fn_name=stated)) as embedder:
+            assert embedder.similarity_fn_name == expected
+    with pytest.raises(ValueError, match="'maxsim' is not one of"):
+        SentenceTransformer(socket=served(), similarity_fn_name="maxsim")  # type: ignore[arg-type]
