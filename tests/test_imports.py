@@ -15,11 +15,12 @@ _LEAVES = {"client_lib", "sidecar.events", "sidecar.memory", "sidecar.systemd", 
 _BELOW = {
     "sidecar.__main__": {"sidecar.cli"},
     "sidecar.cli": {
-        "sidecar.serving", "sidecar.operate", "sidecar.models", "sidecar.encoder",
+        "sidecar.serving", "sidecar.operate", "sidecar.bulk", "sidecar.models", "sidecar.encoder",
         "sidecar.plan", "sidecar.host", "sidecar.config",
     },
     "sidecar.serving": {"sidecar.models", "sidecar.plan", "sidecar.host"},
     "sidecar.operate": {"sidecar.models", "sidecar.plan", "sidecar.host", "sidecar.config"},
+    "sidecar.bulk": set(),
     "sidecar.models": {"sidecar.encoder", "sidecar.host"},
     "sidecar.encoder": {"sidecar.host"},
     "sidecar.plan": {"sidecar.host"},

@@ -16,6 +16,7 @@ from sidecar.systemd import HandedOverError
 _COMMANDS = (
     "demo",
     "serve",
+    "embed",
     "plan",
     "prepare",
     "evaluate",
