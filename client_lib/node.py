@@ -105,7 +105,7 @@ def _start(folder: Path, flags: Sequence[str]) -> None:
 def _launch_keeper(folder: Path, flags: Sequence[str]) -> int:
     """Start the keeper, and return once its daemon answers, or has ended."""
     log = folder / "log"
-    with log.open("wb") as said:
+    with log.open("ab") as said:
         keeper = subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
             [sys.executable, "-m", "client_lib.node", _KEEP, os.fspath(folder), *flags],
             stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,

@@ -86,9 +86,12 @@ def test_a_cluster_embeds_parquet(minilm_artifact: Path, daemon: Daemon, tmp_pat
     told = json.loads(done.stdout.splitlines()[-1])
     with Client(daemon.socket) as client:
         expected = client.encode(told["texts"])
-    for job in ("killed",):
-        assert told[job]["ids"] == list(range(len(told["texts"])))
-        assert bytes.fromhex(told[job]["vectors"]) == expected.tobytes()
-    assert told["was killed"]
-    assert told["starts"] == [1, 1]
+    assert told["ids"] == list(range(len(told["texts"])))
+    assert bytes.fromhex(told["vectors"]) == expected.tobytes()
+    assert told["killed"]
+    assert told["failed"]
+    assert 0 < told["checkpointed"] < len(told["texts"])
+    assert len(told["daemons"]) == 2
+    for lives in told["daemons"]:  # never two at once, and the last one has ended
+        assert lives == ["server.listening", "server.stopped"] * (len(lives) // 2)
     assert told["left"] == []
