@@ -5,13 +5,13 @@ start a cluster and its actors is not of the rate that a corpus comes to.
 """
 
 import argparse
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import ray
-from ray.data import ActorPoolStrategy
 
 from bench import texts
 from bench.daemon import pause, running
@@ -44,30 +44,41 @@ class Timed(SidecarEmbedder):
 def measure(arguments: argparse.Namespace) -> Result:
     corpus = texts.read(arguments.data, arguments.texts)
     rates: dict[int, list[float]] = {actors: [] for actors in _ACTORS}
-    with running("--embedding-model", arguments.model) as socket:
-        ray.init(
-            num_cpus=max(_ACTORS) + 1, object_store_memory=_STORE_BYTES,
-            include_dashboard=False, log_to_driver=False, logging_level="warning",
-        )  # fmt: skip
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        try:
-            for _ in range(arguments.rounds):
-                for actors, values in rates.items():
-                    pause()
-                    values.append(_rate(corpus, str(socket), actors, arguments.batch_size))
-        finally:
-            ray.shutdown()
+    with running("--embedding-model", arguments.model) as socket, _ray() as ray:
+        for _ in range(arguments.rounds):
+            for actors, values in rates.items():
+                pause()
+                values.append(_rate(ray, corpus, str(socket), actors, arguments.batch_size))
     return _result(rates, display_name(arguments.model), len(corpus))
 
 
-def _rate(corpus: Sequence[str], socket: str, actors: int, batch_size: int) -> float:
+@contextmanager
+def _ray() -> Iterator[Any]:
+    """Start a cluster of this node alone, and yield Ray."""
+    try:
+        import ray  # noqa: PLC0415 - an extra, which no other command needs
+    except ImportError:
+        raise SystemExit("this takes Ray: install Sidecar with its extra `ray`") from None
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    ray.init(
+        address="local", num_cpus=max(_ACTORS) + 1, object_store_memory=_STORE_BYTES,
+        include_dashboard=False, log_to_driver=False, logging_level="warning",
+    )  # fmt: skip
+    try:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _rate(ray: Any, corpus: Sequence[str], socket: str, actors: int, batch_size: int) -> float:
     """Return texts a second."""
     spans = (
         ray.data.from_items([{"text": text} for text in corpus])
         .repartition(-(-len(corpus) // batch_size))  # a block a batch, for every actor to have some
         .map_batches(
             Timed, fn_constructor_kwargs={"socket": socket}, batch_size=batch_size,
-            compute=ActorPoolStrategy(size=actors), num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(size=actors), num_cpus=1,
         )
         .select_columns(["begun", "ended"])
         .to_pandas()

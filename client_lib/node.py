@@ -22,7 +22,7 @@ from client_lib.wire.errors import ConnectionLost, SidecarError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _LOOK_SECONDS = 0.5  # from look to look, whether somebody uses the daemon
-_ANSWER_SECONDS = 0.5
+_ANSWER_SECONDS = 5.0  # of one that listens; where none does, that is known at once
 _LAST_BYTES = 2_000  # that are told of what a daemon said that did not start
 _KEEP = "--keep"
 

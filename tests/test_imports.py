@@ -83,6 +83,7 @@ def test_client_is_light() -> None:
     """Importing the client loads neither the daemon nor any machine learning."""
     assert not loaded_by("import client_lib") & {
         "sidecar", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "structlog",
+        "pyarrow", "ray",
     }  # fmt: skip
 
 
@@ -96,3 +97,8 @@ def test_daemon_needs_nothing_of_preparing() -> None:
     """What quantizes, and onnx with it, is loaded by the process that prepares a model alone."""
     refused = "from sidecar.cli import main; main(['serve', '--threads', 'many'])"
     assert "onnx" not in loaded_by(refused)
+
+
+def test_embed_needs_no_parquet() -> None:
+    """Nor does Ray's actor need Ray, before it has to know its node."""
+    assert not loaded_by("import sidecar.cli.embed, client_lib.ray") & {"pyarrow", "ray", "pandas"}

@@ -1,6 +1,7 @@
 """`sidecar embed` through a scripted daemon: what is written, gone on from, and refused."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,18 @@ def test_parquet_has_the_columns_and_the_vectors(embed: Run, tmp_path: Path) -> 
     assert table.drop_columns("embedding").to_pylist() == rows
     assert table["embedding"].to_pylist() == [vector(text).tolist() for text in TEXTS]
     assert not (tmp_path / "out.parquet.part").exists()
+
+
+def test_parquet_without_its_extra_says_what_to_install(
+    embed: Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """78; .npy of text files goes without."""
+    monkeypatch.delitem(sys.modules, "sidecar.bulk.tables", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    code, _, err = embed(corpus, "-o", tmp_path / "out.parquet")
+    assert code == 78
+    assert "Parquet needs pyarrow: pip install 'sidecar[parquet]'" in err
+    assert embed(corpus, "-o", tmp_path / "out.npy")[0] == 0
 
 
 async def test_no_more_is_read_than_is_in_flight(fake: FakeDaemon, tmp_path: Path) -> None:

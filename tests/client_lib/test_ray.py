@@ -67,6 +67,16 @@ def test_columns_that_do_not_fit_are_named(embedder: Make) -> None:
         embedder(output_column="id")(batch())
 
 
+def test_without_its_extra_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody runs a daemon, a node's is needed, and Ray names the node."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("SIDECAR_SOCKET", str(tmp_path / "none"))
+    with pytest.raises(ImportError, match=r"pip install 'sidecar\[ray\]'"):
+        SidecarEmbedder()
+
+
 @pytest.mark.slow
 def test_a_cluster_embeds_parquet(minilm_artifact: Path, daemon: Daemon, tmp_path: Path) -> None:
     """Rows are those of one client, byte for byte, though an actor is killed in the middle.
