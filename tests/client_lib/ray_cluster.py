@@ -15,7 +15,7 @@ import ray
 from pyarrow import parquet
 from ray.cluster_utils import Cluster
 from ray.data import ActorPoolStrategy, DataContext
-from ray.data.checkpoint import CheckpointBackend, CheckpointConfig
+from ray.data.checkpoint import CheckpointConfig
 from ray.exceptions import RayTaskError
 
 from client_lib.ray import SidecarEmbedder
@@ -67,9 +67,8 @@ def embed(folder: Path, serve: list[str]) -> None:
     context = DataContext.get_current()
     context.target_min_block_size, context.target_max_block_size = 1, 8_192  # a file, a block
     context.checkpoint_config = CheckpointConfig(
-        id_column="id", checkpoint_path=str(folder / "checkpoint"),
-        override_backend=CheckpointBackend.FILE_STORAGE, delete_checkpoint_on_success=False,
-    )  # fmt: skip
+        "id", str(folder / "checkpoint"), delete_checkpoint_on_success=False
+    )
     ray.data.read_parquet(str(folder / "source")).map_batches(
         Unlucky, fn_constructor_kwargs={"folder": folder, "serve": serve}, batch_size=16,
         compute=ActorPoolStrategy(size=3), num_cpus=0, resources={"embedders": 1},
@@ -109,7 +108,7 @@ def main(artifact: str, folder: Path) -> None:
         parquet.write_table(table, folder / "source" / f"{rows[0]}.parquet")
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 2, "object_store_memory": _STORE_BYTES},
+        head_node_args={"num_cpus": 0, "object_store_memory": _STORE_BYTES},
     )
     for _ in range(2):
         cluster.add_node(num_cpus=1, resources={"embedders": 2}, object_store_memory=_STORE_BYTES)
@@ -129,8 +128,8 @@ def main(artifact: str, folder: Path) -> None:
         ray.shutdown()
         cluster.shutdown()
     _, left = psutil.wait_procs(processes(session), timeout=30)
-    told["daemons"] = [lives(log) for log in session.glob("sidecar-*/log")]
     told["left"] = [process.pid for process in left]
+    told["daemons"] = [lives(log) for log in session.glob("sidecar-*/log")]
     print(json.dumps(told))  # noqa: T201 - what the test reads
 
 

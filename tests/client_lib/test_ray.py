@@ -103,5 +103,6 @@ def test_a_cluster_embeds_parquet(minilm_artifact: Path, daemon: Daemon, tmp_pat
     assert 0 < told["checkpointed"] < len(told["texts"])
     assert len(told["daemons"]) == 2
     for lives in told["daemons"]:  # never two at once, and the last one has ended
+        assert lives
         assert lives == ["server.listening", "server.stopped"] * (len(lives) // 2)
     assert told["left"] == []
