@@ -98,12 +98,11 @@ class Job:
         return stream.note
 
     def _finish(self, part: Part, note: Note, show: Show) -> None:
-        if self.output.suffix != PARQUET:
-            part.finish()
-            return
-        made = part.folder / "table.parquet"
-        tables = import_module("sidecar.bulk.tables")
-        tables.write(
-            self.corpus, part.vectors(), made, lambda rows: show("writing", rows, note.total)
-        )
-        part.finish(made)
+        if self.output.suffix == PARQUET:
+
+            def written(rows: int) -> None:
+                show("writing", rows, note.total)
+
+            tables = import_module("sidecar.bulk.tables")
+            tables.write(self.corpus, part.vectors(), part.table, written)
+        part.finish()

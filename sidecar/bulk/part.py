@@ -7,9 +7,8 @@ holds. So whatever ends the process, the next one goes on where the note stands.
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -50,13 +49,18 @@ class Note:
 
 
 class Part:
-    """The folder beside `output`, which `hold` has made and locked."""
+    """The folder beside `output`, which `hold` has made and locked.
+
+    `table` is where a result that is made of the vectors may be written.
+    """
 
     def __init__(self, output: Path) -> None:
         self.output = output
         self.folder = output.with_name(output.name + _SUFFIX)
         self._vectors = self.folder / "vectors.npy"
         self._note = self.folder / "note.json"
+        self._note_to_be = self.folder / "note.new"
+        self.table = self.folder / "table.parquet"
 
     @classmethod
     @contextmanager
@@ -75,7 +79,9 @@ class Part:
                 yield part
             finally:
                 if part.note() is None:
-                    shutil.rmtree(part.folder)
+                    part.clear()
+                    with suppress(OSError):  # somebody else's file is in it
+                        part.folder.rmdir()
         finally:
             os.close(folder)
 
@@ -104,7 +110,7 @@ class Part:
 
     def keep(self, note: Note) -> None:
         """Have `note` on disk, and before it the vectors that it tells of."""
-        new = self._note.with_suffix(".new")
+        new = self._note_to_be
         with _told(self.output):
             _sync(self._vectors)
             new.write_text(json.dumps(asdict(note), indent=2) + "\n")
@@ -116,9 +122,9 @@ class Part:
         """Return the vectors, float32 [total, d], mapped and not to be written to."""
         return np.lib.format.open_memmap(self._vectors, "r")
 
-    def finish(self, made: Path | None = None) -> None:
-        """Put `made`, a file in the folder, or else the vectors, in the output's place."""
-        made = made or self._vectors
+    def finish(self) -> None:
+        """Put the table, or where there is none the vectors, in the output's place."""
+        made = self.table if self.table.exists() else self._vectors
         with _told(self.output):
             _sync(made)
             made.replace(self.output)
@@ -126,9 +132,9 @@ class Part:
             self._note.unlink()
 
     def clear(self) -> None:
-        """Remove what is in the folder."""
-        for path in self.folder.iterdir():
-            path.unlink()
+        """Remove from the folder what is ours."""
+        for path in (self._note, self._note_to_be, self._vectors, self.table):
+            path.unlink(missing_ok=True)
 
 
 def _lock(folder: int, output: Path) -> None:

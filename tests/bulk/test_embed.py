@@ -222,6 +222,14 @@ def test_two_processes_do_not_write_one_output(embed: Run, corpus: Path, tmp_pat
     assert (code, "another process is writing" in err) == (78, True)
 
 
+def test_what_is_not_ours_is_not_removed(embed: Run, corpus: Path, tmp_path: Path) -> None:
+    """The folder's name may be somebody else's, too."""
+    (tmp_path / "out.npy.part").mkdir()
+    (tmp_path / "out.npy.part" / "precious").touch()
+    assert embed(corpus, "-o", tmp_path / "out.npy", "--overwrite")[0] == 0
+    assert [path.name for path in (tmp_path / "out.npy.part").iterdir()] == ["precious"]
+
+
 def test_a_note_whose_vectors_are_gone_is_no_note(tmp_path: Path) -> None:
     """A process that ends between the last two steps leaves it."""
     with Part.hold(tmp_path / "out.npy") as part:
