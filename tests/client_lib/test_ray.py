@@ -1,11 +1,13 @@
 """Ray Data's actor: what it adds to a batch, and a cluster of several nodes."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -86,12 +88,15 @@ def test_a_cluster_embeds_parquet(minilm_artifact: Path, daemon: Daemon, tmp_pat
     """
     pytest.importorskip("ray.data")
     script = Path(__file__).with_name("ray_cluster.py")
-    # A process of its own: Ray leaves threads and signal handlers behind.
-    done = subprocess.run(
-        [sys.executable, script, minilm_artifact, tmp_path],
-        capture_output=True, text=True, timeout=300, check=False,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "SIDECAR_SOCKET": "/none"},
-    )  # fmt: skip
+    # A process of its own, for Ray leaves threads and signal handlers behind; and a folder of
+    # its own, which it would leave, too. Paths of sockets are short, so pytest's is too long.
+    with TemporaryDirectory(prefix="ray-") as session:
+        environ = {"HOME": session, "RAY_TMPDIR": session, "SIDECAR_SOCKET": f"{session}/none"}
+        done = subprocess.run(
+            [sys.executable, script, minilm_artifact, tmp_path],
+            capture_output=True, text=True, timeout=300, check=False,
+            env=environ | {"PATH": os.environ["PATH"]},
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     told = json.loads(done.stdout.splitlines()[-1])
     with Client(daemon.socket) as client:
