@@ -108,7 +108,11 @@ def main(artifact: str, folder: Path) -> None:
         parquet.write_table(table, folder / "source" / f"{rows[0]}.parquet")
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": _STORE_BYTES},
+        head_node_args={
+            "num_cpus": 0,
+            "object_store_memory": _STORE_BYTES,
+            "include_dashboard": False,
+        },
     )
     for _ in range(2):
         cluster.add_node(num_cpus=1, resources={"embedders": 2}, object_store_memory=_STORE_BYTES)

@@ -95,7 +95,7 @@ def test_a_cluster_embeds_parquet(minilm_artifact: Path, daemon: Daemon, tmp_pat
         done = subprocess.run(
             [sys.executable, script, minilm_artifact, tmp_path],
             capture_output=True, text=True, timeout=300, check=False,
-            env=environ | {"PATH": os.environ["PATH"]},
+            env=environ | {"PATH": os.environ["PATH"], "RAY_USAGE_STATS_ENABLED": "0"},
         )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     told = json.loads(done.stdout.splitlines()[-1])
