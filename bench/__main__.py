@@ -22,6 +22,7 @@ _MEASUREMENTS = (
     "encoder",
     "models",
     "scale",
+    "cluster",
     "many",
     "overhead",
     "start",

@@ -15,12 +15,13 @@ _LEAVES = {"client_lib", "sidecar.events", "sidecar.memory", "sidecar.systemd", 
 _BELOW = {
     "sidecar.__main__": {"sidecar.cli"},
     "sidecar.cli": {
-        "sidecar.serving", "sidecar.gateway", "sidecar.operate", "sidecar.models",
-        "sidecar.encoder", "sidecar.plan", "sidecar.host", "sidecar.config",
+        "sidecar.serving", "sidecar.gateway", "sidecar.operate", "sidecar.bulk",
+        "sidecar.models", "sidecar.encoder", "sidecar.plan", "sidecar.host", "sidecar.config",
     },
     "sidecar.serving": {"sidecar.models", "sidecar.plan", "sidecar.host"},
     "sidecar.gateway": set(),
     "sidecar.operate": {"sidecar.models", "sidecar.plan", "sidecar.host", "sidecar.config"},
+    "sidecar.bulk": set(),
     "sidecar.models": {"sidecar.encoder", "sidecar.host"},
     "sidecar.encoder": {"sidecar.host"},
     "sidecar.plan": {"sidecar.host"},
@@ -86,7 +87,7 @@ def test_client_is_light() -> None:
     """Importing it loads neither the daemon nor machine learning, nor what adapters need."""
     assert not loaded_by("import client_lib") & {
         "sidecar", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "structlog",
-        "pydantic", "tqdm",
+        "pydantic", "tqdm", "pyarrow", "ray",
     }  # fmt: skip
 
 
@@ -108,3 +109,8 @@ def test_gateway_needs_nothing_of_the_daemon() -> None:
     loaded = loaded_by(refused)
     assert "uvicorn" in loaded
     assert not loaded & {"onnxruntime", "onnx", "tokenizers", "psutil", "prometheus_client"}
+
+
+def test_embed_needs_no_parquet() -> None:
+    """Nor does Ray's actor need Ray, before it has to know its node."""
+    assert not loaded_by("import sidecar.cli.embed, client_lib.ray") & {"pyarrow", "ray", "pandas"}

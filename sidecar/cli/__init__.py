@@ -17,6 +17,7 @@ _COMMANDS = (
     "demo",
     "serve",
     "gateway",
+    "embed",
     "plan",
     "prepare",
     "evaluate",

@@ -6,3 +6,4 @@ EX_NOINPUT = 66
 EX_UNAVAILABLE = 69
 EX_CANTCREAT = 73
 EX_CONFIG = 78
+EX_INTERRUPTED = 130  # as a shell says it of what Ctrl-C has ended

@@ -1,0 +1,1 @@
+"""Whole corpora: files of texts → one file of vectors, through a daemon that runs."""

@@ -1,0 +1,108 @@
+"""One corpus from its files to the output: survey, embed, finish. Each step can be the first.
+
+What a killed run has left is gone on from if everything that decides the vectors is the same.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from client_lib import AsyncClient, Client
+from sidecar.bulk.corpus import PARQUET, Corpus
+from sidecar.bulk.errors import InputError, StateError
+from sidecar.bulk.part import Note, Part
+from sidecar.bulk.stream import Show, Stream
+
+_ANSWER_SECONDS = 10.0
+# A request may have to wait for all that goes before bulk work, or for a daemon that is replaced.
+_REQUEST_SECONDS = 600.0
+# What a model is, as far as its vectors' bytes go; a daemon tells of those that it knows.
+_DECISIVE = (
+    "name", "dimensions", "device", "quantization", "weight_bits", "kernel", "source_sha256",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is to be embedded, and to where.
+
+    `options` go to the daemon with each request: `prompt_name`, `dimensions`, `normalize`.
+    `overwrite` replaces an output that is there, and what was begun with other inputs.
+    """
+
+    corpus: Corpus
+    output: Path
+    options: Mapping[str, Any]
+    socket: Path | None = None
+    overwrite: bool = False
+
+    def run(self, show: Show) -> Note:
+        """Do it, or the rest of it, and return what came of it.
+
+        Raises `BulkError`, or a `SidecarError` where the daemon refuses or is gone for good.
+        """
+        if self.output.exists() and not self.overwrite:
+            raise StateError(f"{self.output} is there already: --overwrite replaces it")
+        identity = self._identity()
+        with Part.hold(self.output) as part:
+            note = self._begun(part, identity) or self._survey(identity)
+            if note.rows < note.total:
+                note = asyncio.run(self._embed(part, note, show))
+            self._finish(part, note, show)
+        return note
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "inputs": self.corpus.identity(),
+            "field": self.corpus.field,
+            "options": dict(self.options),
+            "model": self._model(),
+        }
+
+    def _model(self) -> dict[str, Any]:
+        with Client(self.socket, timeout=_ANSWER_SECONDS, retries=False) as client:
+            models = client.status().get("models", ())
+        embedder = next(model for model in models if model["task"] == "embed")
+        return {key: embedder[key] for key in _DECISIVE if key in embedder}
+
+    def _begun(self, part: Part, identity: Mapping[str, Any]) -> Note | None:
+        note = part.note()
+        if note is None or note.identity == identity:
+            return note
+        if self.overwrite:
+            part.clear()
+            return None
+        other = ", ".join(key for key in identity if note.identity.get(key) != identity[key])
+        raise StateError(
+            f"{part.folder} holds {note.rows} of {note.total} vectors, begun with different "
+            f"{other}: run that command again, or begin anew with --overwrite"
+        )
+
+    def _survey(self, identity: dict[str, Any]) -> Note:
+        """Read everything once: what cannot be embedded is told before the work, not after."""
+        total = sum(1 for _ in self.corpus.rows())
+        if total == 0:
+            raise InputError(f"there are no texts in {', '.join(map(str, self.corpus.paths))}")
+        if self.output.suffix == PARQUET:
+            import_module("sidecar.bulk.tables").schema_of(self.corpus)
+        return Note(identity, total)
+
+    async def _embed(self, part: Part, note: Note, show: Show) -> Note:
+        stream = Stream(part, note, show)
+        async with AsyncClient(self.socket, timeout=_REQUEST_SECONDS) as client:
+            await stream.run(client, islice(self.corpus.rows(), note.rows, None), self.options)
+        return stream.note
+
+    def _finish(self, part: Part, note: Note, show: Show) -> None:
+        if self.output.suffix == PARQUET:
+
+            def written(rows: int) -> None:
+                show("writing", rows, note.total)
+
+            tables = import_module("sidecar.bulk.tables")
+            tables.write(self.corpus, part.vectors(), part.table, written)
+        part.finish()

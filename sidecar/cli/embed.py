@@ -1,0 +1,202 @@
+"""`sidecar embed`: files of texts to one file of vectors, through a daemon that runs."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from client_lib import ConnectionLost, SidecarError
+from sidecar.bulk.corpus import PARQUET, Corpus
+from sidecar.bulk.errors import BulkError, InputError, OutputError
+from sidecar.bulk.job import Job
+from sidecar.bulk.part import Note, Part
+from sidecar.cli.exits import (
+    EX_CANTCREAT,
+    EX_CONFIG,
+    EX_INTERRUPTED,
+    EX_NOINPUT,
+    EX_OK,
+    EX_UNAVAILABLE,
+)
+from sidecar.cli.screen import add_socket
+
+_OUTPUTS = (".npy", PARQUET)
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's `commands`."""
+    parser = commands.add_parser(
+        "embed",
+        help="embed files of texts into one file",
+        description="Embed every text of the files through a running daemon, behind its "
+        "interactive requests. What Ctrl-C, a kill or a crash ends, the same command goes on "
+        "with, and the result is the same, byte for byte.",
+    )
+    parser.add_argument(
+        "inputs", type=Path, nargs="+", metavar="FILE",
+        help=".txt (a text a line), .jsonl, .csv or .parquet",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", type=_output, required=True, metavar="OUT",
+        help=".npy: float32 [n, d]; .parquet: the columns of the files, and `embedding`",
+    )  # fmt: skip
+    parser.add_argument(
+        "--field", default="text", metavar="NAME", help="where the text is (default: text)"
+    )
+    parser.add_argument("--prompt-name", metavar="NAME", help="one of the model's prompts")
+    parser.add_argument("--dimensions", type=_whole, metavar="N", help="keep the first N")
+    parser.add_argument(
+        "--no-normalize", dest="normalize", action="store_false", default=None,
+        help="leave vectors as long as they are",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overwrite", action="store_true",
+        help="replace OUT, and what was begun with other files or options",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    add_socket(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Embed the files.
+
+    66 for a file or a line that cannot be read, 69 where the daemon does not answer, 73 where
+    the output cannot be written, 78 for what is to be mended otherwise, 130 after Ctrl-C.
+    """
+    job = _job(arguments)
+    if missing := _missing(job):
+        print(f"sidecar: {missing}", file=sys.stderr)
+        return EX_CONFIG
+    try:
+        with _bars() as show:
+            note = job.run(show)
+    except (BulkError, SidecarError, KeyboardInterrupt) as error:
+        print(f"sidecar: {error if str(error) else 'interrupted'}", file=sys.stderr)
+        _say_how_to_go_on(job)
+        return _exit_code(error)
+    print(_as_json(note, job.output) if arguments.json else _summary(note, job.output))
+    return EX_OK
+
+
+def _job(arguments: argparse.Namespace) -> Job:
+    return Job(
+        corpus=Corpus(tuple(arguments.inputs), arguments.field),
+        output=arguments.output,
+        options={
+            "prompt_name": arguments.prompt_name,
+            "dimensions": arguments.dimensions,
+            "normalize": arguments.normalize,
+        },
+        socket=arguments.socket,
+        overwrite=arguments.overwrite,
+    )
+
+
+def _output(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in _OUTPUTS:
+        raise argparse.ArgumentTypeError(f"{text!r} ends neither with .npy nor with .parquet")
+    return path
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a whole number of at least 1")
+    return int(text)
+
+
+def _missing(job: Job) -> str | None:
+    """Return what is to be installed, if anything is: only Parquet needs it."""
+    if PARQUET in {path.suffix for path in (*job.corpus.paths, job.output)}:
+        try:
+            import_module("sidecar.bulk.tables")
+        except ModuleNotFoundError as error:
+            return f"Parquet needs {error.name}: pip install 'sidecar[parquet]'"
+    return None
+
+
+def _exit_code(error: BaseException) -> int:
+    match error:
+        case KeyboardInterrupt():
+            return EX_INTERRUPTED
+        case InputError():
+            return EX_NOINPUT
+        case OutputError():
+            return EX_CANTCREAT
+        case ConnectionLost() | TimeoutError():
+            return EX_UNAVAILABLE
+    return EX_CONFIG
+
+
+def _say_how_to_go_on(job: Job) -> None:
+    part = Part(job.output)
+    if note := part.note():
+        kept = f"{note.rows} of {note.total} texts are in {part.folder}"
+        print(f"sidecar: {kept}: the same command goes on from there", file=sys.stderr)
+
+
+def _as_json(note: Note, output: Path) -> str:
+    told = {
+        "texts": note.total,
+        "tokens": note.tokens,
+        "seconds": round(note.seconds, 3),
+        "truncated": note.truncated,
+        "model": note.identity["model"]["name"],
+        "quantization": note.identity["model"]["quantization"],
+        "output": str(output),
+    }
+    return json.dumps(told, indent=2)
+
+
+def _summary(note: Note, output: Path) -> str:
+    model = note.identity["model"]
+    rate = note.total / note.seconds
+    return (
+        f"{output}: {note.total} texts, {note.tokens} tokens in {note.seconds:.1f} s "
+        f"({rate:.0f} texts/s), {note.truncated} truncated; {model['name']} "
+        f"in {model['quantization']}"
+    )
+
+
+class _Rate(ProgressColumn):
+    """Texts a second, as of late."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.0f} texts/s" if task.speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Open a function that is told a stage, how many texts are through it, and of how many."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                # What an earlier run has done is no rate of this one.
+                tasks[stage] = progress.add_task(stage, total=total, completed=done)
+            progress.update(tasks[stage], completed=done)
+
+        yield show

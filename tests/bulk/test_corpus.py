@@ -1,0 +1,92 @@
+"""Texts from files: what each format holds, and what is said of a line that is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.bulk.corpus import Corpus
+from sidecar.bulk.errors import InputError
+
+
+def texts(*paths: Path, field: str = "text") -> list[str]:
+    return [row.text for row in Corpus(paths, field).rows()]
+
+
+def file(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.txt", "one\n\ntwo\u2028still two\r\nthree", ["one", "", "two\u2028still two", "three"]),
+        ("bom.txt", b"\xef\xbb\xbfone\n", ["one"]),
+        ("none.txt", "", []),
+        ("a.jsonl", '{"text": "one", "n": 1}\n\n{"text": ""}\n', ["one", ""]),
+        ("a.csv", 'n,text\n1,"one, and\nhalf"\n\n2,two\n', ["one, and\nhalf", "two"]),
+        ("none.csv", "", []),
+    ],
+)
+def test_texts_of_each_format(
+    tmp_path: Path, name: str, content: str | bytes, expected: list[str]
+) -> None:
+    """A line, an object or a row is a text; only a newline ends a line."""
+    assert texts(file(tmp_path, name, content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", b"one\n\xff\n", "a.txt:2 is not UTF-8"),
+        ("a.jsonl", '{"text": "one"}\n{"text": \n', "a.jsonl:2 is not JSON"),
+        ("a.jsonl", '{"text": "one"}\n\n["two"]\n', "a.jsonl:3 is no JSON object"),
+        ("a.jsonl", '{"text": "one"}\n{"body": "two"}\n', "a.jsonl:2 has no field 'text', but 'b"),
+        ("a.jsonl", '{"text": null}\n', "a.jsonl:1 holds NoneType in 'text', not a text"),
+        ("a.jsonl", '{"text": "\\ud800"}\n', "a.jsonl:1 holds half a character"),
+        ("a.csv", "n,text\n1,one\n2\n", "a.csv:3 has 1 cells, the first row 2"),
+        ("a.csv", 'n,text\n1,"one\n', "a.csv:2 is not CSV"),
+        ("a.csv", "n,body\n1,one\n", "a.csv:2 has no field 'text', but 'n', 'body'"),
+        ("a.docx", "", "a file's name ends with .txt, .jsonl, .csv or .parquet"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
+    """By its file and number, with what is wrong about it."""
+    with pytest.raises(InputError) as raised:
+        texts(file(tmp_path, name, content))
+    assert said in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """Before it is read, too."""
+    missing = Corpus((tmp_path / "none.txt",), "text")
+    with pytest.raises(InputError, match=r"none\.txt cannot be read: No such file"):
+        list(missing.rows())
+    with pytest.raises(InputError, match=r"none\.txt cannot be read: No such file"):
+        missing.identity()
+
+
+def parquet(folder: Path, name: str, **columns: list[Any]) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(pa.table(columns), folder / name)
+    return folder / name
+
+
+def test_several_files_follow_one_another(tmp_path: Path) -> None:
+    """Whatever their formats are; `field` names the column."""
+    first = parquet(tmp_path, "a.parquet", body=["one", "two"], n=[1, 2])
+    second = file(tmp_path, "b.csv", "body\nthree\n")
+    assert texts(first, second, field="body") == ["one", "two", "three"]
+
+
+def test_a_wrong_row_of_parquet_is_named(tmp_path: Path) -> None:
+    """By its number, which no line has."""
+    path = parquet(tmp_path, "a.parquet", text=["one", None])
+    with pytest.raises(InputError, match=r"a\.parquet, row 2 holds NoneType in 'text'"):
+        texts(path)
+    with pytest.raises(InputError, match=r"a\.parquet has no column 'body', but 'text'"):
+        texts(path, field="body")
+    with pytest.raises(InputError, match=r"b\.parquet is not Parquet"):
+        texts(file(tmp_path, "b.parquet", "text\n"))

@@ -1,0 +1,63 @@
+"""Parquet out: the columns of the files, beside the vectors."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sidecar.bulk.corpus import Corpus
+from sidecar.bulk.errors import InputError
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+from sidecar.bulk import tables  # noqa: E402 - needs pyarrow
+
+
+def written(folder: Path, *paths: Path) -> tuple[Any, np.ndarray[Any, Any], list[int]]:
+    corpus = Corpus(paths, "text")
+    rows = sum(1 for _ in corpus.rows())
+    vectors = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    shown: list[int] = []
+    tables.write(corpus, vectors, folder / "out.parquet", shown.append)
+    return pq.read_table(folder / "out.parquet"), vectors, shown
+
+
+def test_columns_of_parquet_are_kept(tmp_path: Path) -> None:
+    """With their types; the vectors are lists of d float32, row for row."""
+    source = pa.table({"id": pa.array([7, 8], pa.int16()), "text": ["one", "two"]})
+    pq.write_table(source, tmp_path / "a.parquet")
+    table, vectors, shown = written(tmp_path, tmp_path / "a.parquet")
+    assert table.schema.types == [pa.int16(), pa.string(), pa.list_(pa.float32(), 3)]
+    assert table.select(["id", "text"]) == source
+    assert table["embedding"].to_pylist() == vectors.tolist()
+    assert shown == [2]
+
+
+def test_records_become_columns(tmp_path: Path) -> None:
+    """Of all files together; what a record lacks is null, and whole numbers go with others."""
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "n": 1}\n{"n": 2.5, "text": "two"}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "three", "more": ["x"]}\n')
+    table, vectors, _ = written(tmp_path, tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    assert table.drop_columns("embedding").to_pylist() == [
+        {"text": "one", "n": 1.0, "more": None},
+        {"text": "two", "n": 2.5, "more": None},
+        {"text": "three", "n": None, "more": ["x"]},
+    ]
+    assert table["embedding"].to_pylist() == vectors.tolist()
+
+
+def test_columns_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """With the name of the file at which it shows."""
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "n": 1}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "two", "n": ["1"]}\n')
+    corpus = Corpus((tmp_path / "a.jsonl", tmp_path / "b.jsonl"), "text")
+    with pytest.raises(InputError, match=r"b\.jsonl: its columns do not fit together"):
+        tables.schema_of(corpus)
+
+
+def test_a_column_of_that_name_is_not_replaced(tmp_path: Path) -> None:
+    """An `embedding` that is there already is somebody's."""
+    (tmp_path / "a.csv").write_text("text,embedding\none,1\n")
+    with pytest.raises(InputError, match="'embedding' is there already"):
+        tables.schema_of(Corpus((tmp_path / "a.csv",), "text"))

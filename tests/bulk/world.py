@@ -1,0 +1,24 @@
+"""A scripted daemon that says what its model is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from client_lib.wire.messages import Request, Status
+
+from ..client_lib.fake_daemon import (  # noqa: TID252 - tests are no package that is installed
+    DIMENSIONS,
+    Act,
+    FakeDaemon,
+    answer,
+    embed_body,
+    vector,
+)
+
+__all__ = ["DIMENSIONS", "MODEL", "FakeDaemon", "embed_body", "told", "vector"]
+
+MODEL = {"name": "fake", "task": "embed", "quantization": "int8", "dimensions": DIMENSIONS}
+
+
+def told(request: Request) -> Mapping[str, Any] | Act:
+    """Answer as the scripted daemon does, and `status` as a real one."""
+    return {"status": {"models": [MODEL]}} if isinstance(request, Status) else answer(request)

@@ -1,0 +1,113 @@
+"""Ray Data's actor: what it adds to a batch, and a cluster of several nodes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client_lib import Client
+from client_lib.ray import SidecarEmbedder
+
+from ..daemon import Daemon  # noqa: TID252 - tests are no package that is installed
+from .fake_daemon import FakeDaemon, vector
+
+Make = Callable[..., SidecarEmbedder]
+
+TEXTS = ["one", "two", "three"]
+
+
+@pytest.fixture
+def embedder(fake: FakeDaemon) -> Iterator[Make]:
+    """Make what an actor holds; it is closed at the end of the test."""
+    with ExitStack() as stack:
+
+        def make(*args: Any, **options: Any) -> SidecarEmbedder:
+            made = SidecarEmbedder(*args, socket=str(fake.socket), **options)
+            return stack.enter_context(closing(made))
+
+        yield make
+
+
+def batch() -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.object_]]]:
+    return {"text": np.array(TEXTS, object), "id": np.arange(3)}
+
+
+def test_vectors_are_added_to_a_batch(fake: FakeDaemon, embedder: Make) -> None:
+    """Row for row, as bulk work; what was there stays."""
+    out = embedder(dimensions=4)(batch())
+    assert list(out) == ["text", "id", "embedding"]
+    assert out["text"].tolist() == TEXTS
+    assert (out["embedding"].dtype, out["embedding"].shape) == (np.float32, (3, 8))
+    assert (out["embedding"] == [vector(text) for text in TEXTS]).all()
+    request = fake.seen[0]
+    assert (request.priority, request.dimensions) == ("bulk", 4)
+
+
+@pytest.mark.parametrize("cell", [None, float("nan"), b"bytes", 3])
+def test_a_cell_that_is_no_text_is_named(fake: FakeDaemon, embedder: Make, cell: object) -> None:
+    """By its column and row, and nothing is asked."""
+    wrong = batch()
+    wrong["text"][1] = cell
+    with pytest.raises(TypeError, match=rf"'text' holds {type(cell).__name__}, not .* in row 1"):
+        embedder()(wrong)
+    assert fake.seen == []
+
+
+def test_columns_that_do_not_fit_are_named(embedder: Make) -> None:
+    """One that is missing, and one that would be replaced."""
+    with pytest.raises(ValueError, match="no column 'body', but 'text', 'id'"):
+        embedder("body")(batch())
+    with pytest.raises(ValueError, match="a column 'id' is there already"):
+        embedder(output_column="id")(batch())
+
+
+def test_without_its_extra_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody runs a daemon, a node's is needed, and Ray names the node."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("SIDECAR_SOCKET", str(tmp_path / "none"))
+    with pytest.raises(ImportError, match=r"pip install 'sidecar\[ray\]'"):
+        SidecarEmbedder()
+
+
+@pytest.mark.slow
+def test_a_cluster_embeds_parquet(minilm_artifact: Path, daemon: Daemon, tmp_path: Path) -> None:
+    """Rows are those of one client, byte for byte, though an actor is killed in the middle.
+
+    Each node starts one daemon for its actors, and none is left. Then a job that fails is gone
+    on with by Ray's checkpoint: no row is lost or there twice.
+    """
+    pytest.importorskip("ray.data")
+    script = Path(__file__).with_name("ray_cluster.py")
+    # A process of its own, for Ray leaves threads and signal handlers behind; and a folder of
+    # its own, which it would leave, too. Paths of sockets are short, so pytest's is too long.
+    with TemporaryDirectory(prefix="ray-") as session:
+        environ = {"HOME": session, "RAY_TMPDIR": session, "SIDECAR_SOCKET": f"{session}/none"}
+        done = subprocess.run(
+            [sys.executable, script, minilm_artifact, tmp_path],
+            capture_output=True, text=True, timeout=300, check=False,
+            env=environ | {"PATH": os.environ["PATH"], "RAY_USAGE_STATS_ENABLED": "0"},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    with Client(daemon.socket) as client:
+        expected = client.encode(told["texts"])
+    assert told["ids"] == list(range(len(told["texts"])))
+    assert bytes.fromhex(told["vectors"]) == expected.tobytes()
+    assert told["killed"]
+    assert told["failed"]
+    assert 0 < told["checkpointed"] < len(told["texts"])
+    assert len(told["daemons"]) == 2
+    for lives in told["daemons"]:  # never two at once, and the last one has ended
+        assert lives
+        assert lives == ["server.listening", "server.stopped"] * (len(lives) // 2)
+    assert told["left"] == []
