@@ -5,7 +5,7 @@ from typing import Any
 
 from client_lib.wire.messages import Request, Status
 
-from ..client_lib.fake_daemon import (  # noqa: TID252 - tests are no package that is installed
+from ..client_lib.fake_daemon import (
     DIMENSIONS,
     Act,
     FakeDaemon,

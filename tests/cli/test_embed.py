@@ -14,7 +14,7 @@ import pytest
 
 from client_lib import Client
 
-from ..daemon import Daemon  # noqa: TID252 - tests are no package that is installed
+from ..daemon import Daemon
 from .command import sidecar
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ import pytest
 from client_lib import Client
 from client_lib.ray import SidecarEmbedder
 
-from ..daemon import Daemon  # noqa: TID252 - tests are no package that is installed
+from ..daemon import Daemon
 from .fake_daemon import FakeDaemon, vector
 
 Make = Callable[..., SidecarEmbedder]
