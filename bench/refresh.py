@@ -1,8 +1,7 @@
 """Measure what the documentation tells, and write its tables and plots.
 
 Each measurement runs in a process of its own, one after the other. Its result is kept as JSON;
-docs/measured.md, the plots, and the figures of README.md and docs/accuracy.md are made of these
-files.
+docs/measured.md, the plots, and the figures of other pages are made of these files.
 """
 
 import argparse
@@ -92,9 +91,10 @@ MEASUREMENTS = (
         "fair", ("fair", "--rounds", "5", "--seconds", "12"), ("--rounds", "1", "--seconds", "3")
     ),
     Measurement(
-        "faults", ("faults", "--seconds", "560", "--kill-seconds", "3.2"), ("--seconds", "15")
+        "faults", ("faults", "--seconds", "300", "--kill-seconds", "3.2"), ("--seconds", "15")
     ),
     Measurement("flat", ("flat",), ("--requests", "4000", "--tiny")),
+    Measurement("cluster", ("cluster", "--rounds", "3"), ("--texts", "64", "--rounds", "1")),
     Measurement("accuracy", ("accuracy",), ("--limit", "20")),
     Measurement(
         "accuracy-mpnet",
@@ -122,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, metavar="DIR",
         help=f"where they are kept (default: {RESULTS}; with --fast {_TRIAL}); "
-        "README.md and docs/accuracy.md are written from the default alone",
+        "other pages are written from the default alone",
     )  # fmt: skip
     parser.add_argument("--fast", action="store_true", help="short runs: a trial of it all")
     parser.add_argument("--render", action="store_true", help="measure nothing")
