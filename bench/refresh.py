@@ -73,7 +73,7 @@ MEASUREMENTS = (
         "models-base",
         (
             *("models", "--models", "all-mpnet-base-v2", "e5-base-v2", "bge-reranker-base"),
-            *("--mpnet", _MPNET, "--plans", "none,int8", *_KEPT),
+            *("--mpnet", _MPNET, "--plans", "none,int8", "--rounds", "2", *_KEPT),
         ),
         ("--lengths", "16", "--rounds", "1"),
     ),
