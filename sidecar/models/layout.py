@@ -119,8 +119,9 @@ def _sweep(cache: Path, artifact: Path, own: Path) -> None:
     Whoever has one mapped keeps it until it lets go.
     """
     for note in cache.glob(f"{glob.escape(artifact.name)}-layout-*/{_NOTE}"):
-        if note.parent != own and time.time() - note.stat().st_mtime > _KEPT_SECONDS:
-            shutil.rmtree(note.parent, ignore_errors=True)
+        with suppress(OSError):  # another daemon sweeps as well
+            if note.parent != own and time.time() - note.stat().st_mtime > _KEPT_SECONDS:
+                shutil.rmtree(note.parent, ignore_errors=True)
 
 
 def _measure(artifact: Path, graph: Path, threads: int) -> dict[str, object]:
