@@ -94,7 +94,7 @@ class Engine:
     async def stop(self) -> None:
         """Let running rows end and join the threads; what still waits is left."""
         for tokenizer in self._tokenizers.values():
-            tokenizer.close()
+            await tokenizer.stop()
         await self._workers.stop()
         self.notes.flush()
 

@@ -78,9 +78,9 @@ class Tokenizer:
             rows += await self._on_thread(some, priority)
         return rows
 
-    def close(self) -> None:
-        """Let go of the thread; what it has begun, it ends."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    async def stop(self) -> None:
+        """Let what the thread has begun end, and join it."""
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
 
     async def _on_thread(self, texts: Sequence[Text], priority: Priority) -> list[Row]:
         await self._turnstile.enter(priority)

@@ -129,12 +129,7 @@ class Workers:
         with self._work:
             self._stopping = True
             self._work.notify_all()
-        await asyncio.to_thread(self._join)
-
-    def _join(self) -> None:
-        for thread in self._threads:
-            if thread.ident is not None:  # the system may have refused one more thread
-                thread.join()
+        await asyncio.to_thread(_join, self._threads)
 
     # What follows runs on the threads.
 
@@ -209,6 +204,17 @@ class Workers:
 
     def _post(self, callback: Callable[[*_Args], None], *args: *_Args) -> None:
         self._loop.call_soon_threadsafe(callback, *args)
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    """Wait for those that have been started.
+
+    No method: the thread that waits forgets what it ran a moment after the loop has heard of it,
+    and until then nothing that it refers to can be let go of, the models among them.
+    """
+    for thread in threads:
+        if thread.ident is not None:  # the system may have refused one more thread
+            thread.join()
 
 
 def _forward(entry: Entry, *, alone: bool) -> Float32 | Exception:

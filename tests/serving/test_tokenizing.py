@@ -81,5 +81,30 @@ async def test_a_short_text_does_not_wait_for_a_long_request(tiny):
     await asyncio.sleep(0)
     go.set()
     await asyncio.gather(long, short)
-    tokenizer.close()
+    await tokenizer.stop()
     assert order == [*"axbc"]
+
+
+async def test_a_stopped_tokenizer_holds_its_model_no_longer(tiny):
+    """Nor does what its thread was computing for a request that has been given up."""
+    model = tiny(max_tokens=100_000)
+    tokenizer, begun, go = Tokenizer(model), threading.Event(), threading.Event()
+    ended = []
+
+    def tokenize(texts):
+        begun.set()
+        assert go.wait(20)
+        ended.append(len(texts))
+        return []
+
+    model.tokenize = tokenize
+    request = asyncio.create_task(tokenizer.rows(["a" * 9_000], "bulk"))
+    assert await asyncio.to_thread(begun.wait, 20)
+    request.cancel()
+    stopping = asyncio.create_task(tokenizer.stop())
+    await asyncio.gather(request, return_exceptions=True)
+    assert not stopping.done()
+    go.set()
+    await stopping
+    assert ended == [1]
+    assert f"tokenize-{model.name}" not in "".join(t.name for t in threading.enumerate())
