@@ -13,6 +13,7 @@ from bench import dynamic
 from bench.callers import Ask, Encode, Visit, crowd, in_batches
 from bench.daemon import running
 from bench.in_process import by_hand, in_fp32, in_textbook_int8
+from bench.in_sidecar import InSidecar
 from bench.loads import CLIENTS
 from bench.peers.environment import command_for, python_of
 from bench.peers.peer import CannotServeError, Setting
@@ -24,13 +25,17 @@ from sidecar.models.folder import describe
 from sidecar.models.source import locate
 
 SIDECAR = "Sidecar"
+ENCODER_BATCHES = "Sidecar's encoder in process, batches of 64"
 FP32_BATCHES = "sentence-transformers FP32, batches of 16"
 FP32_ALONE = "sentence-transformers FP32, one at a time"
 TEXTBOOK_BATCHES = "PyTorch dynamic INT8, batches of 16"
 TEXTBOOK_ALONE = "PyTorch dynamic INT8, one at a time"
 BY_HAND = "onnxruntime dynamic INT8, one at a time"
-NAMES = (SIDECAR, FP32_BATCHES, FP32_ALONE, TEXTBOOK_BATCHES, TEXTBOOK_ALONE, BY_HAND, *SERVICES)
-_BATCH = 16
+NAMES = (
+    *(SIDECAR, ENCODER_BATCHES, FP32_BATCHES, FP32_ALONE, TEXTBOOK_BATCHES, TEXTBOOK_ALONE),
+    *(BY_HAND, *SERVICES),
+)
+_BATCH, _LARGEST = 16, CLIENTS[-1]
 _TIMEOUT = 120.0
 
 
@@ -38,7 +43,7 @@ _TIMEOUT = 120.0
 class Contender:
     """`visit` embeds texts for one of the numbers of clients that are named in `clients`.
 
-    Within a process, a lone caller has texts computed one at a time, and 16 fill a batch.
+    Within a process, a lone caller has texts computed one at a time, and 16 or 64 fill a batch.
     """
 
     name: str
@@ -75,7 +80,9 @@ def gathered(arguments: argparse.Namespace, workshop: Path) -> Iterator[Lineup]:
     )
     lineup = Lineup(reference=fp32)
     textbook = cache(partial(in_textbook_int8, model))
+    artifact = cache(partial(_prepared, arguments.model, arguments.quantization, workshop))
     in_process: Mapping[str, tuple[int, Callable[[], Encode]]] = {
+        ENCODER_BATCHES: (_LARGEST, lambda: InSidecar(artifact(), cores)),
         FP32_BATCHES: (_BATCH, lambda: fp32),
         FP32_ALONE: (1, lambda: fp32),
         TEXTBOOK_BATCHES: (_BATCH, textbook),
@@ -84,7 +91,7 @@ def gathered(arguments: argparse.Namespace, workshop: Path) -> Iterator[Lineup]:
     }
     with ExitStack() as stack:
         if SIDECAR in wanted:
-            daemon = _sidecar(arguments.model, arguments.quantization, workshop)
+            daemon = _sidecar(artifact(), arguments.quantization)
             lineup.contenders.append(stack.enter_context(daemon))
         for name, (size, encoder) in in_process.items():
             if name in wanted:
@@ -94,14 +101,19 @@ def gathered(arguments: argparse.Namespace, workshop: Path) -> Iterator[Lineup]:
         yield lineup
 
 
-@contextmanager
-def _sidecar(model: str, quantization: str, workshop: Path) -> Iterator[Contender]:
-    artifact = str(workshop / "artifact")
-    precision = ("--quantization", quantization)
+def _prepared(model: str, quantization: str, workshop: Path) -> Path:
+    artifact = workshop / "artifact"
     say(f"preparing {model} in {quantization}")
-    command = [sys.executable, "-m", "sidecar", "prepare", model, "--output", artifact, *precision]
+    options = ("--output", str(artifact), "--quantization", quantization)
+    command = [sys.executable, "-m", "sidecar", "prepare", model, *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    with running("--device", "cpu", "--embedding-model", artifact, *precision) as socket:
+    return artifact
+
+
+@contextmanager
+def _sidecar(artifact: Path, quantization: str) -> Iterator[Contender]:
+    options = ("--embedding-model", str(artifact), "--quantization", quantization)
+    with running("--device", "cpu", *options) as socket:
         yield Contender(SIDECAR, CLIENTS, partial(crowd, partial(_client, socket)))
 
 

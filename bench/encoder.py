@@ -1,14 +1,15 @@
 """A quantized encoder in process, against FP32, against onnxruntime's own, against its limit.
 
 All sides run the same rows, unpadded, row by row, as many side by side as there are cores. The
-limit is a graph of nothing but the model's integer multiplications. One short text alone is
-computed as the daemon does it, on all cores where that was measured to be sooner.
+limit is a graph of nothing but the model's integer multiplications; what else takes time is told
+by operator. One short text alone is computed as the daemon does it, on all cores where that was
+measured to be sooner.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from bench import dynamic, texts
+from bench import dynamic, operators, texts
 from bench.daemon import pause
 from bench.report import Chart, Result, Side, Table, middle, point, spread, told
 from sidecar.encoder.graph import build
@@ -63,6 +64,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         manifest = manifests.read(artifact)
         layout = layout_of(artifact, Path(place), host.cores)
         lone = session_of(layout.graph, manifest.quantization, layout.threads)
+        times = operators.milliseconds(artifact / GRAPH, manifest.quantization, rows, Path(place))
     seconds = _measure_rows(sessions, rows, host.cores, arguments.rounds)
     short = _measure_short(folder, lone)
     medians = {name: median(values) for name, values in seconds.items()}
@@ -77,13 +79,14 @@ def measure(arguments: argparse.Namespace) -> Result:
     return Result(
         title=f"{what}, {len(rows)} texts, {sum(row.tokens for row in rows)} tokens",
         sides=[*sides, *short],
-        tables=[_table_of_rows(sides), _table_of_short(short)],
+        tables=[_table_of_rows(sides), _table_of_short(short), _table_of_operators(times)],
         charts=[_chart_of_rows(what, sides), _chart_of_short(what, short)],
         figures={
             "against onnxruntime FP32": medians["onnxruntime fp32"] / ours,
             "against quantize_dynamic": medians["onnxruntime quantize_dynamic"] / ours,
             "share of the time that the multiplications need": medians["int8 products alone"]
             / ours,
+            "the same, if only they and attention took any": _bound(times),
             f"{_SHORT_TOKENS} tokens, against transformers FP32": short[1].median / short[0].median,
             "weights, of FP32's": manifest.bytes_weights / manifest.bytes_fp32,
             "cosine to FP32, mean": quality.mean,
@@ -111,6 +114,17 @@ def _table_of_short(sides: Sequence[Side]) -> Table:
     ]
     head = ("", "ms (half lie between)", "Sidecar, times as fast")
     return Table(f"One text of {_SHORT_TOKENS} tokens", head, rows)
+
+
+def _table_of_operators(times: Mapping[str, float]) -> Table:
+    whole = sum(times.values())
+    rows = [(name, f"{time:.2f}", f"{time / whole:.1%}") for name, time in times.items()]
+    return Table("Where the time goes", ("on one thread", "ms a text", "share"), rows)
+
+
+def _bound(times: Mapping[str, float]) -> float:
+    multiplications = times[operators.MULTIPLICATIONS]
+    return multiplications / (multiplications + times[operators.ATTENTION])
 
 
 def _chart_of_rows(what: str, sides: Sequence[Side]) -> Chart:

@@ -3,7 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 
-from bench.contenders import BY_HAND, FP32_ALONE, FP32_BATCHES, SIDECAR, TEXTBOOK_BATCHES
+from bench.contenders import (
+    BY_HAND,
+    ENCODER_BATCHES,
+    FP32_ALONE,
+    FP32_BATCHES,
+    SIDECAR,
+    TEXTBOOK_BATCHES,
+)
 from bench.loads import CLIENTS, LONE_QUERY, Load
 from bench.peers.table import SERVICES
 from bench.report import Chart, Table, point, spread
@@ -11,7 +18,7 @@ from bench.scores import Scale, Scores
 
 _MIXED = tuple(Load("mixed", n) for n in CLIENTS)
 _UNIFORM = tuple(Load("uniform", n) for n in CLIENTS)
-_ALONE, _MANY = _MIXED[0], _MIXED[1]
+_ALONE, _MANY, _MOST = _MIXED
 _ASKING = "asking, of the processors' time, at most"
 _NOT_SO = "-"  # what is not measured under a load
 
@@ -76,6 +83,11 @@ def _figures_of_rate(scores: Scores, ours: float) -> Iterator[tuple[str, float]]
     if best := _best_server(scores):
         name, theirs = best
         yield f"texts/s of 16 clients, times the best server, {name}", ours / theirs
+    limit = scores.median(ENCODER_BATCHES, _MOST, "texts/s")
+    if limit and (theirs := scores.median(FP32_BATCHES, _MANY, "texts/s")):
+        yield f"its encoder in process, texts/s, times {FP32_BATCHES}", limit / theirs
+    if limit and (daemon := scores.median(SIDECAR, _MOST, "texts/s")):
+        yield "texts/s of 64 clients, of its encoder's in process", daemon / limit
 
 
 def _figures_of_time(scores: Scores) -> Iterator[tuple[str, float]]:

@@ -10,8 +10,7 @@ from sidecar.encoder.activations import Activations, Integers, choose
 from sidecar.encoder.architecture import Float32
 from sidecar.encoder.calibration import Observed
 from sidecar.encoder.nodes import CONTRIB, GraphWriter
-from sidecar.encoder.pairs import Pairs, nearest, scales_of
-from sidecar.encoder.rounding import round_columns
+from sidecar.encoder.pairs import nearest, round_pairs, scales_of
 
 _BYTE = 8
 
@@ -54,7 +53,7 @@ def calibrate(layer: Observed, weight_bits: int) -> Int8Linear:
     activations = choose(layer, partial(nearest, saturates=saturates))
     weight, gram = smoothed(layer, activations)
     scales = scales_of(weight, np.diag(gram), saturates=saturates)
-    grid = round_columns(weight, gram, Pairs(scales, saturates=saturates).rounded)
+    grid = round_pairs(weight, gram, scales, saturates=saturates)
     rows = np.rint(grid / scales[:, np.newaxis]).astype(np.int8)
     return Int8Linear(rows, scales, activations)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidecar.encoder.architecture import Float32
-from sidecar.encoder.rounding import Float64
+from sidecar.encoder.rounding import Float64, round_columns
 
 _MOST = 127
 _PAIR_MOST = 128
@@ -23,7 +23,28 @@ _PEAKS = (64, 72, 81, 91, 102, 114, _MOST)
 _TINY = 1e-12  # a row of zeros has a scale, too
 
 
-class Pairs:
+def round_pairs(weight: Float32, gram: Float32, scales: Float32, *, saturates: bool) -> Float64:
+    """Return float64 [out, in]: `weight` with every column put on the grid of `scales`.
+
+    By `round_columns`, the pair whose inputs are largest first: what is rounded first is made up
+    for by all others, what comes last by none.
+    """
+    order = _largest_first(np.diag(gram))
+    grid = _Grid(scales, saturates=saturates)
+    columns = round_columns(weight[:, order], gram[np.ix_(order, order)], grid.rounded)
+    return columns[:, np.argsort(order)]
+
+
+def _largest_first(importance: Float32) -> NDArray[np.int64]:
+    """Return the order of pairs by their sum; one without another is the last."""
+    paired = len(importance) // 2 * 2
+    sums = importance[:paired].reshape(-1, 2).sum(axis=1)
+    first = 2 * np.argsort(-sums, kind="stable")
+    rest = np.arange(paired, len(importance))
+    return np.concatenate([np.stack([first, first + 1], axis=1).ravel(), rest])
+
+
+class _Grid:
     """The grid of a layer's weights: integers in +-127 times `scales`, float32 [out]."""
 
     def __init__(self, scales: Float32, *, saturates: bool) -> None:

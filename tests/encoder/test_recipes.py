@@ -14,7 +14,7 @@ from sidecar.encoder.calibration import Observed
 from sidecar.encoder.int4 import Int4Linear, group_size
 from sidecar.encoder.int8 import Int8Linear, calibrate
 from sidecar.encoder.nodes import GraphWriter
-from sidecar.encoder.pairs import nearest
+from sidecar.encoder.pairs import nearest, round_pairs, scales_of
 from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe, QuantizedTable
 from sidecar.encoder.rounding import quantize_rows
 from sidecar.encoder.tables import int4_table, int8_table
@@ -157,6 +157,20 @@ def test_rounding_minds_the_inputs() -> None:
     rounded = per_row(layer)
     nearest = quantize_rows(layer.linear.weight, 64)
     assert error(rounded.rows, rounded.scales[:, np.newaxis]) < error(*nearest)
+
+
+@pytest.mark.parametrize("saturates", [True, False])
+@pytest.mark.parametrize("inputs", [64, 65])
+def test_rounding_minds_no_order_of_the_inputs(inputs: int, saturates: bool) -> None:
+    """Wherever a pair stands: what is rounded first is what weighs most."""
+    layer = observed(inputs)
+    weight, gram = layer.linear.weight, layer.gram
+    scales = scales_of(weight, np.diag(gram), saturates=saturates)
+    pairs = np.random.default_rng(6).permutation(inputs // 2)
+    order = np.append((2 * pairs[:, np.newaxis] + [0, 1]).ravel(), np.arange(64, inputs))
+    there = round_pairs(weight[:, order], gram[np.ix_(order, order)], scales, saturates=saturates)
+    here = round_pairs(weight, gram, scales, saturates=saturates)
+    np.testing.assert_array_equal(there, here[:, order])
 
 
 def test_error_is_judged_row_by_row() -> None:

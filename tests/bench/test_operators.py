@@ -1,0 +1,24 @@
+"""A graph's operators, timed by what they are for."""
+
+from pathlib import Path
+
+import numpy as np
+
+from bench import operators
+from sidecar.encoder.graph import build
+from sidecar.encoder.recipes import Float32Recipe
+from sidecar.models.folder import describe, read_encoder
+from sidecar.models.rows import Row
+
+
+def test_the_time_of_every_operator_has_a_purpose(make_model, tmp_path: Path) -> None:
+    """Multiplications, attention, GELU, sums and norms are told apart; the longest comes first."""
+    folder = make_model("bert")
+    graph = tmp_path / "model.onnx"
+    encoder = read_encoder(folder, describe(folder))
+    graph.write_bytes(build(encoder, Float32Recipe()).SerializeToString())
+    row = Row(np.arange(8), np.zeros(8, np.int64), truncated=False)
+    times = operators.milliseconds(graph, "none", [row] * 3, tmp_path)
+    assert {operators.MULTIPLICATIONS, operators.ATTENTION, "GELU", "normalization"} <= set(times)
+    assert list(times.values()) == sorted(times.values(), reverse=True)
+    assert min(times.values()) > 0
