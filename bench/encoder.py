@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,9 +40,9 @@ from sidecar.models.rows import Row
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
 from sidecar.plan import weight_bits
 
-_OURS = "Sidecar"
+_OURS, _PRODUCTS, _FP32 = "Sidecar", "int8 products alone", "transformers fp32"
 _SHORT_TOKENS = 16
-_SHORT_RUNS = 200
+_SHORT_ROUNDS, _SHORT_RUNS, _WARM_UP = 10, 20, 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,15 +61,20 @@ def measure(arguments: argparse.Namespace) -> Result:
         precision = Precision(arguments.quantization, weight_bits(host), 0.9)
         prepare(Order(folder=folder, name="model", precision=precision, output=artifact))
         rows = load(artifact).tokenize(asked)
-        sessions = _sessions(folder, artifact, Path(place))
+        products = _products(folder)
+        sessions = _sessions(folder, artifact, products, Path(place))
         manifest = manifests.read(artifact)
         layout = layout_of(artifact, Path(place), host.cores)
-        lone = session_of(layout.graph, manifest.quantization, layout.threads)
+        lone = {
+            _OURS: session_of(layout.graph, manifest.quantization, layout.threads),
+            _PRODUCTS: Session(products, threads=layout.threads),
+        }
         times = operators.milliseconds(artifact / GRAPH, manifest.quantization, rows, Path(place))
     seconds = _measure_rows(sessions, rows, host.cores, arguments.rounds)
-    short = _measure_short(folder, lone)
+    short = _measure_short(lone, folder)
     medians = {name: median(values) for name, values in seconds.items()}
     ours = medians[_OURS]
+    alone = {name: side.median for name, side in short.items()}
     sides = [
         Side(name, "texts/s", [len(rows) / each for each in values])
         for name, values in seconds.items()
@@ -78,16 +84,20 @@ def measure(arguments: argparse.Namespace) -> Result:
     what = f"{display_name(arguments.model)} in {manifest.quantization}"
     return Result(
         title=f"{what}, {len(rows)} texts, {sum(row.tokens for row in rows)} tokens",
-        sides=[*sides, *short],
-        tables=[_table_of_rows(sides), _table_of_short(short), _table_of_operators(times)],
-        charts=[_chart_of_rows(what, sides), _chart_of_short(what, short)],
+        sides=[*sides, *short.values()],
+        tables=[
+            _table_of_rows(sides),
+            _table_of_short([*short.values()]),
+            _table_of_operators(times),
+        ],
+        charts=[_chart_of_rows(what, sides), _chart_of_short(what, [*short.values()])],
         figures={
             "against onnxruntime FP32": medians["onnxruntime fp32"] / ours,
             "against quantize_dynamic": medians["onnxruntime quantize_dynamic"] / ours,
-            "share of the time that the multiplications need": medians["int8 products alone"]
-            / ours,
+            "share of the time that the multiplications need": medians[_PRODUCTS] / ours,
             "the same, if only they and attention took any": _bound(times),
-            f"{_SHORT_TOKENS} tokens, against transformers FP32": short[1].median / short[0].median,
+            f"{_SHORT_TOKENS} tokens, against transformers FP32": alone[_FP32] / alone[_OURS],
+            "the same, if only the multiplications took any time": alone[_FP32] / alone[_PRODUCTS],
             "weights, of FP32's": manifest.bytes_weights / manifest.bytes_fp32,
             "cosine to FP32, mean": quality.mean,
             "cosine to FP32, min": quality.min,
@@ -149,15 +159,19 @@ def _chart_of_short(what: str, sides: Sequence[Side]) -> Chart:
     )
 
 
-def _sessions(folder: Path, artifact: Path, place: Path) -> dict[str, Session]:
-    fp32, int8 = dynamic.write(folder, place)
+def _products(folder: Path) -> bytes:
     recipe = _ProductsAlone()
     build(read_encoder(folder, describe(folder)), recipe)
+    return recipe.model()
+
+
+def _sessions(folder: Path, artifact: Path, products: bytes, place: Path) -> dict[str, Session]:
+    fp32, int8 = dynamic.write(folder, place)
     return {
         _OURS: session_of(artifact / GRAPH, manifests.read(artifact).quantization),
         "onnxruntime fp32": Session(fp32),
         "onnxruntime quantize_dynamic": Session(int8),
-        "int8 products alone": Session(recipe.model()),
+        _PRODUCTS: Session(products),
     }
 
 
@@ -215,7 +229,7 @@ def _inputs(row: Row) -> tuple[Any, Any]:
     return row.ids[np.newaxis], row.token_types[np.newaxis]
 
 
-def _measure_short(folder: Path, session: Session) -> list[Side]:
+def _measure_short(sessions: Mapping[str, Session], folder: Path) -> dict[str, Side]:
     import torch  # noqa: PLC0415 - seconds
     from transformers import AutoModel  # noqa: PLC0415
 
@@ -223,14 +237,29 @@ def _measure_short(folder: Path, session: Session) -> list[Side]:
     ids = np.random.default_rng(0).integers(1_000, 30_000, (1, _SHORT_TOKENS))
     tensors = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones_like(torch.tensor(ids))}
     calls: dict[str, Callable[[], object]] = {
-        f"{_OURS}, {_SHORT_TOKENS} tokens": lambda: session.run(ids, np.zeros_like(ids)),
-        f"transformers fp32, {_SHORT_TOKENS} tokens": lambda: model(**tensors),
+        name: partial(session.run, ids, np.zeros_like(ids)) for name, session in sessions.items()
     }
+    calls[_FP32] = lambda: model(**tensors)
     values: dict[str, list[float]] = {name: [] for name in calls}
     with torch.inference_mode():
-        for _ in range(_SHORT_RUNS):
+        for _ in range(_SHORT_ROUNDS):
             for name, call in calls.items():
-                started = time.perf_counter()
-                call()
-                values[name].append((time.perf_counter() - started) * 1e3)
-    return [Side(name, "ms", each[10:]) for name, each in values.items()]
+                pause()
+                values[name] += _timed(call)
+    return {
+        name: Side(f"{name}, {_SHORT_TOKENS} tokens", "ms", each) for name, each in values.items()
+    }
+
+
+def _timed(call: Callable[[], object]) -> list[float]:
+    """Return the milliseconds of calls one after the other, as a stream of lone queries comes.
+
+    Not in turn call by call: PyTorch's threads spin for a while after each of its own, on the
+    cores that the next side needs.
+    """
+    values = []
+    for _ in range(_WARM_UP + _SHORT_RUNS):
+        started = time.perf_counter()
+        call()
+        values.append((time.perf_counter() - started) * 1e3)
+    return values[_WARM_UP:]

@@ -12,6 +12,7 @@ from sidecar.encoder import int4, int8
 from sidecar.encoder.activations import output_error
 from sidecar.encoder.architecture import Encoder
 from sidecar.encoder.calibration import Observed, observe
+from sidecar.encoder.folding import folded
 from sidecar.encoder.graph import build
 from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe, QuantizedTable
 from sidecar.encoder.recipes import Float32Recipe
@@ -100,6 +101,7 @@ def quantized(
 def _in_int8(
     encoder: Encoder, texts: Sequence[Ids], weight_bits: int, progress: Progress
 ) -> _Candidate:
+    encoder = folded(encoder)
     linears: dict[str, QuantizedLinear] = {}
     errors: dict[str, float] = {}
     for name, layer in observe(encoder, texts):

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from sidecar.encoder import int4
 from sidecar.encoder.architecture import Encoder, UnsupportedModelError
 from sidecar.encoder.calibration import Observed, observe
+from sidecar.encoder.folding import folded
 from sidecar.encoder.graph import build, build_embeddings, build_layer
 from sidecar.encoder.mpnet import distance_bias
 from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe, QuantizedTable
@@ -78,6 +79,21 @@ def test_fp32_reranker_equals_transformers(make_model: MakeModel, family: str) -
     ours = Session(build(encoder_of(folder), Float32Recipe()).SerializeToString()).run(ids, types)
     assert ours.shape == (1, 1)
     assert np.abs(ours - expected.numpy()).max() <= 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_folded_biases_leave_the_function_as_it_is(make_model: MakeModel, family: str) -> None:
+    """None is left to be added in front of a sum, and the vectors are the same to 1e-4."""
+    encoder = encoder_of(make_model(family))
+    other = folded(encoder)
+    assert all(layer.down.bias.any() for layer in encoder.layers)
+    assert not any(layer.down.bias.any() for layer in other.layers)
+    assert not any(layer.attention_output.bias.any() for layer in other.layers)
+    ids, types = random_ids(40), np.zeros((1, 40), np.int64)
+    graphs = [build(each, Float32Recipe()).SerializeToString() for each in (encoder, other)]
+    before, after = (Session(graph).run(ids, types) for graph in graphs)
+    assert np.abs(before - after).max() <= 1e-4
+    assert len(graphs[1]) < len(graphs[0])
 
 
 @pytest.mark.parametrize("longest", [2, 20, 514])
