@@ -28,6 +28,7 @@ RESULTS = Path("docs/measured")
 PAGES = {
     Path("README.md"): PurePath("docs/measured"),
     Path("docs/accuracy.md"): PurePath("measured"),
+    Path("docs/ray.md"): PurePath("measured"),
 }
 _TRIAL = Path("build/measured")
 _MPNET = "build/all-mpnet-base-v2"  # from `python -m bench mpnet`

