@@ -21,7 +21,7 @@ from bench.peers.server import Server, serving
 from bench.peers.table import PEERS, SERVICES
 from client_lib import Client
 from sidecar.host import read_host
-from sidecar.models.folder import describe
+from sidecar.models.folder.describe import describe
 from sidecar.models.source import locate
 
 SIDECAR = "Sidecar"

@@ -11,7 +11,8 @@ from onnx import TensorProto
 from sidecar.encoder.graph import build
 from sidecar.encoder.recipes import Float32Recipe
 from sidecar.host import read_host
-from sidecar.models.folder import describe, read_encoder
+from sidecar.models.folder.describe import describe
+from sidecar.models.folder.weights import read_encoder
 from sidecar.plan import weight_bits
 
 _FULL_BITS = 8

@@ -29,7 +29,8 @@ from sidecar.encoder.runtime import Session
 from sidecar.host import read_host
 from sidecar.models import manifest as manifests
 from sidecar.models.compute import session_of
-from sidecar.models.folder import describe, read_encoder
+from sidecar.models.folder.describe import describe
+from sidecar.models.folder.weights import read_encoder
 from sidecar.models.layout import layout_of
 from sidecar.models.manifest import GRAPH
 from sidecar.models.model import load

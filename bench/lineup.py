@@ -17,7 +17,7 @@ from sidecar.config import Config
 from sidecar.models import manifest as manifests
 from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Description
-from sidecar.models.folder import fingerprint
+from sidecar.models.folder.files import fingerprint
 from sidecar.models.manifest import Manifest
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision

@@ -17,7 +17,7 @@ from bench.daemon import pause, running
 from bench.lengths import Exactly
 from bench.report import Chart, Result, Side, Table, point, spread
 from sidecar.host import read_host
-from sidecar.models.folder import describe
+from sidecar.models.folder.describe import describe
 from sidecar.models.manifest import TOKENIZER
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
 

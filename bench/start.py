@@ -23,7 +23,7 @@ from bench.report import Chart, Result, Side, Table, point, spread
 from client_lib import Client
 from sidecar.host import read_host
 from sidecar.models.apart import prepare_apart
-from sidecar.models.folder import describe
+from sidecar.models.folder.describe import describe
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.peers.peer import INSIDE, TORCH, Peer, Service, Setting
 from sidecar.encoder.architecture import Pooling
-from sidecar.models.folder import describe
+from sidecar.models.folder.describe import describe
 
 
 def _torch(python: Path, port: int, setting: Setting) -> Sequence[str]:

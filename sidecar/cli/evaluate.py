@@ -24,7 +24,7 @@ from sidecar.events.writer import Lines
 from sidecar.models import library, manifest
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
-from sidecar.models.folder import task_of
+from sidecar.models.folder.describe import task_of
 from sidecar.models.library import Wanted
 from sidecar.models.model import Model
 from sidecar.models.source import locate

@@ -19,7 +19,7 @@ from sidecar.events.writer import Lines
 from sidecar.host import Host
 from sidecar.models import library, manifest
 from sidecar.models.description import Task
-from sidecar.models.folder import describe, task_of
+from sidecar.models.folder.describe import describe, task_of
 from sidecar.models.layout import Layout, layout_of
 from sidecar.models.library import Wanted
 from sidecar.models.manifest import Manifest, Quality, Speed

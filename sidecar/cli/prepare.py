@@ -13,7 +13,7 @@ from sidecar.cli.settings import add_flags, settings_of
 from sidecar.config import to_config
 from sidecar.memory import let_go_early
 from sidecar.models import library
-from sidecar.models.folder import describe
+from sidecar.models.folder.describe import describe
 from sidecar.models.manifest import Manifest
 from sidecar.models.order import Order
 from sidecar.models.prepare import prepare

@@ -16,7 +16,8 @@ from sidecar.models import manifest as manifests
 from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
-from sidecar.models.folder import describe, stamp, task_of
+from sidecar.models.folder.describe import describe, task_of
+from sidecar.models.folder.files import stamp
 from sidecar.models.half import load_in_half
 from sidecar.models.layout import layout_of
 from sidecar.models.manifest import FORMAT, Manifest, Quality, Speed

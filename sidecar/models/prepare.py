@@ -18,7 +18,9 @@ from sidecar.encoder.graph import build
 from sidecar.encoder.recipes import Float32Recipe
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
-from sidecar.models.folder import describe, fingerprint, read_encoder
+from sidecar.models.folder.describe import describe
+from sidecar.models.folder.files import fingerprint
+from sidecar.models.folder.weights import read_encoder
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Manifest, Speed
 from sidecar.models.order import Order
 from sidecar.models.probes import calibration_inputs

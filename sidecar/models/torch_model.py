@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sidecar.encoder.architecture import Float32
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
-from sidecar.models.folder import stated_activation
+from sidecar.models.folder.describe import stated_activation
 from sidecar.models.manifest import Quality, Speed
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row, Text

@@ -7,7 +7,8 @@ import numpy as np
 from bench import operators
 from sidecar.encoder.graph import build
 from sidecar.encoder.recipes import Float32Recipe
-from sidecar.models.folder import describe, read_encoder
+from sidecar.models.folder.describe import describe
+from sidecar.models.folder.weights import read_encoder
 from sidecar.models.rows import Row
 
 

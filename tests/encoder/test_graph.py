@@ -23,7 +23,8 @@ from sidecar.encoder.recipes import Float32Recipe
 from sidecar.encoder.refit import refit
 from sidecar.encoder.runtime import Session
 from sidecar.encoder.tables import int4_table
-from sidecar.models.folder import describe, read_encoder
+from sidecar.models.folder.describe import describe
+from sidecar.models.folder.weights import read_encoder
 from sidecar.models.manifest import Quality
 from sidecar.models.model import session_of
 from sidecar.models.precision import Precision

@@ -9,7 +9,9 @@ import pytest
 
 from sidecar.encoder.architecture import Pooling
 from sidecar.models.errors import ModelError, UnknownArchitectureError
-from sidecar.models.folder import describe, fingerprint, read_encoder, stamp, task_of
+from sidecar.models.folder.describe import describe, task_of
+from sidecar.models.folder.files import fingerprint, stamp
+from sidecar.models.folder.weights import read_encoder
 
 MakeModel = Callable[..., Path]
 

@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from sidecar.models import library
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError, UnknownArchitectureError
-from sidecar.models.folder import describe, fingerprint, task_of
+from sidecar.models.folder.describe import describe, task_of
+from sidecar.models.folder.files import fingerprint
 from sidecar.models.library import Wanted
 from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest
 from sidecar.models.probes import probe_inputs

@@ -1,0 +1,1 @@
+"""A model's folder, read as sentence-transformers reads it."""

@@ -1,0 +1,49 @@
+"""The files of a model's folder: JSON with errors by name, and the digest of all that it holds."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from sidecar.models.errors import ModelError
+
+
+def read_json(folder: Path, name: str, *, optional: bool = False) -> Any:
+    """Return the JSON in `folder`/`name`; `{}` where it is `optional` and missing.
+
+    Raises `ModelError`, naming the file, where it is missing or not JSON.
+    """
+    path = folder / name
+    if optional and not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder} is not a model folder: it has no {name}") from None
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from None
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a SHA-256 over the files that make the model, names and bytes."""
+    digest = hashlib.sha256()
+    for path in _files(folder):
+        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def stamp(folder: Path) -> str:
+    """Return a quick stand-in for `fingerprint` that reads no weights: names, sizes, times."""
+    facts = [
+        f"{path.relative_to(folder)}\0{path.stat().st_size}\0{path.stat().st_mtime_ns}"
+        for path in _files(folder)
+    ]
+    return hashlib.sha256("\n".join([str(folder), *facts]).encode()).hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.rglob("*") if path.suffix in {".json", ".safetensors", ".txt"}
+    )
