@@ -20,6 +20,7 @@ _COMMANDS = (
     "embed",
     "plan",
     "prepare",
+    "verify",
     "evaluate",
     "config",
     "status",

@@ -71,6 +71,7 @@ def _summary(manifest: Manifest, output: Path) -> str:
         f"  weights    {before:.1f} MB -> {after:.1f} MB ({after / before:.0%})",
         f"  kernel     {manifest.kernel}",
         *_closeness(manifest),
+        f"  verified   {manifest.verified or 'no: the extra `server` is not installed'}",
     ]
     if manifest.kept:
         lines.append(f"  kept FP32  {', '.join(manifest.kept)}")

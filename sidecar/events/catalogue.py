@@ -59,7 +59,17 @@ CATALOGUE: Mapping[str, Event] = {
             "bytes": "size of its weights, bytes",
             "lone_threads": "threads that compute a text when nothing else is being computed",
             "pss_bytes": _PSS,
+            "verified": "whether FP32 was proven equal to what sentence-transformers gives",
+            "verified_texts": "texts whose token ids were identical",
+            "verified_cosine_min": "embedder: least cosine of a vector to the library's",
+            "verified_score_error_max": "reranker: largest difference to the library's score",
+            "verified_versions": "versions of the libraries that it was proven with, by package",
         },
+    ),
+    "model.unverified": Event(
+        "nothing proves that a model gives what sentence-transformers gives for its folder",
+        {**_MODEL, "advice": "what to do"},
+        _WARNING,
     ),
     "model.layout_failed": Event(
         "the weights could not be laid out in the cache: one thread computes a text that is alone",

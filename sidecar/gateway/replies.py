@@ -48,7 +48,7 @@ def rerank(reply: RerankReply, documents: Sequence[str] | None, name: str) -> di
 
 
 def models(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return OpenAI's list of models, each with its `task`: embed or rerank."""
+    """Return OpenAI's list of models, each with its `task` and with what was `verified` of it."""
     since = int(datetime.fromisoformat(status["since"]).timestamp())
     return {
         "object": "list",
@@ -59,6 +59,7 @@ def models(status: Mapping[str, Any]) -> dict[str, Any]:
                 "created": since,
                 "owned_by": "sidecar",
                 "task": model["task"],
+                "verified": model.get("verified"),
             }
             for model in status["models"]
         ],

@@ -6,23 +6,21 @@ standard input; a model error comes back as one line on standard error. A daemon
 stop meanwhile takes the process with it, and nothing half-written stays behind.
 """
 
-import ctypes
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from sidecar.memory import let_go_early
 from sidecar.models import manifest as manifests
+from sidecar.models.child import end_with_parent
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.manifest import Manifest
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 _UNKNOWN_ARCHITECTURE = 3  # the exit code that tells this error from the others
 
 
@@ -49,16 +47,8 @@ def _order(text: str) -> Order:
     return Order(**{**fields, **paths, "texts": tuple(fields["texts"])})
 
 
-def _end_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM when the daemon ends, and leave by way of every `finally`."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before it was watched
-        sys.exit(128 + signal.SIGTERM)
-
-
 if __name__ == "__main__":
-    _end_with_parent(int(sys.argv[1]))
+    end_with_parent(int(sys.argv[1]))
     # Here alone: the parent shall not hold what quantizes, and onnx with it.
     from sidecar.models.prepare import prepare
 

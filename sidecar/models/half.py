@@ -48,6 +48,7 @@ def _measured(source: Source, device: str, floor: float, dtype: str) -> TorchMod
     else:
         found = _compare(exact, half, floor)
         served = exact if found.failure else half
+    served.verified = exact.verified
     served.proof = Proof(
         requested=QUANTIZATIONS[dtype],
         quality=found.quality,

@@ -22,12 +22,14 @@ from sidecar.models.half import load_in_half
 from sidecar.models.layout import layout_of
 from sidecar.models.manifest import FORMAT, Manifest, Quality, Speed
 from sidecar.models.model import Model, load
+from sidecar.models.oracle.ask import has_library
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import display_name, locate
 from sidecar.models.torch_model import Proof, Source, TorchModel
 from sidecar.models.torch_model import load as load_with_torch
+from sidecar.models.verification import Verification
 
 log = structlog.get_logger()
 
@@ -148,9 +150,14 @@ def artifact_of(wanted: Wanted, cache: Path) -> Path:
         return folder
     describe(folder)  # what no graph here computes is known before a process is started for it
     artifact = cached_path(folder, wanted.precision, cache)
-    if not manifests.is_artifact(artifact):
+    if not manifests.is_artifact(artifact) or _can_be_verified(artifact):
         _prepare(wanted, folder, artifact)
     return artifact
+
+
+def _can_be_verified(artifact: Path) -> bool:
+    """Whether an artifact carries no proof, and the library to prove it with is here by now."""
+    return has_library() and manifests.read(artifact).verified is None
 
 
 def _prepare(wanted: Wanted, folder: Path, artifact: Path) -> None:
@@ -277,7 +284,27 @@ def _say_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int)
         bytes=weight_bytes,
         lone_threads=model.lone_threads,
         pss_bytes=read_memory()["pss_bytes"],
+        **_verification(model.verified),
     )
+    if model.verified is None:
+        log.warning(
+            "model.unverified",
+            model=model.name,
+            task=model.task,
+            advice="prepare it where the extra `server` is installed; or run `sidecar verify`",
+        )
+
+
+def _verification(verified: Verification | None) -> dict[str, Any]:
+    if verified is None:
+        return {"verified": False}
+    return {
+        "verified": True,
+        "verified_texts": verified.texts,
+        "verified_cosine_min": verified.cosine_min,
+        "verified_score_error_max": verified.score_error_max,
+        "verified_versions": dict(verified.versions),
+    }
 
 
 def _closeness(task: Task, quality: Quality | None) -> dict[str, Any]:

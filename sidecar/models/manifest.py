@@ -9,8 +9,9 @@ from typing import Any
 
 from sidecar.models.description import Description
 from sidecar.models.errors import ModelError
+from sidecar.models.verification import Verification
 
-FORMAT = 2
+FORMAT = 3
 FILE = "manifest.json"
 GRAPH = "model.onnx"
 WEIGHTS = f"{GRAPH}.data"
@@ -50,6 +51,8 @@ class Manifest:
     `quantization` is what the model came out in: "none" where nothing else passed the gate.
     `requested` is what was asked for; `kept` names the Linear layers that stayed in FP32;
     `speed` is that of FP32 ("none") and of the quantization, on the host that prepared.
+    `verified` is the proof that sentence-transformers gives the same in FP32, None where the
+    preparing host could not ask it.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Manifest:
     kept: tuple[str, ...]
     quality: Quality | None
     speed: Mapping[str, Speed]
+    verified: Verification | None
     bytes_fp32: int
     bytes_weights: int
     seconds: float
@@ -97,10 +101,11 @@ def read(folder: Path) -> Manifest:
 
 
 def _from_json(fields: dict[str, Any]) -> Manifest:
-    quality = fields["quality"]
+    quality, verified = fields["quality"], fields["verified"]
     nested = {
         "description": Description(**fields["description"]),
         "quality": Quality(**quality) if quality else None,
+        "verified": Verification(**verified) if verified else None,
         "kept": tuple(fields["kept"]),
         "speed": {name: Speed(**speed) for name, speed in fields["speed"].items()},
     }

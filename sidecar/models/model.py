@@ -18,7 +18,8 @@ class Model:
     """One model, ready to serve.
 
     `forward` may be called from many threads at once; so may `tokenize`. `reason` says why it
-    has the quantization that it has.
+    has the quantization that it has; `verified` is the proof that the library gives the same in
+    FP32, None where there is none.
     """
 
     def __init__(self, manifest: Manifest, layout: Layout, tokenizer: Tokenizer) -> None:
@@ -40,6 +41,7 @@ class Model:
         self.prompts = description.prompts
         self.default_prompt_name = description.default_prompt_name
         self.lone_threads = layout.threads
+        self.verified = manifest.verified
         self.reason: str | None = None
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:

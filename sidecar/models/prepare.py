@@ -1,4 +1,4 @@
-"""From a model folder to an artifact: read, quantize, prove against FP32, write."""
+"""From a model folder to an artifact: read, verify, quantize, prove against FP32, write."""
 
 import os
 import shutil
@@ -9,32 +9,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from sidecar import __version__
 from sidecar.encoder import runtime
-from sidecar.encoder.architecture import Encoder
-from sidecar.encoder.graph import build
-from sidecar.encoder.recipes import Float32Recipe
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
-from sidecar.models.folder.describe import describe
+from sidecar.models.exact import Exact, read_exact, weight_bytes
 from sidecar.models.folder.files import fingerprint
-from sidecar.models.folder.weights import read_encoder
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Manifest, Speed
 from sidecar.models.order import Order
 from sidecar.models.probes import calibration_inputs
 from sidecar.models.quantize import Progress, Quantized, in_fp32, quantized
-from sidecar.models.tokenizer import Tokenizer
 from sidecar.models.verify import Judge
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What is to be written, the bytes of its weights in FP32, and the speed of both."""
+    """What is to be written, and its speed beside FP32's."""
 
     chosen: Quantized
-    bytes_fp32: int
     speed: Mapping[str, Speed] = field(default_factory=dict)
 
 
@@ -84,17 +78,16 @@ def _sweep(output: Path) -> None:
 
 def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
     started = time.perf_counter()
-    description = describe(order.folder)
-    encoder = read_encoder(order.folder, description)
-    _copy_tokenizer(order.folder, draft)
-    tokenizer = Tokenizer(draft / TOKENIZER, description.max_tokens)
-    made = _make(order, encoder, tokenizer, draft, progress)
-    chosen, weight_bytes = made.chosen, _weight_bytes(made.chosen.graph)
+    with TemporaryDirectory(dir=draft) as scratch:
+        exact = read_exact(order.folder, Path(scratch))
+        made = _make(order, exact, progress)
+        shutil.move(exact.graph.with_name(TOKENIZER), draft / TOKENIZER)
+    chosen, stored = made.chosen, weight_bytes(made.chosen.graph)
     _save(chosen.graph, draft)
     return Manifest(
         name=order.name,
-        description=description,
-        dimensions=encoder.outputs,
+        description=exact.description,
+        dimensions=exact.encoder.outputs,
         requested=order.precision.quantization,
         quantization=chosen.quantization,
         weight_bits=order.precision.weight_bits,
@@ -102,8 +95,9 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
         kept=chosen.kept,
         quality=chosen.quality,
         speed=made.speed,
-        bytes_fp32=made.bytes_fp32,
-        bytes_weights=weight_bytes,
+        verified=exact.verified,
+        bytes_fp32=exact.weight_bytes,
+        bytes_weights=stored,
         seconds=round(time.perf_counter() - started, 3),
         source_sha256=fingerprint(order.folder),
         versions={
@@ -114,47 +108,24 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
     )
 
 
-def _make(
-    order: Order, encoder: Encoder, tokenizer: Tokenizer, draft: Path, progress: Progress
-) -> _Made:
+def _make(order: Order, exact: Exact, progress: Progress) -> _Made:
     """Return the model as `order` wants it, or as much of that as passes the gate."""
+    encoder, tokenizer = exact.encoder, exact.tokenizer
     if order.precision.quantization == "none":
-        fp32 = in_fp32(encoder)
-        return _Made(fp32, _weight_bytes(fp32.graph))
-    description = describe(order.folder)
-    with TemporaryDirectory(dir=draft) as folder:
-        reference, bytes_fp32 = _reference(encoder, Path(folder))
-        judge = Judge(reference, tokenizer, description)
-        rows = tokenizer.rows(order.texts or calibration_inputs(description.task))
-        chosen = quantized(encoder, rows, order.precision, judge.quality_of, progress)
-        if chosen.quality is None:  # nothing passed, and there is nothing to time
-            return _Made(chosen, bytes_fp32)
-        speed = judge.speed_of(chosen.quantization, chosen.graph)
+        return _Made(in_fp32(encoder))
+    judge = Judge(exact.graph, tokenizer, exact.description)
+    rows = tokenizer.rows(order.texts or calibration_inputs(exact.description.task))
+    chosen = quantized(encoder, rows, order.precision, judge.quality_of, progress)
+    if chosen.quality is None:  # nothing passed, and there is nothing to time
+        return _Made(chosen)
+    speed = judge.speed_of(chosen.quantization, chosen.graph)
     if order.precision.quantization == "auto" and _slower(speed):
         chosen = in_fp32(encoder)
-    return _Made(chosen, bytes_fp32, speed)
-
-
-def _reference(encoder: Encoder, folder: Path) -> tuple[Path, int]:
-    """Write the model in FP32, to compare with, and return its path and its weights' bytes.
-
-    From file to file: it is never in memory as a whole but while it computes.
-    """
-    with (folder / WEIGHTS).open("wb") as weights:
-        graph = build(encoder, Float32Recipe(), weights)
-    (folder / GRAPH).write_bytes(graph.SerializeToString())
-    return folder / GRAPH, _weight_bytes(graph)
+    return _Made(chosen, speed)
 
 
 def _slower(speed: Mapping[str, Speed]) -> bool:
     return speed["int8"].mixed_ms >= speed["none"].mixed_ms
-
-
-def _copy_tokenizer(folder: Path, draft: Path) -> None:
-    source = folder / TOKENIZER
-    if not source.is_file():
-        raise ModelError(f"{folder} has no {TOKENIZER} (slow tokenizers are not read)")
-    shutil.copyfile(source, draft / TOKENIZER)
 
 
 def _save(graph: ModelProto, draft: Path) -> None:
@@ -165,12 +136,3 @@ def _save(graph: ModelProto, draft: Path) -> None:
     onnx.save_model(graph, draft / GRAPH, save_as_external_data=True, location=WEIGHTS)
     # onnx makes this file private; it is as public as the graph beside it.
     (draft / WEIGHTS).chmod((draft / GRAPH).stat().st_mode)
-
-
-def _weight_bytes(graph: ModelProto) -> int:
-    return sum(map(_bytes_of, graph.graph.initializer))
-
-
-def _bytes_of(tensor: TensorProto) -> int:
-    stored = {entry.key: entry.value for entry in tensor.external_data}
-    return int(stored["length"]) if stored else len(tensor.raw_data)

@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,13 @@ from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.folder.describe import stated_activation
 from sidecar.models.manifest import Quality, Speed
+from sidecar.models.oracle.compare import compare
+from sidecar.models.oracle.pipeline import answers_of
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row, Text
+
+if TYPE_CHECKING:
+    from sidecar.models.verification import Verification
 
 # What torch's precisions are called in plans and events.
 QUANTIZATIONS = {"float32": "none", "float16": "fp16", "bfloat16": "bf16"}
@@ -34,6 +39,8 @@ _OUTPUTS: dict[Task, str] = {"embed": "sentence_embedding", "rerank": "scores"}
 # Where a folder states no limit; families without position embeddings are trained up to it.
 _UNSTATED_LIMIT = 512
 _NO_LIMIT = 10**9
+# Of the texts whose outputs are compared, this part is: the modules are the library's own.
+_VERIFIED_EVERY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,8 @@ class Proof:
 class TorchModel:
     """A pipeline of sentence-transformers in the shape that serving knows.
 
-    `forward` may be called from many threads at once, `tokenize` by one at a time. `proof` is
+    `forward` may be called from many threads at once, `tokenize` by one at a time. `verified` is
+    the proof that the rows and calls here give what the pipeline gives in FP32. `proof` is
     there where half precision was asked for; `reason` says why it has the precision that it has.
     """
 
@@ -93,6 +101,7 @@ class TorchModel:
         self._constants = {k: v for k, v in sample.items() if isinstance(v, str | int)}
         self.weight_bytes = sum(p.numel() * p.element_size() for p in pipeline.parameters())
         self.lone_threads = 1
+        self.verified: Verification | None = None
         self.proof: Proof | None = None
         self.reason: str | None = None
 
@@ -149,6 +158,7 @@ class TorchModel:
             "activation": self._activate and type(self._activate).__name__.lower(),
             "bytes_weights": self.weight_bytes,
             "modules": self._kinds,
+            "verified": self.verified and asdict(self.verified),
             **(asdict(self.proof) if self.proof else {}),
         }
 
@@ -191,8 +201,13 @@ def load(source: Source, *, device: str = "cpu", dtype: str = "float32") -> Torc
             f"install the extra `server` to serve {source.name} through sentence-transformers"
         )
     try:
-        model = TorchModel(source, _pipeline(source, device, dtype), device, dtype)
+        pipeline = load_pipeline(source, device, dtype)
+        model = TorchModel(source, pipeline, device, dtype)
         model.forward(model.tokenize(probe_inputs(source.task)[:1])[0])
+        if dtype == "float32":
+            # Its rows are cut and its modules are called here, so this is proven, too.
+            answers = answers_of(pipeline, source.task, every=_VERIFIED_EVERY)
+            model.verified = compare(answers, model)
     except ModelError:
         raise
     except Exception as error:  # whatever a model's own code raises
@@ -201,7 +216,8 @@ def load(source: Source, *, device: str = "cpu", dtype: str = "float32") -> Torc
     return model
 
 
-def _pipeline(source: Source, device: str, dtype: str) -> Any:
+def load_pipeline(source: Source, device: str = "cpu", dtype: str = "float32") -> Any:
+    """Return the library's own `SentenceTransformer` or `CrossEncoder` of the folder."""
     # Read when torch is loaded: the daemon's own threads are the parallelism.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import torch  # noqa: PLC0415 - seconds to import, as are the others

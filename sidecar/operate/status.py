@@ -64,6 +64,7 @@ def page(status: Status) -> list[Section]:
         Section("Daemon", tuple(_daemon(status))),
         Section("Models", tuple(_models(status)), _MODELS),
         Section("Why so", tuple(_reasons(status))),
+        Section("Verified", tuple(_verifications(status))),
         _recent(status),
         Section("Since start, ms: p50 p95 p99", tuple(_times(_since_start(status))), _TIMES),
         Section("Waiting", tuple(_waiting(status)), _WAITING),
@@ -136,6 +137,22 @@ def _reasons(status: Status) -> Iterator[tuple[str, ...]]:
     for model in status.get("models", []):
         if reason := model.get("reason"):
             yield model.get("name", "?"), reason
+
+
+def _verifications(status: Status) -> Iterator[tuple[str, ...]]:
+    for model in status.get("models", []):
+        yield model.get("name", "?"), _verified(model.get("verified"))
+
+
+def _verified(told: Mapping[str, Any] | None) -> str:
+    if not told:
+        return "NO: nothing proves that it gives what sentence-transformers gives"
+    version = told.get("versions", {}).get("sentence-transformers", "?")
+    least, error = told.get("cosine_min"), told.get("score_error_max")
+    figure = f"cosine >= {least:.6f}" if least is not None else f"scores within {error:.1e}"
+    return (
+        f"FP32 equals sentence-transformers {version} on {told.get('texts', '?')} texts, {figure}"
+    )
 
 
 def _times(period: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -9,7 +9,12 @@ from sidecar.operate.doctor import access, daemon, libraries, memory, processor,
 from sidecar.operate.doctor.facts import Case, Facts, read_facts
 from sidecar.operate.doctor.finding import Finding, Section, error, note
 from sidecar.operate.doctor.guard import Guard
-from sidecar.operate.doctor.served import Served, check_accuracy, check_quantization
+from sidecar.operate.doctor.served import (
+    Served,
+    check_accuracy,
+    check_quantization,
+    check_verified,
+)
 
 Check: TypeAlias = tuple[str, Callable[[], Iterable[Finding]]]
 _SECONDS = 60.0
@@ -108,6 +113,7 @@ def _fast(facts: Facts) -> Iterator[Check]:
 
 def _accurate(facts: Facts) -> Iterator[Check]:
     for served in _served(facts):
+        yield "verification", partial(check_verified, served)
         yield "accuracy", partial(check_accuracy, served)
     for found in facts.models or ():
         if found.manifest is not None:

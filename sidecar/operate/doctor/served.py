@@ -15,7 +15,8 @@ class Served:
     """A model as `status`, or its artifact's manifest, tells of it; sizes in bytes.
 
     `mean` and `least` are its closeness to FP32 on the probes, `floor` the least mean at which
-    it may serve as configured now.
+    it may serve as configured now. `verified_by` is the version of sentence-transformers that
+    its FP32 was proven equal to, None where it was not.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Served:
     bytes_fp32: int = 0
     bytes_weights: int = 0
     fell_back: str | None = None
+    verified_by: str | None = None
 
     @classmethod
     def of(cls, told: Mapping[str, Any], floor: float) -> "Served":
@@ -48,6 +50,7 @@ class Served:
             bytes_fp32=int(told.get("bytes_fp32") or 0),
             bytes_weights=int(told.get("bytes_weights") or 0),
             fell_back=told.get("fell_back"),
+            verified_by=_verified_by(told.get("verified")),
         )
 
 
@@ -94,6 +97,24 @@ def check_accuracy(served: Served) -> Iterator[Finding]:
         yield note("accuracy", found, advice)
     else:
         yield ok("accuracy", found)
+
+
+def check_verified(served: Served) -> Iterator[Finding]:
+    """Whether it was proven that a model gives what sentence-transformers gives in FP32."""
+    if served.verified_by is None:
+        yield warning(
+            "verification",
+            f"{served.name} is unverified: nothing proves that its vectors or scores are those of "
+            "sentence-transformers",
+            f"where the extra `server` is installed: `sidecar verify {served.name}`",
+        )
+        return
+    library = f"sentence-transformers {served.verified_by}"
+    yield ok("verification", f"{served.name} equals {library} in FP32, by token ids and outputs")
+
+
+def _verified_by(told: Mapping[str, Any] | None) -> str | None:
+    return str(told["versions"]["sentence-transformers"]) if told else None
 
 
 def _sizes(served: Served) -> str:

@@ -1,0 +1,112 @@
+"""A model's folder in FP32: what everything else is made of and compared with."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from onnx import ModelProto, TensorProto
+
+from sidecar.encoder.architecture import Encoder
+from sidecar.encoder.graph import build
+from sidecar.encoder.recipes import Float32Recipe
+from sidecar.encoder.runtime import Session
+from sidecar.models.compute import forward
+from sidecar.models.description import Description
+from sidecar.models.errors import ModelError
+from sidecar.models.folder.describe import describe
+from sidecar.models.folder.weights import read_encoder
+from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS
+from sidecar.models.oracle.ask import Reference, inquiry
+from sidecar.models.oracle.compare import DiffersError, compare
+from sidecar.models.tokenizer import Tokenizer
+from sidecar.models.verification import Verification
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exact:
+    """A model in FP32.
+
+    `graph` is the path of its graph, beside which lie its weights, `weight_bytes` of them, and
+    its tokenizer. `verified` is the proof that the library gives the same, None where there
+    was nobody to ask.
+    """
+
+    description: Description
+    encoder: Encoder
+    tokenizer: Tokenizer
+    graph: Path
+    weight_bytes: int
+    verified: Verification | None
+
+
+def read_exact(folder: Path, scratch: Path) -> Exact:
+    """Read the model in `folder` and verify it, by way of the empty folder `scratch`.
+
+    It is written from file to file: its weights are never in memory as a whole but while it
+    computes. Raises `ModelError` for a folder that cannot be read, and
+    `UnknownArchitectureError` where no graph here gives what the library gives.
+    """
+    description = describe(folder)
+    with inquiry(folder, description.task, scratch) as ask:
+        encoder = read_encoder(folder, description)
+        weight_bytes = _write_graph(encoder, scratch)
+        reference = ask()
+    (scratch / TOKENIZER).write_bytes(_tokenizer_of(folder, reference))
+    tokenizer = Tokenizer(scratch / TOKENIZER, description.max_tokens)
+    verified = None
+    if reference is not None:
+        ours = _Float32(description, tokenizer, scratch / GRAPH)
+        verified = _verify(folder, reference, ours)
+    return Exact(
+        description=description,
+        encoder=encoder,
+        tokenizer=tokenizer,
+        graph=scratch / GRAPH,
+        weight_bytes=weight_bytes,
+        verified=verified,
+    )
+
+
+def weight_bytes(graph: ModelProto) -> int:
+    """Return what the weights of `graph` take, in bytes."""
+    return sum(map(_bytes_of, graph.graph.initializer))
+
+
+def _bytes_of(tensor: TensorProto) -> int:
+    stored = {entry.key: entry.value for entry in tensor.external_data}
+    return int(stored["length"]) if stored else len(tensor.raw_data)
+
+
+def _write_graph(encoder: Encoder, scratch: Path) -> int:
+    with (scratch / WEIGHTS).open("wb") as weights:
+        graph = build(encoder, Float32Recipe(), weights)
+    (scratch / GRAPH).write_bytes(graph.SerializeToString())
+    return weight_bytes(graph)
+
+
+def _tokenizer_of(folder: Path, reference: Reference | None) -> bytes:
+    if reference and reference.tokenizer:
+        return reference.tokenizer.encode()
+    source = folder / TOKENIZER
+    if not source.is_file():
+        raise ModelError(f"{folder} has no {TOKENIZER} (slow tokenizers are not read)")
+    return source.read_bytes()
+
+
+class _Float32:
+    """The model as it would be served in FP32."""
+
+    def __init__(self, description: Description, tokenizer: Tokenizer, graph: Path) -> None:
+        self.task = description.task
+        self.normalize = description.normalize
+        self.prompts = description.prompts
+        self.default_prompt_name = description.default_prompt_name
+        self.tokenize = tokenizer.rows
+        self.forward = partial(forward, Session(graph), description.activation)
+
+
+def _verify(folder: Path, reference: Reference, ours: _Float32) -> Verification:
+    try:
+        return compare(reference.answers, ours)
+    except DiffersError as error:
+        raise DiffersError(f"{folder}: {error}") from None

@@ -1,0 +1,97 @@
+"""Where the library's answers come from: a process that holds the library, or the package.
+
+For the default model they come with the package, so that a host without the library can prove
+that folder, too, and a host with it need not spend the seconds.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TypeAlias
+
+from sidecar.host import read_host
+from sidecar.models.description import Task
+from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder.files import fingerprint
+from sidecar.models.oracle.answers import ANSWERS, FAILURE, TOKENIZER, Answers, read
+
+_PACKAGED = "all-MiniLM-L6-v2.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The library's answers, and its tokenizer as JSON where it has just made one."""
+
+    answers: Answers
+    tokenizer: str | None = None
+
+
+Ask: TypeAlias = Callable[[], Reference | None]
+"""Waits for the answers; None where nobody can give any."""
+
+
+def has_library() -> bool:
+    """Whether sentence-transformers can be imported here."""
+    return importlib.util.find_spec("sentence_transformers") is not None
+
+
+@contextmanager
+def inquiry(folder: Path, task: Task, scratch: Path) -> Iterator[Ask]:
+    """Begin to ask about the model in `folder`, by way of the empty folder `scratch`.
+
+    The answer raises `UnknownArchitectureError` where the library cannot load the model.
+    """
+    if (packaged := _packaged(folder)) is not None:
+        yield lambda: Reference(packaged)
+    elif not has_library():
+        yield lambda: None
+    else:
+        process = _started(folder, task, scratch)
+        try:
+            yield lambda: _reference(process, folder, scratch)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _packaged(folder: Path) -> Answers | None:
+    """Return the answers that come with the package, where they are about this very folder."""
+    file = resources.files("sidecar.models.oracle").joinpath(_PACKAGED)
+    with resources.as_file(file) as path:
+        answers, about = read(path)
+    return answers if fingerprint(folder) == about else None
+
+
+def _started(folder: Path, task: Task, scratch: Path) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-m", "sidecar.models.oracle.library"]
+    return subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
+        [*program, str(os.getpid()), str(folder), task, str(scratch)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": str(read_host().cores),
+            "TOKENIZERS_PARALLELISM": "false",
+        },
+    )
+
+
+def _reference(process: "subprocess.Popen[bytes]", folder: Path, scratch: Path) -> Reference:
+    code = process.wait()
+    if (failure := scratch / FAILURE).is_file():
+        raise UnknownArchitectureError(
+            f"{folder} cannot be verified: sentence-transformers does not load it "
+            f"({failure.read_text('utf-8')})"
+        )
+    if code != 0:
+        raise ModelError(f"verifying {folder} ended with code {code}: is there enough memory?")
+    answers, _ = read(scratch / ANSWERS)
+    return Reference(answers, (scratch / TOKENIZER).read_text("utf-8"))

@@ -1,0 +1,46 @@
+"""Asks sentence-transformers about a folder: the program of a process of its own.
+
+`python -m sidecar.models.oracle.library PARENT FOLDER TASK OUTPUT` writes the answers and the
+tokenizer that the library made into the folder OUTPUT, or why it cannot load the model.
+"""
+
+import sys
+from pathlib import Path
+
+from sidecar.models.child import end_with_parent
+from sidecar.models.description import Task
+from sidecar.models.errors import ModelError
+from sidecar.models.folder.files import fingerprint
+from sidecar.models.oracle import answers
+from sidecar.models.oracle.answers import ANSWERS, FAILURE, TOKENIZER
+from sidecar.models.oracle.pipeline import answers_of, backend_of
+from sidecar.models.torch_model import Source, load_pipeline
+
+
+def ask(source: Source, output: Path) -> None:
+    """Write what the library says about `source` into `output`.
+
+    Raises `ModelError` where it cannot load the model.
+    """
+    pipeline = load_pipeline(source)
+    (output / TOKENIZER).write_text(backend_of(pipeline.tokenizer).to_str(), "utf-8")
+    found = answers_of(pipeline, source.task)
+    answers.write(output / ANSWERS, found, about=fingerprint(source.folder))
+
+
+def _main(folder: str, task: Task, output: str) -> int:
+    try:
+        ask(Source(Path(folder), Path(folder).name, task), Path(output))
+    except ModelError as error:
+        failure = str(error)
+    except Exception as error:  # noqa: BLE001 - whatever a model's own code raises
+        failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    else:
+        return 0
+    (Path(output) / FAILURE).write_text(failure, "utf-8")
+    return 1
+
+
+if __name__ == "__main__":
+    end_with_parent(int(sys.argv[1]))
+    sys.exit(_main(*sys.argv[2:]))  # type: ignore[arg-type]

@@ -1,0 +1,80 @@
+"""Asks a loaded pipeline of sentence-transformers."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidecar.encoder.architecture import Float32
+from sidecar.models.description import Task
+from sidecar.models.errors import ModelError
+from sidecar.models.oracle.answers import Answers
+from sidecar.models.oracle.texts import Probe, id_probes, output_probes
+
+# What decides an answer, for the record.
+_PACKAGES = ("sentence-transformers", "transformers", "tokenizers", "torch")
+_LONGEST = 10**6  # models without a limit state 10**30
+
+
+def answers_of(pipeline: Any, task: Task, *, every: int = 1) -> Answers:
+    """Return what `pipeline`, a `SentenceTransformer` or `CrossEncoder`, says of the probes.
+
+    Outputs are computed for each `every`-th of the texts that there are for them.
+    """
+    prompts = () if task == "rerank" else tuple(pipeline.prompts)
+    limit = int(min(pipeline.max_seq_length or 0, _LONGEST))
+    ids_of = id_probes(task, prompts, added_tokens(pipeline.tokenizer), limit)
+    outputs_of = output_probes(task)[::every]
+    features = [_features(pipeline, probe) for probe in ids_of]
+    return Answers(
+        versions={name: version(name) for name in _PACKAGES},
+        ids_of=tuple(ids_of),
+        ids=tuple(ids for ids, _ in features),
+        token_types=tuple(types for _, types in features),
+        outputs_of=tuple(outputs_of),
+        outputs=_outputs(pipeline, task, outputs_of),
+    )
+
+
+def backend_of(tokenizer: Any) -> Any:
+    """Return the `tokenizers.Tokenizer` within a tokenizer of transformers.
+
+    Raises `ModelError` where there is none.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "to_str"):
+        raise ModelError(f"the tokenizer {type(tokenizer).__name__} is not one of `tokenizers`")
+    return backend
+
+
+def added_tokens(tokenizer: Any) -> list[str]:
+    """Return the special and added tokens, in the order of their ids."""
+    try:
+        decoder = backend_of(tokenizer).get_added_tokens_decoder()
+    except ModelError:
+        decoder = tokenizer.added_tokens_decoder
+    return [str(token.content) for _, token in sorted(decoder.items())]
+
+
+def _features(pipeline: Any, probe: Probe) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the probe's token ids and types, int64 [tokens] each."""
+    prompt = pipeline._resolve_prompt(None, probe.prompt_name)  # noqa: SLF001 - as `encode` does
+    features = pipeline.preprocess([probe.text], prompt=prompt)
+    ids = features["input_ids"].numpy().reshape(-1).astype(np.int64)
+    types = features.get("token_type_ids")
+    types = np.zeros_like(ids) if types is None else types.numpy().reshape(-1).astype(np.int64)
+    mask = features.get("attention_mask")
+    kept = np.ones(len(ids), bool) if mask is None else mask.numpy().reshape(-1) != 0
+    return ids[kept], types[kept]
+
+
+def _outputs(pipeline: Any, task: Task, probes: Sequence[Probe]) -> Float32:
+    """Return the library's own vectors or scores, one text at a time, float32 [probes, outputs]."""
+    run = pipeline.predict if task == "rerank" else pipeline.encode
+    outputs = [
+        run([probe.text], batch_size=1, show_progress_bar=False, convert_to_numpy=True)
+        for probe in probes
+    ]
+    return np.concatenate(outputs).astype(np.float32).reshape(len(probes), -1)
