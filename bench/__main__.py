@@ -31,7 +31,7 @@ _MEASUREMENTS = (
     "flat",
     "accuracy",
 )
-_TOOLS = ("peers", "mpnet", "refresh")
+_TOOLS = ("peers", "mpnet", "answers", "refresh")
 
 
 def main() -> int:

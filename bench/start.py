@@ -22,6 +22,7 @@ from bench.daemon import launched
 from bench.report import Chart, Result, Side, Table, point, spread
 from client_lib import Client
 from sidecar.host import read_host
+from sidecar.models import manifest as manifests
 from sidecar.models.apart import prepare_apart
 from sidecar.models.folder.describe import describe
 from sidecar.models.order import Order
@@ -62,6 +63,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         serves = not arguments.shape and describe(folder).task == "embed"
         load = _load_of(arguments) if serves else []
         artifacts = {each: _prepared(folder, each, workshop / each) for each in _QUANTIZATIONS}
+        preparing = _preparing(artifacts)
         engine = _prepared(tiny.write(workshop / "tiny"), "int8", workshop / "engine")
         model = arguments.shape or display_name(arguments.model)
         weights = resident.measure(artifacts, engine, arguments.rounds, model)
@@ -78,7 +80,7 @@ def measure(arguments: argparse.Namespace) -> Result:
         sides=[*(side for each in daemons.values() for side in each.values()), *weights.sides],
         figures={},
         skipped=skipped,
-        tables=[*([_table(daemons)] if daemons else []), weights.table],
+        tables=[*([_table(daemons)] if daemons else []), preparing, weights.table],
         charts=[*([_chart(model, daemons)] if daemons else []), weights.chart],
     )
 
@@ -89,6 +91,21 @@ def _table(daemons: Mapping[str, Mapping[str, Side]]) -> Table:
         for what in (_START, _PSS, _RSS, _IDLE)
     ]
     return Table("A daemon in int8, after its load", ("", *daemons), rows)
+
+
+def _preparing(artifacts: Mapping[str, Path]) -> Table:
+    """Return how long preparing took, and by how much longer for the proof in it."""
+    made = {name: manifests.read(path) for name, path in artifacts.items()}
+    whole = [f"{manifest.seconds:.1f}" for manifest in made.values()]
+    proving = [
+        f"{manifest.verified.seconds:.1f}" if manifest.verified else "-"
+        for manifest in made.values()
+    ]
+    rows = [
+        ("preparing, s", *whole),
+        ("of which comparing with sentence-transformers, s", *proving),
+    ]
+    return Table("Preparing, once each", ("", *made), rows)
 
 
 def _chart(model: str, daemons: Mapping[str, Mapping[str, Side]]) -> Chart:

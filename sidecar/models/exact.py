@@ -1,6 +1,7 @@
 """A model's folder in FP32: what everything else is made of and compared with."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def read_exact(folder: Path, scratch: Path) -> Exact:
     description = describe(folder)
     with inquiry(folder, description.task, scratch) as ask:
         encoder = read_encoder(folder, description)
-        weight_bytes = _write_graph(encoder, scratch)
+        size = _write_graph(encoder, scratch)
+        asked = time.perf_counter()
         reference = ask()
     (scratch / TOKENIZER).write_bytes(_tokenizer_of(folder, reference))
     tokenizer = Tokenizer(scratch / TOKENIZER, description.max_tokens)
@@ -57,12 +59,13 @@ def read_exact(folder: Path, scratch: Path) -> Exact:
     if reference is not None:
         ours = _Float32(description, tokenizer, scratch / GRAPH)
         verified = _verify(folder, reference, ours)
+        verified = replace(verified, seconds=round(time.perf_counter() - asked, 3))
     return Exact(
         description=description,
         encoder=encoder,
         tokenizer=tokenizer,
         graph=scratch / GRAPH,
-        weight_bytes=weight_bytes,
+        weight_bytes=size,
         verified=verified,
     )
 

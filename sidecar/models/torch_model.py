@@ -88,7 +88,7 @@ class TorchModel:
         if self.normalize:  # a request's choice, made behind the forward
             self._modules.pop()
         self.dimensions = int(pipeline.get_embedding_dimension()) if embeds else 1
-        self.max_tokens = pipeline.max_seq_length = _max_tokens(pipeline)
+        self.max_tokens = int(pipeline.max_seq_length)
         self.prompts: Mapping[str, str] = pipeline.prompts if embeds else {}
         self.default_prompt_name: str | None = pipeline.default_prompt_name if embeds else None
         self._activate = None if embeds else pipeline.activation_fn
@@ -217,7 +217,10 @@ def load(source: Source, *, device: str = "cpu", dtype: str = "float32") -> Torc
 
 
 def load_pipeline(source: Source, device: str = "cpu", dtype: str = "float32") -> Any:
-    """Return the library's own `SentenceTransformer` or `CrossEncoder` of the folder."""
+    """Return the library's own `SentenceTransformer` or `CrossEncoder` of the folder.
+
+    Its limit is what its positions bear: with a longer one, the library fails on longer texts.
+    """
     # Read when torch is loaded: the daemon's own threads are the parallelism.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import torch  # noqa: PLC0415 - seconds to import, as are the others
@@ -231,7 +234,10 @@ def load_pipeline(source: Source, device: str = "cpu", dtype: str = "float32") -
     # read, transformers leaves in FP32 what a family cannot do with less, as `half()` would not.
     kwargs = {"dtype": getattr(torch, dtype)}
     path = str(source.folder)
-    return kind(path, device=device, local_files_only=True, model_kwargs=kwargs).eval()
+    pipeline = kind(path, device=device, local_files_only=True, model_kwargs=kwargs).eval()
+    if type(pipeline[0]).__name__ == "Transformer":
+        pipeline.max_seq_length = _max_tokens(pipeline)
+    return pipeline
 
 
 def _refuse_what_differs(source: Source, pipeline: Any, kinds: Sequence[str]) -> None:

@@ -11,7 +11,8 @@ class Verification:
     The token ids of `texts` texts were identical. The vectors or scores of `outputs` texts were
     compared: `cosine_min` is the least cosine between two vectors, None for a reranker;
     `score_error_max` is the largest difference of two scores, None for an embedder. `versions`
-    are those of the libraries that gave the reference, by package.
+    are those of the libraries that gave the reference, by package. `seconds` is the time by
+    which preparing took longer for it.
     """
 
     versions: Mapping[str, str]
@@ -19,6 +20,7 @@ class Verification:
     outputs: int
     cosine_min: float | None = None
     score_error_max: float | None = None
+    seconds: float = 0.0
 
     def __str__(self) -> str:
         """Return the proof in a line."""

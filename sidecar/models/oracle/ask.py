@@ -21,7 +21,8 @@ from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.files import fingerprint
 from sidecar.models.oracle.answers import ANSWERS, FAILURE, TOKENIZER, Answers, read
 
-_PACKAGED = "all-MiniLM-L6-v2.npz"
+PACKAGED = "all-MiniLM-L6-v2.npz"
+"""The file of the default model's answers, beside this one; `python -m bench answers` writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def inquiry(folder: Path, task: Task, scratch: Path) -> Iterator[Ask]:
 
 def _packaged(folder: Path) -> Answers | None:
     """Return the answers that come with the package, where they are about this very folder."""
-    file = resources.files("sidecar.models.oracle").joinpath(_PACKAGED)
+    file = resources.files("sidecar.models.oracle").joinpath(PACKAGED)
     with resources.as_file(file) as path:
         answers, about = read(path)
     return answers if fingerprint(folder) == about else None

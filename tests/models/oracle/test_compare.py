@@ -1,0 +1,212 @@
+"""Ours beside the library's answers: what is equal, and how a difference is told."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sidecar.models.oracle.answers import Answers, read, write
+from sidecar.models.oracle.compare import DiffersError, compare
+from sidecar.models.oracle.texts import Probe, id_probes, output_probes
+from sidecar.models.rows import Row
+
+VERSIONS = {"sentence-transformers": "6.0"}
+IDS_OF = (Probe("a text"), Probe("another", "query"))
+OUTPUTS_OF = (Probe("a text"), Probe("another"), Probe("a third"))
+VECTORS = np.array([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]], np.float32)
+
+
+class Ours:
+    """A model whose token ids are characters, and whose outputs are looked up."""
+
+    task = "embed"
+    normalize = False
+    prompts: Mapping[str, str] = {"query": "q: "}
+    default_prompt_name: str | None = None
+
+    def __init__(self, outputs: np.ndarray = VECTORS) -> None:
+        texts = [probe.text for probe in OUTPUTS_OF]
+        self.outputs = {
+            self.tokenize([text])[0].digest: vector
+            for text, vector in zip(texts, outputs, strict=True)
+        }
+
+    def tokenize(self, texts: Sequence[str]) -> list[Row]:
+        return [
+            Row(np.frombuffer(t.encode(), np.uint8).astype(np.int64), zeros(t), False)
+            for t in texts
+        ]
+
+    def forward(self, row: Row) -> np.ndarray:
+        return self.outputs[row.digest]
+
+
+def zeros(text: str) -> np.ndarray:
+    return np.zeros(len(text.encode()), np.int64)
+
+
+def ids(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+
+
+@pytest.fixture
+def answers() -> Answers:
+    """What the library would say of `Ours`, were it right."""
+    texts = ("a text", "q: another")
+    return Answers(
+        versions=VERSIONS,
+        ids_of=IDS_OF,
+        ids=tuple(map(ids, texts)),
+        token_types=tuple(map(zeros, texts)),
+        outputs_of=OUTPUTS_OF,
+        outputs=VECTORS.copy(),
+    )
+
+
+def message_of(answers: Answers, ours: Ours) -> str:
+    with pytest.raises(DiffersError) as caught:
+        compare(answers, ours)
+    return str(caught.value)
+
+
+def test_what_is_equal_is_verified(answers: Answers) -> None:
+    """The proof counts the texts, and tells the versions and the least cosine."""
+    verified = compare(answers, Ours())
+    assert (verified.texts, verified.outputs) == (2, 3)
+    assert verified.versions == VERSIONS
+    assert verified.cosine_min == pytest.approx(1.0, abs=1e-6)
+    assert verified.score_error_max is None
+    assert "sentence-transformers 6.0" in str(verified)
+
+
+def test_the_first_token_that_differs_is_named(answers: Answers) -> None:
+    """The message has the text, its prompt, the token's place and both ids."""
+    other = answers.ids[1].copy()
+    other[4] = 7
+    said = message_of(replace(answers, ids=(answers.ids[0], other)), Ours())
+    assert "'another' with the prompt 'query'" in said
+    assert f"token 4 is 7 there, {ids('q: another')[4]} here" in said
+
+
+@pytest.mark.parametrize("cut", [slice(None, -1), slice(0, 0)])
+def test_a_row_of_another_length_differs(answers: Answers, cut: slice) -> None:
+    """A token that only one side has is a difference, too."""
+    short = answers.ids[0][cut]
+    said = message_of(replace(answers, ids=(short, answers.ids[1])), Ours())
+    assert f"token {len(short)} is absent there" in said
+
+
+def test_token_types_are_compared(answers: Answers) -> None:
+    """Equal ids of other types are other rows."""
+    types = answers.token_types[0].copy()
+    types[2] = 1
+    said = message_of(replace(answers, token_types=(types, answers.token_types[1])), Ours())
+    assert "token type 2 is 1 there, 0 here" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda v: v[::-1].copy(), "cosine"),
+        (lambda v: v * [[1], [1], [1.01]], "vector of length 2.020000, but 2.000000"),
+        (lambda v: v * [[1], [0], [1]], "cosine"),
+        (lambda v: v * [[1], [np.nan], [1]], "cosine"),
+        (lambda v: v[:, :1], "1 dimensions, but 2"),
+    ],
+    ids=["another direction", "another length", "zero", "not a number", "fewer dimensions"],
+)
+def test_another_vector_differs(
+    answers: Answers, change: Callable[[np.ndarray], np.ndarray], said: str
+) -> None:
+    """Direction, length and dimensions all count; what is no number is never equal."""
+    assert said in message_of(answers, Ours(change(VECTORS)))
+
+
+def test_the_worst_text_is_named(answers: Answers) -> None:
+    """Of several vectors that differ, the message tells the text of the least cosine."""
+    changed = VECTORS.copy()
+    changed[1] = [1.0, 0.1]
+    changed[2] = [-1.0, 0.0]
+    assert "'a third'" in message_of(answers, Ours(changed))
+
+
+def test_rounding_is_no_difference(answers: Answers) -> None:
+    """Two computations of one function differ in the last bits, which is no fault."""
+    assert compare(answers, Ours(VECTORS * (1 + 1e-6))).cosine_min is not None
+
+
+def test_length_does_not_count_where_vectors_are_normalised(answers: Answers) -> None:
+    """What is normalised when it is served is compared as it is served."""
+    ours = Ours(VECTORS * 5)
+    ours.normalize = True
+    units = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    assert compare(replace(answers, outputs=units), ours).outputs == 3
+
+
+def test_zero_vectors_are_equal(answers: Answers) -> None:
+    """A text that has the zero vector on both sides is no difference."""
+    zero = VECTORS * [[1], [0], [1]]
+    assert compare(replace(answers, outputs=zero.astype(np.float32)), Ours(zero)).outputs == 3
+
+
+def test_scores_are_compared_by_distance(answers: Answers) -> None:
+    """A reranker's scores may differ by 1e-4, and by no more."""
+    ours = Ours(np.array([[0.5], [0.1], [0.9]]))
+    ours.task = "rerank"
+    near = np.array([[0.50005], [0.1], [0.9]], np.float32)
+    pairs = replace(answers, outputs=near)
+    assert compare(pairs, ours).score_error_max == pytest.approx(5e-5, rel=0.01)
+    said = message_of(replace(pairs, outputs=near + 0.001), ours)
+    assert "is scored 0.100000, but 0.101000" in said or "by sentence-transformers" in said
+
+
+def test_the_default_prompt_is_applied(answers: Answers) -> None:
+    """A text without a prompt's name gets the folder's default one, as the library gives it."""
+    ours = Ours()
+    ours.default_prompt_name = "query"
+    assert "'a text'" in message_of(answers, ours)
+
+
+def test_a_prompt_that_is_not_read_differs(answers: Answers) -> None:
+    """A prompt that the library finds in the folder and we do not is a difference."""
+    ours = Ours()
+    ours.prompts = {}
+    assert "prompt 'query'" in message_of(answers, ours)
+
+
+def test_answers_come_back_from_their_file(answers: Answers, tmp_path: Path) -> None:
+    """What is written is read: probes, ids, types, outputs, and whom it is about."""
+    pair = Probe(("a query", "a document"))
+    answers = replace(answers, outputs_of=(*OUTPUTS_OF[:2], pair))
+    write(tmp_path / "answers.npz", answers, about="digest")
+    again, about = read(tmp_path / "answers.npz")
+    assert about == "digest"
+    assert (again.ids_of, again.outputs_of) == (answers.ids_of, answers.outputs_of)
+    assert again.versions == VERSIONS
+    for mine, theirs in zip(answers.ids, again.ids, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    for mine, theirs in zip(answers.token_types, again.token_types, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(answers.outputs, again.outputs)
+
+
+def test_probes_cover_what_tokenizers_treat_differently() -> None:
+    """Every added token stands inside a text, texts go over the limit, prompts are tried."""
+    probes = id_probes("embed", ["query", "passage"], ["[CLS]", "[NEW]"], 16)
+    texts = [probe.text for probe in probes]
+    assert "before [NEW] after[NEW]end" in texts
+    assert "" in texts
+    assert any(len(text.split()) > 32 for text in texts)
+    assert {probe.prompt_name for probe in probes} == {None, "query", "passage"}
+    assert all(isinstance(probe.text, tuple) for probe in id_probes("rerank", [], ["[CLS]"], 16))
+
+
+def test_outputs_are_compared_on_dozens_of_texts_of_all_lengths() -> None:
+    """Short ones, long ones, and scripts of all kinds are among them."""
+    texts = [probe.text for probe in output_probes("embed")]
+    assert len(texts) >= 24
+    assert min(len(text) for text in texts) < 10
+    assert max(len(text) for text in texts) > 500
+    assert len(output_probes("rerank")) >= 24

@@ -1,0 +1,139 @@
+"""The proof against the real library, on real folders."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import structlog
+
+from sidecar.models import exact, library
+from sidecar.models.errors import UnknownArchitectureError
+from sidecar.models.exact import read_exact
+from sidecar.models.folder.describe import describe
+from sidecar.models.library import Wanted, open_model
+from sidecar.models.manifest import Manifest
+from sidecar.models.manifest import read as read_manifest
+from sidecar.models.oracle import ask
+from sidecar.models.oracle import library as asking
+from sidecar.models.oracle.answers import read
+from sidecar.models.oracle.compare import DiffersError
+from sidecar.models.order import Order
+from sidecar.models.precision import Precision
+from sidecar.models.torch_model import Source
+
+MakeModel = Callable[..., Path]
+FP32 = Precision("none", weight_bits=7, floor=0.9)
+
+
+def wanted(folder: Path) -> Wanted:
+    return Wanted(name=str(folder), task="embed", precision=FP32, reason="a test")
+
+
+@pytest.fixture
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host without sentence-transformers."""
+    for module in (ask, library):
+        monkeypatch.setattr(module, "has_library", lambda: False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classifier", [False, True], ids=["embedder", "reranker"])
+def test_a_model_is_verified(make_model: MakeModel, tmp_path: Path, classifier: bool) -> None:
+    """A folder that is read rightly is proven by ids and outputs."""
+    verified = read_exact(make_model("mpnet", classifier=classifier), tmp_path).verified
+    assert verified is not None
+    assert verified.texts > 50
+    assert verified.outputs >= 24
+    assert set(verified.versions) >= {"sentence-transformers", "transformers", "tokenizers"}
+    if classifier:
+        assert verified.score_error_max is not None
+    else:
+        assert verified.cosine_min is not None
+        assert verified.cosine_min >= 0.99999
+
+
+@pytest.mark.slow
+def test_what_is_read_otherwise_is_not_served(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is pooled here in another way than there is told by its first such text."""
+    folder = make_model("bert", pooling="cls")
+
+    def misread(path: Path) -> object:
+        return replace(describe(path), pooling=describe(make_model("bert")).pooling)
+
+    monkeypatch.setattr(exact, "describe", misread)
+    with pytest.raises(DiffersError, match=r"has a vector whose cosine to that of sentence-transf"):
+        read_exact(folder, tmp_path)
+
+
+@pytest.mark.slow
+def test_what_the_library_cannot_load_is_not_served(make_model: MakeModel, tmp_path: Path) -> None:
+    """A folder that sentence-transformers refuses has no vector to be equal to."""
+    folder = make_model("bert")
+    own = {"prompts": {"query": "q: "}, "default_prompt_name": "nowhere"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(own))
+    with pytest.raises(UnknownArchitectureError, match=r"does not load it .*'nowhere'"):
+        read_exact(folder, tmp_path)
+
+
+@pytest.mark.slow
+def test_packaged_answers_are_the_librarys(minilm_folder: Path, tmp_path: Path) -> None:
+    """The answers that come with the package are those that the library gives today."""
+    asking.ask(Source(minilm_folder, "all-MiniLM-L6-v2", "embed"), tmp_path)
+    today, about = read(tmp_path / "answers.npz")
+    packaged, packaged_about = read(Path(ask.__file__).with_name(ask.PACKAGED))
+    assert (about, today.ids_of) == (packaged_about, packaged.ids_of), (
+        "run `python -m bench answers`"
+    )
+    for mine, theirs in zip(packaged.ids, today.ids, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_allclose(packaged.outputs, today.outputs, atol=1e-5)
+
+
+@pytest.mark.usefixtures("no_library")
+def test_the_default_model_is_verified_without_the_library(
+    minilm_folder: Path, tmp_path: Path
+) -> None:
+    """Its answers come with the package, so an edge install proves it, too."""
+    verified = read_exact(minilm_folder, tmp_path).verified
+    assert verified is not None
+    assert verified.cosine_min is not None
+    assert verified.cosine_min >= 0.99999
+
+
+@pytest.mark.slow
+def test_without_the_library_a_model_says_that_it_is_unverified(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is served, its events and its status say so, and it is prepared again once it can be."""
+    folder, cache = make_model("bert"), tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        for module in (ask, library):
+            patch.setattr(module, "has_library", lambda: False)
+        patch.setattr(library, "prepare_apart", _prepare_here)
+        with structlog.testing.capture_logs() as events:
+            model = open_model(wanted(folder), cache)
+    assert model.describe()["verified"] is None
+    (loaded,) = [event for event in events if event["event"] == "model.loaded"]
+    assert loaded["verified"] is False
+    assert [event["log_level"] for event in events if event["event"] == "model.unverified"] == [
+        "warning"
+    ]
+    with structlog.testing.capture_logs() as events:
+        model = open_model(wanted(folder), cache)
+    assert model.describe()["verified"]["texts"] > 50
+    names = [event["event"] for event in events]
+    assert "model.preparing" in names
+    assert "model.unverified" not in names
+
+
+def _prepare_here(order: Order) -> Manifest:
+    """Prepare in this process, where the library is hidden."""
+    from sidecar.models.prepare import prepare
+
+    prepare(order)
+    return read_manifest(order.output)
