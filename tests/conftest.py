@@ -51,6 +51,37 @@ def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactor
     return output
 
 
+class _Ended:
+    """A process that has ended, for those who wait for one."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def wait(self) -> int:
+        return self.code
+
+    def terminate(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def library_is_asked_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the oracle ask sentence-transformers in this process, which has it loaded once.
+
+    Tests marked `real_process` start a process for it, as the product does: 6 seconds each.
+    """
+    if request.node.get_closest_marker("real_process"):
+        return
+    from sidecar.models.oracle import ask
+
+    def started(folder: Path, task: Any, scratch: Path) -> _Ended:
+        from sidecar.models.oracle import library
+
+        return _Ended(library.answer(str(folder), task, str(scratch)))
+
+    monkeypatch.setattr(ask, "_started", started)
+
+
 _SMALL = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "intermediate_size": 128, "max_position_embeddings": 98, "num_labels": 1,
@@ -64,6 +95,10 @@ _FAMILIES = {
     "roberta": ("Roberta", {**_SMALL, "vocab_size": 30_522, "type_vocab_size": 1}),
     "xlm-roberta": ("XLMRoberta", {**_SMALL, "vocab_size": 30_522, "type_vocab_size": 1}),
     "electra": ("Electra", {**_SMALL, "embedding_size": 64}),  # no graph here computes it
+    "albert": (
+        "Albert",
+        {**_SMALL, "embedding_size": 32, "vocab_size": 30_522},
+    ),  # no graph here computes it
     "mpnet": ("MPNet", {**_SMALL, "vocab_size": 30_527}),
     "distilbert": ("DistilBert", _SMALL_DISTILBERT),
 }

@@ -146,13 +146,11 @@ def _verifications(status: Status) -> Iterator[tuple[str, ...]]:
 
 def _verified(told: Mapping[str, Any] | None) -> str:
     if not told:
-        return "NO: nothing proves that it gives what sentence-transformers gives"
+        return "NO: nothing proves that it gives what the library gives"
     version = told.get("versions", {}).get("sentence-transformers", "?")
     least, error = told.get("cosine_min"), told.get("score_error_max")
-    figure = f"cosine >= {least:.6f}" if least is not None else f"scores within {error:.1e}"
-    return (
-        f"FP32 equals sentence-transformers {version} on {told.get('texts', '?')} texts, {figure}"
-    )
+    figure = f"cosine {least:.6f}" if least is not None else f"scores within {error:.0e}"
+    return f"as sentence-transformers {version}: {told.get('texts', '?')} texts, {figure}"
 
 
 def _times(period: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

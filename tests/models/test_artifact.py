@@ -121,8 +121,8 @@ def test_artifact_is_replaced_but_nothing_else_is(make_model: MakeModel, tmp_pat
 def test_failed_preparation_leaves_nothing(make_model: MakeModel, tmp_path: Path) -> None:
     """A model that turns out to be unreadable leaves no half artifact."""
     folder = make_model()
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(ModelError, match=r"no tokenizer\.json"):
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError, match=r"tokenizer"):
         made(folder, tmp_path / "cache" / "out")
     assert list((tmp_path / "cache").iterdir()) == []
 

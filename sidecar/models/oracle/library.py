@@ -28,7 +28,8 @@ def ask(source: Source, output: Path) -> None:
     answers.write(output / ANSWERS, found, about=fingerprint(source.folder))
 
 
-def _main(folder: str, task: Task, output: str) -> int:
+def answer(folder: str, task: Task, output: str) -> int:
+    """Write what the library says, or why it says nothing; return the exit code."""
     try:
         ask(Source(Path(folder), Path(folder).name, task), Path(output))
     except ModelError as error:
@@ -43,4 +44,4 @@ def _main(folder: str, task: Task, output: str) -> int:
 
 if __name__ == "__main__":
     end_with_parent(int(sys.argv[1]))
-    sys.exit(_main(*sys.argv[2:]))  # type: ignore[arg-type]
+    sys.exit(answer(*sys.argv[2:]))  # type: ignore[arg-type]

@@ -5,7 +5,12 @@ from dataclasses import replace
 import pytest
 
 from sidecar.operate.doctor.finding import Severity
-from sidecar.operate.doctor.served import Served, check_accuracy, check_quantization
+from sidecar.operate.doctor.served import (
+    Served,
+    check_accuracy,
+    check_quantization,
+    check_verified,
+)
 
 GOOD = Served(
     name="m", quantization="int8", requested="int8", floor=0.995, kernel="MatMulIntegerToFloat",
@@ -71,3 +76,24 @@ def test_it_reads_what_a_status_tells() -> None:
     told = {"name": "m", "quantization": "int8", "quality": {"mean": 0.9, "min": 0.8}, "kept": []}
     assert Served.of(told, 0.995).mean == 0.9
     assert Served.of({"name": "m", "quantization": "none"}, 0.995).mean is None
+
+
+def test_a_proof_is_told() -> None:
+    """A model that was proven equal to the library is named with the library's version."""
+    told = {
+        "name": "m",
+        "quantization": "int8",
+        "verified": {"versions": {"sentence-transformers": "6.2"}},
+    }
+    (finding,) = check_verified(Served.of(told, floor=0.995))
+    assert finding.severity is Severity.OK
+    assert "sentence-transformers 6.2" in finding.found
+
+
+@pytest.mark.parametrize("told", [{}, {"verified": None}])
+def test_an_unverified_model_is_a_warning_with_the_command(told: dict[str, None]) -> None:
+    """Without a proof the advice is the command that makes one."""
+    (finding,) = check_verified(Served.of({"name": "m", "quantization": "int8", **told}, 0.995))
+    assert finding.severity is Severity.WARNING
+    assert "unverified" in finding.found
+    assert "sidecar verify m" in finding.advice

@@ -1,0 +1,75 @@
+"""`sidecar verify`: what it prints, and what it exits with."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.cli import main
+from sidecar.models import manifest as manifests
+from sidecar.models.oracle import ask
+from sidecar.models.order import Order
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import prepare
+
+MakeModel = Callable[..., Path]
+
+
+def test_the_default_model_is_proven(
+    minilm_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that gives what the library gives exits with 0, and tells by which version."""
+    assert main(["verify", str(minilm_folder)]) == 0
+    said = capsys.readouterr().out
+    assert "equal to sentence-transformers" in said
+    assert "token ids of" in said
+
+
+@pytest.mark.slow
+def test_a_model_that_no_graph_computes_is_proven_on_its_own_path(
+    make_model: MakeModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What sentence-transformers serves itself says so, and is compared as it is served."""
+    assert main(["verify", "--json", str(make_model("albert"))]) == 0
+    (outcome,) = json.loads(capsys.readouterr().out)
+    assert outcome["computed_by"] == "library"
+    assert "albert" in outcome["reason"]
+    assert outcome["verified"]["texts"] > 50
+
+
+def test_without_the_library_nothing_is_proven(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A host without the library cannot say, exits with 69, and names the extra to install."""
+    monkeypatch.setattr(ask, "has_library", lambda: False)
+    assert main(["verify", str(make_model())]) == 69
+    assert "not verified: install the extra `server`" in capsys.readouterr().out
+
+
+def test_an_artifact_tells_its_proof(
+    make_model: MakeModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The proof travels with the artifact; one without it says what to do."""
+    precision = Precision("none", weight_bits=7, floor=0.9)
+    order = Order(folder=make_model(), name="m", precision=precision, output=tmp_path / "proven")
+    assert prepare(order).verified is not None
+    monkeypatch.setattr(ask, "has_library", lambda: False)
+    assert main(["verify", str(tmp_path / "proven")]) == 0
+    assert "equal to sentence-transformers" in capsys.readouterr().out
+    unproven = Order(folder=order.folder, name="m", precision=precision, output=tmp_path / "not")
+    assert prepare(unproven).verified is None
+    assert manifests.read(tmp_path / "not").verified is None
+    assert main(["verify", str(tmp_path / "not")]) == 69
+    assert "prepare it again from its source" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is no model folder is told as everywhere, with exit code 78."""
+    assert main(["verify", str(tmp_path)]) == 78
+    assert len(capsys.readouterr().err.splitlines()) == 1
