@@ -17,7 +17,8 @@ from sidecar.encoder.architecture import Encoder
 from sidecar.encoder.graph import build
 from sidecar.encoder.recipes import Float32Recipe
 from sidecar.models import manifest as manifests
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder.config import transformer_of
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.files import fingerprint
 from sidecar.models.folder.weights import read_encoder
@@ -151,9 +152,9 @@ def _slower(speed: Mapping[str, Speed]) -> bool:
 
 
 def _copy_tokenizer(folder: Path, draft: Path) -> None:
-    source = folder / TOKENIZER
+    source = transformer_of(folder) / TOKENIZER
     if not source.is_file():
-        raise ModelError(f"{folder} has no {TOKENIZER} (slow tokenizers are not read)")
+        raise UnknownArchitectureError(f"{source.parent} has no {TOKENIZER}")
     shutil.copyfile(source, draft / TOKENIZER)
 
 

@@ -1,15 +1,15 @@
 """The weights of a model's folder, in the shapes that the graph builder takes."""
 
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path, PurePath
 
-from sidecar.encoder.architecture import Encoder, Float32, UnsupportedModelError
+from sidecar.encoder.architecture import Encoder
 from sidecar.encoder.families import FAMILIES
 from sidecar.models.description import Description
 from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder.config import read_config, transformer_of
 from sidecar.models.folder.files import read_json, reading
 from sidecar.models.folder.formats import Pickled, Safetensors, Shards, Store
+from sidecar.models.folder.tensors import Tensors, check_encoder
 
 # transformers' order, and sentence-transformers' for modules of its own.
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -56,30 +56,19 @@ def _shard(index: Path, name: str) -> Path:
 def read_encoder(folder: Path, description: Description) -> Encoder:
     """Return the model's weights as float32 in the shape that the graph builder takes.
 
-    Its layers are read whenever they are asked for, so the file has to stay as it is.
+    Its layers are read whenever they are asked for, so the files have to stay as they are.
 
-    Raises `ModelError` where a tensor is missing or not a floating-point one.
+    Raises `UnknownArchitectureError` where a tensor is missing, unknown, or of another shape than
+    the config says, and `ModelError` for files that cannot be read and values that are no numbers.
     """
+    config, family = read_config(folder), FAMILIES[description.family]
+    where = transformer_of(folder)
+    weights = open_weights(where)
     try:
-        weights = open_weights(folder)
-        family = FAMILIES[description.family]
-        tensor = _tensors(weights, family.prefix)
-        encoder = family.read(read_json(folder, "config.json"), tensor, description.pooling)
-        deque(encoder.layers, maxlen=0)  # what is missing is missed here
-    except UnsupportedModelError as error:
+        tensors = Tensors(where, weights, family.prefix, config)
+        encoder = family.read(config, tensors.tensor, description.pooling)
+        check_encoder(encoder, config)
+        tensors.refuse_unused()
+    except ValueError as error:  # shapes that do not stack, and what no family here computes
         raise UnknownArchitectureError(f"{folder}: {error}") from None
-    except (KeyError, ValueError) as error:
-        raise ModelError(f"{folder}: {error}") from error
     return encoder
-
-
-def _tensors(weights: Store, prefix: str) -> Callable[[str], Float32]:
-    names = weights.names()
-
-    def tensor(name: str) -> Float32:
-        for full in (name, prefix + name):
-            if full in names:
-                return weights.tensor(full)
-        raise KeyError(f"tensor {name!r} is missing")
-
-    return tensor
