@@ -17,10 +17,10 @@ from sidecar.encoder.architecture import Encoder
 from sidecar.encoder.graph import build
 from sidecar.encoder.recipes import Float32Recipe
 from sidecar.models import manifest as manifests
+from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.config import transformer_of
 from sidecar.models.folder.describe import describe
-from sidecar.models.folder.files import fingerprint
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Manifest, Speed
 from sidecar.models.order import Order
@@ -28,6 +28,7 @@ from sidecar.models.probes import calibration_inputs
 from sidecar.models.quantize import Progress, Quantized, in_fp32, quantized
 from sidecar.models.tokenizer import Tokenizer
 from sidecar.models.verify import Judge
+from sidecar.models.vocabulary import check_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
     encoder = read_encoder(order.folder, description)
     _copy_tokenizer(order.folder, draft)
     tokenizer = Tokenizer(draft / TOKENIZER, description.max_tokens)
+    check_vocabulary(order.folder, tokenizer.highest_id, len(encoder.embeddings.word))
     made = _make(order, encoder, tokenizer, draft, progress)
     chosen, weight_bytes = made.chosen, _weight_bytes(made.chosen.graph)
     _save(chosen.graph, draft)
@@ -106,7 +108,7 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
         bytes_fp32=made.bytes_fp32,
         bytes_weights=weight_bytes,
         seconds=round(time.perf_counter() - started, 3),
-        source_sha256=fingerprint(order.folder),
+        source_sha256=fingerprint(order.folder, Digests()),
         versions={
             "sidecar": __version__,
             "onnx": onnx.__version__,

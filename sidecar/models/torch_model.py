@@ -27,6 +27,7 @@ from sidecar.models.folder.describe import stated_activation
 from sidecar.models.manifest import Quality, Speed
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row, Text
+from sidecar.models.torch_weights import check_loaded
 
 # What torch's precisions are called in plans and events.
 QUANTIZATIONS = {"float32": "none", "float16": "fp16", "bfloat16": "bf16"}
@@ -191,7 +192,9 @@ def load(source: Source, *, device: str = "cpu", dtype: str = "float32") -> Torc
             f"install the extra `server` to serve {source.name} through sentence-transformers"
         )
     try:
-        model = TorchModel(source, _pipeline(source, device, dtype), device, dtype)
+        pipeline = _pipeline(source, device, dtype)
+        model = TorchModel(source, pipeline, device, dtype)
+        check_loaded(source.folder, source.task, pipeline)
         model.forward(model.tokenize(probe_inputs(source.task)[:1])[0])
     except ModelError:
         raise

@@ -1,6 +1,5 @@
-"""The files of a model's folder: JSON with errors by name, and the digest of all that it holds."""
+"""The files of a model's folder: which make the model, and JSON with errors by name."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import Any
 
 from sidecar.models.errors import ModelError
 
+_SUFFIXES = frozenset({".json", ".safetensors", ".bin", ".model", ".txt"})
 _LISTS = frozenset({"modules.json"})
 _WORDS: Mapping[type, str] = {
     dict: "an object", list: "a list", str: "a string", bool: "true or false",
@@ -55,26 +55,8 @@ def check_types(path: Path, stated: Mapping[str, Any], known: Mapping[str, Seque
             raise ModelError(f"{path}: {key} is {stated[key]!r}, not {expected}")
 
 
-def fingerprint(folder: Path) -> str:
-    """Return a SHA-256 over the files that make the model, names and bytes."""
-    digest = hashlib.sha256()
-    for path in _files(folder):
-        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def stamp(folder: Path) -> str:
-    """Return a quick stand-in for `fingerprint` that reads no weights: names, sizes, times."""
-    facts = [
-        f"{path.relative_to(folder)}\0{path.stat().st_size}\0{path.stat().st_mtime_ns}"
-        for path in _files(folder)
-    ]
-    return hashlib.sha256("\n".join([str(folder), *facts]).encode()).hexdigest()
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.rglob("*") if path.suffix in {".json", ".safetensors", ".txt"}
-    )
+def model_files(folder: Path) -> list[Path]:
+    """Return the files that make the model: configurations, tokenizers and weights, in order."""
+    with reading(folder):
+        found = (path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
+        return sorted(path for path in found if path.is_file())

@@ -21,13 +21,21 @@ def open_weights(folder: Path) -> Store:
     Tensors are read whenever they are asked for, so the files have to stay as they are.
     Raises `ModelError`, naming the file, where there is none or it cannot be read.
     """
+    return Shards([_open(path) for path in weight_files(folder)])
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that hold the weights of the module in `folder`, of several its shards.
+
+    Raises `ModelError` where there are none, and for a shard that is not there.
+    """
     with reading(folder):
         for name in _WHOLE:
             index = folder / f"{name}.index.json"
             if (folder / name).is_file():
-                return _open(folder / name)
+                return [folder / name]
             if index.is_file():
-                return Shards([_open(shard) for shard in _shards(index)])
+                return _shards(index)
     raise ModelError(f"{folder} has no weights: neither {' nor '.join(_WHOLE)}, whole or in shards")
 
 
