@@ -126,14 +126,20 @@ def transformer_of(folder: Path) -> Path:
 
     Raises `ModelError` for a modules.json that cannot be read, or points out of `folder`.
     """
-    path = folder / "modules.json"
-    modules = [_module(path, listed) for listed in read_json(folder, path.name, optional=True)]
-    transformers = [folder / at for kind, at in modules if kind == "Transformer"]
+    transformers = [folder / at for kind, at in modules_in(folder) if kind == "Transformer"]
     return transformers[0] if transformers else folder
 
 
+def modules_in(folder: Path) -> list[tuple[str, str]]:
+    """Return each module's class, and the path of its folder within the model's; none without.
+
+    Raises `ModelError` for a modules.json that cannot be read, or points out of `folder`.
+    """
+    path = folder / "modules.json"
+    return [_module(path, listed) for listed in read_json(folder, path.name, optional=True)]
+
+
 def _module(path: Path, listed: Any) -> tuple[str, str]:
-    """Return a module's class and the path of its folder within the model's."""
     kind, at = (
         (listed.get("type"), listed.get("path")) if isinstance(listed, dict) else (None, None)
     )

@@ -1,6 +1,7 @@
 """The files of a model's folder: which make the model, and JSON with errors by name."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
+        if isinstance(error, PermissionError):
+            reason = f"{reason}, for user {os.geteuid()}"
         raise ModelError(f"{error.filename or path} cannot be read: {reason}") from None
 
 

@@ -10,6 +10,7 @@ from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.config import transformer_of
 from sidecar.models.folder.describe import describe, task_of
+from sidecar.models.folder.files import model_files, reading
 from sidecar.models.folder.formats import Safetensors
 from sidecar.models.folder.weights import weight_files
 from sidecar.models.library import Wanted
@@ -61,15 +62,12 @@ def read_model(wanted: Wanted, cache: Path) -> Found:
     """Return what there is of a model. Nothing is downloaded, prepared or loaded."""
     try:
         folder = locate(wanted.name, local=True)
-        own = manifests.is_artifact(folder)
-        found = _artifact(wanted, folder, folder) if own else _source(wanted, folder, cache)
-        return replace(found, closed=closed_to_others(folder))
+        with reading(folder):
+            own = manifests.is_artifact(folder)
+            found = _artifact(wanted, folder, folder) if own else _source(wanted, folder, cache)
+            return replace(found, closed=closed_to_others(folder))
     except ModelError as failure:
         return Found(name=wanted.name, problem=str(failure))
-    except OSError as failure:
-        where = failure.filename or wanted.name
-        problem = f"{where}: {failure.strerror}, for user {os.geteuid()}"
-        return Found(name=wanted.name, problem=problem)
 
 
 def check_model(found: Found) -> Iterator[Finding]:
@@ -104,14 +102,13 @@ def probe_lengths(found: Found) -> list[int]:
 
 
 def _advice(found: Found) -> str:
-    if "for user" in found.problem:
+    if "Permission denied" in found.problem:
         return "let the daemon's user read it: chmod, or a folder outside of /root and /home"
     return "the daemon would exit with 78; name another model, or put this one there"
 
 
 def _source(wanted: Wanted, folder: Path, cache: Path) -> Found:
-    weights = weight_files(transformer_of(folder))
-    size = sum(path.stat().st_size for path in weights)
+    size = _weight_bytes(folder)
     base = Found(name=wanted.name, folder=folder, source_bytes=size)
     if wanted.device == "cuda":
         return _of_task(wanted, folder, base)
@@ -122,12 +119,23 @@ def _source(wanted: Wanted, folder: Path, cache: Path) -> Found:
     artifact = library.cached_path(folder, wanted.precision, cache, remember=False)
     if manifests.is_artifact(artifact):
         return _artifact(wanted, folder, artifact)
+    weights = weight_files(transformer_of(folder))
     damage = tuple(text for path in weights for text in _cut(path))
     return _of_task(
         wanted,
         folder,
         Found(name=wanted.name, folder=folder, source_bytes=size, artifact=artifact, damage=damage),
     )
+
+
+def _weight_bytes(folder: Path) -> int:
+    """Return the bytes of the weights in one format, the one that is read where both are there."""
+    files = model_files(folder)
+    sizes = {
+        suffix: sum(path.stat().st_size for path in files if path.suffix == suffix)
+        for suffix in (".safetensors", ".bin")
+    }
+    return sizes[".safetensors"] or sizes[".bin"]
 
 
 def _of_task(wanted: Wanted, folder: Path, found: Found) -> Found:
