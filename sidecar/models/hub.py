@@ -101,7 +101,9 @@ def _listed(repository: str, revision: str | None) -> tuple[list[str], list[str]
     """Return the names of a repository's files, and the folders of its modules."""
     from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415
 
-    names = HfApi().list_repo_files(repository, revision=revision)
+    # `list_repo_files` would try for half a minute where there is no network.
+    siblings = HfApi().model_info(repository, revision=revision).siblings or []
+    names = [sibling.rfilename for sibling in siblings]
     if "modules.json" not in names:
         return names, []
     modules = Path(hf_hub_download(repository, "modules.json", revision=revision))

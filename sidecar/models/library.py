@@ -62,10 +62,11 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     if wanted.device == "cuda":
         return _open_with_torch(wanted)
     try:
-        artifact = artifact_of(wanted, cache)
+        folder = locate(wanted.name)
+        artifact = _artifact_of(wanted, folder, cache)
     except UnknownArchitectureError as error:
         return _open_slow_path(wanted, str(error))
-    manifest = manifest_of(wanted.name, locate(wanted.name), artifact)
+    manifest = manifest_of(wanted.name, folder, artifact)
     check(wanted, manifest)
     reason = reason_of(wanted.reason, manifest.speed)
     _say_selected(wanted, manifest.quantization, reason)
@@ -160,7 +161,10 @@ def artifact_of(wanted: Wanted, cache: Path) -> Path:
 
     Raises `ModelError` where the model cannot be had or prepared.
     """
-    folder = locate(wanted.name)
+    return _artifact_of(wanted, locate(wanted.name), cache)
+
+
+def _artifact_of(wanted: Wanted, folder: Path, cache: Path) -> Path:
     if manifests.is_artifact(folder):
         return folder
     describe(folder)  # what no graph here computes is known before a process is started for it
