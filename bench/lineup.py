@@ -17,7 +17,7 @@ from sidecar.config import Config
 from sidecar.models import manifest as manifests
 from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Description
-from sidecar.models.folder.files import fingerprint
+from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.manifest import Manifest
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
@@ -116,7 +116,7 @@ def _is_there(artifact: Path, folder: Path, served: Precision) -> bool:
     manifest = manifests.read(artifact)
     # The model may have been replaced since, and this may be another host.
     bits = manifest.quantization == "none" or manifest.weight_bits == served.weight_bits
-    return bits and manifest.source_sha256 == fingerprint(folder)
+    return bits and manifest.source_sha256 == fingerprint(folder, Digests())
 
 
 def _plans(text: str) -> tuple[str, ...]:

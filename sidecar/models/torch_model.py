@@ -29,6 +29,7 @@ from sidecar.models.oracle.compare import compare
 from sidecar.models.oracle.pipeline import answers_of
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row, Text
+from sidecar.models.torch_weights import check_loaded
 
 if TYPE_CHECKING:
     from sidecar.models.verification import Verification
@@ -220,6 +221,7 @@ def load_pipeline(source: Source, device: str = "cpu", dtype: str = "float32") -
     """Return the library's own `SentenceTransformer` or `CrossEncoder` of the folder.
 
     Its limit is what its positions bear: with a longer one, the library fails on longer texts.
+    Raises `ModelError` where its weights are not, tensor for tensor, those of the folder.
     """
     # Read when torch is loaded: the daemon's own threads are the parallelism.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -236,6 +238,7 @@ def load_pipeline(source: Source, device: str = "cpu", dtype: str = "float32") -
     path = str(source.folder)
     pipeline = kind(path, device=device, local_files_only=True, model_kwargs=kwargs).eval()
     if type(pipeline[0]).__name__ == "Transformer":
+        check_loaded(source.folder, source.task, pipeline)
         pipeline.max_seq_length = _max_tokens(pipeline)
     return pipeline
 

@@ -243,3 +243,19 @@ def test_the_same_text_gives_the_same_bytes(make_model: MakeModel, device: str, 
     assert [model.forward(row).tobytes() for row in rows] == alone * 8
     with ThreadPoolExecutor(4) as threads:
         assert [vector.tobytes() for vector in threads.map(model.forward, rows)] == alone * 8
+
+
+def test_a_folder_without_a_fast_tokenizer_takes_the_slow_path(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    """Nothing that the library reads ends nowhere; the event says why."""
+    path = make_model()
+    tokens = json.loads((path / "tokenizer.json").read_text())["model"]["vocab"]
+    (path / "vocab.txt").write_text("\n".join(sorted(tokens, key=tokens.get)))
+    (path / "tokenizer.json").unlink()
+    with structlog.testing.capture_logs() as events:
+        model = open_model(wanted(path), tmp_path)
+    (slow,) = [event for event in events if event["event"] == "model.slow_path"]
+    assert slow["reason"].endswith("has no tokenizer.json")
+    expected = SentenceTransformer(str(path), device="cpu").encode(TEXTS, batch_size=1)
+    np.testing.assert_allclose(embedded(model, TEXTS), expected, atol=1e-5)

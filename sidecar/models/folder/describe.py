@@ -12,11 +12,20 @@ from sidecar.encoder.architecture import Pooling
 from sidecar.encoder.families import FAMILIES
 from sidecar.models.description import Activation, Description, Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
-from sidecar.models.folder.files import read_json
+from sidecar.models.folder.config import read_config, transformer_of
+from sidecar.models.folder.files import check_types, read_json
 from sidecar.models.folder.limits import max_tokens
 from sidecar.models.folder.pipeline import modules_of, pooling_of
 
 _OWN = "config_sentence_transformers.json"
+_TEXT = (str, type(None))
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "model_type": _TEXT,
+    "prompts": (dict, type(None)),
+    "default_prompt_name": _TEXT,
+    "similarity_fn_name": _TEXT,
+    "activation_fn": _TEXT,
+}
 _TASKS: dict[str, Task] = {"SentenceTransformer": "embed", "CrossEncoder": "rerank"}
 
 
@@ -26,8 +35,8 @@ def describe(folder: Path) -> Description:
     Raises `ModelError`, naming the file and what it lacks, for what cannot be served, and
     `UnknownArchitectureError` for what cannot be served by a graph of ours.
     """
-    config = read_json(folder, "config.json")
-    family = str(config.get("model_type"))
+    config = read_config(folder)
+    family = str(config["model_type"])
     if family not in FAMILIES:
         message = f"{folder}: family {family!r} is not known; known are {_names()}"
         raise UnknownArchitectureError(message)
@@ -42,8 +51,8 @@ def task_of(folder: Path) -> Task:
     It is what sentence-transformers has noted of it; in folders of others a classifier is a
     reranker. Raises `ModelError` where it is not a model folder.
     """
-    config = read_json(folder, "config.json")
-    noted = _TASKS.get(read_json(folder, _OWN, optional=True).get("model_type"))
+    config = read_config(folder)
+    noted = _TASKS.get(str(_own(folder).get("model_type")))
     return noted or ("rerank" if _is_classifier(config) else "embed")
 
 
@@ -53,18 +62,27 @@ def stated_activation(folder: Path) -> str:
     Version 6 of sentence-transformers states it in a file of its own, older ones in the
     model's; the newer one counts, as it does there.
     """
-    config = read_json(folder, "config.json")
+    config = read_config(folder)
     stated = (
-        read_json(folder, _OWN, optional=True).get("activation_fn")
+        _own(folder).get("activation_fn")
         or (config.get("sentence_transformers") or {}).get("activation_fn")
         or config.get("sbert_ce_default_activation_function")
     )
     return str(stated or "")
 
 
+def _own(folder: Path) -> Mapping[str, Any]:
+    """Return what sentence-transformers noted of the model; empty where it did not."""
+    own: Mapping[str, Any] = read_json(folder, _OWN, optional=True)
+    check_types(folder / _OWN, own, _TYPES)
+    prompts = own.get("prompts") or {}
+    check_types(folder / _OWN, prompts, dict.fromkeys(prompts, _TEXT))
+    return own
+
+
 def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> Description:
     modules = modules_of(folder)
-    own = read_json(folder, _OWN, optional=True)
+    own = _own(folder)
     # The library's own two names are always known, and say nothing unless the folder does.
     prompts = {"query": "", "document": "", **(own.get("prompts") or {})}
     return Description(
@@ -72,7 +90,7 @@ def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> 
         family=family,
         pooling=pooling_of(folder / modules["Pooling"]) if "Pooling" in modules else Pooling.MEAN,
         normalize="Normalize" in modules,
-        max_tokens=max_tokens(folder, config),
+        max_tokens=max_tokens(transformer_of(folder), config),
         prompts=prompts,
         default_prompt_name=own.get("default_prompt_name"),
         activation="identity",
@@ -83,15 +101,14 @@ def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> 
 def _describe_reranker(folder: Path, config: Mapping[str, Any], family: str) -> Description:
     if "Pooling" in modules_of(folder) or not _is_classifier(config):
         raise UnknownArchitectureError(f"{folder}: a reranker that is not a plain classifier")
-    labels = len(config.get("id2label") or {}) or int(config.get("num_labels", 1))
-    if labels != 1:
+    if (labels := int(config["num_labels"])) != 1:
         raise ModelError(f"{folder}: a classifier with {labels} labels is not a reranker (1 label)")
     return Description(
         task="rerank",
         family=family,
         pooling=None,
         normalize=False,
-        max_tokens=max_tokens(folder, config),
+        max_tokens=max_tokens(transformer_of(folder), config),
         prompts={},
         default_prompt_name=None,
         activation=_score_activation(folder),

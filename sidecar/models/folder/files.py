@@ -1,49 +1,65 @@
-"""The files of a model's folder: JSON with errors by name, and the digest of all that it holds."""
+"""The files of a model's folder: which make the model, and JSON with errors by name."""
 
-import hashlib
 import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sidecar.models.errors import ModelError
 
+_SUFFIXES = frozenset({".json", ".safetensors", ".bin", ".model", ".txt"})
+_LISTS = frozenset({"modules.json"})
+_WORDS: Mapping[type, str] = {
+    dict: "an object", list: "a list", str: "a string", bool: "true or false",
+    int: "a whole number", float: "a number with a point", type(None): "null",
+}  # fmt: skip
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be read into a `ModelError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        if isinstance(error, PermissionError):
+            reason = f"{reason}, for user {os.geteuid()}"
+        raise ModelError(f"{error.filename or path} cannot be read: {reason}") from None
+
 
 def read_json(folder: Path, name: str, *, optional: bool = False) -> Any:
-    """Return the JSON in `folder`/`name`; `{}` where it is `optional` and missing.
+    """Return the JSON in `folder`/`name`, empty where it is `optional` and missing.
 
-    Raises `ModelError`, naming the file, where it is missing or not JSON.
+    It is an object, or in modules.json a list. Raises `ModelError`, naming the file, where it is
+    missing, cannot be read or holds anything but that.
     """
-    path = folder / name
-    if optional and not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{folder} is not a model folder: it has no {name}") from None
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from None
+    path, kind = folder / name, list if name in _LISTS else dict
+    with reading(path):
+        if optional and not path.exists():
+            return kind()
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise ModelError(f"{folder} is not a model folder: it has no {name}") from None
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(found, kind):
+        raise ModelError(f"{path} holds {_WORDS[type(found)]}, not {_WORDS[kind]}")
+    return found
 
 
-def fingerprint(folder: Path) -> str:
-    """Return a SHA-256 over the files that make the model, names and bytes."""
-    digest = hashlib.sha256()
-    for path in _files(folder):
-        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def check_types(path: Path, stated: Mapping[str, Any], known: Mapping[str, Sequence[type]]) -> None:
+    """Raise `ModelError`, naming the file and the key, for a value of none of its `known` types."""
+    for key, types in known.items():
+        if key in stated and type(stated[key]) not in types:
+            expected = " or ".join(_WORDS[kind] for kind in types)
+            raise ModelError(f"{path}: {key} is {stated[key]!r}, not {expected}")
 
 
-def stamp(folder: Path) -> str:
-    """Return a quick stand-in for `fingerprint` that reads no weights: names, sizes, times."""
-    facts = [
-        f"{path.relative_to(folder)}\0{path.stat().st_size}\0{path.stat().st_mtime_ns}"
-        for path in _files(folder)
-    ]
-    return hashlib.sha256("\n".join([str(folder), *facts]).encode()).hexdigest()
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.rglob("*") if path.suffix in {".json", ".safetensors", ".txt"}
-    )
+def model_files(folder: Path) -> list[Path]:
+    """Return the files that make the model: configurations, tokenizers and weights, in order."""
+    with reading(folder):
+        found = (path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
+        return sorted(path for path in found if path.is_file())

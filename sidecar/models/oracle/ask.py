@@ -17,8 +17,8 @@ from typing import TypeAlias
 
 from sidecar.host import read_host
 from sidecar.models.description import Task
+from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.errors import ModelError, UnknownArchitectureError
-from sidecar.models.folder.files import fingerprint
 from sidecar.models.oracle.answers import ANSWERS, FAILURE, TOKENIZER, Answers, read
 
 PACKAGED = "all-MiniLM-L6-v2.npz"
@@ -66,7 +66,7 @@ def _packaged(folder: Path) -> Answers | None:
     file = resources.files("sidecar.models.oracle").joinpath(PACKAGED)
     with resources.as_file(file) as path:
         answers, about = read(path)
-    return answers if fingerprint(folder) == about else None
+    return answers if fingerprint(folder, Digests()) == about else None
 
 
 def _started(folder: Path, task: Task, scratch: Path) -> subprocess.Popen[bytes]:

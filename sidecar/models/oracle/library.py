@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sidecar.models.child import end_with_parent
 from sidecar.models.description import Task
+from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.errors import ModelError
-from sidecar.models.folder.files import fingerprint
 from sidecar.models.oracle import answers
 from sidecar.models.oracle.answers import ANSWERS, FAILURE, TOKENIZER
 from sidecar.models.oracle.pipeline import answers_of, backend_of
@@ -25,7 +25,7 @@ def ask(source: Source, output: Path) -> None:
     pipeline = load_pipeline(source)
     (output / TOKENIZER).write_text(backend_of(pipeline.tokenizer).to_str(), "utf-8")
     found = answers_of(pipeline, source.task)
-    answers.write(output / ANSWERS, found, about=fingerprint(source.folder))
+    answers.write(output / ANSWERS, found, about=fingerprint(source.folder, Digests()))
 
 
 def answer(folder: str, task: Task, output: str) -> int:

@@ -5,22 +5,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from sidecar.models import library
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder.config import transformer_of
 from sidecar.models.folder.describe import describe, task_of
-from sidecar.models.folder.files import fingerprint
+from sidecar.models.folder.files import model_files, reading
+from sidecar.models.folder.formats import Safetensors
+from sidecar.models.folder.weights import weight_files
 from sidecar.models.library import Wanted
 from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import locate
 from sidecar.models.tokenizer import Tokenizer
 from sidecar.operate.doctor.access import closed_to_others
-from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
+from sidecar.operate.doctor.finding import Finding, error, note, ok
 
-_WEIGHTS = "model.safetensors"
 # What is left of FP32's bytes, tables included.
 _LEFT = {"none": 1.0, "int8": 0.27, "auto": 0.27, "int4": 0.18, "fp16": 0.5}
 
@@ -31,8 +31,8 @@ class Found:
 
     `folder` is what its name stands for, `artifact` where it is prepared or will be, `manifest`
     what the artifact says, `source_bytes` the size of its FP32 weights. `problem` says why it
-    cannot be served, `slow` why only sentence-transformers can; `changed`, that the source is
-    not any more what the artifact was made of; `closed` is what other users cannot read of it.
+    cannot be served, `slow` why only sentence-transformers can; `closed` is what other users
+    cannot read of it.
     """
 
     name: str
@@ -42,7 +42,6 @@ class Found:
     source_bytes: int = 0
     problem: str = ""
     slow: str = ""
-    changed: bool = False
     damage: tuple[str, ...] = ()
     closed: Path | None = None
 
@@ -63,15 +62,12 @@ def read_model(wanted: Wanted, cache: Path) -> Found:
     """Return what there is of a model. Nothing is downloaded, prepared or loaded."""
     try:
         folder = locate(wanted.name, local=True)
-        own = manifests.is_artifact(folder)
-        found = _artifact(wanted, folder, folder) if own else _source(wanted, folder, cache)
-        return replace(found, closed=closed_to_others(folder))
+        with reading(folder):
+            own = manifests.is_artifact(folder)
+            found = _artifact(wanted, folder, folder) if own else _source(wanted, folder, cache)
+            return replace(found, closed=closed_to_others(folder))
     except ModelError as failure:
         return Found(name=wanted.name, problem=str(failure))
-    except OSError as failure:
-        where = failure.filename or wanted.name
-        problem = f"{where}: {failure.strerror}, for user {os.geteuid()}"
-        return Found(name=wanted.name, problem=problem)
 
 
 def check_model(found: Found) -> Iterator[Finding]:
@@ -83,10 +79,7 @@ def check_model(found: Found) -> Iterator[Finding]:
     for damage in found.damage:
         advice = "copy it again, or prepare it again with `sidecar prepare`"
         yield error("model", f"{name}: {damage}", advice)
-    if found.changed:
-        said = f"{name}: {found.folder} is not what {found.artifact} was prepared from"
-        yield warning("model", said, "remove that folder: the next start prepares it again")
-    if found.slow or found.damage or found.changed:
+    if found.slow or found.damage:
         return
     if found.manifest is None:
         yield note(
@@ -109,13 +102,13 @@ def probe_lengths(found: Found) -> list[int]:
 
 
 def _advice(found: Found) -> str:
-    if "for user" in found.problem:
+    if "Permission denied" in found.problem:
         return "let the daemon's user read it: chmod, or a folder outside of /root and /home"
     return "the daemon would exit with 78; name another model, or put this one there"
 
 
 def _source(wanted: Wanted, folder: Path, cache: Path) -> Found:
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    size = _weight_bytes(folder)
     base = Found(name=wanted.name, folder=folder, source_bytes=size)
     if wanted.device == "cuda":
         return _of_task(wanted, folder, base)
@@ -123,15 +116,26 @@ def _source(wanted: Wanted, folder: Path, cache: Path) -> Found:
         describe(folder)
     except UnknownArchitectureError as failure:
         return Found(name=wanted.name, folder=folder, source_bytes=size, slow=str(failure))
-    artifact = library.cached_path(folder, wanted.precision, cache)
+    artifact = library.cached_path(folder, wanted.precision, cache, remember=False)
     if manifests.is_artifact(artifact):
         return _artifact(wanted, folder, artifact)
-    damage = (*_absent(folder, "config.json", TOKENIZER, _WEIGHTS), *_cut(folder / _WEIGHTS))
+    weights = weight_files(transformer_of(folder))
+    damage = tuple(text for path in weights for text in _cut(path))
     return _of_task(
         wanted,
         folder,
         Found(name=wanted.name, folder=folder, source_bytes=size, artifact=artifact, damage=damage),
     )
+
+
+def _weight_bytes(folder: Path) -> int:
+    """Return the bytes of the weights in one format, the one that is read where both are there."""
+    files = model_files(folder)
+    sizes = {
+        suffix: sum(path.stat().st_size for path in files if path.suffix == suffix)
+        for suffix in (".safetensors", ".bin")
+    }
+    return sizes[".safetensors"] or sizes[".bin"]
 
 
 def _of_task(wanted: Wanted, folder: Path, found: Found) -> Found:
@@ -141,7 +145,7 @@ def _of_task(wanted: Wanted, folder: Path, found: Found) -> Found:
 
 
 def _artifact(wanted: Wanted, folder: Path, artifact: Path) -> Found:
-    manifest = manifests.read(artifact)
+    manifest = library.manifest_of(wanted.name, folder, artifact)
     library.check(wanted, manifest)
     files = (GRAPH, f"{GRAPH}.data", TOKENIZER)
     return Found(
@@ -151,7 +155,6 @@ def _artifact(wanted: Wanted, folder: Path, artifact: Path) -> Found:
         manifest=manifest,
         source_bytes=manifest.bytes_fp32,
         damage=(*_absent(artifact, *files), *_truncated(artifact, manifest)),
-        changed=folder != artifact and fingerprint(folder) != manifest.source_sha256,
     )
 
 
@@ -171,10 +174,9 @@ def _truncated(artifact: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _cut(weights: Path) -> Iterator[str]:
-    if not weights.is_file() or not os.access(weights, os.R_OK):
+    if weights.suffix != ".safetensors":  # torch would have to be imported
         return
     try:
-        with safe_open(weights, framework="numpy"):
-            pass
-    except SafetensorError as failure:
-        yield f"{weights} is damaged: {failure}"
+        Safetensors(weights)
+    except ModelError as failure:
+        yield str(failure)

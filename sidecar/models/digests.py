@@ -1,0 +1,82 @@
+"""Digests of files, remembered: gigabytes are hashed once, and not again at every start.
+
+A file is known by its inode, size and times, the time of its last change among them, which no
+program can set. So a digest that is remembered is that of the file as it is: an edited file is
+hashed again, and a copied one, too.
+"""
+
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from sidecar.models.folder.files import model_files, reading
+
+_FILE = "digests.json"
+_KEPT = 4096  # of the files that were hashed last
+# Two changes within a tick of the file system's clock look like one.
+_SETTLED_NS = 2_000_000_000
+
+
+class Digests:
+    """SHA-256 of files; `cache`, a folder, remembers them. None for one that remembers nothing."""
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self._path = cache and cache / _FILE
+        self._known = _read(self._path)
+        self._new: dict[str, str] = {}
+
+    def of(self, path: Path) -> str:
+        """Return the hexadecimal SHA-256 of the file. Raises `ModelError` for one not readable."""
+        with reading(path), path.open("rb") as file:
+            facts = os.fstat(file.fileno())
+            key = _key(facts)
+            if key in self._known:
+                return self._known[key]
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if time.time_ns() - facts.st_ctime_ns > _SETTLED_NS and _is_as_it_was(path, key):
+            self._new[key] = digest
+        return digest
+
+    def remember(self) -> None:
+        """Write what was hashed; a cache that cannot be written costs the same time again."""
+        if self._path is None or not self._new:
+            return
+        known = {**_read(self._path), **self._new}
+        kept = dict(list(known.items())[-_KEPT:])
+        draft = self._path.with_name(f".{_FILE}.{os.getpid()}")
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(kept, indent=0), "utf-8")
+            draft.replace(self._path)
+
+
+def fingerprint(folder: Path, digests: Digests) -> str:
+    """Return a SHA-256 over the files that make the model in `folder`: their names and bytes.
+
+    Raises `ModelError` for a file that cannot be read.
+    """
+    facts = [f"{path.relative_to(folder)}\0{digests.of(path)}" for path in model_files(folder)]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _key(facts: os.stat_result) -> str:
+    times = f"{facts.st_mtime_ns} {facts.st_ctime_ns}"
+    return f"{facts.st_dev} {facts.st_ino} {facts.st_size} {times}"
+
+
+def _is_as_it_was(path: Path, key: str) -> bool:
+    with suppress(OSError):
+        return _key(path.stat()) == key
+    return False
+
+
+def _read(path: Path | None) -> dict[str, str]:
+    """Return what was remembered; nothing where that cannot be read."""
+    with suppress(OSError, ValueError):
+        known = json.loads(path.read_text("utf-8")) if path else {}
+        if isinstance(known, dict):
+            return {key: digest for key, digest in known.items() if isinstance(digest, str)}
+    return {}

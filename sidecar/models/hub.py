@@ -1,0 +1,141 @@
+"""Models from the Hugging Face hub: the files that a pipeline needs, and a line where it fails.
+
+A repository holds the same weights in many formats. Of these one is fetched, the one that
+sentence-transformers would read: safetensors, or torch's where there is no other.
+"""
+
+import glob
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from sidecar.models.errors import ModelError
+from sidecar.models.folder.config import modules_in
+
+_LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may read it"
+_WITHOUT = "give the path of a model folder, or prepare it on a host with network"
+# Configurations, vocabularies, SentencePiece's models, chat templates.
+_SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja"})
+# In the order in which they are preferred; shards have a number behind their name.
+_WEIGHTS = (
+    ("model.safetensors",),
+    ("model-*.safetensors",),
+    ("pytorch_model.bin",),
+    ("pytorch_model-*.bin",),
+)
+_ADAPTERS = ("adapter_model.safetensors",)
+
+
+def fetch(name: str) -> Path:
+    """Return the folder of the model `name`, or `name@revision`, downloaded where it is not yet.
+
+    What was downloaded before serves where the hub cannot be reached. Raises `ModelError`, in
+    one line that says what to do, where there is none.
+    """
+    # Imported late: a daemon that serves what it already has never asks the hub.
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+    repository, revision = _parts(name)
+    try:
+        files = needed(*_listed(repository, revision))
+        patterns = [glob.escape(file) for file in files]
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except ModelError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the hub's own, its transport's, the disk's
+        return _fetched_before(name, error)
+
+
+def find(name: str) -> Path:
+    """Return the folder of what was downloaded before; the hub is not asked.
+
+    Raises `ModelError` where there is none.
+    """
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+    repository, revision = _parts(name)
+    try:
+        # A pattern, or the library would miss the formats that were left out.
+        return Path(
+            snapshot_download(
+                repository, revision=revision, allow_patterns="config.json", local_files_only=True
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(_advice(name, error)) from None
+
+
+def needed(names: Iterable[str], modules: Iterable[str]) -> list[str]:
+    """Return which of a repository's files are fetched; `modules` are the folders of its modules.
+
+    Those are what lies in the repository's root and below a module's folder.
+    """
+    by_folder: dict[str, list[str]] = {}
+    for name in names:
+        by_folder.setdefault(str(PurePosixPath(name).parent), []).append(name)
+    wanted = {".", *(str(PurePosixPath(module)) for module in modules)}
+    return [
+        file
+        for folder, files in by_folder.items()
+        if folder in wanted or wanted.intersection(_parents(folder))
+        for file in _in_folder(files)
+    ]
+
+
+def _parents(folder: str) -> set[str]:
+    return {str(parent) for parent in PurePosixPath(folder).parents} - {"."}
+
+
+def _in_folder(files: list[str]) -> list[str]:
+    """Return what is needed of one folder: one format of the weights, and all that is small."""
+    found = ([file for file in files if _matches(file, names)] for names in _WEIGHTS)
+    weights = next(filter(None, found), [])
+    others = [file for file in files if PurePosixPath(file).suffix in _SUFFIXES]
+    return [*others, *weights, *(file for file in files if _matches(file, _ADAPTERS))]
+
+
+def _matches(file: str, patterns: Iterable[str]) -> bool:
+    return any(PurePosixPath(PurePosixPath(file).name).match(pattern) for pattern in patterns)
+
+
+def _listed(repository: str, revision: str | None) -> tuple[list[str], list[str]]:
+    """Return the names of a repository's files, and the folders of its modules."""
+    from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415
+
+    # `list_repo_files` would try for half a minute where there is no network.
+    siblings = HfApi().model_info(repository, revision=revision).siblings or []
+    names = [sibling.rfilename for sibling in siblings]
+    if "modules.json" not in names:
+        return names, []
+    modules = Path(hf_hub_download(repository, "modules.json", revision=revision))
+    return names, [path for _, path in modules_in(modules.parent)]
+
+
+def _parts(name: str) -> tuple[str, str | None]:
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
+
+
+def _fetched_before(name: str, error: Exception) -> Path:
+    """Return what is there of the model, or raise a `ModelError` with the first `error`."""
+    try:
+        return find(name)
+    except ModelError:
+        raise ModelError(_advice(name, error)) from None
+
+
+def _advice(name: str, error: Exception) -> str:
+    """Return one line: why the model cannot be had from the hub, and what to do about it."""
+    from huggingface_hub import errors  # noqa: PLC0415
+
+    repository, revision = _parts(name)
+    reasons: dict[type[Exception], str] = {
+        errors.GatedRepoError: f"{repository} is gated on the hub: accept its conditions at "
+        f"https://huggingface.co/{repository}, then {_LOGIN}",
+        errors.RepositoryNotFoundError: f"{repository} is neither a folder nor on the hub, or is "
+        f"private there: if so, {_LOGIN}",
+        errors.RevisionNotFoundError: f"{repository} has no revision {revision} on the hub",
+        errors.HFValidationError: f"{name} is neither a folder nor a name on the hub; {_WITHOUT}",
+    }
+    found = next((reasons[kind] for kind in reasons if isinstance(error, kind)), None)
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return found or f"{name} is neither a folder nor to be had from the hub ({reason}); {_WITHOUT}"

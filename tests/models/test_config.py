@@ -1,0 +1,242 @@
+"""config.json, read as the model's class reads it, and files that cannot be read, by name."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from sidecar.cli import main
+from sidecar.models.errors import ModelError
+from sidecar.models.folder.config import ALIASES, DEFAULTS, read_config, transformer_of
+from sidecar.models.folder.describe import describe
+from sidecar.models.folder.weights import read_encoder
+from sidecar.models.source import locate
+
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def bert(make_model: MakeModel) -> Path:
+    return make_model()
+
+
+@pytest.fixture
+def folder(bert: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(bert, tmp_path / "model"))
+
+
+def stated(folder: Path, **config: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refused(read: Callable[[Path], Any], folder: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        read(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("family", list(DEFAULTS))
+def test_defaults_are_the_librarys(family: str, tmp_path: Path) -> None:
+    """Every key of ours has the value that the class has, under every name of it."""
+    own = transformers.AutoConfig.for_model(family)
+    assert dict(own.attribute_map) == dict(ALIASES.get(family, {}))
+    config = read_config(stated(tmp_path / "m", model_type=family))
+    assert config.keys() >= DEFAULTS[family].keys()
+    for key, value in config.items():
+        assert value == getattr(own, key), key
+        assert type(value) is type(getattr(own, key)), key
+
+
+def test_what_is_stated_counts(tmp_path: Path) -> None:
+    """Under either name; of two the library takes the alias."""
+    for keys, dim in (
+        ({"dim": 96}, 96), ({"hidden_size": 96}, 96), ({"dim": 12, "hidden_size": 96}, 96),
+    ):  # fmt: skip
+        folder = stated(tmp_path / "m", model_type="distilbert", **keys)
+        own = transformers.AutoConfig.from_pretrained(folder)
+        config = read_config(folder)
+        assert (config["dim"], config["hidden_size"]) == (dim, dim) == (own.dim, own.hidden_size)
+
+
+def test_labels_are_counted_as_there(tmp_path: Path) -> None:
+    """By the number, by the names, or two: a classifier of two is saved without either."""
+    names = {"0": "a", "1": "b", "2": "c"}
+    for keys in (
+        {}, {"num_labels": 1}, {"id2label": names}, {"id2label": names, "num_labels": 1},
+        {"id2label": None, "num_labels": 3}, {"id2label": {}},
+    ):  # fmt: skip
+        folder = stated(tmp_path / "m", model_type="bert", **keys)
+        own = transformers.AutoConfig.from_pretrained(folder)
+        assert read_config(folder)["num_labels"] == own.num_labels, keys
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", "384"), ("hidden_size", 384.0), ("hidden_size", None),
+        ("hidden_size", True), ("layer_norm_eps", 1), ("layer_norm_eps", "1e-5"),
+        ("hidden_act", 3), ("is_decoder", "no"), ("id2label", ["a"]), ("hidden_size", -384),
+        ("num_attention_heads", 5), ("num_hidden_layers", 0), ("layer_norm_eps", float("nan")),
+        ("layer_norm_eps", float("inf")), ("model_type", 7), ("model_type", None),
+        ("architectures", "BertModel"), ("num_labels", "1"), ("auto_map", []),
+        ("sentence_transformers", "no"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named(folder: Path, key: str, value: Any) -> None:
+    """With the file and the key, in one line."""
+    edit(folder / "config.json", **{key: value})
+    text = refused(describe, folder)
+    assert str(folder / "config.json") in text
+    assert key in text or (key == "num_attention_heads" and "heads" in text)
+
+
+def test_a_config_without_a_class_is_refused(folder: Path) -> None:
+    """The library does not guess it either."""
+    config = json.loads((folder / "config.json").read_text())
+    del config["model_type"]
+    stated(folder, **config)
+    assert "states no model_type" in refused(describe, folder)
+
+
+def test_keys_that_the_class_has_defaults_for(folder: Path) -> None:
+    """May be left out; what they stand for is checked with the weights."""
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("hidden_act", "layer_norm_eps", "vocab_size", "type_vocab_size", "architectures"):
+        del config[key]
+    stated(folder, **config)
+    assert len(read_encoder(folder, describe(folder)).layers) == 2
+
+
+DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
+    ("config.json", lambda path: path.write_bytes(b""), "is not valid JSON"),
+    ("config.json", lambda path: path.write_bytes(b"{"), "is not valid JSON"),
+    ("config.json", lambda path: path.write_bytes(b"\xff\xfe{"), "is not valid JSON"),
+    ("config.json", lambda path: path.write_bytes(b"[" * 100_000), "is not valid JSON"),
+    ("config.json", lambda path: path.write_bytes(b"[1]"), "holds a list, not an object"),
+    ("config.json", lambda path: path.write_bytes(b"null"), "holds null, not an object"),
+    ("config.json", lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
+    ("modules.json", lambda path: path.write_bytes(b"{}"), "holds an object, not a list"),
+    ("modules.json", lambda path: path.write_bytes(b"[1]"), "without a type and a path"),
+    ("modules.json", lambda path: path.write_bytes(b'[{"type": 1}]'), "without a type"),
+    ("modules.json", lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
+    ("modules.json", lambda path: path.write_bytes(b'[{"type": "x.Dense", "path": "../a"}]'),
+     "outside its folder: ../a"),
+    ("config_sentence_transformers.json", lambda path: path.write_bytes(b'{"prompts": ["q"]}'),
+     "prompts is ['q'], not an object or null"),
+    ("config_sentence_transformers.json", lambda path: path.write_bytes(b'{"prompts": {"q": 1}}'),
+     "q is 1, not a string or null"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "damage", "said"), DAMAGES)
+def test_a_damaged_file_is_named(
+    folder: Path, name: str, damage: Callable[[Path], Any], said: str
+) -> None:
+    """Empty, cut short, of another encoding, of another kind, or a directory."""
+    damage(folder / name)
+    text = refused(describe, folder)
+    assert str(folder / name) in text
+    assert said in text
+
+
+def test_the_transformer_lies_where_the_modules_say(folder: Path) -> None:
+    """In the model's folder itself where there are none."""
+    assert transformer_of(folder) == folder
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules[::-1]))
+    assert transformer_of(folder) == folder / "0_Transformer"
+    (folder / "modules.json").unlink()
+    assert transformer_of(folder) == folder
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Let the files of others be closed, for a test that root runs."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_what_is_closed_is_named(folder: Path) -> None:
+    """The folder, the one above it, or a file in it; and by whom it was tried."""
+    for path in (folder, folder.parent):
+        path.chmod(0)
+        with as_nobody():
+            text = refused(lambda path: locate(str(path)), folder)
+        path.chmod(0o755)
+        assert "cannot be read: Permission denied, for user" in text
+        assert str(folder) in text
+    for name in ("config.json", "modules.json", "model.safetensors"):
+        (folder / name).chmod(0)
+        for above in [folder, *folder.parents][:4]:
+            above.chmod(0o755)
+        with as_nobody():
+            text = refused(lambda path: read_encoder(path, describe(path)), folder)
+        (folder / name).chmod(0o644)
+        assert f"{folder / name} cannot be read: Permission denied, for user" in text
+
+
+@pytest.mark.parametrize("command", ["prepare", "plan"])
+def test_commands_say_it_in_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """And exit with 78, for a setting that has to be mended."""
+    (folder / "config.json").write_text("[]")
+    assert main([command, str(folder), "--cache-dir", str(tmp_path)]) == 78
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("sidecar: ")
+    assert "config.json holds a list, not an object" in line
+
+
+def test_doctor_names_a_folder_that_cannot_be_read(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an error of the model."""
+    (folder / "config.json").write_text("[]")
+    main(["doctor", "--embedding-model", str(folder), "--json"])
+    text = capsys.readouterr().out
+    assert "config.json holds a list, not an object" in text
+
+
+@pytest.mark.slow
+def test_the_daemon_ends_with_78(folder: Path, tmp_path: Path) -> None:
+    """Weights that were cut short are found while it prepares; nothing is a traceback."""
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    words = [
+        "serve",
+        "--embedding-model",
+        folder,
+        "--socket",
+        tmp_path / "s",
+        "--cache-dir",
+        tmp_path,
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", *map(str, words)],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 78
+    assert "is not a whole safetensors file" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout

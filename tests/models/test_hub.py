@@ -1,0 +1,135 @@
+"""Models from the hub: which files are fetched, and what is said where there are none."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.models.hub import needed
+
+from .hub import COMMIT, Hub, running
+
+MODULES = b"""[
+  {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+  {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+  {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+]"""
+# Each with bytes of its own: the client fetches equal ones once.
+WANTED = {
+    name: name.encode()
+    for name in (
+        "config.json", "tokenizer.json", "vocab.txt", "merges.txt", "sentencepiece.bpe.model",
+        "chat_template.jinja", "model.safetensors", "1_Pooling/config.json",
+        "2_Dense/config.json", "2_Dense/pytorch_model.bin",
+    )
+} | {"modules.json": MODULES}  # fmt: skip
+UNWANTED = {
+    name: name.encode()
+    for name in (
+        "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "rust_model.ot",
+        "onnx/model.onnx", "onnx/config.json", "openvino/openvino_model.bin",
+        "openvino/openvino_model.xml", "README.md", ".gitattributes", "modeling_own.py",
+    )
+}  # fmt: skip
+Locate = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def hub() -> Hub:
+    files = {"some/model": {**WANTED, **UNWANTED}, "some/gated": {"config.json": b"{}"}}
+    return Hub(files, gated=frozenset({"some/gated"}))
+
+
+@pytest.fixture
+def locate(hub: Hub, tmp_path: Path) -> Iterator[Locate]:
+    """What `locate` prints in a process of its own: the hub's client reads its address once."""
+    code = """
+import sys
+from sidecar.models.errors import ModelError
+from sidecar.models.source import locate
+try:
+    print(locate(sys.argv[1], local=len(sys.argv) > 2))
+except ModelError as error:
+    sys.exit(str(error))
+"""
+    with running(hub) as address:
+        own = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+
+        def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, "-c", code, *words], env={**os.environ, **own, **more},
+                capture_output=True, text=True, check=False, timeout=120,
+            )  # fmt: skip
+
+        yield run
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_what_a_pipeline_needs_is_fetched(hub: Hub, locate: Locate) -> None:
+    """Of every module, in one format; offline it is found again, and so are revisions."""
+    done = locate("some/model")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip())
+    assert files_in(folder) == WANTED.keys() == set(hub.fetched)
+    for again in (
+        locate("some/model", "local"), locate("some/model", HF_HUB_OFFLINE="1"),
+        locate("some/model", HF_ENDPOINT="http://127.0.0.1:1"), locate(f"some/model@{COMMIT}"),
+        locate("some/model@v1"), locate("some/model@v1", "local"),
+    ):  # fmt: skip
+        assert Path(again.stdout.strip()) == folder, again.stderr
+    assert len(hub.fetched) == len(WANTED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["some/gated"], "is gated on the hub: accept its conditions at https://huggingface.co/"),
+        (["some/nothing"], "neither a folder nor on the hub, or is private there"),
+        (["some/model@v2"], "some/model has no revision v2"),
+        (["some/model", "local"], "give the path of a model folder, or prepare it on a host"),
+    ],
+)
+def test_what_cannot_be_had_says_what_to_do(locate: Locate, words: list[str], said: str) -> None:
+    """A login, another name, another host: in one line."""
+    done = locate(*words)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert said in line
+    assert ("HF_TOKEN" in line) == (words[0] in {"some/gated", "some/nothing"})
+
+
+def test_one_format_of_the_weights_is_needed() -> None:
+    """The one that the library prefers, whole rather than in shards, in each folder."""
+    shards = [
+        "model-1-of-2.safetensors",
+        "model-2-of-2.safetensors",
+        "model.safetensors.index.json",
+    ]
+    old = ["pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin", "pytorch_model.bin.index.json"]
+    others = ["model.fp16.safetensors", "training_args.bin", "optimizer.pt", "model.onnx"]
+    indices = {shards[2], old[2]}
+    for there, weights in (
+        (["model.safetensors", *shards, "pytorch_model.bin", *old], {"model.safetensors"}),
+        ([*shards, "pytorch_model.bin", *old], set(shards)),
+        (["pytorch_model.bin", *old], {"pytorch_model.bin"}),
+        (old, set(old)),
+        ([], set()),
+    ):  # fmt: skip
+        assert set(needed([*there, *others], [])) - indices == weights - indices
+
+
+def test_folders_of_modules_are_needed() -> None:
+    """Wherever modules.json says that they are, with what lies below; no other folder is."""
+    there = ["0_A/config.json", "0_A/inner/model.safetensors", "0_AB/config.json", "onnx/x.json"]
+    assert needed(there, ["0_A", ""]) == there[:2]
+    assert needed(["0_A/model.safetensors", "0_A/pytorch_model.bin"], ["0_A/"]) == [
+        "0_A/model.safetensors"
+    ]
