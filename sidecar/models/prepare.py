@@ -20,6 +20,8 @@ from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.files import fingerprint
+from sidecar.models.folder.settings import read_settings
+from sidecar.models.folder.tokenizer import assemble
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Manifest, Speed
 from sidecar.models.order import Order
@@ -86,7 +88,7 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
     started = time.perf_counter()
     description = describe(order.folder)
     encoder = read_encoder(order.folder, description)
-    _copy_tokenizer(order.folder, draft)
+    _write_tokenizer(order.folder, description.max_tokens, draft)
     tokenizer = Tokenizer(draft / TOKENIZER, description.max_tokens)
     made = _make(order, encoder, tokenizer, draft, progress)
     chosen, weight_bytes = made.chosen, _weight_bytes(made.chosen.graph)
@@ -150,11 +152,9 @@ def _slower(speed: Mapping[str, Speed]) -> bool:
     return speed["int8"].mixed_ms >= speed["none"].mixed_ms
 
 
-def _copy_tokenizer(folder: Path, draft: Path) -> None:
-    source = folder / TOKENIZER
-    if not source.is_file():
-        raise ModelError(f"{folder} has no {TOKENIZER} (slow tokenizers are not read)")
-    shutil.copyfile(source, draft / TOKENIZER)
+def _write_tokenizer(folder: Path, max_tokens: int, draft: Path) -> None:
+    text = assemble(folder, read_settings(folder), max_tokens)
+    (draft / TOKENIZER).write_text(text, "utf-8")
 
 
 def _save(graph: ModelProto, draft: Path) -> None:

@@ -15,6 +15,7 @@ from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.files import read_json
 from sidecar.models.folder.limits import max_tokens
 from sidecar.models.folder.pipeline import modules_of, pooling_of
+from sidecar.models.folder.settings import read_settings
 
 _OWN = "config_sentence_transformers.json"
 _TASKS: dict[str, Task] = {"SentenceTransformer": "embed", "CrossEncoder": "rerank"}
@@ -72,7 +73,7 @@ def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> 
         family=family,
         pooling=pooling_of(folder / modules["Pooling"]) if "Pooling" in modules else Pooling.MEAN,
         normalize="Normalize" in modules,
-        max_tokens=max_tokens(folder, config),
+        max_tokens=max_tokens(folder, config, read_settings(folder)),
         prompts=prompts,
         default_prompt_name=own.get("default_prompt_name"),
         activation="identity",
@@ -91,7 +92,7 @@ def _describe_reranker(folder: Path, config: Mapping[str, Any], family: str) -> 
         family=family,
         pooling=None,
         normalize=False,
-        max_tokens=max_tokens(folder, config),
+        max_tokens=max_tokens(folder, config, read_settings(folder)),
         prompts={},
         default_prompt_name=None,
         activation=_score_activation(folder),
