@@ -19,7 +19,7 @@ PROBES = [
     " leading", "trailing \n", "Naïve café ÉCOLE", "nai\u0308ve cafe\u0301", "\u0301 \u0308x",
     "中文 and 東京タワー", "かなカナ", "한국어 \u1112\u1161\u11ab", "نص عربي", "עברית", "ไทย",
     "😀 👩‍👩‍👧!", "1234567890 3.14", "a\x00b\x07c\ufffdd\u200be", "\u00a0\u3000x\u2028y",
-    "ﬁne ① Ａ ½ ™", "it's the dog's", "x" * 120, "İstanbul ΣΊΣΥΦΟΣ straße",
+    "ﬁne ① \uff21 ½ ™", "it's the dog's", "x" * 120, "İstanbul ΣΊΣΥΦΟΣ straße",
     "[CLS] a [SEP] b [MASK] [PAD] [UNK]", "<s> a </s> b <mask> <pad> <unk>", "a<mask>b [MASK]c",
     "a  <mask>  b", "[cls] [Sep] <S> <MASK>", "<s>NOTUSED </s>NOTUSED", "[Q] what is [D] this",
     "▁a ▁▁b", "Ġa Ċ", "##ing ing", "new york New York newyork", "query: a", "a\nb\n\nc",
@@ -33,13 +33,14 @@ PAIRS = [
     ("[SEP] </s> [Q]", "<mask> [MASK] Ünï"),
 ]  # fmt: skip
 MAX_TOKENS = 24
+_POSITIONS = 40
 
 _BERT_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _ROBERTA_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 _MPNET_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>"]
 _TINY = {
     "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
-    "max_position_embeddings": 40, "vocab_size": 1_200,
+    "max_position_embeddings": _POSITIONS, "vocab_size": 1_200,
 }  # fmt: skip
 
 
@@ -158,6 +159,12 @@ KINDS: Mapping[str, tuple[str, Callable[[], Any]]] = {
 }
 
 
+def bearable(kind: str) -> int:
+    """Return how many tokens the tiny model of `kind` has positions for."""
+    behind_padding = {"mpnet", "camembert"}
+    return _POSITIONS - (2 if "roberta" in kind or kind in behind_padding else 0)
+
+
 def write_folder(kind: str, folder: Path, *, classifier: bool = False) -> Path:
     """Write a folder of sentence-transformers with a tokenizer of `kind` and tiny weights."""
     import transformers
@@ -192,10 +199,25 @@ def edit(path: Path, *without: str, **changes: Any) -> None:
     path.write_text(json.dumps(kept))
 
 
+def leave_old_files(folder: Path) -> None:
+    """Leave the vocabulary as it was written before there was a tokenizer.json, and that out."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    if model["type"] == "WordPiece":
+        (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), "utf-8")
+    else:
+        (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+        merges = "".join(f"{' '.join(merge)}\n" for merge in model["merges"])
+        (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", "utf-8")
+    (folder / "tokenizer.json").unlink()
+
+
 def library(folder: Path, *, classifier: bool = False) -> Any:
     """Return the library's pipeline of the model in `folder`."""
+    import transformers
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
+    transformers.logging.disable_progress_bar()
     kind = CrossEncoder if classifier else SentenceTransformer
     return kind(str(folder), device="cpu", local_files_only=True)
 

@@ -1,13 +1,13 @@
 """Special and added tokens, as the library collects them from four files and adds them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from sidecar.models.errors import UnknownArchitectureError
 from sidecar.models.folder.files import read_json
 from sidecar.models.folder.settings import refused
 from sidecar.models.folder.tokenizer_classes import Token
@@ -16,6 +16,8 @@ from sidecar.models.folder.tokenizer_fields import NAMED
 _MAP = "special_tokens_map.json"
 _ADDED = "added_tokens.json"
 _CONFIG = "tokenizer_config.json"
+_PARTS = {"content", "single_word", "lstrip", "rstrip", "normalized", "special"}
+_DECODER = "added_tokens_decoder"
 _EXTRA, _ADDITIONAL = "extra_special_tokens", "additional_special_tokens"
 
 
@@ -71,8 +73,9 @@ def read_added_tokens(
     specific = {key: stated.pop(key) for key in list(stated) if _is_specific(key, stated[key])}
     if isinstance(stated.get(_EXTRA), dict):
         specific |= stated.pop(_EXTRA)
-    if "added_tokens_decoder" in fields:
-        by_id = {int(i): _added(token) for i, token in fields["added_tokens_decoder"].items()}
+    if _DECODER in fields:
+        where = folder / _CONFIG, _DECODER
+        by_id = {int(i): _added(*where, token) for i, token in fields[_DECODER].items()}
     else:
         _lay_over(stated, specific, folder)
         by_id = _listed(stated, folder, file)
@@ -85,23 +88,25 @@ def _is_specific(key: str, value: Any) -> bool:
 
 def _lay_over(stated: dict[str, Any], specific: dict[str, Any], folder: Path) -> None:
     """Lay special_tokens_map.json over it, which counts where the config lists no tokens."""
+    where = folder / _MAP
     for key, value in read_json(folder, _MAP, optional=True).items():
         if key not in {*NAMED, _EXTRA, _ADDITIONAL} and not key.endswith("_token"):
-            raise refused(folder / _MAP, key, value)
+            raise refused(where, key, value)
         if key == _EXTRA and isinstance(value, list):
-            stated[key] = _joined(stated.get(_EXTRA), value)
+            stated[key] = _joined(where, stated.get(_EXTRA), value)
         elif isinstance(value, dict) and key != _EXTRA:
-            stated[key] = _added({**value, "special": True})
+            stated[key] = _added(where, key, {**value, "special": True})
         else:
             stated[key] = value
     if isinstance(stated.get(_EXTRA), dict):
         specific |= stated.pop(_EXTRA)
 
 
-def _joined(before: Any, behind: Sequence[Any]) -> list[Any]:
+def _joined(where: Path, before: Any, behind: Sequence[Any]) -> list[Any]:
     joined = list(before or [])
     for token in behind:
-        made = _added({**token, "special": True}) if isinstance(token, dict) else token
+        typed = isinstance(token, dict)
+        made = _added(where, _EXTRA, {**token, "special": True}) if typed else token
         if made not in joined:
             joined.append(made)
     return joined
@@ -118,48 +123,51 @@ def _listed(
         for text, number in read_json(folder, _ADDED, optional=True).items()
     }
     for token in (file or {}).get("added_tokens", ()):
-        by_id[token["id"]] = _added({key: token[key] for key in token if key != "id"})
+        parts = {key: token[key] for key in token if key != "id"}
+        by_id[token["id"]] = _added(folder / "tokenizer.json", "added_tokens", parts)
     return by_id
 
 
 def _collected(
     folder: Path, stated: dict[str, Any], specific: dict[str, Any], by_id: dict[int, AddedToken]
 ) -> AddedTokens:
-    stated = {key: _typed(value) for key, value in stated.items()}
+    stated = {key: _typed(folder, key, value) for key, value in stated.items()}
+    specific = {key: _typed(folder, key, value) for key, value in specific.items()}
     if _EXTRA not in stated and _ADDITIONAL in stated:
         stated[_EXTRA] = stated[_ADDITIONAL]
     added = {str(token): token for token in by_id.values()}
     named = {key: added.get(str(stated[key]), stated[key]) for key in NAMED if key in stated}
     loose = {key: token for key, token in stated.items() if _is_loose(key, token)}
-    specific = {**loose, **{key: _typed(value) for key, value in specific.items()}}
     extra = (stated[_EXTRA] or ()) if _EXTRA in stated else None
-    if not isinstance(extra or [], list | tuple):
-        raise refused(folder / _CONFIG, _EXTRA, extra)
-    _check(folder, {**named, **specific, **dict(enumerate(extra or ()))})
-    return AddedTokens(named, specific, extra, by_id)
+    for key, token in {**named, **specific}.items():
+        _check(folder, key, [] if token is None else [token])
+    _check(folder, _EXTRA, extra or ())
+    return AddedTokens(named, {**loose, **specific}, extra, by_id)
 
 
 def _is_loose(key: str, token: Any) -> bool:
     return key.endswith("_token") and key not in NAMED and isinstance(token, str | AddedToken)
 
 
-def _check(folder: Path, tokens: Mapping[Any, Any]) -> None:
-    for key, token in tokens.items():
-        if token is not None and not isinstance(token, str | AddedToken):
-            raise refused(folder / _CONFIG, str(key), token)
+def _check(folder: Path, key: str, tokens: Any) -> None:
+    """Raise `UnknownArchitectureError` for what the library would not take for tokens."""
+    listed = isinstance(tokens, list | tuple)
+    if not listed or not all(isinstance(token, str | AddedToken) for token in tokens):
+        raise refused(folder / _CONFIG, key, tokens)
 
 
-def _typed(value: Any) -> Any:
+def _typed(folder: Path, key: str, value: Any) -> Any:
     """Return what JSON says of a token, or of several, as tokens."""
     if isinstance(value, list):
-        return [_typed(each) for each in value]
+        return [_typed(folder, key, each) for each in value]
     if isinstance(value, dict) and value.get("__type") == "AddedToken":
-        return _added({key: value[key] for key in value if key != "__type"})
+        parts = {name: value[name] for name in value if name != "__type"}
+        return _added(folder / _CONFIG, key, parts)
     return value
 
 
-def _added(fields: Mapping[str, Any]) -> AddedToken:
-    try:
-        return AddedToken(**fields)
-    except TypeError as error:
-        raise UnknownArchitectureError(f"added token {dict(fields)}: {error}") from None
+def _added(where: Path, key: str, parts: Mapping[str, Any]) -> AddedToken:
+    if isinstance(parts.get("content"), str) and set(parts) <= _PARTS:
+        with suppress(TypeError):  # a flag that is not one
+            return AddedToken(**parts)
+    raise refused(where, key, dict(parts))

@@ -32,25 +32,21 @@ def max_tokens(folder: Path, config: Mapping[str, Any], settings: Settings) -> i
     """
     positions = int(config["max_position_embeddings"])
     if _LENGTH in settings.tokenizer:
-        stated = _limit(folder, settings.tokenizer[_LENGTH])
+        field, value = _LENGTH, settings.tokenizer[_LENGTH]
     elif settings.max_seq_length is not None:
-        stated = _limit(folder, settings.max_seq_length)
+        field, value = "max_seq_length", settings.max_seq_length
     else:
-        stated = _limit(folder, _of_tokenizer(tokenizer_fields(folder, settings)))
-    return min(stated, positions - _before_first(config))
+        fields = tokenizer_fields(folder, settings)
+        field = _LENGTH if _LENGTH in fields else "max_len"
+        value = fields.get(field)
+    return min(_limit(folder, field, value), positions - _before_first(config))
 
 
-def _of_tokenizer(fields: Mapping[str, Any]) -> Any:
-    return fields[_LENGTH] if _LENGTH in fields else fields.get("max_len")
-
-
-def _limit(folder: Path, value: Any) -> int:
-    if value is None:
-        return _UNLIMITED
-    if isinstance(value, int | float) and value > _UNLIMITED:
+def _limit(folder: Path, field: str, value: Any) -> int:
+    if value is None or (isinstance(value, int | float) and value > _UNLIMITED):
         return _UNLIMITED
     if type(value) is not int or value < 1:
-        raise refused(folder, _LENGTH, value)
+        raise refused(folder, field, value)
     return value
 
 

@@ -20,7 +20,7 @@ from sidecar.models.folder.added_tokens import AddedTokens, add_missing, read_ad
 from sidecar.models.folder.files import read_json
 from sidecar.models.folder.settings import Settings, refused
 from sidecar.models.folder.token_types import without_token_types
-from sidecar.models.folder.tokenizer_classes import TokenizerClass, class_of
+from sidecar.models.folder.tokenizer_classes import CLASSES, PLAIN, REGISTERED, TokenizerClass
 from sidecar.models.folder.tokenizer_fields import NAMED, check_fields, check_templates
 from sidecar.models.folder.vocabulary import read_vocabulary
 
@@ -90,10 +90,14 @@ def _read(folder: Path, settings: Settings) -> _Source:
 def _class_of(source: _Source) -> TokenizerClass | None:
     config = read_json(source.folder, "config.json")
     stated = source.fields.get("tokenizer_class") or config.get("tokenizer_class")
-    try:
-        return class_of(str(config.get("model_type")), stated)
-    except (KeyError, AttributeError):
-        raise refused(source.folder / _CONFIG, "tokenizer_class", stated) from None
+    if (family := config.get("model_type")) not in REGISTERED:
+        raise refused(source.folder / "config.json", "model_type", family)
+    name = REGISTERED[family]
+    if name != PLAIN and stated is not None:  # otherwise the library does not look at it
+        name = str(stated).removesuffix("Fast")
+    if name not in CLASSES:
+        raise refused(source.folder / _CONFIG, "tokenizer_class", stated)
+    return CLASSES[name]
 
 
 def _plain(source: _Source) -> Tokenizer:

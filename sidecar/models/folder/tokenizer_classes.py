@@ -181,8 +181,7 @@ _CAMEMBERT = TokenizerClass(
     as_added=_as_camembert_adds,
     extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"),
 )
-# By name, without "Fast"; None takes tokenizer.json as it is.
-_CLASSES: Mapping[str, TokenizerClass | None] = {
+CLASSES: Mapping[str, TokenizerClass | None] = {
     "BertTokenizer": _BERT,
     "DistilBertTokenizer": replace(_BERT, token_types=False),
     **dict.fromkeys(
@@ -197,8 +196,9 @@ _CLASSES: Mapping[str, TokenizerClass | None] = {
     PLAIN: None,
     "TokenizersBackend": None,
 }
-# What a folder's model_type implies where the folder names no class.
-_REGISTERED = {
+"""By name, without "Fast"; None takes tokenizer.json as it is."""
+
+REGISTERED = {
     "bert": "BertTokenizer",
     "distilbert": "BertTokenizer",
     "electra": "BertTokenizer",
@@ -209,15 +209,4 @@ _REGISTERED = {
     "camembert": "CamembertTokenizer",
     "xlm-roberta-xl": PLAIN,
 }
-
-
-def class_of(family: str, stated: str | None) -> TokenizerClass | None:
-    """Return the class that `AutoTokenizer` takes for a model_type and the class `stated`, if any.
-
-    None stands for the one that takes tokenizer.json as it is. Raises `KeyError` for a
-    model_type or a class that is not known here.
-    """
-    registered = _REGISTERED[family]
-    if registered == PLAIN or stated is None:
-        return _CLASSES[registered]
-    return _CLASSES[stated.removesuffix("Fast")]
+"""What `AutoTokenizer` takes for a model_type, unless the folder names another class."""
