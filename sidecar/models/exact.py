@@ -13,9 +13,10 @@ from sidecar.encoder.recipes import Float32Recipe
 from sidecar.encoder.runtime import Session
 from sidecar.models.compute import forward
 from sidecar.models.description import Description
-from sidecar.models.errors import UnknownArchitectureError
 from sidecar.models.folder.config import transformer_of
 from sidecar.models.folder.describe import describe
+from sidecar.models.folder.settings import read_settings
+from sidecar.models.folder.tokenizer import assemble
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS
 from sidecar.models.oracle.ask import Reference, inquiry
@@ -55,7 +56,9 @@ def read_exact(folder: Path, scratch: Path) -> Exact:
         size = _write_graph(encoder, scratch)
         asked = time.perf_counter()
         reference = ask()
-    (scratch / TOKENIZER).write_bytes(_tokenizer_of(folder, reference))
+    (scratch / TOKENIZER).write_text(
+        _tokenizer_of(folder, description.max_tokens, reference), "utf-8"
+    )
     tokenizer = Tokenizer(scratch / TOKENIZER, description.max_tokens)
     check_vocabulary(folder, tokenizer.highest_id, len(encoder.embeddings.word))
     verified = None
@@ -90,13 +93,10 @@ def _write_graph(encoder: Encoder, scratch: Path) -> int:
     return weight_bytes(graph)
 
 
-def _tokenizer_of(folder: Path, reference: Reference | None) -> bytes:
+def _tokenizer_of(folder: Path, max_tokens: int, reference: Reference | None) -> str:
     if reference and reference.tokenizer:
-        return reference.tokenizer.encode()
-    source = transformer_of(folder) / TOKENIZER
-    if not source.is_file():
-        raise UnknownArchitectureError(f"{source.parent} has no {TOKENIZER}")
-    return source.read_bytes()
+        return reference.tokenizer
+    return assemble(transformer_of(folder), read_settings(folder), max_tokens)
 
 
 class _Float32:

@@ -3,9 +3,10 @@
 Of a text that is much longer than its model takes, only the beginning is tokenized, where the
 rows are the same for sure:
 
-1. The tokenizer is BERT's: it splits at whitespace, and what becomes of a word depends on no
-   other. Its normalizer looks at one character at a time, but for combining marks, whose order
-   never changes across a space. An added token with a space in it would be an exception.
+1. The end is what is cut off, and the tokenizer is BERT's: it splits at whitespace, and what
+   becomes of a word depends on no other. Its normalizer looks at one character at a time, but
+   for combining marks, whose order never changes across a space. An added token with a space in
+   it would be an exception.
 2. So the tokens before a space are those of the text before it. If these alone are more than the
    limit, the row is cut among them.
 3. Of a pair the longer side gives way. The query's tokens, counted by themselves, are at most
@@ -21,7 +22,8 @@ import numpy as np
 from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
+from tokenizers.normalizers import BertNormalizer, Lowercase
+from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from sidecar.models.errors import ModelError
@@ -34,7 +36,7 @@ _PLAIN = re.compile(r"[!-~]+")  # ASCII, and no space
 
 
 class Tokenizer:
-    """The model's own tokenizer, cutting at its limit and never padding.
+    """The model's own tokenizer, cutting at its limit, on its own side, and never padding.
 
     Its settings are fixed when it is made: one that changed them between calls could not be
     shared between threads.
@@ -45,9 +47,10 @@ class Tokenizer:
             self._tokenizer = FastTokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from error
+        side = (self._tokenizer.truncation or {"direction": "right"})["direction"]
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_tokens)
-        self._words_alone = _tokenizes_words_alone(self._tokenizer)
+        self._tokenizer.enable_truncation(max_tokens, direction=side)
+        self._words_alone = side == "right" and _tokenizes_words_alone(self._tokenizer)
         self._window = _CHARACTERS_A_TOKEN * max_tokens
         self._longest_query = (max_tokens - self._tokenizer.num_special_tokens_to_add(True)) // 2
 
@@ -89,10 +92,17 @@ def _tokenizes_words_alone(tokenizer: FastTokenizer) -> bool:
     added = tokenizer.get_added_tokens_decoder().values()
     return (
         isinstance(tokenizer.model, WordPiece)
-        and isinstance(tokenizer.normalizer, BertNormalizer)
+        and _normalizes_words_alone(tokenizer.normalizer)
         and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
         and all(_PLAIN.fullmatch(str(token.content)) for token in added)
     )
+
+
+def _normalizes_words_alone(normalizer: object) -> bool:
+    if isinstance(normalizer, Normalizers):
+        parts = [normalizer[index] for index in range(len(normalizer))]
+        return all(isinstance(part, BertNormalizer | Lowercase) for part in parts)
+    return isinstance(normalizer, BertNormalizer)
 
 
 def _row(encoding: Encoding) -> Row:

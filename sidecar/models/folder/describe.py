@@ -16,6 +16,7 @@ from sidecar.models.folder.config import read_config, transformer_of
 from sidecar.models.folder.files import check_types, read_json
 from sidecar.models.folder.limits import max_tokens
 from sidecar.models.folder.pipeline import modules_of, pooling_of
+from sidecar.models.folder.settings import read_settings
 
 _OWN = "config_sentence_transformers.json"
 _TEXT = (str, type(None))
@@ -90,7 +91,7 @@ def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> 
         family=family,
         pooling=pooling_of(folder / modules["Pooling"]) if "Pooling" in modules else Pooling.MEAN,
         normalize="Normalize" in modules,
-        max_tokens=max_tokens(transformer_of(folder), config),
+        max_tokens=max_tokens(transformer_of(folder), config, read_settings(folder)),
         prompts=prompts,
         default_prompt_name=own.get("default_prompt_name"),
         activation="identity",
@@ -108,7 +109,7 @@ def _describe_reranker(folder: Path, config: Mapping[str, Any], family: str) -> 
         family=family,
         pooling=None,
         normalize=False,
-        max_tokens=max_tokens(transformer_of(folder), config),
+        max_tokens=max_tokens(transformer_of(folder), config, read_settings(folder)),
         prompts={},
         default_prompt_name=None,
         activation=_score_activation(folder),

@@ -95,4 +95,5 @@ def _reference(process: "subprocess.Popen[bytes]", folder: Path, scratch: Path) 
     if code != 0:
         raise ModelError(f"verifying {folder} ended with code {code}: is there enough memory?")
     answers, _ = read(scratch / ANSWERS)
-    return Reference(answers, (scratch / TOKENIZER).read_text("utf-8"))
+    tokenizer = scratch / TOKENIZER
+    return Reference(answers, tokenizer.read_text("utf-8") if tokenizer.is_file() else None)

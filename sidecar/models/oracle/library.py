@@ -5,15 +5,17 @@ tokenizer that the library made into the folder OUTPUT, or why it cannot load th
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from sidecar.models.child import end_with_parent
 from sidecar.models.description import Task
 from sidecar.models.digests import Digests, fingerprint
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder.tokenizer import from_library
 from sidecar.models.oracle import answers
 from sidecar.models.oracle.answers import ANSWERS, FAILURE, TOKENIZER
-from sidecar.models.oracle.pipeline import answers_of, backend_of
+from sidecar.models.oracle.pipeline import answers_of
 from sidecar.models.torch_model import Source, load_pipeline
 
 
@@ -23,7 +25,9 @@ def ask(source: Source, output: Path) -> None:
     Raises `ModelError` where it cannot load the model.
     """
     pipeline = load_pipeline(source)
-    (output / TOKENIZER).write_text(backend_of(pipeline.tokenizer).to_str(), "utf-8")
+    with suppress(UnknownArchitectureError):  # then it is ours that is compared
+        tokenizer = from_library(pipeline.tokenizer, int(pipeline.max_seq_length))
+        (output / TOKENIZER).write_text(tokenizer, "utf-8")
     found = answers_of(pipeline, source.task)
     answers.write(output / ANSWERS, found, about=fingerprint(source.folder, Digests()))
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from sidecar.encoder.architecture import Float32
 from sidecar.models.description import Task
-from sidecar.models.errors import ModelError
 from sidecar.models.oracle.answers import Answers
 from sidecar.models.oracle.texts import Probe, id_probes, output_probes
 
@@ -25,7 +24,7 @@ def answers_of(pipeline: Any, task: Task, *, every: int = 1) -> Answers:
     """
     prompts = () if task == "rerank" else tuple(pipeline.prompts)
     limit = int(min(pipeline.max_seq_length or 0, _LONGEST))
-    ids_of = id_probes(task, prompts, added_tokens(pipeline.tokenizer), limit)
+    ids_of = id_probes(task, prompts, _added_tokens(pipeline.tokenizer), limit)
     outputs_of = output_probes(task)[::every]
     features = [_features(pipeline, probe) for probe in ids_of]
     return Answers(
@@ -38,23 +37,11 @@ def answers_of(pipeline: Any, task: Task, *, every: int = 1) -> Answers:
     )
 
 
-def backend_of(tokenizer: Any) -> Any:
-    """Return the `tokenizers.Tokenizer` within a tokenizer of transformers.
-
-    Raises `ModelError` where there is none.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not hasattr(backend, "to_str"):
-        raise ModelError(f"the tokenizer {type(tokenizer).__name__} is not one of `tokenizers`")
-    return backend
-
-
-def added_tokens(tokenizer: Any) -> list[str]:
+def _added_tokens(tokenizer: Any) -> list[str]:
     """Return the special and added tokens, in the order of their ids."""
-    try:
-        decoder = backend_of(tokenizer).get_added_tokens_decoder()
-    except ModelError:
-        decoder = tokenizer.added_tokens_decoder
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    get = getattr(backend, "get_added_tokens_decoder", None)
+    decoder = get() if get else tokenizer.added_tokens_decoder
     return [str(token.content) for _, token in sorted(decoder.items())]
 
 

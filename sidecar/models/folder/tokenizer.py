@@ -1,0 +1,168 @@
+"""The tokenizer that the library makes of a folder, as one JSON that `tokenizers` reads back.
+
+`AutoTokenizer` picks a class, lets it build a backend from the vocabulary, and lays the folder's
+other files over that. This does the same, in the same order, without importing transformers.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as Normalizers
+from tokenizers.processors import TemplateProcessing
+
+from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder.added_tokens import AddedTokens, add_missing, read_added_tokens
+from sidecar.models.folder.files import read_json
+from sidecar.models.folder.settings import Settings, refused
+from sidecar.models.folder.token_types import without_token_types
+from sidecar.models.folder.tokenizer_classes import CLASSES, PLAIN, REGISTERED, TokenizerClass
+from sidecar.models.folder.tokenizer_fields import NAMED, check_fields, check_templates
+from sidecar.models.folder.vocabulary import read_vocabulary
+
+FILE = "tokenizer.json"
+_CONFIG = "tokenizer_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The files of a folder: tokenizer.json and tokenizer_config.json, with what is laid over."""
+
+    folder: Path
+    file: Mapping[str, Any] | None
+    fields: Mapping[str, Any]
+
+
+def assemble(folder: Path, settings: Settings, max_tokens: int) -> str:
+    """Return the tokenizer of the model in `folder`, which cuts at `max_tokens`, as JSON.
+
+    Its `truncation` has the side that is cut; its post-processor gives token types where the
+    library hands them to the model, and zeros where it does not. Raises
+    `UnknownArchitectureError`, naming file and field or class, for what is not understood here.
+    """
+    source = _read(folder, settings)
+    check_fields(folder / _CONFIG, source.fields)
+    check_templates(folder, source.fields, settings)
+    made = _class_of(source)
+    try:
+        tokenizer = _plain(source) if made is None else _built(made, source)
+    except ModelError:
+        raise
+    except Exception as error:  # `tokenizers` raises bare Exception
+        message = f"{folder}: the tokenizer cannot be built: {error}"
+        raise UnknownArchitectureError(message) from error
+    if settings.lower_case:
+        _lower_case(tokenizer)
+    return _sealed(tokenizer, max_tokens, _side(source), token_types=_has_types(made, source))
+
+
+def from_library(tokenizer: Any, max_tokens: int) -> str:
+    """Return the library's own loaded `tokenizer` as `assemble` would.
+
+    Raises `UnknownArchitectureError` for one that `tokenizers` alone cannot be.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or tokenizer.split_special_tokens:
+        name = type(tokenizer).__name__
+        raise UnknownArchitectureError(f"{name} cannot be written as a tokenizer.json")
+    names = tokenizer.model_input_names
+    side = tokenizer.truncation_side
+    return _sealed(backend, max_tokens, side, token_types="token_type_ids" in names)
+
+
+def tokenizer_fields(folder: Path, settings: Settings) -> Mapping[str, Any]:
+    """Return the fields of tokenizer_config.json with what the `settings` lay over them."""
+    fields = read_json(folder, _CONFIG, optional=True)
+    if not isinstance(fields, dict):
+        raise ModelError(f"{folder / _CONFIG} is not a map")
+    return {**fields, **settings.tokenizer}
+
+
+def _read(folder: Path, settings: Settings) -> _Source:
+    file = read_json(folder, FILE, optional=True) or None
+    return _Source(folder, file, tokenizer_fields(folder, settings))
+
+
+def _class_of(source: _Source) -> TokenizerClass | None:
+    config = read_json(source.folder, "config.json")
+    stated = source.fields.get("tokenizer_class") or config.get("tokenizer_class")
+    if (family := config.get("model_type")) not in REGISTERED:
+        raise refused(source.folder / "config.json", "model_type", family)
+    name = REGISTERED[family]
+    if name != PLAIN and stated is not None:  # otherwise the library does not look at it
+        name = str(stated).removesuffix("Fast")
+    if name not in CLASSES:
+        raise refused(source.folder / _CONFIG, "tokenizer_class", stated)
+    return CLASSES[name]
+
+
+def _plain(source: _Source) -> Tokenizer:
+    """Return tokenizer.json's own, with the tokens that only the other files name."""
+    if source.file is None:
+        raise UnknownArchitectureError(f"{source.folder} has no {FILE}, which its class needs")
+    tokenizer = Tokenizer.from_file(str(source.folder / FILE))
+    padding = source.file.get("padding") or {}
+    default = {"pad_token": padding["pad_token"]} if padding else {}
+    tokens = read_added_tokens(source.folder, source.file, source.fields, default)
+    add_missing(tokenizer, tokens)
+    if tokenizer.post_processor is None:
+        tokenizer.post_processor = TemplateProcessing(
+            single="$A:0", pair="$A:0 $B:1", special_tokens=[]
+        )
+    return tokenizer
+
+
+def _built(made: TokenizerClass, source: _Source) -> Tokenizer:
+    tokens = read_added_tokens(source.folder, source.file, source.fields, {})
+    stated = {**made.tokens, **tokens.named}
+    for name in made.tokens:
+        if not stated[name]:
+            raise refused(source.folder / _CONFIG, name, stated[name])
+    named = {name: made.as_added(name, token) for name in NAMED if (token := stated.get(name))}
+    extra: Sequence[Any] = made.extra if tokens.extra is None else tokens.extra
+    vocabulary = read_vocabulary(source.folder, made.model, source.file)
+    tokenizer = made.backend(vocabulary, source.fields, named)
+    add_missing(tokenizer, AddedTokens(named, tokens.specific, extra, tokens.by_id))
+    tokenizer.post_processor = made.post_processor(tokenizer, named, source.fields)
+    return tokenizer
+
+
+def _lower_case(tokenizer: Tokenizer) -> None:
+    """Lower-case every text first, as sentence-transformers does by its own setting."""
+    own = tokenizer.normalizer
+    if isinstance(own, Normalizers):
+        parts = [own[index] for index in range(len(own))]
+    else:
+        parts = [] if own is None else [own]
+    if not any(isinstance(part, Lowercase) for part in parts):
+        tokenizer.normalizer = Normalizers([Lowercase(), *parts])
+
+
+def _side(source: _Source) -> str:
+    baked = (source.file or {}).get("truncation") or {}
+    return str(source.fields.get("truncation_side", baked.get("direction", "right").lower()))
+
+
+def _has_types(made: TokenizerClass | None, source: _Source) -> bool:
+    names = source.fields.get("model_input_names")
+    return "token_type_ids" in names if names else made is not None and made.token_types
+
+
+def _sealed(tokenizer: Tokenizer, max_tokens: int, side: str, *, token_types: bool) -> str:
+    # As JSON: the library's own must stay as it is, and each reading of a Unigram's scores by
+    # `tokenizers` may move their last bit.
+    made = json.loads(tokenizer.to_str())
+    made["padding"] = None
+    made["truncation"] = {
+        "direction": side.capitalize(),
+        "max_length": max_tokens,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    if not token_types:
+        made = without_token_types(made)
+    return json.dumps(made, ensure_ascii=False)
