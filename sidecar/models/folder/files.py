@@ -2,10 +2,22 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sidecar.models.errors import ModelError
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be read into a `ModelError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise ModelError(f"{error.filename or path} cannot be read: {reason}") from None
 
 
 def read_json(folder: Path, name: str, *, optional: bool = False) -> Any:

@@ -2,19 +2,55 @@
 
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from safetensors import SafetensorError, safe_open
+from pathlib import Path, PurePath
 
 from sidecar.encoder.architecture import Encoder, Float32, UnsupportedModelError
 from sidecar.encoder.families import FAMILIES
 from sidecar.models.description import Description
 from sidecar.models.errors import ModelError, UnknownArchitectureError
-from sidecar.models.folder.files import read_json
+from sidecar.models.folder.files import read_json, reading
+from sidecar.models.folder.formats import Pickled, Safetensors, Shards, Store
 
-_FLOATS = {"F64", "F32", "F16"}
+# transformers' order, and sentence-transformers' for modules of its own.
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
+
+
+def open_weights(folder: Path) -> Store:
+    """Return the tensors of the module in `folder`, of the file that the library prefers.
+
+    Tensors are read whenever they are asked for, so the files have to stay as they are.
+    Raises `ModelError`, naming the file, where there is none or it cannot be read.
+    """
+    with reading(folder):
+        for name in _WHOLE:
+            index = folder / f"{name}.index.json"
+            if (folder / name).is_file():
+                return _open(folder / name)
+            if index.is_file():
+                return Shards([_open(shard) for shard in _shards(index)])
+    raise ModelError(f"{folder} has no weights: neither {' nor '.join(_WHOLE)}, whole or in shards")
+
+
+def _open(path: Path) -> Store:
+    return Safetensors(path) if path.suffix == ".safetensors" else Pickled(path)
+
+
+def _shards(index: Path) -> list[Path]:
+    """Return the files that an index lists, in the order in which the library reads them."""
+    listed = read_json(index.parent, index.name)
+    by_tensor = listed.get("weight_map") if isinstance(listed, dict) else None
+    if not isinstance(by_tensor, dict) or not by_tensor:
+        raise ModelError(f"{index} has no weight_map from tensors to files")
+    return [_shard(index, str(name)) for name in sorted(set(by_tensor.values()), key=str)]
+
+
+def _shard(index: Path, name: str) -> Path:
+    # As it is written: in the hub's cache every file is a link to one outside its folder.
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise ModelError(f"{index} names a shard outside its folder: {name}")
+    if not (index.parent / name).is_file():
+        raise ModelError(f"{index} names a shard that is not there: {name}")
+    return index.parent / name
 
 
 def read_encoder(folder: Path, description: Description) -> Encoder:
@@ -24,37 +60,26 @@ def read_encoder(folder: Path, description: Description) -> Encoder:
 
     Raises `ModelError` where a tensor is missing or not a floating-point one.
     """
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise ModelError(f"{folder} has no model.safetensors (other weight formats are not read)")
     try:
-        weights = safe_open(path, framework="numpy")  # open for as long as the encoder lives
+        weights = open_weights(folder)
         family = FAMILIES[description.family]
         tensor = _tensors(weights, family.prefix)
         encoder = family.read(read_json(folder, "config.json"), tensor, description.pooling)
         deque(encoder.layers, maxlen=0)  # what is missing is missed here
     except UnsupportedModelError as error:
         raise UnknownArchitectureError(f"{folder}: {error}") from None
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ModelError(f"{path}: {error}") from error
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"{folder}: {error}") from error
     return encoder
 
 
-def _tensors(weights: Any, prefix: str) -> Callable[[str], Float32]:
-    names = set(weights.keys())
+def _tensors(weights: Store, prefix: str) -> Callable[[str], Float32]:
+    names = weights.names()
 
     def tensor(name: str) -> Float32:
         for full in (name, prefix + name):
             if full in names:
-                return _float32(full, weights)
+                return weights.tensor(full)
         raise KeyError(f"tensor {name!r} is missing")
 
     return tensor
-
-
-def _float32(name: str, weights: Any) -> Float32:
-    kind = weights.get_slice(name).get_dtype()
-    if kind not in _FLOATS:
-        raise ValueError(f"tensor {name!r} is {kind}; readable are {', '.join(sorted(_FLOATS))}")
-    array: Float32 = weights.get_tensor(name).astype(np.float32, copy=False)
-    return array

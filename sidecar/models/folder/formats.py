@@ -1,0 +1,173 @@
+"""The formats that weights are stored in, read tensor by tensor as float32.
+
+A safetensors file is its header and the tensors' bytes, one after the other. The library checks
+the header; the bytes are read here, as its NumPy side has no bfloat16.
+"""
+
+import importlib.util
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from sidecar.encoder.architecture import Float32
+from sidecar.models.errors import ModelError
+from sidecar.models.folder.files import reading
+
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_LENGTH_BYTES = 8  # of the header, a little-endian number in front of it
+
+
+class Store(Protocol):
+    """One file of tensors, or several as one."""
+
+    def names(self) -> frozenset[str]:
+        """Return the names of its tensors."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the tensor `name`."""
+
+    def tensor(self, name: str) -> Float32:
+        """Return the tensor `name`. Raises `ModelError` for one without floating-point numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    kind: str
+    shape: tuple[int, ...]
+    start: int
+
+
+class Safetensors:
+    """The tensors of a .safetensors file, each read whenever it is asked for.
+
+    Raises `ModelError` for a file that cannot be read or was cut short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with reading(path):
+            path.open("rb").close()  # the system's own reason, where there is one
+            try:
+                with safe_open(path, framework="numpy"):
+                    self._entries = _entries(path)
+            except SafetensorError as error:
+                raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
+
+    def names(self) -> frozenset[str]:
+        """Return the names of its tensors."""
+        return frozenset(self._entries)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the tensor `name`."""
+        return self._entries[name].shape
+
+    def tensor(self, name: str) -> Float32:
+        """Return the tensor `name`, float32; exact but for 64-bit numbers."""
+        entry = self._entries[name]
+        if entry.kind not in _FLOATS:
+            raise _not_floating(self._path, name, entry.kind)
+        count = math.prod(entry.shape)
+        with reading(self._path):
+            stored = np.fromfile(self._path, _FLOATS[entry.kind], count, offset=entry.start)
+        if len(stored) != count:
+            raise ModelError(f"{self._path} was cut short while it was read")
+        wide = _widened(stored) if entry.kind == "BF16" else stored.astype(np.float32, copy=False)
+        return wide.reshape(entry.shape)
+
+
+class Pickled:
+    """The tensors of a .bin file, which torch reads, mapped into memory where it can be.
+
+    Raises `ModelError` where torch is missing and for a file that it refuses: nothing but
+    tensors is unpickled.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._tensors = _loaded(path)
+
+    def names(self) -> frozenset[str]:
+        """Return the names of its tensors."""
+        return frozenset(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the tensor `name`."""
+        return tuple(self._tensors[name].shape)
+
+    def tensor(self, name: str) -> Float32:
+        """Return the tensor `name`, float32; exact but for 64-bit numbers."""
+        stored = self._tensors[name].detach()
+        if not stored.is_floating_point():
+            raise _not_floating(self._path, name, str(stored.dtype))
+        return np.array(stored.float().numpy(), np.float32)
+
+
+class Shards:
+    """Several files as one; a name that two of them have is the later one's."""
+
+    def __init__(self, stores: list[Store]) -> None:
+        self._of = {name: store for store in stores for name in store.names()}
+
+    def names(self) -> frozenset[str]:
+        """Return the names of all their tensors."""
+        return frozenset(self._of)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the tensor `name`."""
+        return self._of[name].shape(name)
+
+    def tensor(self, name: str) -> Float32:
+        """Return the tensor `name`, float32."""
+        return self._of[name].tensor(name)
+
+
+def _entries(path: Path) -> dict[str, _Entry]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        header = json.loads(file.read(length))
+    behind = _LENGTH_BYTES + length
+    return {
+        name: _Entry(facts["dtype"], tuple(facts["shape"]), behind + facts["data_offsets"][0])
+        for name, facts in header.items()
+        if name != "__metadata__"
+    }
+
+
+def _widened(halves: Any) -> Float32:
+    """Return bfloat16 numbers as float32: they are the upper half of one."""
+    wide: Float32 = (halves.astype(np.uint32) << 16).view(np.float32)
+    return wide
+
+
+def _loaded(path: Path) -> Mapping[str, Any]:
+    if importlib.util.find_spec("torch") is None:
+        raise ModelError(
+            f"{path} is read by torch: install the extra `server` where the model is prepared, "
+            "or save its weights as model.safetensors"
+        )
+    import torch  # noqa: PLC0415 - seconds to import, and needed for this format only
+
+    with reading(path):
+        path.open("rb").close()  # torch's own words for this run over lines
+        try:
+            mapped = zipfile.is_zipfile(path)  # the older format cannot be
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{path} is not a file of weights only: {reason}") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds {type(found).__name__}, not tensors by name")
+    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+def _not_floating(path: Path, name: str, kind: str) -> ModelError:
+    readable = ", ".join(sorted(_FLOATS))
+    return ModelError(f"{path}: tensor {name!r} is {kind}; readable are {readable}")
