@@ -1,47 +1,47 @@
 """A checkpoint's tensors, read in the shapes that the families need."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-from sidecar.encoder.architecture import Float32, Linear, Norm, UnsupportedModelError
-
-# "gelu" is the exact one, x * Phi(x); its tanh approximations differ by 1e-3 and are refused
-# rather than served as something that they are not.
-_ACTIVATION = "gelu"
+from sidecar.encoder.architecture import Float32, Linear, Norm
 
 
 class Checkpoint:
-    """`tensor` returns a float32 array by name, and raises `KeyError` for one that lacks."""
+    """Reads by `tensor`, which returns float32 by name and raises `KeyError` for what lacks.
+
+    Raises `ValueError` for a tensor of another shape than the config says.
+    """
 
     def __init__(self, tensor: Callable[[str], Float32], epsilon: float) -> None:
-        self.tensor = tensor
+        self._tensor = tensor
         self._epsilon = epsilon
 
-    def linear(self, name: str) -> Linear:
-        """Return the Linear layer `name`."""
-        return Linear(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"))
+    def table(self, name: str, rows: int, width: int) -> Float32:
+        """Return the lookup table `name`, float32 [rows, width]."""
+        return self._of_shape(f"{name}.weight", rows, width)
 
-    def stacked(self, *names: str) -> Linear:
-        """Return several Linear layers of one input as one, outputs in the order of `names`."""
-        parts = [self.linear(name) for name in names]
+    def linear(self, name: str, outputs: int, inputs: int) -> Linear:
+        """Return the Linear layer `name`."""
+        weight = self._of_shape(f"{name}.weight", outputs, inputs)
+        return Linear(weight, self._of_shape(f"{name}.bias", outputs))
+
+    def stacked(self, names: tuple[str, ...], hidden: int) -> Linear:
+        """Return square Linear layers of one input as one, outputs in the order of `names`."""
+        parts = [self.linear(name, hidden, hidden) for name in names]
         return Linear(
             np.concatenate([part.weight for part in parts]),
             np.concatenate([part.bias for part in parts]),
         )
 
-    def norm(self, name: str) -> Norm:
+    def norm(self, name: str, width: int) -> Norm:
         """Return the layer normalisation `name`."""
-        return Norm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"), self._epsilon)
+        scale, bias = (self._of_shape(f"{name}.{part}", width) for part in ("weight", "bias"))
+        return Norm(scale, bias, self._epsilon)
 
-
-def check_mathematics(config: Mapping[str, Any], activation: str) -> None:
-    """Raise `UnsupportedModelError` for a variant that the graph would compute wrongly."""
-    if activation != _ACTIVATION:
-        raise UnsupportedModelError(f"activation {activation!r} (known is {_ACTIVATION!r})")
-    positions = config.get("position_embedding_type", "absolute")
-    if positions != "absolute":
-        raise UnsupportedModelError(f"{positions!r} positions (known is 'absolute')")
-    if config.get("is_decoder"):
-        raise UnsupportedModelError("a decoder")
+    def _of_shape(self, name: str, *shape: int) -> Float32:
+        array = self._tensor(name)
+        if array.shape != shape:
+            stated = f"config.json says {list(shape)}"
+            raise ValueError(f"tensor {name!r} has the shape {list(array.shape)}; {stated}")
+        return array

@@ -11,46 +11,70 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidecar.encoder.architecture import (
+    Activation,
     Classifier,
     Embeddings,
     Encoder,
     Float32,
+    Head,
     Layer,
     Layers,
-    Pooling,
 )
-from sidecar.encoder.bert import ROBERTA_FIRST_POSITION
-from sidecar.encoder.checkpoint import Checkpoint, check_mathematics
+from sidecar.encoder.checkpoint import Checkpoint
+from sidecar.encoder.fields import Fields
 
-_MAX_DISTANCE = 128  # fixed in the reference, not a setting
+# Fixed in the reference, whatever the config says.
+_PADDING_ID = 1
+_MAX_DISTANCE = 128
+_BUCKETS = 32
+
+_DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 30_527,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "layer_norm_eps": 1e-12,
+    "relative_attention_num_buckets": _BUCKETS,
+}
+
+
+def longest_mpnet_row(config: Mapping[str, Any]) -> int:
+    """Return how many tokens the table of positions has rows for, behind the padding's own."""
+    first = _PADDING_ID + 1
+    return Fields(config, _DEFAULTS).count("max_position_embeddings", least=first + 1) - first
 
 
 def read_mpnet(
-    config: Mapping[str, Any], tensor: Callable[[str], Float32], pooling: Pooling | None
+    config: Mapping[str, Any], tensor: Callable[[str], Float32], head: Head | None
 ) -> Encoder:
     """Return the encoder, as `read_bert` does."""
-    check_mathematics(config, config.get("hidden_act", "gelu"))
-    checkpoint = Checkpoint(tensor, float(config.get("layer_norm_eps", 1e-12)))
-    head = pooling or Classifier(
-        checkpoint.linear("classifier.dense"), checkpoint.linear("classifier.out_proj"), "Tanh"
+    fields = Fields(config, _DEFAULTS)
+    checkpoint = Checkpoint(tensor, fields.number("layer_norm_eps"))
+    hidden, between = fields.count("hidden_size"), fields.count("intermediate_size")
+    rows, heads = (
+        fields.count("max_position_embeddings"),
+        fields.heads("num_attention_heads", hidden),
     )
-    table = checkpoint.tensor("embeddings.position_embeddings.weight")
-    position = table[ROBERTA_FIRST_POSITION:]
-    buckets = checkpoint.tensor("encoder.relative_attention_bias.weight")
+    buckets = fields.count("relative_attention_num_buckets", least=_BUCKETS)
+    biases = checkpoint.table("encoder.relative_attention_bias", buckets, heads)
     return Encoder(
         embeddings=Embeddings(
-            word=checkpoint.tensor("embeddings.word_embeddings.weight"),
-            position=position,
-            token_type=None,
-            norm=checkpoint.norm("embeddings.LayerNorm"),
+            word=checkpoint.table("embeddings.word_embeddings", fields.count("vocab_size"), hidden),
+            position=checkpoint.table("embeddings.position_embeddings", rows, hidden),
+            norm=checkpoint.norm("embeddings.LayerNorm", hidden),
+            padding_id=_PADDING_ID,
         ),
         layers=Layers(
-            int(config["num_hidden_layers"]),
-            lambda index: _layer(checkpoint, f"encoder.layer.{index}"),
+            fields.count("num_hidden_layers"),
+            lambda index: _layer(checkpoint, f"encoder.layer.{index}", hidden, between),
         ),
-        heads=int(config["num_attention_heads"]),
-        head=head,
-        distance_bias=distance_bias(buckets, len(position)),
+        heads=heads,
+        head=head or _classifier(checkpoint, hidden),
+        activation=fields.activation("hidden_act"),
+        distance_bias=distance_bias(biases, longest_mpnet_row(config)),
     )
 
 
@@ -58,15 +82,15 @@ def distance_bias(buckets: Float32, longest: int) -> Float32:
     """Return what is added to the scores of keys at a distance, float32 [heads, 2*longest - 1].
 
     Column `longest - 1 + d` is for a key d tokens after its query. `buckets` is the learned
-    table, float32 [buckets, heads].
+    table, float32 [buckets, heads], of which the first 32 rows are used.
     """
     distances = np.arange(-longest + 1, longest)
-    return np.ascontiguousarray(buckets[_bucket(distances, len(buckets))].T)
+    return np.ascontiguousarray(buckets[_bucket(distances)].T)
 
 
-def _bucket(distances: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
+def _bucket(distances: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return T5's bidirectional bucket: exact up to a quarter of them, then logarithmic."""
-    half = buckets // 2
+    half = _BUCKETS // 2
     exact = half // 2
     far = np.abs(distances)
     # In float32, as the reference computes it: the edges of the buckets depend on it.
@@ -77,13 +101,22 @@ def _bucket(distances: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
     return bucket
 
 
-def _layer(checkpoint: Checkpoint, at: str) -> Layer:
+def _classifier(checkpoint: Checkpoint, hidden: int) -> Classifier:
+    return Classifier(
+        checkpoint.linear("classifier.dense", hidden, hidden),
+        checkpoint.linear("classifier.out_proj", 1, hidden),
+        Activation.TANH,
+    )
+
+
+def _layer(checkpoint: Checkpoint, at: str, hidden: int, between: int) -> Layer:
     attention = f"{at}.attention.attn"
+    names = tuple(f"{attention}.{name}" for name in "qkv")
     return Layer(
-        query_key_value=checkpoint.stacked(f"{attention}.q", f"{attention}.k", f"{attention}.v"),
-        attention_output=checkpoint.linear(f"{attention}.o"),
-        attention_norm=checkpoint.norm(f"{at}.attention.LayerNorm"),
-        up=checkpoint.linear(f"{at}.intermediate.dense"),
-        down=checkpoint.linear(f"{at}.output.dense"),
-        output_norm=checkpoint.norm(f"{at}.output.LayerNorm"),
+        query_key_value=checkpoint.stacked(names, hidden),
+        attention_output=checkpoint.linear(f"{attention}.o", hidden, hidden),
+        attention_norm=checkpoint.norm(f"{at}.attention.LayerNorm", hidden),
+        up=checkpoint.linear(f"{at}.intermediate.dense", between, hidden),
+        down=checkpoint.linear(f"{at}.output.dense", hidden, between),
+        output_norm=checkpoint.norm(f"{at}.output.LayerNorm", hidden),
     )

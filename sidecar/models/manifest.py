@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sidecar.encoder.architecture import Pooling
 from sidecar.models.description import Description
 from sidecar.models.errors import ModelError
 
-FORMAT = 2
+FORMAT = 3
 FILE = "manifest.json"
 GRAPH = "model.onnx"
 WEIGHTS = f"{GRAPH}.data"
@@ -99,9 +100,13 @@ def read(folder: Path) -> Manifest:
 def _from_json(fields: dict[str, Any]) -> Manifest:
     quality = fields["quality"]
     nested = {
-        "description": Description(**fields["description"]),
+        "description": _description(fields["description"]),
         "quality": Quality(**quality) if quality else None,
         "kept": tuple(fields["kept"]),
         "speed": {name: Speed(**speed) for name, speed in fields["speed"].items()},
     }
     return Manifest(**{**fields, **nested})
+
+
+def _description(fields: dict[str, Any]) -> Description:
+    return Description(**{**fields, "pooling": tuple(map(Pooling, fields["pooling"]))})

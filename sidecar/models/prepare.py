@@ -20,6 +20,8 @@ from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.files import fingerprint
+from sidecar.models.folder.pipeline import STATIC, first_of
+from sidecar.models.folder.static import static_tokenizer
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Manifest, Speed
 from sidecar.models.order import Order
@@ -151,10 +153,14 @@ def _slower(speed: Mapping[str, Speed]) -> bool:
 
 
 def _copy_tokenizer(folder: Path, draft: Path) -> None:
-    source = folder / TOKENIZER
+    first = first_of(folder)
+    source = first.folder / TOKENIZER
     if not source.is_file():
         raise ModelError(f"{folder} has no {TOKENIZER} (slow tokenizers are not read)")
-    shutil.copyfile(source, draft / TOKENIZER)
+    if first.kind == STATIC:
+        (draft / TOKENIZER).write_text(static_tokenizer(first.folder), "utf-8")
+    else:
+        shutil.copyfile(source, draft / TOKENIZER)
 
 
 def _save(graph: ModelProto, draft: Path) -> None:

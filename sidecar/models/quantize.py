@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from sidecar.encoder import int4, int8
 from sidecar.encoder.activations import output_error
-from sidecar.encoder.architecture import Encoder
+from sidecar.encoder.architecture import Embeddings, Encoder, Float32
 from sidecar.encoder.calibration import Observed, observe
 from sidecar.encoder.folding import folded
 from sidecar.encoder.graph import build
@@ -108,10 +108,7 @@ def _in_int8(
         linears[name] = int8.calibrate(layer, weight_bits)
         errors[name] = _error(layer, linears[name])
         progress("quantizing", _layer_of(name) + 1, len(encoder.layers))
-    tables: dict[str, QuantizedTable] = {
-        "word": int8_table(encoder.embeddings.word),
-        "position": int8_table(encoder.embeddings.position),
-    }
+    tables = _tables(encoder.embeddings, int8_table)
     return _Candidate(encoder, linears, tables, errors)
 
 
@@ -127,12 +124,20 @@ def _in_int4(
         errors[name] = _error(layer, linear)
         return linear
 
-    tables: dict[str, QuantizedTable] = {
-        "word": int4_table(encoder.embeddings.word),
-        "position": int8_table(encoder.embeddings.position),
-    }
+    even = encoder.embeddings.word.shape[1] % 2 == 0  # two numbers share a byte
+    tables = _tables(encoder.embeddings, int4_table if even else int8_table)
     found = refit(encoder, texts, tables, quantize, partial(progress, "quantizing"))
     return _Candidate(found.encoder, found.linears, tables, errors)
+
+
+def _tables(
+    embeddings: Embeddings, quantize: Callable[[Float32], QuantizedTable]
+) -> dict[str, QuantizedTable]:
+    """Return the tables in fewer bits: words by `quantize`, positions in 8 bits."""
+    tables = {"word": quantize(embeddings.word)}
+    if embeddings.position is not None:
+        tables["position"] = int8_table(embeddings.position)
+    return tables
 
 
 def _layers_in_eight_bits(encoder: Encoder) -> int:

@@ -10,9 +10,8 @@ from sidecar.models.folder.files import read_json
 
 def max_tokens(folder: Path, config: Mapping[str, Any]) -> int:
     """Return the smallest limit that any of the folder's files states."""
-    positions = int(config["max_position_embeddings"])
     stated = [
-        positions - FAMILIES[str(config["model_type"])].first_position,
+        FAMILIES[str(config["model_type"])].longest_row(config),
         read_json(folder, "sentence_bert_config.json", optional=True).get("max_seq_length"),
         read_json(folder, "tokenizer_config.json", optional=True).get("model_max_length"),
     ]

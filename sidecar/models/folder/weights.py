@@ -4,12 +4,16 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
-from sidecar.encoder.architecture import Encoder, Float32, UnsupportedModelError
+from sidecar.encoder.architecture import Encoder, Float32, Head, UnsupportedModelError
 from sidecar.encoder.families import FAMILIES
+from sidecar.encoder.static import static_encoder
 from sidecar.models.description import Description
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.files import read_json, reading
 from sidecar.models.folder.formats import Pickled, Safetensors, Shards, Store
+from sidecar.models.folder.pipeline import first_of, pipeline_of
+from sidecar.models.folder.static import read_table
+from sidecar.models.folder.steps import head_of
 
 # transformers' order, and sentence-transformers' for modules of its own.
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -61,16 +65,30 @@ def read_encoder(folder: Path, description: Description) -> Encoder:
     Raises `ModelError` where a tensor is missing or not a floating-point one.
     """
     try:
-        weights = open_weights(folder)
-        family = FAMILIES[description.family]
-        tensor = _tensors(weights, family.prefix)
-        encoder = family.read(read_json(folder, "config.json"), tensor, description.pooling)
+        encoder = _read(folder, description)
         deque(encoder.layers, maxlen=0)  # what is missing is missed here
     except UnsupportedModelError as error:
         raise UnknownArchitectureError(f"{folder}: {error}") from None
     except (KeyError, ValueError) as error:
         raise ModelError(f"{folder}: {error}") from error
     return encoder
+
+
+def _read(folder: Path, description: Description) -> Encoder:
+    if description.task == "rerank":
+        return _read_family(first_of(folder).folder, description.family, None)
+    pipeline = pipeline_of(folder)
+    head = head_of(pipeline, open_weights)
+    if pipeline.is_static:
+        own = pipeline.first.folder
+        return static_encoder(read_table(own, open_weights(own)), head)
+    return _read_family(pipeline.first.folder, description.family, head)
+
+
+def _read_family(folder: Path, name: str, head: Head | None) -> Encoder:
+    family = FAMILIES[name]
+    tensor = _tensors(open_weights(folder), family.prefix)
+    return family.read(read_json(folder, "config.json"), tensor, head)
 
 
 def _tensors(weights: Store, prefix: str) -> Callable[[str], Float32]:
