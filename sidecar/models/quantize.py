@@ -45,18 +45,23 @@ _INT4_BYTES, _INT8_BYTES = 0.53, 1.01
 class Quantized:
     """A graph that serves, and its measured closeness to FP32; None for FP32 itself.
 
-    `kept` names the Linear layers that had to stay in FP32, in the order of their going back.
+    `kept` names the Linear layers that had to stay in FP32, in the order of their going back;
+    `layers` is how many the model has to multiply with.
     """
 
     graph: ModelProto
     quantization: str
+    layers: int
     quality: Quality | None = None
     kept: tuple[str, ...] = ()
 
     @property
     def kernel(self) -> str:
-        """What multiplies."""
-        return _KERNELS[self.quantization]
+        """What multiplies; of a model without layers, what looks its tokens up."""
+        if self.layers:
+            return _KERNELS[self.quantization]
+        rows = "fp32" if self.quantization == "none" else self.quantization
+        return f"onnxruntime Gather, {rows} rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class _Candidate:
 
 def in_fp32(encoder: Encoder) -> Quantized:
     """Return the model as its checkpoint says."""
-    return Quantized(build(encoder, Float32Recipe()), "none")
+    return Quantized(build(encoder, Float32Recipe()), "none", len(encoder.layers))
 
 
 def quantized(
@@ -94,7 +99,8 @@ def quantized(
         quality = prove(graph)
         progress("comparing with FP32", count + 1, len(worst_first) + 1)
         if quality.mean >= precision.floor:
-            return Quantized(graph, quantization, quality, tuple(worst_first[:count]))
+            kept = tuple(worst_first[:count])
+            return Quantized(graph, quantization, len(encoder.layers), quality, kept)
     return replace(in_fp32(encoder), kept=tuple(worst_first))
 
 

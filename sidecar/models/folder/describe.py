@@ -60,7 +60,7 @@ def stated_activation(folder: Path) -> str:
     Version 6 of sentence-transformers states it in a file of its own, older ones in the
     model's; the newer one counts, as it does there.
     """
-    own = read_json(folder, _OWN, optional=True).get("activation_fn")
+    own = _own(folder).get("activation_fn")
     if own is not None:
         return str(own)
     config = read_json(first_of(folder).folder, "config.json")
@@ -74,7 +74,7 @@ def _describe_embedder(folder: Path) -> Description:
     pipeline = pipeline_of(folder)
     first = pipeline.first.folder
     config = {} if pipeline.is_static else read_json(first, "config.json")
-    own = read_json(folder, _OWN, optional=True)
+    own = _own(folder)
     # The library's own two names are always known, and say nothing unless the folder does.
     prompts = {"query": "", "document": "", **(own.get("prompts") or {})}
     return Description(
@@ -112,6 +112,12 @@ def _describe_reranker(folder: Path) -> Description:
         default_prompt_name=None,
         activation=_score_activation(folder),
     )
+
+
+def _own(folder: Path) -> Mapping[str, Any]:
+    """Return the library's own settings, which it reads beside a list of modules only."""
+    own: Mapping[str, Any] = read_json(folder, _OWN, optional=True) if modules_of(folder) else {}
+    return own
 
 
 def _family(folder: Path, config: Mapping[str, Any]) -> str:
