@@ -12,9 +12,8 @@ from sidecar.encoder.bert import (
     read_electra,
     read_ernie,
     read_roberta,
-    read_xlm_roberta,
 )
-from sidecar.encoder.distilbert import longest_distilbert_row, read_distilbert
+from sidecar.encoder.distilbert import read_distilbert
 from sidecar.encoder.mpnet import longest_mpnet_row, read_mpnet
 
 Reader: TypeAlias = Callable[[Mapping[str, Any], Callable[[str], Float32], Head | None], Encoder]
@@ -22,25 +21,25 @@ Reader: TypeAlias = Callable[[Mapping[str, Any], Callable[[str], Float32], Head 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a family is read.
+    """How a family is read, by a config that has all of its class's fields.
 
     `prefix` may stand before its tensors' names; `longest_row` returns how many tokens its
-    positions bear, by its config. Both functions raise `UnsupportedModelError` for a variant
-    that no graph here computes, and `ValueError` for a field that makes no sense.
+    table of positions bears. Both functions raise `UnsupportedModelError` for a variant that no
+    graph here computes.
     """
 
     read: Reader
     prefix: str
-    longest_row: Callable[[Mapping[str, Any]], int]
+    longest_row: Callable[[Mapping[str, Any]], int] = longest_bert_row
 
 
 FAMILIES: Mapping[str, Family] = {
-    "bert": Family(read_bert, "bert.", longest_bert_row),
-    "electra": Family(read_electra, "electra.", longest_bert_row),
-    "ernie": Family(read_ernie, "ernie.", longest_bert_row),
-    "roberta": Family(read_roberta, "roberta.", longest_roberta_row),
-    "xlm-roberta": Family(read_xlm_roberta, "roberta.", longest_roberta_row),
-    "camembert": Family(read_xlm_roberta, "roberta.", longest_roberta_row),
+    "bert": Family(read_bert, "bert."),
+    "camembert": Family(read_roberta, "roberta.", longest_roberta_row),
+    "distilbert": Family(read_distilbert, "distilbert."),
+    "electra": Family(read_electra, "electra."),
+    "ernie": Family(read_ernie, "ernie."),
     "mpnet": Family(read_mpnet, "mpnet.", longest_mpnet_row),
-    "distilbert": Family(read_distilbert, "distilbert.", longest_distilbert_row),
+    "roberta": Family(read_roberta, "roberta.", longest_roberta_row),
+    "xlm-roberta": Family(read_roberta, "roberta.", longest_roberta_row),
 }

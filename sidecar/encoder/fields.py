@@ -1,4 +1,4 @@
-"""The fields of a config.json that a family reads, over the defaults of transformers' class."""
+"""What a config.json says of a family's mathematics."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,49 +29,33 @@ _ONLY: Mapping[str, Any] = {
 }
 
 
-class Fields:
-    """What `stated`, a config.json, says, and `defaults` where it is silent.
+def check_mathematics(config: Mapping[str, Any]) -> None:
+    """Raise `UnsupportedModelError` for a variant that the graph would compute wrongly."""
+    for name, only in _ONLY.items():
+        value = config.get(name) or only
+        if value != only:
+            raise UnsupportedModelError(f"{name} is {value!r} (known is {only!r})")
 
-    A field whose value is of another type than it should be raises `ValueError` when it is
-    read. Raises `UnsupportedModelError` for a variant that no graph here computes.
+
+def activation_of(config: Mapping[str, Any], name: str) -> Activation:
+    """Return the function between a layer's two larger multiplications, in the field `name`.
+
+    Raises `UnsupportedModelError` for one that no graph here computes.
     """
+    value = config[name]
+    if value not in _ACTIVATIONS:
+        known = ", ".join(sorted(_ACTIVATIONS))
+        raise UnsupportedModelError(f"{name} is {value!r} (known are {known})")
+    return _ACTIVATIONS[value]
 
-    def __init__(self, stated: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        self._values = {**defaults, **stated}
-        for name, only in _ONLY.items():
-            value = stated.get(name) or only
-            if value != only:
-                raise UnsupportedModelError(f"{name} is {value!r} (known is {only!r})")
 
-    def count(self, name: str, *, least: int = 1) -> int:
-        """Return a whole number of at least `least`."""
-        value = self._values[name]
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} is {value!r}, not a whole number of at least {least}")
-        return value
+def rows_behind(config: Mapping[str, Any], padding_id: int) -> int:
+    """Return how many rows the table of positions has behind the padding's own.
 
-    def number(self, name: str) -> float:
-        """Return a number that is not negative."""
-        value = self._values[name]
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-            raise ValueError(f"{name} is {value!r}, not a number of at least 0")
-        return float(value)
-
-    def flag(self, name: str) -> bool:
-        """Return a truth value."""
-        return bool(self._values[name])
-
-    def activation(self, name: str) -> Activation:
-        """Return the activation function between a layer's two larger multiplications."""
-        value = self._values[name]
-        if value not in _ACTIVATIONS:
-            known = ", ".join(sorted(_ACTIVATIONS))
-            raise UnsupportedModelError(f"{name} is {value!r} (known are {known})")
-        return _ACTIVATIONS[value]
-
-    def heads(self, name: str, hidden: int) -> int:
-        """Return the number of attention heads, which `hidden` is split among."""
-        count = self.count(name)
-        if hidden % count:
-            raise ValueError(f"{name} is {count}, which does not divide {hidden} dimensions")
-        return count
+    Raises `UnsupportedModelError` where there are none.
+    """
+    rows = int(config["max_position_embeddings"]) - padding_id - 1
+    if rows < 1:
+        stated = f"max_position_embeddings {config['max_position_embeddings']}"
+        raise UnsupportedModelError(f"{stated} leaves no position behind padding id {padding_id}")
+    return rows

@@ -12,69 +12,53 @@ from numpy.typing import NDArray
 
 from sidecar.encoder.architecture import (
     Activation,
-    Classifier,
     Embeddings,
     Encoder,
     Float32,
     Head,
     Layer,
     Layers,
+    UnsupportedModelError,
 )
 from sidecar.encoder.checkpoint import Checkpoint
-from sidecar.encoder.fields import Fields
+from sidecar.encoder.fields import activation_of, check_mathematics, rows_behind
 
 # Fixed in the reference, whatever the config says.
 _PADDING_ID = 1
 _MAX_DISTANCE = 128
 _BUCKETS = 32
 
-_DEFAULTS: Mapping[str, Any] = {
-    "vocab_size": 30_527,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "max_position_embeddings": 512,
-    "layer_norm_eps": 1e-12,
-    "relative_attention_num_buckets": _BUCKETS,
-}
-
 
 def longest_mpnet_row(config: Mapping[str, Any]) -> int:
     """Return how many tokens the table of positions has rows for, behind the padding's own."""
-    first = _PADDING_ID + 1
-    return Fields(config, _DEFAULTS).count("max_position_embeddings", least=first + 1) - first
+    return rows_behind(config, _PADDING_ID)
 
 
 def read_mpnet(
     config: Mapping[str, Any], tensor: Callable[[str], Float32], head: Head | None
 ) -> Encoder:
     """Return the encoder, as `read_bert` does."""
-    fields = Fields(config, _DEFAULTS)
-    checkpoint = Checkpoint(tensor, fields.number("layer_norm_eps"))
-    hidden, between = fields.count("hidden_size"), fields.count("intermediate_size")
-    rows, heads = (
-        fields.count("max_position_embeddings"),
-        fields.heads("num_attention_heads", hidden),
-    )
-    buckets = fields.count("relative_attention_num_buckets", least=_BUCKETS)
-    biases = checkpoint.table("encoder.relative_attention_bias", buckets, heads)
+    check_mathematics(config)
+    checkpoint = Checkpoint(tensor, float(config["layer_norm_eps"]))
+    buckets = checkpoint.tensor("encoder.relative_attention_bias.weight")
+    if len(buckets) < _BUCKETS:
+        raise UnsupportedModelError(f"{len(buckets)} buckets of distances, of at least {_BUCKETS}")
     return Encoder(
         embeddings=Embeddings(
-            word=checkpoint.table("embeddings.word_embeddings", fields.count("vocab_size"), hidden),
-            position=checkpoint.table("embeddings.position_embeddings", rows, hidden),
-            norm=checkpoint.norm("embeddings.LayerNorm", hidden),
+            word=checkpoint.tensor("embeddings.word_embeddings.weight"),
+            position=checkpoint.tensor("embeddings.position_embeddings.weight"),
+            norm=checkpoint.norm("embeddings.LayerNorm"),
             padding_id=_PADDING_ID,
         ),
         layers=Layers(
-            fields.count("num_hidden_layers"),
-            lambda index: _layer(checkpoint, f"encoder.layer.{index}", hidden, between),
+            int(config["num_hidden_layers"]),
+            lambda index: _layer(checkpoint, f"encoder.layer.{index}"),
         ),
-        heads=heads,
-        head=head or _classifier(checkpoint, hidden),
-        activation=fields.activation("hidden_act"),
-        distance_bias=distance_bias(biases, longest_mpnet_row(config)),
+        heads=int(config["num_attention_heads"]),
+        head=head
+        or checkpoint.classifier("classifier.dense", "classifier.out_proj", Activation.TANH),
+        activation=activation_of(config, "hidden_act"),
+        distance_bias=distance_bias(buckets, longest_mpnet_row(config)),
     )
 
 
@@ -101,22 +85,13 @@ def _bucket(distances: NDArray[np.int64]) -> NDArray[np.int64]:
     return bucket
 
 
-def _classifier(checkpoint: Checkpoint, hidden: int) -> Classifier:
-    return Classifier(
-        checkpoint.linear("classifier.dense", hidden, hidden),
-        checkpoint.linear("classifier.out_proj", 1, hidden),
-        Activation.TANH,
-    )
-
-
-def _layer(checkpoint: Checkpoint, at: str, hidden: int, between: int) -> Layer:
+def _layer(checkpoint: Checkpoint, at: str) -> Layer:
     attention = f"{at}.attention.attn"
-    names = tuple(f"{attention}.{name}" for name in "qkv")
     return Layer(
-        query_key_value=checkpoint.stacked(names, hidden),
-        attention_output=checkpoint.linear(f"{attention}.o", hidden, hidden),
-        attention_norm=checkpoint.norm(f"{at}.attention.LayerNorm", hidden),
-        up=checkpoint.linear(f"{at}.intermediate.dense", between, hidden),
-        down=checkpoint.linear(f"{at}.output.dense", hidden, between),
-        output_norm=checkpoint.norm(f"{at}.output.LayerNorm", hidden),
+        query_key_value=checkpoint.stacked(f"{attention}.q", f"{attention}.k", f"{attention}.v"),
+        attention_output=checkpoint.linear(f"{attention}.o"),
+        attention_norm=checkpoint.norm(f"{at}.attention.LayerNorm"),
+        up=checkpoint.linear(f"{at}.intermediate.dense"),
+        down=checkpoint.linear(f"{at}.output.dense"),
+        output_norm=checkpoint.norm(f"{at}.output.LayerNorm"),
     )

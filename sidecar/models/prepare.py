@@ -17,7 +17,7 @@ from sidecar.encoder.architecture import Encoder
 from sidecar.encoder.graph import build
 from sidecar.encoder.recipes import Float32Recipe
 from sidecar.models import manifest as manifests
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.files import fingerprint
 from sidecar.models.folder.pipeline import STATIC, first_of
@@ -156,7 +156,7 @@ def _copy_tokenizer(folder: Path, draft: Path) -> None:
     first = first_of(folder)
     source = first.folder / TOKENIZER
     if not source.is_file():
-        raise ModelError(f"{folder} has no {TOKENIZER} (slow tokenizers are not read)")
+        raise UnknownArchitectureError(f"{source.parent} has no {TOKENIZER}")
     if first.kind == STATIC:
         (draft / TOKENIZER).write_text(static_tokenizer(first.folder), "utf-8")
     else:

@@ -148,7 +148,7 @@ def test_weights_that_do_not_fit_are_named(transformer: nn.Module, tmp_path: Pat
             read_encoder(folder, describe(folder))
         config.write_text(before)
     edit(folder / "1_Pooling" / "config.json", pooling_mode=["cls", "max"])
-    with pytest.raises(ModelError, match="Dense takes 64 dimensions, and gets 128"):
+    with pytest.raises(UnknownArchitectureError, match="Dense takes 64 dimensions, and gets 128"):
         read_encoder(folder, describe(folder))
 
 

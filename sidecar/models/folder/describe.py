@@ -12,12 +12,22 @@ from sidecar.encoder.architecture import UnsupportedModelError
 from sidecar.encoder.families import FAMILIES
 from sidecar.models.description import Activation, Description, Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
-from sidecar.models.folder.files import read_json
+from sidecar.models.folder.config import read_config, transformer_of
+from sidecar.models.folder.files import check_types, read_json
 from sidecar.models.folder.limits import max_tokens
-from sidecar.models.folder.pipeline import first_of, modules_of, pipeline_of
+from sidecar.models.folder.pipeline import Pipeline, modules_of, pipeline_of
 from sidecar.models.folder.static import FAMILY, longest_static_row
 
 _OWN = "config_sentence_transformers.json"
+_MODULES = "modules.json"
+_TEXT = (str, type(None))
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "model_type": _TEXT,
+    "prompts": (dict, type(None)),
+    "default_prompt_name": _TEXT,
+    "similarity_fn_name": _TEXT,
+    "activation_fn": _TEXT,
+}
 _TASKS: dict[str, Task] = {"SentenceTransformer": "embed", "CrossEncoder": "rerank"}
 _SCORES: dict[str, Activation] = {
     "": "sigmoid",
@@ -26,8 +36,6 @@ _SCORES: dict[str, Activation] = {
     "torch.nn.Identity": "identity",
     "torch.nn.modules.linear.Identity": "identity",
 }
-# transformers' own where a config is silent.
-_LABELS = 2
 
 
 def describe(folder: Path) -> Description:
@@ -48,10 +56,10 @@ def task_of(folder: Path) -> Task:
     folders of others a classifier is a reranker. Raises `ModelError` where it is not a model
     folder.
     """
-    noted = _TASKS.get(read_json(folder, _OWN, optional=True).get("model_type"))
-    if noted or (folder / "modules.json").is_file():
+    noted = _TASKS.get(str(_noted(folder).get("model_type")))
+    if noted or (folder / _MODULES).is_file():
         return noted or "embed"
-    return "rerank" if _is_classifier(read_json(folder, "config.json")) else "embed"
+    return "rerank" if _is_classifier(read_config(folder)) else "embed"
 
 
 def stated_activation(folder: Path) -> str:
@@ -63,26 +71,39 @@ def stated_activation(folder: Path) -> str:
     own = _own(folder).get("activation_fn")
     if own is not None:
         return str(own)
-    config = read_json(first_of(folder).folder, "config.json")
+    config = read_config(folder)
     nested = config.get("sentence_transformers") or {}
     older = config.get("sbert_ce_default_activation_function")
     stated = nested.get("activation_fn", older)
     return "" if stated is None else str(stated)
 
 
+def _noted(folder: Path) -> Mapping[str, Any]:
+    """Return what sentence-transformers noted of the model; empty where it did not."""
+    own: Mapping[str, Any] = read_json(folder, _OWN, optional=True)
+    check_types(folder / _OWN, own, _TYPES)
+    prompts = own.get("prompts") or {}
+    check_types(folder / _OWN, prompts, dict.fromkeys(prompts, _TEXT))
+    return own
+
+
+def _own(folder: Path) -> Mapping[str, Any]:
+    """Return of that what the library applies: all, but only beside a list of modules."""
+    return _noted(folder) if (folder / _MODULES).is_file() else {}
+
+
 def _describe_embedder(folder: Path) -> Description:
     pipeline = pipeline_of(folder)
-    first = pipeline.first.folder
-    config = {} if pipeline.is_static else read_json(first, "config.json")
+    family, longest = _family_and_limit(folder, pipeline)
     own = _own(folder)
     # The library's own two names are always known, and say nothing unless the folder does.
     prompts = {"query": "", "document": "", **(own.get("prompts") or {})}
     return Description(
         task="embed",
-        family=FAMILY if pipeline.is_static else _family(folder, config),
+        family=family,
         pooling=pipeline.pooling,
         normalize=pipeline.normalize,
-        max_tokens=longest_static_row(first) if pipeline.is_static else _longest(first, config),
+        max_tokens=longest,
         prompts=prompts,
         default_prompt_name=own.get("default_prompt_name"),
         activation="identity",
@@ -90,39 +111,36 @@ def _describe_embedder(folder: Path) -> Description:
     )
 
 
+def _family_and_limit(folder: Path, pipeline: Pipeline) -> tuple[str, int]:
+    if pipeline.is_static:
+        return FAMILY, longest_static_row(pipeline.first.folder)
+    config = read_config(folder)
+    return _family(folder, config), _longest(folder, config)
+
+
 def _describe_reranker(folder: Path) -> Description:
-    kinds = [module.kind for module in modules_of(folder)]
-    if kinds not in ([], ["Transformer"]):
-        raise UnknownArchitectureError(f"{folder}: a reranker that is not a plain classifier")
-    first = first_of(folder).folder
-    config = read_json(first, "config.json")
+    config = read_config(folder)
     family = _family(folder, config)
-    if not _is_classifier(config):
+    kinds = [module.kind for module in modules_of(folder)]
+    if kinds not in ([], ["Transformer"]) or not _is_classifier(config):
         raise UnknownArchitectureError(f"{folder}: a reranker that is not a plain classifier")
-    labels = len(config.get("id2label") or {}) or config.get("num_labels", _LABELS)
-    if labels != 1:
+    if (labels := int(config["num_labels"])) != 1:
         raise ModelError(f"{folder}: a classifier with {labels} labels is not a reranker (1 label)")
     return Description(
         task="rerank",
         family=family,
         pooling=(),
         normalize=False,
-        max_tokens=_longest(first, config),
+        max_tokens=_longest(folder, config),
         prompts={},
         default_prompt_name=None,
         activation=_score_activation(folder),
     )
 
 
-def _own(folder: Path) -> Mapping[str, Any]:
-    """Return the library's own settings, which it reads beside a list of modules only."""
-    own: Mapping[str, Any] = read_json(folder, _OWN, optional=True) if modules_of(folder) else {}
-    return own
-
-
 def _family(folder: Path, config: Mapping[str, Any]) -> str:
-    family = config.get("model_type")
-    if not isinstance(family, str) or family not in FAMILIES:
+    family = str(config["model_type"])
+    if family not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         message = f"{folder}: family {family!r} is not known; known are {known}"
         raise UnknownArchitectureError(message)
@@ -131,11 +149,9 @@ def _family(folder: Path, config: Mapping[str, Any]) -> str:
 
 def _longest(folder: Path, config: Mapping[str, Any]) -> int:
     try:
-        return max_tokens(folder, config)
+        return max_tokens(transformer_of(folder), config)
     except UnsupportedModelError as error:
         raise UnknownArchitectureError(f"{folder}: {error}") from None
-    except ValueError as error:
-        raise ModelError(f"{folder / 'config.json'}: {error}") from None
 
 
 def _score_activation(folder: Path) -> Activation:

@@ -2,12 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sidecar.models.errors import ModelError
+
+_LISTS = frozenset({"modules.json"})
+_WORDS: Mapping[type, str] = {
+    dict: "an object", list: "a list", str: "a string", bool: "true or false",
+    int: "a whole number", float: "a number with a point", type(None): "null",
+}  # fmt: skip
 
 
 @contextmanager
@@ -21,19 +27,32 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_json(folder: Path, name: str, *, optional: bool = False) -> Any:
-    """Return the JSON in `folder`/`name`; `{}` where it is `optional` and missing.
+    """Return the JSON in `folder`/`name`, empty where it is `optional` and missing.
 
-    Raises `ModelError`, naming the file, where it is missing or not JSON.
+    It is an object, or in modules.json a list. Raises `ModelError`, naming the file, where it is
+    missing, cannot be read or holds anything but that.
     """
-    path = folder / name
-    if optional and not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{folder} is not a model folder: it has no {name}") from None
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from None
+    path, kind = folder / name, list if name in _LISTS else dict
+    with reading(path):
+        if optional and not path.exists():
+            return kind()
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise ModelError(f"{folder} is not a model folder: it has no {name}") from None
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(found, kind):
+        raise ModelError(f"{path} holds {_WORDS[type(found)]}, not {_WORDS[kind]}")
+    return found
+
+
+def check_types(path: Path, stated: Mapping[str, Any], known: Mapping[str, Sequence[type]]) -> None:
+    """Raise `ModelError`, naming the file and the key, for a value of none of its `known` types."""
+    for key, types in known.items():
+        if key in stated and type(stated[key]) not in types:
+            expected = " or ".join(_WORDS[kind] for kind in types)
+            raise ModelError(f"{path}: {key} is {stated[key]!r}, not {expected}")
 
 
 def fingerprint(folder: Path) -> str:

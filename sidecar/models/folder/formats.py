@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sidecar.encoder.architecture import Float32
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.files import reading
 
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -35,7 +35,10 @@ class Store(Protocol):
         """Return the shape of the tensor `name`."""
 
     def tensor(self, name: str) -> Float32:
-        """Return the tensor `name`. Raises `ModelError` for one without floating-point numbers."""
+        """Return the tensor `name`.
+
+        Raises `UnknownArchitectureError` for one that holds no floating-point numbers.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,6 @@ def _loaded(path: Path) -> Mapping[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
-def _not_floating(path: Path, name: str, kind: str) -> ModelError:
+def _not_floating(path: Path, name: str, kind: str) -> UnknownArchitectureError:
     readable = ", ".join(sorted(_FLOATS))
-    return ModelError(f"{path}: tensor {name!r} is {kind}; readable are {readable}")
+    return UnknownArchitectureError(f"{path}: tensor {name!r} is {kind}; readable are {readable}")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.encoder.architecture import Pooling
-from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.errors import UnknownArchitectureError
+from sidecar.models.folder.config import modules_in
 from sidecar.models.folder.files import read_json
 
 STATIC = "StaticEmbedding"
@@ -56,14 +57,17 @@ class Pipeline:
 def modules_of(folder: Path) -> tuple[Module, ...]:
     """Return sentence-transformers' modules in order; none for a plain transformers folder.
 
-    Raises `UnknownArchitectureError` for a class that is not the library's own.
+    Raises `UnknownArchitectureError` for a class that is not the library's own, and for a list
+    of none.
     """
-    if not (folder / _LIST).is_file():
-        return ()
-    listed = read_json(folder, _LIST)
-    if not isinstance(listed, list) or not listed:
-        raise ModelError(f"{folder / _LIST} is not a list of modules")
-    return tuple(_module(folder, entry) for entry in listed)
+    listed = modules_in(folder)
+    if not listed and (folder / _LIST).is_file():
+        raise UnknownArchitectureError(f"{folder / _LIST} lists no modules")
+    for kind, _ in listed:
+        if not kind.startswith(_LIBRARY):
+            message = f"{folder}: module {kind} is not sentence-transformers' own"
+            raise UnknownArchitectureError(message)
+    return tuple(Module(kind.rpartition(".")[2], folder / at) for kind, at in listed)
 
 
 def first_of(folder: Path) -> Module:
@@ -96,7 +100,7 @@ def pipeline_of(folder: Path) -> Pipeline:
 
 def pooling_of(folder: Path) -> tuple[Pooling, ...]:
     """Return what the Pooling module in `folder` puts side by side, in the library's order."""
-    config = config_of(folder)
+    config = read_json(folder, "config.json")
     modes = _modes(config)
     unknown = [mode for mode in modes if mode not in _MODES]
     if unknown or not modes:
@@ -107,14 +111,6 @@ def pooling_of(folder: Path) -> tuple[Pooling, ...]:
     return tuple(Pooling(mode) for mode in modes)
 
 
-def config_of(folder: Path) -> dict[str, Any]:
-    """Return a module's own config.json."""
-    config = read_json(folder, "config.json")
-    if not isinstance(config, dict):
-        raise ModelError(f"{folder / 'config.json'} is not a map")
-    return config
-
-
 def _modes(config: dict[str, Any]) -> Sequence[Any]:
     if "pooling_mode" in config:
         stated = config["pooling_mode"]
@@ -122,21 +118,12 @@ def _modes(config: dict[str, Any]) -> Sequence[Any]:
     return [mode for flag, mode in _FLAGS.items() if config.get(flag)] or [Pooling.MEAN]
 
 
-def _module(folder: Path, entry: Any) -> Module:
-    kind, path = (entry.get("type"), entry.get("path")) if isinstance(entry, dict) else (None, None)
-    if not isinstance(kind, str) or not isinstance(path, str):
-        raise ModelError(f"{folder / _LIST}: a module without a type and a path: {entry}")
-    if not kind.startswith(_LIBRARY):
-        raise UnknownArchitectureError(f"{folder}: module {kind} is not sentence-transformers' own")
-    return Module(kind.rpartition(".")[2], folder / path)
-
-
 def _check(folder: Path, module: Module) -> None:
     if module.kind not in _BEHIND:
         raise UnknownArchitectureError(f"{folder}: module {module.kind} is not supported")
     if module.kind == "LayerNorm" or not (module.folder / "config.json").is_file():
         return
-    config = config_of(module.folder)
+    config = read_json(module.folder, "config.json")
     for name in ("module_input_name", "module_output_name"):
         if config.get(name) not in {None, _INPUT}:
             stated = f"{name} is {config[name]!r}, not {_INPUT!r}"

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +44,7 @@ def read_table(folder: Path, store: Store) -> Float32:
 
 def longest_static_row(folder: Path) -> int:
     """Return how many tokens of a text are taken: as many as the tokenizer cuts at, if it does."""
-    truncation = _tokenizer(folder).get("truncation")
+    truncation = read_json(folder, _TOKENIZER).get("truncation")
     if truncation is None:
         return _LONGEST_ROW
     if truncation.get("direction", "Right") != "Right":
@@ -55,14 +54,7 @@ def longest_static_row(folder: Path) -> int:
 
 def static_tokenizer(folder: Path) -> str:
     """Return the tokenizer's JSON without what adds special tokens: the library adds none."""
-    return json.dumps({**_tokenizer(folder), "post_processor": None, "padding": None})
-
-
-def _tokenizer(folder: Path) -> dict[str, Any]:
-    tokenizer = read_json(folder, _TOKENIZER)
-    if not isinstance(tokenizer, dict):
-        raise ModelError(f"{folder / _TOKENIZER} is not a map")
-    return tokenizer
+    return json.dumps({**read_json(folder, _TOKENIZER), "post_processor": None, "padding": None})
 
 
 def _two_dimensional(folder: Path, table: Float32) -> Float32:

@@ -17,8 +17,9 @@ from sidecar.encoder.architecture import (
     UnitLength,
 )
 from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder.files import read_json
 from sidecar.models.folder.formats import Store
-from sidecar.models.folder.pipeline import Module, Pipeline, config_of
+from sidecar.models.folder.pipeline import Module, Pipeline
 
 Open: TypeAlias = Callable[[Path], Store]
 """Opens the weights in a module's folder."""
@@ -61,14 +62,14 @@ def _step(module: Module, open_weights: Open) -> Step:
 
 
 def _layer_norm(folder: Path, store: Store) -> Norm:
-    dimension = config_of(folder).get("dimension")
+    dimension = read_json(folder, "config.json").get("dimension")
     _check_tensors(folder, store, {"norm.weight": (dimension,), "norm.bias": (dimension,)})
     scale, bias = store.tensor("norm.weight"), store.tensor("norm.bias")
     return Norm(scale, bias, _LAYER_NORM_EPSILON)
 
 
 def _dense(folder: Path, store: Store) -> Dense:
-    config = config_of(folder)
+    config = read_json(folder, "config.json")
     inputs, outputs = config.get("in_features"), config.get("out_features")
     biased, use_residual = config.get("bias", True), config.get("use_residual", False)
     shapes: dict[str, tuple[object, ...]] = {"linear.weight": (outputs, inputs)}

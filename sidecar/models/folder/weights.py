@@ -1,19 +1,19 @@
 """The weights of a model's folder, in the shapes that the graph builder takes."""
 
-from collections import deque
-from collections.abc import Callable
 from pathlib import Path, PurePath
 
-from sidecar.encoder.architecture import Encoder, Float32, Head, UnsupportedModelError
+from sidecar.encoder.architecture import Encoder, Head
 from sidecar.encoder.families import FAMILIES
 from sidecar.encoder.static import static_encoder
 from sidecar.models.description import Description
 from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder.config import read_config, transformer_of
 from sidecar.models.folder.files import read_json, reading
 from sidecar.models.folder.formats import Pickled, Safetensors, Shards, Store
-from sidecar.models.folder.pipeline import first_of, pipeline_of
+from sidecar.models.folder.pipeline import pipeline_of
 from sidecar.models.folder.static import read_table
 from sidecar.models.folder.steps import head_of
+from sidecar.models.folder.tensors import Tensors, check_encoder
 
 # transformers' order, and sentence-transformers' for modules of its own.
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -60,44 +60,33 @@ def _shard(index: Path, name: str) -> Path:
 def read_encoder(folder: Path, description: Description) -> Encoder:
     """Return the model's weights as float32 in the shape that the graph builder takes.
 
-    Its layers are read whenever they are asked for, so the file has to stay as it is.
+    Its layers are read whenever they are asked for, so the files have to stay as they are.
 
-    Raises `ModelError` where a tensor is missing or not a floating-point one.
+    Raises `UnknownArchitectureError` where a tensor is missing, unknown, or of another shape than
+    the config says, and `ModelError` for files that cannot be read and values that are no numbers.
     """
     try:
-        encoder = _read(folder, description)
-        deque(encoder.layers, maxlen=0)  # what is missing is missed here
-    except UnsupportedModelError as error:
+        return _read(folder, description)
+    except ValueError as error:  # shapes that do not stack, and what no family here computes
         raise UnknownArchitectureError(f"{folder}: {error}") from None
-    except (KeyError, ValueError) as error:
-        raise ModelError(f"{folder}: {error}") from error
-    return encoder
 
 
 def _read(folder: Path, description: Description) -> Encoder:
     if description.task == "rerank":
-        return _read_family(first_of(folder).folder, description.family, None)
+        return _read_layers(folder, description.family, None)
     pipeline = pipeline_of(folder)
     head = head_of(pipeline, open_weights)
-    if pipeline.is_static:
-        own = pipeline.first.folder
-        return static_encoder(read_table(own, open_weights(own)), head)
-    return _read_family(pipeline.first.folder, description.family, head)
+    if not pipeline.is_static:
+        return _read_layers(folder, description.family, head)
+    own = pipeline.first.folder
+    return static_encoder(read_table(own, open_weights(own)), head)
 
 
-def _read_family(folder: Path, name: str, head: Head | None) -> Encoder:
-    family = FAMILIES[name]
-    tensor = _tensors(open_weights(folder), family.prefix)
-    return family.read(read_json(folder, "config.json"), tensor, head)
-
-
-def _tensors(weights: Store, prefix: str) -> Callable[[str], Float32]:
-    names = weights.names()
-
-    def tensor(name: str) -> Float32:
-        for full in (name, prefix + name):
-            if full in names:
-                return weights.tensor(full)
-        raise KeyError(f"tensor {name!r} is missing")
-
-    return tensor
+def _read_layers(folder: Path, name: str, head: Head | None) -> Encoder:
+    config, family = read_config(folder), FAMILIES[name]
+    where = transformer_of(folder)
+    tensors = Tensors(where, open_weights(where), family.prefix, config)
+    encoder = family.read(config, tensors.tensor, head)
+    check_encoder(encoder, config)
+    tensors.refuse_unused()
+    return encoder
