@@ -94,11 +94,10 @@ _FAMILIES = {
     "bert": ("Bert", _SMALL),
     "roberta": ("Roberta", {**_SMALL, "vocab_size": 30_522, "type_vocab_size": 1}),
     "xlm-roberta": ("XLMRoberta", {**_SMALL, "vocab_size": 30_522, "type_vocab_size": 1}),
-    "electra": ("Electra", {**_SMALL, "embedding_size": 64}),  # no graph here computes it
-    "albert": (
-        "Albert",
-        {**_SMALL, "embedding_size": 32, "vocab_size": 30_522},
-    ),  # no graph here computes it
+    "camembert": ("Camembert", {**_SMALL, "vocab_size": 30_522}),
+    "electra": ("Electra", {**_SMALL, "embedding_size": 48}),
+    "ernie": ("Ernie", {**_SMALL, "use_task_id": True}),
+    "albert": ("Albert", {**_SMALL, "vocab_size": 30_522}),  # no graph here computes it
     "mpnet": ("MPNet", {**_SMALL, "vocab_size": 30_527}),
     "distilbert": ("DistilBert", _SMALL_DISTILBERT),
 }

@@ -16,7 +16,7 @@ def _torch(python: Path, port: int, setting: Setting) -> Sequence[str]:
 
 def _onnxruntime(python: Path, port: int, setting: Setting) -> Sequence[str]:
     # On this engine it would not read it from the model's folder, and take the first token.
-    pooling = "mean" if describe(setting.folder).pooling is Pooling.MEAN else "cls"
+    pooling = "mean" if describe(setting.folder).pooling == (Pooling.MEAN,) else "cls"
     model = (setting.folder, setting.max_tokens, setting.workshop / "model")
     command = (str(python), str(INSIDE / "infinity_onnx.py"), *map(str, model))
     return (*command, "--pooling-method", pooling, *_flags(port))

@@ -6,7 +6,7 @@ A family (`bert`) maps a checkpoint's names onto these; `graph` builds from noth
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,38 @@ class UnsupportedModelError(ValueError):
 
 
 class Pooling(StrEnum):
-    """How the vectors of a text's tokens become the text's vector."""
+    """How the vectors of a text's tokens become the text's vector.
 
-    MEAN = "mean"
+    The names are sentence-transformers', but for `BAG`: torch's EmbeddingBag's mean, which is
+    zero for a text of no tokens.
+    """
+
     CLS = "cls"
+    MAX = "max"
+    MEAN = "mean"
+    MEAN_SQRT_LEN = "mean_sqrt_len_tokens"
+    WEIGHTED_MEAN = "weightedmean"
+    LAST_TOKEN = "lasttoken"  # noqa: S105 - a token of a text
+    BAG = "bag"
+
+
+class Activation(StrEnum):
+    """A function of one number; `GELU_TANH` is GELU's approximation by the tanh."""
+
+    IDENTITY = "identity"
+    ELU = "elu"
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+    LEAKY_RELU = "leaky_relu"
+    MISH = "mish"
+    QUICK_GELU = "quick_gelu"
+    RELU = "relu"
+    SELU = "selu"
+    SIGMOID = "sigmoid"
+    SILU = "silu"
+    SOFTPLUS = "softplus"
+    SOFTSIGN = "softsign"
+    TANH = "tanh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +112,19 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """The lookup tables, float32 [rows, hidden], and the normalisation of their sum.
+    """The lookup tables, float32 [rows, width], and the normalisation of their sum.
 
-    Row i of `position` is for a text's i-th token; `token_type` None for a family without.
+    Row i of `position` is for a text's i-th token. With `padding_id` p it is row p + i for the
+    i-th token that is not p, counted from 1, and row p for those that are. `projection` brings
+    the sum to the layers' width. What a family does not have is None.
     """
 
     word: Float32
-    position: Float32
-    token_type: Float32 | None
-    norm: Norm
+    position: Float32 | None = None
+    token_type: Float32 | None = None
+    norm: Norm | None = None
+    padding_id: int | None = None
+    projection: Linear | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,31 +133,86 @@ class Classifier:
 
     dense: Linear
     output: Linear
-    activation: Literal["Tanh", "Relu"]
+    activation: Activation
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """`activation(linear(x))`; `use_residual` adds x, by way of `residual` if there is one.
+
+    `residual` is float32 [out, in].
+    """
+
+    linear: Linear
+    activation: Activation
+    use_residual: bool = False
+    residual: Float32 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitLength:
+    """`x / max(|x|, 1e-12)`."""
+
+
+Step: TypeAlias = Dense | Norm | UnitLength
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """An embedder's head: the poolings' vectors side by side, then one step after the other."""
+
+    pooling: tuple[Pooling, ...]
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A whole model: `head` pools token vectors to one, or classifies the first.
+    """A whole model; without layers it is a table of token vectors and a head.
 
-    `distance_bias`, float32 [heads, 2 * positions - 1], is added to the attention scores of
-    every layer: column `positions - 1 + d` where the key stands d tokens after the query.
+    `activation` is that between a layer's `up` and `down`. `distance_bias`, float32
+    [heads, 2 * positions - 1], is added to the attention scores of every layer: column
+    `positions - 1 + d` where the key stands d tokens after the query.
+
+    Raises `ValueError` where a step of the head does not fit what comes to it.
     """
 
     embeddings: Embeddings
     layers: Layers
     heads: int
-    head: Pooling | Classifier
+    head: Head | Classifier
+    activation: Activation = Activation.GELU
     distance_bias: Float32 | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.head, Head):
+            _width_behind(self.head, self.hidden)
 
     @property
     def hidden(self) -> int:
-        """Width of a token's vector."""
-        return int(self.embeddings.word.shape[1])
+        """Width of a token's vector behind the embeddings."""
+        projection = self.embeddings.projection
+        return int(len(projection.bias) if projection else self.embeddings.word.shape[1])
 
     @property
     def outputs(self) -> int:
         """Numbers a text gets: the vector's dimensions, or the classifier's labels."""
         if isinstance(self.head, Classifier):
-            return int(self.head.output.weight.shape[0])
-        return self.hidden
+            return len(self.head.output.bias)
+        return _width_behind(self.head, self.hidden)
+
+
+def _width_behind(head: Head, hidden: int) -> int:
+    """Return the width of what comes out of `head`."""
+    width = hidden * len(head.pooling)
+    for step in head.steps:
+        if isinstance(step, UnitLength):
+            continue
+        takes, gives = (
+            (len(step.scale), len(step.scale))
+            if isinstance(step, Norm)
+            else reversed(step.linear.weight.shape)
+        )
+        if takes != width:
+            raise ValueError(f"{type(step).__name__} takes {takes} dimensions, and gets {width}")
+        width = gives
+    return width

@@ -1,69 +1,111 @@
-"""BERT (MiniLM, e5, bge-*-en) and RoBERTa (XLM-R, bge-reranker), which names its parts alike.
+"""BERT (MiniLM, e5, bge-*-en), and the families that name their parts alike.
 
-Names and mathematics: Devlin et al., 2018 (arXiv:1810.04805) and Liu et al., 2019
-(arXiv:1907.11692), as laid out by transformers' `BertModel` and `RobertaModel`.
+Names and mathematics: Devlin et al., 2018 (arXiv:1810.04805), Liu et al., 2019
+(arXiv:1907.11692: RoBERTa, which XLM-R and CamemBERT are too), Clark et al., 2020
+(arXiv:2003.10555: ELECTRA) and Sun et al., 2019 (arXiv:1904.09223: ERNIE), as laid out by
+transformers' `BertModel` and its kin.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sidecar.encoder.architecture import (
+    Activation,
     Classifier,
     Embeddings,
     Encoder,
     Float32,
+    Head,
     Layer,
     Layers,
-    Pooling,
+    UnsupportedModelError,
 )
-from sidecar.encoder.checkpoint import Checkpoint, check_mathematics
+from sidecar.encoder.checkpoint import Checkpoint
+from sidecar.encoder.fields import activation_of, check_mathematics, rows_behind
 
-# RoBERTa counts positions from one behind its padding id, which is 1.
-ROBERTA_FIRST_POSITION = 2
+
+def longest_bert_row(config: Mapping[str, Any]) -> int:
+    """Return how many tokens the table of positions has rows for."""
+    return int(config["max_position_embeddings"])
+
+
+def longest_roberta_row(config: Mapping[str, Any]) -> int:
+    """Return the same: positions begin behind the padding's own row."""
+    return rows_behind(config, _padding_id(config))
 
 
 def read_bert(
-    config: Mapping[str, Any], tensor: Callable[[str], Float32], pooling: Pooling | None
+    config: Mapping[str, Any], tensor: Callable[[str], Float32], head: Head | None
 ) -> Encoder:
-    """Return the encoder that `config` and its tensors describe; `pooling` None for a reranker.
+    """Return the encoder that `config` and its tensors describe; `head` None for a reranker.
 
-    Raises `UnsupportedModelError` for a variant whose mathematics differ, `KeyError` for a
-    checkpoint that lacks a tensor.
+    Raises `UnsupportedModelError` for a variant whose mathematics differ.
     """
     checkpoint = _checkpoint(config, tensor)
-    head = pooling or Classifier(
-        checkpoint.linear("pooler.dense"), checkpoint.linear("classifier"), "Tanh"
-    )
-    return _read(config, checkpoint, head, first_position=0)
+    return _read(config, checkpoint, head or _pooled(checkpoint))
+
+
+def read_ernie(
+    config: Mapping[str, Any], tensor: Callable[[str], Float32], head: Head | None
+) -> Encoder:
+    """Return the encoder, as `read_bert` does; every token is of task 0, as in the library."""
+    checkpoint = _checkpoint(config, tensor)
+    encoder = _read(config, checkpoint, head or _pooled(checkpoint))
+    if not config["use_task_id"]:
+        return encoder
+    tables = encoder.embeddings
+    task = checkpoint.tensor("embeddings.task_type_embeddings.weight")[0]
+    return replace(encoder, embeddings=replace(tables, token_type=tables.token_type + task))
+
+
+def read_electra(
+    config: Mapping[str, Any], tensor: Callable[[str], Float32], head: Head | None
+) -> Encoder:
+    """Return the encoder, as `read_bert` does; its tables may be narrower than its layers."""
+    checkpoint = _checkpoint(config, tensor)
+    encoder = _read(config, checkpoint, head or _first_token(checkpoint, Activation.GELU))
+    if config["embedding_size"] == config["hidden_size"]:
+        return encoder
+    projection = checkpoint.linear("embeddings_project")
+    return replace(encoder, embeddings=replace(encoder.embeddings, projection=projection))
 
 
 def read_roberta(
-    config: Mapping[str, Any], tensor: Callable[[str], Float32], pooling: Pooling | None
+    config: Mapping[str, Any], tensor: Callable[[str], Float32], head: Head | None
 ) -> Encoder:
     """Return the encoder, as `read_bert` does."""
     checkpoint = _checkpoint(config, tensor)
-    head = pooling or Classifier(
-        checkpoint.linear("classifier.dense"), checkpoint.linear("classifier.out_proj"), "Tanh"
-    )
-    return _read(config, checkpoint, head, first_position=ROBERTA_FIRST_POSITION)
+    encoder = _read(config, checkpoint, head or _first_token(checkpoint, Activation.TANH))
+    tables = replace(encoder.embeddings, padding_id=_padding_id(config))
+    return replace(encoder, embeddings=tables)
+
+
+def _padding_id(config: Mapping[str, Any]) -> int:
+    padding_id = config["pad_token_id"]
+    if padding_id is None or padding_id < 0:
+        raise UnsupportedModelError(f"pad_token_id is {padding_id}, which positions begin behind")
+    return int(padding_id)
 
 
 def _checkpoint(config: Mapping[str, Any], tensor: Callable[[str], Float32]) -> Checkpoint:
-    check_mathematics(config, config.get("hidden_act", "gelu"))
-    return Checkpoint(tensor, float(config.get("layer_norm_eps", 1e-12)))
+    check_mathematics(config)
+    return Checkpoint(tensor, float(config["layer_norm_eps"]))
 
 
-def _read(
-    config: Mapping[str, Any],
-    checkpoint: Checkpoint,
-    head: Pooling | Classifier,
-    *,
-    first_position: int,
-) -> Encoder:
+def _pooled(checkpoint: Checkpoint) -> Classifier:
+    return checkpoint.classifier("pooler.dense", "classifier", Activation.TANH)
+
+
+def _first_token(checkpoint: Checkpoint, activation: Activation) -> Classifier:
+    return checkpoint.classifier("classifier.dense", "classifier.out_proj", activation)
+
+
+def _read(config: Mapping[str, Any], checkpoint: Checkpoint, head: Head | Classifier) -> Encoder:
     return Encoder(
         embeddings=Embeddings(
             word=checkpoint.tensor("embeddings.word_embeddings.weight"),
-            position=checkpoint.tensor("embeddings.position_embeddings.weight")[first_position:],
+            position=checkpoint.tensor("embeddings.position_embeddings.weight"),
             token_type=checkpoint.tensor("embeddings.token_type_embeddings.weight"),
             norm=checkpoint.norm("embeddings.LayerNorm"),
         ),
@@ -73,6 +115,7 @@ def _read(
         ),
         heads=int(config["num_attention_heads"]),
         head=head,
+        activation=activation_of(config, "hidden_act"),
     )
 
 

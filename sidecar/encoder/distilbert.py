@@ -7,33 +7,30 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.encoder.architecture import (
-    Classifier,
+    Activation,
     Embeddings,
     Encoder,
     Float32,
+    Head,
     Layer,
     Layers,
-    Pooling,
 )
-from sidecar.encoder.checkpoint import Checkpoint, check_mathematics
+from sidecar.encoder.checkpoint import Checkpoint
+from sidecar.encoder.fields import activation_of, check_mathematics
 
 _EPSILON = 1e-12  # fixed in the reference, not a setting
 
 
 def read_distilbert(
-    config: Mapping[str, Any], tensor: Callable[[str], Float32], pooling: Pooling | None
+    config: Mapping[str, Any], tensor: Callable[[str], Float32], head: Head | None
 ) -> Encoder:
     """Return the encoder, as `read_bert` does."""
-    check_mathematics(config, config.get("activation", "gelu"))
+    check_mathematics(config)
     checkpoint = Checkpoint(tensor, _EPSILON)
-    head = pooling or Classifier(
-        checkpoint.linear("pre_classifier"), checkpoint.linear("classifier"), "Relu"
-    )
     return Encoder(
         embeddings=Embeddings(
             word=checkpoint.tensor("embeddings.word_embeddings.weight"),
             position=checkpoint.tensor("embeddings.position_embeddings.weight"),
-            token_type=None,
             norm=checkpoint.norm("embeddings.LayerNorm"),
         ),
         layers=Layers(
@@ -41,7 +38,8 @@ def read_distilbert(
             lambda index: _layer(checkpoint, f"transformer.layer.{index}"),
         ),
         heads=int(config["n_heads"]),
-        head=head,
+        head=head or checkpoint.classifier("pre_classifier", "classifier", Activation.RELU),
+        activation=activation_of(config, "activation"),
     )
 
 

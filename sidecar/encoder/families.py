@@ -4,31 +4,42 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sidecar.encoder.architecture import Encoder, Float32, Pooling
-from sidecar.encoder.bert import ROBERTA_FIRST_POSITION, read_bert, read_roberta
+from sidecar.encoder.architecture import Encoder, Float32, Head
+from sidecar.encoder.bert import (
+    longest_bert_row,
+    longest_roberta_row,
+    read_bert,
+    read_electra,
+    read_ernie,
+    read_roberta,
+)
 from sidecar.encoder.distilbert import read_distilbert
-from sidecar.encoder.mpnet import read_mpnet
+from sidecar.encoder.mpnet import longest_mpnet_row, read_mpnet
 
-Reader: TypeAlias = Callable[[Mapping[str, Any], Callable[[str], Float32], Pooling | None], Encoder]
+Reader: TypeAlias = Callable[[Mapping[str, Any], Callable[[str], Float32], Head | None], Encoder]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a family is read.
+    """How a family is read, by a config that has all of its class's fields.
 
-    `prefix` may stand before its tensors' names; the first `first_position` rows of its
-    position table are no positions.
+    `prefix` may stand before its tensors' names; `longest_row` returns how many tokens its
+    table of positions bears. Both functions raise `UnsupportedModelError` for a variant that no
+    graph here computes.
     """
 
     read: Reader
     prefix: str
-    first_position: int = 0
+    longest_row: Callable[[Mapping[str, Any]], int] = longest_bert_row
 
 
 FAMILIES: Mapping[str, Family] = {
     "bert": Family(read_bert, "bert."),
-    "roberta": Family(read_roberta, "roberta.", ROBERTA_FIRST_POSITION),
-    "xlm-roberta": Family(read_roberta, "roberta.", ROBERTA_FIRST_POSITION),
-    "mpnet": Family(read_mpnet, "mpnet.", ROBERTA_FIRST_POSITION),
+    "camembert": Family(read_roberta, "roberta.", longest_roberta_row),
     "distilbert": Family(read_distilbert, "distilbert."),
+    "electra": Family(read_electra, "electra."),
+    "ernie": Family(read_ernie, "ernie."),
+    "mpnet": Family(read_mpnet, "mpnet.", longest_mpnet_row),
+    "roberta": Family(read_roberta, "roberta.", longest_roberta_row),
+    "xlm-roberta": Family(read_roberta, "roberta.", longest_roberta_row),
 }

@@ -10,7 +10,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from sidecar.encoder.architecture import Encoder, Float32, Layer, Layers, Linear, Norm
+from sidecar.encoder.architecture import (
+    Embeddings,
+    Encoder,
+    Float32,
+    Layer,
+    Layers,
+    Linear,
+    Norm,
+)
 
 
 def folded(encoder: Encoder) -> Encoder:
@@ -20,10 +28,11 @@ def folded(encoder: Encoder) -> Encoder:
     """
     layers = encoder.layers
     attention = [layer.attention_output.bias for layer in layers]
-    tables = encoder.embeddings
+    if not attention:
+        return encoder
     return replace(
         encoder,
-        embeddings=replace(tables, norm=_raised(tables.norm, attention[0])),
+        embeddings=_embeddings(encoder.embeddings, attention[0]),
         layers=Layers(len(layers), lambda index: _folded(layers[index], attention, index)),
     )
 
@@ -39,6 +48,15 @@ def _folded(layer: Layer, attention: Sequence[Float32], index: int) -> Layer:
         down=_without_bias(layer.down),
         output_norm=behind,
     )
+
+
+def _embeddings(tables: Embeddings, by: Float32) -> Embeddings:
+    """Return the tables whose sum, behind all that is done to it, is larger by `by`."""
+    if tables.projection is not None:
+        raised = replace(tables.projection, bias=tables.projection.bias + by)
+        return replace(tables, projection=raised)
+    assert tables.norm is not None  # every family with layers has one
+    return replace(tables, norm=_raised(tables.norm, by))
 
 
 def _raised(norm: Norm, by: Float32) -> Norm:

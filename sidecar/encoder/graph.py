@@ -11,17 +11,13 @@ from typing import BinaryIO
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from sidecar.encoder.architecture import (
-    Classifier,
-    Embeddings,
-    Encoder,
-    Layer,
-    Linear,
-    Norm,
-    Pooling,
-)
+from sidecar.encoder.architecture import Activation, Embeddings, Encoder, Layer, Linear
+from sidecar.encoder.heads import add_head, add_norm
 from sidecar.encoder.nodes import CONTRIB, GraphWriter
 from sidecar.encoder.recipes import Recipe
+
+# What is never below GELU's own least value, about -0.17.
+_LIKE_GELU = {Activation.GELU, Activation.GELU_TANH, Activation.QUICK_GELU, Activation.RELU}
 
 
 def build(encoder: Encoder, recipe: Recipe, weights: BinaryIO | None = None) -> ModelProto:
@@ -30,11 +26,11 @@ def build(encoder: Encoder, recipe: Recipe, weights: BinaryIO | None = None) -> 
     Its weights go to the file `weights`, where one is given.
     """
     graph = GraphWriter(weights)
-    assembly = _Assembly(graph, recipe, encoder.heads, _score_bias(graph, encoder, "ids"))
+    assembly = _Assembly(graph, recipe, encoder, _score_bias(graph, encoder, "ids"))
     x = assembly.embed(encoder.embeddings)
     for index, layer in enumerate(encoder.layers):
         x = assembly.layer(f"layer.{index}", layer, x)
-    graph.rename(_head(graph, encoder.head, x), "vectors")
+    graph.rename(add_head(graph, encoder.head, x), "vectors")
     vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, [1, encoder.outputs])
     return graph.model(_rows(), [vectors])
 
@@ -42,7 +38,7 @@ def build(encoder: Encoder, recipe: Recipe, weights: BinaryIO | None = None) -> 
 def build_embeddings(encoder: Encoder, recipe: Recipe) -> ModelProto:
     """Return the model up to the first layer; its output `hidden` is [1, tokens, hidden]."""
     graph = GraphWriter()
-    assembly = _Assembly(graph, recipe, encoder.heads, "")
+    assembly = _Assembly(graph, recipe, encoder, "")
     graph.rename(assembly.embed(encoder.embeddings), "hidden")
     return graph.model(_rows(), [_hidden("hidden", encoder)])
 
@@ -50,7 +46,7 @@ def build_embeddings(encoder: Encoder, recipe: Recipe) -> ModelProto:
 def build_layer(encoder: Encoder, index: int, recipe: Recipe) -> ModelProto:
     """Return one layer as a model, from `x` to `hidden`, both float32 [1, tokens, hidden]."""
     graph = GraphWriter()
-    assembly = _Assembly(graph, recipe, encoder.heads, _score_bias(graph, encoder, "x"))
+    assembly = _Assembly(graph, recipe, encoder, _score_bias(graph, encoder, "x"))
     graph.rename(assembly.layer(f"layer.{index}", encoder.layers[index], "x"), "hidden")
     return graph.model([_hidden("x", encoder)], [_hidden("hidden", encoder)])
 
@@ -70,7 +66,7 @@ def _hidden(name: str, encoder: Encoder) -> ValueInfoProto:
 class _Assembly:
     graph: GraphWriter
     recipe: Recipe
-    heads: int
+    encoder: Encoder
     score_bias: str
 
     def embed(self, tables: Embeddings) -> str:
@@ -79,17 +75,30 @@ class _Assembly:
         if tables.token_type is not None:  # a row or two
             token_types = graph.constant(tables.token_type, "token_type")
             total = graph.op("Add", total, graph.op("Gather", token_types, "token_types"))
-        position = self.recipe.lookup(graph, "position", tables.position, _range(graph, "ids"))
-        return _norm(graph, "embeddings.norm", tables.norm, graph.op("Add", total, position))
+        if tables.position is not None:
+            positions = _positions(graph, tables.padding_id)
+            position = self.recipe.lookup(graph, "position", tables.position, positions)
+            total = graph.op("Add", total, position)
+        if tables.norm is not None:
+            total = add_norm(graph, "embeddings.norm", tables.norm, total)
+        return self.projected(tables.projection, total)
+
+    def projected(self, linear: Linear | None, x: str) -> str:
+        if linear is None:
+            return x
+        # A sixth of one layer at most: in FP32, whatever the recipe.
+        product = self.graph.op("MatMul", x, self.graph.constant(linear.weight.T, "projection"))
+        return self.graph.op("Add", product, self.bias("projection", linear))
 
     def layer(self, name: str, layer: Layer, x: str) -> str:
         graph = self.graph
         y = self.attention(f"{name}.qkv", layer.query_key_value, x)
         y = self.linear(f"{name}.attention_output", layer.attention_output, y)
-        x = _norm(graph, f"{name}.attention_norm", layer.attention_norm, graph.op("Add", y, x))
-        y = self.gelu(f"{name}.up", layer.up, x)
-        y = self.linear(f"{name}.down", layer.down, y, after_gelu=True)
-        return _norm(graph, f"{name}.output_norm", layer.output_norm, graph.op("Add", y, x))
+        x = add_norm(graph, f"{name}.attention_norm", layer.attention_norm, graph.op("Add", y, x))
+        y = self.activated(f"{name}.up", layer.up, x)
+        after_gelu = self.encoder.activation in _LIKE_GELU
+        y = self.linear(f"{name}.down", layer.down, y, after_gelu=after_gelu)
+        return add_norm(graph, f"{name}.output_norm", layer.output_norm, graph.op("Add", y, x))
 
     def linear(self, name: str, linear: Linear, x: str, *, after_gelu: bool = False) -> str:
         product = self.recipe.matmul(self.graph, name, linear, x, after_gelu=after_gelu)
@@ -97,10 +106,10 @@ class _Assembly:
             return product.value
         return self.graph.op("Add", product.value, self.bias(name, linear))
 
-    def gelu(self, name: str, linear: Linear, x: str) -> str:
+    def activated(self, name: str, linear: Linear, x: str) -> str:
         product = self.recipe.matmul(self.graph, name, linear, x)
         bias = "" if product.biased else self.bias(name, linear)
-        return self.recipe.gelu(self.graph, product.value, bias)
+        return self.recipe.activate(self.graph, self.encoder.activation, product.value, bias)
 
     def attention(self, name: str, linear: Linear, x: str) -> str:
         graph = self.graph
@@ -109,7 +118,8 @@ class _Assembly:
         inputs = [*product.parts, bias, "", self.score_bias]
         while not inputs[-1]:  # trailing inputs that are not there are left away
             inputs.pop()
-        return graph.op("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=self.heads)
+        heads = self.encoder.heads
+        return graph.op("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads)
 
     def bias(self, name: str, linear: Linear) -> str:
         return self.graph.constant(linear.bias, f"{name}.bias")
@@ -119,6 +129,17 @@ def _range(graph: GraphWriter, of: str) -> str:
     """Add the positions 0, 1, … of the tokens on axis 1 of `of`, int64 [tokens]."""
     count = graph.op("Squeeze", graph.op("Shape", of, start=1, end=2))
     return graph.op("Range", graph.scalar(0, np.int64), count, graph.scalar(1, np.int64))
+
+
+def _positions(graph: GraphWriter, padding_id: int | None) -> str:
+    """Add the row of the position table for every token; see `Embeddings`."""
+    if padding_id is None:
+        return _range(graph, "ids")
+    padding = graph.scalar(padding_id, np.int64)
+    others = graph.op("Not", graph.op("Equal", "ids", padding))
+    others = graph.op("Cast", others, to=TensorProto.INT64)
+    counted = graph.op("CumSum", others, graph.scalar(1, np.int64))
+    return graph.op("Add", graph.op("Mul", counted, others), padding)
 
 
 def _score_bias(graph: GraphWriter, encoder: Encoder, tokens: str) -> str:
@@ -135,25 +156,3 @@ def _score_bias(graph: GraphWriter, encoder: Encoder, tokens: str) -> str:
     bias = graph.op("Gather", graph.constant(table.T, "distance_bias"), distances)
     bias = graph.op("Transpose", bias, perm=[2, 0, 1])
     return graph.op("Unsqueeze", bias, graph.constant(np.array([0])))
-
-
-def _head(graph: GraphWriter, head: Pooling | Classifier, x: str) -> str:
-    if head is Pooling.MEAN:
-        return graph.op("ReduceMean", x, graph.constant(np.array([1])), keepdims=0)
-    first = graph.op("Gather", x, graph.scalar(0, np.int64), axis=1)
-    if isinstance(head, Classifier):
-        # A few thousand multiplications: not worth a rounding.
-        hidden = graph.op(head.activation, _exact(graph, "head.dense", head.dense, first))
-        return _exact(graph, "head.output", head.output, hidden)
-    return first
-
-
-def _exact(graph: GraphWriter, name: str, linear: Linear, x: str) -> str:
-    weight, bias = graph.constant(linear.weight, name), graph.constant(linear.bias, f"{name}.bias")
-    return graph.op("Gemm", x, weight, bias, transB=1)
-
-
-def _norm(graph: GraphWriter, name: str, norm: Norm, x: str) -> str:
-    scale = graph.constant(norm.scale, f"{name}.scale")
-    bias = graph.constant(norm.bias, f"{name}.bias")
-    return graph.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=norm.epsilon)

@@ -11,46 +11,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidecar.encoder.architecture import (
-    Classifier,
+    Activation,
     Embeddings,
     Encoder,
     Float32,
+    Head,
     Layer,
     Layers,
-    Pooling,
+    UnsupportedModelError,
 )
-from sidecar.encoder.bert import ROBERTA_FIRST_POSITION
-from sidecar.encoder.checkpoint import Checkpoint, check_mathematics
+from sidecar.encoder.checkpoint import Checkpoint
+from sidecar.encoder.fields import activation_of, check_mathematics, rows_behind
 
-_MAX_DISTANCE = 128  # fixed in the reference, not a setting
+# Fixed in the reference, whatever the config says.
+_PADDING_ID = 1
+_MAX_DISTANCE = 128
+_BUCKETS = 32
+
+
+def longest_mpnet_row(config: Mapping[str, Any]) -> int:
+    """Return how many tokens the table of positions has rows for, behind the padding's own."""
+    return rows_behind(config, _PADDING_ID)
 
 
 def read_mpnet(
-    config: Mapping[str, Any], tensor: Callable[[str], Float32], pooling: Pooling | None
+    config: Mapping[str, Any], tensor: Callable[[str], Float32], head: Head | None
 ) -> Encoder:
     """Return the encoder, as `read_bert` does."""
-    check_mathematics(config, config.get("hidden_act", "gelu"))
-    checkpoint = Checkpoint(tensor, float(config.get("layer_norm_eps", 1e-12)))
-    head = pooling or Classifier(
-        checkpoint.linear("classifier.dense"), checkpoint.linear("classifier.out_proj"), "Tanh"
-    )
-    table = checkpoint.tensor("embeddings.position_embeddings.weight")
-    position = table[ROBERTA_FIRST_POSITION:]
+    check_mathematics(config)
+    checkpoint = Checkpoint(tensor, float(config["layer_norm_eps"]))
     buckets = checkpoint.tensor("encoder.relative_attention_bias.weight")
+    if len(buckets) < _BUCKETS:
+        raise UnsupportedModelError(f"{len(buckets)} buckets of distances, of at least {_BUCKETS}")
     return Encoder(
         embeddings=Embeddings(
             word=checkpoint.tensor("embeddings.word_embeddings.weight"),
-            position=position,
-            token_type=None,
+            position=checkpoint.tensor("embeddings.position_embeddings.weight"),
             norm=checkpoint.norm("embeddings.LayerNorm"),
+            padding_id=_PADDING_ID,
         ),
         layers=Layers(
             int(config["num_hidden_layers"]),
             lambda index: _layer(checkpoint, f"encoder.layer.{index}"),
         ),
         heads=int(config["num_attention_heads"]),
-        head=head,
-        distance_bias=distance_bias(buckets, len(position)),
+        head=head
+        or checkpoint.classifier("classifier.dense", "classifier.out_proj", Activation.TANH),
+        activation=activation_of(config, "hidden_act"),
+        distance_bias=distance_bias(buckets, longest_mpnet_row(config)),
     )
 
 
@@ -58,15 +66,15 @@ def distance_bias(buckets: Float32, longest: int) -> Float32:
     """Return what is added to the scores of keys at a distance, float32 [heads, 2*longest - 1].
 
     Column `longest - 1 + d` is for a key d tokens after its query. `buckets` is the learned
-    table, float32 [buckets, heads].
+    table, float32 [buckets, heads], of which the first 32 rows are used.
     """
     distances = np.arange(-longest + 1, longest)
-    return np.ascontiguousarray(buckets[_bucket(distances, len(buckets))].T)
+    return np.ascontiguousarray(buckets[_bucket(distances)].T)
 
 
-def _bucket(distances: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
+def _bucket(distances: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return T5's bidirectional bucket: exact up to a quarter of them, then logarithmic."""
-    half = buckets // 2
+    half = _BUCKETS // 2
     exact = half // 2
     far = np.abs(distances)
     # In float32, as the reference computes it: the edges of the buckets depend on it.

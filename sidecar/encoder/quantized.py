@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 
 from sidecar.encoder.activations import Activations, Integers
-from sidecar.encoder.architecture import Float32, Linear
-from sidecar.encoder.nodes import CONTRIB, GraphWriter
+from sidecar.encoder.architecture import Activation, Float32, Linear
+from sidecar.encoder.nodes import GraphWriter
 from sidecar.encoder.recipes import Float32Recipe, Product
 
 
@@ -79,10 +79,12 @@ class QuantizedRecipe(Float32Recipe):
             products = tuple(graph.op("Mul", product, fed.scale) for product in products)
         return Product(products, biased=not fed.scale)
 
-    def gelu(self, graph: GraphWriter, x: str, bias: str) -> str:
-        """Add its tanh approximation: off by 5e-4 at most, a fraction of the next layer's step.
+    def activate(self, graph: GraphWriter, activation: Activation, x: str, bias: str) -> str:
+        """Add the function; for GELU its tanh approximation.
 
-        Hendrycks and Gimpel, 2016 (arXiv:1606.08415).
+        That is off by 5e-4 at most, a fraction of the next layer's step. Hendrycks and Gimpel,
+        2016 (arXiv:1606.08415).
         """
-        inputs = [x, bias] if bias else [x]
-        return graph.op("FastGelu", *inputs, domain=CONTRIB)
+        if activation is Activation.GELU:
+            activation = Activation.GELU_TANH
+        return super().activate(graph, activation, x, bias)

@@ -5,8 +5,9 @@ A recipe sees one operation at a time and knows nothing of the model around it.
 
 from typing import NamedTuple, Protocol
 
-from sidecar.encoder.architecture import Float32, Linear
-from sidecar.encoder.nodes import CONTRIB, GraphWriter
+from sidecar.encoder.architecture import Activation, Float32, Linear
+from sidecar.encoder.functions import activate
+from sidecar.encoder.nodes import GraphWriter
 
 
 class Product(NamedTuple):
@@ -43,8 +44,8 @@ class Recipe(Protocol):
         The outputs come in as many equal `parts`.
         """
 
-    def gelu(self, graph: GraphWriter, x: str, bias: str) -> str:
-        """Add `gelu(x + bias)`; `bias` is "" where there is none left to add."""
+    def activate(self, graph: GraphWriter, activation: Activation, x: str, bias: str) -> str:
+        """Add `activation(x + bias)`; `bias` is "" where there is none left to add."""
 
 
 class Float32Recipe:
@@ -72,8 +73,6 @@ class Float32Recipe:
         split = graph.op_n(parts, "Split", product, axis=-1, num_outputs=parts)
         return Product(split, biased=False)
 
-    def gelu(self, graph: GraphWriter, x: str, bias: str) -> str:
-        """Add the exact one, x * Phi(x)."""
-        if not bias:
-            return graph.op("Gelu", x, domain=CONTRIB)
-        return graph.op("BiasGelu", x, bias, domain=CONTRIB)
+    def activate(self, graph: GraphWriter, activation: Activation, x: str, bias: str) -> str:
+        """Add the function itself."""
+        return activate(graph, activation, x, bias)

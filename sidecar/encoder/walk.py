@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from sidecar.encoder.architecture import Encoder, Float32, Linear
+from sidecar.encoder.architecture import Activation, Encoder, Float32, Linear
 from sidecar.encoder.graph import build_embeddings, build_layer
 from sidecar.encoder.nodes import GraphWriter
 from sidecar.encoder.recipes import Product, Recipe
@@ -135,6 +135,6 @@ class _Tapping:
         self.taps[name] = _Tap(linear, x, after_gelu)
         return self._recipe.matmul(graph, name, linear, x, after_gelu=after_gelu, parts=parts)
 
-    def gelu(self, graph: GraphWriter, x: str, bias: str) -> str:
+    def activate(self, graph: GraphWriter, activation: Activation, x: str, bias: str) -> str:
         """Compute it as the recipe does."""
-        return self._recipe.gelu(graph, x, bias)
+        return self._recipe.activate(graph, activation, x, bias)

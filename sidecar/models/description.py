@@ -12,14 +12,15 @@ Activation: TypeAlias = Literal["sigmoid", "identity"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """`max_tokens` includes the special ones; `pooling` is None for a reranker.
+    """`max_tokens` includes the special ones.
 
-    `similarity_fn_name` is by what vectors are compared; None for a reranker.
+    `pooling` names what makes a text's vector of its tokens', several put side by side, and
+    `similarity_fn_name` by what vectors are compared; () and None for a reranker.
     """
 
     task: Task
     family: str
-    pooling: Pooling | None
+    pooling: tuple[Pooling, ...]
     normalize: bool
     max_tokens: int
     prompts: Mapping[str, str]

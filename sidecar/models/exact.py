@@ -13,9 +13,10 @@ from sidecar.encoder.recipes import Float32Recipe
 from sidecar.encoder.runtime import Session
 from sidecar.models.compute import forward
 from sidecar.models.description import Description
-from sidecar.models.folder.config import transformer_of
 from sidecar.models.folder.describe import describe
+from sidecar.models.folder.pipeline import STATIC, first_of
 from sidecar.models.folder.settings import read_settings
+from sidecar.models.folder.static import static_tokenizer
 from sidecar.models.folder.tokenizer import assemble
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS
@@ -96,7 +97,10 @@ def _write_graph(encoder: Encoder, scratch: Path) -> int:
 def _tokenizer_of(folder: Path, max_tokens: int, reference: Reference | None) -> str:
     if reference and reference.tokenizer:
         return reference.tokenizer
-    return assemble(transformer_of(folder), read_settings(folder), max_tokens)
+    first = first_of(folder)
+    if first.kind == STATIC:
+        return static_tokenizer(first.folder)
+    return assemble(first.folder, read_settings(folder), max_tokens)
 
 
 class _Float32:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sidecar.encoder.architecture import Pooling
 from sidecar.models.description import Description
 from sidecar.models.errors import ModelError
 from sidecar.models.verification import Verification
@@ -103,10 +104,14 @@ def read(folder: Path) -> Manifest:
 def _from_json(fields: dict[str, Any]) -> Manifest:
     quality, verified = fields["quality"], fields["verified"]
     nested = {
-        "description": Description(**fields["description"]),
+        "description": _description(fields["description"]),
         "quality": Quality(**quality) if quality else None,
         "verified": Verification(**verified) if verified else None,
         "kept": tuple(fields["kept"]),
         "speed": {name: Speed(**speed) for name, speed in fields["speed"].items()},
     }
     return Manifest(**{**fields, **nested})
+
+
+def _description(fields: dict[str, Any]) -> Description:
+    return Description(**{**fields, "pooling": tuple(map(Pooling, fields["pooling"]))})

@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from sidecar.encoder import int4, int8
 from sidecar.encoder.activations import output_error
-from sidecar.encoder.architecture import Encoder
+from sidecar.encoder.architecture import Embeddings, Encoder, Float32
 from sidecar.encoder.calibration import Observed, observe
 from sidecar.encoder.folding import folded
 from sidecar.encoder.graph import build
@@ -45,18 +45,23 @@ _INT4_BYTES, _INT8_BYTES = 0.53, 1.01
 class Quantized:
     """A graph that serves, and its measured closeness to FP32; None for FP32 itself.
 
-    `kept` names the Linear layers that had to stay in FP32, in the order of their going back.
+    `kept` names the Linear layers that had to stay in FP32, in the order of their going back;
+    `layers` is how many the model has to multiply with.
     """
 
     graph: ModelProto
     quantization: str
+    layers: int
     quality: Quality | None = None
     kept: tuple[str, ...] = ()
 
     @property
     def kernel(self) -> str:
-        """What multiplies."""
-        return _KERNELS[self.quantization]
+        """What multiplies; of a model without layers, what looks its tokens up."""
+        if self.layers:
+            return _KERNELS[self.quantization]
+        rows = "fp32" if self.quantization == "none" else self.quantization
+        return f"onnxruntime Gather, {rows} rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class _Candidate:
 
 def in_fp32(encoder: Encoder) -> Quantized:
     """Return the model as its checkpoint says."""
-    return Quantized(build(encoder, Float32Recipe()), "none")
+    return Quantized(build(encoder, Float32Recipe()), "none", len(encoder.layers))
 
 
 def quantized(
@@ -94,7 +99,8 @@ def quantized(
         quality = prove(graph)
         progress("comparing with FP32", count + 1, len(worst_first) + 1)
         if quality.mean >= precision.floor:
-            return Quantized(graph, quantization, quality, tuple(worst_first[:count]))
+            kept = tuple(worst_first[:count])
+            return Quantized(graph, quantization, len(encoder.layers), quality, kept)
     return replace(in_fp32(encoder), kept=tuple(worst_first))
 
 
@@ -108,10 +114,7 @@ def _in_int8(
         linears[name] = int8.calibrate(layer, weight_bits)
         errors[name] = _error(layer, linears[name])
         progress("quantizing", _layer_of(name) + 1, len(encoder.layers))
-    tables: dict[str, QuantizedTable] = {
-        "word": int8_table(encoder.embeddings.word),
-        "position": int8_table(encoder.embeddings.position),
-    }
+    tables = _tables(encoder.embeddings, int8_table)
     return _Candidate(encoder, linears, tables, errors)
 
 
@@ -127,12 +130,20 @@ def _in_int4(
         errors[name] = _error(layer, linear)
         return linear
 
-    tables: dict[str, QuantizedTable] = {
-        "word": int4_table(encoder.embeddings.word),
-        "position": int8_table(encoder.embeddings.position),
-    }
+    even = encoder.embeddings.word.shape[1] % 2 == 0  # two numbers share a byte
+    tables = _tables(encoder.embeddings, int4_table if even else int8_table)
     found = refit(encoder, texts, tables, quantize, partial(progress, "quantizing"))
     return _Candidate(found.encoder, found.linears, tables, errors)
+
+
+def _tables(
+    embeddings: Embeddings, quantize: Callable[[Float32], QuantizedTable]
+) -> dict[str, QuantizedTable]:
+    """Return the tables in fewer bits: words by `quantize`, positions in 8 bits."""
+    tables = {"word": quantize(embeddings.word)}
+    if embeddings.position is not None:
+        tables["position"] = int8_table(embeddings.position)
+    return tables
 
 
 def _layers_in_eight_bits(encoder: Encoder) -> int:

@@ -23,7 +23,7 @@ def test_embedded_model_is_described(minilm_folder: Path) -> None:
     """Pooling, normalisation and the length come from the folder's own files."""
     description = describe(minilm_folder)
     assert description.task == "embed"
-    assert description.pooling is Pooling.MEAN
+    assert description.pooling == (Pooling.MEAN,)
     assert description.normalize
     assert description.max_tokens == 256
     assert description.prompts == {"query": "", "document": ""}
@@ -55,21 +55,54 @@ def test_plain_transformers_folder_is_a_mean_embedder(make_model: MakeModel) -> 
     folder = make_model()
     (folder / "modules.json").unlink()
     description = describe(folder)
-    assert (description.pooling, description.normalize) == (Pooling.MEAN, False)
+    assert (description.pooling, description.normalize) == ((Pooling.MEAN,), False)
 
 
-@pytest.mark.parametrize(
-    ("stated", "activation"),
-    [("torch.nn.modules.activation.Sigmoid", "sigmoid"), ("x.linear.Identity", "identity")],
-)
-def test_score_activation_is_the_folders(
-    make_model: MakeModel, stated: str, activation: str
-) -> None:
-    """A cross-encoder's score is activated as its folder says, by the sigmoid if it is silent."""
+def test_score_activation_is_the_librarys(make_model: MakeModel) -> None:
+    """A cross-encoder's score is activated as its folder says, by the sigmoid if it is silent.
+
+    Of the three places to say it in, the same counts as in the library.
+    """
+    import torch
+    from sentence_transformers import CrossEncoder
+
     folder = make_model(classifier=True)
-    assert describe(folder).activation == "sigmoid"
-    edit(folder / "config.json", sentence_transformers={"activation_fn": stated})
-    assert describe(folder).activation == activation
+    own, modules = folder / "config_sentence_transformers.json", folder / "modules.json"
+    transformer = {"name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    sigmoid, identity = "torch.nn.modules.activation.Sigmoid", "torch.nn.Identity"
+    for newest, newer, oldest in (
+        ({}, {}, None),
+        ({}, {}, identity),
+        ({}, {"activation_fn": sigmoid}, identity),
+        ({}, {"activation_fn": None}, identity),
+        ({}, {"other": 1}, identity),
+        ({"activation_fn": identity}, {"activation_fn": sigmoid}, None),
+        ({"activation_fn": None}, {"activation_fn": identity}, None),
+        (None, {"activation_fn": identity}, None),
+    ):
+        # Without a list of modules the newest place is not looked at.
+        modules.write_text(json.dumps([transformer]))
+        own.write_text(json.dumps({"model_type": "CrossEncoder", **(newest or {})}))
+        if newest is None:
+            own.write_text(json.dumps({"model_type": "CrossEncoder", "activation_fn": sigmoid}))
+            modules.unlink()
+        edit(
+            folder / "config.json",
+            sentence_transformers=newer,
+            sbert_ce_default_activation_function=oldest,
+        )
+        library = CrossEncoder(str(folder), device="cpu").activation_fn
+        expected = {torch.nn.Sigmoid: "sigmoid", torch.nn.Identity: "identity"}[type(library)]
+        assert describe(folder).activation == expected, (newest, newer, oldest)
+
+
+def test_other_score_activations_are_not_ours(make_model: MakeModel) -> None:
+    """Another of torch's is left to the library, and so is what it would not run."""
+    folder = make_model(classifier=True)
+    for stated in ("torch.nn.Tanh", "my.own.Identity", "torch.nn.functional.Sigmoid"):
+        edit(folder / "config.json", sentence_transformers={"activation_fn": stated})
+        with pytest.raises(UnknownArchitectureError, match=stated):
+            describe(folder)
 
 
 def test_score_activation_of_version_6_is_read(make_model: MakeModel, tmp_path: Path) -> None:
@@ -97,26 +130,28 @@ def test_unknown_family_lists_the_known(make_model: MakeModel) -> None:
     """An unknown model_type is refused with the families that are known."""
     folder = make_model()
     edit(folder / "config.json", model_type="gpt2")
-    with pytest.raises(ModelError, match=r"'gpt2' is not known; known are bert, distilbert"):
+    with pytest.raises(ModelError, match=r"'gpt2' is not known; known are bert, camembert"):
         describe(folder)
 
 
 def test_unknown_module_is_refused(make_model: MakeModel) -> None:
-    """A folder with a Dense layer after pooling is not served without it."""
-    folder = make_model()
-    modules = json.loads((folder / "modules.json").read_text())
-    modules.append(
-        {"idx": 3, "name": "3", "path": "3", "type": "sentence_transformers.models.Dense"}
-    )
-    (folder / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(ModelError, match="Dense"):
-        describe(folder)
+    """A folder with a module that no graph here computes is not served without it."""
+    for kind in ("sentence_transformers.models.CNN", "my.own.Dense"):
+        folder = make_model()
+        modules = json.loads((folder / "modules.json").read_text())
+        modules.append({"idx": 3, "name": "3", "path": "3", "type": kind})
+        (folder / "modules.json").write_text(json.dumps(modules))
+        with pytest.raises(UnknownArchitectureError, match=kind.rpartition(".")[2]):
+            describe(folder)
 
 
 def test_unknown_pooling_is_refused(make_model: MakeModel) -> None:
-    """Max pooling is refused by name."""
-    with pytest.raises(ModelError, match="max_tokens"):
-        describe(make_model(pooling="max"))
+    """A mode that the library does not have is named, and so is what it leaves to the prompt."""
+    for change in ({"pooling_mode": "median"}, {"include_prompt": False}):
+        folder = make_model()
+        edit(folder / "1_Pooling" / "config.json", **change)
+        with pytest.raises(UnknownArchitectureError, match=r"median|include_prompt"):
+            describe(folder)
 
 
 def test_many_labels_are_no_reranker(make_model: MakeModel) -> None:
@@ -124,6 +159,9 @@ def test_many_labels_are_no_reranker(make_model: MakeModel) -> None:
     folder = make_model(classifier=True)
     edit(folder / "config.json", id2label={"0": "a", "1": "b", "2": "c"})
     with pytest.raises(ModelError, match="3 labels"):
+        describe(folder)
+    edit(folder / "config.json", id2label=None)  # the library takes two
+    with pytest.raises(ModelError, match="2 labels"):
         describe(folder)
 
 

@@ -46,7 +46,7 @@ def folder(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def reranker(make_model: MakeModel) -> Path:
     """A cross-encoder of a family that no graph here computes."""
-    return make_model("electra", classifier=True)
+    return make_model("albert", classifier=True)
 
 
 def wanted(folder: Path, task: str = "embed") -> Wanted:
@@ -201,8 +201,8 @@ def test_what_would_come_out_differently_is_refused(make_model: MakeModel) -> No
     with pytest.raises(ModelError, match="leaves out the prompt"):
         load(source(prompted))
     with pytest.raises(ModelError, match="3 labels"):
-        load(source(make_model("electra", classifier=True, num_labels=3), "rerank"))
-    own = make_model("electra", classifier=True)
+        load(source(make_model("albert", classifier=True, num_labels=3), "rerank"))
+    own = make_model("albert", classifier=True)
     edit(own / "config.json", sentence_transformers={"activation_fn": "my.Code"})
     with pytest.raises(ModelError, match=r"'my\.Code' is not one of torch's"):
         load(source(own, "rerank"))

@@ -126,12 +126,13 @@ def transformer_of(folder: Path) -> Path:
 
     Raises `ModelError` for a modules.json that cannot be read, or points out of `folder`.
     """
-    transformers = [folder / at for kind, at in modules_in(folder) if kind == "Transformer"]
+    modules = modules_in(folder)
+    transformers = [folder / at for kind, at in modules if kind.endswith(".Transformer")]
     return transformers[0] if transformers else folder
 
 
 def modules_in(folder: Path) -> list[tuple[str, str]]:
-    """Return each module's class, and the path of its folder within the model's; none without.
+    """Return each module's class, a dotted path, and its folder's path within the model's.
 
     Raises `ModelError` for a modules.json that cannot be read, or points out of `folder`.
     """
@@ -147,7 +148,7 @@ def _module(path: Path, listed: Any) -> tuple[str, str]:
         raise ModelError(f"{path} lists a module without a type and a path: {listed!r}")
     if PurePath(at).is_absolute() or ".." in PurePath(at).parts:
         raise ModelError(f"{path} names a module outside its folder: {at}")
-    return kind.rpartition(".")[2], at
+    return kind, at
 
 
 def _check_family(path: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -8,17 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sidecar.encoder.architecture import Pooling
+from sidecar.encoder.architecture import UnsupportedModelError
 from sidecar.encoder.families import FAMILIES
 from sidecar.models.description import Activation, Description, Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.config import read_config, transformer_of
 from sidecar.models.folder.files import check_types, read_json
 from sidecar.models.folder.limits import max_tokens
-from sidecar.models.folder.pipeline import modules_of, pooling_of
+from sidecar.models.folder.pipeline import Pipeline, modules_of, pipeline_of
 from sidecar.models.folder.settings import read_settings
+from sidecar.models.folder.static import FAMILY, longest_static_row
 
 _OWN = "config_sentence_transformers.json"
+_MODULES = "modules.json"
 _TEXT = (str, type(None))
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "model_type": _TEXT,
@@ -28,6 +30,13 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "activation_fn": _TEXT,
 }
 _TASKS: dict[str, Task] = {"SentenceTransformer": "embed", "CrossEncoder": "rerank"}
+_SCORES: dict[str, Activation] = {
+    "": "sigmoid",
+    "torch.nn.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.Identity": "identity",
+    "torch.nn.modules.linear.Identity": "identity",
+}
 
 
 def describe(folder: Path) -> Description:
@@ -36,25 +45,22 @@ def describe(folder: Path) -> Description:
     Raises `ModelError`, naming the file and what it lacks, for what cannot be served, and
     `UnknownArchitectureError` for what cannot be served by a graph of ours.
     """
-    config = read_config(folder)
-    family = str(config["model_type"])
-    if family not in FAMILIES:
-        message = f"{folder}: family {family!r} is not known; known are {_names()}"
-        raise UnknownArchitectureError(message)
     if task_of(folder) == "rerank":
-        return _describe_reranker(folder, config, family)
-    return _describe_embedder(folder, config, family)
+        return _describe_reranker(folder)
+    return _describe_embedder(folder)
 
 
 def task_of(folder: Path) -> Task:
     """Return what the model in `folder` is for, of whatever family it is.
 
-    It is what sentence-transformers has noted of it; in folders of others a classifier is a
-    reranker. Raises `ModelError` where it is not a model folder.
+    It is what sentence-transformers has noted of it, in folders of its own an embedder; in
+    folders of others a classifier is a reranker. Raises `ModelError` where it is not a model
+    folder.
     """
-    config = read_config(folder)
-    noted = _TASKS.get(str(_own(folder).get("model_type")))
-    return noted or ("rerank" if _is_classifier(config) else "embed")
+    noted = _TASKS.get(str(_noted(folder).get("model_type")))
+    if noted or (folder / _MODULES).is_file():
+        return noted or "embed"
+    return "rerank" if _is_classifier(read_config(folder)) else "embed"
 
 
 def stated_activation(folder: Path) -> str:
@@ -63,16 +69,17 @@ def stated_activation(folder: Path) -> str:
     Version 6 of sentence-transformers states it in a file of its own, older ones in the
     model's; the newer one counts, as it does there.
     """
+    own = _own(folder).get("activation_fn")
+    if own is not None:
+        return str(own)
     config = read_config(folder)
-    stated = (
-        _own(folder).get("activation_fn")
-        or (config.get("sentence_transformers") or {}).get("activation_fn")
-        or config.get("sbert_ce_default_activation_function")
-    )
-    return str(stated or "")
+    nested = config.get("sentence_transformers") or {}
+    older = config.get("sbert_ce_default_activation_function")
+    stated = nested.get("activation_fn", older)
+    return "" if stated is None else str(stated)
 
 
-def _own(folder: Path) -> Mapping[str, Any]:
+def _noted(folder: Path) -> Mapping[str, Any]:
     """Return what sentence-transformers noted of the model; empty where it did not."""
     own: Mapping[str, Any] = read_json(folder, _OWN, optional=True)
     check_types(folder / _OWN, own, _TYPES)
@@ -81,17 +88,23 @@ def _own(folder: Path) -> Mapping[str, Any]:
     return own
 
 
-def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> Description:
-    modules = modules_of(folder)
+def _own(folder: Path) -> Mapping[str, Any]:
+    """Return of that what the library applies: all, but only beside a list of modules."""
+    return _noted(folder) if (folder / _MODULES).is_file() else {}
+
+
+def _describe_embedder(folder: Path) -> Description:
+    pipeline = pipeline_of(folder)
+    family, longest = _family_and_limit(folder, pipeline)
     own = _own(folder)
     # The library's own two names are always known, and say nothing unless the folder does.
     prompts = {"query": "", "document": "", **(own.get("prompts") or {})}
     return Description(
         task="embed",
         family=family,
-        pooling=pooling_of(folder / modules["Pooling"]) if "Pooling" in modules else Pooling.MEAN,
-        normalize="Normalize" in modules,
-        max_tokens=max_tokens(transformer_of(folder), config, read_settings(folder)),
+        pooling=pipeline.pooling,
+        normalize=pipeline.normalize,
+        max_tokens=longest,
         prompts=prompts,
         default_prompt_name=own.get("default_prompt_name"),
         activation="identity",
@@ -99,40 +112,56 @@ def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> 
     )
 
 
-def _describe_reranker(folder: Path, config: Mapping[str, Any], family: str) -> Description:
-    if "Pooling" in modules_of(folder) or not _is_classifier(config):
+def _family_and_limit(folder: Path, pipeline: Pipeline) -> tuple[str, int]:
+    if pipeline.is_static:
+        return FAMILY, longest_static_row(pipeline.first.folder)
+    config = read_config(folder)
+    return _family(folder, config), _longest(folder, config)
+
+
+def _describe_reranker(folder: Path) -> Description:
+    config = read_config(folder)
+    family = _family(folder, config)
+    kinds = [module.kind for module in modules_of(folder)]
+    if kinds not in ([], ["Transformer"]) or not _is_classifier(config):
         raise UnknownArchitectureError(f"{folder}: a reranker that is not a plain classifier")
     if (labels := int(config["num_labels"])) != 1:
         raise ModelError(f"{folder}: a classifier with {labels} labels is not a reranker (1 label)")
     return Description(
         task="rerank",
         family=family,
-        pooling=None,
+        pooling=(),
         normalize=False,
-        max_tokens=max_tokens(transformer_of(folder), config, read_settings(folder)),
+        max_tokens=_longest(folder, config),
         prompts={},
         default_prompt_name=None,
         activation=_score_activation(folder),
     )
 
 
+def _family(folder: Path, config: Mapping[str, Any]) -> str:
+    family = str(config["model_type"])
+    if family not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        message = f"{folder}: family {family!r} is not known; known are {known}"
+        raise UnknownArchitectureError(message)
+    return family
+
+
+def _longest(folder: Path, config: Mapping[str, Any]) -> int:
+    try:
+        return max_tokens(transformer_of(folder), config, read_settings(folder))
+    except UnsupportedModelError as error:
+        raise UnknownArchitectureError(f"{folder}: {error}") from None
+
+
 def _score_activation(folder: Path) -> Activation:
     """Return how a logit becomes a score; sentence-transformers' default is the sigmoid."""
     stated = stated_activation(folder)
-    known: dict[str, Activation] = {
-        "": "sigmoid",
-        "Sigmoid": "sigmoid",
-        "Identity": "identity",
-    }
-    name = stated.rpartition(".")[2]
-    if name not in known:
+    if stated not in _SCORES:
         raise UnknownArchitectureError(f"{folder}: score activation {stated!r} is not supported")
-    return known[name]
+    return _SCORES[stated]
 
 
 def _is_classifier(config: Mapping[str, Any]) -> bool:
     return any("SequenceClassification" in name for name in config.get("architectures") or [])
-
-
-def _names() -> str:
-    return ", ".join(sorted(FAMILIES))

@@ -13,15 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sidecar.encoder.families import FAMILIES
 from sidecar.models.folder.settings import Settings, refused
 from sidecar.models.folder.tokenizer import tokenizer_fields
 
 _LENGTH = "model_max_length"
 # Where transformers stops to count: 1e30 in a file says that there is no limit.
 _UNLIMITED = 10**20
-# These begin to count positions behind the padding's id; MPNet takes 1 whatever is stated.
-_BEHIND_PADDING = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"}
-_PADDING = 1
 
 
 def max_tokens(folder: Path, config: Mapping[str, Any], settings: Settings) -> int:
@@ -30,7 +28,6 @@ def max_tokens(folder: Path, config: Mapping[str, Any], settings: Settings) -> i
     `config` is config.json with the defaults of its class. Raises `UnknownArchitectureError`
     for a limit that is not a number of tokens.
     """
-    positions = int(config["max_position_embeddings"])
     if _LENGTH in settings.tokenizer:
         field, value = _LENGTH, settings.tokenizer[_LENGTH]
     elif settings.max_seq_length is not None:
@@ -39,7 +36,8 @@ def max_tokens(folder: Path, config: Mapping[str, Any], settings: Settings) -> i
         fields = tokenizer_fields(folder, settings)
         field = _LENGTH if _LENGTH in fields else "max_len"
         value = fields.get(field)
-    return min(_limit(folder, field, value), positions - _before_first(config))
+    bearable = FAMILIES[str(config["model_type"])].longest_row(config)
+    return min(_limit(folder, field, value), bearable)
 
 
 def _limit(folder: Path, field: str, value: Any) -> int:
@@ -48,11 +46,3 @@ def _limit(folder: Path, field: str, value: Any) -> int:
     if type(value) is not int or value < 1:
         raise refused(folder, field, value)
     return value
-
-
-def _before_first(config: Mapping[str, Any]) -> int:
-    """Return how many rows of the table of positions stand before the first token's."""
-    family = config.get("model_type")
-    if family == "mpnet":
-        return _PADDING + 1
-    return int(config.get("pad_token_id", _PADDING)) + 1 if family in _BEHIND_PADDING else 0

@@ -2,13 +2,17 @@
 
 from pathlib import Path, PurePath
 
-from sidecar.encoder.architecture import Encoder
+from sidecar.encoder.architecture import Encoder, Head
 from sidecar.encoder.families import FAMILIES
+from sidecar.encoder.static import static_encoder
 from sidecar.models.description import Description
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.config import read_config, transformer_of
 from sidecar.models.folder.files import read_json, reading
 from sidecar.models.folder.formats import Pickled, Safetensors, Shards, Store
+from sidecar.models.folder.pipeline import pipeline_of
+from sidecar.models.folder.static import read_table
+from sidecar.models.folder.steps import head_of
 from sidecar.models.folder.tensors import Tensors, check_encoder
 
 # transformers' order, and sentence-transformers' for modules of its own.
@@ -69,14 +73,28 @@ def read_encoder(folder: Path, description: Description) -> Encoder:
     Raises `UnknownArchitectureError` where a tensor is missing, unknown, or of another shape than
     the config says, and `ModelError` for files that cannot be read and values that are no numbers.
     """
-    config, family = read_config(folder), FAMILIES[description.family]
-    where = transformer_of(folder)
-    weights = open_weights(where)
     try:
-        tensors = Tensors(where, weights, family.prefix, config)
-        encoder = family.read(config, tensors.tensor, description.pooling)
-        check_encoder(encoder, config)
-        tensors.refuse_unused()
+        return _read(folder, description)
     except ValueError as error:  # shapes that do not stack, and what no family here computes
         raise UnknownArchitectureError(f"{folder}: {error}") from None
+
+
+def _read(folder: Path, description: Description) -> Encoder:
+    if description.task == "rerank":
+        return _read_layers(folder, description.family, None)
+    pipeline = pipeline_of(folder)
+    head = head_of(pipeline, open_weights)
+    if not pipeline.is_static:
+        return _read_layers(folder, description.family, head)
+    own = pipeline.first.folder
+    return static_encoder(read_table(own, open_weights(own)), head)
+
+
+def _read_layers(folder: Path, name: str, head: Head | None) -> Encoder:
+    config, family = read_config(folder), FAMILIES[name]
+    where = transformer_of(folder)
+    tensors = Tensors(where, open_weights(where), family.prefix, config)
+    encoder = family.read(config, tensors.tensor, head)
+    check_encoder(encoder, config)
+    tensors.refuse_unused()
     return encoder

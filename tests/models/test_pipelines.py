@@ -1,0 +1,192 @@
+"""Pooling and the modules behind it, beside sentence-transformers' own."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize
+from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
+from torch import nn
+
+from sidecar.encoder.architecture import Activation, Encoder, Head, Linear
+from sidecar.encoder.architecture import Dense as OurDense
+from sidecar.encoder.architecture import Pooling as OurPooling
+from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder import steps
+from sidecar.models.folder.describe import describe
+from sidecar.models.folder.weights import read_encoder
+from tests.models.by_library import differences
+
+MakeModel = Callable[..., Path]
+MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+
+
+@pytest.fixture(scope="module")
+def transformer(make_model: MakeModel) -> nn.Module:
+    """A small BERT as the first module."""
+    first: nn.Module = SentenceTransformer(str(make_model()), device="cpu")[0]
+    return first
+
+
+def saved(folder: Path, *modules: nn.Module) -> Path:
+    """Write a pipeline of `modules`; their weights are random, and so are a norm's."""
+    torch.manual_seed(3)
+    for module in modules[1:]:
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    folder.mkdir()
+    SentenceTransformer(modules=list(modules), device="cpu").save(str(folder))
+    return folder
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_poolings_are_the_librarys(transformer: nn.Module, tmp_path: Path) -> None:
+    """Each alone, and several side by side in the order in which they are stated."""
+    together = [MODES, MODES[::-1], ["lasttoken", "mean"], ["max", "max"]]
+    for index, modes in enumerate([*MODES, *together]):
+        folder = saved(tmp_path / str(index), transformer, Pooling(64, modes))
+        assert differences(folder, tmp_path).max() <= 1e-5, modes
+        assert describe(folder).pooling == ((modes,) if isinstance(modes, str) else tuple(modes))
+
+
+def test_older_flags_have_an_order_of_their_own(transformer: nn.Module, tmp_path: Path) -> None:
+    """However a config lists them; with none set it is the mean, and a stated mode goes before."""
+    folder = saved(tmp_path / "model", transformer, Pooling(64))
+    config = folder / "1_Pooling" / "config.json"
+    flags = [f"pooling_mode_{mode}" for mode in MODES if mode != "lasttoken"]
+    named = [f"{flag}_tokens" if not flag.endswith("_tokens") else flag for flag in flags]
+    named = [name.replace("cls_tokens", "cls_token") for name in named] + ["pooling_mode_lasttoken"]
+    for on in (named[::-1], named[1::2][::-1], [], named[4:]):
+        stated = dict.fromkeys(on, True) | {name: False for name in named if name not in on}
+        config.write_text(json.dumps({"word_embedding_dimension": 64, **stated}))
+        assert differences(folder, tmp_path).max() <= 1e-5, on
+        assert len(describe(folder).pooling) == max(1, len(on))
+    edit(config, pooling_mode="max")
+    assert differences(folder, tmp_path).max() <= 1e-5
+    config.write_text('{"word_embedding_dimension": 64}')
+    assert differences(folder, tmp_path).max() <= 1e-5
+
+
+def pipelines() -> dict[str, Sequence[nn.Module]]:
+    """What may stand behind a mean of 64 dimensions, by what is shown with it."""
+    return {
+        "tanh is the default": [Dense(64, 24), Normalize()],
+        "several": [Dense(64, 96, activation_function=nn.ReLU()), Dense(96, 32)],
+        "no bias": [Dense(64, 32, bias=False, activation_function=nn.Identity())],
+        "a residual of one size": [Dense(64, 64, use_residual=True)],
+        "a residual of another size": [Dense(64, 32, use_residual=True), Normalize()],
+        "a unit length in the middle": [Normalize(), Dense(64, 32)],
+        "a unit length twice": [Normalize(), Normalize()],
+        "nothing but dropout": [Dropout(0.5)],
+        "dropout behind a unit length": [Dense(64, 32), Normalize(), Dropout(0.5)],
+        "a layer norm": [LayerNorm(64), Dense(64, 32), LayerNorm(32)],
+    }
+
+
+def test_modules_behind_pooling_are_the_librarys(transformer: nn.Module, tmp_path: Path) -> None:
+    """Any number of them in any order; only a unit length at the end is a request's choice."""
+    for name, modules in pipelines().items():
+        folder = saved(tmp_path / name, transformer, Pooling(64), *modules)
+        assert differences(folder, tmp_path).max() <= 1e-5, name
+        library = SentenceTransformer(str(folder), device="cpu")
+        encoder = read_encoder(folder, describe(folder))
+        assert encoder.outputs == library.get_embedding_dimension(), name
+        kinds = [type(module).__name__ for module in modules if not isinstance(module, Dropout)]
+        assert describe(folder).normalize == (kinds[-1:] == ["Normalize"]), name
+
+
+def test_activations_of_dense_are_torchs(transformer: nn.Module, tmp_path: Path) -> None:
+    """Every class of torch.nn that is known by name, and the default of a silent config."""
+    dense = Dense(64, 32)
+    folder = saved(tmp_path / "model", transformer, Pooling(64, MODES[:1]), dense)
+    config = folder / "2_Dense" / "config.json"
+    for name in steps._ACTIVATIONS:
+        edit(config, activation_function=f"torch.nn.{name}")
+        assert differences(folder, tmp_path).max() <= 1e-5, name
+    silent = json.loads(config.read_text())
+    del silent["activation_function"]
+    config.write_text(json.dumps(silent))
+    assert differences(folder, tmp_path).max() <= 1e-5
+    for name in ("torch.nn.Softmax", "my.own.Tanh"):
+        edit(config, activation_function=name)
+        with pytest.raises(UnknownArchitectureError, match=rf"activation {name}"):
+            read_encoder(folder, describe(folder))
+
+
+def test_modules_between_other_features_are_not_ours(
+    transformer: nn.Module, tmp_path: Path
+) -> None:
+    """One that does not read and write the text's vector is left to the library."""
+    folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 64), Normalize())
+    for change in ({"module_input_name": "token_embeddings"}, {"module_output_name": "scores"}):
+        for module in ("2_Dense", "3_Normalize"):
+            config = folder / module / "config.json"
+            before = config.read_text()
+            edit(config, **change)
+            with pytest.raises(UnknownArchitectureError, match=next(iter(change))):
+                describe(folder)
+            config.write_text(before)
+    assert describe(folder).normalize
+
+
+def test_weights_that_do_not_fit_are_named(transformer: nn.Module, tmp_path: Path) -> None:
+    """A bias too many, a size that is not the config's, and a module that its inputs do not fit."""
+    folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 32))
+    config = folder / "2_Dense" / "config.json"
+    for change in ({"bias": False}, {"in_features": 32}, {"use_residual": True}):
+        before = config.read_text()
+        edit(config, **change)
+        with pytest.raises(ModelError, match=r"2_Dense: weights of .*linear\.bias"):
+            read_encoder(folder, describe(folder))
+        config.write_text(before)
+    edit(folder / "1_Pooling" / "config.json", pooling_mode=["cls", "max"])
+    with pytest.raises(UnknownArchitectureError, match="Dense takes 64 dimensions, and gets 128"):
+        read_encoder(folder, describe(folder))
+
+
+def test_a_pipeline_without_pooling_is_not_ours(transformer: nn.Module, tmp_path: Path) -> None:
+    """A list of modules is taken as it is: no pooling is added to it."""
+    folder = saved(tmp_path / "model", transformer, Pooling(64))
+    path = folder / "modules.json"
+    first, pooling = json.loads(path.read_text())
+    path.write_text(json.dumps([first]))
+    with pytest.raises(UnknownArchitectureError, match="without Pooling"):
+        describe(folder)
+    path.write_text(json.dumps([pooling]))
+    with pytest.raises(UnknownArchitectureError, match="begins with Pooling"):
+        describe(folder)
+    for damaged in ("[]", "{}", '[{"type": "sentence_transformers.models.Pooling"}]'):
+        path.write_text(damaged)
+        with pytest.raises(ModelError, match=r"modules\.json"):
+            describe(folder)
+
+
+def test_the_first_module_may_have_a_folder(transformer: nn.Module, tmp_path: Path) -> None:
+    """As older versions of the library wrote it: 0_Transformer holds the config and weights."""
+    folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 32))
+    inside = folder / "0_Transformer"
+    inside.mkdir()
+    for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (folder / file).rename(inside / file)
+    (folder / "sentence_bert_config.json").rename(inside / "sentence_bert_config.json")
+    path = folder / "modules.json"
+    first, *others = json.loads(path.read_text())
+    path.write_text(json.dumps([first | {"path": "0_Transformer"}, *others]))
+    assert differences(folder, tmp_path).max() <= 1e-5
+
+
+def test_an_encoder_refuses_what_does_not_fit(make_model: MakeModel) -> None:
+    """A head is checked when it is joined, not when a text comes."""
+    folder = make_model()
+    encoder = read_encoder(folder, describe(folder))
+    dense = OurDense(Linear(np.zeros((8, 4), np.float32), np.zeros(8, np.float32)), Activation.TANH)
+    with pytest.raises(ValueError, match="Dense takes 4 dimensions, and gets 64"):
+        Encoder(encoder.embeddings, encoder.layers, 4, Head((OurPooling.CLS,), (dense,)))

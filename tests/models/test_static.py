@@ -1,0 +1,183 @@
+"""Static models: folders as the library and as model2vec write them, from table to artifact."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
+
+from sidecar.models.description import Description
+from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.folder.describe import describe, task_of
+from sidecar.models.folder.weights import read_encoder
+from sidecar.models.model import load
+from sidecar.models.order import Order
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import prepare
+from tests.models.by_library import TEXTS, differences
+
+DIMENSIONS = 48
+
+
+@pytest.fixture
+def static(minilm_folder: Path, tmp_path: Path) -> Path:
+    """A folder that the library wrote, its table random."""
+    tokenizer = Tokenizer.from_file(str(minilm_folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    table = np.random.default_rng(5).standard_normal((30_522, DIMENSIONS)).astype(np.float32)
+    first = StaticEmbedding(tokenizer, embedding_weights=table)
+    folder = tmp_path / "static"
+    SentenceTransformer(modules=[first, Normalize()], device="cpu").save(str(folder))
+    return folder
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def weights_of(folder: Path) -> Path:
+    """Return the file of the table, wherever the library has put it."""
+    return next(folder.rglob("model.safetensors"))
+
+
+def test_it_is_described(static: Path) -> None:
+    """It needs no config.json, and its rows are as long as memory bears."""
+    assert task_of(static) == "embed"
+    assert describe(static) == Description(
+        task="embed",
+        family="static",
+        pooling=("bag",),  # type: ignore[arg-type]
+        normalize=True,
+        max_tokens=16_384,
+        prompts={"query": "", "document": ""},
+        default_prompt_name=None,
+        activation="identity",
+        similarity_fn_name="cosine",
+    )
+
+
+def test_its_vectors_are_the_librarys(static: Path, tmp_path: Path) -> None:
+    """A text of no tokens has the zero vector, as it has there."""
+    assert TEXTS[0] == ""
+    assert differences(static, tmp_path).max() <= 1e-5
+    assert not SentenceTransformer(str(static), device="cpu").encode([""]).any()
+
+
+def test_modules_behind_it_are_the_librarys(static: Path, tmp_path: Path) -> None:
+    """A Dense layer makes of the zero vector what its bias says."""
+    first = SentenceTransformer(str(static), device="cpu")[0]
+    folder = tmp_path / "dense"
+    modules = [first, Dense(DIMENSIONS, 16), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+    assert differences(folder, tmp_path).max() <= 1e-5
+
+
+def test_model2vecs_layout_is_read(static: Path, tmp_path: Path) -> None:
+    """Its table under another name, rows shared by a mapping, and a weight for each token."""
+    path = weights_of(static)
+    (table,) = load_file(path).values()
+    rng = np.random.default_rng(6)
+    mapping = rng.integers(0, 900, len(table))
+    weights = rng.random(len(table)).astype(np.float32)
+    # Its config has a model_type that says nothing of a transformer.
+    (static / "config.json").write_text('{"model_type": "model2vec", "normalize": true}')
+    for tensors in (
+        {"embeddings": table},
+        {"embeddings": table, "weights": weights},
+        {"embeddings": table[:900].copy(), "mapping": mapping},
+        {"embeddings": table[:900].copy(), "mapping": mapping, "weights": weights},
+    ):
+        save_file(tensors, path)
+        assert differences(static, tmp_path).max() <= 1e-5, list(tensors)
+
+
+def test_a_plain_model2vec_folder_is_refused_as_there(static: Path) -> None:
+    """Without a list of modules sentence-transformers does not load it either."""
+    (static / "config.json").write_text('{"model_type": "model2vec"}')
+    (static / "modules.json").unlink()
+    with pytest.raises(UnknownArchitectureError, match="family 'model2vec'"):
+        describe(static)
+    with pytest.raises(ValueError, match="model2vec"):
+        SentenceTransformer(str(static), device="cpu")
+
+
+def test_a_limit_in_the_tokenizer_counts(static: Path, tmp_path: Path) -> None:
+    """The library cuts where the tokenizer's own file says; from the left is not ours."""
+    path = next(static.rglob("tokenizer.json"))
+    cut = {"direction": "Right", "max_length": 7, "strategy": "LongestFirst", "stride": 0}
+    edit(path, truncation=cut)
+    assert describe(static).max_tokens == 7
+    assert differences(static, tmp_path).max() <= 1e-5
+    edit(path, truncation={**cut, "max_length": 10**6})
+    assert describe(static).max_tokens == 16_384
+    edit(path, truncation={**cut, "direction": "Left"})
+    with pytest.raises(UnknownArchitectureError, match="cut at its beginning"):
+        describe(static)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "told"),
+    [
+        ({"other": np.ones((4, 4), np.float32)}, "neither a tensor"),
+        ({"embeddings": np.ones(4, np.float32)}, "of 1 dimensions"),
+        (
+            {"embeddings": np.ones((4, 4), np.float32), "weights": np.ones(3, np.float32)},
+            "weights for 3 of 4 tokens",
+        ),
+        ({"embeddings": np.ones((4, 4), np.float32), "mapping": np.array([4])}, "its mapping"),
+    ],
+)
+def test_tables_that_make_no_sense_are_named(
+    static: Path, tensors: dict[str, np.ndarray], told: str
+) -> None:
+    """One line says what is wrong with the table."""
+    save_file(tensors, weights_of(static))
+    with pytest.raises(ModelError, match=told):
+        read_encoder(static, describe(static))
+
+
+@pytest.mark.parametrize(("quantization", "least"), [("int8", 0.9999), ("int4", 0.98)])
+def test_it_is_prepared_in_fewer_bits(
+    static: Path, tmp_path: Path, quantization: str, least: float
+) -> None:
+    """It passes the gate, is smaller, and gives the same bytes whatever ran before."""
+    precision = Precision(quantization, weight_bits=8, floor=least)
+    output = tmp_path / quantization
+    made = prepare(Order(folder=static, name="tiny", precision=precision, output=output))
+    assert (made.quantization, made.kept, made.dimensions) == (quantization, (), DIMENSIONS)
+    assert made.kernel == f"onnxruntime Gather, {quantization} rows"
+    assert made.quality is not None
+    assert made.quality.min >= least
+    assert made.bytes_weights <= (0.30 if quantization == "int8" else 0.18) * made.bytes_fp32
+    model = load(output)
+    rows = model.tokenize(TEXTS)
+    assert [row.tokens for row in rows][:2] == [0, 1]
+    vectors = [model.forward(row).tobytes() for row in rows]
+    assert [model.forward(row).tobytes() for row in reversed(rows)] == vectors[::-1]
+    assert not model.forward(rows[0]).any()
+
+
+def test_an_odd_width_has_no_four_bits(static: Path, tmp_path: Path) -> None:
+    """Two numbers share a byte: a table of an odd width is held in 8 bits."""
+    path = weights_of(static)
+    (table,) = load_file(path).values()
+    save_file({"embedding.weight": table[:, :47].copy()}, path)
+    precision = Precision("int4", weight_bits=8, floor=0.98)
+    made = prepare(Order(folder=static, name="t", precision=precision, output=tmp_path / "out"))
+    assert made.quality is not None
+    assert made.quality.min >= 0.9999
+
+
+def test_longer_texts_say_that_they_were_cut(static: Path, tmp_path: Path) -> None:
+    """What is over the limit is left out, and the row says so."""
+    precision = Precision("none", weight_bits=8, floor=0.9)
+    prepare(Order(folder=static, name="t", precision=precision, output=tmp_path / "out"))
+    short, long = load(tmp_path / "out").tokenize(["word " * 16_384, "word " * 16_385])
+    assert (short.tokens, short.truncated) == (16_384, False)
+    assert (long.tokens, long.truncated) == (16_384, True)
