@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
@@ -61,6 +59,9 @@ class Library:
     pipeline: Any = field(init=False)
 
     def __post_init__(self) -> None:
+        import torch
+        from sentence_transformers import CrossEncoder, SentenceTransformer
+
         kind = CrossEncoder if self.task == "rerank" else SentenceTransformer
         path = str(self.folder)
         # Asked for by name: without one, BF16 weights would be computed with as such.
@@ -72,15 +73,18 @@ class Library:
         ids: list[int] = self.pipeline.preprocess([text])["input_ids"].reshape(-1).tolist()
         return ids
 
-    def result(self, text: Text) -> Any:
-        """Return its vector, or its score as [1]; no prompt is put before `text`."""
-        if self.task == "rerank":
-            return np.atleast_1d(self.pipeline.predict([text], batch_size=1)[0])
-        return self.pipeline.encode([text], batch_size=1, prompt="")[0]
+    def result(self, text: Text, **prompt: str | None) -> Any:
+        """Return its vector, behind no prompt unless one is asked for, or its score as [1].
 
-    def prompted(self, text: str, name: str | None) -> Any:
-        """Return the vector of `text` behind the prompt of this name, or the default one."""
-        return self.pipeline.encode([text], batch_size=1, prompt_name=name)[0]
+        It is None where the library raises: it lets a text be longer than the table of
+        positions, and ids stand beyond the table of embeddings.
+        """
+        try:
+            if self.task == "rerank":
+                return np.atleast_1d(self.pipeline.predict([text], batch_size=1)[0])
+            return self.pipeline.encode([text], batch_size=1, **(prompt or {"prompt": ""}))[0]
+        except (IndexError, RuntimeError):
+            return None
 
     def tokens(self) -> list[str]:
         """Return the special and the added tokens."""
@@ -133,15 +137,12 @@ def probes(library: Library) -> list[Text]:
 
 
 def _difference(model: Model | TorchModel, library: Library, text: Text) -> str:
-    row = model.tokenize([text])[0]
-    ids = library.ids(text)
+    if (theirs := library.result(text)) is None:
+        return ""
+    row, ids = model.tokenize([text])[0], library.ids(text)
     if row.ids.tolist() != ids:
         return f"{text!r:.40}: ids {_near(row.ids.tolist(), ids)}"
     if not ids:  # nothing to compute, and requests of such texts are refused
-        return ""
-    try:
-        theirs = library.result(text)
-    except IndexError:  # longer than its table of positions, which the library does not look at
         return ""
     return _distance(_result(model, text), theirs, library.task, f"{text!r:.40}")
 
@@ -160,8 +161,8 @@ def _different_prompts(model: Model | TorchModel, library: Library) -> Iterator[
             yield f"prompt {stated!r} is unknown"
             continue
         prompt = model.prompts[stated] if stated else ""
-        theirs = library.prompted(text, name)
-        if told := _distance(_result(model, (prompt or "") + text), theirs, "embed", f"{name}"):
+        theirs = library.result(text, prompt_name=name)
+        if theirs is not None and (told := _distance(_result(model, (prompt or "") + text), theirs, "embed", f"{name}")):
             yield told
 
 

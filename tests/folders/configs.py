@@ -22,12 +22,12 @@ _BERT: Mapping[str, tuple[tuple[Edit, ...], Outcome]] = {
     ),
     "layer_norm_eps of 0.1": ((sets(_CONFIG, layer_norm_eps=0.1),), GRAPH),
     "one attention head": ((sets(_CONFIG, num_attention_heads=1),), GRAPH),
-    "heads that do not divide the width": ((sets(_CONFIG, num_attention_heads=3),), refused("3")),
+    "heads that do not divide the width": ((sets(_CONFIG, num_attention_heads=3),), refused("heads")),
     "is_decoder: true": ((sets(_CONFIG, is_decoder=True),), LIBRARY),
     "custom code (auto_map), every tensor there": ((sets(_CONFIG, auto_map=_AUTO),), GRAPH),
     "custom code (auto_map), tensors missing": (
         (sets(_CONFIG, auto_map=_AUTO), named(lambda name: name.replace("query", "Wq"))),
-        refused("auto_map"),
+        refused("query"),
     ),
     "no model_type": ((drops(_CONFIG, "model_type"),), refused("model_type")),
     "an unknown model_type": ((sets(_CONFIG, model_type="unheard"),), refused("unheard")),
@@ -35,21 +35,23 @@ _BERT: Mapping[str, tuple[tuple[Edit, ...], Outcome]] = {
     "config.json that is not JSON": ((writes(_CONFIG, "{"),), refused("config.json")),
     "config.json that is a list": ((writes(_CONFIG, "[]"),), refused("config.json")),
     "hidden_size of a wrong type": ((sets(_CONFIG, hidden_size="32"),), refused("hidden_size")),
+    "one token type": ((), GRAPH),
+}
+_WITH_PROMPTS: Mapping[str, tuple[tuple[Edit, ...], Outcome]] = {
     "prompts and a default": (
         (sets(_OWN, prompts=_PROMPTS, default_prompt_name="query"),),
         GRAPH,
     ),
     "prompts without a default": ((sets(_OWN, prompts=_PROMPTS, default_prompt_name=None),), GRAPH),
-    "prompts: null": ((sets(_OWN, prompts=None),), GRAPH),
+    "prompts: null": ((sets(_OWN, prompts=None),), refused("prompts")),
     "a prompt of null": ((sets(_OWN, prompts={"query": None, "document": "d: "}),), GRAPH),
     "a default_prompt_name that is in no prompts": (
         (sets(_OWN, prompts=_PROMPTS, default_prompt_name="title"),),
         refused("title"),
     ),
     "similarity_fn_name: dot": ((sets(_OWN, similarity_fn_name="dot"),), GRAPH),
-    "one token type": ((), GRAPH),
 }
-_ACTIVATIONS = {"gelu_new": GRAPH, "gelu_pytorch_tanh": GRAPH, "relu": GRAPH, "silu": LIBRARY}
+_ACTIVATIONS = {"gelu_new": GRAPH, "gelu_pytorch_tanh": GRAPH, "relu": GRAPH, "silu": GRAPH}
 
 
 def config_cases() -> Iterator[Case]:
@@ -76,6 +78,13 @@ def config_cases() -> Iterator[Case]:
         edits=(drops(_CONFIG, *(set(_DEFAULTS) - {"type_vocab_size"})),),
         expected=GRAPH,
     )
+
+
+def prompt_cases() -> Iterator[Case]:
+    """Return prompts as config_sentence_transformers.json states them."""
+    for holds, (edits, expected) in _WITH_PROMPTS.items():
+        yield Case(name=f"bert: {holds}", holds=holds, family="bert", modules=MEAN,
+                   edits=edits, expected=expected)  # fmt: skip
 
 
 def _made(family: str, holds: str, expected: Outcome, **config: object) -> Case:

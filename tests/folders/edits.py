@@ -80,7 +80,7 @@ def tokens_outside(*tokens: str, special: bool = False, **flags: Any) -> Edit:
         content = json.loads(path.read_text("utf-8"))
         listed = json.loads((folder / "tokenizer.json").read_text("utf-8"))["added_tokens"]
         known = {str(each.pop("id")): each for each in listed}
-        first = len(_vocabulary(folder)) - len(tokens)  # ids that the table of embeddings has
+        first = len(_vocabulary(folder))
         added = {
             str(first + index): {"content": token, "special": special, **defaults, **flags}
             for index, token in enumerate(tokens)
@@ -220,6 +220,15 @@ def cuts_weights(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def saved_by_version_6(folder: Path) -> None:
+    """Write the folder once more, as the library does by itself now."""
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    # A classifier has no modules.json yet.
+    kind = SentenceTransformer if (folder / "modules.json").is_file() else CrossEncoder
+    kind(str(folder), device="cpu", local_files_only=True).save_pretrained(str(folder))
+
+
 def into_transformer_folder(name: str) -> Edit:
     """Move what is the transformer's into a folder of its own, as older versions did."""
 
@@ -234,3 +243,9 @@ def into_transformer_folder(name: str) -> Edit:
         dump(folder / "modules.json", listed)
 
     return edit
+
+
+def drops_last_module(folder: Path) -> None:
+    """Take the last module out of the pipeline."""
+    path = folder / "modules.json"
+    dump(path, json.loads(path.read_text("utf-8"))[:-1])

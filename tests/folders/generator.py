@@ -81,30 +81,34 @@ def _write_module(folder: Path, module: Module) -> None:
     folder.mkdir(parents=True)
     if module.config:
         dump(folder / "config.json", module.config)
-    if module.kind == "Dense":
-        _write_tensors(folder, module.config["out_features"], module.config)
+    if shapes := _shapes(module):
+        _write_tensors(folder, shapes)
 
 
-def _write_tensors(folder: Path, rows: int, config: Mapping[str, Any]) -> None:
+def _shapes(module: Module) -> Mapping[str, tuple[int, ...]]:
+    config = module.config
+    if module.kind == "LayerNorm":
+        width = config["dimension"]
+        return {"norm.weight": (width,), "norm.bias": (width,)}
+    if module.kind != "Dense":
+        return {}
+    weight = {"linear.weight": (config["out_features"], config["in_features"])}
+    return {**weight, "linear.bias": (config["out_features"],)} if config["bias"] else weight
+
+
+def _write_tensors(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     import torch
     from safetensors.torch import save_file
 
-    random = torch.Generator().manual_seed(rows)
-    tensors = {"linear.weight": torch.randn(rows, config["in_features"], generator=random) / 6}
-    if config.get("bias", True):
-        tensors["linear.bias"] = torch.randn(rows, generator=random) / 6
+    random = torch.Generator().manual_seed(7)
+    tensors = {name: torch.randn(shape, generator=random) / 6 for name, shape in shapes.items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
 def _write_static(case: Case, folder: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
-
     folder.mkdir()
     write_tokenizer(case.tokenizer or "wordpiece", folder)
-    random = torch.Generator().manual_seed(7)
-    table = torch.randn(SIZE, WIDTH, generator=random)
-    save_file({"embedding.weight": table}, folder / "model.safetensors", {"format": "pt"})
+    _write_tensors(folder, {"embedding.weight": (SIZE, WIDTH)})
     write_modules(folder, (Module("StaticEmbedding"), *(case.modules or ())))
 
 

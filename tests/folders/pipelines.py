@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .case import GRAPH, LIBRARY, Case, Edit, Module, Outcome, refused
-from .edits import drops, inside, removes, sets
+from .edits import drops, inside, removes, saved_by_version_6, sets
 from .generator import WIDTH
 
 KNOWN = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "electra", "camembert", "ernie")
@@ -79,25 +79,31 @@ def _embedder(family: str, kind: str, modules: tuple[Module, ...], expected: Out
     return Case(name=name, holds=kind, family=family, modules=modules, expected=expected)
 
 
-def pipeline_cases() -> Iterator[Case]:
-    """Return families times pipelines, and pipelines of which one family is enough."""
+def family_cases() -> Iterator[Case]:
+    """Return families times pipelines."""
     for kind, modules in _PRODUCT.items():
         yield from (_embedder(family, kind, modules, GRAPH) for family in KNOWN)
     for kind in ("mean pooling, Normalize", "cls pooling"):
         yield from (_embedder(family, kind, _PRODUCT[kind], LIBRARY) for family in SLOW)
+
+
+def pipeline_cases() -> Iterator[Case]:
+    """Return pipelines that one family or two are enough for."""
     for kind, modules in _SINGLE.items():
         yield _embedder("bert", kind, modules, GRAPH)
     for family in ("roberta", "xlm-roberta"):
         for kind in ("weighted mean pooling", "last token pooling"):
             yield _embedder(family, kind, _SINGLE[kind], GRAPH)
     yield from _odd_pipelines()
-    yield from _static_cases()
+    for family in ("bert", "roberta"):
+        yield Case(name=f"{family}: saved by version 6", holds="an embedder as version 6 saves it",
+                   family=family, modules=MEAN, edits=(saved_by_version_6,), expected=GRAPH)  # fmt: skip
 
 
 def _odd_pipelines() -> Iterator[Case]:
     yield _plain("roberta")
     yield _plain("bert")
-    yield _embedder("bert", "a LayerNorm behind the pooling", _WITH_LAYER_NORM, LIBRARY)
+    yield _embedder("bert", "a LayerNorm behind the pooling", _WITH_LAYER_NORM, GRAPH)
     yield Case(
         name="bert: pooling without the prompt",
         holds="a pooling that leaves the prompt out",
@@ -126,7 +132,8 @@ def _plain(family: str) -> Case:
     )
 
 
-def _static_cases() -> Iterator[Case]:
+def static_cases() -> Iterator[Case]:
+    """Return tables of static vectors: no transformer, a mean over tokens."""
     edits: Mapping[str, tuple[Edit, ...]] = {
         "a table of static vectors": (),
         "a table of static vectors, from model2vec": (
@@ -154,7 +161,11 @@ def reranker_cases() -> Iterator[Case]:
         yield _reranker(family, "a classifier of one label", LIBRARY)
     tanh = "torch.nn.modules.activation.Tanh"
     own = sets(_OWN, model_type="CrossEncoder", activation_fn=_IDENTITY)
-    yield _reranker("bert", "a classifier with Identity, as version 6 states it", GRAPH, own)
+    for family in ("bert", "xlm-roberta"):
+        yield _reranker(
+            family, "a classifier as version 6 saves it", GRAPH, identity, saved_by_version_6
+        )
+    yield _reranker("bert", "an activation stated by version 6, no modules.json", GRAPH, own)
     yield _reranker(
         "roberta", "a classifier with Tanh", LIBRARY,
         sets("config.json", sentence_transformers={"activation_fn": tanh, "version": "4.1.0"}),
@@ -170,7 +181,7 @@ def reranker_cases() -> Iterator[Case]:
         )  # fmt: skip
     yield _reranker("bert", "a classifier that names its label", GRAPH,
                     sets("config.json", id2label={"0": "relevant"}))  # fmt: skip
-    yield _reranker("bert", "a classifier without id2label", refused("2 labels"),
+    yield _reranker("bert", "a classifier without id2label", refused("label"),
                     drops("config.json", "id2label", "label2id"))  # fmt: skip
     yield _reranker("roberta", "a classifier that keeps the beginning cut off", GRAPH,
                     sets("tokenizer_config.json", truncation_side="left"))  # fmt: skip

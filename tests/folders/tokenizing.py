@@ -21,11 +21,11 @@ _ANY: Mapping[str, tuple[Edit, ...]] = {
     "truncation in tokenizer.json": (sets(_JSON, truncation=_CUT),),
     "padding in tokenizer.json": (sets(_JSON, padding=_PAD),),
     "added tokens in tokenizer_config.json only": (
-        shortens_vocabulary(4),
+        shortens_vocabulary(2),
         tokens_outside("[Q]", "[D]"),
     ),
     "special tokens in tokenizer_config.json only": (
-        shortens_vocabulary(4),
+        shortens_vocabulary(2),
         tokens_outside("<q>", "<doc>", special=True),
     ),
     "do_lower_case in sentence_bert_config.json": (sets(_ST, do_lower_case=True),),
@@ -33,11 +33,6 @@ _ANY: Mapping[str, tuple[Edit, ...]] = {
         sets(_CONFIG, tokenizer_class="PreTrainedTokenizerFast"),
     ),
     "padding_side: left": (sets(_CONFIG, padding_side="left"),),
-}
-_TOKENIZERS: Mapping[str, tuple[str, str]] = {
-    "WordPiece": ("bert", "wordpiece"),
-    "BPE": ("roberta", "bpe"),
-    "Unigram": ("xlm-roberta", "unigram"),
 }
 _WORDPIECE: Mapping[str, tuple[Edit, ...]] = {
     "do_lower_case: false over a tokenizer.json that does": (sets(_CONFIG, do_lower_case=False),),
@@ -57,15 +52,15 @@ _WORDPIECE: Mapping[str, tuple[Edit, ...]] = {
     "cls_token: [MASK]": (sets(_CONFIG, cls_token="[MASK]"), sets(_MAP, cls_token="[MASK]")),
     "a tokenizer of other lengths than the model": (sets(_CONFIG, model_max_length=512),),
     "an added token with a space in it": (
-        shortens_vocabulary(2),
+        shortens_vocabulary(1),
         tokens_outside("quick brown"),
     ),
     "an added token that takes the spaces": (
-        shortens_vocabulary(2),
+        shortens_vocabulary(1),
         tokens_outside("fox", lstrip=True, rstrip=True),
     ),
     "an added token that is a whole word only": (
-        shortens_vocabulary(2),
+        shortens_vocabulary(1),
         tokens_outside("over", single_word=True),
     ),
     "additional_special_tokens": (
@@ -95,7 +90,12 @@ _UNIGRAM: Mapping[str, tuple[Edit, ...]] = {
     "add_prefix_space: false": (sets(_CONFIG, add_prefix_space=False),),
     "a normalizer that the class does not have": (sets(_JSON, normalizer={"type": "NFKC"}),),
     "no tokenizer_config.json": (removes(_CONFIG),),
-    "no tokenizer.json, no vocabulary": (),
+    "no tokenizer.json, no vocabulary": (removes(_JSON),),
+}
+_TOKENIZERS: Mapping[str, tuple[str, Mapping[str, tuple[Edit, ...]]]] = {
+    "WordPiece": ("bert", _WORDPIECE),
+    "BPE": ("roberta", _BPE),
+    "Unigram": ("xlm-roberta", _UNIGRAM),
 }
 _LIMITS: Mapping[str, tuple[Edit, ...]] = {
     "max_seq_length over model_max_length": (
@@ -116,19 +116,18 @@ _OLD_NAMES = ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xl
 
 
 def tokenizer_cases() -> Iterator[Case]:
-    """Return what any tokenizer may be told for each kind, then what one kind may."""
+    """Return what a tokenizer of any kind may be told, or lack, for each kind."""
     for kind, (family, _) in _TOKENIZERS.items():
         for holds, edits in _ANY.items():
             yield _case(family, kind, holds, edits)
-    for kind, table in (("WordPiece", _WORDPIECE), ("BPE", _BPE), ("Unigram", _UNIGRAM)):
-        for holds, edits in table.items():
-            if holds == "no tokenizer.json, no vocabulary":
-                edits = (removes(_JSON),)
-                yield _case(_TOKENIZERS[kind][0], kind, holds, edits, refused("tokenizer"))
-            else:
-                yield _case(_TOKENIZERS[kind][0], kind, holds, edits)
-    yield from _other_vocabularies()
-    yield from _limit_cases()
+
+
+def kind_cases(kind: str) -> Iterator[Case]:
+    """Return what a tokenizer of one kind may be told, or lack."""
+    family, table = _TOKENIZERS[kind]
+    for holds, edits in table.items():
+        expected = refused("tokenizer") if holds.endswith("no vocabulary") else GRAPH
+        yield _case(family, kind, holds, edits, expected)
 
 
 def _case(
@@ -138,7 +137,8 @@ def _case(
                 edits=edits, expected=expected)  # fmt: skip
 
 
-def _other_vocabularies() -> Iterator[Case]:
+def vocabulary_cases() -> Iterator[Case]:
+    """Return vocabularies that are not the family's own, or do not fit the model."""
     pairs = (
         ("bert", "cased", "a cased WordPiece"),
         ("bert", "unigram", "another family's tokenizer"),
@@ -159,7 +159,8 @@ def _other_vocabularies() -> Iterator[Case]:
     )
 
 
-def _limit_cases() -> Iterator[Case]:
+def limit_cases() -> Iterator[Case]:
+    """Return where a folder may state how many tokens its model takes."""
     for holds, edits in _LIMITS.items():
         for family in ("bert", "roberta"):
             yield _case(family, "limit", holds, edits)

@@ -1,7 +1,9 @@
-"""Tiny tokenizers, trained on the package's own texts, in the files that the hub's folders have."""
+"""Tiny tokenizers of the package's own texts' words, in the files that the hub's folders have."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,10 +18,10 @@ from tokenizers import (
     normalizers,
     pre_tokenizers,
     processors,
-    trainers,
 )
 
 SIZE = 600
+_ALPHABET = 120
 MAX_TOKENS = 48
 
 
@@ -80,7 +82,7 @@ VOCABULARIES = {
 def write_tokenizer(name: str, folder: Path) -> None:
     """Write tokenizer.json, the vocabulary's own files and the two configs beside them."""
     vocabulary = VOCABULARIES[name]
-    tokenizer = Tokenizer.from_str(_trained(name))
+    tokenizer = Tokenizer.from_str(_made(name))
     tokenizer.save(str(folder / "tokenizer.json"))
     if vocabulary.kind != "Unigram":  # a SentencePiece model is no file of the tokenizers library
         tokenizer.model.save(str(folder))
@@ -109,23 +111,12 @@ def _config(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 @cache
-def _trained(name: str) -> str:
+def _made(name: str) -> str:
     vocabulary = VOCABULARIES[name]
-    tokenizer, trainer = _untrained(vocabulary)
-    tokenizer.train_from_iterator(texts(), trainer)
+    tokenizer = _KINDS[vocabulary.kind](vocabulary)
     tokenizer.add_special_tokens([_special(token) for token in vocabulary.specials])
     tokenizer.post_processor = _template(vocabulary, tokenizer)
     return str(tokenizer.to_str())
-
-
-def texts() -> list[str]:
-    """Return the lines that the tokenizers are trained on."""
-    read = resources.files("sidecar.models").joinpath
-    return [
-        line
-        for name in ("calibration.txt", "probes.txt")
-        for line in read(name).read_text("utf-8").splitlines()
-    ]
 
 
 def _special(token: str) -> AddedToken:
@@ -133,28 +124,76 @@ def _special(token: str) -> AddedToken:
     return AddedToken(token, special=True, normalized=False, lstrip=token == "<mask>")
 
 
-def _untrained(vocabulary: Vocabulary) -> tuple[Tokenizer, Any]:
-    shared: dict[str, Any] = {"vocab_size": SIZE, "special_tokens": list(vocabulary.specials)}
-    shared["show_progress"] = False
-    unknown = vocabulary.roles["unk"]
-    if vocabulary.kind == "WordPiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=vocabulary.lowercase)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        return tokenizer, trainers.WordPieceTrainer(**shared, limit_alphabet=200)
-    if vocabulary.kind == "BPE":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        return tokenizer, trainers.BpeTrainer(**shared, initial_alphabet=alphabet)
+def _wordpiece(vocabulary: Vocabulary) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece())
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=vocabulary.lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    words = _words(tokenizer)
+    letters = list(_letters(words))
+    pieces = [*vocabulary.specials, *letters, *(f"##{letter}" for letter in letters), *words]
+    vocab = {piece: index for index, piece in enumerate(dict.fromkeys(pieces)) if index < SIZE}
+    tokenizer.model = models.WordPiece(vocab, unk_token=vocabulary.roles["unk"])
+    return tokenizer
+
+
+def _bpe(vocabulary: Vocabulary) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    pieces = [*vocabulary.specials, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    merges: dict[tuple[str, str], None] = {}
+    for word in _words(tokenizer):  # merged from its beginning, letter by letter
+        for end in range(1, len(word)):
+            if len(pieces) < SIZE and word[: end + 1] not in pieces:
+                merges[word[:end], word[end]] = None
+                pieces.append(word[: end + 1])
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer.model = models.BPE(vocab, list(merges))
+    return tokenizer
+
+
+def _unigram(vocabulary: Vocabulary) -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
     tokenizer.decoder = decoders.Metaspace()
-    return tokenizer, trainers.UnigramTrainer(**shared, unk_token=unknown)
+    words = _words(tokenizer)
+    counts = {**dict.fromkeys(vocabulary.specials, 1), **_letters(words), **words}
+    pieces = [(piece, math.log(count / 10_000)) for piece, count in counts.items()]
+    unknown = vocabulary.specials.index(vocabulary.roles["unk"])
+    tokenizer.model = models.Unigram(pieces[:SIZE], unknown)
+    return tokenizer
+
+
+def _words(tokenizer: Tokenizer) -> Counter[str]:
+    """Return the words of the package's own texts, the most frequent one first.
+
+    A trainer would choose among equally frequent ones by chance.
+    """
+    read = resources.files("sidecar.models").joinpath
+    normalized = tokenizer.normalizer.normalize_str if tokenizer.normalizer else str
+    counts: Counter[str] = Counter()
+    for name in ("calibration.txt", "probes.txt"):
+        for line in read(name).read_text("utf-8").splitlines():
+            split = tokenizer.pre_tokenizer.pre_tokenize_str(normalized(line))
+            counts.update(word for word, _ in split)
+    return Counter(dict(counts.most_common()))
+
+
+def _letters(words: Counter[str]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        counts.update(dict.fromkeys(word, count))
+    return Counter(dict(counts.most_common(_ALPHABET)))
+
+
+_KINDS: Mapping[str, Callable[[Vocabulary], Tokenizer]] = {
+    "WordPiece": _wordpiece,
+    "BPE": _bpe,
+    "Unigram": _unigram,
+}
 
 
 def _template(vocabulary: Vocabulary, tokenizer: Tokenizer) -> Any:
