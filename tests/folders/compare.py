@@ -34,7 +34,7 @@ _TEXTS = (
     "👩‍👩‍👧 🎉 emoji 🇫🇷",
     "3.14159 2024-11-27 1,000,000 50%",
     "control \x00 \x07 \x1b \u200b \ufeff \u00ad characters",
-    "ﬁne ﬂow ① Ⅳ full-ｗｉｄｔｈ",
+    "ﬁne ﬂow ① Ⅳ full-\uff57\uff49\uff44\uff54\uff48",
     "",
     " ",
     " \t\n ",
@@ -162,7 +162,9 @@ def _different_prompts(model: Model | TorchModel, library: Library) -> Iterator[
             continue
         prompt = model.prompts[stated] if stated else ""
         theirs = library.result(text, prompt_name=name)
-        if theirs is not None and (told := _distance(_result(model, (prompt or "") + text), theirs, "embed", f"{name}")):
+        if theirs is not None and (
+            told := _distance(_result(model, (prompt or "") + text), theirs, "embed", f"{name}")
+        ):
             yield told
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from .case import GRAPH, LIBRARY, Case, Edit, Outcome, refused
-from .edits import drops, named, removes, sets, tensors, with_more, without, writes
-from .generator import WIDTH
+from .edits import drops, named, sets, writes
 from .pipelines import MEAN
 
 _CONFIG, _OWN = "config.json", "config_sentence_transformers.json"
@@ -22,7 +21,10 @@ _BERT: Mapping[str, tuple[tuple[Edit, ...], Outcome]] = {
     ),
     "layer_norm_eps of 0.1": ((sets(_CONFIG, layer_norm_eps=0.1),), GRAPH),
     "one attention head": ((sets(_CONFIG, num_attention_heads=1),), GRAPH),
-    "heads that do not divide the width": ((sets(_CONFIG, num_attention_heads=3),), refused("heads")),
+    "heads that do not divide the width": (
+        (sets(_CONFIG, num_attention_heads=3),),
+        refused("heads"),
+    ),
     "is_decoder: true": ((sets(_CONFIG, is_decoder=True),), LIBRARY),
     "custom code (auto_map), every tensor there": ((sets(_CONFIG, auto_map=_AUTO),), GRAPH),
     "custom code (auto_map), tensors missing": (

@@ -15,33 +15,29 @@ _SMALL = {
     "intermediate_size": 64, "max_position_embeddings": 66, "vocab_size": SIZE, "num_labels": 1,
 }  # fmt: skip
 _ROBERTA = {**_SMALL, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+_DISTILBERT = {
+    "dim": WIDTH, "n_layers": 2, "n_heads": 2, "hidden_dim": 64,
+    "max_position_embeddings": 66, "vocab_size": SIZE, "num_labels": 1,
+}  # fmt: skip
+_MODERNBERT = {
+    **_SMALL, "local_attention": 16, "pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3,
+    "bos_token_id": 2, "eos_token_id": 3,
+}  # fmt: skip
 # Family -> the prefix of its classes in transformers, its tokenizer, its config.
 _FAMILIES: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
     "bert": ("Bert", "wordpiece", _SMALL),
     "roberta": ("Roberta", "bpe", _ROBERTA),
     "xlm-roberta": ("XLMRoberta", "unigram", _ROBERTA),
     "mpnet": ("MPNet", "mpnet", {**_SMALL, "relative_attention_num_buckets": 32}),
-    "distilbert": (
-        "DistilBert",
-        "distilbert",
-        {
-            "dim": WIDTH, "n_layers": 2, "n_heads": 2, "hidden_dim": 64,
-            "max_position_embeddings": 66, "vocab_size": SIZE, "num_labels": 1,
-        },  # fmt: skip
-    ),
+    "distilbert": ("DistilBert", "distilbert", _DISTILBERT),
     "electra": ("Electra", "electra", {**_SMALL, "embedding_size": WIDTH}),
     "camembert": ("Camembert", "camembert", _ROBERTA),
     "ernie": ("Ernie", "wordpiece", _SMALL),
     "albert": ("Albert", "albert", {**_SMALL, "embedding_size": 16}),
-    "modernbert": (
-        "ModernBert",
-        "modernbert",
-        {**_SMALL, "pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3,
-         "bos_token_id": 2, "eos_token_id": 3, "local_attention": 16},
-    ),
+    "modernbert": ("ModernBert", "modernbert", _MODERNBERT),
     "nomic_bert": ("NomicBert", "wordpiece", _SMALL),
     "xlm-roberta-xl": ("XLMRobertaXL", "unigram", _ROBERTA),
-}  # fmt: skip
+}
 _LIBRARY = "sentence_transformers.models."
 
 

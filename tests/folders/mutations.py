@@ -1,6 +1,7 @@
 """Edits of one field of a folder, and which of them change the library's answers."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from .case import GRAPH, Case, Edit
@@ -21,7 +22,7 @@ class Base:
 
     case: Case
     edits: Mapping[str, Edit]
-    changing: frozenset[str]
+    changing: AbstractSet[str]
 
 
 _ANY: Mapping[str, Edit] = {
@@ -99,17 +100,35 @@ _RERANKER: Mapping[str, Edit] = {
 }
 
 
-def _base(
-    family: str, edits: Mapping[str, Edit], *changing: str, classifier: bool = False
-) -> Base:
-    case = Case(name=family, holds="", family=family, classifier=classifier,
-                modules=() if classifier else MEAN, expected=GRAPH)  # fmt: skip
-    return Base(case, edits, frozenset(changing))
+# What changes the answers of every base, of every embedder, and of some tokenizers.
+_CHANGING = {
+    "layer_norm_eps", "hidden_act", "num_attention_heads", "truncation_side",
+    "cls_token in the map",
+}  # fmt: skip
+_OF_EMBEDDERS = {
+    "default_prompt_name", "max_seq_length", "pooling_mode_cls_token", "pooling_mode",
+    "a module less",
+}  # fmt: skip
+_OF_WORDPIECE = {"do_lower_case", "strip_accents", "tokenize_chinese_chars"}
+_OF_ROBERTA = {"pad_token_id", "mask_token in the map", "lower case", "add_prefix_space"}
+_OF_RERANKERS = {
+    "model_max_length", "sentence_transformers", "sbert_ce_default_activation_function",
+    "tokenizer_class", "model_input_names",  # without token types
+}  # fmt: skip
+
+
+def _embedder(family: str, edits: Mapping[str, Edit], changing: set[str]) -> Base:
+    case = Case(name=family, holds="", family=family, modules=MEAN, expected=GRAPH)
+    return Base(case, {**_ANY, **_EMBEDDER, **edits}, _CHANGING | _OF_EMBEDDERS | changing)
 
 
 BASES: Mapping[str, Base] = {
-    "BERT": _base("bert", {**_ANY, **_EMBEDDER, **_WORDPIECE}),
-    "RoBERTa": _base("roberta", {**_ANY, **_EMBEDDER, **_BPE}),
-    "XLM-R": _base("xlm-roberta", {**_ANY, **_EMBEDDER, **_UNIGRAM}),
-    "reranker": _base("bert", {**_ANY, **_WORDPIECE, **_RERANKER}, classifier=True),
+    "BERT": _embedder("bert", _WORDPIECE, _OF_WORDPIECE),
+    "RoBERTa": _embedder("roberta", _BPE, _OF_ROBERTA),
+    "XLM-R": _embedder("xlm-roberta", _UNIGRAM, _OF_ROBERTA),
+    "reranker": Base(
+        Case(name="reranker", holds="", family="bert", classifier=True, expected=GRAPH),
+        {**_ANY, **_WORDPIECE, **_RERANKER},
+        _CHANGING | _OF_WORDPIECE | _OF_RERANKERS,
+    ),
 }

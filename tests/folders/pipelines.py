@@ -96,8 +96,14 @@ def pipeline_cases() -> Iterator[Case]:
             yield _embedder(family, kind, _SINGLE[kind], GRAPH)
     yield from _odd_pipelines()
     for family in ("bert", "roberta"):
-        yield Case(name=f"{family}: saved by version 6", holds="an embedder as version 6 saves it",
-                   family=family, modules=MEAN, edits=(saved_by_version_6,), expected=GRAPH)  # fmt: skip
+        yield Case(
+            name=f"{family}: saved by version 6",
+            holds="an embedder as version 6 saves it",
+            family=family,
+            modules=MEAN,
+            edits=(saved_by_version_6,),
+            expected=GRAPH,
+        )
 
 
 def _odd_pipelines() -> Iterator[Case]:
@@ -187,6 +193,13 @@ def reranker_cases() -> Iterator[Case]:
                     sets("tokenizer_config.json", truncation_side="left"))  # fmt: skip
     yield _reranker("bert", "a classifier whose tokenizer has no post-processor", GRAPH,
                     sets("tokenizer.json", post_processor=None))  # fmt: skip
+    for holds, told in (
+        ("a classifier whose tokenizer class has no token types",
+         sets("tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")),
+        ("a classifier whose model_input_names have no token types",
+         sets("tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])),
+    ):  # fmt: skip
+        yield _reranker("bert", holds, GRAPH, told)
     yield _reranker("bert", "a classifier that lower-cases", GRAPH,
                     inside("tokenizer.json", "normalizer", lowercase=False))  # fmt: skip
 

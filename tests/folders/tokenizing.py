@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from .case import GRAPH, LIBRARY, Case, Edit, Outcome, refused
+from .case import GRAPH, Case, Edit, Outcome, refused
 from .edits import drops, inside, removes, sets, shortens_vocabulary, tokens_outside
 from .pipelines import MEAN
 

@@ -46,6 +46,11 @@ _ROBERTA_ROLES = {
     "bos": "<s>", "eos": "</s>", "sep": "</s>", "cls": "<s>",
     "unk": "<unk>", "pad": "<pad>", "mask": "<mask>",
 }  # fmt: skip
+_ALBERT = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
+_ALBERT_ROLES = {
+    "bos": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "cls": "[CLS]",
+    "unk": "<unk>", "pad": "<pad>", "mask": "[MASK]",
+}  # fmt: skip
 
 VOCABULARIES = {
     "wordpiece": Vocabulary("WordPiece", "BertTokenizer", _BERT, _BERT_ROLES),
@@ -67,15 +72,7 @@ VOCABULARIES = {
         ("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>", "<mask>"),
         _ROBERTA_ROLES,
     ),
-    "albert": Vocabulary(
-        "Unigram",
-        "AlbertTokenizer",
-        ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
-        {
-            "bos": "[CLS]", "eos": "[SEP]", "sep": "[SEP]", "cls": "[CLS]",
-            "unk": "<unk>", "pad": "<pad>", "mask": "[MASK]",
-        },  # fmt: skip
-    ),
+    "albert": Vocabulary("Unigram", "AlbertTokenizer", _ALBERT, _ALBERT_ROLES),
 }
 
 

@@ -4,9 +4,20 @@ from collections.abc import Iterator, Mapping
 
 from .case import GRAPH, Case, Edit, Outcome, refused
 from .edits import (
-    as_bin, as_type, bin_in_shards, cuts_weights, in_shards, into_transformer_folder, named,
-    removes, sets, tensors, with_more, without, writes,
-)  # fmt: skip
+    as_bin,
+    as_type,
+    bin_in_shards,
+    cuts_weights,
+    in_shards,
+    into_transformer_folder,
+    named,
+    removes,
+    sets,
+    tensors,
+    with_more,
+    without,
+    writes,
+)
 from .generator import WIDTH
 from .pipelines import MEAN
 
@@ -86,7 +97,7 @@ _SINGLE: Mapping[str, tuple[tuple[Edit, ...], Outcome]] = {
 
 def _nan(name: str, tensor: object) -> object:
     if name == f"{_LAYER}output.dense.weight":
-        tensor[3, 5] = float("nan")  # type: ignore[index]
+        tensor[3, 5] = float("nan")
     return tensor
 
 
@@ -96,7 +107,7 @@ def weight_cases() -> Iterator[Case]:
         for holds, edits in _STORED.items():
             yield _case(family, holds, edits, GRAPH)
     for family, prefix in _PREFIXES.items():
-        edits = (named(lambda name, prefix=prefix: prefix + name),)  # type: ignore[misc]
+        edits = (named(lambda name, prefix=prefix: prefix + name),)
         yield _case(family, "tensors with the prefix of the whole model", edits, GRAPH)
     for holds in ("BF16 weights", "pytorch_model.bin", "shards"):
         yield Case(name=f"bert reranker: {holds}", holds=holds, family="bert", classifier=True,
