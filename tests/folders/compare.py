@@ -1,0 +1,187 @@
+"""A folder, opened as a daemon opens it, beside what the library makes of the same folder."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sidecar.models.description import Task
+from sidecar.models.errors import ModelError
+from sidecar.models.library import Wanted, open_model
+from sidecar.models.model import Model
+from sidecar.models.precision import Precision
+from sidecar.models.rows import Text
+from sidecar.models.torch_model import TorchModel
+
+from .case import Outcome
+
+LEAST_COSINE = 0.99999
+MOST_SCORE_ERROR = 1e-4
+_FP32 = Precision("none", weight_bits=8, floor=0.0)
+_LONG = "The quick brown fox jumps over the lazy dog while Größe und Maß 東京 decide. "
+_TEXTS = (
+    "How do I reset my password?",
+    "naïve café ÅNGSTRÖM ÉCOLE straße",
+    "MIXED Case Words AND camelCase",
+    "e\u0301 a\u0308 n\u0303 combining marks",
+    "我们在北京大学学习计算机科学",
+    "東京都で日本語のテストをします。カタカナ",
+    "한국어 문장입니다",
+    "كيف يمكنني إعادة تعيين كلمة المرور؟",
+    "हिन्दी में एक वाक्य",
+    "👩‍👩‍👧 🎉 emoji 🇫🇷",
+    "3.14159 2024-11-27 1,000,000 50%",
+    "control \x00 \x07 \x1b \u200b \ufeff \u00ad characters",
+    "ﬁne ﬂow ① Ⅳ full-\uff57\uff49\uff44\uff54\uff48",
+    "",
+    " ",
+    " \t\n ",
+    "  leading and trailing  ",
+    "line\none\r\nline\u2028two\u00a0hard",
+    "a" * 300,
+    "https://example.org/path?query=1&b=2#x_y-z",
+    "don't can't I'm, you're; (well) [no] {yes} <html> </s>x",
+    "ΑΒΓ ΣΊΣΥΦΟΣ İstanbul ǅ ẞ",
+    _LONG * 4,
+    "東" * 200,
+)
+_DOCUMENTS = (_TEXTS[0], _TEXTS[1], _TEXTS[4], "", _LONG * 4)
+
+
+@dataclass(slots=True)
+class Library:
+    """The library's own pipeline of a folder."""
+
+    folder: Path
+    task: Task
+    pipeline: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        import torch
+        from sentence_transformers import CrossEncoder, SentenceTransformer
+
+        kind = CrossEncoder if self.task == "rerank" else SentenceTransformer
+        path = str(self.folder)
+        # Asked for by name: without one, BF16 weights would be computed with as such.
+        kwargs = {"dtype": torch.float32}
+        self.pipeline = kind(path, device="cpu", local_files_only=True, model_kwargs=kwargs)
+
+    def ids(self, text: Text) -> list[int]:
+        """Return the token ids that the library computes for `text`, its prompt before it."""
+        ids: list[int] = self.pipeline.preprocess([text])["input_ids"].reshape(-1).tolist()
+        return ids
+
+    def result(self, text: Text, **prompt: str | None) -> Any:
+        """Return its vector, behind no prompt unless one is asked for, or its score as [1].
+
+        It is None where the library raises: it lets a text be longer than the table of
+        positions, and ids stand beyond the table of embeddings.
+        """
+        try:
+            if self.task == "rerank":
+                return np.atleast_1d(self.pipeline.predict([text], batch_size=1)[0])
+            return self.pipeline.encode([text], batch_size=1, **(prompt or {"prompt": ""}))[0]
+        except (IndexError, RuntimeError):
+            return None
+
+    def tokens(self) -> list[str]:
+        """Return the special and the added tokens."""
+        tokenizer = getattr(self.pipeline.tokenizer, "_tokenizer", self.pipeline.tokenizer)
+        return [str(each) for each in tokenizer.get_added_tokens_decoder().values()]
+
+
+def compare(folder: Path, task: Task, cache: Path) -> Outcome:
+    """Return how the folder is served, "DIFFERENT" where the library gives something else."""
+    try:
+        model = opened(folder, task, cache)
+    except ModelError as error:
+        return Outcome("refused", str(error))
+    except Exception as error:  # noqa: BLE001 - a traceback is an outcome as well, and a bad one
+        return Outcome("crashed", repr(error))
+    path = "library" if isinstance(model, TorchModel) else "graph"
+    try:
+        library = Library(folder, task)
+    except Exception as error:  # noqa: BLE001 - whatever the library says of such a folder
+        return Outcome("DIFFERENT", f"{path}: the library raises {error!r}")
+    different = first_difference(model, library)
+    return Outcome("DIFFERENT", f"{path}: {different}") if different else Outcome(path)
+
+
+def opened(folder: Path, task: Task, cache: Path) -> Model | TorchModel:
+    """Return the model in `folder` as a daemon serves it without quantization."""
+    wanted = Wanted(name=str(folder), task=task, precision=_FP32, reason="as asked")
+    return open_model(wanted, cache)
+
+
+def first_difference(
+    model: Model | TorchModel, library: Library, texts: Sequence[Text] | None = None
+) -> str:
+    """Return what of `texts`, or of all probes, differs first, or ""."""
+    for text in texts if texts is not None else probes(library):
+        if told := _difference(model, library, text):
+            return told
+    if library.task == "embed" and texts is None:
+        return next(_different_prompts(model, library), "")
+    return ""
+
+
+def probes(library: Library) -> list[Text]:
+    """Return the texts, with every special and added token inside one; for a reranker pairs."""
+    texts = [*_TEXTS, *(f"before {token} after{token}" for token in library.tokens())]
+    if library.task == "embed":
+        return list(texts)
+    pairs = [(text, _DOCUMENTS[index % len(_DOCUMENTS)]) for index, text in enumerate(texts)]
+    return [*pairs, (_LONG, _LONG * 4), ("short", _LONG * 4), (_LONG * 4, "short")]
+
+
+def _difference(model: Model | TorchModel, library: Library, text: Text) -> str:
+    if (theirs := library.result(text)) is None:
+        return ""
+    row, ids = model.tokenize([text])[0], library.ids(text)
+    if row.ids.tolist() != ids:
+        return f"{text!r:.40}: ids {_near(row.ids.tolist(), ids)}"
+    if not ids:  # nothing to compute, and requests of such texts are refused
+        return ""
+    return _distance(_result(model, text), theirs, library.task, f"{text!r:.40}")
+
+
+def _near(ours: list[int], theirs: list[int]) -> str:
+    pairs = zip([*ours, *[-1] * len(theirs)], [*theirs, *[-1] * len(ours)], strict=True)
+    at = next(index for index, (our, their) in enumerate(pairs) if our != their)
+    return f"{ours[at : at + 3]} at {at} of {len(ours)}, not {theirs[at : at + 3]} of {len(theirs)}"
+
+
+def _different_prompts(model: Model | TorchModel, library: Library) -> Iterator[str]:
+    text = "What is a prompt for?"
+    for name in (None, *library.pipeline.prompts):
+        stated = name or model.default_prompt_name
+        if stated is not None and stated not in model.prompts:
+            yield f"prompt {stated!r} is unknown"
+            continue
+        prompt = model.prompts[stated] if stated else ""
+        theirs = library.result(text, prompt_name=name)
+        if theirs is not None and (
+            told := _distance(_result(model, (prompt or "") + text), theirs, "embed", f"{name}")
+        ):
+            yield told
+
+
+def _result(model: Model | TorchModel, text: Text) -> Any:
+    result = model.forward(model.tokenize([text])[0])
+    return result / np.linalg.norm(result) if model.normalize else result
+
+
+def _distance(ours: Any, theirs: Any, task: Task, what: str) -> str:
+    if ours.shape != theirs.shape:
+        return f"{what}: shape {ours.shape}, not {theirs.shape}"
+    if task == "rerank":
+        error = float(np.abs(ours - theirs).max())
+        return "" if error <= MOST_SCORE_ERROR else f"{what}: score off by {error:.2g}"
+    lengths = np.linalg.norm(ours), np.linalg.norm(theirs)
+    cosine = float(ours @ theirs / (lengths[0] * lengths[1]))
+    if not cosine >= LEAST_COSINE:
+        return f"{what}: cosine {cosine:.5f}"
+    ratio = float(lengths[0] / lengths[1])
+    return "" if abs(ratio - 1) < MOST_SCORE_ERROR else f"{what}: length off by {ratio:.5f}"

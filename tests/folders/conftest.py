@@ -1,0 +1,56 @@
+"""Where folders are written, and a way to open them that starts no process for each."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .case import Case
+from .generator import write
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """A folder for folders: those of cases, and the cache of what is prepared from them."""
+
+    root: Path
+
+    @property
+    def cache(self) -> Path:
+        """Where artifacts lie."""
+        return self.root / "cache"
+
+    def write(self, case: Case) -> Path:
+        """Write a case's folder under a number of its own."""
+        return write(case, self.root / f"folder-{len(list(self.root.glob('folder-*')))}")
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """Return the folder for folders, while models are opened as the fixture below says."""
+    pytest.importorskip("sentence_transformers")
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more of them only wait for each other: the models are tiny
+    with pytest.MonkeyPatch.context() as patch:
+        _open_in_process(patch.setattr)
+        yield Workshop(tmp_path_factory.mktemp("folders"))
+    torch.set_num_threads(threads)
+
+
+def _open_in_process(replace: Callable[..., None]) -> None:
+    """Leave out of `open_model` what costs seconds a folder and changes no byte of an answer.
+
+    It prepares in a process of its own for the sake of memory, and times the artifact on more
+    threads for the sake of speed; both have tests of their own.
+    """
+    import transformers
+
+    from sidecar.models.prepare import prepare
+
+    replace("sidecar.models.library.prepare_apart", prepare)
+    replace("sidecar.models.library.layout_of", lambda *_: None)
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()

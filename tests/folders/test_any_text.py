@@ -1,0 +1,38 @@
+"""Text that nobody would think of, through each kind of tokenizer.
+
+Seconds with the tests; by hand for minutes, with `FUZZ_PROFILE=minutes`.
+"""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from .case import GRAPH, Case
+from .compare import Library, opened
+from .conftest import Workshop
+from .pipelines import KNOWN, MEAN
+
+_EXAMPLES = {"seconds": 150, "minutes": 10_000}[os.environ.get("FUZZ_PROFILE", "seconds")]
+_SPECIAL = ("[CLS]", "[SEP]", "[PAD]", "<s>", "</s>", "<pad>", "<mask>", "##s", "▁", "Ġ", " ", "A")
+# Lone surrogates are no Unicode text, and the wire lets none through.
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=120)
+_MIXED = st.lists(st.sampled_from(_SPECIAL) | _TEXTS, max_size=12).map("".join)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", KNOWN)
+def test_any_text_has_the_library_s_tokens(family: str, workshop: Workshop) -> None:
+    """The ids of random Unicode text are the library's, special tokens in it or not."""
+    case = Case(name=family, holds="", family=family, modules=MEAN, expected=GRAPH)
+    folder = workshop.write(case)
+    model, library = opened(folder, "embed", workshop.cache), Library(folder, "embed")
+
+    @settings(max_examples=_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @example("")
+    @given(_MIXED)
+    def same_ids(text: str) -> None:
+        assert model.tokenize([text])[0].ids.tolist() == library.ids(text)
+
+    same_ids()

@@ -1,0 +1,24 @@
+"""Folders of all kinds, each served as the library computes it, or refused by name."""
+
+import pytest
+
+from .case import Case
+from .catalogue import all_cases, families
+from .compare import compare
+from .conftest import Workshop
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", families())
+def test_every_folder_is_served_as_the_library_computes_it(family: str, workshop: Workshop) -> None:
+    """Ids are identical, cosines at least 0.99999, scores within 1e-4, or a line says why not."""
+    cases = [case for case in all_cases() if case.family == family]
+    wrong = [line for case in cases if (line := _complaint(case, workshop))]
+    assert not wrong, "\n".join([f"{len(wrong)} of {len(cases)} folders:", *wrong])
+
+
+def _complaint(case: Case, workshop: Workshop) -> str:
+    found = compare(workshop.write(case), case.task, workshop.cache)
+    if found.meets(case.expected):
+        return ""
+    return f"{case.name}: expected {case.expected}, found {found}"

@@ -1,0 +1,60 @@
+"""One field of a folder, edited: our answer changes exactly when the library's does."""
+
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .compare import Library, compare
+from .conftest import Workshop
+from .mutations import BASES, Base
+
+_TEXTS = (
+    "How do I reset my password?",
+    "naïve café, ÅNGSTRÖM and 東京都",
+    "a <mask>, a [MASK], <pad> and [PAD] about it",
+    "",
+    " ".join(map(str, range(60))),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What the library gives for the texts: nothing where it raises."""
+
+    results: tuple[Any, ...]
+
+    def same_as(self, other: "_Answers") -> bool:
+        """Whether no bit differs: the library computes the same twice."""
+        pairs = zip_longest(self.results, other.results)
+        return all(np.array_equal(one, another) for one, another in pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+def test_our_answer_changes_when_the_library_s_does(base: Base, workshop: Workshop) -> None:
+    """After every edit we serve what the library gives, or refuse; and the edits are worth it."""
+    before, wrong, changing = _library_s(base, "", workshop), [], set()
+    for name, edit in base.edits.items():
+        case = replace(base.case, edits=(edit,))
+        found = compare(workshop.write(case), case.task, workshop.cache)
+        if found.served not in {"graph", "library", "refused"}:
+            wrong.append(f"{name}: {found}")
+        if not _library_s(base, name, workshop).same_as(before):
+            changing.add(name)
+    assert not wrong, "\n".join(wrong)
+    assert changing == base.changing
+
+
+def _library_s(base: Base, name: str, workshop: Workshop) -> _Answers:
+    """Return the library's answers on the folder after the edit `name`, or none of them."""
+    edits = (base.edits[name],) if name else ()
+    case = replace(base.case, edits=edits)
+    texts = [(text, _TEXTS[0]) if case.classifier else text for text in _TEXTS]
+    try:
+        library = Library(workshop.write(case), case.task)
+        return _Answers(tuple(library.result(text, prompt_name=None) for text in texts))
+    except Exception:  # noqa: BLE001 - whatever the library says of such a folder
+        return _Answers(())
