@@ -24,6 +24,8 @@ from sidecar.encoder.architecture import Float32
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.folder.describe import stated_activation
+from sidecar.models.folder.files import read_json
+from sidecar.models.folder.pipeline import modules_of
 from sidecar.models.manifest import Quality, Speed
 from sidecar.models.oracle.compare import compare
 from sidecar.models.oracle.pipeline import answers_of
@@ -252,10 +254,20 @@ def _refuse_what_differs(source: Source, pipeline: Any, kinds: Sequence[str]) ->
     if source.task == "rerank" and pipeline.num_labels != 1:
         labels = pipeline.num_labels
         raise ModelError(f"{source.folder}: {labels} labels are not a reranker's (1 label)")
+    for module in modules_of(source.folder):
+        if module.kind == "Dense":
+            _refuse_own_code(module.folder)
     activation = stated_activation(source.folder) if source.task == "rerank" else ""
     if activation and not activation.startswith("torch."):
         # The library does not run a folder's own code either; it would take the sigmoid instead.
         raise ModelError(f"{source.folder}: score activation {activation!r} is not one of torch's")
+
+
+def _refuse_own_code(folder: Path) -> None:
+    stated = str(read_json(folder, "config.json").get("activation_function", "torch."))
+    if not stated.startswith("torch."):
+        # The library does not run it either; it would take the hyperbolic tangent instead.
+        raise ModelError(f"{folder}: activation {stated!r} is not one of torch's")
 
 
 def _max_tokens(pipeline: Any) -> int:
@@ -263,8 +275,8 @@ def _max_tokens(pipeline: Any) -> int:
     stated = pipeline.max_seq_length or _NO_LIMIT
     limit = int(stated) if stated < _NO_LIMIT else _UNSTATED_LIMIT
     for name, module in pipeline.named_modules():
-        padding = getattr(module, "padding_idx", None)
-        # RoBERTa and its kin begin to count behind the padding's index.
-        if name.endswith("position_embeddings") and padding is not None:
-            limit = min(limit, module.num_embeddings - padding - 1)
+        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
+            padding = getattr(module, "padding_idx", None)
+            # RoBERTa and its kin begin to count behind the padding's index.
+            limit = min(limit, module.num_embeddings - (0 if padding is None else padding + 1))
     return limit

@@ -24,7 +24,7 @@ _MODULES = "modules.json"
 _TEXT = (str, type(None))
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "model_type": _TEXT,
-    "prompts": (dict, type(None)),
+    "prompts": (dict,),
     "default_prompt_name": _TEXT,
     "similarity_fn_name": _TEXT,
     "activation_fn": _TEXT,
@@ -98,7 +98,8 @@ def _describe_embedder(folder: Path) -> Description:
     family, longest = _family_and_limit(folder, pipeline)
     own = _own(folder)
     # The library's own two names are always known, and say nothing unless the folder does.
-    prompts = {"query": "", "document": "", **(own.get("prompts") or {})}
+    stated = {name: prompt or "" for name, prompt in own.get("prompts", {}).items()}
+    prompts = {"query": "", "document": "", **stated}
     return Description(
         task="embed",
         family=family,

@@ -26,7 +26,7 @@ def ask(source: Source, output: Path) -> None:
     """
     pipeline = load_pipeline(source)
     with suppress(UnknownArchitectureError):  # then it is ours that is compared
-        tokenizer = from_library(pipeline.tokenizer, int(pipeline.max_seq_length))
+        tokenizer = from_library(pipeline.tokenizer, pipeline.max_seq_length)
         (output / TOKENIZER).write_text(tokenizer, "utf-8")
     found = answers_of(pipeline, source.task)
     answers.write(output / ANSWERS, found, about=fingerprint(source.folder, Digests()))

@@ -14,7 +14,7 @@ from sidecar.models.oracle.texts import Probe, id_probes, output_probes
 
 # What decides an answer, for the record.
 _PACKAGES = ("sentence-transformers", "transformers", "tokenizers", "torch")
-_LONGEST = 10**6  # models without a limit state 10**30
+_LONGEST = 10**6  # stated by models without a limit: infinity, 10**30, or nothing
 
 
 def answers_of(pipeline: Any, task: Task, *, every: int = 1) -> Answers:
@@ -23,7 +23,7 @@ def answers_of(pipeline: Any, task: Task, *, every: int = 1) -> Answers:
     Outputs are computed for each `every`-th of the texts that there are for them.
     """
     prompts = () if task == "rerank" else tuple(pipeline.prompts)
-    limit = int(min(pipeline.max_seq_length or 0, _LONGEST))
+    limit = int(min(pipeline.max_seq_length or _LONGEST, _LONGEST))
     ids_of = id_probes(task, prompts, _added_tokens(pipeline.tokenizer), limit)
     outputs_of = output_probes(task)[::every]
     features = [_features(pipeline, probe) for probe in ids_of]
