@@ -26,6 +26,9 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "similarity_fn_name": _TEXT,
     "activation_fn": _TEXT,
 }
+# What makes a model of weights that are stored otherwise, elsewhere, or changed by others.
+_CHANGING = ("quantization_config", "transformers_weights", "per_layer_config")
+_ADAPTER = "adapter_config.json"
 _TASKS: dict[str, Task] = {"SentenceTransformer": "embed", "CrossEncoder": "rerank"}
 
 
@@ -40,6 +43,7 @@ def describe(folder: Path) -> Description:
     if family not in FAMILIES:
         message = f"{folder}: family {family!r} is not known; known are {_names()}"
         raise UnknownArchitectureError(message)
+    _refuse_other_weights(folder, config)
     if task_of(folder) == "rerank":
         return _describe_reranker(folder, config, family)
     return _describe_embedder(folder, config, family)
@@ -69,6 +73,15 @@ def stated_activation(folder: Path) -> str:
         or config.get("sbert_ce_default_activation_function")
     )
     return str(stated or "")
+
+
+def _refuse_other_weights(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise `UnknownArchitectureError` where the weights beside config.json are not the model."""
+    changed = [key for key in _CHANGING if config.get(key)]
+    if (transformer_of(folder) / _ADAPTER).exists():
+        changed.append(_ADAPTER)
+    if changed:
+        raise UnknownArchitectureError(f"{folder}: {changed[0]} is not supported")
 
 
 def _own(folder: Path) -> Mapping[str, Any]:
