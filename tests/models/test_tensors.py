@@ -141,10 +141,10 @@ def test_code_of_its_own_beside_a_known_class(folder: Path, tmp_path: Path) -> N
 def test_ids_beyond_the_table_are_refused(folder: Path, tmp_path: Path) -> None:
     """The numbers of both are told; such an id would end a request, or read another's memory."""
     tables = without("word_embeddings")
-    rows = load_file(folder / WHOLE)["embeddings.word_embeddings.weight"][:30_000].clone()
+    rows = load_file(folder / WHOLE)["embeddings.word_embeddings.weight"][:30_521].clone()
     rewrite(folder, lambda ts: {**tables(ts), "embeddings.word_embeddings.weight": rows})
-    edit(folder / "config.json", vocab_size=30_000)
-    said = r"ids up to 30521, and the embedding table 30000 rows"
+    edit(folder / "config.json", vocab_size=30_521)
+    said = r"ids up to 30521, and the embedding table 30521 rows"
     with pytest.raises(ModelError, match=said):
         served(folder, tmp_path)
     with pytest.raises(ModelError, match=said):
