@@ -12,10 +12,10 @@ from sidecar.cli.planning import FLOORS, host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
 from sidecar.config import to_config
 from sidecar.memory import let_go_early
-from sidecar.models import library
 from sidecar.models.folder.describe import describe
 from sidecar.models.manifest import Manifest
 from sidecar.models.order import Order
+from sidecar.models.place import cached_path
 from sidecar.models.prepare import prepare
 from sidecar.models.source import display_name, locate
 from sidecar.models.texts import read_texts
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder=folder,
         name=display_name(arguments.model),
         precision=wanted,
-        output=arguments.output or library.cached_path(folder, wanted, config.cache_dir),
+        output=arguments.output or cached_path(folder, wanted, config.cache_dir),
         texts=read_texts(arguments.calibration, describe(folder).task)
         if arguments.calibration
         else (),

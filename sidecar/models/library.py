@@ -1,6 +1,5 @@
 """Opens the models that a daemon serves, preparing what its cache does not hold yet."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,22 +7,19 @@ from typing import Any
 
 import structlog
 
-from sidecar import __version__
-from sidecar.encoder import runtime
-from sidecar.host import read_host
 from sidecar.memory import read_memory
 from sidecar.models import manifest as manifests
 from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Task
-from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.describe import describe, task_of
 from sidecar.models.half import load_in_half
 from sidecar.models.layout import layout_of
-from sidecar.models.manifest import FORMAT, Manifest, Quality, Speed
+from sidecar.models.manifest import Manifest, Quality, Speed
 from sidecar.models.model import Model, load
 from sidecar.models.oracle.ask import has_library
 from sidecar.models.order import Order
+from sidecar.models.place import cached_path
 from sidecar.models.precision import Precision
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import display_name, locate
@@ -78,30 +74,6 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     _say_outcome(manifest)
     _say_loaded(model, manifest.quantization, manifest.bytes_weights)
     return model
-
-
-def cached_path(folder: Path, precision: Precision, cache: Path, *, remember: bool = True) -> Path:
-    """Return where the artifact of the model in `folder` lies, or will lie, in `cache`.
-
-    The name changes with what the folder's files hold, the precision, the processor that its
-    speed was measured on, and the versions that decide what is written; not with where the
-    folder is, what it is called or when it was copied there. `cache` remembers the digests of
-    its files, if it is to `remember` anything.
-    """
-    host, digests = read_host(), Digests(cache)
-    facts = (
-        fingerprint(folder, digests),
-        repr(precision),
-        f"{host.cpu_model} {sorted(host.isa)}",
-        f"{FORMAT} {__version__} {runtime.version()}",
-    )
-    if remember:
-        digests.remember()
-    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-    behind = f"{precision.quantization}-{key}"
-    # The folder's name is for people: the same model may have been prepared by another one.
-    made = sorted(path for path in cache.glob(f"*-{behind}") if manifests.is_artifact(path))
-    return made[0] if made else cache / f"{folder.name}-{behind}"
 
 
 def manifest_of(name: str, folder: Path, artifact: Path) -> Manifest:

@@ -12,10 +12,11 @@ import structlog
 
 from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
-from sidecar.models.library import Wanted, cached_path, open_model
+from sidecar.models.library import Wanted, open_model
 from sidecar.models.manifest import Manifest
 from sidecar.models.model import load
 from sidecar.models.order import Order
+from sidecar.models.place import cached_path
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
 

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import transformers
 
 from sidecar.cli import main
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.config import ALIASES, DEFAULTS, read_config, transformer_of
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
@@ -155,6 +156,19 @@ def test_a_damaged_file_is_named(
     assert said in text
 
 
+def test_weights_that_are_not_the_model_are_left_to_the_library(folder: Path) -> None:
+    """Quantized by others, under a name of their own, or with an adapter to be added."""
+    for key in ("quantization_config", "transformers_weights", "per_layer_config"):
+        edit(folder / "config.json", **{key: {"a": 1}})
+        with pytest.raises(UnknownArchitectureError, match=f"{key} is not supported"):
+            describe(folder)
+        edit(folder / "config.json", **{key: None})
+    describe(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UnknownArchitectureError, match=r"adapter_config\.json is not supported"):
+        describe(folder)
+
+
 def test_the_transformer_lies_where_the_modules_say(folder: Path) -> None:
     """In the model's folder itself where there are none."""
     assert transformer_of(folder) == folder
@@ -178,23 +192,28 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(before)
 
 
-def test_what_is_closed_is_named(folder: Path) -> None:
+@pytest.fixture
+def open_folder(bert: Path) -> Iterator[Path]:
+    """A copy in a place that everybody may enter, as pytest's own are not."""
+    with TemporaryDirectory() as above:
+        Path(above).chmod(0o755)
+        copy = Path(shutil.copytree(bert, Path(above) / "model"))
+        copy.chmod(0o755)
+        yield copy
+
+
+@pytest.mark.parametrize("name", ["", "..", "config.json", "modules.json", "model.safetensors"])
+def test_what_is_closed_is_named(open_folder: Path, name: str) -> None:
     """The folder, the one above it, or a file in it; and by whom it was tried."""
-    for path in (folder, folder.parent):
-        path.chmod(0)
-        with as_nobody():
-            text = refused(lambda path: locate(str(path)), folder)
-        path.chmod(0o755)
-        assert "cannot be read: Permission denied, for user" in text
-        assert str(folder) in text
-    for name in ("config.json", "modules.json", "model.safetensors"):
-        (folder / name).chmod(0)
-        for above in [folder, *folder.parents][:4]:
-            above.chmod(0o755)
-        with as_nobody():
-            text = refused(lambda path: read_encoder(path, describe(path)), folder)
-        (folder / name).chmod(0o644)
-        assert f"{folder / name} cannot be read: Permission denied, for user" in text
+    path = open_folder / name
+    path.chmod(0)
+    with as_nobody():
+        text = refused(
+            lambda folder: read_encoder(locate(str(folder)), describe(folder)), open_folder
+        )
+    path.chmod(0o755)
+    assert "cannot be read: Permission denied, for user" in text
+    assert str(open_folder if name == ".." else open_folder / name) in text
 
 
 @pytest.mark.parametrize("command", ["prepare", "plan"])

@@ -11,7 +11,8 @@ import structlog
 
 from sidecar.models import digests
 from sidecar.models.digests import Digests, fingerprint
-from sidecar.models.library import Wanted, cached_path, open_model
+from sidecar.models.library import Wanted, open_model
+from sidecar.models.place import cached_path
 from sidecar.models.precision import Precision
 
 MakeModel = Callable[..., Path]

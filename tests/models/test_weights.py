@@ -1,34 +1,33 @@
-"""Weights, however a folder stores them: the library's vectors, or a line that names the reason."""
+"""Weights, however a folder stores them: the library's vectors, or a line that names the file."""
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers import CrossEncoder
 
-from sidecar.models.errors import ModelError, UnknownArchitectureError
-from sidecar.models.folder.describe import describe
-from sidecar.models.folder.weights import open_weights, read_encoder
-from sidecar.models.model import Model
-from sidecar.models.model import load as load_artifact
-from sidecar.models.order import Order
-from sidecar.models.precision import Precision
-from sidecar.models.prepare import prepare
-from sidecar.models.torch_model import Source, TorchModel
-from sidecar.models.torch_model import load as load_with_torch
+from sidecar.models.errors import ModelError
+from sidecar.models.folder.weights import open_weights
 
-MakeModel = Callable[..., Path]
-Tensors = dict[str, torch.Tensor]
-TEXTS = ["a short text", "Another one, somewhat longer than the first; and naïve.", "word " * 200]
-FLOAT32 = {"dtype": torch.float32}
-WHOLE = "model.safetensors"
+from .folders import (
+    FLOAT32,
+    TEXTS,
+    WHOLE,
+    MakeModel,
+    broken,
+    by_torch,
+    copy,
+    embedded,
+    expected,
+    rewrite,
+    served,
+    without,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,63 +39,6 @@ def bert(make_model: MakeModel) -> Path:
 def folder(bert: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
     return copy(bert, tmp_path / "model")
-
-
-def copy(folder: Path, to: Path) -> Path:
-    return Path(shutil.copytree(folder, to))
-
-
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def rewrite(folder: Path, change: Callable[[Tensors], Tensors]) -> None:
-    save_file(change(load_file(folder / WHOLE)), folder / WHOLE)
-
-
-def without(*parts: str) -> Callable[[Tensors], Tensors]:
-    return lambda tensors: {
-        name: tensor for name, tensor in tensors.items() if not any(part in name for part in parts)
-    }
-
-
-def served(folder: Path, tmp_path: Path) -> Model:
-    """Return the model on our own graph, in FP32."""
-    output = tmp_path / "artifact"
-    precision = Precision("none", weight_bits=7, floor=0)
-    prepare(Order(folder=folder, name="tiny", precision=precision, output=output))
-    return load_artifact(output)
-
-
-def by_torch(folder: Path, task: str = "embed") -> TorchModel:
-    return load_with_torch(Source(folder, folder.name, task))  # type: ignore[arg-type]
-
-
-def embedded(model: Model | TorchModel) -> np.ndarray:
-    vectors = np.stack([model.forward(row) for row in model.tokenize(TEXTS)])
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def expected(folder: Path) -> np.ndarray:
-    model = SentenceTransformer(str(folder), device="cpu", model_kwargs=FLOAT32)
-    return np.asarray(model.encode(TEXTS, batch_size=1, normalize_embeddings=True))
-
-
-def refused(folder: Path) -> str:
-    """Return why our graph leaves the folder to the library."""
-    with pytest.raises(UnknownArchitectureError) as caught:
-        read_encoder(folder, describe(folder))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def broken(folder: Path) -> str:
-    """Return why nobody can read the folder's weights."""
-    with pytest.raises(ModelError) as caught:
-        read_encoder(folder, describe(folder))
-    assert not isinstance(caught.value, UnknownArchitectureError)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def in_type(dtype: torch.dtype) -> Callable[[Path], None]:
@@ -213,81 +155,6 @@ def test_a_prefix_may_stand_before_every_name(
     np.testing.assert_allclose(ours, score, atol=1e-5)
 
 
-def test_a_tensor_that_is_missing_is_named(folder: Path) -> None:
-    """Each one of them, by both ways: transformers would make it up."""
-    original = load_file(folder / WHOLE)
-    for name in sorted(original):
-        if name.startswith("pooler."):
-            continue
-        save_file({other: t for other, t in original.items() if other != name}, folder / WHOLE)
-        assert f"tensor {name!r} is missing" in refused(folder)
-    with pytest.raises(ModelError, match=r"lacks tensor .*, which would be random"):
-        by_torch(folder)
-
-
-def test_a_tensor_that_nothing_uses_is_named(folder: Path, tmp_path: Path) -> None:
-    """It may be part of another architecture; the slow path leaves it out, as the library does."""
-    rewrite(folder, lambda tensors: {**tensors, "encoder.layer.0.adapter": torch.ones(3)})
-    assert "nothing here uses tensor encoder.layer.0.adapter" in refused(folder)
-    np.testing.assert_allclose(embedded(by_torch(folder)), expected(folder), atol=1e-5)
-
-
-def test_layers_beyond_the_configs_are_the_librarys_matter(folder: Path) -> None:
-    """It computes as many as the config says, and so does the slow path."""
-    edit(folder / "config.json", num_hidden_layers=1)
-    assert "encoder.layer.1.attention" in refused(folder)
-    np.testing.assert_allclose(embedded(by_torch(folder)), expected(folder), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("vocab_size", 30_521, "word_embeddings"),
-        ("max_position_embeddings", 97, "position_embeddings"),
-        ("type_vocab_size", 3, "token_type_embeddings"),
-        ("hidden_size", 32, "embeddings"),
-        ("intermediate_size", 127, "feed-forward up weight"),
-    ],
-)
-def test_shapes_are_the_configs(folder: Path, key: str, value: int, said: str) -> None:
-    """A folder whose files belong to two models is refused by both, with the shapes."""
-    edit(folder / "config.json", **{key: value})
-    text = refused(folder)
-    assert said in text
-    assert "has shape" in text
-    with pytest.raises(ModelError, match="cannot load"):
-        by_torch(folder)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_no_numbers_are_named(folder: Path, value: float) -> None:
-    """One NaN makes every vector NaN."""
-    name = "encoder.layer.1.output.dense.bias"
-
-    def spoilt(tensors: Tensors) -> Tensors:
-        tensors[name][3] = value
-        return tensors
-
-    rewrite(folder, spoilt)
-    assert f"{folder}: tensor {name!r} holds NaN or infinity" in broken(folder)
-    with pytest.raises(ModelError, match=rf"{name}' holds NaN or infinity"):
-        by_torch(folder)
-
-
-def test_whole_numbers_are_left_to_the_library(folder: Path) -> None:
-    """Weights that were quantized by others."""
-    name = "encoder.layer.0.output.dense.weight"
-    rewrite(folder, lambda tensors: {**tensors, name: tensors[name].to(torch.int8)})
-    assert f"tensor {name!r} is I8" in refused(folder)
-
-
-def test_one_name_twice_is_refused(folder: Path) -> None:
-    """With and without the prefix: nobody can say which one counts."""
-    name = "embeddings.LayerNorm.bias"
-    rewrite(folder, lambda tensors: {**tensors, f"bert.{name}": tensors[name] + 1})
-    assert f"{name!r} is there twice" in refused(folder)
-
-
 def damages() -> Iterator[tuple[Callable[[Path], None], str]]:
     def index(shard: str) -> Callable[[Path], None]:
         def write(folder: Path) -> None:
@@ -361,42 +228,3 @@ def test_any_float_is_widened_exactly(tmp_path: Path) -> None:
         assert weights.shape(name) == tuple(tensor.shape)
         np.testing.assert_array_equal(weights.tensor(name), tensor.float().numpy())
         assert weights.tensor(name).dtype == np.float32
-
-
-def test_a_reranker_without_its_head_is_refused(make_model: MakeModel) -> None:
-    """On our graph, and on the slow path, of a family that only the library knows."""
-    for family, head in (("bert", "classifier."), ("electra", "classifier.out_proj.")):
-        folder = make_model(family, classifier=True)
-        rewrite(folder, without(head))
-        with pytest.raises(ModelError, match="lacks tensor classifier"):
-            by_torch(folder, "rerank")
-    known = make_model(classifier=True)
-    rewrite(known, without("pooler."))
-    assert "'pooler.dense.weight' is missing" in refused(known)
-    with pytest.raises(ModelError, match=r"lacks tensor bert\.pooler"):
-        by_torch(known, "rerank")
-
-
-def test_code_of_its_own_beside_a_known_class(folder: Path, tmp_path: Path) -> None:
-    """Serves where that class reads every tensor, and nowhere else."""
-    auto = {"AutoConfig": "configuration_own.Own", "AutoModel": "modeling_own.OwnModel"}
-    edit(folder / "config.json", auto_map=auto)
-    np.testing.assert_allclose(embedded(served(folder, tmp_path)), expected(folder), atol=1e-5)
-    np.testing.assert_allclose(embedded(by_torch(folder)), expected(folder), atol=1e-5)
-    rewrite(folder, lambda tensors: {**tensors, "encoder.gate.weight": torch.ones(3)})
-    assert "encoder.gate.weight" in refused(folder)
-    with pytest.raises(ModelError, match=r"auto_map.*BertModel does not use .*encoder\.gate"):
-        by_torch(folder)
-
-
-def test_ids_beyond_the_table_are_refused(folder: Path, tmp_path: Path) -> None:
-    """The numbers of both are told; such an id would end a request, or read another's memory."""
-    tables = without("word_embeddings")
-    rows = load_file(folder / WHOLE)["embeddings.word_embeddings.weight"][:30_000].clone()
-    rewrite(folder, lambda ts: {**tables(ts), "embeddings.word_embeddings.weight": rows})
-    edit(folder / "config.json", vocab_size=30_000)
-    said = r"ids up to 30521, and the embedding table 30000 rows"
-    with pytest.raises(ModelError, match=said):
-        served(folder, tmp_path)
-    with pytest.raises(ModelError, match=said):
-        by_torch(folder)

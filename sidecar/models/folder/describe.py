@@ -29,6 +29,9 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "similarity_fn_name": _TEXT,
     "activation_fn": _TEXT,
 }
+# What makes a model of weights that are stored otherwise, elsewhere, or changed by others.
+_CHANGING = ("quantization_config", "transformers_weights", "per_layer_config")
+_ADAPTER = "adapter_config.json"
 _TASKS: dict[str, Task] = {"SentenceTransformer": "embed", "CrossEncoder": "rerank"}
 _SCORES: dict[str, Activation] = {
     "": "sigmoid",
@@ -77,6 +80,15 @@ def stated_activation(folder: Path) -> str:
     older = config.get("sbert_ce_default_activation_function")
     stated = nested.get("activation_fn", older)
     return "" if stated is None else str(stated)
+
+
+def _refuse_other_weights(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise `UnknownArchitectureError` where the weights beside config.json are not the model."""
+    changed = [key for key in _CHANGING if config.get(key)]
+    if (transformer_of(folder) / _ADAPTER).exists():
+        changed.append(_ADAPTER)
+    if changed:
+        raise UnknownArchitectureError(f"{folder}: {changed[0]} is not supported")
 
 
 def _noted(folder: Path) -> Mapping[str, Any]:
@@ -146,6 +158,7 @@ def _family(folder: Path, config: Mapping[str, Any]) -> str:
         known = ", ".join(sorted(FAMILIES))
         message = f"{folder}: family {family!r} is not known; known are {known}"
         raise UnknownArchitectureError(message)
+    _refuse_other_weights(folder, config)
     return family
 
 

@@ -146,7 +146,9 @@ def _entries(path: Path) -> dict[str, _Entry]:
 
 def _widened(halves: Any) -> Float32:
     """Return bfloat16 numbers as float32: they are the upper half of one."""
-    wide: Float32 = (halves.astype(np.uint32) << 16).view(np.float32)
+    bits = halves.astype(np.uint32)
+    bits <<= 16  # in place: a table may be a gigabyte
+    wide: Float32 = bits.view(np.float32)
     return wide
 
 

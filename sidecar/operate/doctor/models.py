@@ -15,6 +15,7 @@ from sidecar.models.folder.formats import Safetensors
 from sidecar.models.folder.weights import weight_files
 from sidecar.models.library import Wanted
 from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest
+from sidecar.models.place import cached_path
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import locate
 from sidecar.models.tokenizer import Tokenizer
@@ -116,7 +117,7 @@ def _source(wanted: Wanted, folder: Path, cache: Path) -> Found:
         describe(folder)
     except UnknownArchitectureError as failure:
         return Found(name=wanted.name, folder=folder, source_bytes=size, slow=str(failure))
-    artifact = library.cached_path(folder, wanted.precision, cache, remember=False)
+    artifact = cached_path(folder, wanted.precision, cache, remember=False)
     if manifests.is_artifact(artifact):
         return _artifact(wanted, folder, artifact)
     weights = weight_files(transformer_of(folder))
