@@ -26,7 +26,7 @@ from sidecar.models.errors import ModelError
 from sidecar.models.folder.describe import stated_activation
 from sidecar.models.manifest import Quality, Speed
 from sidecar.models.probes import probe_inputs
-from sidecar.models.rows import Row, Text
+from sidecar.models.rows import Row, Text, capped
 
 # What torch's precisions are called in plans and events.
 QUANTIZATIONS = {"float32": "none", "float16": "fp16", "bfloat16": "bf16"}
@@ -38,11 +38,15 @@ _NO_LIMIT = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The folder of a model, what the model is called, and what it is for."""
+    """The folder of a model, what the model is called, and what it is for.
+
+    Texts are cut at `max_tokens` where that is less than the model's own limit, and not 0.
+    """
 
     folder: Path
     name: str
     task: Task
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +84,9 @@ class TorchModel:
         if self.normalize:  # a request's choice, made behind the forward
             self._modules.pop()
         self.dimensions = int(pipeline.get_embedding_dimension()) if embeds else 1
-        self.max_tokens = pipeline.max_seq_length = _max_tokens(pipeline)
+        self.model_max_tokens = _max_tokens(pipeline)
+        self.max_tokens = capped(self.model_max_tokens, source.max_tokens)
+        pipeline.max_seq_length = self.max_tokens
         self.prompts: Mapping[str, str] = pipeline.prompts if embeds else {}
         self.default_prompt_name: str | None = pipeline.default_prompt_name if embeds else None
         self._activate = None if embeds else pipeline.activation_fn
@@ -141,6 +147,7 @@ class TorchModel:
             "kernel": self.kernel,
             "dimensions": self.dimensions,
             "max_tokens": self.max_tokens,
+            "model_max_tokens": self.model_max_tokens,
             "normalize": self.normalize,
             # The library has None for the names that it knows and the folder does not.
             "prompts": {name: prompt or "" for name, prompt in self.prompts.items()},

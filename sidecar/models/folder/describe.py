@@ -16,6 +16,7 @@ from sidecar.models.folder.files import read_json
 from sidecar.models.folder.limits import max_tokens
 from sidecar.models.folder.pipeline import modules_of, pooling_of
 from sidecar.models.folder.settings import read_settings
+from sidecar.models.folder.tokenizer import check as check_tokenizer
 
 _OWN = "config_sentence_transformers.json"
 _TASKS: dict[str, Task] = {"SentenceTransformer": "embed", "CrossEncoder": "rerank"}
@@ -32,6 +33,7 @@ def describe(folder: Path) -> Description:
     if family not in FAMILIES:
         message = f"{folder}: family {family!r} is not known; known are {_names()}"
         raise UnknownArchitectureError(message)
+    check_tokenizer(folder, read_settings(folder))
     if task_of(folder) == "rerank":
         return _describe_reranker(folder, config, family)
     return _describe_embedder(folder, config, family)
