@@ -54,6 +54,15 @@ def _whole(least: int) -> _Read:
     return read
 
 
+def _zero_or(least: int) -> _Read:
+    def read(text: str) -> int:
+        if not text.isdecimal() or 0 < int(text) < least:
+            raise ValueError(f"must be 0 or a whole number of at least {least}")
+        return int(text)
+
+    return read
+
+
 def _number(least: float, most: float) -> _Read:
     def read(text: str) -> float:
         try:
@@ -158,6 +167,12 @@ class Config:
         "SIDECAR_THREADS",
         _whole(0),
         "inference threads; 0: the cores granted, one on CUDA",
+        default=0,
+    )
+    max_tokens: int = _setting(
+        "SIDECAR_MAX_TOKENS",
+        _zero_or(8),  # a pair has up to four special ones
+        "tokens at which texts are cut where the model takes more; 0: the model's own limit",
         default=0,
     )
     max_queue_rows: int = _setting(

@@ -158,6 +158,7 @@ def _open(
             precision=precision(own, planned),
             reason=planned.reason,
             device=planned.device,
+            max_tokens=config.max_tokens,
         )
         with Console(stderr=True).status(f"opening {name} in {plan}"):
             models[plan] = library.open_model(wanted, config.cache_dir)

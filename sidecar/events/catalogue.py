@@ -56,6 +56,7 @@ CATALOGUE: Mapping[str, Event] = {
             "quantization": "the precision that it serves in: none, int8, int4, fp16",
             "dimensions": "width of its vectors",
             "max_tokens": "where texts are cut",
+            "model_max_tokens": "where the model would cut them without SIDECAR_MAX_TOKENS",
             "bytes": "size of its weights, bytes",
             "lone_threads": "threads that compute a text when nothing else is being computed",
             "pss_bytes": _PSS,

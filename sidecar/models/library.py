@@ -37,6 +37,7 @@ class Wanted:
     """A model to open: what the user called it, what it is for, the precision planned and why.
 
     `device`, "cpu" or "cuda", is what computes it; `threads` may compute a row that is alone.
+    Texts are cut at `max_tokens` where that is less than the model's own limit, and not 0.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Wanted:
     reason: str
     device: str = "cpu"
     threads: int = 1
+    max_tokens: int = 0
 
 
 def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
@@ -68,7 +70,8 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     check(wanted, manifest)
     reason = reason_of(wanted.reason, manifest.speed)
     _say_selected(wanted, manifest.quantization, reason)
-    model = load(artifact, layout_of(artifact, cache, wanted.threads), manifest)
+    layout = layout_of(artifact, cache, wanted.threads)
+    model = load(artifact, layout, manifest, max_tokens=wanted.max_tokens)
     model.reason = reason
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
     _say_outcome(manifest)
@@ -127,7 +130,7 @@ def _source(wanted: Wanted) -> Source:
             "the model that it was prepared from"
         )
     _check_task(wanted, task_of(folder))
-    return Source(folder, display_name(wanted.name), wanted.task)
+    return Source(folder, display_name(wanted.name), wanted.task, wanted.max_tokens)
 
 
 def artifact_of(wanted: Wanted, cache: Path) -> Path:
@@ -274,6 +277,7 @@ def _say_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int)
         quantization=quantization,
         dimensions=model.dimensions,
         max_tokens=model.max_tokens,
+        model_max_tokens=model.model_max_tokens,
         bytes=weight_bytes,
         lone_threads=model.lone_threads,
         pss_bytes=read_memory()["pss_bytes"],

@@ -10,7 +10,7 @@ from sidecar.models import manifest as manifests
 from sidecar.models.compute import forward, session_of
 from sidecar.models.layout import Layout
 from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest, Speed
-from sidecar.models.rows import Row, Text
+from sidecar.models.rows import Row, Text, capped
 from sidecar.models.tokenizer import Tokenizer
 
 
@@ -36,7 +36,8 @@ class Model:
         self.name = manifest.name
         self.task = description.task
         self.dimensions = manifest.dimensions
-        self.max_tokens = description.max_tokens
+        self.max_tokens = tokenizer.max_tokens
+        self.model_max_tokens = description.max_tokens
         self.normalize = description.normalize
         self.prompts = description.prompts
         self.default_prompt_name = description.default_prompt_name
@@ -64,6 +65,7 @@ class Model:
             "device": "cpu",
             "reason": self.reason,
             "max_tokens": self.max_tokens,
+            "model_max_tokens": self.model_max_tokens,
             "normalize": self.normalize,
             "prompts": dict(self.prompts),
             "default_prompt_name": self.default_prompt_name,
@@ -74,13 +76,21 @@ class Model:
         return {**asdict(self._manifest), **own, "alone": alone}
 
 
-def load(folder: Path, layout: Layout | None = None, manifest: Manifest | None = None) -> Model:
+def load(
+    folder: Path,
+    layout: Layout | None = None,
+    manifest: Manifest | None = None,
+    *,
+    max_tokens: int = 0,
+) -> Model:
     """Return the model in the artifact at `folder`, by its `layout` where there is one.
 
-    It is what `manifest` says, or its own. Raises `ModelError` for a damaged artifact.
+    It is what `manifest` says, or its own. It cuts texts at `max_tokens` where that is less than
+    its own limit, and not 0. Raises `ModelError` for a damaged artifact.
     """
     manifest = manifest or manifests.read(folder)
-    tokenizer = Tokenizer(folder / TOKENIZER, manifest.description.max_tokens)
+    limit = capped(manifest.description.max_tokens, max_tokens)
+    tokenizer = Tokenizer(folder / TOKENIZER, limit)
     return Model(manifest, layout or Layout(folder / GRAPH), tokenizer)
 
 

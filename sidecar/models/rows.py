@@ -11,6 +11,11 @@ Text: TypeAlias = str | tuple[str, str]
 """One input of a model: a text, or a cross-encoder's (query, document)."""
 
 
+def capped(limit: int, cap: int) -> int:
+    """Return the model's own `limit` in tokens, or `cap` where that is less and not 0."""
+    return min(limit, cap) if cap else limit
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One tokenized input; ids and token types are int64 [tokens], never padded.

@@ -51,6 +51,7 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens, direction=side)
         self._words_alone = side == "right" and _tokenizes_words_alone(self._tokenizer)
+        self.max_tokens = max_tokens
         self._window = _CHARACTERS_A_TOKEN * max_tokens
         self._longest_query = (max_tokens - self._tokenizer.num_special_tokens_to_add(True)) // 2
 

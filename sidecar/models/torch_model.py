@@ -30,7 +30,7 @@ from sidecar.models.manifest import Quality, Speed
 from sidecar.models.oracle.compare import compare
 from sidecar.models.oracle.pipeline import answers_of
 from sidecar.models.probes import probe_inputs
-from sidecar.models.rows import Row, Text
+from sidecar.models.rows import Row, Text, capped
 from sidecar.models.torch_weights import check_loaded
 
 if TYPE_CHECKING:
@@ -48,11 +48,15 @@ _VERIFIED_EVERY = 4
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The folder of a model, what the model is called, and what it is for."""
+    """The folder of a model, what the model is called, and what it is for.
+
+    Texts are cut at `max_tokens` where that is less than the model's own limit, and not 0.
+    """
 
     folder: Path
     name: str
     task: Task
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,8 @@ class TorchModel:
         if self.normalize:  # a request's choice, made behind the forward
             self._modules.pop()
         self.dimensions = int(pipeline.get_embedding_dimension()) if embeds else 1
-        self.max_tokens = int(pipeline.max_seq_length)
+        self.model_max_tokens = int(pipeline.max_seq_length)
+        self.max_tokens = capped(self.model_max_tokens, source.max_tokens)
         self.prompts: Mapping[str, str] = pipeline.prompts if embeds else {}
         self.default_prompt_name: str | None = pipeline.default_prompt_name if embeds else None
         self._activate = None if embeds else pipeline.activation_fn
@@ -153,6 +158,7 @@ class TorchModel:
             "kernel": self.kernel,
             "dimensions": self.dimensions,
             "max_tokens": self.max_tokens,
+            "model_max_tokens": self.model_max_tokens,
             "normalize": self.normalize,
             # The library has None for the names that it knows and the folder does not.
             "prompts": {name: prompt or "" for name, prompt in self.prompts.items()},
@@ -211,6 +217,7 @@ def load(source: Source, *, device: str = "cpu", dtype: str = "float32") -> Torc
             # Its rows are cut and its modules are called here, so this is proven, too.
             answers = answers_of(pipeline, source.task, every=_VERIFIED_EVERY)
             model.verified = compare(answers, model)
+        pipeline.max_seq_length = model.max_tokens
     except ModelError:
         raise
     except Exception as error:  # whatever a model's own code raises

@@ -137,6 +137,10 @@ def _reasons(status: Status) -> Iterator[tuple[str, ...]]:
     for model in status.get("models", []):
         if reason := model.get("reason"):
             yield model.get("name", "?"), reason
+        limit, own = model.get("max_tokens"), model.get("model_max_tokens")
+        if own and limit != own:
+            cut = f"SIDECAR_MAX_TOKENS cuts texts at {limit} tokens; the model takes {own}"
+            yield model.get("name", "?"), cut
 
 
 def _verifications(status: Status) -> Iterator[tuple[str, ...]]:

@@ -56,6 +56,30 @@ def test_embedded_model_in_four_bits(minilm_folder: Path, tmp_path: Path) -> Non
     assert manifest.bytes_weights <= 0.15 * manifest.bytes_fp32
 
 
+def test_a_setting_caps_the_length(minilm_artifact: Path, tmp_path: Path) -> None:
+    """Texts are cut there and say so; the artifact keeps its limit, over which no cap counts."""
+    texts = ["short", "copper conducts heat " * 10, "copper conducts heat " * 500]
+    for cap, limit in ((16, 16), (0, 256), (1024, 256)):
+        model = open_model(wanted(minilm_artifact, max_tokens=cap), tmp_path)
+        rows = model.tokenize(texts)
+        assert [row.truncated for row in rows] == [False, limit == 16, True]
+        assert max(row.tokens for row in rows) == model.max_tokens == limit
+        told = model.describe()
+        assert (told["max_tokens"], told["model_max_tokens"]) == (limit, 256)
+
+
+def test_the_side_that_is_cut_is_the_folders(make_model: MakeModel, tmp_path: Path) -> None:
+    """Where it is the left one, the artifact keeps the end of a long text."""
+    folder = make_model()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "truncation_side": "left"}))
+    made(folder, tmp_path / "out", FP32)
+    model = load(tmp_path / "out")
+    (end, same) = model.tokenize(["copper " * 5000 + "conducts heat " * 90, "conducts heat " * 90])
+    assert end.truncated
+    assert end.ids.tolist() == same.ids.tolist()
+
+
 def test_four_bits_are_served_as_they_are_stored(make_model: MakeModel, tmp_path: Path) -> None:
     """An int4 artifact is smaller than an int8 one, says what it is, and serves."""
     folder = make_model()

@@ -7,8 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sidecar.models.folder.settings import Settings
+from sidecar.models.folder.tokenizer import assemble
 from sidecar.models.rows import Row, Text
 from sidecar.models.tokenizer import Tokenizer
+
+from .tokenizers_zoo import KINDS, edit, write_tokenizer
 
 MAX_TOKENS = 12
 # Accents in both forms, marks without a letter, jamo, CJK, what expands, what is cleaned away,
@@ -17,7 +21,7 @@ PIECES = [
     "a", "Bread", "unbelievably", "x" * 130, "é", "e\u0301\u0323", "\u0301", "ﬁ", "İ", "Σ",
     "한국", "中文", "😀",
     "\x00", "\ufffd", "\u200b", "\u00a0", "\u3000", ".", "-", "'", "[SEP]", "[", "SEP]",
-    "[MASK]", "[mask]", "[CLS]", " ", "  ", "\n", "\t", "\r\n",
+    "[MASK]", "[mask]", "[CLS]", "<mask>", "<s>", "</s>", "<pad>", " ", "  ", "\n", "\t", "\r\n",
 ]  # fmt: skip
 texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=120).map("".join)
 
@@ -27,31 +31,72 @@ def tokenizer(minilm_folder: Path) -> Tokenizer:
     return Tokenizer(minilm_folder / "tokenizer.json", MAX_TOKENS)
 
 
+def of_kind(kind: str, folder: Path, settings: Settings, **fields: str) -> tuple[Tokenizer, ...]:
+    """Return a tokenizer of `kind`, and the same but that it never cuts a text beforehand."""
+    write_tokenizer(kind, folder)
+    edit(folder / "tokenizer_config.json", **fields)
+    path = folder / "own.json"
+    path.write_text(assemble(folder, settings, MAX_TOKENS), "utf-8")
+    cutting, whole = Tokenizer(path, MAX_TOKENS), Tokenizer(path, MAX_TOKENS)
+    whole._words_alone = False
+    return cutting, whole
+
+
 @pytest.fixture(scope="module")
-def whole(minilm_folder: Path) -> Tokenizer:
-    """The same, but it never cuts a text before it is tokenized."""
-    tokenizer = Tokenizer(minilm_folder / "tokenizer.json", MAX_TOKENS)
-    tokenizer._words_alone = False
-    return tokenizer
+def pairs_of_tokenizers(
+    minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Tokenizer, ...]]:
+    """Every kind; the trained model's own; and one lower-cased by the library's setting."""
+    made = {kind: of_kind(kind, tmp_path_factory.mktemp(kind), Settings()) for kind in KINDS}
+    lower = Settings(lower_case=True)
+    made["lower"] = of_kind("bert-cased", tmp_path_factory.mktemp("lower"), lower)
+    path = minilm_folder / "tokenizer.json"
+    made["trained"] = Tokenizer(path, MAX_TOKENS), Tokenizer(path, MAX_TOKENS)
+    made["trained"][1]._words_alone = False
+    return made
 
 
 def parts(row: Row) -> tuple[list[int], list[int], bool]:
     return row.ids.tolist(), row.token_types.tolist(), row.truncated
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "mpnet", "plain-bert", "lower", "trained"])
 @given(
-    st.lists(st.one_of(texts, st.tuples(texts, texts)), min_size=1, max_size=4), st.integers(1, 60)
+    some=st.lists(st.one_of(texts, st.tuples(texts, texts)), min_size=1, max_size=4),
+    window=st.integers(1, 60),
 )
 @settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_the_rows_are_those_of_the_whole_texts(
-    tokenizer: Tokenizer, whole: Tokenizer, some: list[Text], window: int
+    pairs_of_tokenizers: dict[str, tuple[Tokenizer, ...]],
+    kind: str,
+    some: list[Text],
+    window: int,
 ) -> None:
-    """Texts and pairs, wherever they are cut."""
-    tokenizer._window = window
-    for cut, uncut in zip(tokenizer.rows(some), whole.rows(some), strict=True):
+    """Texts and pairs, wherever they are cut, through every kind that is cut beforehand."""
+    cutting, whole = pairs_of_tokenizers[kind]
+    cutting._window = window
+    for cut, uncut in zip(cutting.rows(some), whole.rows(some), strict=True):
         assert parts(cut) == parts(uncut)
+
+
+def test_only_the_kinds_of_bert_are_cut_beforehand(tmp_path: Path) -> None:
+    """Nor they, where the model keeps the end of a text."""
+    cut = {}
+    for kind in KINDS:
+        (tmp_path / kind).mkdir()
+        cut[kind] = of_kind(kind, tmp_path / kind, Settings())[0]._words_alone
+    others = {"roberta", "roberta-spaced", "xlm-roberta", "camembert", "plain-roberta"}
+    assert {kind for kind, on in cut.items() if not on} == others
+    left, _ = of_kind("bert", tmp_path / "bert", Settings(), truncation_side="left")
+    assert not left._words_alone
+    long = "copper " * 200
+    assert (
+        parts(left.rows([long + "best of all"])[0])[0][-4:-1]
+        == parts(left.rows(["best of all"])[0])[0][-4:-1]
+    )
 
 
 @pytest.mark.parametrize("shape", [lambda text: text, lambda text: ("a query", text)])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,15 @@ def test_long_text_is_reported_as_cut(folder: Path, reranker: Path) -> None:
     assert rows[2].tokens == rows[3].tokens == model.max_tokens
     pairs = load(source(reranker, "rerank")).tokenize(PAIRS)
     assert [row.truncated for row in pairs] == [False, False, True]
+
+
+def test_a_setting_caps_the_length(folder: Path) -> None:
+    """As it does on our own graph: texts are cut there, and say so."""
+    model = load(replace(source(folder), max_tokens=8))
+    row = model.tokenize([TEXTS[2]])[0]
+    assert (row.tokens, row.truncated) == (8, True)
+    told = model.describe()
+    assert (told["max_tokens"], told["model_max_tokens"]) == (8, load(source(folder)).max_tokens)
 
 
 def test_length_ends_where_positions_do(make_model: MakeModel) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,22 @@ KINDS: Mapping[str, tuple[str, Callable[[], Any]]] = {
 }
 
 
+@cache
+def _make_tokenizer(kind: str) -> Any:
+    _, make = KINDS[kind]
+    return make()
+
+
+def write_tokenizer(kind: str, folder: Path) -> None:
+    """Write the files of a tokenizer of `kind`, and the family that it is for."""
+    import transformers
+
+    prefix, _ = KINDS[kind]
+    _make_tokenizer(kind).save_pretrained(folder)
+    family = getattr(transformers, f"{prefix}Config").model_type
+    edit(folder / "config.json", model_type=family)
+
+
 def bearable(kind: str) -> int:
     """Return how many tokens the tiny model of `kind` has positions for."""
     behind_padding = {"mpnet", "camembert"}
@@ -169,11 +186,11 @@ def write_folder(kind: str, folder: Path, *, classifier: bool = False) -> Path:
     """Write a folder of sentence-transformers with a tokenizer of `kind` and tiny weights."""
     import transformers
 
-    prefix, make = KINDS[kind]
+    prefix, _ = KINDS[kind]
     config = getattr(transformers, f"{prefix}Config")(**_TINY, num_labels=1)
     ending = "ForSequenceClassification" if classifier else "Model"
     getattr(transformers, f"{prefix}{ending}")(config).save_pretrained(folder)
-    make().save_pretrained(folder)
+    _make_tokenizer(kind).save_pretrained(folder)
     if not classifier:
         _write_modules(folder)
     edit(folder / "tokenizer_config.json", model_max_length=MAX_TOKENS)

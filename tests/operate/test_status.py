@@ -103,6 +103,15 @@ def test_the_page_fits_into_80_columns() -> None:
     assert len(narrow.splitlines()) - len(wide.splitlines()) <= 1
 
 
+def test_a_capped_length_is_shown() -> None:
+    """With the model's own, where a setting cuts texts before that."""
+    told = "cuts texts at 128 tokens; the model takes 256"
+    model = {**STATUS["models"][0], "max_tokens": 128, "model_max_tokens": 256}
+    assert told in shown(page({**STATUS, "models": [model]}), width=120)
+    model["max_tokens"] = 256
+    assert "cuts texts" not in shown(page({**STATUS, "models": [model]}), width=120)
+
+
 def test_a_cache_is_shown_where_there_is_one() -> None:
     """How full it is, and how often it had what was asked."""
     cache = {"max_bytes": 64_000_000, "bytes": 12_000_000, "rows": 5_000, "hits": 3, "misses": 1}

@@ -44,10 +44,9 @@ def assemble(folder: Path, settings: Settings, max_tokens: int) -> str:
     library hands them to the model, and zeros where it does not. Raises
     `UnknownArchitectureError`, naming file and field or class, for what is not understood here.
     """
+    check(folder, settings)
     source = _read(folder, settings)
-    check_fields(folder / _CONFIG, source.fields)
-    check_templates(folder, source.fields, settings)
-    made = _class_of(source)
+    made = _class_of(folder, source.fields)
     try:
         tokenizer = _plain(source) if made is None else _built(made, source)
     except ModelError:
@@ -87,16 +86,16 @@ def _read(folder: Path, settings: Settings) -> _Source:
     return _Source(folder, file, tokenizer_fields(folder, settings))
 
 
-def _class_of(source: _Source) -> TokenizerClass | None:
-    config = read_json(source.folder, "config.json")
-    stated = source.fields.get("tokenizer_class") or config.get("tokenizer_class")
+def _class_of(folder: Path, fields: Mapping[str, Any]) -> TokenizerClass | None:
+    config = read_json(folder, "config.json")
+    stated = fields.get("tokenizer_class") or config.get("tokenizer_class")
     if (family := config.get("model_type")) not in REGISTERED:
-        raise refused(source.folder / "config.json", "model_type", family)
+        raise refused(folder / "config.json", "model_type", family)
     name = REGISTERED[family]
     if name != PLAIN and stated is not None:  # otherwise the library does not look at it
         name = str(stated).removesuffix("Fast")
     if name not in CLASSES:
-        raise refused(source.folder / _CONFIG, "tokenizer_class", stated)
+        raise refused(folder / _CONFIG, "tokenizer_class", stated)
     return CLASSES[name]
 
 

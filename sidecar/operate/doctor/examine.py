@@ -53,10 +53,14 @@ def _starting(facts: Facts) -> Iterator[Check]:
         checked = partial(libraries.check_libraries, facts.libraries, facts.import_failure)
         yield "libraries", checked
     if models is not None:
-        from sidecar.operate.doctor.models import check_model  # noqa: PLC0415 - see facts.py
+        from sidecar.operate.doctor.models import (  # noqa: PLC0415 - see facts.py
+            check_limit,
+            check_model,
+        )
 
         for found in models:
             yield "model", partial(check_model, found)
+            yield "model", partial(check_limit, found, config.max_tokens)
             if facts.systemd.installed:
                 yield "model", partial(access.check_open, "model", found.closed)
         unprepared = sum(model.unprepared_bytes for model in models)

@@ -93,6 +93,19 @@ def check_model(found: Found) -> Iterator[Finding]:
     yield ok("model", f"{name}: {found.artifact}, complete, {size:,.1f} MB of weights")
 
 
+def check_limit(found: Found, cap: int) -> Iterator[Finding]:
+    """Whether SIDECAR_MAX_TOKENS, `cap`, has the daemon cut texts that the model would take."""
+    if found.manifest is None or not cap:
+        return
+    own = found.manifest.description.max_tokens
+    if cap < own:
+        said = f"SIDECAR_MAX_TOKENS cuts {found.name}'s texts at {cap} tokens; it takes {own}"
+        yield note("model", said, "unset it if the ends of long texts matter more than memory")
+    else:
+        said = f"SIDECAR_MAX_TOKENS={cap} changes nothing: {found.name} takes {own} tokens"
+        yield note("model", said, "lower it, or remove it")
+
+
 def probe_lengths(found: Found) -> list[int]:
     """Return the tokens of the probes that a prepared model's speed was measured on."""
     assert found.manifest is not None

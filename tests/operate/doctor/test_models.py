@@ -11,7 +11,7 @@ from sidecar.models.library import Wanted
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
 from sidecar.operate.doctor.finding import Severity
-from sidecar.operate.doctor.models import Found, check_model, probe_lengths, read_model
+from sidecar.operate.doctor.models import Found, check_limit, check_model, probe_lengths, read_model
 
 MakeModel = Callable[..., Path]
 PRECISION = Precision("int8", weight_bits=7, floor=0.5)
@@ -52,6 +52,18 @@ def test_an_artifact_that_is_whole(artifact: Path, tmp_path: Path) -> None:
     assert found.weights("int8") < found.source_bytes
     assert found.manifest is not None
     assert max(probe_lengths(found)) == found.manifest.description.max_tokens
+
+
+def test_a_cap_on_the_length_is_told(artifact: Path, tmp_path: Path) -> None:
+    """With what it costs, or that it does nothing; without one there is nothing to say."""
+    found = read_model(wanted(artifact), tmp_path)
+    assert found.manifest is not None
+    own = found.manifest.description.max_tokens
+    assert not list(check_limit(found, 0))
+    (cut,) = check_limit(found, own - 1)
+    assert f"at {own - 1} tokens; it takes {own}" in cut.found
+    (idle,) = check_limit(found, own)
+    assert "changes nothing" in idle.found
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
