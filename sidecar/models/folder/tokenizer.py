@@ -44,7 +44,8 @@ def assemble(folder: Path, settings: Settings, max_tokens: int) -> str:
     library hands them to the model, and zeros where it does not. Raises
     `UnknownArchitectureError`, naming file and field or class, for what is not understood here.
     """
-    check(folder, settings)
+    check_fields(source.folder / _CONFIG, source.fields)
+    check_templates(source.folder, source.fields, settings)
     source = _read(folder, settings)
     made = _class_of(folder, source.fields)
     try:
