@@ -226,7 +226,8 @@ class Config:
     hang_seconds: float = _setting(
         "SIDECAR_HANG_SECONDS",
         _number(1, 86_400),
-        "time to compute one text, else the daemon ends; with a watchdog, half of its time",
+        "time to compute one text, or to begin one that waits, else the daemon ends; with a "
+        "watchdog, half of its time",
         default=30.0,
     )
     log_level: str = _setting(

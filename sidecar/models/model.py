@@ -21,6 +21,8 @@ class Model:
     has the quantization that it has.
     """
 
+    least_tokens = 1  # the graph's pooling divides by their number
+
     def __init__(self, manifest: Manifest, layout: Layout, tokenizer: Tokenizer) -> None:
         self._manifest = manifest
         self._layout = layout
