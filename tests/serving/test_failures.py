@@ -135,6 +135,19 @@ async def test_a_queue_that_fails_takes_no_row_with_it_that_is_computed(ask_two,
     assert isinstance(await engine.crashed, Fault)
 
 
+async def test_a_queue_that_fails_is_nobody_s_fault(make_engine, tiny, fail):
+    """A request of which one row was computed may ask the next daemon, as all may."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    asking = asyncio.create_task(engine.embed(embed(1, "a", "b")))
+    await model.began()
+    fail(Workers, "_take")
+    model.gate.set()
+    with pytest.raises(Draining):
+        await asking
+
+
 async def test_a_request_for_whose_result_there_is_no_memory_leaves_the_queue(
     make_engine, tiny, fail
 ):
