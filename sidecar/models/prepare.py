@@ -75,7 +75,7 @@ def _draft(output: Path) -> Path:
     except OSError as error:
         if is_full(error):
             raise
-        advice = "name another folder with SIDECAR_CACHE_DIR, or --output"
+        advice = "name another folder with SIDECAR_CACHE_DIR, or `prepare --output`"
         raise ModelError(
             f"{output.parent} cannot be written ({error.strerror}): {advice}"
         ) from None

@@ -28,7 +28,7 @@ def scarcity_told(name: str, place: Path) -> Iterator[None]:
     except OSError as error:
         if not is_full(error):
             raise
-        advice = "free some, or name another folder with SIDECAR_CACHE_DIR, or --output"
+        advice = "free some, or name another folder with SIDECAR_CACHE_DIR, or `prepare --output`"
         needs = "the model's weights in FP32 and the artifact have to fit"
         raise TemporaryError(
             f"{name} cannot be prepared in {place} ({error.strerror}): {needs}; {advice}"

@@ -61,9 +61,7 @@ def ending(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("size", "quantize"), [("4k", "true"), ("1m", "true"), ("6m", "false")]
-)
+@pytest.mark.parametrize(("size", "quantize"), [("4k", "true"), ("1m", "true"), ("6m", "false")])
 def test_a_full_disk_is_told_and_tried_again(
     make_model: MakeModel, tmp_path: Path, size: str, quantize: str
 ) -> None:
