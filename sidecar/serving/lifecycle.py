@@ -27,7 +27,7 @@ from sidecar.serving.memory import settle, tell_moves
 from sidecar.serving.reload import Reloader
 from sidecar.serving.server import Server
 from sidecar.serving.settings import Configure, Setup
-from sidecar.serving.socket_file import Listener, PassedSocket, SocketFile, refuse_if_taken
+from sidecar.serving.socket_file import Listener, PassedSocket, SocketFile, refuse_if_unusable
 from sidecar.serving.state import Life, State
 from sidecar.serving.statistics import Statistics
 from sidecar.serving.tally import Tally
@@ -80,7 +80,7 @@ class _Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._hung_up, _has_terminal())
         if self._manager.listener is None:
             # Known before a minute of loading rather than after it.
-            refuse_if_taken(setup.settings.socket)
+            refuse_if_unusable(setup.settings.socket)
         await self._serve(self._open(await self._load(setup)), setup)
         if self._reloader.busy:
             self._leave(self._exit_code)

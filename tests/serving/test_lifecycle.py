@@ -458,6 +458,14 @@ async def test_a_taken_socket_is_known_before_loading(tmp_path, tiny):
     listener.socket.close()
 
 
+async def test_a_path_that_cannot_be_a_socket_s_is_known_before_loading():
+    """It is too long, or in a folder that cannot be written."""
+    for path in (Path("/tmp") / ("x" * 110), Path("/proc/self/none/s")):
+        settings = ServeSettings(socket=path, threads=1)
+        with pytest.raises(SocketUnavailable):
+            await serve(Setup(load=lambda: pytest.fail("loaded"), settings=settings), unasked)
+
+
 async def test_what_loading_raises_reaches_the_caller(tmp_path):
     """The command decides how to put it; no socket was made."""
     path = tmp_path / "s.sock"
