@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SYSTEM_SOCKET = Path("/run/sidecar/sidecar.sock")
+LONGEST_PATH = 107
+"""Bytes of a socket's path at most: what `sun_path` of unix(7) holds."""
 
 
 def default_socket(environ: Mapping[str, str] = os.environ) -> Path:
@@ -14,3 +16,11 @@ def default_socket(environ: Mapping[str, str] = os.environ) -> Path:
     if runtime := environ.get("XDG_RUNTIME_DIR"):
         return Path(runtime) / "sidecar" / "sidecar.sock"
     return SYSTEM_SOCKET
+
+
+def too_long(path: str | os.PathLike[str]) -> str | None:
+    """Return what is wrong with the length of a socket's path; None where nothing is."""
+    length = len(os.fsencode(path))
+    if length <= LONGEST_PATH:
+        return None
+    return f"its path has {length} bytes, and a socket's at most {LONGEST_PATH}"

@@ -4,6 +4,7 @@ import os
 import random
 import socket
 
+from client_lib.address import too_long
 from client_lib.wire.errors import ConnectionLost, Overloaded
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
@@ -51,6 +52,8 @@ def backoff(refusal: Overloaded) -> float:
 
 def unreachable(path: str, cause: Exception | None) -> ConnectionLost:
     """Return the error of a call that found no daemon: where it looked, why, what to do."""
+    if length := too_long(path):
+        return ConnectionLost(f"no daemon can listen at {path}: {length}")
     if isinstance(cause, PermissionError):
         advice = f"the user {os.geteuid()} may not use it; join the group that owns the socket"
     else:

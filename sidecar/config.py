@@ -21,6 +21,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 _LOG_TARGETS = ("auto", "stdout", "journal")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _PREFIX = "SIDECAR_"
+_SYSTEM_CACHE = Path("/var/cache/sidecar")
 _ALIKE = 0.85  # of 1: a letter or two of a name
 
 _Read: TypeAlias = Callable[[str], Any]
@@ -96,15 +97,22 @@ def _optional_name(text: str) -> str | None:
 def _path(text: str) -> Path:
     if not text:
         raise ValueError("must be a path")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("there is no such home directory: write the whole path") from None
 
 
 def _default_cache(environ: Mapping[str, str] = os.environ) -> Path:
     # systemd names the directory that it made for the service.
     if given := environ.get("CACHE_DIRECTORY"):
         return Path(given.split(":")[0])
-    base = environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "sidecar"
+    if base := environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "sidecar"
+    try:
+        return Path("~/.cache/sidecar").expanduser()
+    except RuntimeError:  # no HOME, and a user whom this host does not know
+        return _SYSTEM_CACHE
 
 
 def _setting(variable: str, read: _Read, about: str, **default: Any) -> Any:
@@ -241,7 +249,8 @@ class Config:
     hang_seconds: float = _setting(
         "SIDECAR_HANG_SECONDS",
         _number(1, 86_400),
-        "time to compute one text, else the daemon ends; with a watchdog, half of its time",
+        "time to compute one text, or to begin one that waits, else the daemon ends; with a "
+        "watchdog, half of its time",
         default=30.0,
     )
     log_level: str = _setting(

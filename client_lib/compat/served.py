@@ -52,9 +52,16 @@ def is_same(asked: str, served: str) -> bool:
     if asked == served:
         return True
     if _is_path(asked):
-        return Path(asked).expanduser().resolve().name == Path(served).name
+        return _resolved(asked).name == Path(served).name
     both_have_owners = "/" in asked and "/" in served
     return not both_have_owners and Path(asked).name == Path(served).name
+
+
+def _resolved(path: str) -> Path:
+    try:
+        return Path(path).expanduser().resolve()
+    except RuntimeError:  # of a home that there is not
+        return Path(path)
 
 
 def _is_path(asked: str) -> bool:

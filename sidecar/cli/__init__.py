@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from sidecar import __version__
-from sidecar.cli.exits import EX_CONFIG, EX_UNAVAILABLE
+from sidecar.cli.exits import EX_CONFIG, EX_TEMPFAIL, EX_UNAVAILABLE
 from sidecar.config import ConfigError
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import ModelError, TemporaryError
 from sidecar.plan import PlanError
 from sidecar.serving.socket_file import SocketUnavailable
 from sidecar.systemd import HandedOverError
@@ -37,12 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     What the user can mend is one line on stderr: 78 for a setting or a model that cannot be
-    used as configured, 69 where a daemon does not answer.
+    used as configured, 75 where disk or memory ran out, 69 where a daemon does not answer.
     """
     words = sys.argv[1:] if argv is None else argv
     arguments = _parser(words).parse_args(words)
     try:
         return int(arguments.run(arguments))
+    except TemporaryError as error:
+        print(f"sidecar: {error}", file=sys.stderr)
+        return EX_TEMPFAIL
     except (ConfigError, PlanError, ModelError, SocketUnavailable, HandedOverError) as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return EX_CONFIG

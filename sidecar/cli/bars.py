@@ -11,7 +11,10 @@ from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeElapsedColum
 def bars() -> Iterator[Callable[[str, int, int], None]]:
     """Open a function that is told a stage, how much of it is done, and of how much."""
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    # Where nobody watches it would still end with an empty line.
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: int, total: int) -> None:

@@ -197,8 +197,11 @@ CATALOGUE: Mapping[str, Event] = {
         _ERROR,
     ),
     "worker.hung": Event(
-        "a row has been computed for too long: the daemon exits, and clients ask the next one",
-        {"seconds": "for how long, s"},
+        "inference makes no progress: the daemon exits, and clients ask the next one",
+        {
+            "seconds": "for how long, s",
+            "reason": "a row does not come to its end, or rows wait and none is begun",
+        },
         _ERROR,
     ),
     "loop.failed": Event(

@@ -9,19 +9,26 @@ stop meanwhile takes the process with it, and nothing half-written stays behind.
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from sidecar.memory import let_go_early
 from sidecar.models import manifest as manifests
 from sidecar.models.child import end_with_parent
-from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.drafts import sweep
+from sidecar.models.errors import ModelError, TemporaryError, UnknownArchitectureError
 from sidecar.models.manifest import Manifest
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
+from sidecar.models.scarcity import killed
 
-_UNKNOWN_ARCHITECTURE = 3  # the exit code that tells this error from the others
+# The exit codes that tell these errors from the others, the most special first.
+_ERRORS: Mapping[int, type[ModelError]] = {
+    5: TemporaryError, 4: UnknownArchitectureError, 3: ModelError,
+}  # fmt: skip
 
 
 def prepare_apart(order: Order) -> Manifest:
@@ -33,11 +40,20 @@ def prepare_apart(order: Order) -> Manifest:
         text=True,
         check=False,
     )
-    if done.returncode == _UNKNOWN_ARCHITECTURE:
-        raise UnknownArchitectureError(done.stderr.strip())
     if done.returncode != 0:
-        raise ModelError(done.stderr.strip() or f"preparing {order.name} ended unasked")
+        sweep(order.output)  # whoever is killed leaves a draft
+        raise _failure(order.name, done.returncode, done.stderr)
     return manifests.read(order.output)
+
+
+def _failure(name: str, code: int, said: str) -> ModelError:
+    if code == -signal.SIGKILL:
+        return killed(name)
+    if code < 0:
+        return ModelError(f"preparing {name} was ended by signal {-code}")
+    *_, last = said.strip().splitlines() or [f"exit code {code}"]  # libraries may have said more
+    kind = _ERRORS.get(code)
+    return kind(last) if kind else ModelError(f"preparing {name} ended unasked: {last}")
 
 
 def _order(text: str) -> Order:
@@ -55,8 +71,6 @@ if __name__ == "__main__":
     let_go_early()
     try:
         prepare(_order(sys.stdin.read()))
-    except UnknownArchitectureError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - a process's way to say it
-        sys.exit(_UNKNOWN_ARCHITECTURE)
     except ModelError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)  # noqa: T201 - a process's way to say it
+        sys.exit(next(code for code, kind in _ERRORS.items() if isinstance(error, kind)))

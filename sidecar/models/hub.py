@@ -8,8 +8,9 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import ModelError, TemporaryError
 from sidecar.models.folder.config import modules_in
+from sidecar.models.scarcity import is_full
 
 _LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may read it"
 _WITHOUT = "give the path of a model folder, or prepare it on a host with network"
@@ -42,6 +43,8 @@ def fetch(name: str) -> Path:
     except ModelError:
         raise
     except Exception as error:  # noqa: BLE001 - the hub's own, its transport's, the disk's
+        if isinstance(error, OSError) and is_full(error):
+            raise TemporaryError(f"{name} cannot be downloaded: {error}") from None
         return _fetched_before(name, error)
 
 

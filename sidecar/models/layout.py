@@ -27,6 +27,7 @@ from sidecar.memory import let_go
 from sidecar.models import manifest as manifests
 from sidecar.models.compute import is_as_stored, session_of
 from sidecar.models.digests import Digests
+from sidecar.models.drafts import draft_of, sweep
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Speed
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row
@@ -92,7 +93,8 @@ def _key(artifact: Path, cache: Path, threads: int) -> str:
 
 def _make(artifact: Path, folder: Path, threads: int) -> None:
     """Write the layout; it appears whole or not at all."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    draft = draft_of(folder)
+    sweep(folder)
     try:
         draft.mkdir(parents=True)
         own = not is_as_stored(manifests.read(artifact).quantization)

@@ -22,6 +22,8 @@ class Model:
     FP32, None where there is none.
     """
 
+    least_tokens = 1  # the graph's pooling divides by their number
+
     def __init__(self, manifest: Manifest, layout: Layout, tokenizer: Tokenizer) -> None:
         self._manifest = manifest
         self._layout = layout

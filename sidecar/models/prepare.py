@@ -1,6 +1,5 @@
 """From a model folder to an artifact: read, verify, quantize, prove against FP32, write."""
 
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -15,12 +14,14 @@ from sidecar import __version__
 from sidecar.encoder import runtime
 from sidecar.models import manifest as manifests
 from sidecar.models.digests import Digests, fingerprint
+from sidecar.models.drafts import draft_of, sweep
 from sidecar.models.errors import ModelError
 from sidecar.models.exact import Exact, read_exact, weight_bytes
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Manifest, Speed
 from sidecar.models.order import Order
 from sidecar.models.probes import calibration_inputs
 from sidecar.models.quantize import Progress, Quantized, in_fp32, quantized
+from sidecar.models.scarcity import is_full, scarcity_told
 from sidecar.models.verify import Judge
 
 
@@ -39,11 +40,17 @@ def prepare(order: Order, progress: Progress = lambda *_: None) -> Manifest:
     there already is replaced.
 
     Raises `ModelError` for a model that cannot be read, and for an output that cannot be
-    written or is something else than an artifact.
+    written or is something else than an artifact; `TemporaryError` where disk or memory ran out.
     """
     output = order.output
     if output.exists() and not manifests.is_artifact(output):
         raise ModelError(f"{output} exists and is not an artifact: it is left alone")
+    with scarcity_told(order.name, output.parent):
+        return _prepare(order, progress)
+
+
+def _prepare(order: Order, progress: Progress) -> Manifest:
+    output = order.output
     draft = _draft(output)
     try:
         manifest = _write(order, draft, progress)
@@ -58,22 +65,17 @@ def prepare(order: Order, progress: Progress = lambda *_: None) -> Manifest:
 def _draft(output: Path) -> Path:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        # Named after the process: two that prepare the same model do not meet, and unlike a
-        # mkdtemp the folder has the modes that the umask grants to the service's user.
-        draft = output.with_name(f".{output.name}.{os.getpid()}")
-        _sweep(output)
-        draft.mkdir()
+        sweep(output)
+        draft = draft_of(output)
+        draft.mkdir()  # no mkdtemp: it has the modes that the umask grants to the service's user
     except OSError as error:
-        raise ModelError(f"{output.parent} cannot be written: {error.strerror}") from None
+        if is_full(error):
+            raise
+        advice = "name another folder with SIDECAR_CACHE_DIR, or `prepare --output`"
+        raise ModelError(
+            f"{output.parent} cannot be written ({error.strerror}): {advice}"
+        ) from None
     return draft
-
-
-def _sweep(output: Path) -> None:
-    """Remove the drafts of processes that were killed before they could."""
-    for draft in output.parent.glob(f".{output.name}.*"):
-        pid = draft.suffix.removeprefix(".")
-        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write(order: Order, draft: Path, progress: Progress) -> Manifest:

@@ -23,7 +23,7 @@ def locate(name: str, *, local: bool = False) -> Path:
     With `local` the hub is not asked: what was downloaded before is there, and nothing else.
     Raises `ModelError` where there is none, saying where it was looked for.
     """
-    path = Path(name).expanduser()
+    path = _path(name)
     with reading(path):
         if path.is_dir():
             return _readable(path.resolve())
@@ -42,8 +42,15 @@ def _readable(folder: Path) -> Path:
 
 def display_name(name: str) -> str:
     """Return what the model is called in replies: a hub id as it is, a folder by its name."""
-    path = Path(name).expanduser()
+    path = _path(name)
     return path.resolve().name if path.is_dir() else name
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # of a home that there is not
+        return Path(name)
 
 
 def _packaged(name: str) -> Path:

@@ -84,6 +84,8 @@ class TorchModel:
     there where half precision was asked for; `reason` says why it has the precision that it has.
     """
 
+    least_tokens = 1  # the library's transformers refuse a row of none
+
     def __init__(self, source: Source, pipeline: Any, device: str, dtype: str) -> None:
         self._modules = list(pipeline.children())
         self._kinds = [type(module).__name__ for module in self._modules]

@@ -79,6 +79,15 @@ class Asked:
         """Return what decides the result of one of its rows."""
         return self.model, self.finish, row.digest
 
+    def refuse_empty(self, rows: Sequence[Row]) -> None:
+        """Raise `BadRequest`, naming the first, where a text has no tokens but needs one.
+
+        A tokenizer that adds none of its own makes that of "", of blanks, of control characters.
+        """
+        for index, row in enumerate(rows):
+            if row.tokens < self.model.least_tokens:
+                raise self._refusal(index, f"has no tokens for {self.model.name}: leave it out")
+
     def truncated(self, rows: Sequence[Row]) -> tuple[int, ...]:
         """Return the indexes of the inputs whose `rows` were cut.
 
@@ -86,15 +95,15 @@ class Asked:
         """
         cut = tuple(index for index, row in enumerate(rows) if row.truncated)
         if cut and not self.request.truncate:
-            raise self._too_long(cut[0])
+            limit = f"the {self.model.max_tokens} tokens of {self.model.name}"
+            advice = "shorten it, split it, or set truncate=true"
+            raise self._refusal(cut[0], f"is longer than {limit}: {advice}")
         return tuple(index for index in cut if index < self.inputs)
 
-    def _too_long(self, index: int) -> BadRequest:
+    def _refusal(self, index: int, reason: str) -> BadRequest:
         own = index < self.inputs
         which = f"text {index}" if own else "the query"
-        limit = f"the {self.model.max_tokens} tokens of {self.model.name}"
-        message = f"{which} is longer than {limit}: shorten it, split it, or set truncate=true"
-        return BadRequest(message, index=index if own else None)
+        return BadRequest(f"{which} {reason}", index=index if own else None)
 
 
 def _dimensions(model: ServedModel, asked: int | None) -> int:

@@ -34,13 +34,15 @@ class Cache:
         size = _size(result)
         if size > self._max_bytes or key in self._results:
             return
+        # A copy: it may be a view of more numbers, or of another caller's. First, so that where
+        # there is no memory for it nothing is counted.
+        kept = result.copy()
         self._bytes += size
         while self._bytes > self._max_bytes:
             _, oldest = self._results.popitem(last=False)
             self._bytes -= _size(oldest)
             self._evicted += 1
-        # A copy: it may be a view of more numbers, or of another caller's.
-        self._results[key] = result.copy()
+        self._results[key] = kept
 
     def _recall_one(self, key: Key) -> Float32 | None:
         result = self._results.get(key)

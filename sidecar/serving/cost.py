@@ -62,6 +62,8 @@ class Cost:
 def _terms(tokens: int, seconds: float) -> tuple[float, ...]:
     """Return what the normal equations add up for a row, whose weight is 1 / tokens.
 
-    Unweighted, the noise of long rows would drown what is known of short ones.
+    Unweighted, the noise of long rows would drown what is known of short ones. A row of no
+    tokens counts as one of one.
     """
+    tokens = max(1, tokens)
     return 1 / tokens, 1.0, tokens, seconds / tokens, seconds

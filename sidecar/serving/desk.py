@@ -143,6 +143,10 @@ class Desk:
         """Return for how long the oldest row that any engine computes has been, in seconds."""
         return max(engine.longest_forward() for engine in self.engines)
 
+    def stuck_for(self) -> float:
+        """Return for how long inference has made no progress, in seconds; see `worker.hung`."""
+        return max(self.longest_forward(), *(engine.standstill() for engine in self.engines))
+
     def hello(self, limits: Limits) -> dict[str, Any]:
         """Return the body of the answer to `hello` on a connection with `limits`."""
         return {
@@ -152,9 +156,9 @@ class Desk:
         }
 
     def _healthy(self) -> bool:
-        """Whether rows come to their end; long before the daemon gives up on itself."""
+        """Whether inference makes progress; long before the daemon gives up on itself."""
         crashed = any(engine.crashed.done() for engine in self.engines)
-        return not crashed and self.longest_forward() < self.settings.hang_seconds / 2
+        return not crashed and self.stuck_for() < self.settings.hang_seconds / 2
 
     async def status(self) -> dict[str, Any]:
         """Return what the daemon is and how it is; memory in bytes."""

@@ -11,10 +11,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from client_lib.wire.errors import BackendFailed, DeadlineExceeded, Draining, Overloaded, TooLarge
+from client_lib.wire.errors import DeadlineExceeded, Draining, Overloaded, TooLarge
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.events import log
 from sidecar.models.rows import Row
+from sidecar.serving import failures
 from sidecar.serving.asked import Asked
 from sidecar.serving.batch import Batch, Queue
 from sidecar.serving.bounds import Bounds
@@ -126,6 +127,10 @@ class Engine:
         """Return for how long the oldest row that is being computed has been, in seconds."""
         return self._workers.longest()
 
+    def standstill(self) -> float:
+        """Return for how long requests have waited while no row was begun or ended, in seconds."""
+        return self._workers.still() if len(self._gatherings) else 0.0
+
     def status(self) -> dict[str, Any]:
         """Return the engine's part of `status`."""
         return {
@@ -152,6 +157,7 @@ class Engine:
                     self._workers.refuse_if_late(asked.request.priority, peer, asked.timeout)
                 tokenizer = self._tokenizers[asked.model.name]
                 rows = await tokenizer.rows(asked.texts, asked.request.priority)
+                asked.refuse_empty(rows)
                 truncated = asked.truncated(rows)
                 known = self._cache.recall(asked.key(row) for row in rows)
                 job = self._job(asked, rows, known, peer, begun)
@@ -198,10 +204,9 @@ class Engine:
         if not job.rows:
             return Computed.of_nothing(job)
         self._workers.submit(job)
-        # No row comes back before this task lets the loop go.
-        gathering = self._gatherings.open(job)
         try:
-            return await gathering.outcome
+            # No row comes back before this task lets the loop go.
+            return await self._gatherings.open(job).outcome
         finally:
             # Settled, failed or cancelled: whatever of it still waits is of no use.
             self._gatherings.close(job)
@@ -209,16 +214,28 @@ class Engine:
                 self._batch_ended(batch, self._clock())
 
     def _row_finished(self, row: Finished) -> None:
-        if not isinstance(row.outcome, Exception):
-            if not row.alone:  # what rows cost is what they cost beside others
-                cost = self._costs[row.batch.model.name]
-                cost.record(row.entry.row.tokens, row.ended - row.started)
-            self._cache.put(row.entry.key, row.outcome)
-        others = self._gatherings.land(row)
+        """Deliver a row, and then tell of it: what fails there is an event, and no request's end.
+
+        Where the books of what waits fail themselves, inference ends: they could keep a later
+        request waiting for ever.
+        """
+        try:
+            others = self._gatherings.land(row)
+            over = self._workers.landed(row.entry.key, others)
+        except Exception as error:  # noqa: BLE001 - not swallowed: the process ends
+            self._crash(error, row.entry.job)
+            return
         self._shared += len(others)
-        over = self._workers.landed(row.entry.key, others)
         for batch in (row.batch, *over) if row.last else over:
             self._batch_ended(batch, row.ended)
+        if not isinstance(row.outcome, Exception):
+            self._learn(row, row.outcome)
+
+    def _learn(self, row: Finished, result: Float32) -> None:
+        if not row.alone:  # what rows cost is what they cost beside others
+            cost = self._costs[row.batch.model.name]
+            cost.record(row.entry.row.tokens, row.ended - row.started)
+        self._cache.put(row.entry.key, result)
 
     def _batch_ended(self, batch: Batch, ended: float) -> None:
         self.statistics.batch(batch.priority, batch.rows, batch.tokens)
@@ -229,7 +246,7 @@ class Engine:
             self.crashed.set_result(error)
         # Whoever brought it about is told so; the others may ask the next daemon.
         if job is not None:
-            self._gatherings.fail(job, _brought_down(error))
+            self._gatherings.fail(job, failures.of_inference(error))
         self._gatherings.fail_all(Draining("inference has stopped; ask the next daemon"))
 
 
@@ -272,9 +289,3 @@ def _note_batch(batch: Batch, ended: float) -> None:
 
 def _ms(seconds: float) -> float:
     return round(1000 * seconds, 3)
-
-
-def _brought_down(error: BaseException) -> BackendFailed:
-    failure = BackendFailed(f"inference has stopped: {type(error).__name__}")
-    failure.__cause__ = error
-    return failure

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client_lib.wire.errors import BackendFailed, ReplyError
+from client_lib.wire.errors import ReplyError
+from sidecar.serving import failures
 from sidecar.serving.job import Entry, Job, Key
 from sidecar.serving.roster import Float32
 from sidecar.serving.worker import Finished
@@ -46,21 +47,30 @@ class Gathering:
         self._largest: Finished | None = None
 
     def take(self, index: int, row: Finished) -> None:
-        """Put `row`, which may be an equal one, in the place of the job's row `index`."""
+        """Put `row`, which may be an equal one, in the place of the job's row `index`.
+
+        Raises nothing: what goes wrong fails this request, and no other that waits for the row.
+        """
         if isinstance(row.outcome, Exception):
-            self.fail(_failure(self._job.places[index], row.outcome))
+            self.fail(failures.of_model(row.outcome, self._job.places[index]))
             return
-        self._vectors[self._job.places[index]] = row.outcome
-        self.missing -= 1
-        self._shared += row.entry != Entry(self._job, index)
-        self._note(row)
-        if not self.missing and not self.outcome.done():
-            self.outcome.set_result(self._computed(row.ended))
+        try:
+            self._put(index, row.outcome, row)
+        except Exception as error:  # noqa: BLE001 - not swallowed: the request is told
+            self.fail(failures.of_daemon(error))
 
     def fail(self, error: ReplyError) -> None:
         """Fail the request, unless it is settled already."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
+
+    def _put(self, index: int, vector: Float32, row: Finished) -> None:
+        self._vectors[self._job.places[index]] = vector
+        self.missing -= 1
+        self._shared += row.entry != Entry(self._job, index)
+        self._note(row)
+        if not self.missing and not self.outcome.done():
+            self.outcome.set_result(self._computed(row.ended))
 
     def _note(self, row: Finished) -> None:
         if self._first is None or row.started < self._first.started:
@@ -84,6 +94,9 @@ class Gatherings:
         self._by_job: dict[Job, Gathering] = {}
         self._waiting: dict[Key, list[Entry]] = {}
 
+    def __len__(self) -> int:
+        return len(self._by_job)
+
     def open(self, job: Job) -> Gathering:
         """Begin to collect the rows of `job`, of which there is one at least."""
         gathering = self._by_job[job] = Gathering(job)
@@ -92,8 +105,9 @@ class Gatherings:
         return gathering
 
     def close(self, job: Job) -> None:
-        """Collect for `job` no more."""
-        if not self._by_job.pop(job).missing:
+        """Collect for `job` no more, whether or not it was opened whole."""
+        gathering = self._by_job.pop(job, None)
+        if gathering is None or not gathering.missing:
             return
         for key in {entry.key for entry in job.entries} & self._waiting.keys():
             others = [entry for entry in self._waiting[key] if entry.job is not job]
@@ -118,9 +132,3 @@ class Gatherings:
         """Fail every job that is not settled."""
         for gathering in self._by_job.values():
             gathering.fail(error)
-
-
-def _failure(index: int, error: Exception) -> BackendFailed:
-    failure = BackendFailed(f"the model raised {type(error).__name__}", index=index)
-    failure.__cause__ = error
-    return failure

@@ -27,7 +27,7 @@ from sidecar.serving.memory import settle, tell_moves
 from sidecar.serving.reload import Reloader
 from sidecar.serving.server import Server
 from sidecar.serving.settings import Configure, Setup
-from sidecar.serving.socket_file import Listener, PassedSocket, SocketFile, refuse_if_taken
+from sidecar.serving.socket_file import Listener, PassedSocket, SocketFile, refuse_if_unusable
 from sidecar.serving.state import Life, State
 from sidecar.serving.statistics import Statistics
 from sidecar.serving.tally import Tally
@@ -80,7 +80,7 @@ class _Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._hung_up, _has_terminal())
         if self._manager.listener is None:
             # Known before a minute of loading rather than after it.
-            refuse_if_taken(setup.settings.socket)
+            refuse_if_unusable(setup.settings.socket)
         await self._serve(self._open(await self._load(setup)), setup)
         if self._reloader.busy:
             self._leave(self._exit_code)
@@ -151,17 +151,19 @@ class _Daemon:
         )
 
     async def _watch(self, desk: Desk) -> None:
-        """End the daemon when a row does not come to its end; until then, feed the watchdog."""
-        while (running := desk.longest_forward()) < self._longest(desk):
+        """End the daemon when inference makes no progress; until then, feed the watchdog."""
+        while (seconds := desk.stuck_for()) < self._longest(desk):
             if self._manager.watchdog_seconds:
                 self._manager.tell(WATCHDOG=1)
             await asyncio.sleep(self._longest(desk) / 2)
         # Nothing can interrupt a forward; clients resubmit to the next daemon.
-        log.error("worker.hung", seconds=round(running, 3))
+        ends = desk.longest_forward() < seconds
+        reason = "rows wait, and none is begun" if ends else "a row does not come to its end"
+        log.error("worker.hung", seconds=round(seconds, 3), reason=reason)
         self._leave(EXIT_CRASHED)
 
     def _longest(self, desk: Desk) -> float:
-        """Return for how long a row may be computed, in seconds; a reload may change it."""
+        """Return for how long nothing may move, in seconds; a reload may change it."""
         watchdog = self._manager.watchdog_seconds
         return watchdog / 2 if watchdog else desk.settings.hang_seconds
 

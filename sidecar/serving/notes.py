@@ -25,7 +25,14 @@ class Notes:
         self._pending.append(note)
 
     def flush(self) -> None:
-        """Write what there is now; for whoever is about to stop the loop."""
+        """Write what there is now; for whoever is about to stop the loop.
+
+        A line that cannot be written holds up no other.
+        """
         pending, self._pending = self._pending, []
         for note in pending:
-            note()
+            try:
+                note()
+            except Exception as error:  # noqa: BLE001 - not swallowed: the loop tells of it
+                told = {"message": "a line could not be written", "exception": error}
+                self._loop.call_exception_handler(told)

@@ -25,6 +25,10 @@ class ServedModel(Protocol):
         """Width of `forward`'s result."""
 
     @property
+    def least_tokens(self) -> int:
+        """The shortest row, special tokens included: 0 where a text of no tokens has a vector."""
+
+    @property
     def max_tokens(self) -> int:
         """The longest row, special tokens included."""
 

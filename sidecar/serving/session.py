@@ -16,6 +16,7 @@ from client_lib.wire.errors import BackendFailed, Cancelled, ReplyError
 from client_lib.wire.messages import Cancel, Embed, Hello, Metrics, Ping, Request, Rerank, Status
 from client_lib.wire.protocol import VERSION, Received, Refused, ServerConnection
 from sidecar.events import log, trace
+from sidecar.serving import failures
 from sidecar.serving.desk import Desk
 from sidecar.serving.footprint import LONG_FRAME_BYTES
 from sidecar.serving.ledger import Hold
@@ -226,7 +227,7 @@ class Session:
             del self._open[request.id]
             return result, await self._pack(request.id, result)
         except Exception as error:  # noqa: BLE001 - the boundary: it fails one request
-            failure = error if isinstance(error, ReplyError) else _unexpected(error)
+            failure = error if isinstance(error, ReplyError) else failures.of_daemon(error)
             self._open.pop(request.id, None)
             return failure, self._connection.fail(request.id, failure)
 
@@ -324,9 +325,3 @@ def _trace_of(request: Request) -> dict[str, str]:
         return {}
     _, trace_id, parent_id, *_ = request.traceparent.split("-")
     return {"trace_id": trace_id, "parent_id": parent_id}
-
-
-def _unexpected(error: Exception) -> BackendFailed:
-    failure = BackendFailed(f"the daemon failed with {type(error).__name__}")
-    failure.__cause__ = error
-    return failure

@@ -19,7 +19,7 @@ class ServeSettings:
     `threads` inference threads; `bounds` of what may wait; `cache_bytes` of results that are
     kept; `memory_bytes` that peers cannot make the process exceed;
     `drain_seconds` to finish what was accepted; `hang_seconds` after which a daemon whose
-    row does not come to its end is ended, where a service manager has no watchdog, half of whose
+    inference makes no progress is ended, where a service manager has no watchdog, half of whose
     time takes its place; `rules` are for peers, `limits` bound one request, `max_in_flight` one
     connection; events of `selection` are written, to `log_target`.
     """

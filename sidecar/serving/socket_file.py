@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from client_lib.address import too_long
+
 _MODE = 0o660
 _DIRECTORY_MODE = 0o755
 _BACKLOG = 1_024
@@ -59,15 +61,15 @@ class SocketFile:
     def bind(cls, path: Path) -> "SocketFile":
         """Listen at `path`; parents that are missing are made, a stale socket is replaced.
 
-        Raises `SocketUnavailable` where another daemon listens, or something else lies there.
+        Raises `SocketUnavailable` where another daemon listens, or something else lies there,
+        or no socket can.
         """
-        try:
+        with _told(path):
+            _refuse_if_too_long(path)
             _make_directory(path.parent)
-            with _only_one_at_a_time(path):
-                refuse_if_taken(path)
-                return cls(path, _listen(path))
-        except OSError as error:
-            raise SocketUnavailable(f"{path}: {error.strerror or error}") from error
+            with _only_one_at_a_time(path) as directory:
+                _refuse_if_taken(path)
+                return cls(path, _listen(path, directory))
 
     def unlink(self) -> None:
         """Remove the file, if it is still this socket's and not a later daemon's."""
@@ -76,8 +78,37 @@ class SocketFile:
                 self.path.unlink()
 
 
-def refuse_if_taken(path: Path) -> None:
-    """Raise `SocketUnavailable` if `path` cannot become ours: it is alive, or no socket."""
+def refuse_if_unusable(path: Path) -> None:
+    """Raise `SocketUnavailable` if `path` cannot become ours; nothing is changed there.
+
+    It is alive, or no socket, or too long, or in a directory that cannot be written or made.
+    """
+    with _told(path):
+        _refuse_if_too_long(path)
+        _refuse_if_taken(path)
+        nearest = next(each for each in path.absolute().parents if each.exists())
+        if not nearest.is_dir():
+            raise SocketUnavailable(f"{path}: {nearest} is not a directory")
+        if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
+            who = f"the user {os.geteuid()} may not write"
+            raise SocketUnavailable(f"{path}: {who} {nearest}; choose another with SIDECAR_SOCKET")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Raise `SocketUnavailable` where the system refuses something at `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise SocketUnavailable(f"{path}: {error.strerror or error}") from error
+
+
+def _refuse_if_too_long(path: Path) -> None:
+    if wrong := too_long(path):
+        raise SocketUnavailable(f"{path}: {wrong}; choose a shorter one")
+
+
+def _refuse_if_taken(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -107,11 +138,16 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, directory: int) -> socket.socket:
+    """Return a socket that listens at `path`, in the open `directory`."""
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    address = str(temporary)
+    if too_long(temporary):  # where `path` itself just fits
+        temporary = path.with_name(f".{os.getpid()}.sock")
+        address = f"/proc/self/fd/{directory}/{temporary.name}"
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.bind(str(temporary))
+        sock.bind(address)
         temporary.chmod(_MODE)
         sock.listen(_BACKLOG)
         temporary.rename(path)
@@ -123,12 +159,15 @@ def _listen(path: Path) -> socket.socket:
 
 
 @contextmanager
-def _only_one_at_a_time(path: Path) -> Iterator[None]:
-    """Keep two daemons that start at once from both finding a stale socket."""
+def _only_one_at_a_time(path: Path) -> Iterator[int]:
+    """Keep two daemons that start at once from both finding a stale socket.
+
+    Yields the directory, open.
+    """
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield directory
     except BlockingIOError:
         raise SocketUnavailable(f"another daemon is just starting at {path}") from None
     finally:

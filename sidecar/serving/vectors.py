@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from client_lib.wire.errors import BackendFailed
 from client_lib.wire.messages import Precision
 from sidecar.serving.roster import Float32
 
@@ -25,14 +26,19 @@ class Finish:
     def __call__(self, vector: Float32) -> Float32:
         """Return float32 [dimensions] for float32 [at least dimensions].
 
-        Raises `ValueError` for a vector that is shorter.
+        Raises `ValueError` for a vector that is shorter, `BackendFailed` for one with a number
+        that is not finite, or whose length is not.
         """
         kept = vector[: self.dimensions]
         if kept.shape != (self.dimensions,):
             raise ValueError(f"a vector of shape {vector.shape}, not [{self.dimensions}]")
         if not self.normalize:
+            if not np.isfinite(kept).all():
+                raise _not_finite()
             return kept
         length = np.sqrt(np.square(kept).sum(dtype=np.float32))
+        if not math.isfinite(length):
+            raise _not_finite()
         scaled: Float32 = kept / np.maximum(length, _TINY)
         return scaled
 
@@ -58,6 +64,10 @@ def quantize(vectors: Float32, precision: Precision) -> NDArray[Any]:
             return (np.packbits(vectors > 0, axis=-1) ^ np.uint8(128)).view(np.int8)
         case "ubinary":
             return np.packbits(vectors > 0, axis=-1)
+
+
+def _not_finite() -> BackendFailed:
+    return BackendFailed("the model's result is not finite")
 
 
 def _levels(vectors: Float32) -> Float32:

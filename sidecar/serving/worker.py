@@ -80,6 +80,8 @@ class Workers:
         # wait to be, or are, computed once more, alone.
         self._taken: dict[int, float] = {}
         self._failed = 0
+        # When a row was last begun or ended, or came to where none was.
+        self._moved = clock()
         self._lone = Lone()
         self._loop = asyncio.get_running_loop()
         self._threads = [
@@ -100,7 +102,10 @@ class Workers:
     def submit(self, job: Job) -> None:
         """Queue a job. Raises what `Queue.push` raises."""
         with self._work:
+            was_idle = self._queue.is_empty and not self._taken
             self._queue.push(job)
+            if was_idle:
+                self._moved = self._clock()
             self._work.notify(len(job.rows))
 
     def drop(self, job: Job) -> Batch | None:
@@ -124,6 +129,10 @@ class Workers:
         now = self._clock()
         return max((now - taken for taken in list(self._taken.values())), default=0.0)
 
+    def still(self) -> float:
+        """Return for how long no row has been begun or ended, nor come to where none was."""
+        return self._clock() - self._moved
+
     async def stop(self) -> None:
         """Let running rows end, leave the others, and join the threads."""
         with self._work:
@@ -141,9 +150,10 @@ class Workers:
                 taken = self._compute(taken) or self._wait()
         except BaseException as error:  # noqa: BLE001 - not swallowed: the loop ends the process
             with self._work:
-                self._taken.pop(threading.get_ident(), None)
+                computing = self._taken.pop(threading.get_ident(), None) is not None
                 self._work.notify_all()
-            self._post(self._callbacks.crash, error, taken.entry.job if taken else None)
+            job = taken.entry.job if taken and computing else None
+            self._post(self._callbacks.crash, error, job)
 
     def _wait(self) -> _Taken | None:
         with self._work:
@@ -160,7 +170,7 @@ class Workers:
         running, entry = taken
         alone = not self._taken and self._queue.is_empty
         shares = alone and entry.job.model.lone_threads > 1 and self._lone.may_share()
-        self._taken[threading.get_ident()] = now
+        self._begin(now)
         return _Taken(running, entry, shares)
 
     def _compute(self, row: _Taken) -> _Taken | None:
@@ -171,25 +181,27 @@ class Workers:
             outcome = self._compute_alone(entry)
         ended = self._clock()
         with self._work:
-            if row.alone:
-                self._lone.record(ended - started, entry.cost * _MICROSECOND)
             self._let_go()
             running.active -= 1
             finished = Finished(
                 entry, running.batch, outcome, started, ended, running.over, row.alone
             )
-            taken = self._take()
-        # The last thing before this thread computes or waits, and so lets go of the GIL: the
-        # loop that it wakes can run at once.
-        self._post(self._callbacks.row, finished)
-        return taken
+        try:
+            with self._work:
+                if row.alone:
+                    self._lone.record(ended - started, entry.cost * _MICROSECOND)
+                return self._take()
+        finally:  # whatever befalls the next row, this one is done
+            # The last thing before this thread computes or waits, and so lets go of the GIL: the
+            # loop that it wakes can run at once.
+            self._post(self._callbacks.row, finished)
 
     def _compute_alone(self, entry: Entry) -> Float32 | Exception:
         with self._work:
             self._failed += 1  # from here on no thread takes a new row
             self._let_go()
             self._work.wait_for(lambda: not self._taken)
-            self._taken[threading.get_ident()] = self._clock()
+            self._begin(self._clock())
         try:
             return _forward(entry, alone=False)
         finally:
@@ -197,8 +209,12 @@ class Workers:
                 self._failed -= 1
                 self._work.notify_all()
 
+    def _begin(self, now: float) -> None:
+        self._taken[threading.get_ident()] = self._moved = now
+
     def _let_go(self) -> None:
         del self._taken[threading.get_ident()]
+        self._moved = self._clock()
         if self._failed:
             self._work.notify_all()
 

@@ -34,12 +34,14 @@ class TinyModel:
     A cross-encoder scores a pair by how many of the query's characters the document has. While
     `gate` is closed the forward of every text with `holds` in it waits there; `began` counts
     those that have started.
-    "!" in a text raises ValueError, "~" raises SystemExit, which no boundary may contain.
+    "!" in a text raises ValueError, "~" raises SystemExit, which no boundary may contain; "?"
+    gives a vector that is not finite. "" has no tokens, and a vector of zeros.
     """
 
     name: str = "tiny"
     task: str = "embed"
     dimensions: int = 8
+    least_tokens: int = 1
     max_tokens: int = 32
     lone_threads: int = 1
     normalize: bool = True
@@ -75,6 +77,10 @@ class TinyModel:
             raise ValueError("this text is poison")
         if "~" in text:
             raise SystemExit(3)
+        if "?" in text:
+            return np.full(self.dimensions, np.inf, np.float32)
+        if not text:
+            return np.zeros(self.dimensions, np.float32)
         if self.task == "rerank":
             query, document = text.split("\n")
             return np.array([len(set(query) & set(document))], np.float32)

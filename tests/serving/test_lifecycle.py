@@ -26,7 +26,10 @@ PATIENCE = 30
 
 
 def daemon(path, drain_seconds, load_seconds, reload_seconds):
-    """What a daemon's process runs: the small model, whose texts with "#" never end."""
+    """What a daemon's process runs: the small model, whose texts with "#" never end.
+
+    With `TAKES_NOTHING` in the environment its threads take no row.
+    """
     import importlib.util
     import time
     from functools import partial
@@ -34,11 +37,14 @@ def daemon(path, drain_seconds, load_seconds, reload_seconds):
     from sidecar import events
     from sidecar.serving.lifecycle import run
     from sidecar.serving.settings import Setup
+    from sidecar.serving.worker import Workers
 
     spec = importlib.util.spec_from_file_location("small", HERE.with_name("conftest.py"))
     small = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(small)
     events.configure()
+    if "TAKES_NOTHING" in os.environ:
+        Workers._take = lambda _: None
 
     def load(seconds):
         sys.stdout.write('{"event": "test.loading"}\n')
@@ -328,8 +334,24 @@ def test_a_hung_forward_ends_the_daemon(start, closing, tmp_path):
         while manager.recv(1024) != b"WATCHDOG=1":
             pass
         closing(Peer(process.path)).send(embed(1, "#"))
-        assert process.event("worker.hung")["seconds"] >= 0.5
+        event = process.event("worker.hung")
+        assert event["seconds"] >= 0.5
+        assert "does not come to its end" in event["reason"]
         assert process.exit_code() == 70
+
+
+def test_a_queue_that_does_not_move_ends_the_daemon(start, closing, tmp_path):
+    """Nothing is computed, so nothing hangs there; but a request waits, and clients ask again."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        environ = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1000000"}
+        process = start(TAKES_NOTHING="1", **environ)
+        process.event("server.listening")
+        closing(Peer(process.path)).send(embed(1, "abc"))
+        event = process.event("worker.hung")
+    assert event["seconds"] >= 0.5
+    assert "none is begun" in event["reason"]
+    assert process.exit_code() == 70
 
 
 async def test_accepted_work_is_finished(tmp_path, tiny, soon):
@@ -434,6 +456,14 @@ async def test_a_taken_socket_is_known_before_loading(tmp_path, tiny):
     with pytest.raises(SocketUnavailable):
         await serve(Setup(load=lambda: pytest.fail("loaded"), settings=settings), unasked)
     listener.socket.close()
+
+
+async def test_a_path_that_cannot_be_a_socket_s_is_known_before_loading():
+    """It is too long, or in a folder that cannot be written."""
+    for path in (Path("/tmp") / ("x" * 110), Path("/proc/self/none/s")):
+        settings = ServeSettings(socket=path, threads=1)
+        with pytest.raises(SocketUnavailable):
+            await serve(Setup(load=lambda: pytest.fail("loaded"), settings=settings), unasked)
 
 
 async def test_what_loading_raises_reaches_the_caller(tmp_path):

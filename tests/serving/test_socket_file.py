@@ -1,10 +1,11 @@
 import os
 import socket
 import stat
+from pathlib import Path
 
 import pytest
 
-from sidecar.serving.socket_file import SocketFile, SocketUnavailable
+from sidecar.serving.socket_file import SocketFile, SocketUnavailable, refuse_if_unusable
 
 
 @pytest.fixture
@@ -83,11 +84,37 @@ def test_what_is_not_a_socket_is_refused(path):
 
 
 def test_a_path_that_is_too_long_is_refused_by_name(tmp_path):
-    """The kernel takes 107 bytes."""
+    """The kernel takes 107 bytes; nothing is made for one that has more."""
     path = tmp_path / ("x" * 120)
-    with pytest.raises(SocketUnavailable, match="xxx"):
-        SocketFile.bind(path)
+    for refuse in (SocketFile.bind, refuse_if_unusable):
+        with pytest.raises(SocketUnavailable, match=r"xxx: its path has \d+ bytes, .* most 107"):
+            refuse(path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["s", "s" * 30])
+def test_a_path_that_just_fits_is_taken(tmp_path, bind, name):
+    """Also where the temporary name beside it would be too long."""
+    folder = tmp_path / ("d" * (107 - len(os.fsencode(tmp_path)) - len(name) - 2))
+    folder.mkdir()
+    path = folder / name
+    assert len(os.fsencode(path)) == 107
+    refuse_if_unusable(path)
+    bind(path)
+    assert [entry.name for entry in folder.iterdir()] == [name]
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_where_no_socket_can_be_is_known_before_it_is_made(tmp_path):
+    """In a folder that cannot be made, or written; missing ones are made when it is bound."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SocketUnavailable, match=r"(?i)not a directory"):
+        refuse_if_unusable(tmp_path / "file" / "s")
+    with pytest.raises(SocketUnavailable, match="may not write /proc/self"):
+        refuse_if_unusable(Path("/proc/self/none/s"))
+    refuse_if_unusable(tmp_path / "a" / "b" / "s")
+    assert not (tmp_path / "a").exists()
 
 
 def test_unlink_removes_the_file(path, bind):

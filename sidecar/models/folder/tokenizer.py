@@ -44,9 +44,9 @@ def assemble(folder: Path, settings: Settings, max_tokens: int) -> str:
     library hands them to the model, and zeros where it does not. Raises
     `UnknownArchitectureError`, naming file and field or class, for what is not understood here.
     """
-    check_fields(source.folder / _CONFIG, source.fields)
-    check_templates(source.folder, source.fields, settings)
     source = _read(folder, settings)
+    check_fields(folder / _CONFIG, source.fields)
+    check_templates(folder, source.fields, settings)
     made = _class_of(folder, source.fields)
     try:
         tokenizer = _plain(source) if made is None else _built(made, source)

@@ -6,6 +6,7 @@ that folder, too, and a host with it need not spend the seconds.
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from sidecar.models.description import Task
 from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.oracle.answers import ANSWERS, FAILURE, TOKENIZER, Answers, read
+from sidecar.models.scarcity import killed
 
 PACKAGED = "all-MiniLM-L6-v2.npz"
 """The file of the default model's answers, beside this one; `python -m bench answers` writes it."""
@@ -46,7 +48,8 @@ def has_library() -> bool:
 def inquiry(folder: Path, task: Task, scratch: Path) -> Iterator[Ask]:
     """Begin to ask about the model in `folder`, by way of the empty folder `scratch`.
 
-    The answer raises `UnknownArchitectureError` where the library cannot load the model.
+    The answer raises `UnknownArchitectureError` where the library cannot load the model, and
+    `TemporaryError` where its process was killed.
     """
     if (packaged := _packaged(folder)) is not None:
         yield lambda: Reference(packaged)
@@ -87,13 +90,15 @@ def _started(folder: Path, task: Task, scratch: Path) -> subprocess.Popen[bytes]
 
 def _reference(process: "subprocess.Popen[bytes]", folder: Path, scratch: Path) -> Reference:
     code = process.wait()
+    if code == -signal.SIGKILL:
+        raise killed(folder.name)
     if (failure := scratch / FAILURE).is_file():
         raise UnknownArchitectureError(
             f"{folder} cannot be verified: sentence-transformers does not load it "
             f"({failure.read_text('utf-8')})"
         )
     if code != 0:
-        raise ModelError(f"verifying {folder} ended with code {code}: is there enough memory?")
+        raise ModelError(f"verifying {folder} ended unasked, with code {code}")
     answers, _ = read(scratch / ANSWERS)
     tokenizer = scratch / TOKENIZER
     return Reference(answers, tokenizer.read_text("utf-8") if tokenizer.is_file() else None)

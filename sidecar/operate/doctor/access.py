@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from client_lib.address import LONGEST_PATH
 from sidecar.config import Config
 from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
 
-_LONGEST_PATH = 107  # bytes, sun_path of unix(7)
 _ROOMY = 2.0
 
 
@@ -94,8 +94,8 @@ def check_place(place: Place, user: User, system: Place | None = None) -> Iterat
     `system` is where the host's own daemon listens, which a user's default may hide.
     """
     path = place.path
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        found = f"{path} is longer than the {_LONGEST_PATH} bytes that a Unix socket's path may be"
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        found = f"{path} is longer than the {LONGEST_PATH} bytes that a Unix socket's path may be"
         yield error("socket", found, "choose a shorter one: SIDECAR_SOCKET")
     elif place.kind == "nothing" and system and system.kind == "socket":
         found = f"nothing at {path}, but a socket at {system.path}"

@@ -53,7 +53,7 @@ def check_answer(answer: Answer) -> Iterator[Finding]:
         if status.get("healthy", True):
             yield ok("daemon", found)
         else:
-            advice = "a row does not come to its end; the daemon ends itself soon, or kill it"
+            advice = "inference makes no progress; the daemon ends itself soon, or kill it"
             yield error("daemon", f"{found}, not healthy", advice)
         return
     cause = problem.__cause__ if problem else None

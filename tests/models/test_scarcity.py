@@ -1,0 +1,144 @@
+"""Disk and memory that run out while a model is prepared: exit code 75, and nothing left behind."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.models import apart
+from sidecar.models.errors import ModelError, TemporaryError, UnknownArchitectureError
+from sidecar.models.order import Order
+from sidecar.models.precision import Precision
+from sidecar.models.scarcity import scarcity_told
+
+MakeModel = Callable[..., Path]
+
+# A folder on a disk of its own, a command that works in it, and then what it has left there.
+_ON_A_SMALL_DISK = """
+size=$1 folder=$2; shift 2
+mount -t tmpfs -o size="$size" tmpfs "$folder" || exit 99
+"$@"; code=$?
+ls -A "$folder"
+exit $code
+"""
+
+
+def on_a_small_disk(folder: Path, size: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run `sidecar` where `folder` holds `size` bytes; what is left there is its output."""
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", _ON_A_SMALL_DISK, "sh", size, str(folder),
+         sys.executable, "-m", "sidecar", *command],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "SIDECAR_DEVICE": "cpu"},
+    )  # fmt: skip
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip("no disk of a test's own can be had here")
+    return done
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Order:
+    """An order that the process in `ending` does not carry out."""
+    precision = Precision("int8", 8, 0.0)
+    return Order(folder=tmp_path, name="tiny", precision=precision, output=tmp_path / "out")
+
+
+@pytest.fixture
+def ending(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Let the process that prepares be a shell's that ends as its script says."""
+
+    def end(script: str) -> None:
+        program = tmp_path / "program"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+
+    return end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "quantize"), [("4k", "true"), ("1m", "true"), ("6m", "false")])
+def test_a_full_disk_is_told_and_tried_again(
+    make_model: MakeModel, tmp_path: Path, size: str, quantize: str
+) -> None:
+    """One line, exit code 75, no draft: in the first file, the reference, the artifact."""
+    command = ("prepare", str(make_model()), "--cache-dir", str(tmp_path))
+    command += ("--use-quantization", quantize)
+    done = on_a_small_disk(tmp_path, size, *command)
+    assert (done.returncode, done.stdout) == (75, "")
+    (line,) = done.stderr.splitlines()
+    assert "No space left on device" in line
+    assert "SIDECAR_CACHE_DIR" in line
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_start_in_the_same_way(make_model: MakeModel, tmp_path: Path) -> None:
+    """The process that prepares is another one, and its word comes through."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    flags = ("--cache-dir", str(cache), "--socket", str(tmp_path / "s"), "--log-level", "error")
+    done = on_a_small_disk(cache, "1m", "serve", "--embedding-model", str(make_model()), *flags)
+    assert (done.returncode, done.stdout) == (75, "")
+    (line,) = done.stderr.splitlines()
+    assert "No space left on device" in line
+
+
+def test_a_process_that_was_killed_lacked_memory(
+    order: Order, ending: Callable[[str], None]
+) -> None:
+    """That is what the kernel does; the message says how much it takes, and what there is."""
+    ending(f"mkdir {order.output.parent}/.out.$$; kill -9 $$")
+    with pytest.raises(TemporaryError, match=r"preparing tiny was killed, .* memory: .* MiB are"):
+        apart.prepare_apart(order)
+    assert not list(order.output.parent.glob(".out.*"))
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "message"),
+    [
+        ("echo 'no: not read' >&2; exit 3", ModelError, "no: not read"),
+        ("echo 'of no family' >&2; exit 4", UnknownArchitectureError, "of no family"),
+        ("echo noise >&2; echo 'a full disk' >&2; exit 5", TemporaryError, "a full disk"),
+        ("echo 'Traceback:\n KeyError: 1' >&2; exit 1", ModelError, "ended unasked: *KeyError: 1"),
+        ("exit 1", ModelError, "preparing tiny ended unasked: exit code 1"),
+        ("kill -TERM $$", ModelError, "preparing tiny was ended by signal 15"),
+    ],
+)
+def test_what_the_process_says_is_raised(
+    order: Order, ending: Callable[[str], None], script: str, kind: type, message: str
+) -> None:
+    """Of its own kind, in one line, whatever libraries have written before."""
+    ending(script)
+    with pytest.raises(ModelError, match=message) as raised:
+        apart.prepare_apart(order)
+    assert type(raised.value) is kind
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_quotas_are_as_disks(tmp_path: Path, number: int) -> None:
+    """A user's part of a disk may be full, too."""
+    with (
+        pytest.raises(TemporaryError, match="tiny cannot be prepared in"),
+        scarcity_told("tiny", tmp_path),
+    ):
+        raise OSError(number, os.strerror(number))
+
+
+def test_other_failures_of_files_are_no_scarcity(tmp_path: Path) -> None:
+    """They do not get better by themselves."""
+    with pytest.raises(PermissionError), scarcity_told("tiny", tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_memory_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    """Where the process was not killed for it, but refused."""
+    with (
+        pytest.raises(TemporaryError, match="preparing tiny ran out of memory"),
+        scarcity_told("tiny", tmp_path),
+    ):
+        raise MemoryError
