@@ -66,6 +66,7 @@ def _loader(config: Config, plan: Plan) -> Callable[[], list[ServedModel]]:
             reason=plan.reason,
             device=plan.device,
             threads=plan.threads,
+            prompts=config.prompts,
         )
         for name, task in _models(config)
     ]

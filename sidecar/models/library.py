@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from sidecar.models.model import Model, load
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.probes import probe_inputs
+from sidecar.models.prompting import prompts_of, warn_of_missing
+from sidecar.models.prompts import Setting
 from sidecar.models.source import display_name, locate
 from sidecar.models.torch_model import Proof, Source, TorchModel
 from sidecar.models.torch_model import load as load_with_torch
@@ -38,7 +40,8 @@ _SUBJECT: dict[Task, str] = {"embed": "embeddings", "rerank": "reranker"}
 class Wanted:
     """A model to open: what the user called it, what it is for, the precision planned and why.
 
-    `device`, "cpu" or "cuda", is what computes it; `threads` may compute a row that is alone.
+    `device`, "cpu" or "cuda", is what computes it; `threads` may compute a row that is alone;
+    `prompts` are laid over those that an embedding model's folder or artifact states.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Wanted:
     reason: str
     device: str = "cpu"
     threads: int = 1
+    prompts: Setting = field(default_factory=dict)
 
 
 def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
@@ -67,10 +71,11 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
         return _open_slow_path(wanted, str(error))
     manifest = manifests.read(artifact)
     check(wanted, manifest)
+    prompts = prompts_of(artifact, wanted.name, wanted.task, wanted.prompts)
     reason = reason_of(wanted.reason, manifest.speed)
     _say_selected(wanted, manifest.quantization, reason)
     model = load(artifact, layout_of(artifact, cache, wanted.threads))
-    model.reason = reason
+    model.reason, model.prompting = reason, prompts
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
     _say_outcome(manifest)
     _say_loaded(model, manifest.quantization, manifest.bytes_weights)
@@ -117,8 +122,9 @@ def _open_with_torch(wanted: Wanted) -> TorchModel:
 
 
 def _open_slow_path(wanted: Wanted, reason: str) -> TorchModel:
+    source = _source(wanted)
     try:
-        model = load_with_torch(_source(wanted))
+        model = load_with_torch(source)
     except ModelError as error:
         raise ModelError(f"{reason}; {error}") from error
     model.reason = reason
@@ -135,7 +141,8 @@ def _source(wanted: Wanted) -> Source:
             "the model that it was prepared from"
         )
     _check_task(wanted, task_of(folder))
-    return Source(folder, display_name(wanted.name), wanted.task)
+    prompts = prompts_of(folder, wanted.name, wanted.task, wanted.prompts)
+    return Source(folder, display_name(wanted.name), wanted.task, prompts)
 
 
 def artifact_of(wanted: Wanted, cache: Path) -> Path:
@@ -146,7 +153,8 @@ def artifact_of(wanted: Wanted, cache: Path) -> Path:
     folder = locate(wanted.name)
     if manifests.is_artifact(folder):
         return folder
-    describe(folder)  # what no graph here computes is known before a process is started for it
+    describe(folder)  # what is wrong, or not for a graph here, is known before it is prepared
+    prompts_of(folder, wanted.name, wanted.task, wanted.prompts)
     artifact = cached_path(folder, wanted.precision, cache)
     if not manifests.is_artifact(artifact):
         _prepare(wanted, folder, artifact)
@@ -278,6 +286,7 @@ def _say_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int)
         lone_threads=model.lone_threads,
         pss_bytes=read_memory()["pss_bytes"],
     )
+    warn_of_missing(model.name, model.prompting)
 
 
 def _closeness(task: Task, quality: Quality | None) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from sidecar.models.errors import ModelError
 from sidecar.models.folder.describe import stated_activation
 from sidecar.models.manifest import Quality, Speed
 from sidecar.models.probes import probe_inputs
+from sidecar.models.prompts import Prompts
 from sidecar.models.rows import Row, Text
 
 # What torch's precisions are called in plans and events.
@@ -38,11 +39,12 @@ _NO_LIMIT = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The folder of a model, what the model is called, and what it is for."""
+    """The folder of a model, what the model is called, what it is for, and its prompts."""
 
     folder: Path
     name: str
     task: Task
+    prompts: Prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +83,7 @@ class TorchModel:
             self._modules.pop()
         self.dimensions = int(pipeline.get_embedding_dimension()) if embeds else 1
         self.max_tokens = pipeline.max_seq_length = _max_tokens(pipeline)
-        self.prompts: Mapping[str, str] = pipeline.prompts if embeds else {}
-        self.default_prompt_name: str | None = pipeline.default_prompt_name if embeds else None
+        self.prompting = source.prompts
         self._activate = None if embeds else pipeline.activation_fn
         self._similarity: str | None = pipeline.similarity_fn_name if embeds else None
         # Requests name no prompt for a pair: the model's own applies, as in the library.
@@ -95,6 +96,16 @@ class TorchModel:
         self.lone_threads = 1
         self.proof: Proof | None = None
         self.reason: str | None = None
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Prefixes by name."""
+        return self.prompting.by_name
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The prompt of a request that names none."""
+        return self.prompting.default_name
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:
         """Return a row for each text, or for each (query, document) of a reranker."""
@@ -142,9 +153,7 @@ class TorchModel:
             "dimensions": self.dimensions,
             "max_tokens": self.max_tokens,
             "normalize": self.normalize,
-            # The library has None for the names that it knows and the folder does not.
-            "prompts": {name: prompt or "" for name, prompt in self.prompts.items()},
-            "default_prompt_name": self.default_prompt_name,
+            **self.prompting.told(),
             "similarity_fn_name": self._similarity,
             "activation": self._activate and type(self._activate).__name__.lower(),
             "bytes_weights": self.weight_bytes,
@@ -214,8 +223,13 @@ def _pipeline(source: Source, device: str, dtype: str) -> Any:
     # Asked for by name: without one it would be the checkpoint's. Told before the weights are
     # read, transformers leaves in FP32 what a family cannot do with less, as `half()` would not.
     kwargs = {"dtype": getattr(torch, dtype)}
-    path = str(source.folder)
-    return kind(path, device=device, local_files_only=True, model_kwargs=kwargs).eval()
+    return kind(
+        str(source.folder),
+        device=device,
+        prompts=dict(source.prompts.by_name),  # the library wants the default one among them
+        local_files_only=True,
+        model_kwargs=kwargs,
+    ).eval()
 
 
 def _refuse_what_differs(source: Source, pipeline: Any, kinds: Sequence[str]) -> None:

@@ -15,8 +15,8 @@ from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.files import read_json
 from sidecar.models.folder.limits import max_tokens
 from sidecar.models.folder.pipeline import modules_of, pooling_of
+from sidecar.models.folder.prompts import FILE, stated_prompts
 
-_OWN = "config_sentence_transformers.json"
 _TASKS: dict[str, Task] = {"SentenceTransformer": "embed", "CrossEncoder": "rerank"}
 
 
@@ -43,7 +43,7 @@ def task_of(folder: Path) -> Task:
     reranker. Raises `ModelError` where it is not a model folder.
     """
     config = read_json(folder, "config.json")
-    noted = _TASKS.get(read_json(folder, _OWN, optional=True).get("model_type"))
+    noted = _TASKS.get(read_json(folder, FILE, optional=True).get("model_type"))
     return noted or ("rerank" if _is_classifier(config) else "embed")
 
 
@@ -55,7 +55,7 @@ def stated_activation(folder: Path) -> str:
     """
     config = read_json(folder, "config.json")
     stated = (
-        read_json(folder, _OWN, optional=True).get("activation_fn")
+        read_json(folder, FILE, optional=True).get("activation_fn")
         or (config.get("sentence_transformers") or {}).get("activation_fn")
         or config.get("sbert_ce_default_activation_function")
     )
@@ -64,17 +64,16 @@ def stated_activation(folder: Path) -> str:
 
 def _describe_embedder(folder: Path, config: Mapping[str, Any], family: str) -> Description:
     modules = modules_of(folder)
-    own = read_json(folder, _OWN, optional=True)
-    # The library's own two names are always known, and say nothing unless the folder does.
-    prompts = {"query": "", "document": "", **(own.get("prompts") or {})}
+    own = read_json(folder, FILE, optional=True)
+    prompts = stated_prompts(folder, "embed")
     return Description(
         task="embed",
         family=family,
         pooling=pooling_of(folder / modules["Pooling"]) if "Pooling" in modules else Pooling.MEAN,
         normalize="Normalize" in modules,
         max_tokens=max_tokens(folder, config),
-        prompts=prompts,
-        default_prompt_name=own.get("default_prompt_name"),
+        prompts=prompts.by_name,
+        default_prompt_name=prompts.default_name,
         activation="identity",
         similarity_fn_name=own.get("similarity_fn_name") or "cosine",
     )
