@@ -5,7 +5,12 @@ from dataclasses import replace
 import pytest
 
 from sidecar.operate.doctor.finding import Severity
-from sidecar.operate.doctor.served import Served, check_accuracy, check_quantization
+from sidecar.operate.doctor.served import (
+    Served,
+    check_accuracy,
+    check_prompts,
+    check_quantization,
+)
 
 GOOD = Served(
     name="m", quantization="int8", requested="int8", floor=0.995, kernel="MatMulIntegerToFloat",
@@ -71,3 +76,12 @@ def test_it_reads_what_a_status_tells() -> None:
     told = {"name": "m", "quantization": "int8", "quality": {"mean": 0.9, "min": 0.8}, "kept": []}
     assert Served.of(told, 0.995).mean == 0.9
     assert Served.of({"name": "m", "quantization": "none"}, 0.995).mean is None
+
+
+def test_prompts_that_are_missing() -> None:
+    """With the setting that brings them; a model that lacks nothing is not spoken of."""
+    (finding,) = check_prompts("e5-small-v2", ["query"])
+    assert finding.severity is Severity.WARNING
+    assert finding.found.startswith("e5-small-v2: nothing goes before queries")
+    assert finding.advice.startswith("SIDECAR_PROMPTS=auto")
+    assert list(check_prompts("e5-small-v2", [])) == []
