@@ -49,8 +49,8 @@ def warn_of_missing(name: str, prompts: Prompts) -> None:
 def _stated(folder: Path, task: Task) -> tuple[Path, Prompts, tuple[str, ...]]:
     """Return the file that states prompts, the prompts, and what else the model is called."""
     if not manifests.is_artifact(folder):
-        return folder / stated.FILE, stated.stated_prompts(folder, task), (folder.name,)
+        return folder / stated.FILE, stated.stated_prompts(folder, task), ()
     manifest = manifests.read(folder)
-    description = manifest.description
-    prompts = Prompts(by_name=description.prompts, default_name=description.default_prompt_name)
-    return folder / manifests.FILE, prompts, (manifest.name, folder.name)
+    own = manifest.description
+    prompts = Prompts(by_name=own.prompts, default_name=own.default_prompt_name)
+    return folder / manifests.FILE, prompts, (manifest.name,)
