@@ -13,6 +13,7 @@ from client_lib.address import default_socket
 from client_lib.node import NodeDaemon, answers
 from client_lib.sync import Client
 from client_lib.wire.messages import Priority
+from client_lib.wire.roles import Role
 
 Batch: TypeAlias = Mapping[str, NDArray[Any]]
 
@@ -39,6 +40,7 @@ class SidecarEmbedder:
         serve: Sequence[str] = (),
         model: str | None = None,
         prompt_name: str | None = None,
+        role: Role | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
         priority: Priority = "bulk",
@@ -47,7 +49,7 @@ class SidecarEmbedder:
         self._column = column
         self._output_column = output_column
         self._options: dict[str, Any] = {
-            "model": model, "prompt_name": prompt_name, "normalize": normalize,
+            "model": model, "prompt_name": prompt_name, "role": role, "normalize": normalize,
             "dimensions": dimensions, "priority": priority,
         }  # fmt: skip
         path = Path(socket) if socket is not None else default_socket()

@@ -19,6 +19,7 @@ from client_lib.sync_line import Line
 from client_lib.sync_link import ThreadCall
 from client_lib.wire.errors import CallTimeout, ClientClosed, SidecarError
 from client_lib.wire.messages import MetricsFormat, Precision, Priority
+from client_lib.wire.roles import Role
 
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ class Client:
         *,
         model: str | None = None,
         prompt_name: str | None = None,
+        role: Role | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
         precision: Precision = "float32",
@@ -75,7 +77,7 @@ class Client:
         what the vectors are made of: float32 unless `precision` says otherwise.
         """
         encoding = Encoding(
-            texts, model=model, prompt_name=prompt_name, normalize=normalize,
+            texts, model=model, prompt_name=prompt_name, role=role, normalize=normalize,
             dimensions=dimensions, precision=precision, truncate=truncate, priority=priority,
             traceparent=traceparent,
         )  # fmt: skip
@@ -112,6 +114,7 @@ class Client:
         *,
         model: str | None = None,
         prompt_name: str | None = None,
+        role: Role | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
         precision: Precision = "float32",
@@ -123,7 +126,8 @@ class Client:
         """Return the vectors of `texts`, [n, d], with what the daemon says about them.
 
         One request: the daemon's `max_inputs` bounds it. `prompt_name` puts one of the model's
-        prompts before each text; `normalize` (by default what the model says) scales vectors
+        prompts before each text, `role` the one that the model has for each "query" or "document",
+        where no name is given; `normalize` (by default what the model says) scales vectors
         to length 1; `dimensions` keeps the first so many; `precision` is what they come as:
         float32, float16, int8 or uint8 (of a fixed range, for vectors of length 1), or a bit a
         dimension, eight to an int8 ("binary") or a uint8 ("ubinary"). `truncate=False` refuses a
@@ -132,7 +136,7 @@ class Client:
         (W3C Trace Context) puts the caller's trace id into the daemon's events about the request.
         """
         operation = operations.embed(
-            texts, model=model, prompt_name=prompt_name, normalize=normalize,
+            texts, model=model, prompt_name=prompt_name, role=role, normalize=normalize,
             dimensions=dimensions, precision=precision, truncate=truncate, priority=priority,
             traceparent=traceparent,
         )  # fmt: skip

@@ -6,12 +6,13 @@ text is read, and what it means. Flags, `sidecar config` and the documentation f
 
 import dataclasses
 import grp
+import json
 import os
 import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from client_lib.address import default_socket
 
@@ -23,6 +24,7 @@ _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _PREFIX = "SIDECAR_"
 _SYSTEM_CACHE = Path("/var/cache/sidecar")
 _ALIKE = 0.85  # of 1: a letter or two of a name
+_PROMPTS = "must be auto, a JSON object of prompts by name, or the path of a file with one"
 
 _Read: TypeAlias = Callable[[str], Any]
 
@@ -103,6 +105,27 @@ def _path(text: str) -> Path:
         raise ValueError("there is no such home directory: write the whole path") from None
 
 
+def _prompts(text: str) -> Literal["auto"] | dict[str, str]:
+    if text.lower() == "auto":
+        return "auto"
+    try:
+        stated = json.loads(text if text.startswith("{") else _file(text)) if text else {}
+        json.dumps(stated, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except ValueError as error:
+        raise ValueError(f"{_PROMPTS}: {error}") from None
+    if not isinstance(stated, dict) or not all(isinstance(each, str) for each in stated.values()):
+        raise ValueError(f"{_PROMPTS}: every prompt must be a string")
+    return stated
+
+
+def _file(path: str) -> str:
+    """Return the text in the file at `path`. Raises `ValueError`."""
+    try:
+        return Path(path).expanduser().read_text("utf-8-sig")
+    except (OSError, RuntimeError) as error:  # the latter where there is no such home
+        raise ValueError(getattr(error, "strerror", None) or str(error)) from None
+
+
 def _default_cache(environ: Mapping[str, str] = os.environ) -> Path:
     # systemd names the directory that it made for the service.
     if given := environ.get("CACHE_DIRECTORY"):
@@ -167,6 +190,12 @@ class Config:
         _optional_name,
         "folder, artifact or hub id of a cross-encoder; without one the embedder reranks",
         default=None,
+    )
+    prompts: Literal["auto"] | dict[str, str] = _setting(
+        "SIDECAR_PROMPTS",
+        _prompts,
+        "prompts laid over the folder's: JSON, a file of it, or auto: those of known models",
+        default_factory=dict,
     )
     cache_dir: Path = _setting(
         "SIDECAR_CACHE_DIR", _path, "where prepared models are kept", default_factory=_default_cache
@@ -415,4 +444,4 @@ def _read(f: Field[Any], text: str, spelled: str, source: str) -> Setting:
     try:
         return Setting(f, f.metadata["read"](text.strip()), source)
     except ValueError as error:
-        raise ConfigError(f"{spelled}={text}: {error}") from None
+        raise ConfigError(f"{spelled}={' '.join(text.splitlines())}: {error}") from None

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -174,12 +173,9 @@ def prompted_daemon(
 ) -> Iterator[Daemon]:
     """The same, as if the model had been trained with prompts, such as those of e5."""
     folder = tmp_path_factory.mktemp("prompted")
-    artifact = shutil.copytree(minilm_artifact, folder / "artifact")
-    manifest = json.loads((artifact / "manifest.json").read_text())
-    prompts = {"query": "query: ", "document": "", "passage": "passage: "}
-    manifest["description"]["prompts"] = prompts
-    (artifact / "manifest.json").write_text(json.dumps(manifest))
-    with Daemon(folder, "--embedding-model", str(artifact)) as running:
+    prompts = json.dumps({"query": "query: ", "document": "passage: ", "plain": ""})
+    flags = ["--embedding-model", str(minilm_artifact), "--prompts", prompts]
+    with Daemon(folder, *flags) as running:
         yield running
 
 

@@ -5,13 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
 
 from client_lib import Client
 
 _START_SECONDS = 300.0
 _STOP_SECONDS = 30.0
+_PATIENCE = 120.0
 
 
 class Daemon:
@@ -63,3 +67,36 @@ class Daemon:
 
     def log_text(self) -> str:
         return self._log.read_text()
+
+
+class Configured(Daemon):
+    """A daemon whose embedding model stands in a file, and can be changed there."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self._file = folder / "sidecar.env"
+        self.write(model)
+        super().__init__(folder, "--env-file", str(self._file))
+
+    def write(self, model: Path, **others: str) -> None:
+        values = {"SIDECAR_EMBEDDING_MODEL": str(model), **others}
+        self._file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+
+    def hang_up(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that the daemon has started, once there are any."""
+        assert self.process is not None
+        while not (found := psutil.Process(self.process.pid).children(recursive=True)):
+            os.sched_yield()
+        return found
+
+    def wait_for(self, name: str, times: int = 1) -> None:
+        """Return once so many events of that name have come."""
+        assert self.process is not None
+        deadline = time.monotonic() + _PATIENCE
+        while len(self.events(name)) < times:
+            assert self.process.poll() is None, "the daemon has ended"
+            assert time.monotonic() < deadline, f"no {name}"
+            os.sched_yield()

@@ -68,6 +68,10 @@ def test_every_known_quantization_is_read(name: str) -> None:
         ("SIDECAR_INT8_FLOOR", "1.5", "from 0 to 1"),
         ("SIDECAR_LOG_LEVEL", "loud", "debug, info"),
         ("SIDECAR_SOCKET", "", "must be a path"),
+        ("SIDECAR_PROMPTS", '{"query": 1}', "every prompt must be a string"),
+        ("SIDECAR_PROMPTS", '{"query": "q: "', "must be auto, a JSON object of prompts by name"),
+        ("SIDECAR_PROMPTS", '{"query": "\\ud800"}', "surrogates not allowed"),
+        ("SIDECAR_PROMPTS", "automatic", "No such file or directory"),
     ],
 )
 def test_wrong_value_names_the_setting_and_what_is_known(
@@ -80,6 +84,45 @@ def test_wrong_value_names_the_setting_and_what_is_known(
     assert message.startswith(f"{variable}={value}")
     assert known in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {}),
+        ("{}", {}),
+        ("auto", "auto"),
+        ("Auto", "auto"),
+        ('{"query": "query: ", "title": ""}', {"query": "query: ", "title": ""}),
+        ('{"query": "Instruct: find\\nQuery:"}', {"query": "Instruct: find\nQuery:"}),
+    ],
+)
+def test_prompts_are_none_or_known_or_stated(text: str, expected: object) -> None:
+    """A prompt keeps the blank at its end, and its newlines."""
+    assert config(environ={"SIDECAR_PROMPTS": text}).prompts == expected
+
+
+def test_prompts_may_stand_in_a_file(tmp_path: Path) -> None:
+    """What is no object of strings there is refused by the file's name, in one line."""
+    file = tmp_path / "prompts.json"
+    file.write_text('\ufeff{\n  "query": "Frage: "\n}\n')
+    assert config(flags={"prompts": str(file)}).prompts == {"query": "Frage: "}
+    for wrong in ("", "[]", '"query"', '{"query": null}', "{"):
+        file.write_text(wrong)
+        with pytest.raises(ConfigError, match=rf"^--prompts={file}: must be auto.*[^\n]+$"):
+            config(flags={"prompts": str(file)})
+    file.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="codec"):
+        config(flags={"prompts": str(file)})
+    with pytest.raises(ConfigError, match="Is a directory"):
+        config(flags={"prompts": str(tmp_path)})
+
+
+def test_a_wrong_object_of_many_lines_is_told_in_one() -> None:
+    """A variable may hold newlines."""
+    with pytest.raises(ConfigError) as caught:
+        config(environ={"SIDECAR_PROMPTS": '{\n"query": 1\n}'})
+    assert str(caught.value).startswith('SIDECAR_PROMPTS={ "query": 1 }: must be auto')
 
 
 def test_env_file_is_read_as_shells_write_it(tmp_path: Path) -> None:

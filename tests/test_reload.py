@@ -1,9 +1,6 @@
 """SIGHUP to a whole daemon, by way of the file that its settings come from, under load."""
 
-import os
 import random
-import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,45 +15,12 @@ from sidecar.models.model import load
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
 
-from .daemon import Daemon
+from .daemon import Configured
 
 pytestmark = pytest.mark.slow
 
 PATIENCE = 120
 TEXTS = [f"text {i} " + "copper conducts heat better than steel " * (i % 7) for i in range(40)]
-
-
-class Configured(Daemon):
-    """A daemon whose embedding model stands in a file, and can be changed there."""
-
-    def __init__(self, folder: Path, model: Path) -> None:
-        self._file = folder / "sidecar.env"
-        self.write(model)
-        super().__init__(folder, "--env-file", str(self._file))
-
-    def write(self, model: Path, **others: str) -> None:
-        values = {"SIDECAR_EMBEDDING_MODEL": str(model), **others}
-        self._file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
-
-    def hang_up(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGHUP)
-
-    def children(self) -> list[psutil.Process]:
-        """The processes that the daemon has started, once there are any."""
-        assert self.process is not None
-        while not (found := psutil.Process(self.process.pid).children(recursive=True)):
-            os.sched_yield()
-        return found
-
-    def wait_for(self, name: str, times: int = 1) -> None:
-        """Return once so many events of that name have come."""
-        assert self.process is not None
-        deadline = time.monotonic() + PATIENCE
-        while len(self.events(name)) < times:
-            assert self.process.poll() is None, "the daemon has ended"
-            assert time.monotonic() < deadline, f"no {name}"
-            os.sched_yield()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ want their classes to be its models, and the others keep options as a map.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -13,16 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
-from client_lib import AsyncClient, Client
 from client_lib.adapters.connections import Connections
 from client_lib.results import RerankResult
 from client_lib.wire.messages import Priority
+from client_lib.wire.roles import Role
 
 Float32: TypeAlias = NDArray[np.float32]
-
-# Where models have their prompts: the names by which the daemon finds them when it reranks.
-_QUERY = ("query",)
-_DOCUMENT = ("document", "passage")
 
 
 def _as_text(path: str | Path | None) -> str | None:
@@ -64,9 +60,8 @@ class Embedder(Sidecar):
 
     `dimensions` keeps the first so many; `normalize` scales vectors to length 1 or does not,
     by default as the model says. Queries get the model's prompt `query_prompt_name`, by default
-    its "query"; documents `document_prompt_name`, by default its "document", else its "passage";
-    which of these a model has, the daemon is asked once. `priority` is the lane of documents;
-    queries are always interactive.
+    the one that it has for queries, documents `document_prompt_name`, by default the one that it
+    has for documents. `priority` is the lane of documents; queries are always interactive.
     """
 
     dimensions: int | None = Field(default=None, gt=0)
@@ -75,57 +70,34 @@ class Embedder(Sidecar):
     document_prompt_name: str | None = None
     priority: Priority = "bulk"
 
-    _prompts: Mapping[str, str] | None = PrivateAttr(default=None)
-
     def encode_query(self, texts: str | Iterable[str]) -> Float32:
         """Return one vector a query: float32 [n, d], or [d] for one string alone."""
-        return self._ready().encode(texts, **self._as_queries())
+        return self._connections.client.encode(texts, **self._as_queries())
 
     def encode_document(self, texts: str | Iterable[str]) -> Float32:
         """Return one vector a document: float32 [n, d], or [d] for one string alone."""
-        return self._ready().encode(texts, **self._as_documents())
+        return self._connections.client.encode(texts, **self._as_documents())
 
     async def aencode_query(self, texts: str | Iterable[str]) -> Float32:
         """Do what `encode_query` does, on the running event loop."""
-        return await (await self._aready()).encode(texts, **self._as_queries())
+        client = await self._connections.here()
+        return await client.encode(texts, **self._as_queries())
 
     async def aencode_document(self, texts: str | Iterable[str]) -> Float32:
         """Do what `encode_document` does, on the running event loop."""
-        return await (await self._aready()).encode(texts, **self._as_documents())
-
-    def _ready(self) -> Client:
-        client = self._connections.client
-        if self._prompts is None:
-            self._prompts = self._prompts_in(client.status())
-        return client
-
-    async def _aready(self) -> AsyncClient:
         client = await self._connections.here()
-        if self._prompts is None:
-            self._prompts = self._prompts_in(await client.status())
-        return client
-
-    def _prompts_in(self, status: Mapping[str, Any]) -> Mapping[str, str] | None:
-        for model in status.get("models", ()):
-            if model["task"] == "embed" and self.model in {None, model["name"]}:
-                return dict(model.get("prompts", {}))
-        return None  # the call that follows is refused, in the daemon's own words
+        return await client.encode(texts, **self._as_documents())
 
     def _as_queries(self) -> dict[str, Any]:
-        prompt_name = self.query_prompt_name or self._first_prompt(_QUERY)
-        return {**self._options(), "prompt_name": prompt_name, "priority": "interactive"}
+        return self._options("query", self.query_prompt_name, "interactive")
 
     def _as_documents(self) -> dict[str, Any]:
-        prompt_name = self.document_prompt_name or self._first_prompt(_DOCUMENT)
-        return {**self._options(), "prompt_name": prompt_name, "priority": self.priority}
+        return self._options("document", self.document_prompt_name, self.priority)
 
-    def _first_prompt(self, names: Sequence[str]) -> str | None:
-        # None is the prompt that the model has for texts of any kind, if it has one.
-        return next((name for name in names if (self._prompts or {}).get(name)), None)
-
-    def _options(self) -> dict[str, Any]:
+    def _options(self, role: Role, prompt_name: str | None, priority: Priority) -> dict[str, Any]:
         return {
             "model": self.model, "normalize": self.normalize, "dimensions": self.dimensions,
+            "role": role, "prompt_name": prompt_name, "priority": priority,
         }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from client_lib.compat.refusals import IGNORED, check_batch_size, refuse_options
 from client_lib.encoding import Encoding
 from client_lib.operations import as_texts
 from client_lib.wire.messages import Precision
+from client_lib.wire.roles import role_prompt_name
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 Similarity: TypeAlias = Literal["cosine", "dot", "euclidean", "manhattan"]
 _FOR_UNIT_VECTORS = frozenset({"int8", "uint8"})
 _INTEGERS = _FOR_UNIT_VECTORS | {"binary", "ubinary"}
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 class SentenceTransformer(Remote):
@@ -140,7 +140,7 @@ class SentenceTransformer(Remote):
     ) -> "Output":
         """Return what `encode` does, with the prompt "query" unless the call brings its own."""
         if prompt_name is None and prompt is None:
-            prompt_name = self._first_prompt("query")
+            prompt_name = role_prompt_name("query", self.prompts)
         return self.encode(inputs, prompt_name, prompt, *args, **options)
 
     def encode_document(
@@ -156,7 +156,7 @@ class SentenceTransformer(Remote):
         The first of these that there is, unless the call brings its own.
         """
         if prompt_name is None and prompt is None:
-            prompt_name = self._first_prompt(*_DOCUMENT_PROMPTS)
+            prompt_name = role_prompt_name("document", self.prompts)
         return self.encode(inputs, prompt_name, prompt, *args, **options)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> "torch.Tensor | NDArray[Any]":
@@ -206,9 +206,6 @@ class SentenceTransformer(Remote):
             self.truncate_dim = before
 
     truncate_sentence_embeddings = truncate_embeddings
-
-    def _first_prompt(self, *names: str) -> str | None:
-        return next((name for name in names if name in self.prompts), None)
 
     def _vectors(
         self,

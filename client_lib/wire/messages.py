@@ -10,6 +10,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from client_lib.wire.errors import BadRequest
+from client_lib.wire.roles import ROLES, Role
 
 MAX_ID = 2**63 - 1
 Priority: TypeAlias = Literal["interactive", "bulk"]
@@ -52,6 +53,10 @@ def _is_priority(value: Any) -> bool:
     return value in _PRIORITIES
 
 
+def _is_role(value: Any) -> bool:
+    return value in ROLES
+
+
 def _is_precision(value: Any) -> bool:
     return value in PRECISIONS
 
@@ -77,6 +82,7 @@ def _optional(check: _Check) -> _Check:
 _TEXTS = "a non-empty list of strings"
 _COUNT = "a whole number above 0"
 _LANE = " or ".join(_PRIORITIES)
+_ROLE = " or ".join(ROLES)
 PRECISION_EXPECTED = f"one of {', '.join(PRECISIONS)}"
 _TRACEPARENT = "a W3C traceparent, such as 00-<32 hex digits>-<16 hex digits>-01"
 
@@ -100,6 +106,7 @@ class Embed:
     input: tuple[str, ...] = _checked(_is_texts, _TEXTS)
     model: str | None = _checked(_optional(_is_text), "a string", default=None)
     prompt_name: str | None = _checked(_optional(_is_text), "a string", default=None)
+    role: Role | None = _checked(_optional(_is_role), _ROLE, default=None)
     normalize: bool | None = _checked(_optional(_is_bool), "true or false", default=None)
     dimensions: int | None = _checked(_optional(_is_count), _COUNT, default=None)
     precision: Precision = _checked(_is_precision, PRECISION_EXPECTED, default="float32")

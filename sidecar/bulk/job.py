@@ -23,6 +23,7 @@ _REQUEST_SECONDS = 600.0
 # What a model is, as far as its vectors' bytes go; a daemon tells of those that it knows.
 _DECISIVE = (
     "name", "dimensions", "device", "quantization", "weight_bits", "kernel", "source_sha256",
+    "prompts", "default_prompt_name",
 )  # fmt: skip
 
 
@@ -30,7 +31,7 @@ _DECISIVE = (
 class Job:
     """What is to be embedded, and to where.
 
-    `options` go to the daemon with each request: `prompt_name`, `dimensions`, `normalize`.
+    `options` go to the daemon with each request: `prompt_name`, `role`, `dimensions`, `normalize`.
     `overwrite` replaces an output that is there, and what was begun with other inputs.
     """
 

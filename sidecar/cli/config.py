@@ -42,6 +42,8 @@ def _as_map(setting: Setting) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, frozenset):
         return ",".join(map(str, sorted(value)))
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False) if value else ""
     return value if isinstance(value, int | float | None) else str(value)
 
 

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from client_lib import ConnectionLost, SidecarError
+from client_lib.wire.roles import ROLES
 from sidecar.bulk.corpus import PARQUET, Corpus
 from sidecar.bulk.errors import BulkError, InputError, OutputError
 from sidecar.bulk.job import Job
@@ -61,6 +62,9 @@ def add(commands: Any) -> None:
         "--field", default="text", metavar="NAME", help="where the text is (default: text)"
     )
     parser.add_argument("--prompt-name", metavar="NAME", help="one of the model's prompts")
+    parser.add_argument(
+        "--role", choices=ROLES, help="what the texts are: the model's prompt for these goes before"
+    )
     parser.add_argument("--dimensions", type=_whole, metavar="N", help="keep the first N")
     parser.add_argument(
         "--no-normalize", dest="normalize", action="store_false", default=None,
@@ -102,6 +106,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         output=arguments.output,
         options={
             "prompt_name": arguments.prompt_name,
+            "role": arguments.role,
             "dimensions": arguments.dimensions,
             "normalize": arguments.normalize,
         },

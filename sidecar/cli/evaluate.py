@@ -62,7 +62,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write it as a page with plots, too"
     )
-    add_flags(parser, "device", "threads", "cache_dir", *FLOORS)
+    add_flags(parser, "device", "threads", "prompts", "cache_dir", *FLOORS)
     parser.set_defaults(run=run)
 
 
@@ -159,6 +159,7 @@ def _open(
             reason=planned.reason,
             device=planned.device,
             max_tokens=config.max_tokens,
+            prompts=config.prompts,
         )
         with Console(stderr=True).status(f"opening {name} in {plan}"):
             models[plan] = library.open_model(wanted, config.cache_dir)

@@ -63,8 +63,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_flags(
         parser,
-        "use_quantization", "quantization", "device", "threads", "embedding_model", "cache_dir",
-        *FLOORS,
+        "use_quantization", "quantization", "device", "threads", "embedding_model", "prompts",
+        "cache_dir", *FLOORS,
     )  # fmt: skip
     parser.set_defaults(run=run)
 
@@ -92,6 +92,7 @@ def _measure(name: str, plan: Plan, config: Config) -> Found:
         precision=precision(config, plan),
         reason=plan.reason,
         device=plan.device,
+        prompts=config.prompts,
     )
     if on_cuda:
         return _found_by_torch(library.measure_with_torch(wanted))

@@ -67,6 +67,7 @@ def _loader(config: Config, plan: Plan) -> Callable[[], list[ServedModel]]:
             device=plan.device,
             threads=plan.threads,
             max_tokens=config.max_tokens,
+            prompts=config.prompts,
         )
         for name, task in _models(config)
     ]

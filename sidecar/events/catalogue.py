@@ -72,6 +72,15 @@ CATALOGUE: Mapping[str, Event] = {
         {**_MODEL, "advice": "what to do"},
         _WARNING,
     ),
+    "model.prompts_missing": Event(
+        "a model was loaded that needs prompts, and has none for texts of some role",
+        {
+            **_MODEL,
+            "roles": "what goes without: query, document",
+            "message": "the same in a sentence, with the setting",
+        },
+        _WARNING,
+    ),
     "model.layout_failed": Event(
         "the weights could not be laid out in the cache: one thread computes a text that is alone",
         {"model": "folder of the artifact", "reason": "what went wrong"},

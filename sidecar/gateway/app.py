@@ -114,6 +114,7 @@ class Gateway:
             body.input,
             model=body.model,
             prompt_name=body.prompt_name,
+            role=body.role,
             normalize=body.normalize,
             dimensions=body.dimensions,
             truncate=body.truncate,

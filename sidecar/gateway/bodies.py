@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 import msgspec
 
 from client_lib.wire.messages import Priority
+from client_lib.wire.roles import Role
 from sidecar.gateway.refusals import Refusal
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -27,13 +28,14 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class EmbeddingsBody(_Body):
-    """The body of `POST /v1/embeddings`, as OpenAI's; the last two fields are Sidecar's own."""
+    """The body of `POST /v1/embeddings`, as OpenAI's; the last three fields are Sidecar's own."""
 
     texts: ClassVar[str] = "input"
     input: str | Annotated[list[str], msgspec.Meta(min_length=1)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: _Count | None = None
     prompt_name: str | None = None
+    role: Role | None = None
     normalize: bool | None = None
 
 

@@ -1,7 +1,7 @@
 """Opens the models that a daemon serves, preparing what its cache does not hold yet."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from sidecar.models.order import Order
 from sidecar.models.place import cached_path
 from sidecar.models.precision import Precision
 from sidecar.models.probes import probe_inputs
+from sidecar.models.prompting import prompts_of, warn_of_missing
+from sidecar.models.prompts import Setting
 from sidecar.models.source import display_name, locate
 from sidecar.models.torch_model import Proof, Source, TorchModel
 from sidecar.models.torch_model import load as load_with_torch
@@ -38,6 +40,7 @@ class Wanted:
 
     `device`, "cpu" or "cuda", is what computes it; `threads` may compute a row that is alone.
     Texts are cut at `max_tokens` where that is less than the model's own limit, and not 0.
+    `prompts` are laid over those that an embedding model's folder or artifact states.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Wanted:
     device: str = "cpu"
     threads: int = 1
     max_tokens: int = 0
+    prompts: Setting = field(default_factory=dict)
 
 
 def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
@@ -68,11 +72,12 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
         return _open_slow_path(wanted, str(error))
     manifest = manifest_of(wanted.name, folder, artifact)
     check(wanted, manifest)
+    prompts = prompts_of(artifact, wanted.name, wanted.task, wanted.prompts)
     reason = reason_of(wanted.reason, manifest.speed)
     _say_selected(wanted, manifest.quantization, reason)
     layout = layout_of(artifact, cache, wanted.threads)
     model = load(artifact, layout, manifest, max_tokens=wanted.max_tokens)
-    model.reason = reason
+    model.reason, model.prompting = reason, prompts
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
     _say_outcome(manifest)
     _say_loaded(model, manifest.quantization, manifest.bytes_weights)
@@ -112,8 +117,9 @@ def _open_with_torch(wanted: Wanted) -> TorchModel:
 
 
 def _open_slow_path(wanted: Wanted, reason: str) -> TorchModel:
+    source = _source(wanted)
     try:
-        model = load_with_torch(_source(wanted))
+        model = load_with_torch(source)
     except ModelError as error:
         raise ModelError(f"{reason}; {error}") from error
     model.reason = reason
@@ -130,7 +136,10 @@ def _source(wanted: Wanted) -> Source:
             "the model that it was prepared from"
         )
     _check_task(wanted, task_of(folder))
-    return Source(folder, display_name(wanted.name), wanted.task, wanted.max_tokens)
+    prompts = prompts_of(folder, wanted.name, wanted.task, wanted.prompts)
+    return Source(
+        folder, display_name(wanted.name), wanted.task, wanted.max_tokens, prompts=prompts
+    )
 
 
 def artifact_of(wanted: Wanted, cache: Path) -> Path:
@@ -144,7 +153,8 @@ def artifact_of(wanted: Wanted, cache: Path) -> Path:
 def _artifact_of(wanted: Wanted, folder: Path, cache: Path) -> Path:
     if manifests.is_artifact(folder):
         return folder
-    describe(folder)  # what no graph here computes is known before a process is started for it
+    describe(folder)  # what is wrong, or not for a graph here, is known before it is prepared
+    prompts_of(folder, wanted.name, wanted.task, wanted.prompts)
     artifact = cached_path(folder, wanted.precision, cache)
     if not manifests.is_artifact(artifact) or _can_be_verified(artifact):
         _prepare(wanted, folder, artifact)
@@ -283,6 +293,7 @@ def _say_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int)
         pss_bytes=read_memory()["pss_bytes"],
         **_verification(model.verified),
     )
+    warn_of_missing(model.name, model.prompting)
     if model.verified is None:
         log.warning(
             "model.unverified",

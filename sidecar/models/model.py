@@ -10,6 +10,7 @@ from sidecar.models import manifest as manifests
 from sidecar.models.compute import forward, session_of
 from sidecar.models.layout import Layout
 from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest, Speed
+from sidecar.models.prompts import Prompts
 from sidecar.models.rows import Row, Text, capped
 from sidecar.models.tokenizer import Tokenizer
 
@@ -19,7 +20,8 @@ class Model:
 
     `forward` may be called from many threads at once; so may `tokenize`. `reason` says why it
     has the quantization that it has; `verified` is the proof that the library gives the same in
-    FP32, None where there is none.
+    FP32, None where there is none; `prompting` is what goes before its texts: what the artifact
+    states, unless it is set.
     """
 
     least_tokens = 1  # the graph's pooling divides by their number
@@ -41,11 +43,22 @@ class Model:
         self.max_tokens = tokenizer.max_tokens
         self.model_max_tokens = description.max_tokens
         self.normalize = description.normalize
-        self.prompts = description.prompts
-        self.default_prompt_name = description.default_prompt_name
+        self.prompting = Prompts(
+            by_name=description.prompts, default_name=description.default_prompt_name
+        )
         self.lone_threads = layout.threads
         self.verified = manifest.verified
         self.reason: str | None = None
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Prefixes by name."""
+        return self.prompting.by_name
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The prompt of a request that names none."""
+        return self.prompting.default_name
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:
         """Return a row for each text, or for each (query, document) of a reranker."""
@@ -69,8 +82,7 @@ class Model:
             "max_tokens": self.max_tokens,
             "model_max_tokens": self.model_max_tokens,
             "normalize": self.normalize,
-            "prompts": dict(self.prompts),
-            "default_prompt_name": self.default_prompt_name,
+            **self.prompting.told(),
             "similarity_fn_name": description.similarity_fn_name,
             "activation": description.activation if self.task == "rerank" else None,
         }

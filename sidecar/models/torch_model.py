@@ -26,10 +26,12 @@ from sidecar.models.errors import ModelError
 from sidecar.models.folder.describe import stated_activation
 from sidecar.models.folder.files import read_json
 from sidecar.models.folder.pipeline import modules_of
+from sidecar.models.folder.prompts import stated_prompts
 from sidecar.models.manifest import Quality, Speed
 from sidecar.models.oracle.compare import compare
 from sidecar.models.oracle.pipeline import answers_of
 from sidecar.models.probes import probe_inputs
+from sidecar.models.prompts import Prompts
 from sidecar.models.rows import Row, Text, capped
 from sidecar.models.torch_weights import check_loaded
 
@@ -51,12 +53,14 @@ class Source:
     """The folder of a model, what the model is called, and what it is for.
 
     Texts are cut at `max_tokens` where that is less than the model's own limit, and not 0.
+    `prompts` are those that the folder states where they are None.
     """
 
     folder: Path
     name: str
     task: Task
     max_tokens: int = 0
+    prompts: Prompts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +103,7 @@ class TorchModel:
         self.dimensions = int(pipeline.get_embedding_dimension()) if embeds else 1
         self.model_max_tokens = int(pipeline.max_seq_length)
         self.max_tokens = capped(self.model_max_tokens, source.max_tokens)
-        self.prompts: Mapping[str, str] = pipeline.prompts if embeds else {}
-        self.default_prompt_name: str | None = pipeline.default_prompt_name if embeds else None
+        self.prompting = source.prompts or stated_prompts(source.folder, source.task)
         self._activate = None if embeds else pipeline.activation_fn
         self._similarity: str | None = pipeline.similarity_fn_name if embeds else None
         # Requests name no prompt for a pair: the model's own applies, as in the library.
@@ -114,6 +117,16 @@ class TorchModel:
         self.verified: Verification | None = None
         self.proof: Proof | None = None
         self.reason: str | None = None
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Prefixes by name."""
+        return self.prompting.by_name
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The prompt of a request that names none."""
+        return self.prompting.default_name
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:
         """Return a row for each text, or for each (query, document) of a reranker."""
@@ -162,9 +175,7 @@ class TorchModel:
             "max_tokens": self.max_tokens,
             "model_max_tokens": self.model_max_tokens,
             "normalize": self.normalize,
-            # The library has None for the names that it knows and the folder does not.
-            "prompts": {name: prompt or "" for name, prompt in self.prompts.items()},
-            "default_prompt_name": self.default_prompt_name,
+            **self.prompting.told(),
             "similarity_fn_name": self._similarity,
             "activation": self._activate and type(self._activate).__name__.lower(),
             "bytes_weights": self.weight_bytes,
@@ -246,8 +257,15 @@ def load_pipeline(source: Source, device: str = "cpu", dtype: str = "float32") -
     # Asked for by name: without one it would be the checkpoint's. Told before the weights are
     # read, transformers leaves in FP32 what a family cannot do with less, as `half()` would not.
     kwargs = {"dtype": getattr(torch, dtype)}
-    path = str(source.folder)
-    pipeline = kind(path, device=device, local_files_only=True, model_kwargs=kwargs).eval()
+    prompts = source.prompts
+    pipeline = kind(
+        str(source.folder),
+        device=device,
+        # The library wants the default one among them.
+        prompts=None if prompts is None else dict(prompts.by_name),
+        local_files_only=True,
+        model_kwargs=kwargs,
+    ).eval()
     if type(pipeline[0]).__name__ == "Transformer":
         check_loaded(source.folder, source.task, pipeline)
         pipeline.max_seq_length = _max_tokens(pipeline)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from sidecar.models.prompts import goes_without
 from sidecar.operate.units import count, duration, milliseconds, size
 
 Status: TypeAlias = Mapping[str, Any]
@@ -65,6 +66,7 @@ def page(status: Status) -> list[Section]:
         Section("Models", tuple(_models(status)), _MODELS),
         Section("Why so", tuple(_reasons(status))),
         Section("Verified", tuple(_verifications(status))),
+        Section("Prompts that are missing", tuple(_without_prompts(status))),
         _recent(status),
         Section("Since start, ms: p50 p95 p99", tuple(_times(_since_start(status))), _TIMES),
         Section("Waiting", tuple(_waiting(status)), _WAITING),
@@ -155,6 +157,12 @@ def _verified(told: Mapping[str, Any] | None) -> str:
     least, error = told.get("cosine_min"), told.get("score_error_max")
     figure = f"cosine {least:.6f}" if least is not None else f"scores within {error:.0e}"
     return f"as sentence-transformers {version}: {told.get('texts', '?')} texts, {figure}"
+
+
+def _without_prompts(status: Status) -> Iterator[tuple[str, ...]]:
+    for model in status.get("models", []):
+        if roles := model.get("prompts_missing"):
+            yield model.get("name", "?"), f"{goes_without(roles)}; set SIDECAR_PROMPTS=auto"
 
 
 def _times(period: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

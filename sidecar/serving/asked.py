@@ -7,7 +7,7 @@ from client_lib.wire.errors import BadRequest
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.models.rows import Row, Text
 from sidecar.serving.job import Key
-from sidecar.serving.roster import ServedModel, prompt_text, role_prompt
+from sidecar.serving.roster import ServedModel, prompt_text
 from sidecar.serving.vectors import Finish
 
 # The objects of a row and its place in the queue, without what they point to.
@@ -32,7 +32,7 @@ class Asked:
         Raises `BadRequest` for a prompt that the model has not, more dimensions than it has, or
         a precision that its vectors do not fit.
         """
-        prompt = prompt_text(model, request.prompt_name)
+        prompt = prompt_text(model, name=request.prompt_name, role=request.role)
         texts = [prompt + text for text in request.input] if prompt else request.input
         normalize = model.normalize if request.normalize is None else request.normalize
         if request.precision in _FOR_UNIT_VECTORS and not normalize:
@@ -55,9 +55,9 @@ class Asked:
 
         It comes last so that a document's row has the document's index.
         """
-        prompt = role_prompt(model, "document", "passage")
+        prompt = prompt_text(model, role="document")
         documents = [prompt + document for document in request.documents]
-        query = role_prompt(model, "query") + request.query
+        query = prompt_text(model, role="query") + request.query
         finish = Finish(model.dimensions, normalize=True)
         return cls(request, model, [*documents, query], len(documents), finish)
 

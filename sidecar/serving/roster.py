@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_lib.wire.errors import BadRequest, UnknownModel
+from client_lib.wire.roles import Role, role_prompt_name
 from sidecar.models.rows import Row, Text
 
 Float32: TypeAlias = NDArray[np.float32]
@@ -102,20 +103,18 @@ class Roster:
         return ", ".join(model.name for model in self.models)
 
 
-def prompt_text(model: ServedModel, name: str | None) -> str:
-    """Return the prefix named `name`, or the model's default one; "" without either.
+def prompt_text(model: ServedModel, *, name: str | None = None, role: Role | None = None) -> str:
+    """Return the prefix named `name`, else that of `role`, else the model's default one.
 
-    Raises `BadRequest` with the names that the model knows.
+    "" without any of these. Raises `BadRequest` with the names that the model knows.
     """
-    name = name if name is not None else model.default_prompt_name
+    if name is None and role is not None:
+        name = role_prompt_name(role, model.prompts)
+    if name is None:
+        name = model.default_prompt_name
     if name is None:
         return ""
     if name not in model.prompts:
         known = ", ".join(model.prompts) or "none"
         raise BadRequest(f"prompt {name!r:.80} is unknown to {model.name}; known: {known}")
     return model.prompts[name]
-
-
-def role_prompt(model: ServedModel, *roles: str) -> str:
-    """Return the first prefix of `roles` that says something, else the model's default one."""
-    return prompt_text(model, next((role for role in roles if model.prompts.get(role)), None))

@@ -73,12 +73,12 @@ def test_requests_are_bulk_and_as_asked(
     embed: Run, corpus: Path, tmp_path: Path, fake: FakeDaemon
 ) -> None:
     """Each has the options of the command."""
-    flags = ("--prompt-name", "query", "--dimensions", "4", "--no-normalize")
+    flags = ("--prompt-name", "a", "--role", "query", "--dimensions", "4", "--no-normalize")
     code, out, _ = embed(corpus, "-o", tmp_path / "out.npy", *flags)
     assert code == 0
     assert "1100 texts, 35 tokens" in out
     for request in fake.wait_for(Embed, 5):
-        assert (request.priority, request.prompt_name) == ("bulk", "query")
+        assert (request.priority, request.prompt_name, request.role) == ("bulk", "a", "query")
         assert (request.dimensions, request.normalize) == (4, False)
 
 
@@ -136,14 +136,18 @@ def test_what_was_begun_with_something_else_is_refused(
     assert (np.load(output) == expected).all()
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"quantization": "int4"}, {"prompts": {"query": "q: "}}, {"default_prompt_name": "query"}],
+)
 def test_what_was_begun_by_another_model_is_refused(
-    embed: Run, corpus: Path, tmp_path: Path, fake: FakeDaemon
+    embed: Run, corpus: Path, tmp_path: Path, fake: FakeDaemon, changed: dict[str, Any]
 ) -> None:
-    """The same model in another precision is another one."""
+    """The same model in another precision, or with other prompts, is another one."""
 
     def script(request: Request) -> Any:
         if isinstance(request, Status):
-            return {"status": {"models": [{**MODEL, "quantization": "int4"}]}}
+            return {"status": {"models": [{**MODEL, **changed}]}}
         return told(request)
 
     fake.script = fail_at("700 text", BackendFailed("out of luck"))

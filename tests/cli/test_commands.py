@@ -30,6 +30,10 @@ def test_config_shows_value_and_source() -> None:
     assert settings["QUANTIZATION_CONFIG"]["value"] == "auto"
     assert settings["QUANTIZATION_CONFIG"]["source"] == "environment"
     assert settings["USE_QUANTIZATION"]["source"] == "default"
+    assert settings["SIDECAR_PROMPTS"]["value"] == ""
+    done = sidecar("config", "--json", SIDECAR_PROMPTS='{"query":"Suche: "}')
+    settings = {row["variable"]: row for row in json.loads(done.stdout)}
+    assert settings["SIDECAR_PROMPTS"]["value"] == '{"query": "Suche: "}'
 
 
 def test_config_is_readable() -> None:
@@ -44,6 +48,7 @@ def test_config_is_readable() -> None:
         ([], {"QUANTIZATION_CONFIG": "fp16"}, "fp16 needs a CUDA device and a CUDA build of torch"),
         (["--threads", "many"], {}, "--threads=many: must be a whole number"),
         (["--embedding-model", "/no/such/model"], {}, "no model folder at /no/such/model"),
+        (["--prompts", '{"query": 1}'], {}, "every prompt must be a string"),
         (["--env-file", "/no/such/file"], {}, "--env-file /no/such/file cannot be read"),
     ],
 )

@@ -42,13 +42,13 @@ def batch() -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.object_]]]:
 
 def test_vectors_are_added_to_a_batch(fake: FakeDaemon, embedder: Make) -> None:
     """Row for row, as bulk work; what was there stays."""
-    out = embedder(dimensions=4)(batch())
+    out = embedder(dimensions=4, role="document")(batch())
     assert list(out) == ["text", "id", "embedding"]
     assert out["text"].tolist() == TEXTS
     assert (out["embedding"].dtype, out["embedding"].shape) == (np.float32, (3, 8))
     assert (out["embedding"] == [vector(text) for text in TEXTS]).all()
     request = fake.seen[0]
-    assert (request.priority, request.dimensions) == ("bulk", 4)
+    assert (request.priority, request.dimensions, request.role) == ("bulk", 4, "document")
 
 
 @pytest.mark.parametrize("cell", [None, float("nan"), b"bytes", 3])

@@ -71,6 +71,7 @@ def test_errors_without_an_answer_have_theirs() -> None:
         ("embeddings", {"input": "a", "dimensions": 0}, "dimensions", "`int` >= 1"),
         ("embeddings", {"input": "a", "encoding_format": "hex"}, "encoding_format", "'hex'"),
         ("embeddings", {"input": "a", "priority": "urgent"}, "priority", "'urgent'"),
+        ("embeddings", {"input": "a", "role": "passage"}, "role", "'passage'"),
         ("embeddings", {"input": "a", "dimension": 3}, "dimension", "unknown field `dimension`"),
         ("rerank", {"documents": ["a"]}, "query", "missing required field `query`"),
         ("rerank", {"query": "q", "documents": []}, "documents", "length >= 1"),

@@ -30,8 +30,8 @@ def post(http: httpx2.Client, headers: Any = None, **body: Any) -> httpx2.Respon
 def test_options_reach_the_daemon(http: httpx2.Client, fake: FakeDaemon) -> None:
     """Those of OpenAI, and Sidecar's own."""
     options = {
-        "model": "fake", "dimensions": 4, "prompt_name": "query", "normalize": False,
-        "truncate": False, "priority": "bulk",
+        "model": "fake", "dimensions": 4, "prompt_name": "query", "role": "document",
+        "normalize": False, "truncate": False, "priority": "bulk",
     }  # fmt: skip
     assert post(http, **options).status_code == 200
     (request,) = fake.wait_for(Embed)

@@ -19,6 +19,7 @@ from sidecar.models import torch_model
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
+from sidecar.models.prompting import prompts_of
 from sidecar.models.torch_model import Source, TorchModel, load
 from sidecar.models.verify import cosines
 
@@ -57,7 +58,8 @@ def wanted(folder: Path, task: str = "embed") -> Wanted:
 
 
 def source(folder: Path, task: str = "embed") -> Source:
-    return Source(folder, folder.name, task)  # type: ignore[arg-type]
+    prompts = prompts_of(folder, folder.name, task, {})  # type: ignore[arg-type]
+    return Source(folder, folder.name, task, prompts)  # type: ignore[arg-type]
 
 
 def edit(path: Path, **changes: Any) -> None:

@@ -41,6 +41,10 @@ STATUS: dict[str, Any] = {
                 "cosine_min": 0.9999998, "score_error_max": None,
             },
         },
+        {
+            "name": "e5-small-v2", "task": "embed", "quantization": "int8",
+            "prompts_missing": ["query", "document"],
+        },
         {"name": "a-slow-one", "task": "rerank", "quantization": "none", "bytes_weights": 10**9},
     ],
     "queue": {
@@ -89,6 +93,7 @@ def shown(sections: Any, width: int = 80) -> str:
         "1: 50%, 2: 12%, 3-4: 12%, 9-16: 25%",
         "300 528",
         "and 12 more",
+        "e5-small-v2  nothing goes before queries and documents, where the model was trained with",
     ],
 )
 def test_the_page_tells(said: str) -> None:
@@ -97,10 +102,17 @@ def test_the_page_tells(said: str) -> None:
 
 
 def test_the_page_fits_into_80_columns() -> None:
-    """Nothing is cut off; only reasons may take a second line."""
+    """Nothing is cut off; only reasons and what is missing may take a second line."""
     narrow, wide = shown(page(STATUS)), shown(page(STATUS), width=200)
     assert "…" not in narrow
-    assert len(narrow.splitlines()) - len(wide.splitlines()) <= 1
+    assert len(narrow.splitlines()) - len(wide.splitlines()) <= 2
+
+
+def test_the_setting_that_brings_prompts_is_named() -> None:
+    """Where they are missing, and nowhere else."""
+    assert "set SIDECAR_PROMPTS=auto" in shown(page(STATUS), width=200)
+    models = [{**model, "prompts_missing": []} for model in STATUS["models"]]
+    assert "rompts" not in shown(page({**STATUS, "models": models}), width=200)
 
 
 def test_a_capped_length_is_shown() -> None:

@@ -81,6 +81,39 @@ async def test_prompts(make_engine, tiny, name, default, sent):
     assert model.order == [sent]
 
 
+@pytest.mark.parametrize(
+    ("prompts", "role", "sent"),
+    [
+        ({"query": "q: ", "document": "d: "}, "query", "q: a"),
+        ({"query": "q: ", "document": "d: "}, "document", "d: a"),
+        ({"query": "", "document": "d: ", "other": "o: "}, "query", "a"),
+        ({"passage": "p: ", "corpus": "c: ", "other": "o: "}, "document", "p: a"),
+        ({"document": "", "passage": "p: ", "other": "o: "}, "document", "a"),
+        ({"passage": "p: ", "other": "o: "}, "query", "o: a"),
+    ],
+)
+async def test_a_role_s_prompt(make_engine, tiny, prompts, role, sent):
+    """The role's own, even an empty one, goes before the default."""
+    default = "other" if "other" in prompts else None
+    model = tiny(prompts=prompts, default_prompt_name=default)
+    await make_engine(model).embed(embed("a", role=role))
+    assert model.order == [sent]
+
+
+async def test_a_role_without_any_prompt(make_engine, tiny):
+    """Its texts go as they are."""
+    model = tiny(prompts={"query": "q: "})
+    await make_engine(model).embed(embed("a", role="document"))
+    assert model.order == ["a"]
+
+
+async def test_a_prompt_s_name_goes_before_a_role(make_engine, tiny):
+    """As in sentence-transformers."""
+    model = tiny(prompts={"query": "q: ", "document": "d: "})
+    await make_engine(model).embed(embed("a", role="query", prompt_name="document"))
+    assert model.order == ["d: a"]
+
+
 async def test_an_unknown_prompt_is_refused_with_the_known_ones(make_engine, tiny):
     """The caller reads what it could have said."""
     model = tiny(prompts={"query": "q: ", "doc": "d: "})

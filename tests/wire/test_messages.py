@@ -22,6 +22,7 @@ from client_lib.wire.messages import (
     parse_request,
     request_to_map,
 )
+from client_lib.wire.roles import ROLES
 
 lanes = st.sampled_from(["interactive", "bulk"])
 ids = st.integers(0, MAX_ID)
@@ -36,7 +37,7 @@ requests: st.SearchStrategy[Request] = st.one_of(
         prompt_name=st.none() | st.text(), normalize=st.none() | st.booleans(),
         dimensions=st.none() | counts, truncate=st.booleans(), priority=lanes,
         timeout_ms=st.none() | counts, traceparent=traces,
-        precision=st.sampled_from(PRECISIONS),
+        precision=st.sampled_from(PRECISIONS), role=st.sampled_from([None, *ROLES]),
     ),
     st.builds(
         Rerank, id=ids, query=st.text(), documents=texts, model=st.none() | st.text(),
@@ -70,7 +71,7 @@ def test_absent_fields_have_their_defaults() -> None:
     request = parse_request(EMBED)
     assert request == Embed(
         id=1, input=("a",), model=None, prompt_name=None, normalize=None, dimensions=None,
-        truncate=True, priority="interactive", timeout_ms=None, traceparent=None,
+        truncate=True, priority="interactive", timeout_ms=None, traceparent=None, role=None,
     )  # fmt: skip
 
 
@@ -85,6 +86,7 @@ def test_fields_from_the_future_are_ignored() -> None:
         (EMBED, "input", [None, "a", [], ["a", 1], ["a", b"b"], {"a": 1}, 3]),
         (EMBED, "model", [1, ["m"], b"m", True]),
         (EMBED, "prompt_name", [1, ["p"], False]),
+        (EMBED, "role", ["", "Query", "passage", 1, ["query"], b"query"]),
         (EMBED, "normalize", [1, 0, "yes", []]),
         (EMBED, "dimensions", [0, -1, True, 1.5, "8"]),
         (EMBED, "truncate", [None, 1, "no"]),

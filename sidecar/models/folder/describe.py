@@ -16,16 +16,14 @@ from sidecar.models.folder.config import read_config, transformer_of
 from sidecar.models.folder.files import check_types, read_json
 from sidecar.models.folder.limits import max_tokens
 from sidecar.models.folder.pipeline import Pipeline, modules_of, pipeline_of
+from sidecar.models.folder.prompts import FILE, stated_prompts
 from sidecar.models.folder.settings import read_settings
 from sidecar.models.folder.static import FAMILY, longest_static_row
 
-_OWN = "config_sentence_transformers.json"
 _MODULES = "modules.json"
 _TEXT = (str, type(None))
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "model_type": _TEXT,
-    "prompts": (dict,),
-    "default_prompt_name": _TEXT,
     "similarity_fn_name": _TEXT,
     "activation_fn": _TEXT,
 }
@@ -93,10 +91,8 @@ def _refuse_other_weights(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _noted(folder: Path) -> Mapping[str, Any]:
     """Return what sentence-transformers noted of the model; empty where it did not."""
-    own: Mapping[str, Any] = read_json(folder, _OWN, optional=True)
-    check_types(folder / _OWN, own, _TYPES)
-    prompts = own.get("prompts") or {}
-    check_types(folder / _OWN, prompts, dict.fromkeys(prompts, _TEXT))
+    own: Mapping[str, Any] = read_json(folder, FILE, optional=True)
+    check_types(folder / FILE, own, _TYPES)
     return own
 
 
@@ -109,17 +105,15 @@ def _describe_embedder(folder: Path) -> Description:
     pipeline = pipeline_of(folder)
     family, longest = _family_and_limit(folder, pipeline)
     own = _own(folder)
-    # The library's own two names are always known, and say nothing unless the folder does.
-    stated = {name: prompt or "" for name, prompt in own.get("prompts", {}).items()}
-    prompts = {"query": "", "document": "", **stated}
+    prompts = stated_prompts(folder, "embed")
     return Description(
         task="embed",
         family=family,
         pooling=pipeline.pooling,
         normalize=pipeline.normalize,
         max_tokens=longest,
-        prompts=prompts,
-        default_prompt_name=own.get("default_prompt_name"),
+        prompts=prompts.by_name,
+        default_prompt_name=prompts.default_name,
         activation="identity",
         similarity_fn_name=own.get("similarity_fn_name") or "cosine",
     )

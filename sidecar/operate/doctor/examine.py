@@ -1,6 +1,6 @@
 """The examination: the checks in order, told by the symptom that they explain."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TypeAlias
@@ -12,6 +12,7 @@ from sidecar.operate.doctor.guard import Guard
 from sidecar.operate.doctor.served import (
     Served,
     check_accuracy,
+    check_prompts,
     check_quantization,
     check_verified,
 )
@@ -119,6 +120,8 @@ def _accurate(facts: Facts) -> Iterator[Check]:
     for served in _served(facts):
         yield "verification", partial(check_verified, served)
         yield "accuracy", partial(check_accuracy, served)
+    for name, missing in _without_prompts(facts):
+        yield "prompts", partial(check_prompts, name, missing)
     for found in facts.models or ():
         if found.manifest is not None:
             versions, name = found.manifest.versions, found.manifest.name
@@ -159,6 +162,16 @@ def _served(facts: Facts) -> list[Served]:
     config = facts.config
     floors = {"int4": config.int4_floor}
     return [Served.of(m, floors.get(str(m.get("quantization")), config.int8_floor)) for m in told]
+
+
+def _without_prompts(facts: Facts) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the models with what they lack, as they are served, or as they would be."""
+    if facts.answer is not None and facts.answer.status is not None:
+        for told in facts.answer.status.get("models") or ():
+            yield str(told.get("name")), told.get("prompts_missing") or ()
+        return
+    for found in facts.models or ():
+        yield found.name, found.missing
 
 
 def _speed(facts: Facts) -> Iterator[Finding]:

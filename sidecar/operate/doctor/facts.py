@@ -141,7 +141,14 @@ def _read_models(config: Config, precision: Precision, plan: Plan) -> "list[Foun
     if config.reranker_model is not None:
         named.append((config.reranker_model, "rerank"))
     wanted = [
-        Wanted(name=name, task=task, precision=precision, reason=plan.reason, device=plan.device)
+        Wanted(
+            name=name,
+            task=task,
+            precision=precision,
+            reason=plan.reason,
+            device=plan.device,
+            prompts=config.prompts,
+        )
         for name, task in named
     ]
     return [read_model(each, config.cache_dir) for each in wanted]

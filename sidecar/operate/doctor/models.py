@@ -17,6 +17,7 @@ from sidecar.models.library import Wanted
 from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest
 from sidecar.models.place import cached_path
 from sidecar.models.probes import probe_inputs
+from sidecar.models.prompting import prompts_of
 from sidecar.models.source import locate
 from sidecar.models.tokenizer import Tokenizer
 from sidecar.operate.doctor.access import closed_to_others
@@ -33,7 +34,7 @@ class Found:
     `folder` is what its name stands for, `artifact` where it is prepared or will be, `manifest`
     what the artifact says, `source_bytes` the size of its FP32 weights. `problem` says why it
     cannot be served, `slow` why only sentence-transformers can; `closed` is what other users
-    cannot read of it.
+    cannot read of it, `missing` what kinds of texts go without a prompt that the model needs.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Found:
     slow: str = ""
     damage: tuple[str, ...] = ()
     closed: Path | None = None
+    missing: tuple[str, ...] = ()
 
     def weights(self, quantization: str) -> int:
         """Return what its weights take, or will take in `quantization`, in bytes."""
@@ -66,7 +68,8 @@ def read_model(wanted: Wanted, cache: Path) -> Found:
         with reading(folder):
             own = manifests.is_artifact(folder)
             found = _artifact(wanted, folder, folder) if own else _source(wanted, folder, cache)
-            return replace(found, closed=closed_to_others(folder))
+            prompts = prompts_of(folder, wanted.name, wanted.task, wanted.prompts)
+            return replace(found, closed=closed_to_others(folder), missing=prompts.missing)
     except ModelError as failure:
         return Found(name=wanted.name, problem=str(failure))
 

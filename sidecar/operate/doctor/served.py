@@ -1,9 +1,10 @@
-"""The precision of a model: what was configured, what it came to, and how close to FP32 that is."""
+"""A model as it is served: its precision, how close to FP32 that is, and what goes before texts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.models.prompts import goes_without
 from sidecar.operate.doctor.finding import Finding, note, ok, warning
 
 _WORST = 0.9
@@ -115,6 +116,16 @@ def check_verified(served: Served) -> Iterator[Finding]:
 
 def _verified_by(told: Mapping[str, Any] | None) -> str | None:
     return str(told["versions"]["sentence-transformers"]) if told else None
+
+
+def check_prompts(name: str, missing: Sequence[str]) -> Iterator[Finding]:
+    """Whether the model `name` has the prompts that it needs; `missing` are the roles that lack."""
+    if missing:
+        advice = (
+            "SIDECAR_PROMPTS=auto has the model card's put there; vectors of such texts that are "
+            "stored already have to be computed again (docs/prompts.md)"
+        )
+        yield warning("prompts", f"{name}: {goes_without(missing)}", advice)
 
 
 def _sizes(served: Served) -> str:

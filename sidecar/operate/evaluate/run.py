@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from client_lib.wire.roles import ROLES, role_prompt_name
 from sidecar.models.manifest import Quality
 from sidecar.models.model import Model
 from sidecar.models.torch_model import TorchModel
@@ -69,14 +70,13 @@ def _outputs(
 
 
 def prompts_of(model: AnyModel) -> Prompts:
-    """Return what goes before texts, by the roles that the daemon looks for when it reranks."""
-    # The library has None for the names that it knows and the folder does not.
-    default = model.prompts.get(model.default_prompt_name or "") or ""
+    """Return what goes before texts, by their role, as in the daemon."""
 
-    def first(*roles: str) -> str:
-        return next((model.prompts[role] for role in roles if model.prompts.get(role)), default)
+    def text(name: str | None) -> str:
+        return model.prompts.get(name or model.default_prompt_name or "", "")
 
-    return Prompts(first("query"), first("document", "passage"), default)
+    query, document = (text(role_prompt_name(role, model.prompts)) for role in ROLES)
+    return Prompts(query, document, text(None))
 
 
 def _closeness(data: Data, exact: Outputs, own: Outputs) -> Quality:

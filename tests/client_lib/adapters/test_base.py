@@ -35,7 +35,7 @@ def texts_by_lane(client: Client) -> Counter[str]:
 
 
 def test_texts_get_the_prompts_of_their_role(embedder: Embedder, client: Client) -> None:
-    """Queries the model's "query"; documents its "passage" where it has no "document"."""
+    """Queries the model's "query", documents its "document"."""
     expected = client.encode("query: a text")
     assert np.array_equal(embedder.encode_query("a text"), expected)
     assert np.array_equal(embedder.encode_query(["a text"])[0], expected)
@@ -54,12 +54,12 @@ async def test_asyncio_gets_the_same(embedder: Embedder) -> None:
 
 def test_prompts_can_be_named(socket: str, client: Client, opened: Callable[[Any], Any]) -> None:
     """An option names another of the model's prompts; one that it has not is refused."""
-    options = {"query_prompt_name": "passage", "document_prompt_name": "document"}
+    options = {"query_prompt_name": "document", "document_prompt_name": "plain"}
     embedder = opened(Embedder(socket=socket, **options))
     assert np.array_equal(embedder.encode_query("x"), client.encode("passage: x"))
     assert np.array_equal(embedder.encode_document("x"), client.encode("x"))
     unknown = opened(Embedder(socket=socket, query_prompt_name="title"))
-    with pytest.raises(BadRequest, match="known: query, document, passage"):
+    with pytest.raises(BadRequest, match="known: query, document, plain"):
         unknown.encode_query("x")
 
 

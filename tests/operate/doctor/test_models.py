@@ -1,7 +1,9 @@
 """The configured models: there, whole, prepared, for this host; and whatever else they can be."""
 
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,31 @@ def test_a_model_that_is_not_there(tmp_path: Path, name: str, said: str) -> None
     """Neither a folder, nor downloaded before; the hub is not asked."""
     (text,) = problems(read_model(wanted(name), tmp_path))
     assert said in text
+
+
+def test_prompts_that_a_model_needs(make_model: MakeModel, tmp_path: Path) -> None:
+    """Of a source or an artifact, on every path, as the setting leaves them."""
+    for number, made in enumerate((make_model(), make_model("electra"))):
+        source = shutil.copytree(made, tmp_path / f"{number}" / "e5-base-v2")
+        asked = wanted(source)
+        assert read_model(asked, tmp_path).missing == ("query", "document")
+        assert read_model(replace(asked, device="cuda"), tmp_path).missing == ("query", "document")
+        assert read_model(replace(asked, prompts="auto"), tmp_path).missing == ()
+    wrong = '{"default_prompt_name": "passage"}'
+    (source / "config_sentence_transformers.json").write_text(wrong)
+    (text,) = problems(read_model(asked, tmp_path))
+    assert "default_prompt_name 'passage' is none of its prompts" in text
+    assert problems(read_model(replace(asked, prompts={"passage": ""}), tmp_path)) == []
+
+
+def test_prompts_that_an_artifact_needs(artifact: Path, tmp_path: Path) -> None:
+    """By the name in its manifest."""
+    assert read_model(wanted(artifact), tmp_path).missing == ()
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    (artifact / "manifest.json").write_text(
+        json.dumps(manifest | {"name": "BAAI/bge-base-en-v1.5"})
+    )
+    assert read_model(wanted(artifact), tmp_path).missing == ("query",)
 
 
 def test_a_family_that_no_graph_computes(make_model: MakeModel, tmp_path: Path) -> None:

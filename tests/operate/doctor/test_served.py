@@ -8,6 +8,7 @@ from sidecar.operate.doctor.finding import Severity
 from sidecar.operate.doctor.served import (
     Served,
     check_accuracy,
+    check_prompts,
     check_quantization,
     check_verified,
 )
@@ -97,3 +98,12 @@ def test_an_unverified_model_is_a_warning_with_the_command(told: dict[str, None]
     assert finding.severity is Severity.WARNING
     assert "unverified" in finding.found
     assert "sidecar verify m" in finding.advice
+
+
+def test_prompts_that_are_missing() -> None:
+    """With the setting that brings them; a model that lacks nothing is not spoken of."""
+    (finding,) = check_prompts("e5-small-v2", ["query"])
+    assert finding.severity is Severity.WARNING
+    assert finding.found.startswith("e5-small-v2: nothing goes before queries")
+    assert finding.advice.startswith("SIDECAR_PROMPTS=auto")
+    assert list(check_prompts("e5-small-v2", [])) == []

@@ -16,7 +16,7 @@ from sidecar.operate.evaluate.run import evaluate, prompts_of
 class Model:
     """Computes for a text how many letters of it are a, and how many are b."""
 
-    prompts: Mapping[str, str | None] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     dimensions = 2
 
@@ -32,15 +32,15 @@ class Model:
     [
         ({}, None, Prompts("", "", "")),
         ({"query": "q: ", "passage": "p: "}, None, Prompts("q: ", "p: ", "")),
-        ({"query": "q: ", "document": "", "passage": "p: "}, None, Prompts("q: ", "p: ", "")),
+        ({"query": "q: ", "document": "", "passage": "p: "}, None, Prompts("q: ", "", "")),
         ({"query": "q: ", "all": "a: "}, "all", Prompts("q: ", "a: ", "a: ")),
-        ({"query": None, "document": None}, "query", Prompts("", "", "")),
+        ({"query": "", "document": "d: "}, "document", Prompts("", "d: ", "d: ")),
     ],
 )
 def test_prompts_by_role(
-    prompts: Mapping[str, str | None], default: str | None, expected: Prompts
+    prompts: Mapping[str, str], default: str | None, expected: Prompts
 ) -> None:
-    """The role's own, else the model's default one, which may say nothing."""
+    """The role's own, which may say nothing, else the model's default one."""
     assert prompts_of(Model(prompts, default)) == expected
 
 

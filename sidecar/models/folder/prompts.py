@@ -1,0 +1,33 @@
+"""The prompts that a folder states."""
+
+from pathlib import Path
+
+from sidecar.models.description import Task
+from sidecar.models.errors import ModelError
+from sidecar.models.folder.files import read_json
+from sidecar.models.prompts import Prompts
+
+FILE = "config_sentence_transformers.json"
+_MODULES = "modules.json"
+# The library's own two names are always known, and say nothing unless the folder does.
+_ALWAYS: dict[Task, dict[str, str]] = {"embed": {"query": "", "document": ""}, "rerank": {}}
+
+
+def stated_prompts(folder: Path, task: Task) -> Prompts:
+    """Return the prompts of the model in `folder`, which is for `task`, as the library reads them.
+
+    Raises `ModelError`, naming the file, for what are no texts by name.
+    """
+    # The library looks at that file only beside a list of modules.
+    own = read_json(folder, FILE, optional=True) if (folder / _MODULES).is_file() else {}
+    stated, default = own.get("prompts", {}), own.get("default_prompt_name")
+    if not isinstance(stated, dict) or not all(_is_prompt(text) for text in stated.values()):
+        raise ModelError(f"{folder / FILE}: prompts must be a map of texts by name")
+    if not isinstance(default, str | None):
+        raise ModelError(f"{folder / FILE}: default_prompt_name must be the name of a prompt")
+    by_name = {name: text or "" for name, text in stated.items()}
+    return Prompts(by_name={**_ALWAYS[task], **by_name}, default_name=default)
+
+
+def _is_prompt(text: object) -> bool:
+    return isinstance(text, str | None)

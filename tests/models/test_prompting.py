@@ -1,0 +1,168 @@
+"""Prompts of real folders and artifacts: read, laid over, refused, and the library's own."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import structlog
+
+from client_lib.wire.messages import Embed
+from client_lib.wire.roles import ROLES
+from sidecar.models.errors import ModelError
+from sidecar.models.library import Wanted, open_model
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import Order, prepare
+from sidecar.models.prompting import prompts_of
+from sidecar.serving.asked import Asked
+
+MakeModel = Callable[..., Path]
+FP32 = Precision("none", weight_bits=7, floor=0.0)
+OWN = "config_sentence_transformers.json"
+
+
+def state(folder: Path, **facts: Any) -> Path:
+    """Return a folder that states these facts of its prompts."""
+    (folder / OWN).write_text(json.dumps(facts))
+    return folder
+
+
+def wanted(folder: Path, task: str = "embed", **changes: Any) -> Wanted:
+    return Wanted(name=str(folder), task=task, precision=FP32, reason="a test", **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def folder(make_model: MakeModel, tmp_path: Path) -> Path:
+    """A model that a graph of ours computes, in a folder called as a known one."""
+    return Path(shutil.copytree(make_model(), tmp_path / "e5-small-v2"))
+
+
+@pytest.fixture(params=["graph", "slow"])
+def either(request: pytest.FixtureRequest, make_model: MakeModel, tmp_path: Path) -> Path:
+    """The same, and one that sentence-transformers has to compute."""
+    made = make_model() if request.param == "graph" else make_model("electra")
+    return Path(shutil.copytree(made, tmp_path / "e5-small-v2"))
+
+
+def test_the_folder_s_own_and_nothing_else(folder: Path) -> None:
+    """The library's two names are always there; null says nothing."""
+    found = prompts_of(folder, str(folder), "embed", {})
+    assert found.by_name == {"query": "", "document": ""}
+    state(folder, prompts={"query": None, "title": "t: "}, default_prompt_name="title")
+    found = prompts_of(folder, str(folder), "embed", {})
+    assert found.by_name == {"query": "", "document": "", "title": "t: "}
+    assert (found.default_name, found.source) == ("title", "folder")
+
+
+@pytest.mark.parametrize("wrong", [["query"], "query: ", {"query": 1}, {"query": ["q"]}])
+def test_prompts_that_are_none_are_refused_by_file(folder: Path, wrong: object) -> None:
+    """Before anything is loaded."""
+    state(folder, prompts=wrong)
+    with pytest.raises(ModelError, match=f"{OWN}: prompts must be a map of texts by name"):
+        prompts_of(folder, str(folder), "embed", {})
+    state(folder, default_prompt_name=["query"])
+    with pytest.raises(ModelError, match=f"{OWN}: default_prompt_name must be the name"):
+        prompts_of(folder, str(folder), "embed", {})
+
+
+def test_a_default_prompt_that_does_not_exist_ends_the_start(either: Path, tmp_path: Path) -> None:
+    """On every path, before it is prepared; the setting may bring the prompt along."""
+    state(either, prompts={"query": "q: "}, default_prompt_name="passage")
+    with structlog.testing.capture_logs() as events, pytest.raises(ModelError) as caught:
+        open_model(wanted(either), tmp_path / "cache")
+    message = str(caught.value)
+    assert message.startswith(f"{either / OWN}: default_prompt_name 'passage' is none of its")
+    assert "SIDECAR_PROMPTS" in message
+    assert "\n" not in message
+    assert [event["event"] for event in events] == ["model.loading"]
+    model = open_model(wanted(either, prompts={"passage": "p: "}), tmp_path / "cache")
+    assert model.default_prompt_name == "passage"
+    assert model.prompts["passage"] == "p: "
+
+
+def test_a_reranker_s_default_prompt_has_to_exist_too(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    """As in the library; no setting is laid over a reranker's."""
+    folder = make_model(classifier=True)
+    state(folder, prompts={"rank": "r: "}, default_prompt_name="query")
+    asked = wanted(folder, "rerank", prompts={"query": "q: "})
+    with pytest.raises(ModelError, match=r"default_prompt_name 'query'.*\(rank\): add it there$"):
+        open_model(asked, tmp_path)
+    state(folder)
+    model = open_model(wanted(folder, "rerank", prompts="auto"), tmp_path)
+    assert (model.prompts, model.default_prompt_name) == ({}, None)
+    assert model.describe()["prompts_missing"] == []
+
+
+def test_what_is_served_tells_its_prompts_and_their_source(either: Path, tmp_path: Path) -> None:
+    """In `status`; a known model that goes without is told of by an event, once."""
+    for setting, source, roles in (
+        ({}, "folder", ["query", "document"]),
+        ({"query": "Q: "}, "setting", ["document"]),
+        ("auto", "known models", []),
+    ):
+        with structlog.testing.capture_logs() as events:
+            model = open_model(wanted(either, prompts=setting), tmp_path / "cache")
+        told = model.describe()
+        assert (told["prompts_source"], told["prompts_missing"]) == (source, roles)
+        assert told["prompts"] == dict(model.prompts)
+        warned = [event for event in events if event["event"] == "model.prompts_missing"]
+        assert [event["roles"] for event in warned] == ([roles] if roles else [])
+        for event in warned:
+            assert event["log_level"] == "warning"
+            assert (event["model"], event["task"]) == ("e5-small-v2", "embed")
+            assert event["message"].endswith("set SIDECAR_PROMPTS=auto")
+    assert model.prompts == {"query": "query: ", "document": "passage: "}
+
+
+def test_an_artifact_keeps_what_its_folder_states(folder: Path, tmp_path: Path) -> None:
+    """The setting is laid over it when it is opened; it is known by the name in its manifest."""
+    state(folder, prompts={"title": "t: "}, default_prompt_name="none of them")
+    artifact = tmp_path / "artifact"
+    prepare(Order(folder=folder, name="intfloat/e5-base", precision=FP32, output=artifact))
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    stated = {"query": "", "document": "", "title": "t: "}
+    assert manifest["description"]["prompts"] == stated
+    with pytest.raises(ModelError, match=r"manifest\.json: default_prompt_name 'none of them'"):
+        open_model(wanted(artifact), tmp_path)
+    model = open_model(wanted(artifact, prompts={"none of them": ""}), tmp_path)
+    assert model.prompts == {**stated, "none of them": ""}
+    assert model.describe()["prompts_missing"] == ["query", "document"]
+    manifest["description"]["default_prompt_name"] = None
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    model = open_model(wanted(artifact, prompts="auto"), tmp_path)
+    assert model.prompts == {"query": "query: ", "document": "passage: ", "title": "t: "}
+    renamed = artifact.rename(tmp_path / "mxbai-embed-large-v1")
+    manifest["name"] = "mine"
+    (renamed / "manifest.json").write_text(json.dumps(manifest))
+    found = prompts_of(renamed, str(renamed), "embed", "auto")
+    assert found.by_name["query"].startswith("Represent this sentence")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prompts", [{}, {"query": "find: "}, {"passage": "p: ", "corpus": "c: "}])
+@pytest.mark.parametrize("default", [None, "query", "passage"])
+def test_roles_are_the_library_s_own(
+    make_model: MakeModel, tmp_path: Path, prompts: dict[str, str], default: str | None
+) -> None:
+    """A text of a role gets the prompt that `encode_query` and `encode_document` put before it."""
+    library = pytest.importorskip("sentence_transformers").SentenceTransformer
+    if default not in {None, "query", *prompts}:
+        prompts = {**prompts, "passage": "p: "}
+    folder = state(make_model(), default_prompt_name=default)
+    theirs = library(str(folder), device="cpu", prompts=dict(prompts))
+    model = open_model(wanted(folder, prompts=prompts), tmp_path)
+    calls = {"query": theirs.encode_query, "document": theirs.encode_document, None: theirs.encode}
+    for role in (*ROLES, None):
+        asked = Asked.texts_of(model, Embed(id=1, input=("a text",), role=role))
+        expected = calls[role]("a text")
+        np.testing.assert_allclose(theirs.encode(asked.texts[0], prompt=""), expected, atol=1e-6)
+        named = replace(asked.request, prompt_name="query")
+        (text,) = Asked.texts_of(model, named).texts
+        expected = calls[role]("a text", prompt_name="query")
+        np.testing.assert_allclose(theirs.encode(text, prompt=""), expected, atol=1e-6)
