@@ -121,7 +121,8 @@ def _open_slow_path(wanted: Wanted, reason: str) -> TorchModel:
     try:
         model = load_with_torch(source)
     except ModelError as error:
-        raise ModelError(f"{reason}; {error}") from error
+        known = str(error) in reason
+        raise ModelError(reason if known else f"{reason}; {error}") from error
     model.reason = reason
     log.warning("model.slow_path", model=model.name, task=wanted.task, reason=reason)
     _say_loaded(model, model.quantization, model.weight_bytes)

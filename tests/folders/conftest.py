@@ -44,7 +44,8 @@ def _open_in_process(replace: Callable[..., None]) -> None:
     """Leave out of `open_model` what costs seconds a folder and changes no byte of an answer.
 
     It prepares in a process of its own for the sake of memory, and times the artifact on more
-    threads for the sake of speed; both have tests of their own.
+    threads for the sake of speed; both have tests of their own. Nor is sentence-transformers
+    asked: what is compared is how a folder is read here, with nobody to correct it.
     """
     import transformers
 
@@ -52,5 +53,7 @@ def _open_in_process(replace: Callable[..., None]) -> None:
 
     replace("sidecar.models.library.prepare_apart", prepare)
     replace("sidecar.models.library.layout_of", lambda *_: None)
+    for module in ("sidecar.models.library", "sidecar.models.oracle.ask"):
+        replace(f"{module}.has_library", lambda: False)
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()

@@ -7,12 +7,27 @@ from .catalogue import all_cases, families
 from .compare import compare
 from .conftest import Workshop
 
+_EVERY = 5  # of the cases, with the proof: it takes as long again
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", families())
 def test_every_folder_is_served_as_the_library_computes_it(family: str, workshop: Workshop) -> None:
     """Ids are identical, cosines at least 0.99999, scores within 1e-4, or a line says why not."""
     cases = [case for case in all_cases() if case.family == family]
+    wrong = [line for case in cases if (line := _complaint(case, workshop))]
+    assert not wrong, "\n".join([f"{len(wrong)} of {len(cases)} folders:", *wrong])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", families())
+def test_the_proof_changes_no_outcome(
+    family: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the library is asked, each kind is served as without: what is read rightly is proven."""
+    for module in ("sidecar.models.library", "sidecar.models.oracle.ask"):
+        monkeypatch.setattr(f"{module}.has_library", lambda: True)
+    cases = [case for case in all_cases() if case.family == family][::_EVERY]
     wrong = [line for case in cases if (line := _complaint(case, workshop))]
     assert not wrong, "\n".join([f"{len(wrong)} of {len(cases)} folders:", *wrong])
 

@@ -126,7 +126,7 @@ def kind_cases(kind: str) -> Iterator[Case]:
     """Return what a tokenizer of one kind may be told, or lack."""
     family, table = _TOKENIZERS[kind]
     for holds, edits in table.items():
-        expected = refused("tokenizer") if holds.endswith("no vocabulary") else GRAPH
+        expected = refused("no vocabulary") if holds.endswith("no vocabulary") else GRAPH
         yield _case(family, kind, holds, edits, expected)
 
 
