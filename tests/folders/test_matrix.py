@@ -24,7 +24,7 @@ def test_every_folder_is_served_as_the_library_computes_it(family: str, workshop
 def test_the_proof_changes_no_outcome(
     family: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the library is asked, each kind is served as without: what is read rightly is proven."""
+    """Where the library is asked, each kind is served as without, and proven."""
     for module in ("sidecar.models.library", "sidecar.models.oracle.ask"):
         monkeypatch.setattr(f"{module}.has_library", lambda: True)
     cases = [case for case in all_cases() if case.family == family][::_EVERY]
