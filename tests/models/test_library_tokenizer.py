@@ -38,6 +38,11 @@ _MISSING = object()
 _TOKEN = {"__type": "AddedToken", "content": "[Q]", "lstrip": True, "special": True}
 _LISTED = {"content": "[Q]", "lstrip": True, "rstrip": False, "normalized": False, "special": True}
 
+_BERT_PROCESSING = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+_BYTE_LEVEL = {
+    "type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True,
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Written:
@@ -211,6 +216,12 @@ _CHANGES: list[Change] = [
         "pad_id": 1, "pad_type_id": 0, "pad_token": "[Q]",
     }),
     ("tokenizer.json", "post_processor", None),
+    ("tokenizer.json", "post_processor", _BERT_PROCESSING),
+    ("tokenizer.json", "post_processor", _BYTE_LEVEL),
+    ("tokenizer.json", "post_processor", {
+        "type": "Sequence", "processors": [_BYTE_LEVEL, _BERT_PROCESSING],
+    }),
+    ("tokenizer.json", "post_processor", {"type": "Sequence", "processors": [_BYTE_LEVEL]}),
     ("tokenizer.json", "normalizer", {"type": "Lowercase"}),
     ("tokenizer.json", "normalizer", None),
     ("tokenizer.json", "added_tokens", []),
@@ -334,6 +345,7 @@ _REFUSED: list[Change] = [
     ("sentence_albert_config.json", "surprise", 1),
     ("tokenizer.json", "model", {"type": "WordLevel", "vocab": {}, "unk_token": "[UNK]"}),
     ("config.json", "model_type", "gpt2"),
+    ("config.json", "processor_class", "CLIPProcessor"),
 ]  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def of_kind(kind: str, folder: Path, settings: Settings, **fields: str) -> tuple
 def pairs_of_tokenizers(
     minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Tokenizer, ...]]:
-    """Every kind; the trained model's own; and one lower-cased by the library's setting."""
+    """Every kind; the trained model's own; one that lower-cases by the library's setting."""
     made = {kind: of_kind(kind, tmp_path_factory.mktemp(kind), Settings()) for kind in KINDS}
     lower = Settings(lower_case=True)
     made["lower"] = of_kind("bert-cased", tmp_path_factory.mktemp("lower"), lower)

@@ -7,21 +7,27 @@ from sidecar.models.errors import UnknownArchitectureError
 
 
 def without_token_types(tokenizer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON of a tokenizer that gives type 0 to every token, and no other ids."""
-    return {**tokenizer, "post_processor": _untyped(tokenizer["post_processor"])}
+    """Return the JSON of a tokenizer that gives type 0 to every token, and no other ids.
+
+    Raises `UnknownArchitectureError` for a post-processor that is not known here.
+    """
+    own = tokenizer["post_processor"]
+    parts = own["processors"] if own["type"] == "Sequence" else [own]
+    untyped = [_untyped(part) for part in parts]
+    if all(part["type"] == "ByteLevel" for part in parts):  # which leaves a pair as it finds it
+        untyped.append(_template(single=[_text("A")], pair=[_text("A"), _text("B")], tokens={}))
+    whole = untyped[0] if len(untyped) == 1 else {"type": "Sequence", "processors": untyped}
+    return {**tokenizer, "post_processor": whole}
 
 
 def _untyped(processor: Mapping[str, Any]) -> dict[str, Any]:
     kind = processor["type"]
-    if kind == "Sequence":
-        parts = [_untyped(part) for part in processor["processors"]]
-        return {**processor, "processors": parts}
     if kind == "TemplateProcessing":
         single, pair = (_untyped_pieces(processor[key]) for key in ("single", "pair"))
         return {**processor, "single": single, "pair": pair}
     if kind == "BertProcessing":
         return _bert_template(processor["cls"], processor["sep"])
-    if kind in {"RobertaProcessing", "ByteLevel"}:
+    if kind in {"RobertaProcessing", "ByteLevel"}:  # the one knows no types, the other changes none
         return dict(processor)
     raise UnknownArchitectureError(f"tokenizer.json: post-processor {kind} is not understood")
 
@@ -31,17 +37,21 @@ def _untyped_pieces(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _bert_template(cls: tuple[str, int], sep: tuple[str, int]) -> dict[str, Any]:
-    def special(token: tuple[str, int]) -> dict[str, Any]:
-        return {"SpecialToken": {"id": token[0], "type_id": 0}}
-
-    def text(which: str) -> dict[str, Any]:
-        return {"Sequence": {"id": which, "type_id": 0}}
-
-    single = [special(cls), text("A"), special(sep)]
+    single = [_special(cls[0]), _text("A"), _special(sep[0])]
+    pair = [*single, _text("B"), _special(sep[0])]
     tokens = {name: {"id": name, "ids": [number], "tokens": [name]} for name, number in (cls, sep)}
-    return {
-        "type": "TemplateProcessing",
-        "single": single,
-        "pair": [*single, text("B"), special(sep)],
-        "special_tokens": tokens,
-    }
+    return _template(single, pair, tokens)
+
+
+def _template(
+    single: list[dict[str, Any]], pair: list[dict[str, Any]], tokens: dict[str, Any]
+) -> dict[str, Any]:
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
+
+
+def _special(token: str) -> dict[str, Any]:
+    return {"SpecialToken": {"id": token, "type_id": 0}}
+
+
+def _text(which: str) -> dict[str, Any]:
+    return {"Sequence": {"id": which, "type_id": 0}}

@@ -90,6 +90,8 @@ def _read(folder: Path, settings: Settings) -> _Source:
 def _class_of(folder: Path, fields: Mapping[str, Any]) -> TokenizerClass | None:
     config = read_json(folder, "config.json")
     stated = fields.get("tokenizer_class") or config.get("tokenizer_class")
+    if config.get("processor_class"):
+        raise refused(folder / "config.json", "processor_class", config["processor_class"])
     if (family := config.get("model_type")) not in REGISTERED:
         raise refused(folder / "config.json", "model_type", family)
     name = REGISTERED[family]
