@@ -64,9 +64,10 @@ class Library:
 
         kind = CrossEncoder if self.task == "rerank" else SentenceTransformer
         path = str(self.folder)
-        # Asked for by name: without one, BF16 weights would be computed with as such.
+        # Asked for by name, since BF16 weights would be computed with as such; modules other than
+        # the transformer are not told.
         kwargs = {"dtype": torch.float32}
-        self.pipeline = kind(path, device="cpu", local_files_only=True, model_kwargs=kwargs)
+        self.pipeline = kind(path, device="cpu", local_files_only=True, model_kwargs=kwargs).float()
 
     def ids(self, text: Text) -> list[int]:
         """Return the token ids that the library computes for `text`, its prompt before it."""

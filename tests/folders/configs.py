@@ -69,7 +69,7 @@ def config_cases() -> Iterator[Case]:
         yield _made(family, "pad_token_id: 0", GRAPH, pad_token_id=0)
     yield _made("mpnet", "pad_token_id: 0", GRAPH, pad_token_id=0)
     yield _made("electra", "embeddings narrower than the layers", GRAPH, embedding_size=16)
-    yield _made("ernie", "a task id beside the token types", LIBRARY, use_task_id=True)
+    yield _made("ernie", "a task id beside the token types", GRAPH, use_task_id=True)
     yield _made("xlm-roberta-xl", "a family of another order of layers", LIBRARY)
     yield _made("distilbert", "sinusoidal positions", GRAPH, sinusoidal_pos_embds=True)
     yield Case(
