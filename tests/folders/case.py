@@ -36,6 +36,14 @@ def refused(reason: str) -> Outcome:
     return Outcome("refused", reason)
 
 
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module of sentence-transformers: the name of its class, and its config.json."""
+
+    kind: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One folder.
@@ -52,7 +60,7 @@ class Case:
     expected: Outcome
     tokenizer: str = ""
     classifier: bool = False
-    modules: tuple["Module", ...] | None = ()
+    modules: tuple[Module, ...] | None = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     edits: tuple[Edit, ...] = ()
 
@@ -60,11 +68,3 @@ class Case:
     def task(self) -> Literal["embed", "rerank"]:
         """What the model is for."""
         return "rerank" if self.classifier else "embed"
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """A module of sentence-transformers: its class, its config, the widths of its weights."""
-
-    kind: str
-    config: Mapping[str, Any] = field(default_factory=dict)

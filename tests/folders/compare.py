@@ -64,9 +64,10 @@ class Library:
 
         kind = CrossEncoder if self.task == "rerank" else SentenceTransformer
         path = str(self.folder)
-        # Asked for by name: without one, BF16 weights would be computed with as such.
+        # Asked for by name, since BF16 weights would be computed with as such; modules other than
+        # the transformer are not told.
         kwargs = {"dtype": torch.float32}
-        self.pipeline = kind(path, device="cpu", local_files_only=True, model_kwargs=kwargs)
+        self.pipeline = kind(path, device="cpu", local_files_only=True, model_kwargs=kwargs).float()
 
     def ids(self, text: Text) -> list[int]:
         """Return the token ids that the library computes for `text`, its prompt before it."""
@@ -144,7 +145,7 @@ def _difference(model: Model | TorchModel, library: Library, text: Text) -> str:
         return f"{text!r:.40}: ids {_near(row.ids.tolist(), ids)}"
     if not ids:  # nothing to compute, and requests of such texts are refused
         return ""
-    return _distance(_result(model, text), theirs, library.task, f"{text!r:.40}")
+    return distance(_result(model, text), theirs, library.task, f"{text!r:.40}")
 
 
 def _near(ours: list[int], theirs: list[int]) -> str:
@@ -163,25 +164,29 @@ def _different_prompts(model: Model | TorchModel, library: Library) -> Iterator[
         prompt = model.prompts[stated] if stated else ""
         theirs = library.result(text, prompt_name=name)
         if theirs is not None and (
-            told := _distance(_result(model, (prompt or "") + text), theirs, "embed", f"{name}")
+            told := distance(_result(model, (prompt or "") + text), theirs, "embed", f"{name}")
         ):
             yield told
 
 
 def _result(model: Model | TorchModel, text: Text) -> Any:
     result = model.forward(model.tokenize([text])[0])
-    return result / np.linalg.norm(result) if model.normalize else result
+    # As the library's Normalize does, which leaves a vector of zeros as it is.
+    return result / max(np.linalg.norm(result), 1e-12) if model.normalize else result
 
 
-def _distance(ours: Any, theirs: Any, task: Task, what: str) -> str:
+def distance(ours: Any, theirs: Any, task: Task, what: str) -> str:
+    """Return how `ours` is not `theirs`, after `what` they are of; "" where it is close enough."""
     if ours.shape != theirs.shape:
         return f"{what}: shape {ours.shape}, not {theirs.shape}"
     if task == "rerank":
         error = float(np.abs(ours - theirs).max())
         return "" if error <= MOST_SCORE_ERROR else f"{what}: score off by {error:.2g}"
-    lengths = np.linalg.norm(ours), np.linalg.norm(theirs)
-    cosine = float(ours @ theirs / (lengths[0] * lengths[1]))
+    own, other = float(np.linalg.norm(ours)), float(np.linalg.norm(theirs))
+    if not own or not other:
+        return "" if own == other else f"{what}: length {own}, not {other}"
+    cosine = float(ours @ theirs) / (own * other)
     if not cosine >= LEAST_COSINE:
         return f"{what}: cosine {cosine:.5f}"
-    ratio = float(lengths[0] / lengths[1])
+    ratio = own / other
     return "" if abs(ratio - 1) < MOST_SCORE_ERROR else f"{what}: length off by {ratio:.5f}"

@@ -1,5 +1,6 @@
 """The table of docs/models.md, made of what the cases expect."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from .catalogue import sections
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 _OPENING, _CLOSING = "<!-- folders -->", "<!-- /folders -->"
+# A name of parts, with its value where it is a key: truncation_side: left.
+_NAME = re.compile(r"\w+(?:[._]\w+)+/?(?:: \[?\w+\]?)?")
 _SERVED: Mapping[Served, str] = {
     "graph": "our graph",
     "library": "the library's own path",
@@ -34,7 +37,12 @@ def _rows() -> Iterator[str]:
             alike = [case for case in cases if case.expected.served == served]
             if alike:
                 holds = "; ".join(dict.fromkeys(case.holds for case in alike))
-                yield f"| {section} | {holds} | {_families(alike)} | {words} |"
+                yield f"| {section} | {_with_code(holds)} | {_families(alike)} | {words} |"
+
+
+def _with_code(words: str) -> str:
+    """Return the words with the names of files, keys and tensors set as code."""
+    return _NAME.sub(r"`\g<0>`", words)
 
 
 def _families(cases: list[Case]) -> str:

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from sidecar.models.description import Task
 
 from .compare import Library, compare
 from .conftest import Workshop
@@ -36,25 +39,24 @@ class _Answers:
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 def test_our_answer_changes_when_the_library_s_does(base: Base, workshop: Workshop) -> None:
     """After every edit we serve what the library gives, or refuse; and the edits are worth it."""
-    before, wrong, changing = _library_s(base, "", workshop), [], set()
+    task = base.case.task
+    before, wrong, changing = _library_s(workshop.write(base.case), task), [], set()
     for name, edit in base.edits.items():
-        case = replace(base.case, edits=(edit,))
-        found = compare(workshop.write(case), case.task, workshop.cache)
+        folder = workshop.write(replace(base.case, edits=(edit,)))
+        found = compare(folder, task, workshop.cache)
         if found.served not in {"graph", "library", "refused"}:
             wrong.append(f"{name}: {found}")
-        if not _library_s(base, name, workshop).same_as(before):
+        if not _library_s(folder, task).same_as(before):
             changing.add(name)
     assert not wrong, "\n".join(wrong)
     assert changing == base.changing
 
 
-def _library_s(base: Base, name: str, workshop: Workshop) -> _Answers:
-    """Return the library's answers on the folder after the edit `name`, or none of them."""
-    edits = (base.edits[name],) if name else ()
-    case = replace(base.case, edits=edits)
-    texts = [(text, _TEXTS[0]) if case.classifier else text for text in _TEXTS]
+def _library_s(folder: Path, task: Task) -> _Answers:
+    """Return the library's answers on the folder, or none of them where it cannot be loaded."""
+    texts = [(text, _TEXTS[0]) if task == "rerank" else text for text in _TEXTS]
     try:
-        library = Library(workshop.write(case), case.task)
+        library = Library(folder, task)
         return _Answers(tuple(library.result(text, prompt_name=None) for text in texts))
     except Exception:  # noqa: BLE001 - whatever the library says of such a folder
         return _Answers(())
