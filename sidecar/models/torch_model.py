@@ -266,6 +266,8 @@ def load_pipeline(source: Source, device: str = "cpu", dtype: str = "float32") -
         local_files_only=True,
         model_kwargs=kwargs,
     ).eval()
+    if dtype == "float32":
+        pipeline.float()  # a table of static vectors comes as it is stored
     if type(pipeline[0]).__name__ == "Transformer":
         check_loaded(source.folder, source.task, pipeline)
         pipeline.max_seq_length = _max_tokens(pipeline)

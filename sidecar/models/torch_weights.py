@@ -17,8 +17,7 @@ from sidecar.models.vocabulary import check_vocabulary
 
 # What transformers sets on a parameter that it loaded, or tied to one.
 _LOADED = "_is_hf_initialized"
-# A tensor of a numbered layer: what other names stand for may be a head of the training's.
-_LAYER = re.compile(r"(^|\.)(layers?|blocks?|h)\.[0-9]+\.")
+_LAYER = re.compile(r"(^|\.)(layers?|blocks?|h)\.(?P<number>[0-9]+)\.")
 
 
 def check_loaded(folder: Path, task: Task, pipeline: Any) -> None:
@@ -33,14 +32,13 @@ def check_loaded(folder: Path, task: Task, pipeline: Any) -> None:
     missing = _missing(transformer, task)
     if missing:
         raise ModelError(f"{folder} lacks {named(missing)}, which would be random")
-    left = _left_out(folder, model)
-    if left and read_config(folder).get("auto_map"):
+    if read_config(folder).get("auto_map") and (left := _left_out(folder, model)):
         raise ModelError(
             f"{folder} is for code of its own (auto_map), which is not run, and "
             f"{type(model).__name__} does not use its {named(left)}"
         )
-    if layers := [name for name in left if _LAYER.search(name)]:
-        raise ModelError(f"{folder} holds {named(layers)}, of a layer that config.json lacks")
+    if beyond := _beyond(folder, model):
+        raise ModelError(f"{folder} holds {named(beyond)}, of a layer that config.json lacks")
     _check_finite(folder, pipeline)
     _check_rows(folder, transformer.tokenizer, model)
 
@@ -58,15 +56,35 @@ def _output(transformer: Any) -> str:
 
 
 def _left_out(folder: Path, model: Any) -> list[str]:
+    """Return the tensors that the model's class does not know, by transformers' own account.
+
+    The model is read once more for it, since sentence-transformers does not hand the account on.
+    """
+    _, account = type(model).from_pretrained(
+        str(transformer_of(folder)),
+        config=model.config,
+        local_files_only=True,
+        output_loading_info=True,
+    )
     prefix = f"{model.base_model_prefix}."
-    used = {canonical(name, prefix) for name in model.state_dict()}
+    unknown = account["unexpected_keys"]
+    return sorted(name for name in unknown if not is_known_to_be_unused(canonical(name, prefix)))
+
+
+def _beyond(folder: Path, model: Any) -> list[str]:
+    """Return the tensors of layers whose number is higher than any of the model's."""
     try:
-        names = open_weights(transformer_of(folder)).names()
+        stored = open_weights(transformer_of(folder)).names()
     except ModelError:  # in a format that only transformers reads
         return []
-    stored = {name: canonical(name, prefix) for name in names}
-    left = [name for name, own in stored.items() if own not in used]
-    return sorted(name for name in left if not is_known_to_be_unused(stored[name]))
+    highest = max(map(_layer_of, model.state_dict()), default=-1)
+    return sorted(name for name in stored if _layer_of(name) > highest)
+
+
+def _layer_of(name: str) -> int:
+    """Return the number of the layer that a tensor belongs to, -1 for one of no layer."""
+    found = _LAYER.search(name)
+    return int(found["number"]) if found else -1
 
 
 def _check_finite(folder: Path, pipeline: Any) -> None:

@@ -140,3 +140,24 @@ def _prepare_here(order: Order) -> Manifest:
 
     prepare(order)
     return read_manifest(order.output)
+
+
+@pytest.mark.slow
+def test_a_sentencepiece_model_is_converted(make_model: MakeModel, tmp_path: Path) -> None:
+    """A folder without a tokenizer.json gets the tokenizer that the library makes of its model."""
+    import sentencepiece
+
+    folder = make_model("xlm-roberta")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
+    text = tmp_path / "text"
+    text.write_text("the cat sat on a mat in Zürich\nwhile rain fell over 東京\n" * 200)
+    model = str(folder / "sentencepiece.bpe")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=model, vocab_size=25, minloglevel=2
+    )
+    (scratch := tmp_path / "scratch").mkdir()
+    found = read_exact(folder, scratch)
+    assert found.verified is not None
+    (row,) = found.tokenizer.rows(["the cat sat"])
+    assert len(set(row.ids.tolist())) > 3
