@@ -292,6 +292,16 @@ def test_files_of_before_tokenizer_json_are_read(kind: str, tmp_path: Path) -> N
     assert not compared(kind, folder, tmp_path / "tokenizer.json")
 
 
+def test_the_older_name_of_a_setting_counts(folders: Written, tmp_path: Path) -> None:
+    """Where a folder has both, in whatever order, as in the library."""
+    both = {"tokenizer_args": {"model_max_length": 11}, "processor_kwargs": {}}
+    for number, names in enumerate((list(both), list(reversed(both)))):
+        folder = shutil.copytree(folders["bert"], tmp_path / str(number))
+        edit(folder / _SETTINGS, **{name: both[name] for name in names})
+        limit = max_tokens(folder, config_of(folder), read_settings(folder))
+        assert limit == library(folder).max_seq_length == 11
+
+
 def test_a_sentencepiece_model_needs_the_library(folders: Written, tmp_path: Path) -> None:
     """Without a tokenizer.json it is refused, with what to install."""
     folder = shutil.copytree(folders["xlm-roberta"], tmp_path / "xlm-roberta")

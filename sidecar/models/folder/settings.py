@@ -78,7 +78,9 @@ def read_settings(folder: Path, part: str = "") -> Settings:
         return Settings()  # the library does not look for them there
     name, fields = _read(folder / part)
     where = folder / part / name
-    fields = {_RENAMED.get(key, key): value for key, value in fields.items()}
+    for old, new in _RENAMED.items():
+        if old in fields:  # counts before the newer one, as there
+            fields[new] = fields.pop(old)
     for key, value in fields.items():
         _check(where, key, value)
     tokenizer = fields.get("processor_kwargs") or {}
