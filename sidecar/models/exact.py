@@ -58,7 +58,7 @@ def read_exact(folder: Path, scratch: Path) -> Exact:
         asked = time.perf_counter()
         reference = ask()
     (scratch / TOKENIZER).write_text(
-        _tokenizer_of(folder, description.max_tokens, reference), "utf-8"
+        tokenizer_of(folder, description.max_tokens, reference), "utf-8"
     )
     tokenizer = Tokenizer(scratch / TOKENIZER, description.max_tokens)
     check_vocabulary(folder, tokenizer.highest_id, len(encoder.embeddings.word))
@@ -94,7 +94,8 @@ def _write_graph(encoder: Encoder, scratch: Path) -> int:
     return weight_bytes(graph)
 
 
-def _tokenizer_of(folder: Path, max_tokens: int, reference: Reference | None) -> str:
+def tokenizer_of(folder: Path, max_tokens: int, reference: Reference | None) -> str:
+    """Return the tokenizer of the model in `folder` as JSON: the library's, or as it is read here."""
     if reference and reference.tokenizer:
         return reference.tokenizer
     first = first_of(folder)

@@ -10,9 +10,9 @@ from sidecar.encoder.architecture import Float32
 from sidecar.encoder.graph import build
 from sidecar.encoder.recipes import Float32Recipe
 from sidecar.models.compute import forward, session_of
+from sidecar.models.exact import tokenizer_of
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
-from sidecar.models.prepare import _copy_tokenizer
 from sidecar.models.rows import Text
 from sidecar.models.tokenizer import Tokenizer
 
@@ -25,7 +25,8 @@ def ours(folder: Path, texts: Sequence[Text], workshop: Path) -> Float32:
     description = describe(folder)
     graph = build(read_encoder(folder, description), Float32Recipe())
     session = session_of(graph.SerializeToString(), "none")
-    _copy_tokenizer(folder, workshop)
+    text = tokenizer_of(folder, description.max_tokens, None)
+    (workshop / "tokenizer.json").write_text(text)
     rows = Tokenizer(workshop / "tokenizer.json", description.max_tokens).rows(texts)
     vectors = np.stack([forward(session, description.activation, row) for row in rows])
     if not description.normalize:

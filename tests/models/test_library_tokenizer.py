@@ -167,6 +167,9 @@ _CHANGES: list[Change] = [
     (_CONFIG, "added_tokens_decoder", {"7": _LISTED}),
     (_CONFIG, "added_tokens_decoder", {"700": _LISTED | {"special": False}}),
     (_CONFIG, "added_tokens_decoder", {"2": _LISTED | {"content": "copper", "lstrip": False}}),
+    (_CONFIG, "added_tokens_decoder", {
+        "701": _LISTED, "700": _LISTED | {"content": "[D]"}, "702": _LISTED | {"content": "▁a"},
+    }),
     (_CONFIG, "split_special_tokens", False),
     (_CONFIG, "clean_up_tokenization_spaces", True),
     (_CONFIG, "errors", "ignore"),
@@ -284,9 +287,19 @@ def test_files_of_before_tokenizer_json_are_read(kind: str, tmp_path: Path) -> N
     """A vocab.txt, or vocab.json and merges.txt, make the tokenizer that the library makes."""
     folder = write_folder(kind, tmp_path / kind)
     leave_old_files(folder)
-    edit(folder / _ADDED, **{"[Q]": 700, "copper": 701})
+    edit(folder / _ADDED, **{"[Q]": 700, "copper": 701, "[K]": 702})
     edit(folder / _MAP, query_token="[Q]", cls_token={"content": "[K]", "lstrip": True})
     assert not compared(kind, folder, tmp_path / "tokenizer.json")
+
+
+def test_the_older_name_of_a_setting_counts(folders: Written, tmp_path: Path) -> None:
+    """Where a folder has both, in whatever order, as in the library."""
+    both = {"tokenizer_args": {"model_max_length": 11}, "processor_kwargs": {}}
+    for number, names in enumerate((list(both), list(reversed(both)))):
+        folder = shutil.copytree(folders["bert"], tmp_path / str(number))
+        edit(folder / _SETTINGS, **{name: both[name] for name in names})
+        limit = max_tokens(folder, config_of(folder), read_settings(folder))
+        assert limit == library(folder).max_seq_length == 11
 
 
 def test_a_sentencepiece_model_needs_the_library(folders: Written, tmp_path: Path) -> None:
@@ -391,6 +404,9 @@ def test_a_model_takes_what_its_positions_bear(kind: str, folders: Written, tmp_
     edit(folder / _SETTINGS, max_seq_length=512)
     limit = max_tokens(folder, config_of(folder), read_settings(folder))
     assert limit == bearable(kind)
+    edit(folder / _SETTINGS, max_seq_length=9, processor_kwargs={"model_max_length": 11})
+    told = max_tokens(folder, config_of(folder), read_settings(folder))
+    assert told == library(folder).max_seq_length == 11
     pipeline = library(folder)
     pipeline.max_seq_length = limit
     pipeline.encode("copper " * 200)

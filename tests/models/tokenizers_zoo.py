@@ -25,6 +25,7 @@ PROBES = [
     "a  <mask>  b", "[cls] [Sep] <S> <MASK>", "<s>NOTUSED </s>NOTUSED", "[Q] what is [D] this",
     "▁a ▁▁b", "Ġa Ċ", "##ing ing", "new york New York newyork", "query: a", "a\nb\n\nc",
     "copper conducts heat better than steel " * 12, "中" * 80, "😀" * 60, "[Q] " * 40,
+    "[K] a [k] b",
 ]  # fmt: skip
 PAIRS = [
     ("a", "b"), ("", ""), ("", "b"), ("a", ""), (" ", "\n"),

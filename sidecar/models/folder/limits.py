@@ -28,10 +28,9 @@ def max_tokens(folder: Path, config: Mapping[str, Any], settings: Settings) -> i
     `config` is config.json with the defaults of its class. Raises `UnknownArchitectureError`
     for a limit that is not a number of tokens.
     """
-    if _LENGTH in settings.tokenizer:
-        field, value = _LENGTH, settings.tokenizer[_LENGTH]
-    elif settings.max_seq_length is not None:
-        field, value = "max_seq_length", settings.max_seq_length
+    value: Any = settings.max_seq_length
+    if value is not None and _LENGTH not in settings.tokenizer:
+        field = "max_seq_length"
     else:
         fields = tokenizer_fields(folder, settings)
         field = _LENGTH if _LENGTH in fields else "max_len"

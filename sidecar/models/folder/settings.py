@@ -80,7 +80,9 @@ def read_settings(folder: Path) -> Settings:
     transformer = transformer_of(folder)
     name, fields = _read(transformer)
     where = transformer / name
-    fields = {_RENAMED.get(key, key): value for key, value in fields.items()}
+    for old, new in _RENAMED.items():
+        if old in fields:  # counts before the newer one, as there
+            fields[new] = fields.pop(old)
     for key, value in fields.items():
         _check(where, key, value)
     tokenizer = fields.get("processor_kwargs") or {}
