@@ -57,11 +57,10 @@ class Int4Table:
         last = graph.constant(np.array([-1]))
         groups, hidden = self.scales.shape[1], len(self.channels)
         # A group's scale is repeated by broadcasting: [..., groups, size] * [..., groups, 1].
-        # A 0 keeps the number of tokens, which may be none.
-        split = graph.constant(np.array([1, 0, groups, hidden // groups]))
+        split = graph.constant(np.array([1, -1, groups, hidden // groups]))
         product = graph.op("Reshape", centered, split)
         product = graph.op("Mul", product, graph.op("Unsqueeze", scale, last))
-        product = graph.op("Reshape", product, graph.constant(np.array([1, 0, hidden])))
+        product = graph.op("Reshape", product, graph.constant(np.array([1, -1, hidden])))
         return graph.op("Mul", product, graph.constant(self.channels, f"{name}.channels"))
 
     def dense(self) -> Float32:

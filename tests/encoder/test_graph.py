@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from sidecar.encoder import int4
+from sidecar.encoder import int4, walk
 from sidecar.encoder.architecture import Encoder
 from sidecar.encoder.calibration import Observed, observe
 from sidecar.encoder.folding import folded
@@ -188,7 +188,7 @@ def test_quantized_is_close_to_fp32(
 def test_other_activations_are_quantized_as_close(
     make_model: MakeModel, activation: str, plan: str, least: float
 ) -> None:
-    """SiLU reaches further below zero than GELU, and nothing of it is cut off."""
+    """Each has a recipe in fewer bits, and stays where it was."""
     folder = make_model(hidden_act=activation)
     for tokens in (2, 50):
         ids = random_ids(tokens)
@@ -197,6 +197,16 @@ def test_other_activations_are_quantized_as_close(
             for served in (session(folder, "none"), session(folder, plan))
         )
         assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > least
+
+
+def test_what_reaches_lower_than_gelu_keeps_all_of_its_range(make_model: MakeModel) -> None:
+    """SiLU does: a grid that ends at GELU's least value would cut it off."""
+    texts = [(random_ids(90), np.zeros((1, 90), np.int64))]
+    for activation in ("gelu", "gelu_new", "quick_gelu", "relu", "silu"):
+        encoder = encoder_of(make_model(hidden_act=activation))
+        hidden = walk.embed(encoder, Float32Recipe(), texts)
+        fed = walk.through(encoder, 0, Float32Recipe(), hidden).fed["layer.0.down"]
+        assert fed.after_gelu == (min(rows.min() for rows in fed.rows) >= -0.1701), activation
 
 
 @pytest.mark.parametrize("family", FAMILIES)
