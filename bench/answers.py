@@ -12,7 +12,7 @@ from sidecar.models.oracle.answers import ANSWERS
 from sidecar.models.oracle.ask import PACKAGED
 from sidecar.models.oracle.library import ask
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
-from sidecar.models.torch_model import Source
+from sidecar.models.torch_pipeline import Source
 
 _PACKAGE = Path("sidecar/models/oracle")
 

@@ -18,6 +18,7 @@ from sidecar.config import Config, to_config
 from sidecar.events.writer import Lines
 from sidecar.host import Host
 from sidecar.models import library, manifest
+from sidecar.models.announcements import reason_of
 from sidecar.models.description import Task
 from sidecar.models.folder.describe import describe, task_of
 from sidecar.models.layout import Layout, layout_of
@@ -52,7 +53,7 @@ class Found:
 
     def because(self, reason: str) -> str:
         """Return the plan's `reason` with what was measured."""
-        measured = library.reason_of(reason, self.speed)
+        measured = reason_of(reason, self.speed)
         return f"{measured}; {self.fell_back}" if self.fell_back else measured
 
 

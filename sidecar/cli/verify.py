@@ -18,7 +18,7 @@ from sidecar.models.exact import read_exact
 from sidecar.models.folder.describe import task_of
 from sidecar.models.oracle.compare import DiffersError
 from sidecar.models.source import display_name, locate
-from sidecar.models.torch_model import Source
+from sidecar.models.torch_pipeline import Source
 from sidecar.models.verification import Verification
 
 _GRAPH, _LIBRARY, _ARTIFACT = "graph", "library", "artifact"

@@ -95,7 +95,7 @@ def _write_graph(encoder: Encoder, scratch: Path) -> int:
 
 
 def tokenizer_of(folder: Path, max_tokens: int, reference: Reference | None) -> str:
-    """Return the tokenizer of the model in `folder` as JSON: the library's, or as it is read here."""
+    """Return the tokenizer of the model in `folder` as JSON: the library's, or our reading."""
     if reference and reference.tokenizer:
         return reference.tokenizer
     first = first_of(folder)

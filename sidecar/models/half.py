@@ -13,7 +13,8 @@ from sidecar.models.manifest import Quality, Speed
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row
 from sidecar.models.speed import take_turns
-from sidecar.models.torch_model import QUANTIZATIONS, Proof, Source, TorchModel, load
+from sidecar.models.torch_model import QUANTIZATIONS, Proof, TorchModel, load
+from sidecar.models.torch_pipeline import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

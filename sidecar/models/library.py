@@ -1,37 +1,39 @@
 """Opens the models that a daemon serves, preparing what its cache does not hold yet."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from sidecar.memory import read_memory
 from sidecar.models import manifest as manifests
+from sidecar.models.announcements import (
+    reason_of,
+    say_loaded,
+    say_outcome,
+    say_proof,
+    say_selected,
+)
 from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.describe import describe, task_of
 from sidecar.models.half import load_in_half
 from sidecar.models.layout import layout_of
-from sidecar.models.manifest import Manifest, Quality, Speed
+from sidecar.models.manifest import Manifest
 from sidecar.models.model import Model, load
 from sidecar.models.oracle.ask import has_library
 from sidecar.models.order import Order
 from sidecar.models.place import cached_path
 from sidecar.models.precision import Precision
 from sidecar.models.probes import probe_inputs
-from sidecar.models.prompting import prompts_of, warn_of_missing
+from sidecar.models.prompting import prompts_of
 from sidecar.models.prompts import Setting
 from sidecar.models.source import display_name, locate
-from sidecar.models.torch_model import Proof, Source, TorchModel
+from sidecar.models.torch_model import TorchModel
 from sidecar.models.torch_model import load as load_with_torch
-from sidecar.models.verification import Verification
+from sidecar.models.torch_pipeline import Source
 
 log = structlog.get_logger()
-
-_SUBJECT: dict[Task, str] = {"embed": "embeddings", "rerank": "reranker"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +76,13 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     check(wanted, manifest)
     prompts = prompts_of(artifact, wanted.name, wanted.task, wanted.prompts)
     reason = reason_of(wanted.reason, manifest.speed)
-    _say_selected(wanted, manifest.quantization, reason)
+    say_selected(wanted.name, wanted.task, manifest.quantization, reason)
     layout = layout_of(artifact, cache, wanted.threads)
     model = load(artifact, layout, manifest, max_tokens=wanted.max_tokens)
     model.reason, model.prompting = reason, prompts
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
-    _say_outcome(manifest)
-    _say_loaded(model, manifest.quantization, manifest.bytes_weights)
+    say_outcome(manifest)
+    say_loaded(model, manifest.quantization, manifest.bytes_weights)
     return model
 
 
@@ -109,10 +111,10 @@ def measure_with_torch(wanted: Wanted) -> TorchModel:
 def _open_with_torch(wanted: Wanted) -> TorchModel:
     model = measure_with_torch(wanted)
     model.reason = reason_of(wanted.reason, model.proof.speed if model.proof else {})
-    _say_selected(wanted, model.quantization, model.reason)
+    say_selected(wanted.name, wanted.task, model.quantization, model.reason)
     if model.proof:
-        _say_proof(model, model.proof)
-    _say_loaded(model, model.quantization, model.weight_bytes)
+        say_proof(model, model.proof)
+    say_loaded(model, model.quantization, model.weight_bytes)
     return model
 
 
@@ -125,7 +127,7 @@ def _open_slow_path(wanted: Wanted, reason: str) -> TorchModel:
         raise ModelError(reason if known else f"{reason}; {error}") from error
     model.reason = reason
     log.warning("model.slow_path", model=model.name, task=wanted.task, reason=reason)
-    _say_loaded(model, model.quantization, model.weight_bytes)
+    say_loaded(model, model.quantization, model.weight_bytes)
     return model
 
 
@@ -200,129 +202,3 @@ def check(wanted: Wanted, manifest: Manifest) -> None:
 def _check_task(wanted: Wanted, task: Task) -> None:
     if task != wanted.task:
         raise ModelError(f"{wanted.name} is a model to {task}, not to {wanted.task}")
-
-
-def reason_of(reason: str, speed: Mapping[str, Speed]) -> str:
-    """Return `reason` with what was measured: the speed of what is not FP32 against FP32's."""
-    measured = [
-        f"{name} measured {speed['none'].mixed_ms / own.mixed_ms:.2f} times as fast as FP32"
-        for name, own in speed.items()
-        if name != "none"
-    ]
-    return "; ".join([reason, *measured])
-
-
-def _say_selected(wanted: Wanted, quantization: str, reason: str) -> None:
-    kind = "no" if quantization == "none" else quantization
-    log.info(
-        "quantization.selected",
-        model=wanted.name,
-        task=wanted.task,
-        quantization=quantization,
-        reason=reason,
-        message=f"Using {kind} quantization for {_SUBJECT[wanted.task]}",
-    )
-
-
-def _say_outcome(manifest: Manifest) -> None:
-    if manifest.kept:
-        log.warning(
-            "quantization.fell_back",
-            model=manifest.name,
-            task=manifest.description.task,
-            quantization=manifest.quantization,
-            layers=list(manifest.kept),
-            reason=f"{manifest.requested} throughout stays under the floor of closeness to FP32",
-        )
-    if manifest.quantization != "none":
-        _say_applied(manifest)
-
-
-def _say_applied(manifest: Manifest) -> None:
-    task = manifest.description.task
-    to = " to reranker" if task == "rerank" else ""
-    log.info(
-        "quantization.applied",
-        model=manifest.name,
-        task=task,
-        quantization=manifest.quantization,
-        kernel=manifest.kernel,
-        bytes_before=manifest.bytes_fp32,
-        bytes_after=manifest.bytes_weights,
-        seconds=manifest.seconds,
-        **_closeness(task, manifest.quality),
-        message=f"Applied dynamic {manifest.quantization} quantization{to} (CPU)",
-    )
-
-
-def _say_proof(model: TorchModel, proof: Proof) -> None:
-    if proof.fell_back:
-        log.warning(
-            "quantization.fell_back",
-            model=model.name,
-            task=model.task,
-            quantization=model.quantization,
-            reason=proof.fell_back,
-        )
-        return
-    to = " to reranker" if model.task == "rerank" else ""
-    log.info(
-        "quantization.applied",
-        model=model.name,
-        task=model.task,
-        quantization=model.quantization,
-        kernel=model.kernel,
-        bytes_before=proof.bytes_fp32,
-        bytes_after=model.weight_bytes,
-        seconds=proof.seconds,
-        **_closeness(model.task, proof.quality),
-        message=f"Applied {model.quantization.upper()}{to} ({model.device.upper()})",
-    )
-
-
-def _say_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int) -> None:
-    log.info(
-        "model.loaded",
-        model=model.name,
-        task=model.task,
-        quantization=quantization,
-        dimensions=model.dimensions,
-        max_tokens=model.max_tokens,
-        model_max_tokens=model.model_max_tokens,
-        bytes=weight_bytes,
-        lone_threads=model.lone_threads,
-        pss_bytes=read_memory()["pss_bytes"],
-        **_verification(model.verified),
-    )
-    warn_of_missing(model.name, model.prompting)
-    if model.verified is None:
-        log.warning(
-            "model.unverified",
-            model=model.name,
-            task=model.task,
-            advice="prepare it where the extra `server` is installed; or run `sidecar verify`",
-        )
-
-
-def _verification(verified: Verification | None) -> dict[str, Any]:
-    if verified is None:
-        return {"verified": False}
-    return {
-        "verified": True,
-        "verified_texts": verified.texts,
-        "verified_cosine_min": verified.cosine_min,
-        "verified_score_error_max": verified.score_error_max,
-        "verified_versions": dict(verified.versions),
-    }
-
-
-def _closeness(task: Task, quality: Quality | None) -> dict[str, Any]:
-    if quality is None:
-        return {}
-    if task == "embed":
-        return {
-            "cosine_mean": quality.mean,
-            "cosine_p1": quality.p1,
-            "cosine_min": quality.min,
-        }
-    return {"score_closeness_mean": quality.mean, "rank_agreement": quality.rank_agreement}

@@ -11,10 +11,8 @@ a daemon for the known families on a CPU does without.
 """
 
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,17 +21,13 @@ from numpy.typing import NDArray
 from sidecar.encoder.architecture import Float32
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
-from sidecar.models.folder.describe import stated_activation
-from sidecar.models.folder.files import read_json
-from sidecar.models.folder.pipeline import modules_of
 from sidecar.models.folder.prompts import stated_prompts
 from sidecar.models.manifest import Quality, Speed
 from sidecar.models.oracle.compare import compare
 from sidecar.models.oracle.pipeline import answers_of
 from sidecar.models.probes import probe_inputs
-from sidecar.models.prompts import Prompts
 from sidecar.models.rows import Row, Text, capped
-from sidecar.models.torch_weights import check_loaded
+from sidecar.models.torch_pipeline import Source, load_pipeline, refuse_what_differs
 
 if TYPE_CHECKING:
     from sidecar.models.verification import Verification
@@ -41,26 +35,8 @@ if TYPE_CHECKING:
 # What torch's precisions are called in plans and events.
 QUANTIZATIONS = {"float32": "none", "float16": "fp16", "bfloat16": "bf16"}
 _OUTPUTS: dict[Task, str] = {"embed": "sentence_embedding", "rerank": "scores"}
-# Where a folder states no limit; families without position embeddings are trained up to it.
-_UNSTATED_LIMIT = 512
-_NO_LIMIT = 10**9
 # Of the texts whose outputs are compared, this part is: the modules are the library's own.
 _VERIFIED_EVERY = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The folder of a model, what the model is called, and what it is for.
-
-    Texts are cut at `max_tokens` where that is less than the model's own limit, and not 0.
-    `prompts` are those that the folder states where they are None.
-    """
-
-    folder: Path
-    name: str
-    task: Task
-    max_tokens: int = 0
-    prompts: Prompts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +69,7 @@ class TorchModel:
     def __init__(self, source: Source, pipeline: Any, device: str, dtype: str) -> None:
         self._modules = list(pipeline.children())
         self._kinds = [type(module).__name__ for module in self._modules]
-        _refuse_what_differs(source, pipeline, self._kinds)
+        refuse_what_differs(source, pipeline, self._kinds)
         embeds = source.task == "embed"
         self.name, self.task = source.name, source.task
         self.device, self.dtype = device, dtype
@@ -237,75 +213,3 @@ def load(source: Source, *, device: str = "cpu", dtype: str = "float32") -> Torc
         what = " ".join(str(error).split())
         raise ModelError(f"sentence-transformers cannot load {source.name}: {what}") from error
     return model
-
-
-def load_pipeline(source: Source, device: str = "cpu", dtype: str = "float32") -> Any:
-    """Return the library's own `SentenceTransformer` or `CrossEncoder` of the folder.
-
-    Its limit is what its positions bear: with a longer one, the library fails on longer texts.
-    Raises `ModelError` where its weights are not, tensor for tensor, those of the folder.
-    """
-    # Read when torch is loaded: the daemon's own threads are the parallelism.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    import torch  # noqa: PLC0415 - seconds to import, as are the others
-    import transformers  # noqa: PLC0415
-    from sentence_transformers import CrossEncoder, SentenceTransformer  # noqa: PLC0415
-
-    # Standard error is for what went wrong.
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    kind = CrossEncoder if source.task == "rerank" else SentenceTransformer
-    # Asked for by name: without one it would be the checkpoint's. Told before the weights are
-    # read, transformers leaves in FP32 what a family cannot do with less, as `half()` would not.
-    kwargs = {"dtype": getattr(torch, dtype)}
-    prompts = source.prompts
-    pipeline = kind(
-        str(source.folder),
-        device=device,
-        # The library wants the default one among them.
-        prompts=None if prompts is None else dict(prompts.by_name),
-        local_files_only=True,
-        model_kwargs=kwargs,
-    ).eval()
-    if dtype == "float32":
-        pipeline.float()  # a table of static vectors comes as it is stored
-    if type(pipeline[0]).__name__ == "Transformer":
-        check_loaded(source.folder, source.task, pipeline)
-        pipeline.max_seq_length = _max_tokens(pipeline)
-    return pipeline
-
-
-def _refuse_what_differs(source: Source, pipeline: Any, kinds: Sequence[str]) -> None:
-    """Raise `ModelError` for what rows of tokens, or this daemon, cannot do as the library does."""
-    if kinds[0] != "Transformer":
-        raise ModelError(f"{source.folder}: a pipeline that begins with {kinds[0]} is not served")
-    if any(getattr(module, "include_prompt", True) is False for module in pipeline.children()):
-        raise ModelError(f"{source.folder}: pooling that leaves out the prompt is not served")
-    if source.task == "rerank" and pipeline.num_labels != 1:
-        labels = pipeline.num_labels
-        raise ModelError(f"{source.folder}: {labels} labels are not a reranker's (1 label)")
-    for module in modules_of(source.folder):
-        if module.kind == "Dense":
-            _refuse_own_code(module.folder)
-    activation = stated_activation(source.folder) if source.task == "rerank" else ""
-    if activation and not activation.startswith("torch."):
-        # The library does not run a folder's own code either; it would take the sigmoid instead.
-        raise ModelError(f"{source.folder}: score activation {activation!r} is not one of torch's")
-
-
-def _refuse_own_code(folder: Path) -> None:
-    stated = str(read_json(folder, "config.json").get("activation_function", "torch."))
-    if not stated.startswith("torch."):
-        # The library does not run it either; it would take the hyperbolic tangent instead.
-        raise ModelError(f"{folder}: activation {stated!r} is not one of torch's")
-
-
-def _max_tokens(pipeline: Any) -> int:
-    """Return the longest row: what the folder states, and what its table of positions bears."""
-    stated = pipeline.max_seq_length or _NO_LIMIT
-    limit = int(stated) if stated < _NO_LIMIT else _UNSTATED_LIMIT
-    for name, module in pipeline.named_modules():
-        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
-            padding = getattr(module, "padding_idx", None)
-            # RoBERTa and its kin begin to count behind the padding's index.
-            limit = min(limit, module.num_embeddings - (0 if padding is None else padding + 1))
-    return limit

@@ -14,7 +14,8 @@ from sidecar.events import journal
 from sidecar.host import read_host
 from sidecar.models import half, library
 from sidecar.models.probes import probe_inputs
-from sidecar.models.torch_model import Source, TorchModel
+from sidecar.models.torch_model import TorchModel
+from sidecar.models.torch_pipeline import Source
 
 from .command import sidecar
 

@@ -20,8 +20,9 @@ from sidecar.models.model import load as load_artifact
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
-from sidecar.models.torch_model import Source, TorchModel
+from sidecar.models.torch_model import TorchModel
 from sidecar.models.torch_model import load as load_with_torch
+from sidecar.models.torch_pipeline import Source
 
 MakeModel = Callable[..., Path]
 Tensors = dict[str, torch.Tensor]

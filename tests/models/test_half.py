@@ -17,7 +17,8 @@ from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
 from sidecar.models.probes import probe_inputs
 from sidecar.models.prompts import Prompts
-from sidecar.models.torch_model import Source, TorchModel, load
+from sidecar.models.torch_model import TorchModel, load
+from sidecar.models.torch_pipeline import Source
 
 MakeModel = Callable[..., Path]
 

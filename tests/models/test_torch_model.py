@@ -20,7 +20,8 @@ from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
 from sidecar.models.prompting import prompts_of
-from sidecar.models.torch_model import Source, TorchModel, load
+from sidecar.models.torch_model import TorchModel, load
+from sidecar.models.torch_pipeline import Source
 from sidecar.models.verify import cosines
 
 MakeModel = Callable[..., Path]

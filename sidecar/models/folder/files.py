@@ -9,7 +9,7 @@ from typing import Any
 
 from sidecar.models.errors import ModelError
 
-_SUFFIXES = frozenset({".json", ".safetensors", ".bin", ".model", ".txt"})
+_SUFFIXES = frozenset({".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"})
 _LISTS = frozenset({"modules.json"})
 _WORDS: Mapping[type, str] = {
     dict: "an object", list: "a list", str: "a string", bool: "true or false",

@@ -16,7 +16,7 @@ from sidecar.models.folder.tokenizer import from_library
 from sidecar.models.oracle import answers
 from sidecar.models.oracle.answers import ANSWERS, FAILURE, TOKENIZER
 from sidecar.models.oracle.pipeline import answers_of
-from sidecar.models.torch_model import Source, load_pipeline
+from sidecar.models.torch_pipeline import Source, load_pipeline
 
 
 def ask(source: Source, output: Path) -> None:

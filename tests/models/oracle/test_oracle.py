@@ -22,7 +22,7 @@ from sidecar.models.oracle.answers import read
 from sidecar.models.oracle.compare import DiffersError
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
-from sidecar.models.torch_model import Source
+from sidecar.models.torch_pipeline import Source
 
 MakeModel = Callable[..., Path]
 FP32 = Precision("none", weight_bits=7, floor=0.9)
