@@ -40,7 +40,7 @@ class Sidecar(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     socket: Annotated[str | Path | None, AfterValidator(_as_text)] = None
-    timeout: float = Field(default=30.0, gt=0)
+    timeout: float | None = Field(default=30.0, gt=0)
     model: str | None = None
 
     _connections: Connections = PrivateAttr()
@@ -100,7 +100,7 @@ class Embedder(Sidecar):
         return client
 
     async def _aready(self) -> AsyncClient:
-        client = await self._connections.here()
+        client = self._connections.here()
         if self._prompts is None:
             self._prompts = self._prompts_in(await client.status())
         return client
@@ -147,5 +147,5 @@ class Reranker(Sidecar):
         """Do what `rank` does, on the running event loop."""
         if not texts:
             return ()
-        client = await self._connections.here()
+        client = self._connections.here()
         return (await client.rerank(query, texts, top_n=top_n, model=self.model)).results
