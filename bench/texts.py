@@ -5,6 +5,8 @@ import json
 from itertools import islice
 from pathlib import Path
 
+from sidecar.lines import numbered_lines
+
 _EXPECTED = "texts are JSON lines, each an object with `text`; --data names another file"
 
 
@@ -18,23 +20,18 @@ def read(path: Path, count: int) -> list[str]:
 
     A file that is missing or not of that form ends the program, which says so.
     """
-    texts: list[str] = []
-    try:
-        with path.open(encoding="utf-8") as lines:
-            texts.extend(map(_text, islice(lines, count)))
-    except OSError as error:
-        raise SystemExit(f"{path}: {error.strerror}; {_EXPECTED}") from None
-    except (ValueError, KeyError, TypeError):
-        raise SystemExit(
-            f"{path}: line {len(texts) + 1} is not of that form; {_EXPECTED}"
-        ) from None
+    lines = numbered_lines(path, lambda said: SystemExit(f"{said}; {_EXPECTED}"))
+    texts = [_text(line, f"{path}:{number}") for number, line in islice(lines, count)]
     if not texts:
         raise SystemExit(f"{path}: no texts in it; {_EXPECTED}")
     return texts
 
 
-def _text(line: str) -> str:
-    text = json.loads(line)["text"]
+def _text(line: str, where: str) -> str:
+    try:
+        text = json.loads(line)["text"]
+    except (ValueError, KeyError, TypeError):
+        text = None
     if not isinstance(text, str):
-        raise TypeError(text)
+        raise SystemExit(f"{where} is not of that form; {_EXPECTED}")
     return text

@@ -2,9 +2,10 @@
 """The client for asyncio."""
 
 import asyncio
+import math
 import os
 from collections import deque
-from collections.abc import Awaitable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,7 +16,7 @@ from client_lib import operations
 from client_lib.address import default_socket
 from client_lib.aio_line import AsyncLine
 from client_lib.aio_link import TaskCall
-from client_lib.calls import call_ids
+from client_lib.calls import call_ids, seconds_of
 from client_lib.encoding import WINDOW, Encoding
 from client_lib.operations import Operation
 from client_lib.results import EmbedReply, MetricsReply, RerankReply
@@ -30,22 +31,25 @@ class AsyncClient:
     """Embeds and reranks by way of the daemon at `path`; tasks of one event loop may share it.
 
     All but `pipeline` is as in `Client`, with `await`. Cancelling a call cancels it in the daemon
-    too, and leaves the client as usable as before.
+    too, and leaves the client as usable as before. Once its event loop is closed, which closes the
+    connection, another loop may use it, by a connection of its own; before that a call there is a
+    `RuntimeError`.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        timeout: float = 30.0,
+        timeout: float | None = 30.0,
         retries: bool = True,
     ) -> None:
         self._path = os.fspath(path or default_socket())
-        self._timeout = timeout
+        self._timeout = seconds_of(timeout)
         self._retries = retries
         self._ids = call_ids()
-        self._line: AsyncLine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._line: AsyncLine | None = None
+        self._lasting: AsyncGenerator[AsyncLine, None] | None = None
         self._closed = False
 
     async def encode(
@@ -168,6 +172,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection. Calls in flight and calls to come raise `ClientClosed`."""
         self._closed = True
+        self._leave_closed_loop()
         if self._line is not None:
             await self._line.close()
 
@@ -183,42 +188,63 @@ class AsyncClient:
         await self.close()
 
     async def _ask(self, operation: Operation[T], timeout: float | None) -> T:
-        call = self._call(operation, timeout)
-        return operation.read(await self._in_time(call, self._open_line().ask(call)))
+        return await self._finish(operation, await self._begin(operation, timeout))
 
     async def _begin(self, operation: Operation[Any], timeout: float | None) -> TaskCall:
+        line = await self._open_line()
         call = self._call(operation, timeout)
-        await self._in_time(call, self._open_line().begin(call))
+        await self._in_time(operation, call, line, line.begin(call))
         return call
 
     async def _finish(self, operation: Operation[T], call: TaskCall) -> T:
-        return operation.read(await self._in_time(call, self._open_line().finish(call)))
+        line = await self._open_line()
+        return operation.read(await self._in_time(operation, call, line, line.finish(call)))
 
     def _call(self, operation: Operation[Any], timeout: float | None) -> TaskCall:
-        seconds = self._timeout if timeout is None else timeout
+        seconds = self._timeout if timeout is None else seconds_of(timeout)
         request = operation.request(id=next(self._ids))
         deadline = asyncio.get_running_loop().time() + seconds
         return TaskCall(request, deadline, seconds)
 
-    async def _in_time(self, call: TaskCall, work: Awaitable[T]) -> T:
+    async def _in_time(
+        self, operation: Operation[Any], call: TaskCall, line: AsyncLine, work: Awaitable[T]
+    ) -> T:
         try:
-            async with asyncio.timeout_at(call.deadline):
+            async with asyncio.timeout_at(None if math.isinf(call.deadline) else call.deadline):
                 return await work
         except SidecarError as error:  # some are TimeoutErrors, too
             call.sign(error)
+            operation.place(error)
             raise
         except TimeoutError:
-            late = self._open_line().late(call)
+            late = line.late(call)
             call.sign(late)
             raise late from None
 
-    def _open_line(self) -> AsyncLine:
+    async def _open_line(self) -> AsyncLine:
         if self._closed:
             raise ClientClosed("this client is closed; make another")
-        loop = asyncio.get_running_loop()
+        self._leave_closed_loop()
         if self._line is None:
-            self._line = AsyncLine(self._path, retries=self._retries)
-            self._loop = loop
-        if loop is not self._loop:
-            raise RuntimeError("an AsyncClient belongs to the event loop that first used it")
+            self._lasting = _while_loop_lasts(AsyncLine(self._path, retries=self._retries))
+            self._loop, self._line = asyncio.get_running_loop(), await anext(self._lasting)
         return self._line
+
+    def _leave_closed_loop(self) -> None:
+        """Forget the connection of a loop that is closed, and refuse to share one that is not."""
+        if self._loop is None or self._loop is asyncio.get_running_loop():
+            return
+        if not self._loop.is_closed():
+            raise RuntimeError(
+                "this AsyncClient is in use on another event loop, which is not closed: make an "
+                "AsyncClient for each loop"
+            )
+        self._loop = self._line = self._lasting = None
+
+
+async def _while_loop_lasts(line: AsyncLine) -> AsyncGenerator[AsyncLine, None]:
+    # asyncio closes an async generator when its loop ends, and when nobody holds it any more.
+    try:
+        yield line
+    finally:
+        await line.close()

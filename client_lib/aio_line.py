@@ -32,11 +32,6 @@ class AsyncLine:
         self._closing = asyncio.Event()
         self._trouble: Exception | None = None
 
-    async def ask(self, call: TaskCall) -> Mapping[str, Any]:
-        """Send `call` and return the body of its reply."""
-        await self.begin(call)
-        return await self.finish(call)
-
     async def begin(self, call: TaskCall) -> None:
         """Send `call` over a connection that lives, dialing until there is one."""
         call.link = None

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Generic, TypeVar
 
 from client_lib.wire.codec import HEADER_BYTES, encode
@@ -23,6 +24,8 @@ from client_lib.wire.messages import Cancel, Embed, Hello, Request, Rerank, requ
 from client_lib.wire.protocol import VERSION, ClientConnection, Limits, Reply
 
 HELLO_ID = 0
+# Whoever waits so long waits without a limit, 31 years; clocks and selectors overflow later.
+_FOR_EVER = 1e9
 
 
 def call_ids() -> Iterator[int]:
@@ -30,9 +33,28 @@ def call_ids() -> Iterator[int]:
     return itertools.count(1, 2)
 
 
+def seconds_of(timeout: object) -> float:
+    """Return a caller's `timeout` in seconds: infinite for None, which is no limit.
+
+    Raises `TypeError` for what is no number, `ValueError` for one that is not above 0.
+    """
+    if timeout is None:
+        return math.inf
+    expected = "timeout must be a number of seconds above 0, or None for no limit"
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+        raise TypeError(f"{expected}; not {timeout!r:.80}")
+    seconds = float(timeout)
+    if not seconds > 0:  # NaN is not, either
+        raise ValueError(f"{expected}; not {timeout!r:.80}")
+    return seconds if seconds < _FOR_EVER else math.inf
+
+
 @dataclass(slots=True, eq=False)
 class Call:
-    """One request on its way. `deadline` is in seconds of the clock that its client uses."""
+    """One request on its way. `deadline` is in seconds of the clock that its client uses.
+
+    It is infinite for a call without a limit, as `timeout` is.
+    """
 
     request: Request
     deadline: float

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client_lib.operations import Operation, as_texts
+from client_lib.operations import Operation, as_fields
 from client_lib.results import dtype_of, view_vectors
+from client_lib.texts import as_list, as_texts
 from client_lib.wire.errors import ProtocolError, UnknownModel
 from client_lib.wire.messages import Embed, Precision
 
@@ -26,24 +27,24 @@ class Encoding:
     `vectors` is [n, d] of `precision`'s dtype once every operation has been read; [d] for one
     string alone; (0, 0) for no texts, since then no daemon was asked what d is.
 
-    Raises `BadRequest` for a precision that is none.
+    Raises what `operations.embed` raises.
     """
 
     def __init__(
         self, texts: str | Iterable[str], *, precision: Precision = "float32", **options: Any
     ) -> None:
         self._single = isinstance(texts, str)
-        self._texts = as_texts([texts] if isinstance(texts, str) else texts, "texts")
-        self._precision = precision
-        self._options = {**options, "precision": precision}
-        self._model: str | None = None
         self._vectors: NDArray[Any] = np.empty((0, 0), dtype_of(precision))
+        self._texts = as_texts(as_list(texts), "texts")
+        self._precision = precision
+        self._options = as_fields(Embed, {**options, "precision": precision})
+        self._model: str | None = None
 
     def operations(self) -> Iterator[Operation[None]]:
         """Yield one operation a request; reading its reply puts the vectors in their place."""
         for rows in chunks(self._texts):
             request = partial(Embed, input=self._texts[rows], **self._options)
-            yield Operation(request, partial(self._place, rows))
+            yield Operation(request, partial(self._place, rows), rows.start)
 
     @property
     def vectors(self) -> NDArray[Any]:

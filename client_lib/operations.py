@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from client_lib.results import (
     EmbedReply,
     MetricsReply,
@@ -19,6 +21,8 @@ from client_lib.results import (
     read_rerank,
     read_status,
 )
+from client_lib.texts import as_list, as_texts, check_text
+from client_lib.wire.errors import ReplyError, SidecarError
 from client_lib.wire.messages import (
     Embed,
     Metrics,
@@ -28,6 +32,7 @@ from client_lib.wire.messages import (
     Request,
     Rerank,
     Status,
+    check_fields,
 )
 
 T_co = TypeVar("T_co", covariant=True)
@@ -35,10 +40,20 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[T_co]):
-    """`request(id=...)` is what to send; `read(body)` makes the caller's result of the reply."""
+    """`request(id=...)` is what to send; `read(body)` makes the caller's result of the reply.
+
+    Of a call's texts, `first` is the index of this request's first one.
+    """
 
     request: Callable[..., Request]
     read: Callable[[Mapping[str, Any]], T_co]
+    first: int = 0
+
+    def place(self, error: SidecarError) -> None:
+        """Have `error` name a text by its index among all of the call's."""
+        if self.first and isinstance(error, ReplyError) and error.index is not None:
+            error.index += self.first
+            error.add_note(f"of all texts that is number {error.index}, counted from 0")
 
 
 def embed(
@@ -46,20 +61,22 @@ def embed(
 ) -> Operation[EmbedReply]:
     """Embed `texts` in one request; one string alone counts as a list of one.
 
-    Raises `BadRequest` for a precision that is none.
+    Raises `BadRequest` for an option that a daemon would refuse, and what `as_texts` raises.
     """
     dtype_of(precision)
-    rows = as_texts([texts] if isinstance(texts, str) else texts, "texts")
-    request = partial(Embed, input=rows, precision=precision, **options)
+    rows = as_texts(as_list(texts), "texts")
+    request = partial(Embed, input=rows, precision=precision, **as_fields(Embed, options))
     return Operation(request, partial(read_embed, rows=len(rows), precision=precision))
 
 
 def rerank(query: str, documents: Iterable[str], **options: Any) -> Operation[RerankReply]:
-    """Order `documents` by their relevance to `query`, in one request."""
-    if not isinstance(query, str):
-        raise TypeError(f"query must be a string, not {type(query).__name__}")
+    """Order `documents` by their relevance to `query`, in one request.
+
+    Raises `BadRequest` for an option that a daemon would refuse, and what `as_texts` raises.
+    """
+    check_text(query, "query")
     rows = as_texts(documents, "documents")
-    request = partial(Rerank, query=query, documents=rows, **options)
+    request = partial(Rerank, query=query, documents=rows, **as_fields(Rerank, options))
     return Operation(request, partial(read_rerank, documents=len(rows)))
 
 
@@ -78,12 +95,17 @@ def ping() -> Operation[None]:
     return Operation(Ping, lambda _: None)
 
 
-def as_texts(texts: Iterable[str], name: str) -> tuple[str, ...]:
-    """Return `texts` as a tuple. Raises `TypeError`, naming the index of what is no string."""
-    if isinstance(texts, str):
-        raise TypeError(f"{name} must be a list of strings, not one string")
-    rows = tuple(texts)
-    for index, row in enumerate(rows):
-        if not isinstance(row, str):
-            raise TypeError(f"{name}[{index}] must be a string, not {type(row).__name__}")
-    return rows
+def as_fields(cls: type[Request], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `options` as they travel: numbers and booleans of numpy as Python's.
+
+    Raises `BadRequest`, as a daemon would, for one that does not fit its field.
+    """
+    fields = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in options.items()
+    }
+    for name, value in fields.items():
+        if isinstance(value, str):
+            check_text(value, name)
+    check_fields(cls, fields)
+    return fields

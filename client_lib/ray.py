@@ -44,7 +44,7 @@ class SidecarEmbedder:
         normalize: bool | None = None,
         dimensions: int | None = None,
         priority: Priority = "bulk",
-        timeout: float = _REQUEST_SECONDS,
+        timeout: float | None = _REQUEST_SECONDS,
     ) -> None:
         self._column = column
         self._output_column = output_column

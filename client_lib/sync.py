@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from client_lib import operations
 from client_lib.address import default_socket
-from client_lib.calls import call_ids
+from client_lib.calls import call_ids, seconds_of
 from client_lib.encoding import WINDOW, Encoding
 from client_lib.operations import Operation
 from client_lib.results import EmbedReply, MetricsReply, RerankReply
@@ -29,7 +29,8 @@ class Client:
 
     `path` is its Unix socket, by default that of `client_lib.address.default_socket`.
     `timeout` (seconds) bounds each call from connecting to the last byte, reconnects included,
-    unless the call brings its own; the daemon is told. Where the daemon goes away during a call,
+    unless the call brings its own; None, or infinity, is no limit (of a call None is the
+    client's). The daemon is told. Where the daemon goes away during a call,
     or is overloaded, the client comes back, in the latter case after the pause that it is asked
     to make, and asks again until then; with `retries=False` it raises `ConnectionLost` or
     `Overloaded` at once.
@@ -45,11 +46,11 @@ class Client:
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        timeout: float = 30.0,
+        timeout: float | None = 30.0,
         retries: bool = True,
     ) -> None:
         self._path = os.fspath(path or default_socket())
-        self._timeout = timeout
+        self._timeout = seconds_of(timeout)
         self._retries = retries
         self._ids = call_ids()
         self._lines: dict[int, Line] = {}
@@ -208,7 +209,7 @@ class Client:
 
     def _begin(self, operation: Operation[Any], timeout: float | None) -> ThreadCall:
         line = self._line()
-        seconds = self._timeout if timeout is None else timeout
+        seconds = self._timeout if timeout is None else seconds_of(timeout)
         request = operation.request(id=next(self._ids))
         call = ThreadCall(request, monotonic() + seconds, seconds)
         try:
@@ -227,6 +228,7 @@ class Client:
             raise late from None
         except SidecarError as error:
             call.sign(error)
+            operation.place(error)
             raise
         return operation.read(body)
 

@@ -61,7 +61,7 @@ class Line:
 
     def _redial(self, call: ThreadCall) -> Link:
         # One dials for all; the others wait here and find its connection.
-        if not self._dialing.acquire(timeout=call.left):
+        if not self._dialing.acquire(timeout=min(call.left, threading.TIMEOUT_MAX)):
             raise unreachable(self._path, self._trouble)
         try:
             while self._link is None or not self._link.usable:

@@ -29,6 +29,7 @@ from client_lib.wire.errors import CallTimeout, ConnectionLost, SidecarError
 from client_lib.wire.protocol import Limits
 
 _READ_BYTES = 256 * 1024
+_LONGEST_POLL = 86_400.0  # seconds; epoll counts milliseconds in 31 bits
 _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 
 
@@ -135,7 +136,7 @@ class Link:
         if (left := call.left) == 0:
             raise CallTimeout
         wake = self._followers.setdefault(call.id, threading.Condition(self._lock))
-        wake.wait(left)
+        wake.wait(min(left, threading.TIMEOUT_MAX))
 
     def _leave(self, call: ThreadCall) -> None:
         # Whoever goes, for whatever reason, sees to it that one of those who stay leads. It may
@@ -153,8 +154,10 @@ class Link:
             wake.notify()
 
     def _pump(self, call: ThreadCall) -> None:
-        if (left := call.left) == 0 or not (ready := self._epoll.poll(left)):
+        if (left := call.left) == 0:
             raise CallTimeout
+        if not (ready := self._epoll.poll(min(left, _LONGEST_POLL))):
+            return  # and, where the time is up, not again
         events = ready[0][1]
         with self._lock:
             if events & _WRITE:

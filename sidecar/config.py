@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from client_lib.address import default_socket
+from sidecar.lines import numbered_lines
 
 QUANTIZATIONS = ("auto", "int8", "int4", "fp16", "none")
 DEVICES = ("auto", "cpu", "cuda")
@@ -387,12 +388,12 @@ def read_env_file(path: Path) -> dict[str, str]:
 def read_env_lines(path: Path) -> tuple[dict[str, str], list[ConfigError]]:
     """Return the good lines of `path`, and what `read_env_file` would raise for each other."""
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        return {}, [ConfigError(f"--env-file {path} cannot be read: {error}")]
+        lines = list(numbered_lines(path, lambda said: ConfigError(f"--env-file {said}")))
+    except ConfigError as error:
+        return {}, [error]
     values: dict[str, str] = {}
     wrong: list[ConfigError] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines:
         try:
             key, value = _assignment(line, f"{path}:{number}")
         except ConfigError as error:

@@ -36,7 +36,7 @@ class Sidecar(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     socket: Annotated[str | Path | None, AfterValidator(_as_text)] = None
-    timeout: float = Field(default=30.0, gt=0)
+    timeout: float | None = Field(default=30.0, gt=0)
     model: str | None = None
 
     _connections: Connections = PrivateAttr()
@@ -80,13 +80,11 @@ class Embedder(Sidecar):
 
     async def aencode_query(self, texts: str | Iterable[str]) -> Float32:
         """Do what `encode_query` does, on the running event loop."""
-        client = await self._connections.here()
-        return await client.encode(texts, **self._as_queries())
+        return await self._connections.here().encode(texts, **self._as_queries())
 
     async def aencode_document(self, texts: str | Iterable[str]) -> Float32:
         """Do what `encode_document` does, on the running event loop."""
-        client = await self._connections.here()
-        return await client.encode(texts, **self._as_documents())
+        return await self._connections.here().encode(texts, **self._as_documents())
 
     def _as_queries(self) -> dict[str, Any]:
         return self._options("query", self.query_prompt_name, "interactive")
@@ -119,5 +117,5 @@ class Reranker(Sidecar):
         """Do what `rank` does, on the running event loop."""
         if not texts:
             return ()
-        client = await self._connections.here()
+        client = self._connections.here()
         return (await client.rerank(query, texts, top_n=top_n, model=self.model)).results

@@ -21,7 +21,7 @@ class Remote:
         task: Task,
         device: "str | torch.device | None",
         socket: str | os.PathLike[str] | None,
-        timeout: float,
+        timeout: float | None,
     ) -> None:
         self.device = device
         with Client(socket, timeout=timeout) as client:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -19,11 +20,14 @@ from client_lib.compat.refusals import (
     refuse_other_length,
 )
 from client_lib.encoding import chunks
+from client_lib.texts import check_text, is_list
 
 if TYPE_CHECKING:
     import torch
 
     from client_lib.compat.output import Output
+    from client_lib.operations import Operation
+    from client_lib.results import RerankReply
 
 Pair: TypeAlias = tuple[str, str]
 Activation: TypeAlias = Callable[[Any], Any]  # of tensors
@@ -55,7 +59,7 @@ class CrossEncoder(Remote):
         max_length: int | None = None,
         activation_fn: Activation | None = None,
         socket: str | os.PathLike[str] | None = None,
-        timeout: float = 30.0,
+        timeout: float | None = 30.0,
         **options: Any,
     ) -> None:
         refuse_options("CrossEncoder", options, IGNORED)
@@ -131,18 +135,18 @@ class CrossEncoder(Remote):
 
     def _scores(self, pairs: Sequence[Pair], show: bool | None) -> NDArray[np.float32]:
         runs = list(_runs(pairs))
-        asked = [
-            operations.rerank(
-                pairs[run.start][0], [text for _, text in pairs[run]], model=self._served.name
-            )
-            for run in runs
-        ]
+        asked = [self._ask(pairs, run) for run in runs]
         replies = self._client.pipeline(asked, window=_WINDOW)
         scores = np.empty(len(pairs), np.float32)
         for run, reply in zip(runs, with_bar(replies, len(asked), show=show), strict=True):
             for hit in reply.results:
                 scores[run.start + hit.index] = hit.relevance_score
         return scores
+
+    def _ask(self, pairs: Sequence[Pair], run: slice) -> "Operation[RerankReply]":
+        texts = [text for _, text in pairs[run]]
+        asked = operations.rerank(pairs[run.start][0], texts, model=self._served.name)
+        return replace(asked, first=run.start)
 
     def _to_apply(self, activation: Activation | None) -> Activation | None:
         """Return what is still to be done to the daemon's scores; refuse what cannot be."""
@@ -166,15 +170,21 @@ def _activated(logits: NDArray[np.float32], activation: Activation) -> NDArray[n
 
 def _as_pairs(inputs: Any) -> tuple[list[Pair], bool]:
     """Return `inputs` as pairs, and whether it is one pair alone."""
-    if inputs is None or isinstance(inputs, str):
-        raise TypeError("predict() needs pairs of texts, (query, document)")
+    if not is_list(inputs):
+        kind = type(inputs).__name__
+        raise TypeError(f"predict() needs pairs of texts, (query, document), not {kind}")
     rows = inputs.tolist() if isinstance(inputs, np.ndarray) else list(inputs)
     single = bool(rows) and isinstance(rows[0], str)
-    pairs = [tuple(row) for row in ([rows] if single else rows)]
-    for index, pair in enumerate(pairs):
-        if len(pair) != 2 or not all(isinstance(text, str) for text in pair):  # noqa: PLR2004
-            raise TypeError(f"inputs[{index}] must be two strings, (query, document)")
-    return cast("list[Pair]", pairs), single
+    return [_as_pair(row, index) for index, row in enumerate([rows] if single else rows)], single
+
+
+def _as_pair(row: Any, index: int) -> Pair:
+    pair = tuple(row) if is_list(row) else ()
+    if len(pair) != 2 or not all(isinstance(text, str) for text in pair):  # noqa: PLR2004
+        raise TypeError(f"inputs[{index}] must be two strings, (query, document)")
+    for text in pair:
+        check_text(text, f"inputs[{index}]", index)
+    return cast("Pair", pair)
 
 
 def _runs(pairs: Sequence[Pair]) -> Iterator[slice]:

@@ -16,7 +16,7 @@ from client_lib.compat.output import converted
 from client_lib.compat.progress import with_bar
 from client_lib.compat.refusals import IGNORED, check_batch_size, refuse_options
 from client_lib.encoding import Encoding
-from client_lib.operations import as_texts
+from client_lib.texts import as_list, as_texts
 from client_lib.wire.messages import Precision
 from client_lib.wire.roles import role_prompt_name
 
@@ -55,7 +55,7 @@ class SentenceTransformer(Remote):
         similarity_fn_name: Similarity | None = None,
         truncate_dim: int | None = None,
         socket: str | os.PathLike[str] | None = None,
-        timeout: float = 30.0,
+        timeout: float | None = 30.0,
         **options: Any,
     ) -> None:
         refuse_options("SentenceTransformer", options, IGNORED)
@@ -115,7 +115,7 @@ class SentenceTransformer(Remote):
         if texts is None:
             raise TypeError("encode() needs texts")
         vectors = self._vectors(
-            as_texts([texts] if isinstance(texts, str) else texts, "inputs"),
+            as_texts(as_list(texts), "inputs"),
             prefix,
             self.truncate_dim if truncate_dim is None else truncate_dim,
             precision=precision or "float32",

@@ -186,6 +186,13 @@ def parse_request(message: Mapping[str, Any]) -> Request:
     return cls(**{f.name: _value(cls.op, f, message) for f in _FIELDS[cls.op]})
 
 
+def check_fields(cls: type[Request], values: Mapping[str, Any]) -> None:
+    """Raise the `BadRequest` that a daemon would answer to these of a request's fields."""
+    for f in _FIELDS[cls.op]:
+        if f.name in values:
+            _value(cls.op, f, values)
+
+
 def _value(op: str, f: Field[Any], message: Mapping[str, Any]) -> Any:
     value = message.get(f.name, MISSING)
     if value is MISSING:

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from client_lib.texts import half_character
 from sidecar.bulk.errors import InputError
 from sidecar.bulk.records import Record, read_csv, read_jsonl, read_txt
 
@@ -60,7 +61,7 @@ class Corpus:
             what = f"has no field {self.field!r}, but {names}: --field names another"
         elif not isinstance(text, str):
             what = f"holds {type(text).__name__} in {self.field!r}, not a text"
-        elif not _is_utf8(text):
+        elif half_character(text) is not None:
             what = f"holds half a character (a lone surrogate) in {self.field!r}"
         else:
             return text
@@ -69,13 +70,6 @@ class Corpus:
 
 def _place(path: Path, number: int) -> str:
     return f"{path}, row {number}" if path.suffix == PARQUET else f"{path}:{number}"
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def _identity(path: Path) -> dict[str, Any]:

@@ -5,27 +5,27 @@ Files are UTF-8 and are read a line at a time.
 
 import csv
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from sidecar.bulk.errors import InputError
+from sidecar.lines import numbered_lines, without_end
 
 Record: TypeAlias = tuple[int, Mapping[str, Any]]
 """The number of a line, from 1, and the fields that stand in it."""
 
-_BOM = b"\xef\xbb\xbf"
-
 
 def read_txt(path: Path, field: str) -> Iterator[Record]:
     """Yield each line as `field`; an empty one is an empty text, so that rows are lines."""
-    for number, line in _lines(path):
-        yield number, {field: line.rstrip("\r\n")}
+    for number, line in numbered_lines(path, InputError):
+        yield number, {field: without_end(line)}
 
 
 def read_jsonl(path: Path, _field: str) -> Iterator[Record]:
     """Yield each line's object; lines of nothing but space are passed over."""
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path, InputError):
         if line.isspace():
             continue
         try:
@@ -39,7 +39,8 @@ def read_jsonl(path: Path, _field: str) -> Iterator[Record]:
 
 def read_csv(path: Path, _field: str) -> Iterator[Record]:
     """Yield each row by the names in the first one; a row has the number of its last line."""
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    csv.field_size_limit(sys.maxsize)  # a text may be a book: the daemon has a limit of its own
+    reader = csv.reader((line for _, line in numbered_lines(path, InputError)), strict=True)
     try:
         names = next(reader, [])
         for cells in filter(None, reader):
@@ -49,13 +50,3 @@ def read_csv(path: Path, _field: str) -> Iterator[Record]:
             yield reader.line_num, dict(zip(names, cells, strict=True))
     except csv.Error as error:
         raise InputError(f"{path}:{reader.line_num} is not CSV: {error}") from None
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    # In bytes: only "\n" ends a line, and one that is not UTF-8 has a number.
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield number, (line.removeprefix(_BOM) if number == 1 else line).decode()
-            except UnicodeDecodeError as error:
-                raise InputError(f"{path}:{number} is not UTF-8: {error.reason}") from None

@@ -22,6 +22,7 @@ from client_lib.wire.errors import ConnectionLost
 from sidecar.cli.demo_crowd import run_crowd
 from sidecar.cli.demo_report import Outcome, render
 from sidecar.cli.exits import EX_OK
+from sidecar.lines import numbered_lines
 
 _START_SECONDS = 300.0
 _STOP_SECONDS = 15.0
@@ -78,7 +79,7 @@ def _visit(folder: Path, flags: list[str]) -> Outcome:
             vectors=vectors,
             rerank=client.rerank(_QUERIES[0], texts, top_n=3),
             status=client.status(),
-            events=[json.loads(line) for line in log.read_text().splitlines()],
+            events=[json.loads(line) for _, line in numbered_lines(log, ConnectionLost)],
         )
 
 

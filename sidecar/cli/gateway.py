@@ -14,6 +14,7 @@ from sidecar.cli.exits import EX_CONFIG
 from sidecar.cli.target import target
 from sidecar.config import ConfigError
 from sidecar.gateway.settings import Listener, Settings
+from sidecar.lines import BOM
 from sidecar.serving.socket_file import SocketFile
 
 _HOST, _PORT = "127.0.0.1", "8000"
@@ -96,7 +97,7 @@ def _number(flag: str, text: str, least: float, most: float) -> float:
 
 def _keys(path: Path) -> tuple[bytes, ...]:
     try:
-        keys = tuple(path.read_bytes().split())
+        keys = tuple(path.read_bytes().removeprefix(BOM).split())
     except OSError as error:
         raise ConfigError(f"--api-key-file {path} cannot be read: {error.strerror}") from None
     if not keys:

@@ -27,6 +27,8 @@ _SERVING = {"serving", "reloading"}
 _OPENMETRICS = "application/openmetrics-text"
 # How long a daemon that listens may take to say how it is.
 _LOOK_SECONDS = 5.0
+# What is left at least to a request whose time is up: the client says so, in its own words.
+_LEAST_SECONDS = 0.001
 _CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is left to read it
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -94,7 +96,7 @@ class Gateway:
             async with self._by(deadline, "its body did not arrive whole"):
                 body = parse(kind, await read_body(request, length))
             with told(body.texts):
-                work = ask(body, request, max(0.0, deadline - loop.time()))
+                work = ask(body, request, max(_LEAST_SECONDS, deadline - loop.time()))
                 return _json(await while_connected(request, work))
         finally:
             self._room.give(taken)

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from client_lib.texts import half_character
+from sidecar.lines import numbered_lines, without_end
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.probes import inputs_of
@@ -18,19 +20,20 @@ def read_texts(path: Path, task: Task) -> tuple[Text, ...]:
     For a reranker the shorter half are the queries and the longer half the passages. Raises
     `ModelError` for a file that cannot be read, a line without a text, or too few of them.
     """
-    try:
-        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"calibration texts {path} cannot be read: {error}") from None
-    if path.suffix == ".jsonl":
-        lines = [_text(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
-    if len(lines) < _LEAST:
-        raise ModelError(f"{path} has {len(lines)} texts; at least {_LEAST} are needed")
+    read = _text if path.suffix == ".jsonl" else _line
+    numbered = numbered_lines(path, ModelError)
+    texts = [read(line, f"{path}:{number}") for number, line in numbered if line.strip()]
+    if len(texts) < _LEAST:
+        raise ModelError(f"{path} has {len(texts)} texts; at least {_LEAST} are needed")
     if task == "embed":
-        return tuple(lines)
-    by_length = sorted(lines, key=len)
-    half = len(lines) // 2
+        return tuple(texts)
+    by_length = sorted(texts, key=len)
+    half = len(texts) // 2
     return tuple(inputs_of(task, by_length[:half], by_length[half:]))
+
+
+def _line(line: str, _: str) -> str:
+    return without_end(line)
 
 
 def _text(line: str, where: str) -> str:
@@ -40,4 +43,6 @@ def _text(line: str, where: str) -> str:
         raise ModelError(f"{where} is not JSON: {error}") from None
     if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
         raise ModelError(f'{where} is not a map with a string "text"')
+    if half_character(entry["text"]) is not None:
+        raise ModelError(f'{where} holds half a character (a lone surrogate) in "text"')
     return str(entry["text"])

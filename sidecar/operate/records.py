@@ -19,6 +19,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+from sidecar.lines import BOM
+
 STDIN = Path("-")
 
 Opener = Callable[[BinaryIO, int], BinaryIO]
@@ -93,7 +95,8 @@ def lines_of(command: Sequence[str]) -> Iterator[Iterator[bytes]]:
 
 def of_lines(name: str, lines: Iterable[bytes], reading: Reading) -> Iterator[Record]:
     """Yield the events among `lines` of the source `name`."""
-    for index, line in enumerate(lines, 1):
+    for index, found in enumerate(lines, 1):
+        line = found.removeprefix(BOM) if index == 1 else found
         if (record := parse(line)) is not None:
             reading.records += 1
             yield record

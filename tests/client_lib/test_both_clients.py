@@ -187,10 +187,81 @@ def test_a_trace_is_carried(client: Any) -> None:
 
 
 def test_text_that_is_not_unicode_never_leaves(client: Any) -> None:
-    """A lone surrogate is a UnicodeEncodeError; the next call is answered."""
-    with pytest.raises(UnicodeEncodeError):
-        client.embed(["\ud800"])
+    """A lone surrogate is a BadRequest with the text's index; the next call is answered."""
+    many = [*TEXTS * 60, "a\ud800"]
+    for call in (client.encode, client.embed, lambda texts: client.rerank("q", texts)):
+        with pytest.raises(BadRequest, match=r"\[300\] holds half a character .* at 1") as refused:
+            call(many)
+        assert refused.value.index == 300
+    for call in (lambda: client.rerank("\udfff", ["a"]), lambda: client.embed("a", model="\ud800")):
+        with pytest.raises(BadRequest, match=r"(query|model) holds half a character") as refused:
+            call()
+        assert refused.value.index is None
     assert client.ping() > 0
+
+
+@pytest.mark.parametrize("wrong", [{"a": 1}, {"a", "b"}, frozenset("ab"), b"ab", 7, None])
+def test_what_is_no_list_of_texts_is_named(client: Any, wrong: Any) -> None:
+    """Keys, sets and bytes could be iterated over, but nobody means that."""
+    kind = type(wrong).__name__
+    for call in (client.encode, client.embed):
+        with pytest.raises(TypeError, match=rf"texts must be a list of strings, not {kind}"):
+            call(wrong)
+    with pytest.raises(TypeError, match=rf"documents must be a list of strings, not {kind}"):
+        client.rerank("q", wrong)
+
+
+def test_texts_of_numpy_are_texts(client: Any) -> None:
+    """An array of strings, and what is in it."""
+    assert np.array_equal(client.encode(np.array(["a", "b"])), client.encode(["a", "b"]))
+    assert np.array_equal(client.encode(np.array([*"ab"], object)), client.encode(["a", "b"]))
+
+
+def test_numbers_of_numpy_are_numbers(client: Any) -> None:
+    """Where a count or a truth value is wanted, they are those of Python."""
+    options = {"dimensions": np.int64(3), "normalize": np.bool_(True), "truncate": np.True_}
+    plain = {"dimensions": 3, "normalize": True, "truncate": True}
+    assert np.array_equal(client.encode(TEXTS, **options), client.encode(TEXTS, **plain))
+    assert np.array_equal(client.embed(TEXTS, **options).vectors, client.encode(TEXTS, **plain))
+    assert len(client.rerank("a", TEXTS, top_n=np.uint8(2)).results) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dimensions": True}, {"dimensions": np.True_}, {"dimensions": np.float32(3)},
+        {"normalize": 1}, {"normalize": np.int8(1)}, {"truncate": None}, {"priority": "low"},
+    ],
+)  # fmt: skip
+def test_an_option_of_another_kind_is_refused_by_name(client: Any, wrong: dict[str, Any]) -> None:
+    """In the daemon's words, and before anything is sent."""
+    (name,) = wrong
+    for call in (client.encode, client.embed):
+        with pytest.raises(BadRequest, match=f"field '{name}' must be"):
+            call(TEXTS, **wrong)
+    with pytest.raises(BadRequest, match="field 'top_n' must be a whole number above 0"):
+        client.rerank("q", TEXTS, top_n=True)
+
+
+@pytest.mark.parametrize("timeout", [None, float("inf"), 1e300, np.float32(30), np.int64(30), 30])
+def test_a_timeout_may_be_none_or_infinite(connect: Any, daemon_socket: Any, timeout: Any) -> None:
+    """Of the client; of a call, too, where None is the client's."""
+    client = connect(daemon_socket, timeout=timeout)
+    assert client.ping() > 0
+    assert client.ping(timeout=timeout) > 0
+    assert client.encode(TEXTS, timeout=timeout).shape[0] == len(TEXTS)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("nan"), "30", True])
+def test_a_timeout_that_is_no_time_is_refused_by_name(
+    connect: Any, daemon_socket: Any, wrong: Any
+) -> None:
+    """By the client, and by a call."""
+    message = "timeout must be a number of seconds above 0, or None"
+    with pytest.raises((TypeError, ValueError), match=message):
+        connect(daemon_socket, timeout=wrong)
+    with pytest.raises((TypeError, ValueError), match=message):
+        connect(daemon_socket).embed(TEXTS, timeout=wrong)
 
 
 def test_a_closed_client_says_so(connect: Any, daemon_socket: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 import client_lib
 from client_lib import (
     BackendFailed,
+    BadRequest,
     CallTimeout,
     Client,
     ClientClosed,
@@ -256,3 +257,28 @@ def test_everything_public_is_exported() -> None:
     """`__all__` names the clients, the results and every exception, in order."""
     assert set(client_lib.__all__) >= {cls.__name__ for cls in _BY_CODE.values()}
     assert all(hasattr(client_lib, name) for name in client_lib.__all__)
+
+
+def test_an_error_names_a_text_by_its_index_among_all(connect: Any, fake: FakeDaemon) -> None:
+    """A call of many texts is several requests, and the daemon counts those of one."""
+
+    def script(request: Request) -> Any:
+        if isinstance(request, Embed) and "long" in request.input:
+            raise BadRequest("too long", index=request.input.index("long"))
+        return answer(request)
+
+    fake.script = script
+    client = connect(fake.socket)
+    for index in (5, 256, 400):
+        texts = ["a"] * 600
+        texts[index] = "long"
+        with pytest.raises(BadRequest) as refused:
+            client.encode(texts)
+        assert refused.value.index == index
+
+
+def test_without_a_limit_nothing_is_told_of_one(connect: Any, fake: FakeDaemon) -> None:
+    """The daemon reads no time that it could run out of."""
+    connect(fake.socket, timeout=None).embed(["a"])
+    connect(fake.socket).embed(["a"], timeout=float("inf"))
+    assert [request.timeout_ms for request in fake.wait_for(Embed, 2)] == [None, None]

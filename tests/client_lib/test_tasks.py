@@ -192,6 +192,45 @@ def test_a_client_stays_with_its_loop(fake: FakeDaemon) -> None:
     client = AsyncClient(fake.socket)
     with asyncio.Runner() as first, asyncio.Runner() as second:
         first.run(client.ping())
-        with pytest.raises(RuntimeError, match="event loop"):
-            second.run(client.ping())
+        for call in (client.ping, client.close):
+            with pytest.raises(RuntimeError, match="in use on another event loop"):
+                second.run(call())
         first.run(client.close())
+
+
+def test_a_client_is_refused_while_its_loop_runs(fake: FakeDaemon) -> None:
+    """In a thread of its own, say; the calls there go on."""
+    client = AsyncClient(fake.socket)
+
+    async def ask_from_elsewhere() -> None:
+        await client.ping()
+        with pytest.raises(RuntimeError, match="in use on another event loop"):
+            await asyncio.to_thread(asyncio.run, client.encode("a"))
+        assert np.array_equal(await client.encode("b"), vector("b"))
+        await client.close()
+
+    asyncio.run(ask_from_elsewhere())
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_client_outlives_its_loop(fake: FakeDaemon, closes: bool) -> None:
+    """What nobody has closed is closed with the loop, and the next one has its own connection."""
+    client = AsyncClient(fake.socket)
+    for text in "abc":
+        assert np.array_equal(asyncio.run(client.encode(text)), vector(text))
+        gc.collect()  # nothing was left open that would warn here
+    assert fake.connections == 3
+    if closes:
+        asyncio.run(client.close())
+        with pytest.raises(ClientClosed):
+            asyncio.run(client.ping())
+
+
+def test_a_loop_that_is_closed_in_the_middle_leaves_the_client_usable(fake: FakeDaemon) -> None:
+    """Its calls are over with it."""
+    fake.script = lambda _: Act.SILENCE
+    client = AsyncClient(fake.socket)
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(client.encode("a"), 0.05))
+    fake.script = answer
+    assert np.array_equal(asyncio.run(client.encode("b")), vector("b"))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
+from client_lib.texts import half_character
+from sidecar.lines import numbered_lines, without_end
 from sidecar.models.description import Task
 from sidecar.models.rows import Text
 
@@ -136,21 +138,17 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines that hold something, with their numbers. Raises `DataError`."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}") from None
+    for number, line in numbered_lines(path, DataError):
+        if line.strip():
+            yield number, without_end(line)
 
 
 def string(entry: Mapping[str, Any], name: str, where: str) -> str:
     """Return the field `name`, a string. Raises `DataError`, which says `where` it is not."""
     if not isinstance(value := entry.get(name), str):
         raise DataError(f'{where} has no string "{name}"')
+    if half_character(value) is not None:
+        raise DataError(f'{where} holds half a character (a lone surrogate) in "{name}"')
     return value
 
 
