@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sidecar.encoder.architecture import Float32
+from sidecar.encoder.architecture import Float32, Pooling
 from sidecar.models import manifest as manifests
 from sidecar.models.compute import forward, session_of
 from sidecar.models.layout import Layout
@@ -23,8 +23,6 @@ class Model:
     FP32, None where there is none; `prompting` is what goes before its texts: what the artifact
     states, unless it is set.
     """
-
-    least_tokens = 1  # the graph's pooling divides by their number
 
     def __init__(self, manifest: Manifest, layout: Layout, tokenizer: Tokenizer) -> None:
         self._manifest = manifest
@@ -46,6 +44,8 @@ class Model:
         self.prompting = Prompts(
             by_name=description.prompts, default_name=description.default_prompt_name
         )
+        # Where tokens are averaged, their number divides; a bag of none is the zero vector.
+        self.least_tokens = 0 if Pooling.BAG in description.pooling else 1
         self.lone_threads = layout.threads
         self.verified = manifest.verified
         self.reason: str | None = None
