@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
@@ -20,7 +21,11 @@ from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder import steps
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
-from tests.models.by_library import differences
+from sidecar.models.model import load
+from sidecar.models.order import Order
+from sidecar.models.precision import Precision
+from sidecar.models.prepare import prepare
+from tests.models.by_library import TEXTS, differences
 
 MakeModel = Callable[..., Path]
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -101,6 +106,32 @@ def test_modules_behind_pooling_are_the_librarys(transformer: nn.Module, tmp_pat
         assert encoder.outputs == library.get_embedding_dimension(), name
         kinds = [type(module).__name__ for module in modules if not isinstance(module, Dropout)]
         assert describe(folder).normalize == (kinds[-1:] == ["Normalize"]), name
+
+
+def test_a_pipeline_is_prepared_in_fewer_bits(transformer: nn.Module, tmp_path: Path) -> None:
+    """It passes the gate, and a text has the same bytes whatever is computed before it."""
+    modules = [Pooling(64, MODES), Normalize(), Dense(6 * 64, 32), LayerNorm(32), Normalize()]
+    folder = saved(tmp_path / "model", transformer, *modules)
+    precision = Precision("int8", weight_bits=7, floor=0.99)
+    output = tmp_path / "int8"
+    made = prepare(Order(folder=folder, name="tiny", precision=precision, output=output))
+    assert (made.quantization, made.kept, made.dimensions) == ("int8", (), 32)
+    model = load(output)
+    assert model.normalize
+    rows = model.tokenize(TEXTS)
+    vectors = [model.forward(row).tobytes() for row in rows]
+    assert [model.forward(row).tobytes() for row in reversed(rows)] == vectors[::-1]
+
+
+def test_weights_that_are_no_numbers_are_named(transformer: nn.Module, tmp_path: Path) -> None:
+    """NaN in a module behind the pooling is not served either."""
+    folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 32))
+    path = folder / "2_Dense" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["linear.bias"][3] = np.nan
+    save_file(tensors, path)
+    with pytest.raises(ModelError, match=r"2_Dense: tensor 'linear\.bias' holds NaN"):
+        read_encoder(folder, describe(folder))
 
 
 def test_activations_of_dense_are_torchs(transformer: nn.Module, tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def test_a_limit_in_the_tokenizer_counts(static: Path, tmp_path: Path) -> None:
             "weights for 3 of 4 tokens",
         ),
         ({"embeddings": np.ones((4, 4), np.float32), "mapping": np.array([4])}, "its mapping"),
+        ({"embeddings": np.full((4, 4), np.nan, np.float32)}, "'embeddings' holds NaN"),
     ],
 )
 def test_tables_that_make_no_sense_are_named(

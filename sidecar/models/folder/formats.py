@@ -132,6 +132,17 @@ class Shards:
         return self._of[name].tensor(name)
 
 
+def finite(folder: Path, store: Store, name: str) -> Float32:
+    """Return the tensor `name` of the module in `folder`.
+
+    Raises `ModelError` where it holds NaN or infinity.
+    """
+    found = store.tensor(name)
+    if not np.isfinite(found.sum(dtype=np.float64)):  # a sum needs no memory
+        raise ModelError(f"{folder}: tensor {name!r} holds NaN or infinity")
+    return found
+
+
 def _entries(path: Path) -> dict[str, _Entry]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")

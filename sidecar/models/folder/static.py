@@ -10,7 +10,7 @@ from safetensors import safe_open
 from sidecar.encoder.architecture import Float32
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.files import read_json
-from sidecar.models.folder.formats import Store
+from sidecar.models.folder.formats import Store, finite
 
 FAMILY = "static"
 # The library has no limit. A row's vectors are held while it is computed: 64 MiB at this many
@@ -27,15 +27,15 @@ def read_table(folder: Path, store: Store) -> Float32:
     """
     names = store.names()
     if "embedding.weight" in names:
-        return _two_dimensional(folder, store.tensor("embedding.weight"))
+        return _two_dimensional(folder, finite(folder, store, "embedding.weight"))
     if "embeddings" not in names:
         raise ModelError(f"{folder} has neither a tensor embedding.weight nor embeddings")
-    table = _two_dimensional(folder, store.tensor("embeddings"))
+    table = _two_dimensional(folder, finite(folder, store, "embeddings"))
     if "mapping" in names:
         table = table[_mapping(folder, len(table))]
     if "weights" not in names:
         return table
-    weights = store.tensor("weights")
+    weights = finite(folder, store, "weights")
     if weights.shape != table.shape[:1]:
         raise ModelError(f"{folder}: weights for {len(weights)} of {len(table)} tokens")
     weighted: Float32 = table * weights[:, np.newaxis]

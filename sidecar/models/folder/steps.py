@@ -18,7 +18,7 @@ from sidecar.encoder.architecture import (
 )
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.files import read_json
-from sidecar.models.folder.formats import Store
+from sidecar.models.folder.formats import Store, finite
 from sidecar.models.folder.pipeline import Module, Pipeline
 
 Open: TypeAlias = Callable[[Path], Store]
@@ -64,7 +64,7 @@ def _step(module: Module, open_weights: Open) -> Step:
 def _layer_norm(folder: Path, store: Store) -> Norm:
     dimension = read_json(folder, "config.json").get("dimension")
     _check_tensors(folder, store, {"norm.weight": (dimension,), "norm.bias": (dimension,)})
-    scale, bias = store.tensor("norm.weight"), store.tensor("norm.bias")
+    scale, bias = (finite(folder, store, f"norm.{part}") for part in ("weight", "bias"))
     return Norm(scale, bias, _LAYER_NORM_EPSILON)
 
 
@@ -78,12 +78,12 @@ def _dense(folder: Path, store: Store) -> Dense:
     if use_residual and inputs != outputs:
         shapes["residual.weight"] = (outputs, inputs)
     _check_tensors(folder, store, shapes)
-    weight = store.tensor("linear.weight")
+    weight = finite(folder, store, "linear.weight")
     return Dense(
-        Linear(weight, store.tensor("linear.bias") if biased else _zeros(len(weight))),
+        Linear(weight, finite(folder, store, "linear.bias") if biased else _zeros(len(weight))),
         _activation(folder, config.get("activation_function", _DEFAULT)),
         bool(use_residual),
-        store.tensor("residual.weight") if "residual.weight" in shapes else None,
+        finite(folder, store, "residual.weight") if "residual.weight" in shapes else None,
     )
 
 
