@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from client_lib.adapters.connections import Connections
 from client_lib.results import RerankResult
@@ -21,6 +21,22 @@ from client_lib.wire.roles import Role
 Float32: TypeAlias = NDArray[np.float32]
 
 
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _number(value: Any) -> Any:
+    plain = _plain(value)
+    if isinstance(plain, bool):
+        raise ValueError(f"must be a number, not {plain}")  # noqa: TRY004 - pydantic takes no other
+    return plain
+
+
+Seconds: TypeAlias = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Count: TypeAlias = Annotated[int, BeforeValidator(_number), Field(gt=0)]
+Flag: TypeAlias = Annotated[bool, BeforeValidator(_plain)]
+
+
 def _as_text(path: str | Path | None) -> str | None:
     return None if path is None else os.fspath(path)
 
@@ -28,15 +44,16 @@ def _as_text(path: str | Path | None) -> str | None:
 class Sidecar(BaseModel):
     """Where the daemon is, and which of its models is meant.
 
-    `socket` and `timeout` (seconds) are those of `client_lib.Client`. Where `model` is given,
-    a daemon that does not serve a model of that name is refused with `UnknownModel`. Nothing
-    is dialed before the first call; calls raise what those of `client_lib.Client` do.
+    `socket` and `timeout` (seconds; None: no limit) are those of `client_lib.Client`. Where
+    `model` is given, a daemon that does not serve a model of that name is refused with
+    `UnknownModel`. Nothing is dialed before the first call; calls raise what those of
+    `client_lib.Client` do.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     socket: Annotated[str | Path | None, AfterValidator(_as_text)] = None
-    timeout: float | None = Field(default=30.0, gt=0)
+    timeout: Seconds | None = 30.0
     model: str | None = None
 
     _connections: Connections = PrivateAttr()
@@ -64,8 +81,8 @@ class Embedder(Sidecar):
     has for documents. `priority` is the lane of documents; queries are always interactive.
     """
 
-    dimensions: int | None = Field(default=None, gt=0)
-    normalize: bool | None = None
+    dimensions: Count | None = None
+    normalize: Flag | None = None
     query_prompt_name: str | None = None
     document_prompt_name: str | None = None
     priority: Priority = "bulk"

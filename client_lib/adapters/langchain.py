@@ -8,9 +8,8 @@ with needs("langchain"):
     from langchain_core.callbacks import Callbacks
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.embeddings import Embeddings
-    from pydantic import Field
 
-    from client_lib.adapters.base import Embedder, Reranker
+    from client_lib.adapters.base import Count, Embedder, Reranker
     from client_lib.results import RerankResult
 
 
@@ -44,7 +43,7 @@ class SidecarReranker(Reranker, BaseDocumentCompressor):
     Each is a copy with `relevance_score` in its metadata. The options are those of `Reranker`.
     """
 
-    top_n: int | None = Field(default=None, gt=0)
+    top_n: Count | None = None
 
     def compress_documents(
         self,

@@ -10,7 +10,7 @@ with needs("llama-index"):
     from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
     from pydantic import Field
 
-    from client_lib.adapters.base import Embedder, Reranker
+    from client_lib.adapters.base import Count, Embedder, Reranker
     from client_lib.results import RerankResult
 
 
@@ -57,7 +57,7 @@ class SidecarRerank(Reranker, BaseNodePostprocessor):
     A node is judged by the text that it is embedded by. The options are those of `Reranker`.
     """
 
-    top_n: int | None = Field(default=None, gt=0)
+    top_n: Count | None = None
 
     @classmethod
     def class_name(cls) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
+import numpy as np
+
 from client_lib.compat.served import Served
 
 _IN_THE_DAEMON = (
@@ -32,6 +34,12 @@ def check_batch_size(batch_size: int) -> None:
     """Raise `ValueError` for what is no size; the daemon chooses its own."""
     if batch_size <= 0:
         raise ValueError(f"batch_size must be a positive integer, got {batch_size}.")
+
+
+def check_dimensions(dimensions: int | None) -> None:
+    """Raise `TypeError` for what is no number of dimensions: True would keep one."""
+    if isinstance(dimensions, bool | np.bool_):
+        raise TypeError(f"truncate_dim must be a whole number above 0, not {dimensions!r}")
 
 
 def refuse_other_length(name: str, value: int | None, served: Served) -> None:

@@ -14,7 +14,12 @@ from client_lib.compat import similarity as similarities
 from client_lib.compat.base import Remote
 from client_lib.compat.output import converted
 from client_lib.compat.progress import with_bar
-from client_lib.compat.refusals import IGNORED, check_batch_size, refuse_options
+from client_lib.compat.refusals import (
+    IGNORED,
+    check_batch_size,
+    check_dimensions,
+    refuse_options,
+)
 from client_lib.encoding import Encoding
 from client_lib.texts import as_list, as_texts
 from client_lib.wire.messages import Precision
@@ -222,6 +227,7 @@ class SentenceTransformer(Remote):
                 f"precision={precision!r} has a fixed range, for vectors of length 1: "
                 "pass normalize_embeddings=True"
             )
+        check_dimensions(dimensions)
         if dimensions is not None:
             dimensions = min(dimensions, self._served.dimensions)
         # The library cuts what its model has scaled, and scales again only where it is asked to;

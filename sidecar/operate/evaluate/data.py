@@ -154,4 +154,5 @@ def string(entry: Mapping[str, Any], name: str, where: str) -> str:
 
 def _document(entry: Mapping[str, Any], where: str) -> str:
     """Return the title and the text, as BEIR's own models take them."""
-    return f"{entry.get('title') or ''} {string(entry, 'text', where)}".strip()
+    title = string(entry, "title", where) if entry.get("title") else ""
+    return f"{title} {string(entry, 'text', where)}".strip()

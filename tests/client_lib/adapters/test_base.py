@@ -116,7 +116,9 @@ def test_ranking_is_the_daemons(socket: str, client: Client, opened: Callable[[A
     [
         ({"sockte": "/s"}, "sockte"),
         ({"dimensions": 0}, "dimensions"),
+        ({"dimensions": True}, "dimensions"),
         ({"timeout": -1}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
         ({"priority": "urgent"}, "'interactive' or 'bulk'"),
     ],
 )
@@ -124,6 +126,18 @@ def test_a_wrong_option_is_named(options: dict[str, Any], said: str) -> None:
     """When the adapter is made, before anything is sent."""
     with pytest.raises(ValueError, match=said):
         Embedder(**options)
+
+
+def test_numbers_of_numpy_and_no_limit_are_taken() -> None:
+    """And are what Python has for them."""
+    options = {"dimensions": np.int64(3), "normalize": np.bool_(True), "timeout": np.float32(2)}
+    made = Embedder(**options).model_dump()
+    assert {name: made[name] for name in options} == {
+        "dimensions": 3, "normalize": True, "timeout": 2.0,
+    }  # fmt: skip
+    assert [type(made[name]) for name in options] == [int, bool, float]
+    for timeout in (None, float("inf")):
+        assert Embedder(timeout=timeout).timeout == timeout
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])

@@ -10,7 +10,7 @@ import pytest
 from client_lib import BadRequest, ConnectionLost, UnknownModel
 from client_lib.compat import CrossEncoder, SentenceTransformer
 from client_lib.compat.served import is_same
-from client_lib.wire.messages import Request, Rerank, Status
+from client_lib.wire.messages import Embed, Request, Rerank, Status
 
 from ..fake_daemon import DIMENSIONS, FakeDaemon, answer
 
@@ -155,6 +155,64 @@ def test_what_is_no_text_is_named_by_its_index(embedder: SentenceTransformer, in
         embedder.encode()
 
 
+@pytest.mark.parametrize("inputs", [{"text": "a"}, {"a"}, b"a", 7])
+def test_what_is_no_list_of_texts_is_named(embedder: SentenceTransformer, inputs: Any) -> None:
+    """By its type: its keys are not what is meant."""
+    with pytest.raises(TypeError, match=f"inputs must be a list .*, not {type(inputs).__name__}"):
+        embedder.encode(inputs)
+
+
+def test_half_a_character_is_named_by_its_index(
+    embedder: SentenceTransformer, reranker: CrossEncoder
+) -> None:
+    """Among all inputs, also where they are several requests."""
+    with pytest.raises(BadRequest, match=r"inputs\[1\] holds half a character") as refused:
+        embedder.encode(["a", "\ud800"])
+    assert refused.value.index == 1
+    pairs = [("q", "a")] * 100 + [("q", "\ud800")]
+    with pytest.raises(BadRequest, match=r"inputs\[100\] holds half a character") as refused:
+        reranker.predict(pairs)
+    assert refused.value.index == 100
+
+
+def test_a_refused_pair_is_named_by_its_index(reranker: CrossEncoder, fake: FakeDaemon) -> None:
+    """Among all pairs, of which those of one query are a request."""
+    before = fake.script
+
+    def refuse(request: Request) -> Any:
+        if isinstance(request, Rerank) and request.query == "second":
+            raise BadRequest("no", index=1)
+        return before(request)
+
+    fake.script = refuse
+    with pytest.raises(BadRequest) as refused:
+        reranker.predict([("first", "a")] * 3 + [("second", "b")] * 2)
+    assert refused.value.index == 4
+
+
+def test_numbers_of_numpy_are_numbers(
+    embedder: SentenceTransformer, reranker: CrossEncoder, fake: FakeDaemon
+) -> None:
+    """As in the library; a truth value is no number."""
+    embedder.encode(["a"], truncate_dim=np.int64(3), normalize_embeddings=np.bool_(True))
+    (request,) = fake.wait_for(Embed)
+    assert (request.dimensions, request.normalize) == (3, True)
+    assert embedder.encode(["a"], truncate_dim=np.int64(3)).shape == (1, 3)
+    assert len(reranker.rank("a", ["a", "b"], top_k=np.int64(1))) == 1
+    for flag in (True, np.True_):
+        with pytest.raises(TypeError, match="truncate_dim must be a whole number above 0"):
+            embedder.encode(["a"], truncate_dim=flag)
+
+
+@pytest.mark.parametrize("timeout", [None, float("inf")])
+def test_there_may_be_no_limit_of_time(served: Callable[..., Path], timeout: float | None) -> None:
+    """As for the clients; what is no time is refused."""
+    for kind in (SentenceTransformer, CrossEncoder):
+        kind(socket=served(), timeout=timeout).close()
+        with pytest.raises(ValueError, match="timeout must be a number of seconds above 0"):
+            kind(socket=served(), timeout=float("nan"))
+
+
 def test_integers_of_vectors_that_have_no_length_1(served: Callable[..., Path]) -> None:
     """Are refused with the argument that makes it 1; an unknown precision with those there are."""
     with SentenceTransformer(socket=served(normalize=False)) as embedder:
@@ -190,7 +248,13 @@ def test_what_only_a_local_model_has(embedder: SentenceTransformer, reranker: Cr
             model.fit()
 
 
-@pytest.mark.parametrize("inputs", [None, "a", [("a",)], [("a", "b", "c")], [("a", 1)]])
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        None, "a", [("a",)], [("a", "b", "c")], [("a", 1)], {"a": "b"}, b"ab", 7,
+        [("a", "b"), "cd"], [{"a", "b"}], [{"a": 1, "b": 2}],
+    ],
+)  # fmt: skip
 def test_what_is_no_pair(reranker: CrossEncoder, inputs: Any) -> None:
     """Is a TypeError that says what is."""
     with pytest.raises(TypeError, match=r"\(query, document\)"):
