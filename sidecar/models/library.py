@@ -17,6 +17,7 @@ from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.describe import describe, task_of
+from sidecar.models.folder.pipeline import STATIC, first_of
 from sidecar.models.half import load_in_half
 from sidecar.models.layout import layout_of
 from sidecar.models.manifest import Manifest
@@ -66,7 +67,12 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     """
     log.info("model.loading", model=wanted.name, task=wanted.task)
     if wanted.device == "cuda":
-        return _open_with_torch(wanted)
+        if not _is_static(wanted):
+            return _open_with_torch(wanted)
+        # A lookup and a mean: no device is sooner than a core, and half precision saves nothing.
+        wanted = replace(
+            wanted, device="cpu", precision=replace(wanted.precision, quantization="none")
+        )
     try:
         folder = locate(wanted.name)
         artifact = _artifact_of(wanted, folder, cache)
@@ -129,6 +135,11 @@ def _open_slow_path(wanted: Wanted, reason: str) -> TorchModel:
     log.warning("model.slow_path", model=model.name, task=wanted.task, reason=reason)
     say_loaded(model, model.quantization, model.weight_bytes)
     return model
+
+
+def _is_static(wanted: Wanted) -> bool:
+    folder = locate(wanted.name)
+    return not manifests.is_artifact(folder) and first_of(folder).kind == STATIC
 
 
 def _source(wanted: Wanted) -> Source:

@@ -12,8 +12,6 @@ from typing import Any
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.folder.describe import stated_activation
-from sidecar.models.folder.files import read_json
-from sidecar.models.folder.pipeline import modules_of
 from sidecar.models.prompts import Prompts
 from sidecar.models.torch_weights import check_loaded
 
@@ -81,20 +79,10 @@ def refuse_what_differs(source: Source, pipeline: Any, kinds: Sequence[str]) -> 
     if source.task == "rerank" and pipeline.num_labels != 1:
         labels = pipeline.num_labels
         raise ModelError(f"{source.folder}: {labels} labels are not a reranker's (1 label)")
-    for module in modules_of(source.folder):
-        if module.kind == "Dense":
-            _refuse_own_code(module.folder)
     activation = stated_activation(source.folder) if source.task == "rerank" else ""
     if activation and not activation.startswith("torch."):
         # The library does not run a folder's own code either; it would take the sigmoid instead.
         raise ModelError(f"{source.folder}: score activation {activation!r} is not one of torch's")
-
-
-def _refuse_own_code(folder: Path) -> None:
-    stated = str(read_json(folder, "config.json").get("activation_function", "torch."))
-    if not stated.startswith("torch."):
-        # The library does not run it either; it would take the hyperbolic tangent instead.
-        raise ModelError(f"{folder}: activation {stated!r} is not one of torch's")
 
 
 def _max_tokens(pipeline: Any) -> int:

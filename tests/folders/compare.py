@@ -70,8 +70,10 @@ class Library:
         self.pipeline = kind(path, device="cpu", local_files_only=True, model_kwargs=kwargs).float()
 
     def ids(self, text: Text) -> list[int]:
-        """Return the token ids that the library computes for `text`, its prompt before it."""
-        ids: list[int] = self.pipeline.preprocess([text])["input_ids"].reshape(-1).tolist()
+        """Return the token ids that the library computes for `text`, a pair's prompt before it."""
+        prompt = self.pipeline._resolve_prompt(None, None) if self.task == "rerank" else None
+        features = self.pipeline.preprocess([text], prompt=prompt)
+        ids: list[int] = features["input_ids"].reshape(-1).tolist()
         return ids
 
     def result(self, text: Text, **prompt: str | None) -> Any:

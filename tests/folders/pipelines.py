@@ -171,6 +171,10 @@ def reranker_cases() -> Iterator[Case]:
         yield _reranker(
             family, "a classifier as version 6 saves it", GRAPH, identity, saved_by_version_6
         )
+    prompted = sets(_OWN, prompts={"ask": "Is it relevant? "}, default_prompt_name="ask")
+    yield _reranker(
+        "bert", "a classifier whose pairs take a prompt", LIBRARY, saved_by_version_6, prompted
+    )
     yield _reranker("bert", "an activation stated by version 6, no modules.json", GRAPH, own)
     yield _reranker(
         "roberta", "a classifier with Tanh", LIBRARY,

@@ -16,7 +16,8 @@ from sidecar.models.errors import UnknownArchitectureError
 from sidecar.models.folder.config import DEFAULTS
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
-from tests.models.by_library import differences
+
+from .by_library import differences
 
 MakeModel = Callable[..., Path]
 # So that the library, which does not mind the table of positions, runs over its end nowhere.

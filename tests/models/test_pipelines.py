@@ -25,7 +25,8 @@ from sidecar.models.model import load
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
-from tests.models.by_library import TEXTS, differences
+
+from .by_library import TEXTS, differences
 
 MakeModel = Callable[..., Path]
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]

@@ -16,11 +16,13 @@ from sidecar.models.description import Description
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.describe import describe, task_of
 from sidecar.models.folder.weights import read_encoder
+from sidecar.models.library import Wanted, open_model
 from sidecar.models.model import load
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
-from tests.models.by_library import TEXTS, differences
+
+from .by_library import TEXTS, differences
 
 DIMENSIONS = 48
 
@@ -182,3 +184,15 @@ def test_longer_texts_say_that_they_were_cut(static: Path, tmp_path: Path) -> No
     short, long = load(tmp_path / "out").tokenize(["word " * 16_384, "word " * 16_385])
     assert (short.tokens, short.truncated) == (16_384, False)
     assert (long.tokens, long.truncated) == (16_384, True)
+
+
+def test_a_gpu_s_daemon_serves_it_on_the_cpu(static: Path, tmp_path: Path) -> None:
+    """A lookup and a mean need no device: it is served in FP32 by our graph, not refused."""
+    precision = Precision("fp16", weight_bits=7, floor=0.9)
+    wanted = Wanted(
+        name=str(static), task="embed", precision=precision, reason="a test", device="cuda"
+    )
+    model = open_model(wanted, tmp_path / "cache")
+    told = model.describe()
+    assert (told["device"], told["quantization"]) == ("cpu", "none")
+    assert model.forward(model.tokenize([""])[0]).tolist() == [0.0] * DIMENSIONS

@@ -132,6 +132,9 @@ def _describe_reranker(folder: Path) -> Description:
     kinds = [module.kind for module in modules_of(folder)]
     if kinds not in ([], ["Transformer"]) or not _is_classifier(config):
         raise UnknownArchitectureError(f"{folder}: a reranker that is not a plain classifier")
+    prompts = stated_prompts(folder, "rerank")
+    if prompts.by_name.get(prompts.default_name or ""):
+        raise UnknownArchitectureError(f"{folder}: a reranker whose pairs take a prompt")
     if (labels := int(config["num_labels"])) != 1:
         raise ModelError(f"{folder}: a classifier with {labels} labels is not a reranker (1 label)")
     return Description(
