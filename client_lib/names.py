@@ -4,15 +4,26 @@
 def is_same(asked: str, served: str) -> bool:
     """Whether `asked` is a name of the model called `served`.
 
-    A hub id is the same with and without its organisation.
+    A hub id is the same with and without its organisation, and its revision.
     """
     if asked == served:
         return True
-    owner, _, own = asked.rpartition("/")
-    served_owner, _, served_own = served.rpartition("/")
-    return own == served_own and not (owner and served_owner) and not is_path(asked)
+    if is_path(asked):
+        return False
+    (owner, own, revision), (other_owner, other, other_revision) = map(_parts, (asked, served))
+    return own == other and _agree(owner, other_owner) and _agree(revision, other_revision)
 
 
 def is_path(name: str) -> bool:
     """Whether `name` is written as a path and not as a hub id."""
     return name.startswith((".", "~", "/")) or name.count("/") > 1
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    owner, _, rest = name.rpartition("/")
+    own, _, revision = rest.partition("@")
+    return owner, own, revision
+
+
+def _agree(one: str, other: str) -> bool:
+    return not one or not other or one == other

@@ -15,7 +15,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from client_lib import AsyncClient, Client
 from client_lib.adapters.connections import Connections
-from client_lib.names import is_same
 from client_lib.results import RerankResult
 from client_lib.wire.messages import Priority
 
@@ -125,8 +124,7 @@ class Embedder(Sidecar):
 
     def _prompts_in(self, status: Mapping[str, Any]) -> Mapping[str, str] | None:
         for model in status.get("models", ()):
-            asked = model["name"] if self.model is None else self.model
-            if model["task"] == "embed" and is_same(asked, model["name"]):
+            if model["task"] == "embed" and self.model in {None, model["name"]}:
                 return dict(model.get("prompts", {}))
         return None  # the call that follows is refused, in the daemon's own words
 

@@ -24,7 +24,7 @@ from sidecar.models.model import Model, load
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.probes import probe_inputs
-from sidecar.models.source import display_name, locate, name_of
+from sidecar.models.source import display_name, locate
 from sidecar.models.torch_model import Proof, Source, TorchModel
 from sidecar.models.torch_model import load as load_with_torch
 
@@ -79,19 +79,18 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
 def cached_path(folder: Path, precision: Precision, cache: Path) -> Path:
     """Return where the artifact of the model in `folder` lies, or will lie, in `cache`.
 
-    The path changes with the model's name, the folder's files, the precision, the processor that
-    its speed was measured on, and the versions that decide what is written.
+    The name changes with the folder's files, the precision, the processor that its speed was
+    measured on, and the versions that decide what is written.
     """
-    host, name = read_host(), name_of(folder)
+    host = read_host()
     facts = (
-        name,
         stamp(folder),
         repr(precision),
         f"{host.cpu_model} {sorted(host.isa)}",
         f"{FORMAT} {__version__} {runtime.version()}",
     )
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-    return cache / f"{Path(name).name}-{precision.quantization}-{key}"
+    return cache / f"{folder.name}-{precision.quantization}-{key}"
 
 
 def measure_with_torch(wanted: Wanted) -> TorchModel:

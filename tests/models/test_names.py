@@ -53,7 +53,7 @@ def test_every_way_to_load_a_model_gives_it_one_name(
     for precision in PRECISIONS:
         ways: list[str | Path] = ["org/tiny", snapshot, tmp_path / "link"]
         assert {opened(way, cache, precision) for way in ways} == {"org/tiny"}
-        (artifact,) = cache.glob(f"tiny-{precision.quantization}-????????????????")
+        (artifact,) = cache.glob(f"*-{precision.quantization}-????????????????")
         assert opened(artifact, cache, precision) == "org/tiny"
 
 
@@ -69,7 +69,7 @@ def test_the_packaged_model_has_its_own_name(minilm_folder: Path, tmp_path: Path
     """Also where its folder was named first, which is called otherwise."""
     for way in (minilm_folder, DEFAULT_EMBEDDING_MODEL):
         assert opened(way, tmp_path, PRECISIONS[0]) == DEFAULT_EMBEDDING_MODEL
-    assert len(list(tmp_path.glob(f"{DEFAULT_EMBEDDING_MODEL}-none-????????????????"))) == 1
+    assert len(list(tmp_path.glob("*-none-????????????????"))) == 1
 
 
 def test_a_folder_of_ones_own_is_called_as_it_is(make_model: MakeModel, tmp_path: Path) -> None:
