@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.cli.exits import EX_CONFIG, EX_TEMPFAIL
 from sidecar.config import Config
 
 UNITS = Path(__file__).parents[1] / "systemd"
@@ -52,6 +53,15 @@ def test_exposure_is_low(folder: Path, unit: str, most: int) -> None:
     """Of 10, at most 0.6, or 1 with a network."""
     done = analyzed("security", "--offline=true", f"--threshold={most}", f"./{unit}", cwd=folder)
     assert done.returncode == 0, done.stdout[-500:]
+
+
+@pytest.mark.parametrize("unit", INSTANCES)
+def test_what_may_succeed_later_is_tried_again(unit: str) -> None:
+    """A full disk, say: every exit code but that of a bad configuration starts the next daemon."""
+    text = (UNITS / unit).read_text()
+    assert re.search("^Restart=always$", text, re.MULTILINE)
+    (never,) = re.findall("^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)
+    assert (never, EX_CONFIG, EX_TEMPFAIL) == ("78", 78, 75)
 
 
 def test_the_instances_differ_in_names_alone() -> None:

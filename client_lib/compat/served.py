@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from client_lib.names import is_path, is_same
 from client_lib.sync import Client
 from client_lib.wire.errors import UnknownModel
 
@@ -39,22 +40,19 @@ def find(client: Client, asked: str | os.PathLike[str] | None, task: Task) -> Se
     """
     models = [model for model in client.status()["models"] if model["task"] == task]
     for model in models:
-        if asked is None or is_same(os.fspath(asked), model["name"]):
+        if asked is None or means(os.fspath(asked), model["name"]):
             return Served(**{field: model[field] for field in _FIELDS})
     raise UnknownModel(_refusal(asked, task, [model["name"] for model in models]))
 
 
-def is_same(asked: str, served: str) -> bool:
+def means(asked: str, served: str) -> bool:
     """Whether an app's name or path of a model may mean the one that the daemon calls `served`.
 
     A hub id is the same with and without its organisation, a folder the same as its last part.
     """
-    if asked == served:
-        return True
-    if _is_path(asked):
-        return _resolved(asked).name == Path(served).name
-    both_have_owners = "/" in asked and "/" in served
-    return not both_have_owners and Path(asked).name == Path(served).name
+    if is_path(asked) or Path(asked).is_dir():
+        return asked == served or _resolved(asked).name == Path(served).name
+    return is_same(asked, served)
 
 
 def _resolved(path: str) -> Path:
@@ -62,10 +60,6 @@ def _resolved(path: str) -> Path:
         return Path(path).expanduser().resolve()
     except RuntimeError:  # of a home that there is not
         return Path(path)
-
-
-def _is_path(asked: str) -> bool:
-    return asked.startswith((".", "~", "/")) or asked.count("/") > 1 or Path(asked).is_dir()
 
 
 def _refusal(asked: object, task: Task, names: Iterable[str]) -> str:

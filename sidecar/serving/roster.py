@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from client_lib.names import is_same
 from client_lib.wire.errors import BadRequest, UnknownModel
 from client_lib.wire.roles import Role, role_prompt_name
 from sidecar.models.rows import Row, Text
@@ -94,10 +95,13 @@ class Roster:
         raise UnknownModel(f"no model here does {task!r}; served: {self._names()}")
 
     def _named(self, name: str) -> ServedModel:
-        for model in self.models:
-            if model.name == name:
-                return model
-        raise UnknownModel(f"model {name!r:.80} is not served; served: {self._names()}")
+        """Return the model of that name, or of that hub id but for its organisation."""
+        exact = [model for model in self.models if model.name == name]
+        found = exact or [model for model in self.models if is_same(name, model.name)]
+        if len(found) == 1:
+            return found[0]
+        what = "may be one of several" if found else "is not served"
+        raise UnknownModel(f"model {name!r:.80} {what}; served: {self._names()}")
 
     def _names(self) -> str:
         return ", ".join(model.name for model in self.models)

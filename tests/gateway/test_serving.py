@@ -197,6 +197,8 @@ def test_keys_are_asked_for(fake: FakeDaemon, tmp_path: Path) -> None:
         (["--port", "70000"], "--port=70000: must be a number from 0 to 65535"),
         (["--timeout", "0"], "--timeout=0: must be a number"),
         (["--timeout", "soon"], "--timeout=soon: must be a number"),
+        (["--timeout", "nan"], "--timeout=nan: must be a number from 0.001 to 86400"),
+        (["--timeout", "inf"], "--timeout=inf: must be a number from 0.001 to 86400"),
         (["--max-body-bytes", "1"], "--max-body-bytes=1: must be a number"),
         (["--api-key-file", "/no/such/file"], "cannot be read: No such file"),
         (["--api-key-file", "/dev/null"], "holds no key"),

@@ -216,6 +216,17 @@ async def test_a_vector_that_is_not_finite_is_not_served(make_engine, tiny):
     assert_empty(engine)
 
 
+async def test_a_query_that_fails_has_no_index(make_engine, tiny):
+    """Indexes are the documents'; one of those that fails has its own."""
+    engine = make_engine(tiny())
+    with pytest.raises(BackendFailed) as failed:
+        await engine.rerank(Rerank(id=1, query="q!", documents=("a", "b")))
+    assert failed.value.index is None
+    with pytest.raises(BackendFailed) as failed:
+        await engine.rerank(Rerank(id=1, query="q", documents=("a", "b!")))
+    assert failed.value.index == 1
+
+
 async def test_a_text_of_no_tokens_is_refused_by_index(make_engine, tiny):
     """Before anything of its request is queued; a query has no index."""
     model = tiny()

@@ -9,7 +9,7 @@ import pytest
 
 from client_lib import BadRequest, ConnectionLost, UnknownModel
 from client_lib.compat import CrossEncoder, SentenceTransformer
-from client_lib.compat.served import is_same
+from client_lib.compat.served import means
 from client_lib.wire.messages import Embed, Request, Rerank, Status
 
 from ..fake_daemon import DIMENSIONS, FakeDaemon, answer
@@ -76,7 +76,7 @@ def reranker(served: Callable[..., Path]) -> Iterator[CrossEncoder]:
 )
 def test_which_names_mean_the_same_model(asked: str, name: str, same: bool) -> None:
     """A hub id with or without its organisation, a folder by its last part."""
-    assert is_same(asked, name) is same
+    assert means(asked, name) is same
 
 
 def test_another_model_is_refused_with_those_that_are_served(served: Callable[..., Path]) -> None:
