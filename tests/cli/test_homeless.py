@@ -50,12 +50,14 @@ def test_what_needs_no_home_works() -> None:
 
 @pytest.mark.parametrize("command", [["prepare"], ["plan"], ["serve", "--embedding-model"]])
 def test_a_cache_that_cannot_be_written_is_one_line_with_what_to_set(
-    make_model: Callable[..., Path], command: list[str]
+    make_model: Callable[..., Path], tmp_path: Path, command: list[str]
 ) -> None:
     """The host's cache belongs to whoever was given it."""
     if os.access("/var/cache/sidecar", os.F_OK):
         pytest.skip("this host has such a cache")
-    done = homeless(*command, str(make_model()))
+    tmp_path.chmod(0o777)
+    socket = ["--socket", str(tmp_path / "s")] if command[0] == "serve" else []
+    done = homeless(*command, str(make_model()), *socket)
     assert (done.returncode, len(done.stderr.splitlines())) == (78, 1)
     assert "/var/cache/sidecar cannot be written" in done.stderr
     assert "SIDECAR_CACHE_DIR" in done.stderr

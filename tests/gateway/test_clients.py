@@ -144,10 +144,12 @@ def test_errors_are_openais(client: openai.OpenAI) -> None:
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
-    """By the names that requests give, with their tasks."""
+    """By the names that requests give, with their tasks, and with what was proven of them."""
     (model,) = client.models.list().data
     assert (model.id, model.object, model.owned_by) == (MODEL, "model", "sidecar")
-    assert model.model_extra == {"task": "embed"}
+    assert model.model_extra is not None
+    assert model.model_extra["task"] == "embed"
+    assert model.model_extra["verified"]["cosine_min"] >= 0.99999
 
 
 def test_the_request_id_finds_the_daemons_events(client: openai.OpenAI, daemon: Daemon) -> None:
