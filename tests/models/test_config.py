@@ -139,9 +139,9 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("modules.json", lambda path: path.write_bytes(b'[{"type": "x.Dense", "path": "../a"}]'),
      "outside its folder: ../a"),
     ("config_sentence_transformers.json", lambda path: path.write_bytes(b'{"prompts": ["q"]}'),
-     "prompts is ['q'], not an object or null"),
+     "prompts must be a map of texts by name"),
     ("config_sentence_transformers.json", lambda path: path.write_bytes(b'{"prompts": {"q": 1}}'),
-     "q is 1, not a string or null"),
+     "prompts must be a map of texts by name"),
 ]  # fmt: skip
 
 

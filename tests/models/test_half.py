@@ -16,7 +16,6 @@ from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
 from sidecar.models.probes import probe_inputs
-from sidecar.models.prompts import Prompts
 from sidecar.models.torch_model import TorchModel, load
 from sidecar.models.torch_pipeline import Source
 
@@ -69,7 +68,7 @@ def test_what_is_not_close_enough_stays_in_fp32(make_model: MakeModel) -> None:
     assert "under the floor of 1.1" in fell_back["reason"]
     assert "quantization.applied" not in events
     (row,) = model.tokenize(["a text"])
-    exact = load(Source(folder, "exact", "embed", Prompts(by_name={})))
+    exact = load(Source(folder, "exact", "embed"))
     np.testing.assert_array_equal(model.forward(row), exact.forward(row))
 
 

@@ -357,7 +357,6 @@ _REFUSED: list[Change] = [
     (_SETTINGS, "modality_config", {"message": {"method": "forward"}}),
     ("sentence_albert_config.json", "surprise", 1),
     ("tokenizer.json", "model", {"type": "WordLevel", "vocab": {}, "unk_token": "[UNK]"}),
-    ("config.json", "model_type", "gpt2"),
     ("config.json", "processor_class", "CLIPProcessor"),
 ]  # fmt: skip
 
@@ -413,3 +412,11 @@ def test_a_model_takes_what_its_positions_bear(kind: str, folders: Written, tmp_
     pipeline.max_seq_length = limit + 1
     with pytest.raises((IndexError, RuntimeError)):
         pipeline.encode("copper " * 200)
+
+
+def test_a_family_without_a_known_tokenizer_is_refused(folders: Written, tmp_path: Path) -> None:
+    """The family decides which class the library takes: of another one nothing is assumed."""
+    folder = shutil.copytree(folders["bert"], tmp_path / "bert")
+    edit(folder / "config.json", model_type="gpt2")
+    with pytest.raises(UnknownArchitectureError, match="model_type"):
+        assemble(folder, read_settings(folder), 32)

@@ -15,7 +15,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize
 
-from sidecar.models import torch_model
+from sidecar.models import torch_model, torch_pipeline
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
@@ -60,7 +60,7 @@ def wanted(folder: Path, task: str = "embed") -> Wanted:
 
 def source(folder: Path, task: str = "embed") -> Source:
     prompts = prompts_of(folder, folder.name, task, {})  # type: ignore[arg-type]
-    return Source(folder, folder.name, task, prompts)  # type: ignore[arg-type]
+    return Source(folder, folder.name, task, prompts=prompts)  # type: ignore[arg-type]
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -157,7 +157,7 @@ def test_a_model_without_a_limit_gets_one(make_model: MakeModel) -> None:
     assert load(source(path)).max_tokens == config["max_position_embeddings"]
     pipeline = SentenceTransformer(str(path), device="cpu")
     pipeline.max_seq_length = 10**30
-    assert torch_model._max_tokens(pipeline) == 512
+    assert torch_pipeline._max_tokens(pipeline) == 512
 
 
 def test_only_the_last_normalisation_is_the_requests(folder: Path, tmp_path: Path) -> None:
@@ -259,17 +259,16 @@ def test_the_same_text_gives_the_same_bytes(make_model: MakeModel, device: str, 
         assert [vector.tobytes() for vector in threads.map(model.forward, rows)] == alone * 8
 
 
-def test_a_folder_without_a_fast_tokenizer_takes_the_slow_path(
+def test_a_folder_with_a_vocabulary_alone_is_no_reason_for_the_slow_path(
     make_model: MakeModel, tmp_path: Path
 ) -> None:
-    """Nothing that the library reads ends nowhere; the event says why."""
+    """Without a tokenizer.json the tokenizer is made of vocab.txt, as the library makes it."""
     path = make_model()
     tokens = json.loads((path / "tokenizer.json").read_text())["model"]["vocab"]
     (path / "vocab.txt").write_text("\n".join(sorted(tokens, key=tokens.get)))
     (path / "tokenizer.json").unlink()
     with structlog.testing.capture_logs() as events:
         model = open_model(wanted(path), tmp_path)
-    (slow,) = [event for event in events if event["event"] == "model.slow_path"]
-    assert slow["reason"].endswith("has no tokenizer.json")
+    assert "model.slow_path" not in [event["event"] for event in events]
     expected = SentenceTransformer(str(path), device="cpu").encode(TEXTS, batch_size=1)
     np.testing.assert_allclose(embedded(model, TEXTS), expected, atol=1e-5)
