@@ -64,20 +64,27 @@ class _Ended:
 
 
 @pytest.fixture(autouse=True)
-def library_is_asked_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the oracle ask sentence-transformers in this process, which has it loaded once.
+def in_one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepare models, and ask sentence-transformers, in this process, which has all loaded once.
 
-    Tests marked `real_process` start a process for it, as the product does: 6 seconds each.
+    Tests marked `real_process` start a process for each, as the product does: 10 seconds a model.
     """
     if request.node.get_closest_marker("real_process"):
         return
+    from sidecar.models import library
     from sidecar.models.oracle import ask
 
+    def prepared(order: Any) -> Any:
+        from sidecar.models.prepare import prepare
+
+        return prepare(order)
+
     def started(folder: Path, task: Any, scratch: Path) -> _Ended:
-        from sidecar.models.oracle import library
+        from sidecar.models.oracle.library import answer
 
-        return _Ended(library.answer(str(folder), task, str(scratch)))
+        return _Ended(answer(str(folder), task, str(scratch)))
 
+    monkeypatch.setattr(library, "prepare_apart", prepared)
     monkeypatch.setattr(ask, "_started", started)
 
 

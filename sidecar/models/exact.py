@@ -15,6 +15,7 @@ from sidecar.models.compute import forward
 from sidecar.models.description import Description
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.pipeline import STATIC, first_of
+from sidecar.models.folder.prompts import loadable_prompts
 from sidecar.models.folder.settings import read_settings
 from sidecar.models.folder.static import static_tokenizer
 from sidecar.models.folder.tokenizer import assemble
@@ -64,7 +65,7 @@ def read_exact(folder: Path, scratch: Path) -> Exact:
     check_vocabulary(folder, tokenizer.highest_id, len(encoder.embeddings.word))
     verified = None
     if reference is not None:
-        ours = _Float32(description, tokenizer, scratch / GRAPH)
+        ours = _Float32(folder, description, tokenizer, scratch / GRAPH)
         verified = _verify(folder, reference, ours)
         verified = replace(verified, seconds=round(time.perf_counter() - asked, 3))
     return Exact(
@@ -107,11 +108,14 @@ def tokenizer_of(folder: Path, max_tokens: int, reference: Reference | None) -> 
 class _Float32:
     """The model as it would be served in FP32."""
 
-    def __init__(self, description: Description, tokenizer: Tokenizer, graph: Path) -> None:
+    def __init__(
+        self, folder: Path, description: Description, tokenizer: Tokenizer, graph: Path
+    ) -> None:
+        prompts = loadable_prompts(folder, description.task)
         self.task = description.task
         self.normalize = description.normalize
-        self.prompts = description.prompts
-        self.default_prompt_name = description.default_prompt_name
+        self.prompts = prompts.by_name
+        self.default_prompt_name = prompts.default_name
         self.tokenize = tokenizer.rows
         self.forward = partial(forward, Session(graph), description.activation)
 

@@ -12,6 +12,7 @@ from typing import Any
 from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.folder.describe import stated_activation
+from sidecar.models.folder.prompts import loadable_prompts
 from sidecar.models.prompts import Prompts
 from sidecar.models.torch_weights import check_loaded
 
@@ -53,12 +54,12 @@ def load_pipeline(source: Source, device: str = "cpu", dtype: str = "float32") -
     # Asked for by name: without one it would be the checkpoint's. Told before the weights are
     # read, transformers leaves in FP32 what a family cannot do with less, as `half()` would not.
     kwargs = {"dtype": getattr(torch, dtype)}
-    prompts = source.prompts
+    prompts = source.prompts or loadable_prompts(source.folder, source.task)
     pipeline = kind(
         str(source.folder),
         device=device,
         # The library wants the default one among them.
-        prompts=None if prompts is None else dict(prompts.by_name),
+        prompts=dict(prompts.by_name),
         local_files_only=True,
         model_kwargs=kwargs,
     ).eval()

@@ -89,11 +89,15 @@ def test_a_reranker_s_default_prompt_has_to_exist_too(
 ) -> None:
     """As in the library; no setting is laid over a reranker's."""
     folder = make_model(classifier=True)
-    state(folder, prompts={"rank": "r: "}, default_prompt_name="query")
+    only = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    (folder / "modules.json").write_text(json.dumps([only]))
+    task = {"transformer_task": "sequence-classification"}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(task))
+    state(folder, prompts={"rank": "r: "}, default_prompt_name="query", model_type="CrossEncoder")
     asked = wanted(folder, "rerank", prompts={"query": "q: "})
     with pytest.raises(ModelError, match=r"default_prompt_name 'query'.*\(rank\): add it there$"):
         open_model(asked, tmp_path)
-    state(folder)
+    state(folder, model_type="CrossEncoder")
     model = open_model(wanted(folder, "rerank", prompts="auto"), tmp_path)
     assert (model.prompts, model.default_prompt_name) == ({}, None)
     assert model.describe()["prompts_missing"] == []

@@ -271,4 +271,4 @@ def test_a_folder_with_a_vocabulary_alone_is_no_reason_for_the_slow_path(
         model = open_model(wanted(path), tmp_path)
     assert "model.slow_path" not in [event["event"] for event in events]
     expected = SentenceTransformer(str(path), device="cpu").encode(TEXTS, batch_size=1)
-    np.testing.assert_allclose(embedded(model, TEXTS), expected, atol=1e-5)
+    assert cosines(embedded(model, TEXTS), expected).min() > 0.999  # in int8

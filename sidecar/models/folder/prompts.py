@@ -29,5 +29,17 @@ def stated_prompts(folder: Path, task: Task) -> Prompts:
     return Prompts(by_name={**_ALWAYS[task], **by_name}, default_name=default)
 
 
+def loadable_prompts(folder: Path, task: Task) -> Prompts:
+    """Return the same, and "" for a default prompt that does not exist: the library wants one.
+
+    Whether such a folder is served is decided elsewhere: a setting may have the prompt.
+    """
+    prompts = stated_prompts(folder, task)
+    if prompts.default_name is None or prompts.default_name in prompts.by_name:
+        return prompts
+    by_name = {**prompts.by_name, prompts.default_name: ""}
+    return Prompts(by_name=by_name, default_name=prompts.default_name)
+
+
 def _is_prompt(text: object) -> bool:
     return isinstance(text, str | None)

@@ -70,9 +70,9 @@ def test_what_is_read_otherwise_is_not_served(
 def test_what_the_library_cannot_load_is_not_served(make_model: MakeModel, tmp_path: Path) -> None:
     """A folder that sentence-transformers refuses has no vector to be equal to."""
     folder = make_model("bert")
-    own = {"prompts": {"query": "q: "}, "default_prompt_name": "nowhere"}
+    own = {"similarity_fn_name": "nonsense"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(own))
-    with pytest.raises(UnknownArchitectureError, match=r"does not load it .*'nowhere'"):
+    with pytest.raises(UnknownArchitectureError, match=r"does not load it .*nonsense"):
         read_exact(folder, tmp_path)
 
 
