@@ -50,15 +50,29 @@ def test_what_needs_no_home_works() -> None:
 
 @pytest.mark.parametrize("command", [["prepare"], ["plan"], ["serve", "--embedding-model"]])
 def test_a_cache_that_cannot_be_written_is_one_line_with_what_to_set(
-    make_model: Callable[..., Path], command: list[str]
+    make_model: Callable[..., Path], tmp_path: Path, command: list[str]
 ) -> None:
     """The host's cache belongs to whoever was given it."""
     if os.access("/var/cache/sidecar", os.F_OK):
         pytest.skip("this host has such a cache")
-    done = homeless(*command, str(make_model()))
+    tmp_path.chmod(0o777)
+    where = {"serve": ["--socket", str(tmp_path / "s"), "--log-level", "error"]}
+    done = homeless(*command, str(make_model()), *where.get(command[0], []))
     assert (done.returncode, len(done.stderr.splitlines())) == (78, 1)
     assert "/var/cache/sidecar cannot be written" in done.stderr
     assert "SIDECAR_CACHE_DIR" in done.stderr
+
+
+def test_a_socket_that_cannot_be_made_is_one_line_with_what_to_set(
+    make_model: Callable[..., Path],
+) -> None:
+    """Before the model is looked at."""
+    if os.access("/run/sidecar", os.F_OK):
+        pytest.skip("this host has a folder for such sockets")
+    done = homeless("serve", "--embedding-model", str(make_model()))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (78, "", 1)
+    assert "/run/sidecar/sidecar.sock: the user 54321 may not write /run" in done.stderr
+    assert "SIDECAR_SOCKET" in done.stderr
 
 
 def test_a_cache_of_its_own_is_all_that_it_takes(
