@@ -56,11 +56,23 @@ def test_a_cache_that_cannot_be_written_is_one_line_with_what_to_set(
     if os.access("/var/cache/sidecar", os.F_OK):
         pytest.skip("this host has such a cache")
     tmp_path.chmod(0o777)
-    socket = ["--socket", str(tmp_path / "s")] if command[0] == "serve" else []
-    done = homeless(*command, str(make_model()), *socket)
+    where = {"serve": ["--socket", str(tmp_path / "s"), "--log-level", "error"]}
+    done = homeless(*command, str(make_model()), *where.get(command[0], []))
     assert (done.returncode, len(done.stderr.splitlines())) == (78, 1)
     assert "/var/cache/sidecar cannot be written" in done.stderr
     assert "SIDECAR_CACHE_DIR" in done.stderr
+
+
+def test_a_socket_that_cannot_be_made_is_one_line_with_what_to_set(
+    make_model: Callable[..., Path],
+) -> None:
+    """Before the model is looked at."""
+    if os.access("/run/sidecar", os.F_OK):
+        pytest.skip("this host has a folder for such sockets")
+    done = homeless("serve", "--embedding-model", str(make_model()))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (78, "", 1)
+    assert "/run/sidecar/sidecar.sock: the user 54321 may not write /run" in done.stderr
+    assert "SIDECAR_SOCKET" in done.stderr
 
 
 def test_a_cache_of_its_own_is_all_that_it_takes(

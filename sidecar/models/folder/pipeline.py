@@ -25,6 +25,9 @@ _FLAGS = {
     "pooling_mode_lasttoken": Pooling.LAST_TOKEN,
 }
 _MODES = set(_FLAGS.values())
+_POOLING_KEYS = {
+    *_FLAGS, "pooling_mode", "word_embedding_dimension", "embedding_dimension", "include_prompt",
+}  # fmt: skip
 _INPUT = "sentence_embedding"
 
 
@@ -101,6 +104,9 @@ def pipeline_of(folder: Path) -> Pipeline:
 def pooling_of(folder: Path) -> tuple[Pooling, ...]:
     """Return what the Pooling module in `folder` puts side by side, in the library's order."""
     config = read_json(folder, "config.json")
+    if strange := sorted(config.keys() - _POOLING_KEYS):
+        # The library ends its load at one.
+        raise UnknownArchitectureError(f"{folder / 'config.json'}: {strange[0]} is not known")
     modes = _modes(config)
     unknown = [mode for mode in modes if mode not in _MODES]
     if unknown or not modes:
