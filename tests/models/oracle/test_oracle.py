@@ -70,9 +70,9 @@ def test_what_is_read_otherwise_is_not_served(
 def test_what_the_library_cannot_load_is_not_served(make_model: MakeModel, tmp_path: Path) -> None:
     """A folder that sentence-transformers refuses has no vector to be equal to."""
     folder = make_model("bert")
-    pooling = folder / "1_Pooling" / "config.json"
-    pooling.write_text(json.dumps({**json.loads(pooling.read_text()), "colour": "green"}))
-    with pytest.raises(UnknownArchitectureError, match=r"does not load it .*colour"):
+    config = folder / "config.json"  # a field without a part in what is computed
+    config.write_text(json.dumps({**json.loads(config.read_text()), "initializer_range": "wide"}))
+    with pytest.raises(UnknownArchitectureError, match=r"does not load it .*initializer_range"):
         read_exact(folder, tmp_path)
 
 
