@@ -1,7 +1,6 @@
 """Where folders are written, and a way to open them that starts no process for each."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +27,14 @@ class Workshop:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    """Return the folder for folders, while models are opened as the fixture below says."""
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Return the folder for folders."""
     pytest.importorskip("sentence_transformers")
-    with pytest.MonkeyPatch.context() as patch, _quiet_library():
-        _open_in_process(patch.setattr)
-        yield Workshop(tmp_path_factory.mktemp("folders"))
+    return Workshop(tmp_path_factory.mktemp("folders"))
 
 
-@contextmanager
-def _quiet_library() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def quiet_library() -> Iterator[None]:
     """Have the library compute on one thread, and say nothing of hundreds of loadings."""
     import torch
     import transformers
@@ -52,16 +49,13 @@ def _quiet_library() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def _open_in_process(replace: Callable[..., None]) -> None:
-    """Leave out of `open_model` what costs seconds a folder and changes no byte of an answer.
+@pytest.fixture(autouse=True)
+def nobody_to_correct_it(in_one_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask no library: what is compared is how a folder is read here.
 
-    It prepares in a process of its own for the sake of memory, and times the artifact on more
-    threads for the sake of speed; both have tests of their own. Nor is sentence-transformers
-    asked: what is compared is how a folder is read here, with nobody to correct it.
+    Nor is an artifact timed on more threads, which costs a second a folder and changes no byte;
+    that has tests of its own.
     """
-    from sidecar.models.prepare import prepare
-
-    replace("sidecar.models.library.prepare_apart", prepare)
-    replace("sidecar.models.library.layout_of", lambda *_: None)
+    monkeypatch.setattr("sidecar.models.library.layout_of", lambda *_: None)
     for module in ("sidecar.models.library", "sidecar.models.oracle.ask"):
-        replace(f"{module}.has_library", lambda: False)
+        monkeypatch.setattr(f"{module}.has_library", lambda: False)
