@@ -120,7 +120,7 @@ def say_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int) 
             "model.unverified",
             model=model.name,
             task=model.task,
-            advice="prepare it where the extra `server` is installed; or run `sidecar verify`",
+            advice="prepare it where the extra `server` is installed (docs/models.md)",
         )
 
 

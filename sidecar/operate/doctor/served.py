@@ -107,7 +107,8 @@ def check_verified(served: Served) -> Iterator[Finding]:
             "verification",
             f"{served.name} is unverified: nothing proves that its vectors or scores are those of "
             "sentence-transformers",
-            f"where the extra `server` is installed: `sidecar verify {served.name}`",
+            f"install the extra `server`: `sidecar verify {served.name}` compares, and the next "
+            "start keeps the proof; an artifact has to be prepared again from its source",
         )
         return
     library = f"sentence-transformers {served.verified_by}"
