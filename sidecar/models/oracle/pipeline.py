@@ -1,7 +1,6 @@
 """Asks a loaded pipeline of sentence-transformers."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ def answers_of(pipeline: Any, task: Task, *, every: int = 1) -> Answers:
 
     Outputs are computed for each `every`-th of the texts that there are for them.
     """
+    from importlib.metadata import version  # noqa: PLC0415 - a daemon by our graph never asks
+
     prompts = () if task == "rerank" else tuple(pipeline.prompts)
     limit = int(min(pipeline.max_seq_length or _LONGEST, _LONGEST))
     ids_of = id_probes(task, prompts, _added_tokens(pipeline.tokenizer), limit)
