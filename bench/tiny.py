@@ -22,6 +22,7 @@ def write(folder: Path) -> Path:
         "hidden_size": _HIDDEN,
         "num_hidden_layers": _LAYERS,
         "num_attention_heads": 4,
+        "intermediate_size": _INNER,
         "max_position_embeddings": _POSITIONS,
     }
     (folder / "config.json").write_text(json.dumps(config))
