@@ -13,13 +13,15 @@ Sample: TypeAlias = tuple[int, float]
 # About the last 256 rows count.
 _KEPT = 1 - 1 / 256
 _GUESS: tuple[Sample, ...] = ((1, 0.001), (100, 0.01))
+# As a share: what is less is the rounding of equal lengths.
+_NO_SPREAD = 1e-9
 
 
 class Cost:
     """One model's seconds a row, `fixed + per_token * tokens`.
 
-    Least squares, the recent rows before the older ones. The first samples, of two lengths at
-    least, are never forgotten: while all rows have one length, they keep the slope known.
+    Least squares, the recent rows before the older ones. The first samples, best of several
+    lengths, are never forgotten: while all rows have one length, they keep the slope known.
     """
 
     def __init__(self, first: Iterable[Sample] = _GUESS) -> None:
@@ -50,7 +52,10 @@ class Cost:
     def _fit(self) -> None:
         terms = (first + recent for first, recent in zip(self._first, self._recent, strict=True))
         weight, rows, tokens, pace, seconds = terms
-        self.per_token = (weight * seconds - rows * pace) / (weight * tokens - rows * rows)
+        spread = weight * tokens - rows * rows
+        # Rows of one length say nothing of what a token costs, and all of what a row does.
+        known = spread > _NO_SPREAD * rows * rows
+        self.per_token = (weight * seconds - rows * pace) / spread if known else 0.0
         self.fixed = (pace - rows * self.per_token) / weight
         # Noise may tilt the line so far that it predicts time out of nothing.
         if self.per_token < 0:

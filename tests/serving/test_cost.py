@@ -52,3 +52,11 @@ def test_a_model_is_learned_from_its_own_first_rows(tiny, task):
     cost = learn(model, lambda: float(next(now)))
     assert cost.microseconds(500) == pytest.approx(1_000_000, rel=0.01)
     assert len(model.order) == 8
+
+
+def test_rows_of_one_length_tell_what_a_row_costs() -> None:
+    """A model that cuts every text to a few tokens has no slope, and no division by zero."""
+    cost = Cost([(3, 0.002)] * 4)
+    assert (cost.per_token, cost.fixed) == (0.0, pytest.approx(0.002))
+    cost.record(3, 0.002)
+    assert cost.microseconds(3) == 2_000
