@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.oracle.answers import ANSWERS
 from sidecar.models.oracle.ask import PACKAGED
 from sidecar.models.oracle.library import ask
@@ -24,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     folder = locate(DEFAULT_EMBEDDING_MODEL)
     with tempfile.TemporaryDirectory() as scratch:
-        ask(Source(folder, DEFAULT_EMBEDDING_MODEL, "embed"), Path(scratch))
+        source = Source(folder, DEFAULT_EMBEDDING_MODEL, "embed")
+        ask(source, Path(scratch), about=fingerprint(folder, Digests()))
         shutil.copyfile(Path(scratch) / ANSWERS, arguments.output)
     print(arguments.output)
     return 0

@@ -19,11 +19,11 @@ from bench.in_torch import InTorch
 from bench.lengths import Exactly
 from bench.lone import FP32, INT8
 from sidecar.encoder.architecture import Float32
+from sidecar.models.closeness import closeness
 from sidecar.models.description import Task
 from sidecar.models.manifest import TOKENIZER
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Text
-from sidecar.models.verify import closeness
 
 Compute: TypeAlias = Callable[[Sequence[Text]], Float32]
 _BATCH = 16

@@ -62,7 +62,7 @@ def _measured(source: Source, device: str, floor: float, dtype: str) -> TorchMod
 
 
 def _compare(exact: TorchModel, half: TorchModel, floor: float) -> _Comparison:
-    from sidecar.models.verify import closeness  # noqa: PLC0415 - imports onnx
+    from sidecar.models.closeness import closeness  # noqa: PLC0415 - imports onnx
 
     rows = exact.tokenize(probe_inputs(exact.task))
     expected, outputs = _outputs(exact, rows), _outputs(half, rows)

@@ -13,6 +13,7 @@ from onnx import ModelProto
 from sidecar import __version__
 from sidecar.encoder import runtime
 from sidecar.models import manifest as manifests
+from sidecar.models.closeness import Judge
 from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.drafts import draft_of, sweep
 from sidecar.models.errors import ModelError
@@ -22,7 +23,6 @@ from sidecar.models.order import Order
 from sidecar.models.probes import calibration_inputs
 from sidecar.models.quantize import Progress, Quantized, in_fp32, quantized
 from sidecar.models.scarcity import is_full, scarcity_told
-from sidecar.models.verify import Judge
 
 
 @dataclass(frozen=True, slots=True)

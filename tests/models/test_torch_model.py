@@ -16,13 +16,13 @@ from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize
 
 from sidecar.models import torch_model, torch_pipeline
+from sidecar.models.closeness import cosines
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
 from sidecar.models.prompting import prompts_of
 from sidecar.models.torch_model import TorchModel, load
 from sidecar.models.torch_pipeline import Source
-from sidecar.models.verify import cosines
 
 MakeModel = Callable[..., Path]
 TEXTS = ["a short text", "another one, somewhat longer than the first", "word " * 300]

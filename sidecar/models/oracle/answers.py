@@ -14,7 +14,6 @@ from sidecar.models.oracle.texts import Probe
 
 # What an inquiry leaves in its folder: the answers and the tokenizer, or why there are none.
 ANSWERS, TOKENIZER, FAILURE = "answers.npz", "tokenizer.json", "failure.txt"
-_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +32,12 @@ class Answers:
     outputs: Float32
 
 
-def write(path: Path, answers: Answers, *, about: str) -> None:
-    """Write `answers` to `path`, a NumPy archive; `about` is the fingerprint of the folder."""
+def write(path: Path, answers: Answers, *, about: str = "") -> None:
+    """Write `answers` to `path`, a NumPy archive.
+
+    `about` is the fingerprint of the folder, for answers that are kept.
+    """
     meta = {
-        "format": _FORMAT,
         "about": about,
         "versions": dict(answers.versions),
         "ids_of": answers.ids_of,
@@ -54,7 +55,7 @@ def write(path: Path, answers: Answers, *, about: str) -> None:
 
 
 def read(path: Path) -> tuple[Answers, str]:
-    """Return the answers in `path`, and the fingerprint of the folder that they are about."""
+    """Return the answers in `path`, and the fingerprint of the folder, for those that are kept."""
     with np.load(path, allow_pickle=False) as archive:
         meta: dict[str, Any] = json.loads(archive["meta"].tobytes())
         ends = np.cumsum(archive["lengths"])[:-1]

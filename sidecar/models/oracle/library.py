@@ -10,7 +10,6 @@ from pathlib import Path
 
 from sidecar.models.child import end_with_parent
 from sidecar.models.description import Task
-from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.tokenizer import from_library
 from sidecar.models.oracle import answers
@@ -19,8 +18,8 @@ from sidecar.models.oracle.pipeline import answers_of
 from sidecar.models.torch_pipeline import Source, load_pipeline
 
 
-def ask(source: Source, output: Path) -> None:
-    """Write what the library says about `source` into `output`.
+def ask(source: Source, output: Path, *, about: str = "") -> None:
+    """Write what the library says about `source` into `output`; for `about` see `answers.write`.
 
     Raises `ModelError` where it cannot load the model.
     """
@@ -29,7 +28,7 @@ def ask(source: Source, output: Path) -> None:
         tokenizer = from_library(pipeline.tokenizer, pipeline.max_seq_length)
         (output / TOKENIZER).write_text(tokenizer, "utf-8")
     found = answers_of(pipeline, source.task)
-    answers.write(output / ANSWERS, found, about=fingerprint(source.folder, Digests()))
+    answers.write(output / ANSWERS, found, about=about)
 
 
 def answer(folder: str, task: Task, output: str) -> int:

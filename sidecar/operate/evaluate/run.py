@@ -9,10 +9,10 @@ from typing import TypeAlias
 import numpy as np
 
 from client_lib.wire.roles import ROLES, role_prompt_name
+from sidecar.models.closeness import summary
 from sidecar.models.manifest import Quality
 from sidecar.models.model import Model
 from sidecar.models.torch_model import TorchModel
-from sidecar.models.verify import summary
 from sidecar.operate.evaluate.compare import difference
 from sidecar.operate.evaluate.data import Data, Prompts
 from sidecar.operate.evaluate.evaluation import REFERENCE, Figure, Outcome

@@ -167,7 +167,7 @@ def test_scores_are_compared_by_distance(answers: Answers) -> None:
     pairs = replace(answers, outputs=near)
     assert compare(pairs, ours).score_error_max == pytest.approx(5e-5, rel=0.01)
     said = message_of(replace(pairs, outputs=near + 0.001), ours)
-    assert "is scored 0.100000, but 0.101000" in said or "by sentence-transformers" in said
+    assert "'a text' is scored 0.500000, but 0.501050 by sentence-transformers" in said
 
 
 def test_the_default_prompt_is_applied(answers: Answers) -> None:

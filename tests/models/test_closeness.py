@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from sidecar.models.closeness import cosines, rank_agreement, summary
 from sidecar.models.probes import PASSAGES_PER_QUERY, calibration_inputs, probe_inputs
-from sidecar.models.verify import cosines, rank_agreement, summary
 
 
 def test_cosine_of_the_same_vectors_is_one() -> None:
