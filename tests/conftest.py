@@ -18,6 +18,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 os.environ["ANONYMIZED_TELEMETRY"] = "false"  # chromadb's
 
+_THREADS = "OMP_NUM_THREADS"
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -61,6 +62,17 @@ class _Ended:
 
     def terminate(self) -> None:
         pass
+
+
+@pytest.fixture(autouse=True)
+def environment_of_one_test() -> Iterator[None]:
+    """Undo what loading a pipeline sets for its process, which here is that of all tests."""
+    before = os.environ.get(_THREADS)
+    yield
+    if before is None:
+        os.environ.pop(_THREADS, None)
+    else:
+        os.environ[_THREADS] = before
 
 
 @pytest.fixture(autouse=True)
