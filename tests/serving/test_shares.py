@@ -1,0 +1,51 @@
+"""Shares of what users and their processes have in common."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.serving.shares import Held, most_of_process, most_of_user
+
+NOTHING = Held(in_all=0, by_user=0, by_process=0)
+
+
+def test_a_user_who_is_alone_leaves_a_quarter():
+    """And his only process half of what he may have."""
+    assert most_of_user(1_000, NOTHING) == 750
+    assert most_of_process(1_000, 0.5, NOTHING) == 375
+
+
+def test_own_holdings_do_not_lower_the_limit():
+    """Else nobody could fill his share."""
+    held = Held(in_all=300, by_user=300, by_process=300)
+    assert most_of_user(1_000, held) == 750
+    assert most_of_process(1_000, 0.5, held) == 375
+
+
+def test_what_other_users_hold_is_shared_no_more():
+    """A user who comes later has a part of the rest."""
+    held = Held(in_all=600, by_user=0, by_process=0)
+    assert most_of_user(1_000, held) == 300
+
+
+def test_a_process_has_a_part_of_what_its_siblings_leave():
+    """The user's other processes count against it, and other users' only through the user."""
+    held = Held(in_all=400, by_user=400, by_process=100)
+    assert most_of_process(1_000, 0.5, held) == (750 - 300) // 2
+
+
+def test_more_held_than_there_is_leaves_nothing():
+    """As after a reload with a smaller total."""
+    held = Held(in_all=500, by_user=0, by_process=0)
+    assert most_of_user(100, held) == most_of_process(100, 0.5, held) == 0
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), max_size=200))
+def test_whoever_comes_next_finds_something(users):
+    """However greedily those before have taken all that they may, one unit at a time."""
+    total, held = 10**6, dict.fromkeys(users, 0)
+    for user in users:
+        in_all = sum(held.values())
+        most = most_of_user(total, Held(in_all=in_all, by_user=held[user], by_process=0))
+        held[user] = max(held[user], most)
+    in_all = sum(held.values())
+    assert most_of_user(total, Held(in_all=in_all, by_user=0, by_process=0)) > 0
