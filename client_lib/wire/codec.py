@@ -97,31 +97,55 @@ class FrameDecoder:
         Raises `FrameTooLarge` or another `ProtocolError` at the first frame that is too long
         or not a map; the maps before it have been yielded, and the stream is of no more use.
         """
-        self._buffer += data
+        self.append(data)
         # No name keeps a body, or its map, while whoever takes the map takes a while.
-        while self._is_whole():
-            yield decode(self._take(), self._shape)
+        while self.whole is not None:
+            yield self.take()
+
+    def append(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep `data`, which follows what has been kept."""
+        self._buffer += data
+
+    def take(self) -> dict[str, Any]:
+        """Return the map in the frame that is `whole`.
+
+        Raises `FrameTooLarge` or another `ProtocolError`: then the stream is of no more use.
+        """
+        length = self._length
+        if length > self._max_bytes:
+            raise FrameTooLarge(f"a frame of {length} bytes is over the limit of {self._max_bytes}")
+        return decode(self._cut(), self._shape)
 
     @property
     def buffered(self) -> int:
-        """Bytes kept of a frame that is not complete yet."""
+        """Bytes kept of frames that have not been taken."""
         return len(self._buffer)
 
     @property
-    def pending(self) -> int:
-        """How long the body of the frame is that has begun; 0 where that is not known yet."""
+    def whole(self) -> int | None:
+        """How long the body of the next frame is; 0 where it is too long, and can be refused.
+
+        None where more has to arrive first.
+        """
+        if len(self._buffer) < HEADER_BYTES:
+            return None
+        if self._length > self._max_bytes:
+            return 0
+        return None if self.missing else self._length
+
+    @property
+    def missing(self) -> int:
+        """How many bytes of the frame that has begun have not arrived; 0 where nobody knows."""
         if len(self._buffer) < HEADER_BYTES:
             return 0
+        return max(0, HEADER_BYTES + self._length - len(self._buffer))
+
+    @property
+    def _length(self) -> int:
         return int(_LENGTH.unpack_from(self._buffer)[0])
 
-    def _is_whole(self) -> bool:
-        length = self.pending
-        if length > self._max_bytes:
-            raise FrameTooLarge(f"a frame of {length} bytes is over the limit of {self._max_bytes}")
-        return len(self._buffer) >= HEADER_BYTES + length
-
-    def _take(self) -> bytes:
-        end = HEADER_BYTES + self.pending
+    def _cut(self) -> bytes:
+        end = HEADER_BYTES + self._length
         body = bytes(memoryview(self._buffer)[HEADER_BYTES:end])
         del self._buffer[:end]
         return body

@@ -70,32 +70,56 @@ class ServerConnection:
         self._open_ids: set[int] = set()
         self._refused = 0  # since the last frame that was a request
 
+    def feed(self, data: bytes | memoryview) -> None:
+        """Keep what has arrived; `take` makes requests of it."""
+        self._decoder.append(data)
+
     def receive(self, data: bytes | memoryview) -> Iterator[Received]:
         """Yield what `data` completes. After a fatal `Refused`, close the connection."""
-        messages = self._decoder.feed(data)
+        self.feed(data)
+        while self.whole is not None:
+            yield next(received for received in self.take() if received is not None)
+
+    def take(self) -> Iterator[Received | None]:
+        """Yield None for each step of work on the frame that is `whole`, at last what it is."""
         try:
-            while self._state is not _State.CLOSED:
-                yield self._judge(next(messages))
-        except StopIteration:
-            return
+            message = self._decoder.take()
         except FrameTooLarge as error:
             refusal: ReplyError = TooLarge(str(error))
         except ProtocolError as error:
             refusal = BadRequest(str(error))
         else:
+            yield self._judge(message)
             return
         # Not while it is handled: an exception keeps the frame that it is about.
         yield self._fatal(None, refusal)
 
     @property
-    def awaits_rest(self) -> bool:
-        """Whether a frame has begun and is not complete."""
-        return self._state is not _State.CLOSED and self._decoder.buffered > 0
+    def whole(self) -> int | None:
+        """How long the body of the next frame is that can be taken; None where there is none."""
+        return self._decoder.whole if self._state is not _State.CLOSED else None
 
     @property
-    def pending(self) -> int:
-        """How long the frame is that has begun and is not complete; 0 where nobody knows."""
-        return self._decoder.pending if self.awaits_rest else 0
+    def is_closed(self) -> bool:
+        """Whether a fatal `Refused` has ended it."""
+        return self._state is _State.CLOSED
+
+    @property
+    def awaited(self) -> str | None:
+        """What the peer has to send in a while, in words; None where it may be silent."""
+        if self._state is _State.EXPECT_HELLO:
+            return "hello"
+        return "the rest of a frame" if self._decoder.buffered else None
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes are kept of frames that have not been taken."""
+        return self._decoder.buffered
+
+    @property
+    def missing(self) -> int:
+        """How many bytes of the frame that has begun have not arrived; 0 where nobody knows."""
+        return self._decoder.missing
 
     def reply(self, request_id: int, **body: Any) -> bytes:
         """Return the bytes that answer `request_id`."""
@@ -106,7 +130,7 @@ class ServerConnection:
         """Return the bytes that fail `request_id`, or the connection if it is None."""
         if request_id is not None:
             self._open_ids.discard(request_id)
-        return encode({"id": request_id, "ok": False, "error": error.to_map()})
+        return failure(request_id, error)
 
     def _judge(self, message: Mapping[str, Any]) -> Received:
         request_id = message.get("id")
@@ -158,6 +182,11 @@ class ServerConnection:
         return Refused(request_id, error, True)
 
 
+def failure(request_id: int | None, error: ReplyError) -> bytes:
+    """Return the bytes that fail a request, or a whole connection if it is None."""
+    return encode({"id": request_id, "ok": False, "error": error.to_map()})
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One answer, as the client's side sees it: a body, or the error that it carries."""
@@ -189,10 +218,10 @@ class ClientConnection:
         """
         for message in self._decoder.feed(data):
             error = message.get("error")
-            failure = error_from_map(error) if isinstance(error, dict) else None
+            told = error_from_map(error) if isinstance(error, dict) else None
             request_id = message.get("id")
-            if request_id is None and failure is not None:
-                raise failure
-            if not is_id(request_id) or (failure is None) is not (message.get("ok") is True):
+            if request_id is None and told is not None:
+                raise told
+            if not is_id(request_id) or (told is None) is not (message.get("ok") is True):
                 raise ProtocolError("a reply is neither a result nor an error")
-            yield Reply(int(message["id"]), message, failure)
+            yield Reply(int(message["id"]), message, told)

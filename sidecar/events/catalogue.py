@@ -218,6 +218,11 @@ CATALOGUE: Mapping[str, Event] = {
         {"message": "what the loop says", "traceback": "where from"},
         _ERROR,
     ),
+    "server.exhausted": Event(
+        "no connection can be accepted; those that are open go on, and it is tried again",
+        {"reason": "what the system says is used up"},
+        _ERROR,
+    ),
     "peer.stalled": Event(
         "a peer did not go on for so long that its connection was closed",
         {
@@ -280,6 +285,7 @@ CATALOGUE: Mapping[str, Event] = {
             "code": "the error's code on the wire",
             "reason": "the error's message",
             "traceback": "for what is a fault of the daemon, where from",
+            "unlogged": "how many failures of this user were left out since the last line",
         },
         ("info", "error"),
     ),

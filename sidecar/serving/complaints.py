@@ -1,4 +1,4 @@
-"""Which lines about bad peers are written: the first few of each user, then one a minute.
+"""Which lines about bad peers are written: the first few of each user, then one at a time.
 
 By user and not by process: a script that is started again and again is a new process each time.
 What is not written is counted, and the next line of that user says how many those were.
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _AT_ONCE = 5
-_SECONDS = 60.0  # until one more line may be written
 _MOST_USERS = 256
 
 
@@ -24,9 +23,13 @@ class _Account:
 
 
 class Complaints:
-    """A few lines for each user, and no more memory however many users there are."""
+    """A few lines for each user, and no more memory however many users there are.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    `seconds` after one more line may be written.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
         self._clock = clock
         self._accounts: OrderedDict[int, _Account] = OrderedDict()
 
@@ -49,6 +52,6 @@ class Complaints:
         self._accounts.move_to_end(uid)
         if len(self._accounts) > _MOST_USERS:
             self._accounts.popitem(last=False)
-        account.lines = min(_AT_ONCE, account.lines + (now - account.at) / _SECONDS)
+        account.lines = min(_AT_ONCE, account.lines + (now - account.at) / self._seconds)
         account.at = now
         return account

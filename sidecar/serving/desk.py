@@ -3,30 +3,38 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 
 import sidecar
 from client_lib.wire.errors import Draining, Overloaded, ReplyError, TooLarge
-from client_lib.wire.messages import MetricsFormat, Request
-from client_lib.wire.protocol import Limits
+from client_lib.wire.messages import Metrics, MetricsFormat, Request, Status
+from client_lib.wire.protocol import Limits, Refused
 from sidecar.events import log
 from sidecar.memory import read_memory
+from sidecar.serving.channel import INBOX_BYTES
 from sidecar.serving.complaints import Complaints
-from sidecar.serving.door import Door
+from sidecar.serving.door import Door, forbidden
 from sidecar.serving.engine import Engine
-from sidecar.serving.footprint import CONNECTION_BYTES, Memory
-from sidecar.serving.ledger import Budget, Hold, Ledger
+from sidecar.serving.footprint import CONNECTION_BYTES, Budgets, Memory
+from sidecar.serving.ledger import Hold, Ledger
+from sidecar.serving.loop_time import LoopTime
 from sidecar.serving.peer import Peer
 from sidecar.serving.settings import ServeSettings
 from sidecar.serving.state import Life
 from sidecar.serving.tally import Tally
 
+Expel: TypeAlias = Callable[[ReplyError], None]
+_Measured: TypeAlias = tuple[dict[str, int], dict[str, float]]
+
 _LEAST_WAIT_MS = 10
+# After which one more line may be written: of a user's rejected frames, of his failed requests.
+_REJECTION_SECONDS = 60.0
+_FAILURE_SECONDS = 0.2
 
 
 class Desk:
@@ -38,20 +46,31 @@ class Desk:
     waits for the latter a moment.
     """
 
-    def __init__(self, engine: Engine, settings: ServeSettings, life: Life) -> None:
+    def __init__(
+        self, engine: Engine, settings: ServeSettings, life: Life, connections: int = 2**16
+    ) -> None:
         self.engines = [engine]
         self.settings = settings
         self.life = life
         self.accepted = Tally()
         self.untaken = Tally()
-        self.door = Door(settings.rules)
-        self.complaints = Complaints()
+        self.door = Door(settings.rules, connections)
+        self.inbox = bytearray(INBOX_BYTES)
+        self.loop_time = LoopTime()
+        self.failures = Complaints(_FAILURE_SECONDS)
         self.statistics = engine.statistics
+        self._rejections = Complaints(_REJECTION_SECONDS)
+        self._guests: dict[object, tuple[Peer, Expel]] = {}
+        self._measuring = asyncio.Lock()
+        self._measure: tuple[float, _Measured] | None = None  # and when it was begun
         self._started = time.monotonic()
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._memory_at_start = read_memory()
         self._footprint = engine.footprint
-        self.ledger = Ledger(self._budget())
+        budgets = self._budgets()
+        self.ledger = Ledger(budgets.requests)
+        self._decoding = Ledger(budgets.decoding)
+        self._control = Ledger(budgets.control)
 
     @property
     def engine(self) -> Engine:
@@ -66,25 +85,37 @@ class Desk:
         return self.engine
 
     def swap(self, engine: Engine, settings: ServeSettings) -> Engine:
-        """Let `engine` take what is new, and return the one that no longer does."""
+        """Let `engine` take what is new, and return the one that no longer does.
+
+        Whom the new settings do not admit is here no longer.
+        """
         old = self.engine
         self.engines.append(engine)
         self.settings = settings
         self.door.rules = settings.rules
         self._footprint = engine.footprint
-        self.ledger.budget = self._budget()
+        budgets = self._budgets()
+        self.ledger.budget = budgets.requests
+        self._decoding.budget = budgets.decoding
+        self._control.budget = budgets.control
+        for peer, expel in list(self._guests.values()):
+            if not settings.rules.admit(peer):
+                expel(forbidden(peer))
         return old
 
     @contextmanager
-    def visit(self, peer: Peer) -> Iterator[None]:
-        """One connection of `peer`, while it lasts. Raises `Forbidden` or `Overloaded`."""
-        if (refusal := self.door.enter(peer)) is not None:
-            raise refusal
+    def visit(self, peer: Peer, expel: Expel) -> Iterator[None]:
+        """One connection of `peer`, while it lasts. Raises `Forbidden` or `Overloaded`.
+
+        `expel` is to end it, should a reload no longer admit the peer.
+        """
+        self.door.enter(peer)
+        guest = object()
+        self._guests[guest] = peer, expel
         with ExitStack() as leaving:
+            leaving.callback(self._guests.pop, guest)
             leaving.callback(self.door.leave, peer)
-            if (hold := self.ledger.hold(peer, CONNECTION_BYTES, lasting=True)) is None:
-                raise self._no_room(0)
-            leaving.callback(hold.release)
+            leaving.callback(self._hold_control(peer, CONNECTION_BYTES, lasting=True).release)
             yield
 
     def hold(self, peer: Peer, request: Request) -> Hold:
@@ -93,34 +124,61 @@ class Desk:
         Raises `TooLarge` or `Overloaded`.
         """
         size = self._footprint.of_request(request)
+        if isinstance(request, Status | Metrics):
+            return self._hold_control(peer, size)
         if (hold := self.ledger.hold(peer, size)) is not None:
             return hold
         raise self._no_room(size)
 
-    async def room(self, peer: Peer, frame: int) -> Hold:
-        """Hold what a frame of so many bytes needs until it is a request, once that fits.
+    def _hold_control(self, peer: Peer, size: int, *, lasting: bool = False) -> Hold:
+        """Hold what a connection takes, or an answer about the daemon: an operator always may."""
+        hold = self._control.hold(peer, size, lasting=lasting, always=peer.is_operator)
+        if hold is None:
+            raise self._no_room(0)
+        return hold
+
+    def nothing_held(self, peer: Peer) -> tuple[Hold, Hold]:
+        """Return holds that are empty yet: for a frame that arrives, and for decoding it."""
+        return self.ledger.empty(peer), self._decoding.empty(peer)
+
+    def hold_decoding(self, peer: Peer, size: int) -> Hold | None:
+        """Hold what decoding a frame takes at most; None where there is no room now."""
+        return self._decoding.hold(peer, size)
+
+    async def room_to_decode(self, peer: Peer, size: int) -> Hold:
+        """Hold what decoding a frame takes at most, once that fits.
 
         Raises `Overloaded` where it does not for as long as a peer may stall.
         """
+        return await self._room(self._decoding, peer, size)
+
+    async def room_to_arrive(self, peer: Peer, size: int) -> Hold:
+        """Hold so many bytes more of a frame, once they fit.
+
+        Raises `Overloaded` where they do not for as long as a peer may stall.
+        """
+        return await self._room(self.ledger, peer, size)
+
+    async def _room(self, ledger: Ledger, peer: Peer, size: int) -> Hold:
         try:
             async with asyncio.timeout(self.settings.rules.stall_seconds):
-                return await self.ledger.room(peer, self._footprint.of_frame(frame))
+                return await ledger.room(peer, size)
         except TimeoutError:
             raise self._no_room(0) from None
 
     def _no_room(self, size: int) -> ReplyError:
         budget = self.ledger.budget
-        if size + CONNECTION_BYTES > budget.of_a_peer:
+        if size > budget.of_a_process:
             return TooLarge(
                 f"the request takes up to {size} bytes of memory; for all that a process asks "
-                f"there are {budget.of_a_peer}: split it"
+                f"there are {budget.of_a_process}: split it"
             )
         seconds = min(self.ledger.seconds_until_room, self.settings.rules.stall_seconds)
         wait_ms = max(_LEAST_WAIT_MS, round(1000 * seconds))
         message = f"no memory is left for more requests; retry in {wait_ms} ms"
         return Overloaded(message, retry_after_ms=wait_ms)
 
-    def _budget(self) -> Budget:
+    def _budgets(self) -> Budgets:
         settings = self.settings
         memory = Memory(
             ceiling=settings.memory_bytes,
@@ -128,16 +186,41 @@ class Desk:
             most=2 * settings.bounds.bytes,
             peer_share=settings.bounds.peer_share,
         )
-        least = self._footprint.of_largest(settings.limits)
-        if memory.left < least:
+        needs = self._footprint.needs(settings.limits)
+        if memory.left < needs.all:
             log.warning(
                 "memory.scarce",
                 ceiling_bytes=memory.ceiling,
                 taken_bytes=memory.taken,
                 left_bytes=memory.left,
-                budget_bytes=least,
+                budget_bytes=needs.all,
             )
-        return memory.budget(least)
+        return memory.budgets(needs)
+
+    def note_refused(self, peer: Peer, refused: Refused) -> None:
+        """Count what was refused, and tell of it unless enough was told of this user."""
+        self.statistics.refused(refused.error.code)
+        if (unlogged := self._rejections.take(peer.uid)) is not None:
+            log.warning(
+                "peer.rejected",
+                **peer.named(),
+                request_id=refused.id,
+                code=refused.error.code,
+                reason=refused.error.message,
+                fatal=refused.fatal,
+                unlogged=unlogged,
+            )
+
+    def note_stalled(self, peer: Peer, awaited: str, seconds: float) -> None:
+        """Tell that a peer did not go on for so long, unless enough was told of this user."""
+        if (unlogged := self._rejections.take(peer.uid)) is not None:
+            log.warning(
+                "peer.stalled",
+                **peer.named(),
+                awaited=awaited,
+                seconds=seconds,
+                unlogged=unlogged,
+            )
 
     def longest_forward(self) -> float:
         """Return for how long the oldest row that any engine computes has been, in seconds."""
@@ -162,8 +245,7 @@ class Desk:
 
     async def status(self) -> dict[str, Any]:
         """Return what the daemon is and how it is; memory in bytes."""
-        # The kernel walks the whole address space for this: not on the loop.
-        memory, process = await asyncio.to_thread(_measure)
+        memory, process = await self._measured()
         return {
             "version": sidecar.__version__,
             "pid": os.getpid(),
@@ -180,10 +262,22 @@ class Desk:
                 "at_start": self._memory_at_start,
                 "ceiling_bytes": self.settings.memory_bytes,
                 **self.ledger.to_map(),
+                "decoding": self._decoding.to_map(),
+                "control": self._control.to_map(),
             },
             "process": process,
             "statistics": self.statistics.to_map(),
         }
+
+    async def _measured(self) -> _Measured:
+        """Return what the process takes, measured once for all who ask at the same time."""
+        asked = time.monotonic()
+        async with self._measuring:
+            if self._measure is None or self._measure[0] < asked:
+                began = time.monotonic()
+                # The kernel walks the whole address space for this: not on the loop.
+                self._measure = began, await asyncio.to_thread(_measure)
+            return self._measure[1]
 
     async def metrics(self, form: MetricsFormat) -> dict[str, str]:
         """Return the body of the answer to `metrics`: the status in figures, as text."""
@@ -208,7 +302,7 @@ def _exposition(status: Mapping[str, Any], form: MetricsFormat) -> tuple[str, st
     return exposition(status, form)
 
 
-def _measure() -> tuple[dict[str, int], dict[str, float]]:
+def _measure() -> _Measured:
     return read_memory(), _process()
 
 

@@ -8,12 +8,15 @@ from client_lib.wire.messages import Cancel, Embed, Hello, Metrics, Ping, Reques
 from client_lib.wire.protocol import Limits
 from sidecar.serving.ledger import Budget
 
-CONNECTION_BYTES = 128 * 1024
-"""Buffers, and frames that are so short that they need no hold of their own."""
-LONG_FRAME_BYTES = 64 * 1024
+SHORT_READ_BYTES = 16 * 1024
+"""What is read at once of a connection of which nobody knows what comes."""
+CONNECTION_BYTES = 96 * 1024
+"""Its objects, two short reads, a frame that is no longer than these, a reply not taken yet."""
 
-# As bytes that arrive, as the frame that they are cut to, and as the texts that it is decoded to.
-_COPIES_OF_A_FRAME = 4
+# A buffer that grows has room for an eighth more, so that it need not grow each time.
+_GROWN = 1.125
+# A long frame's room is got in steps: the first of so many bytes, then as much as there is.
+_FIRST_STEP_BYTES = 256 * 1024
 # The text, and the text with its prompt.
 _COPIES_OF_A_TEXT = 2
 # What a tokenizer keeps of a character while it works on the text: offsets, words, tokens.
@@ -27,6 +30,8 @@ _REQUEST_BYTES = 8 * 1024  # its task
 _STATUS_BYTES = 64 * 1024
 # What is left of the memory is for more than peers: activations, a heap that is never quite full.
 _PART_FOR_PEERS = 0.75
+_PART_FOR_CONTROL = 0.25
+_LEAST_CONTROL_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +50,18 @@ class Footprint:
                 return self._of_texts(request.documents, request.query)
             case Status() | Metrics():
                 return _STATUS_BYTES
-            case Ping():
-                return _REQUEST_BYTES
-            case Hello() | Cancel():
-                return 0  # never to be refused; there is room for them in the connection's
+            case Hello() | Ping() | Cancel():
+                return 0  # answered at once, with what the connection holds
 
-    def of_frame(self, size: int) -> int:
-        """Return what a frame of `size` bytes takes until it is a request."""
-        return _COPIES_OF_A_FRAME * size
-
-    def of_largest(self, limits: Limits) -> int:
-        """Return what a process needs to ask for as much as `limits` allow, on one connection."""
+    def needs(self, limits: Limits) -> "Needs":
+        """Return what it takes to ask for as much as `limits` allow, once."""
         texts = limits.max_inputs
         length = limits.max_frame_bytes // texts
         request = self._of_texts(["x" * length] * texts, "")
-        return CONNECTION_BYTES + max(request, self.of_frame(limits.max_frame_bytes))
+        return Needs(
+            request=max(request, of_arriving(limits.max_frame_bytes)),
+            decoding=decoding_bytes(limits.max_frame_bytes, limits),
+        )
 
     def _of_texts(self, texts: Sequence[str], query: str) -> int:
         lengths = [len(text) for text in texts]
@@ -70,11 +72,61 @@ class Footprint:
         return _REQUEST_BYTES + _COPIES_OF_A_TEXT * own + rows + _TOKEN_BYTES * tokens + working
 
 
+def decoding_bytes(size: int, limits: Limits) -> int:
+    """Return what a frame of `size` bytes takes at most while it is decoded."""
+    return 6 * size + 80 * min(size, 8 * limits.max_inputs)
+
+
+def of_arriving(size: int) -> int:
+    """Return what is held of a frame of which `size` bytes have arrived."""
+    return int(_GROWN * size) + 64
+
+
+def step_of_arriving(held: int, size: int, whole: int) -> int:
+    """Return how much more to hold before `size` bytes of a frame have arrived, of `whole`."""
+    need = of_arriving(size) - held
+    if need <= 0:
+        return 0
+    return min(max(need, held, _FIRST_STEP_BYTES), of_arriving(whole) - held)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What there must be room for at least, in bytes, however little memory there is.
+
+    `request`: the largest request, and a frame while it arrives. `decoding`: the largest frame
+    while it is decoded.
+    """
+
+    request: int
+    decoding: int
+
+    @property
+    def all(self) -> int:
+        """With connections, and what is asked of the daemon about itself."""
+        return self.request + self.decoding + _LEAST_CONTROL_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budgets:
+    """What may be held for what.
+
+    `requests` with the frames that arrive for them; frames that are `decoding`; connections and
+    requests about the daemon, under `control`. The latter two are apart so that who fills the
+    first is still told how things are, and what has arrived whole can become a request.
+    """
+
+    requests: Budget
+    decoding: Budget
+    control: Budget
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """What there is: a ceiling for the process, what it took without peers, all in bytes.
 
-    `most` is as much as peers are given where there is plenty; one has `peer_share` of it.
+    `most` is as much as peers are given where there is plenty; a process has `peer_share` of its
+    user's share of it.
     """
 
     ceiling: int
@@ -87,7 +139,12 @@ class Memory:
         """What peers may be given; below 0 where models alone are over the ceiling."""
         return min(int(_PART_FOR_PEERS * (self.ceiling - self.taken)), self.most)
 
-    def budget(self, least: int) -> Budget:
-        """Return what may be held: never less than `least`, in all and of one peer."""
-        total = max(self.left, least)
-        return Budget(total, max(int(self.peer_share * total), least))
+    def budgets(self, needs: Needs) -> Budgets:
+        """Return what may be held: never less than `needs`."""
+        control = max(int(_PART_FOR_CONTROL * self.left), _LEAST_CONTROL_BYTES)
+        requests = max(self.left - needs.decoding - control, needs.request)
+        return Budgets(
+            requests=Budget(total=requests, part=self.peer_share, least=needs.request),
+            decoding=Budget(total=needs.decoding, part=1.0, least=needs.decoding),
+            control=Budget(total=control, part=1.0),
+        )

@@ -1,26 +1,55 @@
-"""Bytes that are held for peers: bounded in all, and for each of them.
+"""Bytes that are held for peers: bounded in all, and for each user and each of its processes.
 
-Whatever the daemon keeps of a peer is held here first: its connection, a long frame that it
-sends, a request until its reply has been taken. What does not fit is refused, or waited with.
+Whatever the daemon keeps of a peer is held here first: its connection, what has arrived of a long
+frame, a request until its reply has been taken. What does not fit is refused, or waited with.
 """
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
+
+from sidecar.serving.peer import Peer
+from sidecar.serving.shares import Held, Holdings, most_of_process, most_of_user
 
 # How much of a new hold's length there is in the mean of all.
 _NEWEST = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """The most that may be held, in bytes: `total` in all, `of_a_peer` for one of them."""
+    """The most that may be held: `total` bytes in all, shared by users and their processes.
+
+    A process may have `part` of its user's share. Whoever holds nothing else may hold `least`,
+    however small that share is, where it fits into the total.
+    """
 
     total: int
-    of_a_peer: int
+    part: float = 0.5
+    least: int = 0
+
+    @property
+    def of_a_process(self) -> int:
+        """What a process may hold while nobody else holds anything."""
+        return self.most_of_process(Held(in_all=0, by_user=0, by_process=0))
+
+    def most_of_user(self, held: Held) -> int:
+        """Return how much the user may hold while others hold what they do."""
+        return max(self.least, most_of_user(self.total, held))
+
+    def most_of_process(self, held: Held) -> int:
+        """Return how much the process may hold while others hold what they do."""
+        return max(self.least, most_of_process(self.total, self.part, held))
+
+    def has_room(self, held: Held, size: int) -> bool:
+        """Whether the process may hold `size` more."""
+        return (
+            held.in_all + size <= self.total
+            and held.by_user + size <= self.most_of_user(held)
+            and held.by_process + size <= self.most_of_process(held)
+        )
 
 
 class Hold:
@@ -28,12 +57,19 @@ class Hold:
 
     __slots__ = ("_ledger", "began", "lasting", "peer", "size")
 
-    def __init__(self, ledger: "Ledger", peer: Hashable, size: int, *, lasting: bool) -> None:
+    def __init__(self, ledger: "Ledger", peer: Peer, size: int, *, lasting: bool) -> None:
         self._ledger = ledger
         self.peer = peer
         self.size = size
         self.began = ledger.clock()
         self.lasting = lasting
+
+    def take(self, other: "Hold") -> None:
+        """Have the bytes of `other`, a hold of the same peer, as well."""
+        if not self.size:
+            self.began = other.began
+        self.size += other.size
+        other.size = 0
 
     def release(self) -> None:
         """Give the bytes back, unless that has happened."""
@@ -44,7 +80,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    peer: Hashable
+    peer: Peer
     size: int
     turn: asyncio.Future[Hold]
 
@@ -55,26 +91,35 @@ class Ledger:
     def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
         self.budget = budget
         self.clock = clock
-        self._held: dict[Hashable, int] = {}
-        self._total = 0
-        self._waiting: deque[_Waiter] = deque()
+        self._holdings = Holdings()
+        self._waiting: list[_Waiter] = []
+        self._turns = count(1)
+        self._last_turn: dict[int, int] = {}  # of the users who wait, or have waited just now
         self._mean_seconds = 0.0
 
-    def hold(self, peer: Hashable, size: int, *, lasting: bool = False) -> Hold | None:
+    def hold(
+        self, peer: Peer, size: int, *, lasting: bool = False, always: bool = False
+    ) -> Hold | None:
         """Hold `size` bytes for `peer`; None where they do not fit now. Nothing always fits.
 
-        `lasting`: nobody should wait for their release.
+        `lasting`: nobody should wait for their release. `always`: they are held whether they
+        fit or not.
         """
         if size:
-            own = self._held.get(peer, 0) + size
-            if own > self.budget.of_a_peer or self._total + size > self.budget.total:
+            if not always and not self.budget.has_room(self._holdings.of(peer), size):
                 return None
-            self._held[peer] = own
-            self._total += size
+            self._holdings.add(peer, size)
         return Hold(self, peer, size, lasting=lasting)
 
-    async def room(self, peer: Hashable, size: int) -> Hold:
-        """Return a hold as soon as there is room; of those who wait, the first whom it suits."""
+    def empty(self, peer: Peer) -> Hold:
+        """Return a hold of nothing, to take over others."""
+        return Hold(self, peer, 0, lasting=False)
+
+    async def room(self, peer: Peer, size: int) -> Hold:
+        """Return a hold as soon as there is room.
+
+        Of those who wait, whom it suits, the user goes first who was served the longest ago.
+        """
         if (hold := self.hold(peer, size)) is not None:
             return hold
         waiter = _Waiter(peer, size, asyncio.get_running_loop().create_future())
@@ -85,15 +130,12 @@ class Ledger:
             if waiter.turn.done() and not waiter.turn.cancelled():  # in the same moment
                 waiter.turn.result().release()
             else:
-                self._waiting.remove(waiter)
+                self._forget(waiter)
             raise
 
     def let_go(self, hold: Hold, size: int) -> None:
         """Take back the `size` bytes of `hold`; for `Hold.release` alone."""
-        self._total -= size
-        self._held[hold.peer] -= size
-        if not self._held[hold.peer]:
-            del self._held[hold.peer]
+        self._holdings.remove(hold.peer, size)
         if not hold.lasting:
             self._mean_seconds += _NEWEST * (self.clock() - hold.began - self._mean_seconds)
         if self._waiting:
@@ -108,15 +150,25 @@ class Ledger:
         """Return what `status` says of it, in bytes."""
         return {
             "budget_bytes": self.budget.total,
-            "budget_of_a_peer_bytes": self.budget.of_a_peer,
-            "held_bytes": self._total,
-            "held_by_peer": {str(peer): size for peer, size in self._held.items()},
+            "budget_of_a_peer_bytes": self.budget.of_a_process,
+            "held_bytes": self._holdings.in_all,
+            "held_by_peer": {str(peer): size for peer, size in self._holdings.by_process.items()},
+            "held_by_user": {str(uid): size for uid, size in self._holdings.by_user.items()},
         }
 
     def _serve_waiting(self) -> None:
-        for waiter in list(self._waiting):
+        for waiter in sorted(self._waiting, key=self._turn_of):  # stable: then in their order
             if waiter.turn.done():  # cancelled, and about to say so
                 continue
             if (hold := self.hold(waiter.peer, waiter.size)) is not None:
-                self._waiting.remove(waiter)
+                self._last_turn[waiter.peer.uid] = next(self._turns)
+                self._forget(waiter)
                 waiter.turn.set_result(hold)
+
+    def _forget(self, waiter: _Waiter) -> None:
+        self._waiting.remove(waiter)
+        if not self._waiting:
+            self._last_turn.clear()
+
+    def _turn_of(self, waiter: _Waiter) -> int:
+        return self._last_turn.get(waiter.peer.uid, 0)

@@ -20,7 +20,9 @@ import uvloop
 
 from sidecar.events import flush, log, trace
 from sidecar.memory import read_memory
+from sidecar.serving import descriptors
 from sidecar.serving.desk import Desk
+from sidecar.serving.door import OPERATORS_OWN
 from sidecar.serving.engine import Engine
 from sidecar.serving.loading import Loaded, load, patience
 from sidecar.serving.memory import settle, tell_moves
@@ -81,6 +83,7 @@ class _Daemon:
         if self._manager.listener is None:
             # Known before a minute of loading rather than after it.
             refuse_if_unusable(setup.settings.socket)
+        descriptors.raise_limit()
         await self._serve(self._open(await self._load(setup)), setup)
         if self._reloader.busy:
             self._leave(self._exit_code)
@@ -100,7 +103,8 @@ class _Daemon:
         engine = self._engine(loaded)
         self._listener = PassedSocket(passed) if passed else SocketFile.bind(settings.socket)
         engine.start()
-        return Desk(engine, replace(settings, socket=self._listener.path), self._life)
+        connections = descriptors.for_connections(OPERATORS_OWN)
+        return Desk(engine, replace(settings, socket=self._listener.path), self._life, connections)
 
     def _engine(self, loaded: Loaded) -> Engine:
         settings = loaded.setup.settings

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
+
+from sidecar.serving.channel import Channel
 
 # How long the last bytes to a peer may take when the connection ends.
 _LINGER_SECONDS = 1.0
@@ -16,9 +17,9 @@ class Outgoing:
     """
 
     def __init__(
-        self, writer: asyncio.StreamWriter, stall_seconds: float, stalled: Callable[[str], None]
+        self, channel: Channel, stall_seconds: float, stalled: Callable[[str], None]
     ) -> None:
-        self._writer = writer
+        self._channel = channel
         self._stall_seconds = stall_seconds
         self._stalled = stalled
         self._sending = asyncio.Lock()
@@ -28,30 +29,22 @@ class Outgoing:
         # One frame at a time is the transport's: a peer that does not read has no more there.
         async with self._sending:
             self.write(frame)
-            if self._writer.transport.get_write_buffer_size():
+            if self._channel.unsent:
                 await self._sent()
 
     def write(self, frame: bytes) -> None:
         """Write a short frame that nobody waits for."""
-        if not self._writer.is_closing():
-            self._writer.write(frame)
+        if not self._channel.is_closing:
+            self._channel.write(frame)
 
     async def hang_up(self) -> None:
         """Close the connection; what was written has a moment to go out."""
-        self._writer.close()
-        try:
-            with suppress(TimeoutError, OSError):
-                async with asyncio.timeout(_LINGER_SECONDS):
-                    await self._writer.wait_closed()
-        finally:
-            self._writer.transport.abort()
+        await self._channel.close(_LINGER_SECONDS)
 
     async def _sent(self) -> None:
         try:
             async with asyncio.timeout(self._stall_seconds):
-                await self._writer.drain()
-        except ConnectionError:
-            pass  # the reader learns of it too, and ends the session
+                await self._channel.drain()
         except TimeoutError:
             self._stalled("a reply to be taken")
-            self._writer.transport.abort()
+            self._channel.abort()

@@ -1,5 +1,6 @@
 """Who is at the other end of a connection, by the kernel's word."""
 
+import os
 import select
 import socket
 import struct
@@ -26,6 +27,15 @@ class Peer:
 
     def __str__(self) -> str:
         return f"pid {self.pid} (uid {self.uid})"
+
+    def named(self) -> dict[str, int]:
+        """Return who it is, for an event."""
+        return {"peer_pid": self.pid, "peer_uid": self.uid, "peer_gid": self.gid}
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether its user could as well end the daemon: root's, or the daemon's own."""
+        return self.uid in (0, os.geteuid())
 
     @classmethod
     def of(cls, sock: socket.socket) -> "Peer":

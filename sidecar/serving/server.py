@@ -1,30 +1,54 @@
 """Accepts connections; every session is a task of the server's own group."""
 
 import asyncio
+import errno
+import os
+import socket
+from contextlib import suppress
 from functools import partial
 from typing import Self
 
+from client_lib.wire.errors import ReplyError
+from client_lib.wire.protocol import Refused, failure
+from sidecar.events import log
 from sidecar.serving.desk import Desk
+from sidecar.serving.peer import Peer
 from sidecar.serving.session import Session
 from sidecar.serving.socket_file import Listener
+
+# So many in one round of the loop, however many stand in the queue.
+_AT_ONCE = 16
+# What keeps the kernel from handing over a connection, and is no fault of the peer's.
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_PAUSE_SECONDS = 0.1
+_BETWEEN_LINES_SECONDS = 60.0
 
 
 class Server:
     """Listens on a socket file while it is entered.
 
     Leaving it ends every session, and waits until what they have written has gone out.
+
+    It accepts by itself. asyncio would listen again, with a queue of 100, and as another process
+    than the one that the clients may trust; and it would take all that stand in the queue before
+    it does anything else.
     """
 
     def __init__(self, desk: Desk, listener: Listener) -> None:
         self._desk = desk
         self._listener = listener
+        self._loop = asyncio.get_running_loop()
         self._sessions: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
-        self._server: asyncio.Server | None = None
+        self._accepting = False
+        self._pause: asyncio.TimerHandle | None = None
+        self._told = -_BETWEEN_LINES_SECONDS  # when it was last told that nothing is left
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener.socket)
+        self._listener.socket.setblocking(False)
+        self._accepting = True
+        self._loop.add_reader(self._listener.socket, self._accept)
         return self
 
     async def __aexit__(self, *failure: object) -> None:
@@ -35,20 +59,56 @@ class Server:
 
     def stop_accepting(self) -> None:
         """Take the socket away; connections that are open stay open."""
-        if self._server is not None:
+        if self._accepting:
+            self._accepting = False
             self._listener.unlink()
-            self._server.close()
-            self._server = None
+            if self._pause is not None:
+                self._pause.cancel()
+            self._loop.remove_reader(self._listener.socket)
+            self._listener.socket.close()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A plain callback: the task is the group's, not the standard library's.
-        if self._server is None:  # asyncio hands over late what it had accepted just before
-            writer.close()
+    def _accept(self) -> None:
+        """Let in who stands in the queue, some of them."""
+        for _ in range(_AT_ONCE):
+            try:
+                sock, _ = self._listener.socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                self._rest(error)
+                return
+            self._open(sock)
+
+    def _open(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        peer = Peer.of(sock)
+        if (refusal := self._desk.door.refusal(peer)) is not None:
+            self._turn_away(sock, peer, refusal)
             return
-        session = self._group.create_task(Session(self._desk, reader, writer).run())
+        session = self._group.create_task(Session(self._desk, sock).run())
         self._sessions.add(session)
-        session.add_done_callback(partial(self._end, writer))
+        session.add_done_callback(partial(self._end, sock))
 
-    def _end(self, writer: asyncio.StreamWriter, session: asyncio.Task[None]) -> None:
+    def _turn_away(self, sock: socket.socket, peer: Peer, refusal: ReplyError) -> None:
+        """Tell a peer why it does not come in: at no more cost than that."""
+        self._desk.note_refused(peer, Refused(None, refusal, True))
+        with sock, suppress(OSError):
+            sock.send(failure(None, refusal))
+
+    def _end(self, sock: socket.socket, session: asyncio.Task[None]) -> None:
         self._sessions.discard(session)
-        writer.close()  # a session that was cancelled before its first step has not done it
+        sock.close()  # a session that was cancelled before its first step has not done it
+
+    def _rest(self, error: OSError) -> None:
+        """Leave the queue alone for a moment: the kernel would report it again at once."""
+        self._loop.remove_reader(self._listener.socket)
+        self._pause = self._loop.call_later(_PAUSE_SECONDS, self._go_on)
+        if self._loop.time() - self._told >= _BETWEEN_LINES_SECONDS:
+            self._told = self._loop.time()
+            log.error("server.exhausted", reason=os.strerror(error.errno or 0))
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener.socket, self._accept)

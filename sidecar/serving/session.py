@@ -1,24 +1,37 @@
 """One peer: its bytes to requests, the engine's results to bytes.
 
 Every request is a task of the session's group, and the boundary at which its errors end. A
-request takes one of `max_in_flight` slots from its frame until its reply is written, so a peer
-that sends too fast or reads too slowly is not read from any more. Knows no models.
+request takes one of `max_in_flight` slots from before its frame is decoded until its reply is
+written, so a peer that sends too fast or reads too slowly is not read from any more. Knows no
+models.
 """
 
 import asyncio
+import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from client_lib.wire.errors import BackendFailed, Cancelled, ReplyError
-from client_lib.wire.messages import Cancel, Embed, Hello, Metrics, Ping, Request, Rerank, Status
-from client_lib.wire.protocol import VERSION, Received, Refused, ServerConnection
+from client_lib.wire.messages import (
+    Cancel,
+    Embed,
+    Hello,
+    Metrics,
+    Ping,
+    Priority,
+    Request,
+    Rerank,
+    Status,
+)
+from client_lib.wire.protocol import VERSION, Refused, ServerConnection
 from sidecar.events import log, trace
 from sidecar.serving import failures
+from sidecar.serving.channel import INBOX_BYTES, Channel
 from sidecar.serving.desk import Desk
-from sidecar.serving.footprint import LONG_FRAME_BYTES
+from sidecar.serving.footprint import SHORT_READ_BYTES, decoding_bytes, step_of_arriving
 from sidecar.serving.ledger import Hold
 from sidecar.serving.outgoing import Outgoing
 from sidecar.serving.peer import Peer, has_left
@@ -26,9 +39,11 @@ from sidecar.serving.results import Answer, EmbedResult, RerankResult
 
 _Result: TypeAlias = Mapping[str, Any] | EmbedResult | RerankResult
 _Outcome: TypeAlias = _Result | ReplyError
+# What takes time; the others are answered as they come.
+_Task: TypeAlias = Embed | Rerank | Status | Metrics
+_T = TypeVar("_T")
 
 _CANCELLED = Cancelled("cancelled by its peer, or left behind by it")
-_READ_BYTES = 64 * 1024
 # From here on copying a reply's vectors would hold up the other peers.
 _PACK_ON_A_THREAD_BYTES = 256 * 1024
 # How often somebody looks whether a peer is there that is not read from.
@@ -42,35 +57,53 @@ class _PeerLeft(Exception):
 class Session:
     """One connection, from its first frame to its end."""
 
-    def __init__(
-        self, desk: Desk, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, desk: Desk, sock: socket.socket) -> None:
         self._desk = desk
-        self._reader = reader
-        self._writer = writer
-        self._outgoing = Outgoing(writer, desk.settings.rules.stall_seconds, self._note_stalled)
-        self._peer = Peer.of(writer.get_extra_info("socket"))
+        self._sock = sock
+        self._peer = Peer.of(sock)
+        self._channel = Channel(desk.inbox)
+        rules = desk.settings.rules
+        self._outgoing = Outgoing(self._channel, rules.stall_seconds, self._note_stalled)
         # For as long as the connection lasts: the peer has been told them.
         self._limits = desk.settings.limits
         self._connection = ServerConnection(self._limits)
         self._slots = asyncio.Semaphore(desk.settings.max_in_flight)
-        self._stall_seconds = desk.settings.rules.stall_seconds
-        self._patience = self._stall_seconds  # what is left of it for the frame that has begun
+        self._stall_seconds = rules.stall_seconds
+        self._patience = self._stall_seconds  # what is left of it for hello, or a frame's rest
         # Requests that can still be cancelled: their reply has not been written.
         self._open: dict[int, asyncio.Task[_Outcome]] = {}
         self._requests = 0
         self._refused = 0
-        self._frame: Hold | None = None  # for the long frame that is being received
+        # For what has arrived of a long frame, and for making a request of it.
+        self._arriving, self._decoding = desk.nothing_held(self._peer)
+        self._running: asyncio.Task[Any] | None = None
 
     async def run(self) -> None:
         """Serve the peer until it leaves or breaks the protocol.
 
         Cancelled, it takes no more requests; what is written already still goes out.
         """
-        peer = self._peer
-        log.debug("peer.connected", peer_pid=peer.pid, peer_uid=peer.uid, peer_gid=peer.gid)
+        loop = asyncio.get_running_loop()
+        self._running = asyncio.current_task()
+        with self._sock:
+            await loop.connect_accepted_socket(lambda: self._channel, self._sock)
+            log.debug("peer.connected", **self._peer.named())
+            try:
+                await self._serve()
+            finally:
+                self._decoding.release()
+                self._arriving.release()
+                await self._outgoing.hang_up()
+                log.debug(
+                    "peer.disconnected",
+                    **self._peer.named(),
+                    requests=self._requests,
+                    refused=self._refused,
+                )
+
+    async def _serve(self) -> None:
         try:
-            with self._desk.visit(peer):
+            with self._desk.visit(self._peer, self._expel):
                 async with asyncio.TaskGroup() as group:
                     await self._listen(group)
         except* (_PeerLeft, ConnectionError):
@@ -78,140 +111,170 @@ class Session:
         except* ReplyError as refusals:  # the connection is, whoever said so
             for refusal in refusals.exceptions:
                 assert isinstance(refusal, ReplyError)
-                await self._refuse(Refused(None, refusal, True))
+                await self._outgoing.send(self._refuse(Refused(None, refusal, True)))
         except* Exception as errors:  # noqa: BLE001 - one connection's failure, not the daemon's
-            log.error(
-                "peer.failed",
-                peer_pid=peer.pid,
-                peer_uid=peer.uid,
-                peer_gid=peer.gid,
-                traceback=trace(errors),
-            )
-        finally:
-            self._release_frame()
-            await self._outgoing.hang_up()
-            log.debug(
-                "peer.disconnected",
-                peer_pid=peer.pid,
-                peer_uid=peer.uid,
-                peer_gid=peer.gid,
-                requests=self._requests,
-                refused=self._refused,
-            )
+            log.error("peer.failed", **self._peer.named(), traceback=trace(errors))
+
+    def _expel(self, refusal: ReplyError) -> None:
+        """End the connection of a peer that was let in, and may not be here any more."""
+        self._outgoing.write(self._refuse(Refused(None, refusal, True)))
+        assert self._running is not None
+        self._running.cancel()
 
     async def _listen(self, group: asyncio.TaskGroup) -> NoReturn:
         while data := await self._read(group):
-            requests = self._connection.receive(data)
-            while (refusal := await self._take_next(requests, group)) is not None:
-                await self._outgoing.send(refusal)
+            self._connection.feed(data)
+            del data  # it can be long until there is a slot for what came in it
+            while self._connection.whole is not None:
+                await self._take_next(group)
         raise _PeerLeft
 
-    async def _take_next(
-        self, requests: Iterator[Received], group: asyncio.TaskGroup
-    ) -> bytes | None:
-        """Begin what comes next; return the frame that says why not, or None after the last.
+    async def _take_next(self, group: asyncio.TaskGroup) -> None:
+        """Begin the request whose frame is whole, or answer why not."""
+        if self._slots.locked():
+            await self._while_here(group.create_task(self._slots.acquire()))
+        else:
+            await self._slots.acquire()
+        await self._make_room_to_decode(group)
+        # No variable of a task that waits may refer to a request: it can be large.
+        answer = self._take(group, await self._decoded())
+        self._decoding.release()
+        self._arriving.release()
+        if answer is not None:
+            self._slots.release()
+            await self._outgoing.send(answer)
+        if self._connection.is_closed:
+            raise _PeerLeft
 
-        No variable of a task that waits may refer to a request: it can be large.
-        """
-        for received in requests:
-            if isinstance(received, Refused):
-                self._release_frame()
-                await self._refuse(received)
-                if received.fatal:
-                    raise _PeerLeft
-                continue
-            if self._writer.is_closing():  # nobody is left, and what was read is for nobody
-                raise _PeerLeft
-            if self._slots.locked():
-                await self._while_here(group.create_task(self._slots.acquire()))
-            else:
-                await self._slots.acquire()
-            self._release_frame()
-            try:
-                hold = self._desk.hold(self._peer, received)
-            except ReplyError as refusal:
-                self._slots.release()
-                self._desk.statistics.failed(received.op, refusal.code)
-                self._note_failure(received, refusal)
-                return self._connection.fail(received.id, refusal)
-            self._begin(group, received, hold)
-        return None
+    async def _decoded(self) -> Request | Refused:
+        """Return what the next frame is, worked out while it is this user's turn."""
+        steps = self._connection.take()
+        while True:
+            await self._desk.loop_time.turn(self._peer.uid)
+            with self._desk.loop_time.spend(self._peer.uid):
+                received = next(steps)
+            if received is not None:
+                return received
 
-    async def _while_here(self, task: asyncio.Task[Any]) -> None:
+    def _take(self, group: asyncio.TaskGroup, received: Request | Refused) -> bytes | None:
+        """Answer a frame at once, or begin what it asks for and return None."""
+        if self._channel.is_closing:  # nobody is left, and what was read is for nobody
+            raise _PeerLeft
+        with self._desk.loop_time.spend(self._peer.uid):
+            match received:
+                case Refused():
+                    return self._refuse(received)
+                case Hello():
+                    answer = {"version": VERSION, **self._desk.hello(self._limits)}
+                case Ping():
+                    answer = {}
+                case Cancel():
+                    answer = {"cancelled": self._cancel(received.target)}
+                case _:
+                    return self._begin(group, received)
+            self._requests += 1
+            return self._connection.reply(received.id, **answer)
+
+    async def _while_here(self, task: asyncio.Task[_T]) -> _T:
         """Wait for `task`. Meanwhile nobody reads, and would see that the peer has left."""
         while not (await asyncio.wait((task,), timeout=_LOOK_SECONDS))[0]:
-            if has_left(self._writer.get_extra_info("socket")):
+            if has_left(self._sock):
                 raise _PeerLeft
+        return task.result()
 
-    async def _make_room(self) -> None:
-        self._frame = await self._desk.room(self._peer, self._connection.pending)
+    async def _make_room_to_decode(self, group: asyncio.TaskGroup) -> None:
+        """Hold what decoding the next frame takes."""
+        assert self._connection.whole is not None
+        size = decoding_bytes(self._connection.whole, self._limits)
+        if (hold := self._desk.hold_decoding(self._peer, size)) is not None:
+            self._decoding.take(hold)
+        else:
+            room = self._desk.room_to_decode(self._peer, size)
+            await self._while_here(group.create_task(_take_over(self._decoding, room)))
 
-    def _release_frame(self) -> None:
-        if self._frame is not None:
-            self._frame.release()
-            self._frame = None
+    async def _make_room_to_read(self, group: asyncio.TaskGroup) -> int:
+        """Return how much may be read now: of a long frame, what is held for it.
+
+        Raises `Overloaded` where there is no room for too long.
+        """
+        missing, arrived = self._connection.missing, self._connection.buffered
+        if missing <= SHORT_READ_BYTES:
+            return SHORT_READ_BYTES
+        most = min(missing, INBOX_BYTES)
+        if more := step_of_arriving(self._arriving.size, arrived + most, arrived + missing):
+            room = self._desk.room_to_arrive(self._peer, more)
+            await self._while_here(group.create_task(_take_over(self._arriving, room)))
+        return most
 
     async def _read(self, group: asyncio.TaskGroup) -> bytes:
-        """Return what the peer sends; b"" once it has left, or has stalled within a frame.
-
-        Of a long frame no more is read than its beginning before there is room for all of it.
-        Raises `Overloaded` where there is none for too long.
-        """
-        if self._frame is None and self._connection.pending > LONG_FRAME_BYTES:
-            await self._while_here(group.create_task(self._make_room()))
-        if not self._connection.awaits_rest:
+        """Return what the peer sends; b"" once it has left, or kept the daemon waiting."""
+        most = await self._make_room_to_read(group)
+        awaited = self._connection.awaited
+        if awaited is None:
             self._patience = self._stall_seconds
-            return await self._reader.read(_READ_BYTES)
+            return await self._channel.read(most)
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._patience):
-                return await self._reader.read(_READ_BYTES)
+                return await self._channel.read(most)
         except TimeoutError:
-            self._note_stalled("the rest of a frame")
+            self._note_stalled(awaited)
             return b""
         finally:
             self._patience -= time.monotonic() - started
 
-    async def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: Refused) -> bytes:
+        """Return the frame that tells of what was refused, once the daemon's log has."""
         self._refused += 1
-        self._desk.statistics.refused(refused.error.code)
-        if (unlogged := self._desk.complaints.take(self._peer.uid)) is not None:
-            log.warning(
-                "peer.rejected",
-                peer_pid=self._peer.pid,
-                peer_uid=self._peer.uid,
-                peer_gid=self._peer.gid,
-                request_id=refused.id,
-                code=refused.error.code,
-                reason=refused.error.message,
-                fatal=refused.fatal,
-                unlogged=unlogged,
-            )
-        await self._outgoing.send(self._connection.fail(refused.id, refused.error))
+        self._desk.note_refused(self._peer, refused)
+        return self._connection.fail(refused.id, refused.error)
 
-    def _begin(self, group: asyncio.TaskGroup, request: Request, hold: Hold) -> None:
+    def _begin(self, group: asyncio.TaskGroup, request: _Task) -> bytes | None:
+        """Begin a task for the request; return the frame that says why not where it is refused."""
         self._requests += 1
+        try:
+            hold = self._desk.hold(self._peer, request)
+        except ReplyError as refusal:
+            self._fail(request, refusal)
+            return self._connection.fail(request.id, refusal)
         task = group.create_task(self._answer(request))
         self._open[request.id] = task
         # Not in the task's own `finally`: a task that is cancelled before it starts has none,
         # and an event can wait until the reply is on its way.
         task.add_done_callback(partial(self._end, request, hold))
+        return None
 
-    def _end(self, request: Request, hold: Hold, task: asyncio.Task[_Outcome]) -> None:
+    def _end(self, request: _Task, hold: Hold, task: asyncio.Task[_Outcome]) -> None:
         hold.release()
         self._slots.release()
         if self._open.get(request.id) is task:
             del self._open[request.id]
         outcome = _CANCELLED if task.cancelled() else task.result()
         if isinstance(outcome, ReplyError):
-            self._desk.statistics.failed(request.op, outcome.code)
-            self._desk.engine.notes.add(partial(self._note_failure, request, outcome))
+            self._fail(request, outcome)
         elif isinstance(outcome, EmbedResult | RerankResult):
             assert isinstance(request, Embed | Rerank)
             self._desk.statistics.answered(request.op, request.priority, outcome.answer)
-            self._desk.engine.notes.add(partial(self._note_success, request, outcome.answer))
+            note = partial(_note_success, self._named(request), request.priority, outcome.answer)
+            self._desk.engine.notes.add(note)
 
-    async def _answer(self, request: Request) -> _Outcome:
+    def _fail(self, request: _Task, error: ReplyError) -> None:
+        self._desk.statistics.failed(request.op, error.code)
+        if (unlogged := self._desk.failures.take(self._peer.uid)) is not None:
+            note = partial(_note_failure, self._named(request), error, unlogged)
+            self._desk.engine.notes.add(note)
+
+    def _named(self, request: _Task) -> dict[str, Any]:
+        """Return which request it is, for events: they must not keep it itself, which is large."""
+        return {
+            "op": request.op,
+            "request_id": request.id,
+            "peer_pid": self._peer.pid,
+            "peer_uid": self._peer.uid,
+            **_trace_of(request),
+        }
+
+    async def _answer(self, request: _Task) -> _Outcome:
         # Counted from the first step on: whatever begins in a drain is refused by it.
         owed = isinstance(request, Embed | Rerank)
         with self._desk.accepted if owed else nullcontext():
@@ -220,7 +283,7 @@ class Session:
             await self._outgoing.send(frame)
         return outcome
 
-    async def _settle(self, request: Request) -> tuple[_Outcome, bytes]:
+    async def _settle(self, request: _Task) -> tuple[_Outcome, bytes]:
         """Return how `request` ended, and the frame that says so. It cannot be cancelled then."""
         try:
             result = await self._perform(request)
@@ -231,20 +294,14 @@ class Session:
             self._open.pop(request.id, None)
             return failure, self._connection.fail(request.id, failure)
 
-    async def _perform(self, request: Request) -> _Result:
+    async def _perform(self, request: _Task) -> _Result:
         match request:
             case Embed() | Rerank():
                 return await self._compute(request)
-            case Hello():
-                return {"version": VERSION, **self._desk.hello(self._limits)}
             case Status():
                 return {"status": await self._desk.status()}
             case Metrics():
                 return await self._desk.metrics(request.format)
-            case Cancel():
-                return {"cancelled": self._cancel(request.target)}
-            case Ping():
-                return {}
 
     async def _compute(self, request: Embed | Rerank) -> EmbedResult | RerankResult:
         engine = self._desk.engine_for(self._peer)
@@ -270,56 +327,46 @@ class Session:
         return self._connection.reply(request_id, **result.to_map())
 
     def _note_stalled(self, awaited: str) -> None:
-        if (unlogged := self._desk.complaints.take(self._peer.uid)) is not None:
-            log.warning(
-                "peer.stalled",
-                peer_pid=self._peer.pid,
-                peer_uid=self._peer.uid,
-                peer_gid=self._peer.gid,
-                awaited=awaited,
-                seconds=self._stall_seconds,
-                unlogged=unlogged,
-            )
-
-    def _note_success(self, request: Request, answer: Answer) -> None:
-        assert isinstance(request, Embed | Rerank)
-        timings = answer.timings
-        log.info(
-            "request.completed",
-            op=request.op,
-            request_id=request.id,
-            peer_pid=self._peer.pid,
-            peer_uid=self._peer.uid,
-            lane=request.priority,
-            model=answer.model,
-            rows=answer.rows,
-            tokens=answer.tokens,
-            cached_rows=timings.cached_rows,
-            shared_rows=timings.shared_rows,
-            queue_ms=timings.queue_ms,
-            tokenize_ms=timings.tokenize_ms,
-            compute_ms=timings.compute_ms,
-            total_ms=timings.total_ms,
-            batch_rows=timings.batch_rows,
-            **_trace_of(request),
-        )
-
-    def _note_failure(self, request: Request, error: ReplyError) -> None:
-        fault = isinstance(error, BackendFailed)
-        (log.error if fault else log.info)(
-            "request.failed",
-            op=request.op,
-            request_id=request.id,
-            peer_pid=self._peer.pid,
-            peer_uid=self._peer.uid,
-            code=error.code,
-            reason=error.message,
-            traceback=trace(error) if fault else None,
-            **_trace_of(request),
-        )
+        self._desk.note_stalled(self._peer, awaited, self._stall_seconds)
 
 
-def _trace_of(request: Request) -> dict[str, str]:
+async def _take_over(mine: Hold, room: Coroutine[Any, Any, Hold]) -> None:
+    """Have the bytes of `room` once there is any: in one step, so that none can be lost."""
+    mine.take(await room)
+
+
+def _note_success(named: Mapping[str, Any], lane: Priority, answer: Answer) -> None:
+    timings = answer.timings
+    log.info(
+        "request.completed",
+        **named,
+        lane=lane,
+        model=answer.model,
+        rows=answer.rows,
+        tokens=answer.tokens,
+        cached_rows=timings.cached_rows,
+        shared_rows=timings.shared_rows,
+        queue_ms=timings.queue_ms,
+        tokenize_ms=timings.tokenize_ms,
+        compute_ms=timings.compute_ms,
+        total_ms=timings.total_ms,
+        batch_rows=timings.batch_rows,
+    )
+
+
+def _note_failure(named: Mapping[str, Any], error: ReplyError, unlogged: int) -> None:
+    fault = isinstance(error, BackendFailed)
+    (log.error if fault else log.info)(
+        "request.failed",
+        **named,
+        code=error.code,
+        reason=error.message,
+        traceback=trace(error) if fault else None,
+        unlogged=unlogged,
+    )
+
+
+def _trace_of(request: _Task) -> dict[str, str]:
     """Return the ids in the caller's traceparent, where there is one."""
     if not isinstance(request, Embed | Rerank) or request.traceparent is None:
         return {}

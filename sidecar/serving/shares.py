@@ -6,7 +6,11 @@ their ports share (Choudhury and Hahne, "Dynamic queue length thresholds for sha
 switches", 1998), here on two levels.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from sidecar.serving.peer import Peer
 
 OF_USERS = 0.75
 """The part of what all other users leave that one user may have."""
@@ -33,3 +37,51 @@ def most_of_process(total: int, part: float, held: Held) -> int:
     """
     others = held.by_user - held.by_process
     return max(0, int(part * (most_of_user(total, held) - others)))
+
+
+class Holdings:
+    """How much of something every process holds, and every user."""
+
+    def __init__(self) -> None:
+        self._in_all = 0
+        self._by_user: Counter[int] = Counter()
+        self._by_process: Counter[Peer] = Counter()
+
+    def add(self, peer: Peer, size: int) -> None:
+        """Count `size` more for the process and its user."""
+        self._in_all += size
+        self._by_user[peer.uid] += size
+        self._by_process[peer] += size
+
+    def remove(self, peer: Peer, size: int) -> None:
+        """Count `size` less, and forget who holds nothing any more."""
+        self._in_all -= size
+        self._by_user[peer.uid] -= size
+        if not self._by_user[peer.uid]:
+            del self._by_user[peer.uid]
+        self._by_process[peer] -= size
+        if not self._by_process[peer]:
+            del self._by_process[peer]
+
+    def of(self, peer: Peer) -> Held:
+        """Return what is held now, as far as it concerns one process."""
+        return Held(
+            in_all=self._in_all,
+            by_user=self._by_user.get(peer.uid, 0),
+            by_process=self._by_process.get(peer, 0),
+        )
+
+    @property
+    def in_all(self) -> int:
+        """What all hold together."""
+        return self._in_all
+
+    @property
+    def by_user(self) -> Mapping[int, int]:
+        """What each user holds, by its number."""
+        return self._by_user
+
+    @property
+    def by_process(self) -> Mapping[Peer, int]:
+        """What each process holds."""
+        return self._by_process

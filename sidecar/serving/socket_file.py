@@ -4,8 +4,10 @@ It is bound under a temporary name, with its mode set, and renamed into place: t
 moment at which the path is missing, refuses, or has the wrong permissions.
 """
 
+import errno
 import fcntl
 import os
+import secrets
 import socket
 import stat
 from collections.abc import Iterator
@@ -55,7 +57,7 @@ class SocketFile:
     def __init__(self, path: Path, sock: socket.socket) -> None:
         self.path = path
         self.socket = sock
-        self._inode = path.stat().st_ino
+        self._inode = path.lstat().st_ino
 
     @classmethod
     def bind(cls, path: Path) -> "SocketFile":
@@ -67,14 +69,18 @@ class SocketFile:
         with _told(path):
             _refuse_if_too_long(path)
             _make_directory(path.parent)
-            with _only_one_at_a_time(path) as directory:
-                _refuse_if_taken(path)
-                return cls(path, _listen(path, directory))
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                with _only_one_at_a_time(path, directory):
+                    _refuse_if_taken(path)
+                    return cls(path, _listen(path, directory))
+            finally:
+                os.close(directory)
 
     def unlink(self) -> None:
         """Remove the file, if it is still this socket's and not a later daemon's."""
         with suppress(FileNotFoundError):
-            if self.path.stat().st_ino == self._inode:
+            if self.path.lstat().st_ino == self._inode:
                 self.path.unlink()
 
 
@@ -140,14 +146,19 @@ def _answers(path: Path) -> bool:
 
 def _listen(path: Path, directory: int) -> socket.socket:
     """Return a socket that listens at `path`, in the open `directory`."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    # A name that nobody can have put something at beforehand.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.{path.name}")
     address = str(temporary)
     if too_long(temporary):  # where `path` itself just fits
-        temporary = path.with_name(f".{os.getpid()}.sock")
+        temporary = path.with_name(f".{secrets.token_hex(8)}.sock")
         address = f"/proc/self/fd/{directory}/{temporary.name}"
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    try:
         temporary.chmod(_MODE)
         sock.listen(_BACKLOG)
         temporary.rename(path)
@@ -159,16 +170,55 @@ def _listen(path: Path, directory: int) -> socket.socket:
 
 
 @contextmanager
-def _only_one_at_a_time(path: Path) -> Iterator[int]:
+def _only_one_at_a_time(path: Path, directory: int) -> Iterator[None]:
     """Keep two daemons that start at once from both finding a stale socket.
 
-    Yields the directory, open.
+    By a file of our own that nobody else can open: a lock on the directory itself could be had by
+    any user, who would keep the daemon from starting.
     """
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    name = f".{path.name}.lock"
+    lock = _lock(path, name, directory)
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield directory
-    except BlockingIOError:
-        raise SocketUnavailable(f"another daemon is just starting at {path}") from None
+        yield
     finally:
-        os.close(directory)
+        # While it is locked: whoever opens it from now on finds none, and makes another.
+        os.unlink(name, dir_fd=directory)
+        os.close(lock)
+
+
+def _lock(path: Path, name: str, directory: int) -> int:
+    """Return the lock's file, locked, and in its place: who had it before may have removed it."""
+    while True:
+        lock = _open_lock(path, name, directory)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(lock, name, directory):
+                return lock
+        except BlockingIOError:
+            os.close(lock)
+            raise SocketUnavailable(f"another daemon is just starting at {path}") from None
+        os.close(lock)
+
+
+def _is_at(file: int, name: str, directory: int) -> bool:
+    try:
+        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(file))
+
+
+def _open_lock(path: Path, name: str, directory: int) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        lock = os.open(name, flags, 0o600, dir_fd=directory)
+        if os.fstat(lock).st_uid == os.geteuid():
+            return lock
+        os.close(lock)
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.EACCES, errno.EISDIR, errno.ENXIO}:
+            raise
+    raise SocketUnavailable(
+        f"{path}: something that is not this user's lies at {path.with_name(name)}, where the "
+        "daemon keeps its lock: remove it, or choose a directory that others cannot write"
+    )

@@ -206,7 +206,8 @@ async def make_dialogue(make_engine, tiny):
         if state is not State.SERVING:
             desk.life.move(state)
         ours, theirs = socket.socketpair(socket.AF_UNIX)
-        session = Session(desk, *await asyncio.open_unix_connection(sock=ours))
+        ours.setblocking(False)
+        session = Session(desk, ours)
         reader, writer = await asyncio.open_unix_connection(sock=theirs)
         dialogue = Dialogue(session, reader, writer, desk)
         made.append(dialogue)

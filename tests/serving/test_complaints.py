@@ -1,4 +1,4 @@
-"""Lines about bad peers: few, whatever they do."""
+"""Lines about bad peers and failed requests: few, whatever they do."""
 
 import pytest
 
@@ -20,14 +20,14 @@ def clock():
 
 def test_the_first_few_are_written(clock):
     """Of each user; one does not use up another's."""
-    complaints = Complaints(clock)
+    complaints = Complaints(60.0, clock)
     for uid in (1000, 1001):
         assert [complaints.take(uid) for _ in range(8)] == [0] * 5 + [None] * 3
 
 
 def test_then_one_a_minute_which_counts_the_others(clock):
     """Nothing is forgotten between two lines."""
-    complaints = Complaints(clock)
+    complaints = Complaints(60.0, clock)
     written = []
     for _ in range(600):
         written.append(complaints.take(1000))
@@ -39,7 +39,7 @@ def test_then_one_a_minute_which_counts_the_others(clock):
 
 def test_quiet_gives_the_first_few_again(clock):
     """And no more than those, however long it was."""
-    complaints = Complaints(clock)
+    complaints = Complaints(60.0, clock)
     for _ in range(9):
         complaints.take(1000)
     clock.now += 86_400
@@ -48,7 +48,7 @@ def test_quiet_gives_the_first_few_again(clock):
 
 def test_memory_is_bounded(clock):
     """Whoever has been quiet longest is forgotten."""
-    complaints = Complaints(clock)
+    complaints = Complaints(60.0, clock)
     for uid in range(10_000):
         complaints.take(uid)
     assert len(complaints._accounts) <= 256

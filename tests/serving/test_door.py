@@ -1,14 +1,17 @@
 """Who is let in, and what becomes of those who stall."""
 
+import asyncio
 import os
 import socket
+from itertools import count
 
 import pytest
+from structlog.testing import capture_logs
 
 from client_lib.wire.codec import encode
 from client_lib.wire.errors import Forbidden, Overloaded
-from client_lib.wire.messages import Embed, Hello, Ping, request_to_map
-from sidecar.serving.door import Door, Rules
+from client_lib.wire.messages import Embed, Ping, request_to_map
+from sidecar.serving.door import OPERATORS_OWN, Door, Rules
 from sidecar.serving.peer import Peer
 
 SOMEBODY = Peer(pid=10, uid=1000, gid=1000, groups=frozenset({1000, 27}))
@@ -27,24 +30,53 @@ SOMEBODY = Peer(pid=10, uid=1000, gid=1000, groups=frozenset({1000, 27}))
 )
 def test_a_peer_comes_in_by_its_user_or_any_of_its_groups(rules: Rules, admitted: bool) -> None:
     """Without a list everybody does."""
-    refusal = Door(rules).enter(SOMEBODY)
+    refusal = Door(rules, 100).refusal(SOMEBODY)
     assert refusal is None if admitted else isinstance(refusal, Forbidden)
 
 
 def test_one_process_has_so_many_connections() -> None:
     """Another process is not concerned, and a connection that ends makes room."""
-    door = Door(Rules(max_connections=2))
+    door = Door(Rules(max_connections=2), 100)
     other = Peer(pid=11, uid=1000, gid=1000)
-    assert [door.enter(SOMEBODY), door.enter(SOMEBODY), door.enter(other)] == [None] * 3
-    refusal = door.enter(SOMEBODY)
-    assert isinstance(refusal, Overloaded)
-    assert refusal.retry_after_ms
+    for peer in (SOMEBODY, SOMEBODY, other):
+        door.enter(peer)
+    with pytest.raises(Overloaded, match="2 connections of one process") as refused:
+        door.enter(SOMEBODY)
+    assert refused.value.retry_after_ms
     door.leave(SOMEBODY)
-    assert door.enter(SOMEBODY) is None
+    door.enter(SOMEBODY)
     assert door.to_list() == [
         {"pid": 10, "uid": 1000, "gid": 1000, "connections": 2},
         {"pid": 11, "uid": 1000, "gid": 1000, "connections": 1},
     ]
+
+
+def enter_all(door: Door, uid: int) -> int:
+    """Let in as many processes of a user as come in, one connection each, and count them."""
+    pids = count(1)
+    entered = 0
+    while door.refusal(peer := Peer(next(pids), uid, uid)) is None:
+        door.enter(peer)
+        entered += 1
+    return entered
+
+
+def test_no_user_has_all_connections() -> None:
+    """However many processes he starts: users who come later find some, and are told how many."""
+    door = Door(Rules(), 100)
+    assert [enter_all(door, uid) for uid in (1000, 1001, 1002)] == [75, 18, 5]
+    with pytest.raises(Overloaded, match="75 connections of user 1000, 98 of all users"):
+        door.enter(Peer(9_999, 1000, 1000))
+
+
+def test_an_operator_comes_in_when_all_connections_are_taken() -> None:
+    """A few times, and by processes that have none yet: to look what is wrong."""
+    door = Door(Rules(), 100)
+    for uid in range(1000, 1010):
+        enter_all(door, uid)
+    assert door.refusal(Peer(1, 2000, 2000)) is not None
+    assert enter_all(door, 0) == OPERATORS_OWN
+    assert door.refusal(Peer(1, 0, 0)) is not None
 
 
 def test_the_kernel_tells_all_groups() -> None:
@@ -87,8 +119,18 @@ async def test_a_peer_that_does_not_read_is_let_go(make_dialogue, soon) -> None:
 
 
 async def test_idle_peers_are_left_alone(make_dialogue) -> None:
-    """Who has begun nothing may be silent for ever."""
-    dialogue = await make_dialogue(hello=False, rules=Rules(stall_seconds=0.001))
-    assert (await dialogue.ask(Hello(id=0, version=1)))["ok"]
+    """Who has said hello and begun nothing may be silent for ever."""
+    dialogue = await make_dialogue(rules=Rules(stall_seconds=0.05))
+    await asyncio.sleep(0.1)
     for number in range(1, 4):
         assert (await dialogue.ask(Ping(id=number)))["ok"]
+
+
+async def test_a_peer_that_does_not_say_hello_is_let_go(make_dialogue) -> None:
+    """A connection is nothing to be kept for later."""
+    with capture_logs() as events:
+        dialogue = await make_dialogue(hello=False, rules=Rules(stall_seconds=0.05))
+        await dialogue.ended()
+    (stalled,) = (event for event in events if event["event"] == "peer.stalled")
+    assert stalled["awaited"] == "hello"
+    assert dialogue.desk.door.to_list() == []

@@ -6,7 +6,17 @@ import pytest
 
 from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Rerank, Status
 from client_lib.wire.protocol import Limits
-from sidecar.serving.footprint import Footprint, Memory
+from sidecar.serving.footprint import (
+    CONNECTION_BYTES,
+    Footprint,
+    Memory,
+    Needs,
+    decoding_bytes,
+    of_arriving,
+    step_of_arriving,
+)
+from sidecar.serving.ledger import Budget
+from sidecar.serving.shares import Held
 
 FOOTPRINT = Footprint(dimensions=384, max_tokens=256)
 LIMITS = Limits(max_frame_bytes=2**20, max_inputs=64)
@@ -22,10 +32,10 @@ def test_a_request_takes_more_than_its_texts_and_vectors(text: str) -> None:
 
 
 def test_what_must_not_be_refused_takes_nothing() -> None:
-    """A greeting and a cancellation; whoever asks for little is charged little."""
-    assert FOOTPRINT.of_request(Hello(id=0, version=1)) == 0
-    assert FOOTPRINT.of_request(Cancel(id=1, target=2)) == 0
-    assert 0 < FOOTPRINT.of_request(Ping(id=1)) < FOOTPRINT.of_request(Status(id=1))
+    """What is answered at once, with what the connection holds; a status takes a little."""
+    for request in (Hello(id=0, version=1), Cancel(id=1, target=2), Ping(id=1)):
+        assert FOOTPRINT.of_request(request) == 0
+    assert 0 < FOOTPRINT.of_request(Status(id=1)) <= CONNECTION_BYTES
 
 
 @pytest.mark.parametrize("ceiling", [0, 2**20, 2**26, 2**40])
@@ -33,16 +43,33 @@ def test_what_must_not_be_refused_takes_nothing() -> None:
 def test_a_largest_request_fits_into_every_budget(ceiling: int, texts: int) -> None:
     """Also where models alone take more than there is; one text of all bytes is another matter."""
     memory = Memory(ceiling=ceiling, taken=2**26, most=2**29, peer_share=0.01)
-    budget = memory.budget(FOOTPRINT.of_largest(LIMITS))
-    assert budget.of_a_peer <= budget.total
-    assert budget.of_a_peer >= FOOTPRINT.of_frame(LIMITS.max_frame_bytes)
+    budgets = memory.budgets(FOOTPRINT.needs(LIMITS))
+    held = Held(in_all=0, by_user=0, by_process=0)
+    assert budgets.requests.has_room(held, of_arriving(LIMITS.max_frame_bytes))
+    assert budgets.decoding.has_room(held, decoding_bytes(LIMITS.max_frame_bytes, LIMITS))
+    assert budgets.control.has_room(held, CONNECTION_BYTES)
     request = Embed(id=1, input=("x" * (LIMITS.max_frame_bytes // 64),) * texts)
-    assert budget.of_a_peer >= FOOTPRINT.of_request(request)
+    assert budgets.requests.has_room(held, FOOTPRINT.of_request(request))
 
 
-def test_the_budget_follows_from_what_is_left() -> None:
+def test_the_budgets_follow_from_what_is_left() -> None:
     """A part of it, and no more than peers are given where there is plenty."""
-    memory = Memory(ceiling=1_000_000, taken=600_000, most=10**9, peer_share=0.5)
-    assert memory.budget(0).total == 300_000
-    assert memory.budget(0).of_a_peer == 150_000
+    memory = Memory(ceiling=10**9, taken=6 * 10**8, most=10**10, peer_share=0.5)
+    budgets = memory.budgets(Needs(request=10**6, decoding=10**8))
+    assert memory.left == 3 * 10**8
+    assert budgets.control.total == 75 * 10**6
+    assert budgets.decoding == Budget(total=10**8, part=1.0, least=10**8)
+    assert budgets.requests == Budget(total=125 * 10**6, part=0.5, least=10**6)
     assert Memory(ceiling=10**12, taken=0, most=10**9, peer_share=0.5).left == 10**9
+
+
+@pytest.mark.parametrize("whole", [20_000, 300_000, 16 * 2**20])
+def test_room_for_a_frame_grows_with_what_has_arrived(whole: int) -> None:
+    """There is always enough, never much more, and few steps for a long one."""
+    held = steps = 0
+    for size in range(1, whole + 1, 9_999):
+        if more := step_of_arriving(held, size, whole):
+            held += more
+            steps += 1
+        assert of_arriving(size) <= held <= min(of_arriving(whole), 2 * of_arriving(size) + 2**18)
+    assert steps <= 8

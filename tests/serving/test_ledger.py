@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.serving.ledger import Budget, Ledger
+from sidecar.serving.peer import Peer
 
-BUDGET = Budget(100, 60)
-PEERS = st.sampled_from("abc")
+BUDGET = Budget(total=100, part=0.8, least=20)
+A, B, C, D = (Peer(pid=1, uid=uid, gid=uid) for uid in range(4))
+SIBLING = Peer(pid=2, uid=A.uid, gid=A.gid)
+PEERS = st.sampled_from([A, SIBLING, B, C, D])
 SIZES = st.integers(0, 70)
 STEPS = st.lists(
     st.one_of(
@@ -22,23 +25,60 @@ STEPS = st.lists(
 )
 
 
+def held_by(ledger: Ledger) -> dict[str, int]:
+    held: dict[str, int] = ledger.to_map()["held_by_peer"]
+    return held
+
+
 def test_what_does_not_fit_is_not_held() -> None:
-    """In all, or of one peer; and one that is refused holds nothing."""
+    """A process has a part of its user's share, and one that is refused holds nothing."""
     ledger = Ledger(BUDGET)
-    assert ledger.hold("a", 61) is None
-    assert ledger.hold("a", 60) is not None
-    assert ledger.hold("a", 1) is None
-    assert ledger.hold("b", 41) is None
-    assert ledger.hold("b", 40) is not None
-    assert ledger.to_map()["held_by_peer"] == {"a": 60, "b": 40}
+    assert ledger.hold(A, 61) is None
+    assert ledger.hold(A, 60) is not None
+    assert ledger.hold(A, 1) is None
+    assert held_by(ledger) == {str(A): 60}
+
+
+def test_processes_of_a_user_share_what_is_the_users() -> None:
+    """Another process has a part of what the first has left of it."""
+    ledger = Ledger(BUDGET)
+    assert ledger.hold(A, 50)
+    assert ledger.hold(SIBLING, 21) is None
+    assert ledger.hold(SIBLING, 20)
+    assert ledger.to_map()["held_by_user"] == {"0": 70}
+
+
+def test_users_share_what_others_have_left() -> None:
+    """However much one of them holds."""
+    ledger = Ledger(BUDGET)
+    assert ledger.hold(A, 60)
+    assert ledger.hold(B, 25) is None
+    assert ledger.hold(B, 24)
+    assert ledger.hold(C, 10)
+
+
+def test_the_least_is_everybodys_where_it_is_there() -> None:
+    """A largest request can be made by whoever holds nothing else."""
+    ledger = Ledger(BUDGET)
+    assert ledger.hold(A, 60)
+    assert ledger.hold(B, 20)
+    assert ledger.hold(C, 20)
+    assert ledger.hold(D, 1) is None
+
+
+def test_an_operator_is_never_refused() -> None:
+    """What he holds is counted all the same."""
+    ledger = Ledger(BUDGET)
+    assert ledger.hold(A, 200, always=True)
+    assert ledger.to_map()["held_bytes"] == 200
 
 
 def test_nothing_always_fits() -> None:
     """Also where a reload has left less than there is held."""
     ledger = Ledger(BUDGET)
-    held = ledger.hold("a", 60)
-    ledger.budget = Budget(10, 10)
-    assert ledger.hold("a", 0) is not None
+    held = ledger.hold(A, 60)
+    ledger.budget = Budget(total=10)
+    assert ledger.hold(A, 0) is not None
     assert held is not None
     held.release()
     assert ledger.to_map()["held_bytes"] == 0
@@ -47,12 +87,25 @@ def test_nothing_always_fits() -> None:
 def test_bytes_are_given_back_once() -> None:
     """Whoever releases again gives back nothing."""
     ledger = Ledger(BUDGET)
-    one, other = ledger.hold("a", 30), ledger.hold("a", 30)
+    one, other = ledger.hold(A, 30), ledger.hold(A, 30)
     assert one is not None
     assert other is not None
     one.release()
     one.release()
-    assert ledger.to_map()["held_by_peer"] == {"a": 30}
+    assert held_by(ledger) == {str(A): 30}
+
+
+def test_one_hold_takes_over_another() -> None:
+    """And gives back the bytes of both, once."""
+    ledger = Ledger(BUDGET)
+    one, other = ledger.hold(A, 30), ledger.hold(A, 20)
+    assert one is not None
+    assert other is not None
+    one.take(other)
+    other.release()
+    assert held_by(ledger) == {str(A): 50}
+    one.release()
+    assert held_by(ledger) == {}
 
 
 def test_a_refusal_knows_how_long_bytes_are_held() -> None:
@@ -60,7 +113,7 @@ def test_a_refusal_knows_how_long_bytes_are_held() -> None:
     now = [0.0]
     ledger = Ledger(BUDGET, lambda: now[0])
     for lasting, seconds in [(True, 86_400.0), *[(False, 2.0)] * 300]:
-        hold = ledger.hold("a", 1, lasting=lasting)
+        hold = ledger.hold(A, 1, lasting=lasting)
         assert hold is not None
         now[0] += seconds
         hold.release()
@@ -70,14 +123,35 @@ def test_a_refusal_knows_how_long_bytes_are_held() -> None:
 async def test_who_waits_gets_the_first_room_that_suits() -> None:
     """A large one is not in the way of a small one."""
     ledger = Ledger(BUDGET)
-    held = ledger.hold("a", 60)
+    held = ledger.hold(A, 60)
     assert held is not None
-    large = asyncio.create_task(ledger.room("a", 50))
-    small = asyncio.create_task(ledger.room("b", 30))
-    assert (await small).size == 30
+    large = asyncio.create_task(ledger.room(A, 45))
+    small = asyncio.create_task(ledger.room(B, 20))
+    assert (await small).size == 20
     assert not large.done()
     held.release()
-    assert (await large).size == 50
+    assert (await large).size == 45
+
+
+async def test_users_who_wait_take_turns() -> None:
+    """Whoever has come first, and with however many."""
+    ledger = Ledger(Budget(total=10, part=1.0, least=10))
+    order: list[int] = []
+
+    async def use(peer: Peer) -> None:
+        hold = await ledger.room(peer, 10)
+        order.append(peer.uid)
+        await asyncio.sleep(0)
+        hold.release()
+
+    held = ledger.hold(C, 10)
+    assert held is not None
+    async with asyncio.TaskGroup() as group:
+        for peer in (A, A, A, SIBLING, B, B):
+            group.create_task(use(peer))
+        await asyncio.sleep(0)
+        held.release()
+    assert order == [0, 1, 0, 1, 0, 0]
 
 
 @given(STEPS)
@@ -105,12 +179,14 @@ def test_however_it_ends_everything_is_released(steps: list[tuple[str, object, i
             hold.release()
         await asyncio.sleep(0)
         assert ledger.to_map()["held_bytes"] == 0
-        assert (ledger._held, list(ledger._waiting)) == ({}, [])
+        assert (held_by(ledger), ledger._waiting, ledger._last_turn) == ({}, [], {})
 
     asyncio.run(run())
 
 
 def check(ledger: Ledger) -> None:
-    held = ledger.to_map()["held_by_peer"]
-    assert all(0 < size <= BUDGET.of_a_peer for size in held.values())
-    assert sum(held.values()) == ledger.to_map()["held_bytes"] <= BUDGET.total
+    held = ledger.to_map()
+    assert all(0 < size <= 60 for size in held["held_by_peer"].values())
+    assert all(0 < size <= 75 for size in held["held_by_user"].values())
+    for whose in ("held_by_peer", "held_by_user"):
+        assert sum(held[whose].values()) == held["held_bytes"] <= BUDGET.total

@@ -9,24 +9,38 @@ import pytest
 from structlog.testing import capture_logs
 
 from client_lib.wire.codec import encode
-from client_lib.wire.messages import Embed, Ping, Status, request_to_map
+from client_lib.wire.messages import (
+    Cancel,
+    Embed,
+    Hello,
+    Metrics,
+    Ping,
+    Status,
+    request_to_map,
+)
 from client_lib.wire.protocol import Limits
 from sidecar.serving.door import Rules
-from sidecar.serving.footprint import CONNECTION_BYTES
+from sidecar.serving.footprint import CONNECTION_BYTES, SHORT_READ_BYTES
 from sidecar.serving.ledger import Budget
-from sidecar.serving.peer import has_left
+from sidecar.serving.peer import Peer, has_left
 
 LARGE = encode(request_to_map(Embed(id=9, input=("word " * 40_000,))))
 
 
+OTHER = Peer(pid=1, uid=os.getuid() + 1, gid=1)
+
+
 def held(desk):
-    return desk.ledger.to_map()["held_bytes"]
+    """All that is held for anybody, connections included."""
+    ledgers = (desk.ledger, desk._decoding, desk._control)
+    return sum(ledger.to_map()["held_bytes"] for ledger in ledgers)
 
 
 async def test_a_request_is_held_until_its_reply_is_taken(make_dialogue, tiny, soon):
     """Then the connection alone, and nothing after its end."""
     model = tiny()
     dialogue = await make_dialogue(model)
+    assert held(dialogue.desk) == CONNECTION_BYTES
     model.gate.clear()
     dialogue.send(Embed(id=1, input=("a",)))
     await model.began()
@@ -43,12 +57,14 @@ async def test_what_does_not_fit_is_refused_whole(make_dialogue):
     """With a time to come back after, or for good where it could never fit."""
     dialogue = await make_dialogue()
     ledger = dialogue.desk.ledger
-    ledger.budget = Budget(2**20, 2**20)
-    other = ledger.hold("another peer", 2**20 - CONNECTION_BYTES - 10)
+    ledger.budget = Budget(total=2**20, part=1.0)
+    other = ledger.hold(OTHER, 3 * 2**18)
+    rest = ledger.hold(dialogue.session._peer, 190_000)
     error = (await dialogue.ask(Embed(id=1, input=("a",))))["error"]
     assert (error["code"], error["retryable"]) == ("overloaded", True)
     assert error["retry_after_ms"] > 0
     other.release()
+    rest.release()
     assert (await dialogue.ask(Embed(id=1, input=("a",))))["ok"]
     error = (await dialogue.ask(Embed(id=2, input=("a" * 60_000,))))["error"]
     assert (error["code"], error["retryable"]) == ("too_large", False)
@@ -57,24 +73,62 @@ async def test_what_does_not_fit_is_refused_whole(make_dialogue):
     }  # fmt: skip
 
 
+async def test_who_has_filled_his_share_is_told_how_things_are(make_dialogue):
+    """Hello, ping, cancel, status and metrics need nothing of it, nor does a connection."""
+    dialogue = await make_dialogue(hello=False)
+    ledger = dialogue.desk.ledger
+    assert ledger.hold(dialogue.session._peer, ledger.budget.of_a_process)
+    requests = (Hello(id=0, version=1), Ping(id=1), Cancel(id=2, target=9), Status(id=3))
+    for request in (*requests, Metrics(id=4)):
+        assert (await dialogue.ask(request))["ok"]
+    assert (await dialogue.ask(Embed(id=5, input=("a",))))["error"]["code"] == "overloaded"
+
+
 async def test_a_long_frame_waits_until_there_is_room(make_dialogue, soon):
-    """Nothing of it is read meanwhile, and then it is answered."""
+    """No more of it is read meanwhile than fits, and then it is answered."""
     dialogue = await make_dialogue()
     ledger = dialogue.desk.ledger
-    other = ledger.hold("another peer", ledger.budget.of_a_peer)
-    rest = ledger.hold("a third", ledger.budget.total - ledger.budget.of_a_peer - 2**18)
+    ledger.budget = Budget(total=2**20, part=1.0)
+    other = ledger.hold(OTHER, 3 * 2**18)
+    rest = ledger.hold(dialogue.session._peer, 180_000)
     dialogue.writer.write(LARGE)
     await soon(lambda: ledger._waiting)
+    assert dialogue.session._connection.buffered <= SHORT_READ_BYTES
+    ledger.budget = Budget(total=2**26, part=1.0)
     other.release()
     assert (await dialogue.reply(9))["truncated"] == [0]
     rest.release()
 
 
+async def test_half_a_frame_holds_what_has_arrived_of_it(make_dialogue, soon):
+    """Whatever length its header tells: a byte of 16 MiB is a byte."""
+    dialogue = await make_dialogue()
+    before = held(dialogue.desk)
+    body = LARGE[4:]
+    dialogue.writer.write((16 * 2**20).to_bytes(4, "big") + body[:1])
+    await soon(lambda: dialogue.session._connection.missing)
+    assert held(dialogue.desk) - before <= 2**18
+    dialogue.writer.write(body[1:100_000])
+    await soon(lambda: dialogue.session._connection.buffered > 99_999)
+    assert 100_000 < held(dialogue.desk) - before <= 2**18
+
+
+async def test_what_is_decoded_waits_for_others_that_are(make_dialogue, soon):
+    """A frame that has arrived is not refused for it."""
+    dialogue = await make_dialogue()
+    decoding = dialogue.desk._decoding
+    other = decoding.hold(OTHER, decoding.budget.total)
+    dialogue.writer.write(LARGE)
+    await soon(lambda: decoding._waiting)
+    other.release()
+    assert (await dialogue.reply(9))["truncated"] == [0]
+    assert decoding.to_map()["held_bytes"] == 0
+
+
 async def test_a_frame_that_never_finds_room_ends_its_connection(make_dialogue):
     """After as long as a peer may stall: it is told to come back."""
     dialogue = await make_dialogue(rules=Rules(stall_seconds=0.1))
-    ledger = dialogue.desk.ledger
-    ledger.budget = Budget(2**18, 2**18)
+    dialogue.desk.ledger.budget = Budget(total=2**17, part=1.0)
     dialogue.writer.write(LARGE)
     error = (await dialogue.reply(None))["error"]
     assert (error["code"], error["retryable"]) == ("overloaded", True)
@@ -86,7 +140,7 @@ async def test_a_peer_that_leaves_while_it_waits_is_noticed(make_dialogue, soon,
     """Though nobody reads from it."""
     monkeypatch.setattr("sidecar.serving.session._LOOK_SECONDS", 0.01)
     dialogue = await make_dialogue()
-    dialogue.desk.ledger.budget = Budget(2**18, 2**18)
+    dialogue.desk.ledger.budget = Budget(total=2**17, part=1.0)
     dialogue.writer.write(LARGE)
     await soon(lambda: dialogue.desk.ledger._waiting)
     dialogue.writer.transport.abort()
@@ -97,6 +151,7 @@ async def test_a_peer_that_leaves_while_it_waits_is_noticed(make_dialogue, soon,
 async def test_a_connection_that_does_not_fit_is_told_so(make_dialogue, monkeypatch):
     """And is not counted."""
     monkeypatch.setattr("sidecar.serving.desk.CONNECTION_BYTES", 2**40)
+    monkeypatch.setattr(Peer, "is_operator", False)
     dialogue = await make_dialogue(hello=False)
     assert (await dialogue.reply(None))["error"]["code"] in {"overloaded", "too_large"}
     await dialogue.ended()
@@ -107,7 +162,7 @@ async def test_a_connection_that_does_not_fit_is_told_so(make_dialogue, monkeypa
 async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue, steps):
     """While a frame is being received, waits for room, or is computed."""
     dialogue = await make_dialogue()
-    other = dialogue.desk.ledger.hold("another peer", 1)
+    other = dialogue.desk.ledger.hold(OTHER, 1)
     dialogue.send(Ping(id=1), Embed(id=2, input=("a", "b")), Status(id=3))
     dialogue.writer.write(LARGE)
     for _ in range(steps):
@@ -119,13 +174,19 @@ async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue,
     other.release()
 
 
-async def test_status_tells_what_is_held_by_whom(make_dialogue):
+async def test_status_tells_what_is_held_by_whom(make_dialogue, tiny):
     """And how much may be."""
-    dialogue = await make_dialogue(memory_bytes=2**40)
-    memory = (await dialogue.ask(Status(id=1)))["status"]["memory"]
+    model = tiny()
+    dialogue = await make_dialogue(model, memory_bytes=2**40)
+    model.gate.clear()
+    dialogue.send(Embed(id=1, input=("a",)))
+    await model.began()
+    memory = (await dialogue.ask(Status(id=2)))["status"]["memory"]
     assert memory["ceiling_bytes"] == 2**40
     assert memory["budget_bytes"] >= memory["budget_of_a_peer_bytes"] > memory["held_bytes"] > 0
     assert list(memory["held_by_peer"]) == [f"pid {os.getpid()} (uid {os.getuid()})"]
+    assert list(memory["held_by_user"]) == [str(os.getuid())]
+    assert memory["control"]["held_bytes"] > CONNECTION_BYTES
 
 
 async def test_too_little_memory_is_said_and_served_with(make_dialogue):

@@ -1,5 +1,4 @@
 import asyncio
-import socket
 
 import pytest
 
@@ -58,17 +57,6 @@ async def test_a_peer_that_has_just_connected_is_not_left_open(desk, soon):
         await soon(lambda: server._sessions)
     assert await everything(reader) == []
     await hang_up(writer)
-
-
-async def test_a_peer_that_is_handed_over_too_late_is_turned_away(desk, soon):
-    """Nobody would end its session any more."""
-    async with serving(desk) as server:
-        server.stop_accepting()
-        ours, theirs = socket.socketpair(socket.AF_UNIX)
-        server._accept(*await asyncio.open_unix_connection(sock=ours))
-        reader, writer = await asyncio.open_unix_connection(sock=theirs)
-        assert await everything(reader) == []
-        await hang_up(writer)
 
 
 async def test_leaving_takes_the_socket_away(desk):

@@ -322,4 +322,4 @@ async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny, st
     assert dialogue.desk.accepted.count == 0
     assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
     assert dialogue.session._open == {}
-    assert dialogue.session._writer.is_closing()
+    assert dialogue.session._sock.fileno() == -1

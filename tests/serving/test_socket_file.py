@@ -1,10 +1,13 @@
+import fcntl
 import os
 import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from sidecar.serving import socket_file
 from sidecar.serving.socket_file import SocketFile, SocketUnavailable, refuse_if_unusable
 
 
@@ -46,6 +49,82 @@ def test_nothing_else_is_left_in_the_directory(path, bind):
     """The temporary name is gone."""
     bind(path)
     assert [entry.name for entry in path.parent.iterdir()] == ["s.sock"]
+
+
+def test_the_queue_is_as_long_as_was_asked_for(path, bind):
+    """Many may connect before anybody is accepted, and none of them is refused."""
+    bind(path)
+    with ExitStack() as clients:
+        for _ in range(400):
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect(str(path))
+
+
+def test_a_lock_on_the_directory_keeps_no_daemon_from_starting(path, bind):
+    """Any user who may read it can have one."""
+    directory = os.open(path.parent, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_SH)
+    try:
+        bind(path)
+    finally:
+        os.close(directory)
+
+
+def test_two_that_start_at_once_do_not_both_come_to_listen(path, bind):
+    """The second is told so, and may try again."""
+    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(SocketUnavailable, match="another daemon is just starting"):
+        bind(path)
+    os.close(lock)
+    bind(path)
+
+
+def test_the_lock_can_be_had_by_nobody_else(path, bind, monkeypatch):
+    """Nor is it left behind, also where a daemon listens already."""
+    seen = []
+    listen = socket_file._listen
+
+    def look(*arguments):
+        seen.append(mode(path.with_name(f".{path.name}.lock")))
+        return listen(*arguments)
+
+    monkeypatch.setattr(socket_file, "_listen", look)
+    bind(path)
+    assert seen == [0o600]
+    with pytest.raises(SocketUnavailable):
+        bind(path)
+    assert [entry.name for entry in path.parent.iterdir()] == ["s.sock"]
+
+
+@pytest.mark.parametrize("plant", [Path.mkdir, lambda lock: lock.symlink_to("elsewhere")])
+def test_what_lies_where_the_lock_should_is_named(path, bind, plant):
+    """It is not followed, written or removed."""
+    plant(lock := path.with_name(f".{path.name}.lock"))
+    with pytest.raises(SocketUnavailable, match=rf"not this user's lies at {lock}"):
+        bind(path)
+    assert not path.with_name("elsewhere").exists()
+    assert lock.is_symlink() or lock.is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_the_lock_of_another_user_is_not_waited_for(path, bind):
+    """He could hold it for ever."""
+    lock = path.with_name(f".{path.name}.lock")
+    lock.touch()
+    os.chown(lock, 65_534, 65_534)
+    with pytest.raises(SocketUnavailable, match="choose a directory that others cannot write"):
+        bind(path)
+
+
+def test_a_name_that_is_taken_is_left_to_whom_it_belongs(path, bind, monkeypatch):
+    """What could not be bound is not removed."""
+    monkeypatch.setattr(socket_file.secrets, "token_hex", lambda _: "same")
+    (taken := path.with_name(".same.s.sock")).write_text("precious")
+    with pytest.raises(SocketUnavailable, match="in use"):
+        bind(path)
+    assert taken.read_text() == "precious"
 
 
 def test_a_stale_socket_is_replaced(path, bind):

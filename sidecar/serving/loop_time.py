@@ -1,0 +1,68 @@
+"""The event loop's time, shared by users: nobody keeps the others from their turn.
+
+In each round of the loop every user may spend so much of it on reading frames and beginning what
+they ask for. Whoever has more to do, on however many connections, goes on in later rounds.
+"""
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# What is begun in a round has its first step in the next one, which takes some times as long.
+_SECONDS_A_ROUND = 0.000_5
+
+
+class LoopTime:
+    """How long each user has had the loop in this round. Used on one running loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._spent: dict[int, float] = {}
+        self._waiting: defaultdict[int, deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._ends = False  # whether the end of the round is to be heard of
+
+    @contextmanager
+    def spend(self, uid: int) -> Iterator[None]:
+        """Count what is done in the block, which awaits nothing, as the user's."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self._spent[uid] = self._spent.get(uid, 0.0) + spent
+            self._await_end()
+
+    async def turn(self, uid: int) -> None:
+        """Return at once where the user has time left in this round, else in a later one."""
+        if uid not in self._waiting and self._spent.get(uid, 0.0) < _SECONDS_A_ROUND:
+            return
+        turn = self._loop.create_future()
+        self._waiting[uid].append(turn)
+        self._await_end()
+        # Where it is cancelled the next round finds it done, and lets the next one go on.
+        await turn
+
+    def _await_end(self) -> None:
+        if not self._ends:
+            self._ends = True
+            self._loop.call_soon(self._end_round)
+
+    def _end_round(self) -> None:
+        self._ends = False
+        self._spent.clear()
+        for uid in list(self._waiting):
+            self._let_one_go_on(uid)
+        if self._waiting:
+            self._await_end()
+
+    def _let_one_go_on(self, uid: int) -> None:
+        turns = self._waiting[uid]
+        while turns:
+            turn = turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                break
+        if not turns:
+            del self._waiting[uid]

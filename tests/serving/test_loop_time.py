@@ -1,0 +1,68 @@
+"""Users share the loop's time, however many connections they have."""
+
+import asyncio
+import time
+
+from sidecar.serving.loop_time import LoopTime
+
+
+def busy(loop_time, uid):
+    """Spend more than a round has for a user."""
+    with loop_time.spend(uid):
+        until = time.perf_counter() + 0.001
+        while time.perf_counter() < until:
+            pass
+
+
+async def test_who_has_spent_little_goes_on_at_once():
+    """Without letting the loop go."""
+    loop_time, steps = LoopTime(), []
+    asyncio.get_running_loop().call_soon(steps.append, "another round")
+    for _ in range(3):
+        await loop_time.turn(1000)
+        with loop_time.spend(1000):
+            pass
+    assert steps == []
+
+
+async def test_who_has_spent_a_rounds_time_waits_for_the_next():
+    """Another user does not."""
+    loop_time, steps = LoopTime(), []
+    asyncio.get_running_loop().call_soon(steps.append, "another round")
+    busy(loop_time, 1000)
+    await loop_time.turn(1001)
+    assert steps == []
+    await loop_time.turn(1000)
+    assert steps == ["another round"]
+
+
+async def test_connections_of_a_user_go_on_one_a_round():
+    """In their order; a user who has one is not kept waiting by one who has many."""
+    loop_time, order = LoopTime(), []
+
+    async def session(uid, name):
+        for _ in range(2):
+            await loop_time.turn(uid)
+            busy(loop_time, uid)
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for name in "abcd":
+            group.create_task(session(1000, name))
+        group.create_task(session(1001, "X"))
+    assert [name for name in order if name != "X"] == list("aabcdbcd")
+    assert order.index("X") <= 1
+    assert order[order.index("X") + 1 :].index("X") <= 2
+
+
+async def test_who_leaves_while_waiting_holds_up_nobody():
+    """Its turn is the next one's, and nothing is left."""
+    loop_time = LoopTime()
+    busy(loop_time, 1000)
+    leaving, staying = (asyncio.create_task(loop_time.turn(1000)) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await staying
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not loop_time._waiting
