@@ -132,9 +132,7 @@ class FakeDaemon:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(os.fspath(self.socket))
-        self._listener.listen()
+        self._listener = self._listen()
         self._spawn(self._accept, self._listener)
 
     def stop(self) -> None:
@@ -168,6 +166,12 @@ class FakeDaemon:
     def __exit__(self, *_: object) -> None:
         if self._listener is not None:
             self.stop()
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(os.fspath(self.socket))
+        listener.listen()
+        return listener
 
     def _of(self, kind: type[Request]) -> list[Request]:
         return [request for request in self.seen if isinstance(request, kind)]
