@@ -4,6 +4,7 @@ What a killed run has left is gone on from if everything that decides the vector
 """
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -46,7 +47,7 @@ class Job:
 
         Raises `BulkError`, or a `SidecarError` where the daemon refuses or is gone for good.
         """
-        if self.output.exists() and not self.overwrite:
+        if os.path.lexists(self.output) and not self.overwrite:
             raise StateError(f"{self.output} is there already: --overwrite replaces it")
         identity = self._identity()
         with Part.hold(self.output) as part:
@@ -105,5 +106,6 @@ class Job:
                 show("writing", rows, note.total)
 
             tables = import_module("sidecar.bulk.tables")
-            tables.write(self.corpus, part.vectors(), part.table, written)
+            with part.table() as file:
+                tables.write(self.corpus, part.vectors(), file, written)
         part.finish()
