@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.operate.metrics import replace_file
+from sidecar.files import replace_file
 
 
 def test_a_file_is_replaced_and_readable_by_all(tmp_path: Path) -> None:
@@ -13,7 +13,7 @@ def test_a_file_is_replaced_and_readable_by_all(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         for text in ("one\n", "two\n"):
-            replace_file(tmp_path / "sidecar.prom", text)
+            replace_file(tmp_path / "sidecar.prom", text, 0o644)
     finally:
         os.umask(before)
     assert (tmp_path / "sidecar.prom").read_text() == "two\n"
