@@ -25,7 +25,7 @@ VARIABLE = "SIDECAR_DAEMON_USER"
 
 _ROOT = 0
 _OUTSIDE = 65_534
-_ALL_USERS = ["0", "0", "4294967295"]  # of user_namespaces(7): every user is itself
+_ALL_USERS = [b"0", b"0", b"4294967295"]  # of user_namespaces(7): every user is itself
 _UCRED = struct.Struct("iII")
 
 
@@ -90,7 +90,7 @@ def is_own(uid: int) -> bool:
 
 def _sees_all_users() -> bool:
     try:
-        return Path("/proc/self/uid_map").read_text("ascii").split() == _ALL_USERS
+        return Path("/proc/self/uid_map").read_bytes().split() == _ALL_USERS
     except OSError:
         return False
 

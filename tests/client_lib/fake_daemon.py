@@ -117,7 +117,10 @@ def first(act: Act | ReplyError) -> Script:
 
 
 class FakeDaemon:
-    """Listens at `path` from `start` to `stop`; `seen` has every request but hello."""
+    """Listens at `path` from `start` to `stop`.
+
+    `seen` has every request but hello, `received` counts the bytes of all.
+    """
 
     def __init__(self, path: Path, limits: Limits | None = None, version: int = VERSION) -> None:
         self.socket = path
@@ -126,6 +129,7 @@ class FakeDaemon:
         self.version = version
         self.seen: list[Request] = []
         self.connections = 0
+        self.received = 0
         self._changed = threading.Condition()
         self._listener: socket.socket | None = None
         self._peers: set[socket.socket] = set()
@@ -194,6 +198,7 @@ class FakeDaemon:
         connection = ServerConnection(self.limits)
         with suppress(OSError):
             while data := peer.recv(65536):
+                self.received += len(data)
                 if not all(self._handle(peer, connection, r) for r in connection.receive(data)):
                     break
         with self._changed:
