@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -96,3 +97,15 @@ def no_hang(seconds: int = 30) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def shared() -> Iterator[tuple[Path, Path]]:
+    """Open a folder like /tmp, and one outside of it with something precious."""
+    with TemporaryDirectory(prefix="sidecar-shared-") as place:
+        folder, outside = Path(place) / "shared", Path(place) / "outside"
+        for each in (folder, outside):
+            each.mkdir()
+        folder.chmod(0o1777)
+        (outside / "precious").write_text("precious")
+        yield folder, outside

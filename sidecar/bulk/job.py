@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from client_lib import AsyncClient, Client
+from client_lib.own_folder import shown
 from sidecar.bulk.corpus import PARQUET, Corpus
-from sidecar.bulk.errors import InputError, StateError
+from sidecar.bulk.errors import InputError, OutputError, StateError
 from sidecar.bulk.part import Note, Part
 from sidecar.bulk.stream import Show, Stream
 
@@ -48,7 +49,9 @@ class Job:
         Raises `BulkError`, or a `SidecarError` where the daemon refuses or is gone for good.
         """
         if os.path.lexists(self.output) and not self.overwrite:
-            raise StateError(f"{self.output} is there already: --overwrite replaces it")
+            raise StateError(f"{shown(self.output)} is there already: --overwrite replaces it")
+        if self.output.is_dir() and not self.output.is_symlink():
+            raise OutputError(f"{shown(self.output)} is a directory: name a file")
         identity = self._identity()
         with Part.hold(self.output) as part:
             note = self._begun(part, identity) or self._survey(identity)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_lib import UntrustedFolder
-from client_lib.own_folder import OwnFolder
+from client_lib.own_folder import OwnFolder, shown
 from sidecar.bulk.errors import OutputError, StateError
 
 _SUFFIX = ".part"
@@ -176,7 +176,7 @@ def _lock(folder: int, output: Path) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise StateError(f"another process is writing {output}") from None
+        raise StateError(f"another process is writing {shown(output)}") from None
 
 
 @contextmanager
@@ -187,4 +187,4 @@ def _told(output: Path) -> Iterator[None]:
     except UntrustedFolder as error:
         raise StateError(str(error)) from error
     except OSError as error:
-        raise OutputError(f"{output} cannot be written: {error.strerror}") from error
+        raise OutputError(f"{shown(output)} cannot be written: {error.strerror}") from error
