@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from client_lib import ConnectionLost, SidecarError, UntrustedDaemon
+from client_lib import ConnectionLost, SidecarError, UntrustedDaemon, trust
 from client_lib.dial import connect as dial
 from client_lib.node import answers
 from client_lib.ray import SidecarEmbedder
@@ -23,7 +23,7 @@ from ..others import NOBODY, listener_of, takes_root
 from .fake_daemon import FakeDaemon
 
 pytestmark = takes_root
-MINE = 4242
+MINE, UNIT = 4242, 4343
 
 
 class ForeignDaemon(FakeDaemon):
@@ -137,6 +137,21 @@ def test_a_socket_that_root_listens_at_may_have_another_owner(connect: Any, shar
         assert connect(path).ping() > 0
 
 
+def test_the_file_that_was_looked_at_is_the_one_connected_to(three: tuple[Path, ...]) -> None:
+    """Whatever another user has put at its path a moment later."""
+    _, unit, impostor = three
+
+    class Swapped(Trust):
+        def accepts(self, uid: int) -> bool:
+            if uid == 0 and impostor.exists():  # the file is root's, they say
+                impostor.replace(unit)
+            return uid == 0
+
+    with dial(str(unit), Swapped()) as sock:
+        assert trust.listener_of(sock) == UNIT
+    assert unit.stat().st_uid == NOBODY
+
+
 def test_a_link_to_roots_socket_is_another_path_to_it(connect: Any, shared: Path) -> None:
     """Whoever made the link: what counts is where it leads."""
     path, link = shared / "s", shared / "link"
@@ -193,7 +208,7 @@ def three(shared: Path) -> Iterator[tuple[Path, ...]]:
     root, unit, impostor = (shared / name for name in ("root", "unit", "impostor"))
     first = bound(root)
     first.listen()
-    second = listener_of(4343, unit, bound(unit))
+    second = listener_of(UNIT, unit, bound(unit))
     third = listener_of(NOBODY, impostor)
     with first, second, third:
         yield root, unit, impostor
