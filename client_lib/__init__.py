@@ -21,6 +21,8 @@ from client_lib.wire.errors import (
     TooLarge,
     UnknownModel,
     UnsupportedVersion,
+    UntrustedDaemon,
+    UntrustedFolder,
 )
 
 __all__ = [
@@ -48,5 +50,7 @@ __all__ = [
     "TooLarge",
     "UnknownModel",
     "UnsupportedVersion",
+    "UntrustedDaemon",
+    "UntrustedFolder",
     "Usage",
 ]

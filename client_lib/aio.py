@@ -20,6 +20,7 @@ from client_lib.calls import call_ids, seconds_of
 from client_lib.encoding import WINDOW, Encoding
 from client_lib.operations import Operation
 from client_lib.results import EmbedReply, MetricsReply, RerankReply
+from client_lib.trust import Trust
 from client_lib.wire.errors import ClientClosed, SidecarError
 from client_lib.wire.messages import MetricsFormat, Precision, Priority
 from client_lib.wire.roles import Role
@@ -42,8 +43,10 @@ class AsyncClient:
         *,
         timeout: float | None = 30.0,
         retries: bool = True,
+        expect_user: str | int | None = None,
     ) -> None:
         self._path = os.fspath(path or default_socket())
+        self._trust = Trust.of(expect_user)
         self._timeout = seconds_of(timeout)
         self._retries = retries
         self._ids = call_ids()
@@ -226,7 +229,9 @@ class AsyncClient:
             raise ClientClosed("this client is closed; make another")
         self._leave_closed_loop()
         if self._line is None:
-            self._lasting = _while_loop_lasts(AsyncLine(self._path, retries=self._retries))
+            self._lasting = _while_loop_lasts(
+                AsyncLine(self._path, self._trust, retries=self._retries)
+            )
             self._loop, self._line = asyncio.get_running_loop(), await anext(self._lasting)
         return self._line
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from client_lib.aio_link import AsyncLink, TaskCall
 from client_lib.dial import PASSING, backoff, connect, pause, unreachable
+from client_lib.trust import Trust
 from client_lib.wire.errors import (
     CallTimeout,
     ClientClosed,
@@ -14,6 +15,7 @@ from client_lib.wire.errors import (
     Draining,
     Overloaded,
     SidecarError,
+    UntrustedDaemon,
 )
 from client_lib.wire.protocol import Limits
 
@@ -24,8 +26,9 @@ class AsyncLine:
     Deadlines are not its business: whoever awaits it cancels it.
     """
 
-    def __init__(self, path: str, *, retries: bool) -> None:
+    def __init__(self, path: str, trust: Trust, *, retries: bool) -> None:
         self._path = path
+        self._trust = trust
         self._retries = retries
         self._link: AsyncLink | None = None
         self._dialing = asyncio.Lock()
@@ -84,7 +87,9 @@ class AsyncLine:
             await self._pause(pause(call.failures))
         try:
             limits = self._link.limits if self._link else Limits()
-            self._link = await _connect(self._path, limits)
+            self._link = await _connect(self._path, self._trust, limits)
+        except UntrustedDaemon:
+            raise
         except PASSING as error:
             self._lose(call, error)
         except OSError as error:
@@ -112,8 +117,8 @@ class AsyncLine:
             ) from cause
 
 
-async def _connect(path: str, limits: Limits) -> AsyncLink:
-    sock = connect(path)
+async def _connect(path: str, trust: Trust, limits: Limits) -> AsyncLink:
+    sock = connect(path, trust)
     try:
         loop = asyncio.get_running_loop()
         _, link = await loop.create_unix_connection(lambda: AsyncLink(limits), sock=sock)

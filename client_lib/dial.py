@@ -1,10 +1,11 @@
-"""How a daemon is reached, and what its absence means. Both clients share this."""
+"""How a daemon is reached and made sure of, and what its absence means. Both clients share this."""
 
 import os
 import random
 import socket
 
 from client_lib.address import too_long
+from client_lib.trust import Trust, listener_of
 from client_lib.wire.errors import ConnectionLost, Overloaded
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
@@ -15,12 +16,37 @@ _DOUBLINGS = 6  # From the first pause to past the longest.
 PASSING = (FileNotFoundError, ConnectionError, BlockingIOError)
 
 
-def connect(path: str) -> socket.socket:
-    """Return a non-blocking socket, connected to `path`. Never waits; raises `OSError`.
+def connect(path: str, trust: Trust) -> socket.socket:
+    """Return a non-blocking socket, connected to a trusted user's daemon at `path`. Never waits.
 
-    A daemon whose backlog is full is `BlockingIOError`. asyncio's own connect takes that for
-    success on a Unix socket, which is why both clients come here.
+    Raises `UntrustedDaemon` where the daemon is somebody else's; nothing has been sent to it
+    then. Raises `OSError` where there is none; one whose backlog is full is `BlockingIOError`.
+    asyncio's own connect takes that for success on a Unix socket, which is why both clients come
+    here.
     """
+    sock = _connected(path)
+    uid = listener_of(sock)
+    if trust.accepts(uid):
+        return sock
+    sock.close()
+    return _connected_by_owner(path, trust, uid)
+
+
+def _connected_by_owner(path: str, trust: Trust, listener: int) -> socket.socket:
+    """Connect, whoever listens, if the socket's file is a trusted user's."""
+    file = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not trust.accepts(os.fstat(file).st_uid):
+            raise trust.refusal(path, listener)
+        # To the file that was looked at, whatever is at its path by now.
+        return _connected(f"/proc/self/fd/{file}")
+    except FileNotFoundError:  # there is no /proc
+        raise trust.refusal(path, listener) from None
+    finally:
+        os.close(file)
+
+
+def _connected(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)

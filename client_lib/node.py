@@ -3,6 +3,8 @@
 The first that needs it starts it, and it ends after the last, however that one ends: each holds
 a shared lock on FOLDER/users, which the kernel lets go of with the process. A keeper, which is
 nobody's child, has the daemon as its own, and ends it once no such lock is left.
+
+FOLDER is this user's alone, wherever it lies, and so is what is in it: another user's is refused.
 """
 
 import ctypes
@@ -15,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
+from client_lib.own_folder import OwnFolder
 from client_lib.sync import Client
-from client_lib.wire.errors import ConnectionLost, SidecarError
+from client_lib.wire.errors import ConnectionLost, SidecarError, UntrustedDaemon
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _LOOK_SECONDS = 0.5  # from look to look, whether somebody uses the daemon
@@ -32,23 +35,23 @@ class NodeDaemon:
 
     It is there from the end of `__init__` to `close`, or to the end of the process. `flags` are
     those of `sidecar serve`; the first user's count. Raises `ConnectionLost` where the daemon
-    does not start: what it said stands in the message, and in the folder's `log`.
+    does not start: what it said stands in the message, and in the folder's `log`. Raises
+    `UntrustedFolder` where the folder, or what is in it, is another user's.
     """
 
     def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_parents(folder)
         self.socket = _socket(folder)
-        # Waits while a keeper is about to end its daemon.
-        self._using = _lock(folder / "users", fcntl.LOCK_SH)
-        starting = _lock(folder / "starting", fcntl.LOCK_EX)
-        try:
-            if not answers(self.socket):
-                _start(folder, flags)
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            os.close(starting)
+        with OwnFolder.hold(folder) as own:
+            # Waits while a keeper is about to end its daemon.
+            self._using = _lock(own, "users", fcntl.LOCK_SH)
+            try:
+                with os.fdopen(_lock(own, "starting", fcntl.LOCK_EX), "rb"):
+                    if not answers(self.socket):
+                        _start(folder, flags)
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
         """Use it no longer."""
@@ -67,10 +70,12 @@ class NodeDaemon:
 
 
 def answers(socket: Path) -> bool:
-    """Whether a daemon listens at `socket`, and says so."""
+    """Whether a daemon listens at `socket`, and says so. Raises `UntrustedDaemon`."""
     try:
         with Client(socket, timeout=_ANSWER_SECONDS, retries=False) as client:
             client.ping()
+    except UntrustedDaemon:
+        raise
     except SidecarError:
         return False
     return True
@@ -80,9 +85,15 @@ def _socket(folder: Path) -> Path:
     return folder / "sidecar.sock"
 
 
-def _lock(path: Path, kind: int) -> int:
+def _make_parents(folder: Path) -> None:
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    for parent in reversed(missing):
+        parent.mkdir(mode=0o700, exist_ok=True)
+
+
+def _lock(folder: OwnFolder, name: str, kind: int) -> int:
     """Return a file that is locked until it is closed."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = folder.open(name, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(file, kind)
     except BaseException:
@@ -104,8 +115,7 @@ def _start(folder: Path, flags: Sequence[str]) -> None:
 
 def _launch_keeper(folder: Path, flags: Sequence[str]) -> int:
     """Start the keeper, and return once its daemon answers, or has ended."""
-    log = folder / "log"
-    with log.open("ab") as said:
+    with OwnFolder.hold(folder) as own, _log(own) as said:
         keeper = subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
             [sys.executable, "-m", "client_lib.node", _KEEP, os.fspath(folder), *flags],
             stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
@@ -115,14 +125,24 @@ def _launch_keeper(folder: Path, flags: Sequence[str]) -> int:
             keeper.wait(_LOOK_SECONDS)
         except subprocess.TimeoutExpired:
             continue
-        print(log.read_bytes()[-_LAST_BYTES:].decode(errors="replace"), file=sys.stderr)  # noqa: T201 - a process's way to say it
+        print(_last_words(folder), file=sys.stderr)  # noqa: T201 - a process's way to say it
         return 1
     return 0
 
 
+def _log(folder: OwnFolder) -> BinaryIO:
+    return os.fdopen(folder.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
+
+
+def _last_words(folder: Path) -> str:
+    with OwnFolder.hold(folder) as own, os.fdopen(own.open("log", os.O_RDONLY), "rb") as log:
+        return log.read()[-_LAST_BYTES:].decode(errors="replace")
+
+
 def _keep(folder: Path, flags: Sequence[str]) -> int:
     """Run the daemon until nobody uses it; one that is killed meanwhile is started again."""
-    users = os.open(folder / "users", os.O_RDWR)
+    with OwnFolder.hold(folder) as own:
+        users = own.open("users", os.O_RDWR)
     while True:
         with _daemon(folder, flags) as daemon:
             while daemon.returncode is None:

@@ -17,6 +17,7 @@ from client_lib.operations import Operation
 from client_lib.results import EmbedReply, MetricsReply, RerankReply
 from client_lib.sync_line import Line
 from client_lib.sync_link import ThreadCall
+from client_lib.trust import Trust
 from client_lib.wire.errors import CallTimeout, ClientClosed, SidecarError
 from client_lib.wire.messages import MetricsFormat, Precision, Priority
 from client_lib.wire.roles import Role
@@ -35,6 +36,10 @@ class Client:
     to make, and asks again until then; with `retries=False` it raises `ConnectionLost` or
     `Overloaded` at once.
 
+    A daemon is asked if it is root's or this process's own user's, or `expect_user`'s, a name or a
+    number, by default `$SIDECAR_DAEMON_USER`; another's raises `UntrustedDaemon` and is sent
+    nothing. That is seen to once a connection.
+
     Every call may raise a subclass of `SidecarError`: `ConnectionLost` if no daemon could be
     reached in time, `CallTimeout` if it did not answer in time, a `ReplyError` if it refused;
     `DeadlineExceeded` is the daemon's word that the time is or would be up, and like
@@ -48,8 +53,10 @@ class Client:
         *,
         timeout: float | None = 30.0,
         retries: bool = True,
+        expect_user: str | int | None = None,
     ) -> None:
         self._path = os.fspath(path or default_socket())
+        self._trust = Trust.of(expect_user)
         self._timeout = seconds_of(timeout)
         self._retries = retries
         self._ids = call_ids()
@@ -239,7 +246,7 @@ class Client:
         if (line := self._lines.get(pid)) is None:
             self._disown_others()
             # `setdefault` is atomic: threads that come here together get the same line.
-            line = self._lines.setdefault(pid, Line(self._path, retries=self._retries))
+            line = self._lines.setdefault(pid, Line(self._path, self._trust, retries=self._retries))
         return line
 
     def _disown_others(self) -> None:

@@ -6,15 +6,23 @@ from typing import Any
 
 from client_lib.dial import PASSING, backoff, connect, pause, unreachable
 from client_lib.sync_link import Link, ThreadCall
-from client_lib.wire.errors import ClientClosed, ConnectionLost, Draining, Overloaded
+from client_lib.trust import Trust
+from client_lib.wire.errors import (
+    ClientClosed,
+    ConnectionLost,
+    Draining,
+    Overloaded,
+    UntrustedDaemon,
+)
 from client_lib.wire.protocol import Limits
 
 
 class Line:
     """One process's way to the daemon: the connection in use, and how to get another."""
 
-    def __init__(self, path: str, *, retries: bool) -> None:
+    def __init__(self, path: str, trust: Trust, *, retries: bool) -> None:
         self._path = path
+        self._trust = trust
         self._retries = retries
         self._link: Link | None = None
         self._dialing = threading.Lock()
@@ -77,7 +85,9 @@ class Line:
             raise unreachable(self._path, self._trouble)
         try:
             limits = self._link.limits if self._link else Limits()
-            self._link = Link(connect(self._path), limits)
+            self._link = Link(connect(self._path, self._trust), limits)
+        except UntrustedDaemon:
+            raise
         except PASSING as error:
             self._lose(call, error)
         except OSError as error:

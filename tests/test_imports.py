@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 # A room may import the rooms below it and itself; `events`, `systemd` and `client_lib` are
 # leaves. Serving and operate do not know each other.
 _LEAVES = {
-    "client_lib", "sidecar.events", "sidecar.lines", "sidecar.memory", "sidecar.systemd",
-    "sidecar",
+    "client_lib", "sidecar.events", "sidecar.files", "sidecar.lines", "sidecar.memory",
+    "sidecar.systemd", "sidecar",
 }  # fmt: skip
 _BELOW = {
     "sidecar.__main__": {"sidecar.cli"},
@@ -31,6 +31,7 @@ _BELOW = {
     "sidecar.host": set(),
     "sidecar.config": set(),
     "sidecar.events": set(),
+    "sidecar.files": set(),
     "sidecar.lines": set(),
     "sidecar.memory": set(),
     "sidecar.systemd": set(),

@@ -4,6 +4,8 @@ SidecarError
 ├── ProtocolError            the other side broke the protocol
 │   └── FrameTooLarge        ... by a frame that is over the limit
 ├── ConnectionLost           no daemon could be reached
+├── UntrustedDaemon          the daemon at the socket is another user's
+├── UntrustedFolder          so is a folder, or what lies in it
 ├── ClientClosed             this client was closed
 ├── CallTimeout              no answer in time (seen by the caller's clock)
 └── ReplyError               the daemon answered with an error
@@ -47,6 +49,14 @@ class ClientClosed(SidecarError):
 
 class ConnectionLost(SidecarError, ConnectionError):
     """No daemon answered at the socket, or it went away and did not come back in time."""
+
+
+class UntrustedDaemon(SidecarError, PermissionError):
+    """The daemon is neither root's nor the client's own user's, nor that of the one named."""
+
+
+class UntrustedFolder(SidecarError, PermissionError):
+    """A folder that has to be this user's alone is not, or holds what another has put there."""
 
 
 class CallTimeout(SidecarError, TimeoutError):

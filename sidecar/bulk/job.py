@@ -4,6 +4,7 @@ What a killed run has left is gone on from if everything that decides the vector
 """
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from client_lib import AsyncClient, Client
+from client_lib.own_folder import shown
 from sidecar.bulk.corpus import PARQUET, Corpus
-from sidecar.bulk.errors import InputError, StateError
+from sidecar.bulk.errors import InputError, OutputError, StateError
 from sidecar.bulk.part import Note, Part
 from sidecar.bulk.stream import Show, Stream
 
@@ -46,8 +48,10 @@ class Job:
 
         Raises `BulkError`, or a `SidecarError` where the daemon refuses or is gone for good.
         """
-        if self.output.exists() and not self.overwrite:
-            raise StateError(f"{self.output} is there already: --overwrite replaces it")
+        if os.path.lexists(self.output) and not self.overwrite:
+            raise StateError(f"{shown(self.output)} is there already: --overwrite replaces it")
+        if self.output.is_dir() and not self.output.is_symlink():
+            raise OutputError(f"{shown(self.output)} is a directory: name a file")
         identity = self._identity()
         with Part.hold(self.output) as part:
             note = self._begun(part, identity) or self._survey(identity)
@@ -105,5 +109,6 @@ class Job:
                 show("writing", rows, note.total)
 
             tables = import_module("sidecar.bulk.tables")
-            tables.write(self.corpus, part.vectors(), part.table, written)
+            with part.table() as file:
+                tables.write(self.corpus, part.vectors(), file, written)
         part.finish()

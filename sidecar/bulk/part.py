@@ -1,25 +1,32 @@
 """What there is of a result: the folder OUT.part beside it, with vectors and a note.
 
 The note says of what the vectors are and how many are there; it never says more than the disk
-holds. So whatever ends the process, the next one goes on where the note stands.
+holds. So whatever ends the process, the next one goes on where the note stands. The output's folder
+may be shared with other users: what they have put in OUT.part's place, or in it, is refused.
 """
 
 import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client_lib import UntrustedFolder
+from client_lib.own_folder import OwnFolder, shown
 from sidecar.bulk.errors import OutputError, StateError
 
 _SUFFIX = ".part"
 _FORMAT = 1
+_VECTORS, _TABLE = "vectors.npy", "table.parquet"
+_NOTE, _NOTE_TO_BE = "note.json", "note.new"
+_NAMES = (_NOTE, _NOTE_TO_BE, _VECTORS, _TABLE)
+_ITEM_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,112 +56,135 @@ class Note:
 
 
 class Part:
-    """The folder beside `output`, which `hold` has made and locked.
+    """The folder beside `output`, which `hold` has made and locked."""
 
-    `table` is where a result that is made of the vectors may be written.
-    """
-
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, own: OwnFolder) -> None:
         self.output = output
-        self.folder = output.with_name(output.name + _SUFFIX)
-        self._vectors = self.folder / "vectors.npy"
-        self._note = self.folder / "note.json"
-        self._note_to_be = self.folder / "note.new"
-        self.table = self.folder / "table.parquet"
+        self.folder = own.path
+        self._own = own
 
     @classmethod
     @contextmanager
     def hold(cls, output: Path) -> Iterator[Self]:
         """Keep other processes from this output; leave no folder in which nothing was begun.
 
-        Raises `StateError` where another process works on it, `OutputError` where none can.
+        Raises `StateError` where another process works on it, or another user has something in
+        its place or in it; `OutputError` where none can.
         """
-        part = cls(output)
-        with _told(output):
-            part.folder.mkdir(exist_ok=True)
-            folder = os.open(part.folder, os.O_RDONLY)
-        try:
-            _lock(folder, output)
+        with ExitStack() as stack:
+            with _told(output):
+                own = stack.enter_context(OwnFolder.hold(folder_of(output)))
+                _lock(own.descriptor, output)
+                for name in _NAMES:
+                    own.holds(name)
+            part = cls(output, own)
             try:
                 yield part
             finally:
                 if part.note() is None:
                     part.clear()
-                    with suppress(OSError):  # somebody else's file is in it
-                        part.folder.rmdir()
-        finally:
-            os.close(folder)
+                    own.leave()  # unless a file of another name is in it
 
     def note(self) -> Note | None:
         """Return how far the work is; None where nothing is there to go on from."""
         try:
-            note = Note(**json.loads(self._note.read_text()))
+            with self._opened(_NOTE, os.O_RDONLY) as file:
+                note = Note(**json.load(file))
         except (OSError, ValueError, TypeError):
             return None
-        return note if self._vectors.exists() and note.format == _FORMAT else None
+        return note if self._own.holds(_VECTORS) and note.format == _FORMAT else None
 
     def begin(self, total: int, dimensions: int) -> None:
         """Make room for the vectors: all of it now, for a full disk is told before the work."""
-        shape = (total, dimensions)
-        with _told(self.output):
-            np.lib.format.open_memmap(self._vectors, "w+", np.float32, shape)
-            with self._vectors.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, self._vectors.stat().st_size)
+        header = {"descr": "<f4", "fortran_order": False, "shape": (total, dimensions)}
+        with _told(self.output), self._created(_VECTORS) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.flush()
+            os.posix_fallocate(file.fileno(), 0, file.tell() + total * dimensions * _ITEM_BYTES)
 
     def put(self, start: int, block: NDArray[np.float32]) -> None:
         """Put float32 `block` [n, d] into the rows from `start`.
 
         Mapped anew each time, so that what is written is the kernel's to let go of.
         """
-        np.lib.format.open_memmap(self._vectors, "r+")[start : start + len(block)] = block
+        self._mapped("r+")[start : start + len(block)] = block
 
     def keep(self, note: Note) -> None:
         """Have `note` on disk, and before it the vectors that it tells of."""
-        new = self._note_to_be
         with _told(self.output):
-            _sync(self._vectors)
-            new.write_text(json.dumps(asdict(note), indent=2) + "\n")
-            _sync(new)
-            new.replace(self._note)
-            _sync(self.folder)
+            self._sync(_VECTORS)
+            with self._created(_NOTE_TO_BE) as file:
+                file.write((json.dumps(asdict(note), indent=2) + "\n").encode())
+            self._sync(_NOTE_TO_BE)
+            self._own.rename(_NOTE_TO_BE, _NOTE)
+            os.fsync(self._own.descriptor)
 
     def vectors(self) -> NDArray[np.float32]:
         """Return the vectors, float32 [total, d], mapped and not to be written to."""
-        return np.lib.format.open_memmap(self._vectors, "r")
+        return self._mapped("r")
+
+    def table(self) -> IO[bytes]:
+        """Open a new file for a result that is made of the vectors."""
+        return self._created(_TABLE)
 
     def finish(self) -> None:
         """Put the table, or where there is none the vectors, in the output's place."""
-        made = self.table if self.table.exists() else self._vectors
         with _told(self.output):
-            _sync(made)
-            made.replace(self.output)
-            _sync(self.output.parent)
-            self._note.unlink()
+            made = _TABLE if self._own.holds(_TABLE) else _VECTORS
+            self._sync(made)
+            self._own.move_out(made, self.output.name)
+            os.fsync(self._own.parent)
+            self._own.remove(_NOTE)
 
     def clear(self) -> None:
         """Remove from the folder what is ours."""
-        for path in (self._note, self._note_to_be, self._vectors, self.table):
-            path.unlink(missing_ok=True)
+        for name in _NAMES:
+            self._own.remove(name)
+
+    def _mapped(self, mode: Literal["r", "r+"]) -> NDArray[np.float32]:
+        with self._opened(_VECTORS, os.O_RDONLY if mode == "r" else os.O_RDWR) as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            return np.memmap(file, dtype, mode, file.tell(), shape)
+
+    def _opened(self, name: str, flags: int) -> IO[bytes]:
+        return os.fdopen(self._own.open(name, flags), "rb" if flags == os.O_RDONLY else "r+b")
+
+    def _created(self, name: str) -> IO[bytes]:
+        return os.fdopen(self._own.create(name), "w+b")
+
+    def _sync(self, name: str) -> None:
+        with self._opened(name, os.O_RDONLY) as file:
+            os.fsync(file.fileno())
+
+
+def folder_of(output: Path) -> Path:
+    """Return the folder in which a part of `output` is, while it is one."""
+    return output.with_name(output.name + _SUFFIX)
+
+
+def begun(output: Path) -> Note | None:
+    """Return how far the work on `output` is; None where there is nothing that is ours."""
+    try:
+        with OwnFolder.hold(folder_of(output), make=False) as own:
+            return Part(output, own).note()
+    except OSError:
+        return None
 
 
 def _lock(folder: int, output: Path) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise StateError(f"another process is writing {output}") from None
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        raise StateError(f"another process is writing {shown(output)}") from None
 
 
 @contextmanager
 def _told(output: Path) -> Iterator[None]:
+    """Make what the user can mend of the system's refusals, and of what others have put there."""
     try:
         yield
+    except UntrustedFolder as error:
+        raise StateError(str(error)) from error
     except OSError as error:
-        raise OutputError(f"{output} cannot be written: {error.strerror}") from error
+        raise OutputError(f"{shown(output)} cannot be written: {error.strerror}") from error

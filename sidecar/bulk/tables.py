@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,16 +45,16 @@ def schema_of(corpus: Corpus) -> pa.Schema:
 
 
 def write(
-    corpus: Corpus, vectors: NDArray[np.float32], path: Path, show: Callable[[int], None]
+    corpus: Corpus, vectors: NDArray[np.float32], file: IO[bytes], show: Callable[[int], None]
 ) -> None:
-    """Write the files' columns, and float32 `vectors` [n, d] as one of lists of d, to `path`.
+    """Write the files' columns, and float32 `vectors` [n, d] as one of lists of d, to `file`.
 
     `show` is told how many rows are written.
     """
     schema = schema_of(corpus)
     item = pa.list_(pa.float32(), vectors.shape[1])
     done = 0
-    with parquet.ParquetWriter(path, schema.append(pa.field(VECTORS, item))) as writer:
+    with parquet.ParquetWriter(file, schema.append(pa.field(VECTORS, item))) as writer:
         for source in corpus.paths:
             for table in _tables(corpus, source, schema):
                 block = np.ascontiguousarray(vectors[done : done + len(table)])

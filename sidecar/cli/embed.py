@@ -27,7 +27,7 @@ from client_lib.wire.roles import ROLES
 from sidecar.bulk.corpus import PARQUET, Corpus
 from sidecar.bulk.errors import BulkError, InputError, OutputError
 from sidecar.bulk.job import Job
-from sidecar.bulk.part import Note, Part
+from sidecar.bulk.part import Note, begun, folder_of
 from sidecar.cli.exits import (
     EX_CANTCREAT,
     EX_CONFIG,
@@ -152,9 +152,8 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _say_how_to_go_on(job: Job) -> None:
-    part = Part(job.output)
-    if note := part.note():
-        kept = f"{note.rows} of {note.total} texts are in {part.folder}"
+    if note := begun(job.output):
+        kept = f"{note.rows} of {note.total} texts are in {folder_of(job.output)}"
         print(f"sidecar: {kept}: the same command goes on from there", file=sys.stderr)
 
 

@@ -8,7 +8,10 @@ from typing import Any, get_args
 from client_lib.wire.messages import MetricsFormat
 from sidecar.cli.exits import EX_CANTCREAT, EX_OK
 from sidecar.cli.screen import add_socket, asking
-from sidecar.operate.metrics import replace_file
+from sidecar.files import replace_file
+
+# For a collector that has a user of its own.
+_READABLE = 0o644
 
 
 def add(commands: Any) -> None:
@@ -37,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(text, end="")
         return EX_OK
     try:
-        replace_file(arguments.output, text)
+        replace_file(arguments.output, text, _READABLE)
     except OSError as error:
         print(f"sidecar: {arguments.output}: {error.strerror}", file=sys.stderr)
         return EX_CANTCREAT

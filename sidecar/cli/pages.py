@@ -1,8 +1,12 @@
 """Writes a page where the user wants it; a path that cannot be written is a setting to mend."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from client_lib.own_folder import shown
 from sidecar.config import ConfigError
+from sidecar.files import check_replaceable, replace_file
 
 
 def check_writable(path: Path) -> None:
@@ -10,22 +14,19 @@ def check_writable(path: Path) -> None:
 
     A page that is there already stays as it is, and none is left where there was none.
     """
-    is_new = not path.exists()
-    try:
-        path.open("a").close()
-    except OSError as error:
-        raise _refusal(path, error) from error
-    if is_new:
-        path.unlink()
+    with _told(path):
+        check_replaceable(path)
 
 
 def write(path: Path, page: str) -> None:
-    """Write the page. Raises `ConfigError` where that cannot be."""
+    """Write the page, in place of an older one. Raises `ConfigError` where that cannot be."""
+    with _told(path):
+        replace_file(path, page)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
     try:
-        path.write_text(page, "utf-8")
+        yield
     except OSError as error:
-        raise _refusal(path, error) from error
-
-
-def _refusal(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"{path} cannot be written: {error.strerror}")
+        raise ConfigError(f"{shown(path)} cannot be written: {error.strerror}") from error

@@ -22,6 +22,7 @@ from client_lib import (
     SidecarError,
     TooLarge,
     UnknownModel,
+    UntrustedDaemon,
 )
 
 _TYPES = {
@@ -39,6 +40,7 @@ _STATUS: Mapping[type[SidecarError], tuple[int, str]] = {
     BackendFailed: (500, BackendFailed.code),
     Draining: (503, Draining.code),
     ConnectionLost: (503, "connection_lost"),
+    UntrustedDaemon: (503, "untrusted_daemon"),
     ClientClosed: (503, Draining.code),
     DeadlineExceeded: (504, DeadlineExceeded.code),
     CallTimeout: (504, DeadlineExceeded.code),

@@ -19,7 +19,8 @@ def written(folder: Path, *paths: Path) -> tuple[Any, np.ndarray[Any, Any], list
     rows = sum(1 for _ in corpus.rows())
     vectors = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
     shown: list[int] = []
-    tables.write(corpus, vectors, folder / "out.parquet", shown.append)
+    with (folder / "out.parquet").open("wb") as file:
+        tables.write(corpus, vectors, file, shown.append)
     return pq.read_table(folder / "out.parquet"), vectors, shown
 
 

@@ -117,7 +117,10 @@ def first(act: Act | ReplyError) -> Script:
 
 
 class FakeDaemon:
-    """Listens at `path` from `start` to `stop`; `seen` has every request but hello."""
+    """Listens at `path` from `start` to `stop`.
+
+    `seen` has every request but hello, `received` counts the bytes of all.
+    """
 
     def __init__(self, path: Path, limits: Limits | None = None, version: int = VERSION) -> None:
         self.socket = path
@@ -126,15 +129,14 @@ class FakeDaemon:
         self.version = version
         self.seen: list[Request] = []
         self.connections = 0
+        self.received = 0
         self._changed = threading.Condition()
         self._listener: socket.socket | None = None
         self._peers: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(os.fspath(self.socket))
-        self._listener.listen()
+        self._listener = self._listen()
         self._spawn(self._accept, self._listener)
 
     def stop(self) -> None:
@@ -169,6 +171,12 @@ class FakeDaemon:
         if self._listener is not None:
             self.stop()
 
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(os.fspath(self.socket))
+        listener.listen()
+        return listener
+
     def _of(self, kind: type[Request]) -> list[Request]:
         return [request for request in self.seen if isinstance(request, kind)]
 
@@ -190,6 +198,7 @@ class FakeDaemon:
         connection = ServerConnection(self.limits)
         with suppress(OSError):
             while data := peer.recv(65536):
+                self.received += len(data)
                 if not all(self._handle(peer, connection, r) for r in connection.receive(data)):
                     break
         with self._changed:

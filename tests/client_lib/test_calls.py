@@ -18,6 +18,7 @@ from client_lib.calls import HELLO_ID, Call, Calls, call_ids, request_frame
 from client_lib.dial import backoff, connect, pause, unreachable
 from client_lib.encoding import chunks
 from client_lib.outbox import Outbox
+from client_lib.trust import Trust
 from client_lib.wire.codec import decode
 from client_lib.wire.messages import Embed, Ping
 from client_lib.wire.protocol import Limits, ServerConnection
@@ -125,8 +126,8 @@ def test_a_full_backlog_is_told_apart_from_success(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen(0)
-        with connect(str(tmp_path / "s")), pytest.raises(BlockingIOError):
-            connect(str(tmp_path / "s"))
+        with connect(str(tmp_path / "s"), Trust()), pytest.raises(BlockingIOError):
+            connect(str(tmp_path / "s"), Trust())
 
 
 def test_the_error_for_no_daemon_says_what_to_do() -> None:

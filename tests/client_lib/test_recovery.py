@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from client_lib import CallTimeout, ConnectionLost, Draining
+from client_lib.trust import Trust
 from client_lib.wire.codec import FrameDecoder
 from client_lib.wire.messages import Embed, Ping
 from client_lib.wire.protocol import Limits, ServerConnection
@@ -111,7 +112,7 @@ def test_permission_denied_is_not_retried(
     """A socket that may not be used will not get better: the error says so at once."""
     attempts = []
 
-    def refuse(path: str) -> socket.socket:
+    def refuse(path: str, trust: Trust) -> socket.socket:
         attempts.append(path)
         raise PermissionError(13, "Permission denied")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from client_lib import CallTimeout, Client, ClientClosed, operations
+from client_lib.trust import Trust
 from client_lib.wire.messages import Cancel, Embed, Request
 
 from .fake_daemon import Act, FakeDaemon, answer, embed_body, vector
@@ -174,7 +175,7 @@ def test_close_ends_the_wait_for_a_daemon(
     """A call that waits for a daemon to appear raises ClientClosed when the client closes."""
     tried = threading.Event()
 
-    def connect(path: str) -> Any:
+    def connect(path: str, trust: Trust) -> Any:
         tried.set()
         raise FileNotFoundError(path)
 

@@ -55,6 +55,7 @@ def test_errors_without_an_answer_have_theirs() -> None:
     """No daemon is 503, no answer in time 504, and what nobody foresaw 500."""
     statuses = {
         errors.ConnectionLost: 503, errors.Draining: 503, errors.ClientClosed: 503,
+        errors.UntrustedDaemon: 503,
         errors.CallTimeout: 504, errors.FrameTooLarge: 413,
         errors.ProtocolError: 500, errors.UnsupportedVersion: 500,
     }  # fmt: skip

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client_lib import Client, Draining, Forbidden, SidecarError
+from client_lib import Client, Draining, Forbidden, SidecarError, UntrustedDaemon
 from sidecar.models.manifest import Speed
 from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
 from sidecar.plan import Plan
@@ -69,6 +69,9 @@ def check_answer(answer: Answer) -> Iterator[Finding]:
         yield error("daemon", "the socket's queue is full, nobody takes connections", advice)
     elif isinstance(problem, Forbidden):
         yield warning("daemon", f"it refuses: {problem}", _ADVICE["forbidden"])
+    elif isinstance(problem, UntrustedDaemon):
+        advice = "see who that is with `ss -xlp`; or set SIDECAR_DAEMON_USER, if it is right"
+        yield error("daemon", f"another user's: {problem}", advice)
     elif isinstance(problem, Draining):
         yield note("daemon", "it is about to end; the next one answers", "ask again in a moment")
     elif isinstance(problem, TimeoutError):

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from client_lib import CallTimeout, ConnectionLost, Draining, Forbidden, ProtocolError
+from client_lib import (
+    CallTimeout,
+    ConnectionLost,
+    Draining,
+    Forbidden,
+    ProtocolError,
+    UntrustedDaemon,
+)
 from sidecar.models.manifest import Speed
 from sidecar.operate.doctor.daemon import (
     Answer,
@@ -37,6 +44,7 @@ def lost(cause: OSError) -> Answer:
         (lost(ConnectionRefusedError()), Severity.WARNING, "stale"),
         (lost(BlockingIOError()), Severity.ERROR, "queue is full"),
         (Answer(None, Forbidden("user 5 is not among")), Severity.WARNING, "user 5"),
+        (Answer(None, UntrustedDaemon("of user 5")), Severity.ERROR, "another user's: of user 5"),
         (Answer(None, Draining("draining")), Severity.NOTE, "about to end"),
         (Answer(None, CallTimeout("late")), Severity.ERROR, "no answer within"),
         (Answer(None, ProtocolError("HTTP")), Severity.ERROR, "no daemon of this kind: HTTP"),

@@ -1,0 +1,109 @@
+"""A folder that is one user's alone, and the daemon that lives in one."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client_lib import UntrustedFolder
+from client_lib.node import NodeDaemon
+from client_lib.own_folder import OwnFolder
+
+from ..others import KINDS, contents, no_hang, plant, shared, takes_root
+
+
+def test_a_folder_is_made_for_its_user_alone(tmp_path: Path) -> None:
+    """Whatever the umask, and so are its files; what is not there is not made unasked."""
+    with pytest.raises(FileNotFoundError), OwnFolder.hold(tmp_path / "own", make=False):
+        pass
+    before = os.umask(0)
+    try:
+        with OwnFolder.hold(tmp_path / "own") as own:
+            os.close(own.open("file", os.O_RDWR | os.O_CREAT))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "own").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "own" / "file").stat().st_mode) == 0o600
+
+
+def test_it_stays_the_same_folder(tmp_path: Path) -> None:
+    """Though its path leads elsewhere meanwhile: to where nothing is written."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").write_text("precious")
+    with OwnFolder.hold(tmp_path / "own") as own:
+        (tmp_path / "own").rename(tmp_path / "moved")
+        (tmp_path / "own").symlink_to(elsewhere)
+        os.close(own.create("file"))
+        own.remove("file")
+        os.close(own.create("other"))
+        own.move_out("other", "out")
+        own.leave()
+    assert (elsewhere / "file").read_text() == "precious"
+    assert (tmp_path / "out").exists()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    flags=st.sampled_from([os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND]),
+    create=st.sampled_from([0, os.O_CREAT]),
+)
+def test_a_file_is_ours_or_refused(kind: str, flags: int, create: int) -> None:
+    """However it is opened, renewed or removed: nothing blocks, nothing of others changes."""
+    with shared() as (folder, outside), OwnFolder.hold(folder / "own") as own:
+        plant(kind, own.path / "name", outside)
+        before, planted = contents(outside), contents(own.path)
+        if kind == "file":
+            os.close(own.open("name", flags | create))
+            os.close(own.create("name"))
+            own.remove("name")
+            assert not own.holds("name")
+            return
+        with no_hang():
+            for work in (
+                lambda: own.open("name", flags | create),
+                lambda: own.create("name"),
+                lambda: own.remove("name"),
+                lambda: own.holds("name"),
+            ):
+                with pytest.raises(UntrustedFolder, match="name"):
+                    work()
+        assert contents(outside) == before
+        assert contents(own.path) == planted
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "folder"])
+def test_a_nodes_folder_that_is_not_ours_is_refused(kind: str) -> None:
+    """Before a daemon is started: whoever owns the folder would own the socket's place."""
+    with shared() as (folder, outside):
+        plant(kind, folder / "node", outside)
+        before = contents(folder), contents(outside)
+        with pytest.raises(UntrustedFolder, match="node is "):
+            NodeDaemon(folder / "node")
+        assert (contents(folder), contents(outside)) == before
+
+
+@pytest.mark.parametrize("name", ["users", "starting"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "file"])
+def test_what_is_in_a_nodes_folder_is_ours_or_refused(name: str, kind: str) -> None:
+    """What is locked, too: no link is followed, and no FIFO waited for."""
+    with shared() as (folder, outside):
+        (folder / "node").mkdir(mode=0o700)
+        plant(kind, folder / "node" / name, outside)
+        before = contents(outside)
+        with no_hang(), pytest.raises(UntrustedFolder, match=f"node/{name} "):
+            NodeDaemon(folder / "node")
+        assert contents(outside) == before
+
+
+@takes_root
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    """Ours or not: what is in it may be anybody's."""
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node").chmod(0o775)
+    with pytest.raises(UntrustedFolder, match="may be written to by others: look"):
+        NodeDaemon(tmp_path / "node")
