@@ -49,6 +49,10 @@ class Talk:
         self.send(request)
         return await self.reply(request.id)
 
+    async def ended(self):
+        async with asyncio.timeout(PATIENCE):
+            assert await self._reader.read() == b""
+
     async def close(self):
         self._writer.close()
         await asyncio.gather(self._writer.wait_closed(), return_exceptions=True)
@@ -296,7 +300,7 @@ async def test_a_thread_that_the_system_refuses_fails_the_reload(
 
 
 async def test_what_holds_on_an_open_connection_is_who_may_ask(start, setup_of, tiny, seen):
-    """Limits are those that its hello named; a user who is no longer listed is refused."""
+    """Limits are those that its hello named; a user who is listed no longer is shown out."""
     service = await start(setup_of(tiny(), limits=Limits(2**20, 5)))
     talk, hello = await service.talk()
     assert hello["limits"]["max_inputs"] == 5
@@ -309,7 +313,8 @@ async def test_what_holds_on_an_open_connection_is_who_may_ask(start, setup_of, 
     service.setup = setup_of(tiny(), rules=Rules(uids=frozenset({os.getuid() + 1})))
     hang_up()
     await seen("server.reloaded", times=2)
-    assert (await talk.ask(Embed(id=2, input=("a",))))["error"]["code"] == "forbidden"
+    assert (await talk.reply(None))["error"]["code"] == "forbidden"
+    await talk.ended()
 
 
 async def test_an_event_says_what_has_changed_and_what_cannot(
