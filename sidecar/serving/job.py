@@ -61,8 +61,9 @@ class Job:
 
     `costs` are the rows' (see `Load`), each above 0; `row_bytes` is what a row holds besides
     its tokens. `places` are the rows' indexes among all rows that were asked for, which are
-    `size`: more than these where some are known already. `peer` is whoever asked: jobs with
-    equal peers take their turns as one. Times are seconds on the caller's clock; without a
+    `size`: more than these where some are known already. `peer` is the process that
+    asked, and `user` whose process it is: jobs of one user take their turns as one, and so do,
+    among these, jobs of one peer. Times are seconds on the caller's clock; without a
     deadline it is infinite.
     """
 
@@ -71,6 +72,7 @@ class Job:
     costs: Sequence[int]
     finish: Finish
     arrived: float
+    user: Hashable = None
     peer: Hashable = None
     priority: Priority = "interactive"
     deadline: float = math.inf

@@ -83,7 +83,7 @@ def test_forgotten_peers_leave_nothing():
     made.drop(gone)
     made.drop(gone)
     assert peers(taken(made)) == "ac"
-    assert (made.load, made._peers, made._lines) == (Load(), {}, {})
+    assert (made.load, list(made._users), list(made._users.kinds)) == (Load(), [], [])
 
 
 costs = st.lists(st.integers(1, 100), min_size=1, max_size=12)

@@ -108,7 +108,8 @@ class World:
         assert not self._busy
         assert self.queue.take(self.now) is None
         for lane in (self.queue._interactive, self.queue._bulk):
-            assert (lane.turns._peers, lane.turns._lines, lane.turns.load) == ({}, {}, Load())
+            users = lane.turns._users
+            assert (list(users), list(users.kinds), lane.turns.load) == ([], [], Load())
 
     def _submit(self, request):
         costs = request.fields["costs"]
