@@ -10,6 +10,7 @@ processes), however many rows wait.
 
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from math import ceil
 
 from sidecar.serving.fair import Fair, Sharer
 from sidecar.serving.job import Entry, Job, Load
@@ -140,6 +141,19 @@ class Turns:
         of_user = cost + _served((each.load for each in siblings if each.key != peer), cost)
         return of_user + _served((each.load for each in self._users if each.key != user), of_user)
 
+    def cost_until_part(self, part: float, user: Hashable) -> int:
+        """Return what all will have been served once `part` of what waits has left everywhere.
+
+        That is of each other user's, and of each process's of `user`: those who have most are
+        the last.
+        """
+        known = self._users.known(user)
+        own = [each.load for each in known.processes] if known is not None else []
+        others = [each.load for each in self._users if each.key != user]
+        of_user = _served(own, _part_of_longest(own, part))
+        level = max(of_user, _part_of_longest(others, part))
+        return of_user + _served(others, level)
+
     def load_of_user(self, user: Hashable) -> Load:
         """Return what waits of one user."""
         known = self._users.known(user)
@@ -192,3 +206,8 @@ class Turns:
 def _served(loads: Iterable[Load], cost: int) -> int:
     """Return what those with `loads` have been served once each has had `cost`, or all of it."""
     return sum(min(cost, load.cost) for load in loads)
+
+
+def _part_of_longest(loads: Iterable[Load], part: float) -> int:
+    """Return what each has had at most once `part` of all `loads` has been served in turn."""
+    return ceil(part * max((load.cost for load in loads), default=0))
