@@ -25,6 +25,7 @@ from sidecar.serving.footprint import Footprint
 from sidecar.serving.gathering import Computed, Gatherings
 from sidecar.serving.job import Job, Load
 from sidecar.serving.notes import Notes
+from sidecar.serving.peer import Peer
 from sidecar.serving.results import Answer, EmbedResult, RerankResult, Timings
 from sidecar.serving.roster import Float32, Roster, ServedModel
 from sidecar.serving.statistics import Statistics
@@ -100,7 +101,9 @@ class Engine:
         self.notes.flush()
 
     async def embed(self, request: Embed, peer: Hashable = None) -> EmbedResult:
-        """Return float32 [n, d] for n texts. Requests of equal peers take turns as one.
+        """Return float32 [n, d] for n texts.
+
+        Users take turns, and so do the peers of one: a user is the one of a `Peer`.
 
         Rows are kept and shared in float32, whatever precision they will travel in.
 
@@ -154,9 +157,9 @@ class Engine:
         try:
             async with asyncio.timeout(asked.timeout):
                 if asked.timeout is not None:
-                    self._workers.refuse_if_late(asked.request.priority, peer, asked.timeout)
-                tokenizer = self._tokenizers[asked.model.name]
-                rows = await tokenizer.rows(asked.texts, asked.request.priority)
+                    priority, user = asked.request.priority, _user_of(peer)
+                    self._workers.refuse_if_late(priority, peer, asked.timeout, user)
+                rows = await self._rows(asked, _user_of(peer))
                 asked.refuse_empty(rows)
                 truncated = asked.truncated(rows)
                 known = self._cache.recall(asked.key(row) for row in rows)
@@ -178,6 +181,15 @@ class Engine:
         answer = Answer(asked.model.name, len(rows), tokens, truncated, timings)
         return answer, computed.vectors
 
+    async def _rows(self, asked: Asked, user: Hashable) -> list[Row]:
+        tokenizer = self._tokenizers[asked.model.name]
+        rows: list[Row] = []
+        for part in asked.parts:
+            rows += await tokenizer.rows(
+                part.texts, asked.request.priority, prompt=part.prompt, user=user
+            )
+        return rows
+
     def _job(
         self,
         asked: Asked,
@@ -196,6 +208,7 @@ class Engine:
             costs=[cost.microseconds(rows[index].tokens) for index in places],
             finish=asked.finish,
             arrived=self._clock(),
+            user=_user_of(peer),
             peer=peer,
             priority=asked.request.priority,
             deadline=math.inf if asked.timeout is None else begun + asked.timeout,
@@ -252,6 +265,11 @@ class Engine:
         if job is not None:
             self._gatherings.fail(job, failures.of_inference(error))
         self._gatherings.fail_all(Draining("inference has stopped; ask the next daemon"))
+
+
+def _user_of(peer: Hashable) -> Hashable:
+    """Return whose process it is: all that the kernel has not named are of one user."""
+    return peer.uid if isinstance(peer, Peer) else None
 
 
 def _lane_status(peers: Mapping[Hashable, Load]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Sharer:
 
     def has(self, kind: Hashable | None) -> bool:
         """Whether it has something next that is of `kind`; None: anything."""
-        raise NotImplementedError
+        return bool(self.kinds) if kind is None else kind in self.kinds
 
 
 _S = TypeVar("_S", bound=Sharer)

@@ -53,10 +53,6 @@ class _Process(Sharer):
         """The model of the row that is next, if one is."""
         return (next(iter(self.jobs)).model,) if self.jobs else ()
 
-    def has(self, kind: Hashable | None) -> bool:
-        """Whether the row that is next is of that model."""
-        return bool(self.jobs) if kind is None else kind in self.kinds
-
     @property
     def head(self) -> Entry:
         """The row that is next."""

@@ -94,10 +94,12 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def refuse_if_late(self, priority: Priority, peer: Hashable, left: float) -> None:
+    def refuse_if_late(
+        self, priority: Priority, peer: Hashable, left: float, user: Hashable
+    ) -> None:
         """Raise what `Queue.refuse_if_late` raises."""
         with self._work:
-            self._queue.refuse_if_late(priority, peer, left)
+            self._queue.refuse_if_late(priority, peer, left, user)
 
     def submit(self, job: Job) -> None:
         """Queue a job. Raises what `Queue.push` raises."""

@@ -3,54 +3,7 @@ import threading
 
 import pytest
 
-from sidecar.serving.tokenizing import _OVERTAKING, Tokenizer, Turnstile, _slices
-
-
-async def queued(turnstile, order, *names):
-    """Tasks that wait for their turn, by name; "b" is bulk."""
-
-    async def pass_through(name):
-        await turnstile.enter("bulk" if name == "b" else "interactive")
-        order.append(name)
-        turnstile.leave()
-
-    tasks = [asyncio.create_task(pass_through(name)) for name in names]
-    await asyncio.sleep(0)
-    return tasks
-
-
-async def test_interactive_slices_overtake_bulk_ones():
-    """Each in its lane in order of arrival."""
-    turnstile, order = Turnstile(), []
-    await turnstile.enter("interactive")
-    tasks = await queued(turnstile, order, "b", "x", "y", "b", "z")
-    turnstile.leave()
-    await asyncio.gather(*tasks)
-    assert order == ["x", "y", "z", "b", "b"]
-
-
-async def test_a_bulk_slice_is_overtaken_a_few_times_only():
-    """After that it is its turn, however many interactive ones keep coming."""
-    turnstile, order = Turnstile(), []
-    await turnstile.enter("interactive")
-    tasks = await queued(turnstile, order, "b", *map(str, range(40)))
-    turnstile.leave()
-    await asyncio.gather(*tasks)
-    assert 0 < order.index("b") <= _OVERTAKING
-
-
-async def test_whoever_is_cancelled_in_turn_lets_the_next_one_in():
-    """Cancelled before its turn, or in the moment in which it comes."""
-    turnstile, order = Turnstile(), []
-    await turnstile.enter("interactive")
-    waiting, coming, last = await queued(turnstile, order, "x", "y", "z")
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    turnstile.leave()
-    coming.cancel()
-    await asyncio.gather(coming, last, return_exceptions=True)
-    assert order == ["z"]
-    await turnstile.enter("bulk")
+from sidecar.serving.tokenizing import Tokenizer, _slices
 
 
 @pytest.mark.parametrize("lengths", [[1], [10_001], [9_000, 1_000, 1], [20_000, 1, 1], [4_000] * 6])
