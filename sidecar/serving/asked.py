@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from client_lib.wire.errors import BadRequest
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.models.rows import Row, Text
-from sidecar.serving.job import Key
+from sidecar.serving.job import Key, key_of
 from sidecar.serving.roster import ServedModel, prompt_text
 from sidecar.serving.vectors import Finish
 
@@ -88,7 +88,7 @@ class Asked:
 
     def key(self, row: Row) -> Key:
         """Return what decides the result of one of its rows."""
-        return self.model, self.finish, row.digest
+        return key_of(self.model, self.finish, row)
 
     def refuse_empty(self, rows: Sequence[Row]) -> None:
         """Raise `BadRequest`, naming the first, where a text has no tokens but needs one.

@@ -206,12 +206,14 @@ class Queue:
         """Forget the rows of `job` that nobody took; return the batch that this ends."""
         return self._lane(job.priority).drop(job)
 
-    def landed(self, key: Key, others: Iterable[Entry]) -> list[Batch]:
+    def landed(self, key: Key, others: Iterable[Entry], *, whole: bool = True) -> list[Batch]:
         """Say that the row `key` is not computed any more, nor needs to be for the `others`.
 
-        Returns the batches that have ended without their last row's computing.
+        Where more of these are still to be told, it is not `whole`, and counts as computed until
+        then. Returns the batches that have ended without their last row's computing.
         """
-        self._running.remove(key)
+        if whole:
+            self._running.remove(key)
         for entry in others:
             if batch := self._lane(entry.job.priority).withdraw(entry):
                 self._over.append(batch)

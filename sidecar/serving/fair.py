@@ -27,14 +27,14 @@ class Sharer:
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.rank: _Rank = (0, 0)
-        self.lines: set[Hashable] = set()
+        self.lines: set[object] = set()
 
     @property
-    def kinds(self) -> Collection[Hashable]:
+    def kinds(self) -> Collection[object]:
         """The kinds of what it has next."""
         raise NotImplementedError
 
-    def has(self, kind: Hashable | None) -> bool:
+    def has(self, kind: object) -> bool:
         """Whether it has something next that is of `kind`; None: anything."""
         return bool(self.kinds) if kind is None else kind in self.kinds
 
@@ -48,7 +48,7 @@ class Fair(Generic[_S]):
     def __init__(self, make: Callable[[Hashable], _S]) -> None:
         self._make = make
         self._sharers: dict[Hashable, _S] = {}
-        self._lines: dict[Hashable, list[tuple[_Rank, _S]]] = {}
+        self._lines: dict[object, list[tuple[_Rank, _S]]] = {}
         self._serial = count()
         self._passed = 0
 
@@ -56,7 +56,7 @@ class Fair(Generic[_S]):
         return iter(self._sharers.values())
 
     @property
-    def kinds(self) -> Collection[Hashable]:
+    def kinds(self) -> Collection[object]:
         """The kinds that somebody stands in line for."""
         return self._lines.keys()
 
@@ -79,7 +79,7 @@ class Fair(Generic[_S]):
                 sharer.lines.add(kind)
                 heappush(self._lines.setdefault(kind, []), (sharer.rank, sharer))
 
-    def first(self, kind: Hashable | None = None) -> _S | None:
+    def first(self, kind: object = None) -> _S | None:
         """Return whose turn it is: among all, or among those who have something of `kind`."""
         while (line := self._line(kind)) is not None:
             sharer = self._front(line)
@@ -95,19 +95,19 @@ class Fair(Generic[_S]):
         sharer.rank = tag + cost, next(self._serial)
         self.stand(sharer)
 
-    def _line(self, kind: Hashable | None) -> Hashable | None:
+    def _line(self, kind: object) -> object:
         """Return the kind whose line is next, None where nobody stands."""
         if kind is not None:
             return kind if kind in self._lines else None
         return min(self._lines, key=lambda each: self._front(each).rank, default=None)
 
-    def _front(self, kind: Hashable) -> _S:
+    def _front(self, kind: object) -> _S:
         line = self._lines[kind]
         while (front := line[0])[0] != front[1].rank:  # it was served in another line, or in this
             heapreplace(line, (front[1].rank, front[1]))
         return front[1]
 
-    def _leave(self, kind: Hashable) -> None:
+    def _leave(self, kind: object) -> None:
         line = self._lines[kind]
         (tag, _), sharer = heappop(line)
         if not line:

@@ -49,7 +49,7 @@ class _Process(Sharer):
         self.jobs: OrderedDict[Job, _Rest] = OrderedDict()
 
     @property
-    def kinds(self) -> Collection[ServedModel]:
+    def kinds(self) -> Collection[object]:
         """The model of the row that is next, if one is."""
         return (next(iter(self.jobs)).model,) if self.jobs else ()
 
@@ -71,11 +71,11 @@ class _User(Sharer):
         self.processes = Fair(_Process)
 
     @property
-    def kinds(self) -> Collection[Hashable]:
+    def kinds(self) -> Collection[object]:
         """The models that his processes stand in line for."""
         return self.processes.kinds
 
-    def has(self, kind: Hashable | None) -> bool:
+    def has(self, kind: object) -> bool:
         """Whether a process of his has a row of that model next."""
         return self.processes.first(kind) is not None
 
@@ -84,7 +84,6 @@ class Turns:
     """The rows of one lane that wait to be cut."""
 
     def __init__(self) -> None:
-        self.load = Load()
         self._users = Fair(_User)
 
     def push(self, job: Job) -> None:
@@ -150,6 +149,11 @@ class Turns:
         level = max(of_user, _part_of_longest(others, part))
         return of_user + _served(others, level)
 
+    @property
+    def load(self) -> Load:
+        """What waits in all, in O(users)."""
+        return sum((user.load for user in self._users), Load())
+
     def load_of_user(self, user: Hashable) -> Load:
         """Return what waits of one user."""
         known = self._users.known(user)
@@ -191,12 +195,10 @@ class Turns:
     def _grow(self, user: _User, process: _Process, load: Load) -> None:
         process.load += load
         user.load += load
-        self.load += load
 
     def _shrink(self, user: _User, process: _Process, load: Load) -> None:
         process.load -= load
         user.load -= load
-        self.load -= load
 
 
 def _served(loads: Iterable[Load], cost: int) -> int:

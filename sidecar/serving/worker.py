@@ -115,10 +115,10 @@ class Workers:
         with self._work:
             return self._queue.drop(job)
 
-    def landed(self, key: Key, others: Iterable[Entry]) -> list[Batch]:
-        """Say what `Queue.landed` has to know: for each row that was reported, once."""
+    def landed(self, key: Key, others: Iterable[Entry], *, whole: bool) -> list[Batch]:
+        """Say what `Queue.landed` has to know: for each row that was reported, `whole` once."""
         with self._work:
-            return self._queue.landed(key, others)
+            return self._queue.landed(key, others, whole=whole)
 
     @property
     def waiting(self) -> Mapping[Priority, Mapping[Hashable, Load]]:

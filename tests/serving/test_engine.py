@@ -342,7 +342,7 @@ async def test_a_request_that_cannot_be_done_in_time_is_refused_at_once(make_eng
 async def test_what_the_queue_did_not_take_is_counted_by_lane(make_engine, tiny):
     """Not what it took, and what then came too late."""
     model = tiny()
-    engine = make_engine(model, bounds=Bounds(rows=34, peer_share=1))
+    engine = make_engine(model, bounds=Bounds(rows=35, peer_share=1))
     model.gate.clear()
     running = asyncio.create_task(engine.embed(embed(*"abcdefghijklmnopqrstuvwxyz")))
     await model.began()
