@@ -16,6 +16,7 @@ from client_lib.wire.errors import (
 )
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.serving.bounds import Bounds
+from sidecar.serving.peer import Peer
 
 
 def embed(*texts, **fields):
@@ -337,6 +338,22 @@ async def test_a_request_that_cannot_be_done_in_time_is_refused_at_once(make_eng
         await engine.embed(embed("x", timeout_ms=5))
     model.gate.set()
     await running
+
+
+async def test_users_take_turns_before_their_processes(make_engine, tiny, soon):
+    """The other user's texts are not behind those of three processes."""
+    model = tiny(holds="#")
+    engine = make_engine(model)
+    model.gate.clear()
+    tasks = [asyncio.create_task(engine.embed(embed("#"), Peer(1, 1, 1)))]
+    await model.began()
+    for pid, uid, texts in ((11, 1, "ab"), (12, 1, "cd"), (13, 1, "ef"), (21, 2, "xyz")):
+        tasks.append(asyncio.create_task(engine.embed(embed(*texts), Peer(pid, uid, 5))))
+    await soon(lambda: rows_waiting(engine) == 9)
+    assert engine.status()["queue"]["interactive"]["peers"]["pid 11 (uid 1)"]["rows"] == 2
+    model.gate.set()
+    await asyncio.gather(*tasks)
+    assert "".join(model.order) == "#axcyezbdf"
 
 
 async def test_what_the_queue_did_not_take_is_counted_by_lane(make_engine, tiny):

@@ -38,6 +38,95 @@ async def test_a_short_text_does_not_wait_for_a_long_request(tiny):
     assert order == [*"axbc"]
 
 
+async def test_short_texts_do_not_wait_for_a_long_one(tiny):
+    """It is tokenized on a thread of its own; and those that are short enough go on as well."""
+    model = tiny(max_tokens=100_000)
+    tokenizer, begun, go = Tokenizer(model), threading.Event(), threading.Event()
+    tokenize = model.tokenize
+
+    def held(texts):
+        if len(texts[0]) > 10_000:
+            begun.set()
+            assert go.wait(20)
+        return tokenize(texts)
+
+    model.tokenize = held
+    long = asyncio.create_task(tokenizer.rows(["a" * 20_000], "interactive"))
+    assert await asyncio.to_thread(begun.wait, 20)
+    assert [row.tokens for row in await tokenizer.rows(["x"], "interactive")] == [1]
+    rows = await tokenizer.rows(["y" * 3_000] * 4, "bulk", user="another")
+    assert [row.tokens for row in rows] == [3_000] * 4
+    assert not long.done()
+    go.set()
+    assert [row.tokens for row in await long] == [20_000]
+    await tokenizer.stop()
+
+
+@pytest.mark.parametrize("texts", [[""] * 2_048, ["ab"] * 200, ["x" * 500]])
+async def test_the_loop_tokenizes_little(tiny, texts):
+    """Texts of no length cost their rows, too."""
+    model, threads = tiny(max_tokens=100_000), set()
+    tokenize = model.tokenize
+
+    def noted(some):
+        threads.add(threading.get_ident())
+        return tokenize(some)
+
+    model.tokenize = noted
+    tokenizer = Tokenizer(model)
+    assert len(await tokenizer.rows(texts, "interactive")) == len(texts)
+    assert threading.get_ident() not in threads
+    await tokenizer.rows(["a short query"], "interactive")
+    assert threading.get_ident() in threads
+    await tokenizer.stop()
+
+
+@pytest.mark.parametrize("length", [3, 4_000, 12_000])
+async def test_a_prompt_is_put_before_a_text_where_it_is_tokenized(tiny, length):
+    """Slice by slice, and to the rows that the whole texts have."""
+    model, slices = tiny(max_tokens=100_000), []
+    texts = [letter * length for letter in "abcdefg"]
+    expected = model.tokenize([f"query: {text}" for text in texts])
+    tokenize = model.tokenize
+
+    def noted(some):
+        slices.append(sum(map(len, some)))
+        return tokenize(some)
+
+    model.tokenize = noted
+    tokenizer = Tokenizer(model)
+    rows = await tokenizer.rows(texts, "bulk", prompt="query: ")
+    assert [row.digest for row in rows] == [row.digest for row in expected]
+    assert max(slices) <= max(10_000, len("query: ") + length)
+    await tokenizer.stop()
+
+
+async def test_a_user_s_many_slices_do_not_hold_up_another_user(tiny):
+    """Whatever number of requests waits, his slices come every second time."""
+    model = tiny(max_tokens=100_000)
+    tokenizer, begun, go = Tokenizer(model), asyncio.Event(), threading.Event()
+    loop, order = asyncio.get_running_loop(), []
+
+    def tokenize(texts):
+        order.append(texts[0][0])
+        loop.call_soon_threadsafe(begun.set)
+        assert go.wait(20)
+        return []
+
+    model.tokenize = tokenize
+    tasks = [
+        asyncio.create_task(tokenizer.rows(["m" * 9_000] * 2, "interactive", user="m"))
+        for _ in range(5)
+    ]
+    await begun.wait()
+    tasks.append(asyncio.create_task(tokenizer.rows(["o" * 9_000] * 2, "bulk", user="o")))
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*tasks)
+    await tokenizer.stop()
+    assert "".join(order) == "momo" + "m" * 8
+
+
 async def test_a_stopped_tokenizer_holds_its_model_no_longer(tiny):
     """Nor does what its thread was computing for a request that has been given up."""
     model = tiny(name="given-up", max_tokens=100_000)
