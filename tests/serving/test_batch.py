@@ -289,6 +289,17 @@ def test_the_last_quarter_of_the_time_is_not_counted_on():
         q.push(job(1, peer="a", deadline=0.119))
 
 
+def test_what_is_too_late_depends_on_the_user():
+    """Of two processes of the same name it is the asking user's whose rows count as its own."""
+    q = queue(job(*[10_000] * 9, peer="a", user="u"))
+    q.refuse_if_late("interactive", "a", 0.02, "v")
+    with pytest.raises(DeadlineExceeded):
+        q.refuse_if_late("interactive", "a", 0.02, "u")
+    q.push(job(10_000, peer="a", user="v", deadline=0.03))
+    with pytest.raises(DeadlineExceeded):
+        q.push(job(10_000, peer="b", user="u", deadline=0.015))
+
+
 def test_what_would_end_too_late_is_not_begun():
     """Its whole job leaves the queue; the others are not held up."""
     late, stays = job(1000, 1000, 1000, deadline=2.0), job(1000)

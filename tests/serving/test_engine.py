@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 from dataclasses import asdict
 
 import numpy as np
@@ -338,6 +339,27 @@ async def test_a_request_that_cannot_be_done_in_time_is_refused_at_once(make_eng
         await engine.embed(embed("x", timeout_ms=5))
     model.gate.set()
     await running
+
+
+async def test_a_request_of_many_texts_gives_way_to_others(make_engine, tiny, soon):
+    """Between looking for known results, making its rows ready and queueing them."""
+    engine, steps, seen = make_engine(tiny(), cache_bytes=10**7), itertools.count(), []
+
+    def noting(call):
+        def noted(*args):
+            seen.append(next(steps))
+            return call(*args)
+
+        return noted
+
+    engine._cache.recall = noting(engine._cache.recall)
+    engine._costs["tiny"].microseconds = noting(engine._costs["tiny"].microseconds)
+    engine._workers.submit = noting(engine._workers.submit)
+    asking = asyncio.create_task(engine.embed(embed(*map(str, range(1_000, 1_300)))))
+    await soon(lambda: next(steps) and asking.done())
+    recalled, prepared, queued = seen
+    assert recalled + 1 < prepared
+    assert prepared + 1 < queued
 
 
 async def test_users_take_turns_before_their_processes(make_engine, tiny, soon):
