@@ -234,7 +234,7 @@ class Config:
     max_peer_share: float = _setting(
         "SIDECAR_MAX_PEER_SHARE",
         _number(0, 1),
-        "part of each of these that one process may have",
+        "part of its user's share of each of these that one process may have",
         default=0.5,
     )
     cache_bytes: int = _setting(

@@ -11,6 +11,7 @@ a daemon for the known families on a CPU does without.
 """
 
 import importlib.util
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -59,8 +60,9 @@ class Proof:
 class TorchModel:
     """A pipeline of sentence-transformers in the shape that serving knows.
 
-    `forward` may be called from many threads at once, `tokenize` by one at a time. `verified` is
-    the proof that the rows and calls here give what the pipeline gives in FP32. `proof` is
+    `forward` may be called from many threads at once; so may `tokenize`, which lets in one text
+    after the other. `verified` is the proof that the rows and calls here give what the pipeline
+    gives in FP32. `proof` is
     there where half precision was asked for; `reason` says why it has the precision that it has.
     """
 
@@ -85,6 +87,8 @@ class TorchModel:
         # Requests name no prompt for a pair: the model's own applies, as in the library.
         self._prompt = None if embeds else pipeline.prompts.get(pipeline.default_prompt_name)
         self._preprocess = pipeline.preprocess
+        # The library sets its tokenizer's limits with every call.
+        self._tokenizing = threading.Lock()
         sample = self._encode(probe_inputs(self.task)[0])
         self._has_types = "token_type_ids" in sample
         self._constants = {k: v for k, v in sample.items() if isinstance(v, str | int)}
@@ -167,7 +171,8 @@ class TorchModel:
         return Row(ids, types, truncated=self._is_cut(encoded, len(ids)))
 
     def _encode(self, text: Text) -> Any:
-        return self._preprocess([text], prompt=self._prompt)
+        with self._tokenizing:
+            return self._preprocess([text], prompt=self._prompt)
 
     def _is_cut(self, encoded: Any, tokens: int) -> bool:
         encodings = getattr(encoded, "encodings", None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from client_lib.wire.errors import BadRequest
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.models.rows import Row, Text
-from sidecar.serving.job import Key
+from sidecar.serving.job import Key, key_of
 from sidecar.serving.roster import ServedModel, prompt_text
 from sidecar.serving.vectors import Finish
 
@@ -16,12 +16,26 @@ _FOR_UNIT_VECTORS = ("int8", "uint8")
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Texts that have the same `prompt` before them; it is put there where they are tokenized."""
+
+    texts: Sequence[Text]
+    prompt: str = ""
+
+    @property
+    def characters(self) -> int:
+        """How many its texts have, with the prompt; of pairs the documents' alone count."""
+        own = sum(len(text) if isinstance(text, str) else len(text[1]) for text in self.texts)
+        return own + len(self.prompt) * len(self.texts)
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """One row a text. The first `inputs` of `texts` are the caller's, by the caller's index."""
+    """One row a text, part by part. The first `inputs` are the caller's, by the caller's index."""
 
     request: Embed | Rerank
     model: ServedModel
-    texts: Sequence[Text]
+    parts: tuple[Part, ...]
     inputs: int
     finish: Finish
 
@@ -33,7 +47,6 @@ class Asked:
         a precision that its vectors do not fit.
         """
         prompt = prompt_text(model, name=request.prompt_name, role=request.role)
-        texts = [prompt + text for text in request.input] if prompt else request.input
         normalize = model.normalize if request.normalize is None else request.normalize
         if request.precision in _FOR_UNIT_VECTORS and not normalize:
             raise BadRequest(
@@ -41,13 +54,13 @@ class Asked:
                 "set normalize to true"
             )
         finish = Finish(_dimensions(model, request.dimensions), normalize)
-        return cls(request, model, texts, len(texts), finish)
+        return cls(request, model, (Part(request.input, prompt),), len(request.input), finish)
 
     @classmethod
     def pairs_of(cls, model: ServedModel, request: Rerank) -> "Asked":
         """Return (query, document) pairs for a cross-encoder."""
         pairs = [(request.query, document) for document in request.documents]
-        return cls(request, model, pairs, len(pairs), Finish(1, normalize=False))
+        return cls(request, model, (Part(pairs),), len(pairs), Finish(1, normalize=False))
 
     @classmethod
     def documents_of(cls, model: ServedModel, request: Rerank) -> "Asked":
@@ -55,11 +68,10 @@ class Asked:
 
         It comes last so that a document's row has the document's index.
         """
-        prompt = prompt_text(model, role="document")
-        documents = [prompt + document for document in request.documents]
-        query = prompt_text(model, role="query") + request.query
+        documents = Part(request.documents, prompt_text(model, role="document"))
+        query = Part((request.query,), prompt_text(model, role="query"))
         finish = Finish(model.dimensions, normalize=True)
-        return cls(request, model, [*documents, query], len(documents), finish)
+        return cls(request, model, (documents, query), len(request.documents), finish)
 
     @property
     def timeout(self) -> float | None:
@@ -70,14 +82,13 @@ class Asked:
     @property
     def row_bytes(self) -> int:
         """What a row of it holds, nearly, besides its tokens: objects, text, result."""
-        characters = sum(
-            len(text) if isinstance(text, str) else len(text[1]) for text in self.texts
-        )
-        return _ROW_BYTES + characters // len(self.texts) + 4 * self.finish.dimensions
+        characters = sum(part.characters for part in self.parts)
+        texts = sum(len(part.texts) for part in self.parts)
+        return _ROW_BYTES + characters // texts + 4 * self.finish.dimensions
 
     def key(self, row: Row) -> Key:
         """Return what decides the result of one of its rows."""
-        return self.model, self.finish, row.digest
+        return key_of(self.model, self.finish, row)
 
     def refuse_empty(self, rows: Sequence[Row]) -> None:
         """Raise `BadRequest`, naming the first, where a text has no tokens but needs one.

@@ -1,6 +1,7 @@
 """The queue and the cut rule. Pure: no threads, no loop, no clock; `now` is an argument.
 
-Rows wait in two lanes, interactive and bulk; within a lane peers take turns (`turns`). When a
+Rows wait in two lanes, interactive and bulk; within a lane users take turns, and each user's
+processes among themselves (`turns`). When a
 thread runs dry it takes one row of its lane's current batch, and where that has none left the
 next is cut: at most `MAX_ROWS` rows of one model, at most `MAX_COST` unless one row alone is
 more. A batch that is being computed holds up nobody but its own lane: the threads leave it for
@@ -21,10 +22,10 @@ from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
-from client_lib.wire.errors import DeadlineExceeded, Overloaded, TooLarge
 from client_lib.wire.messages import Priority
-from sidecar.serving.bounds import Bounds
+from sidecar.serving.bounds import Bounds, Excess, Waiting
 from sidecar.serving.job import Entry, Job, Key, Load
+from sidecar.serving.refusals import overloaded, refuse_over, refuse_too_large
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.turns import Turns
 
@@ -151,7 +152,7 @@ class Queue:
     def __init__(self, bounds: Bounds, threads: int) -> None:
         self.bounds = bounds
         self.batches = 0
-        self._of_a_peer = bounds.of_a_peer
+        self._most = bounds.of_lone_process
         self._threads = threads
         self._interactive, self._bulk = _Lane(), _Lane()
         # What went ahead of the next bulk row, and has not been made up for.
@@ -166,29 +167,28 @@ class Queue:
         Raises `TooLarge` for a job that could never be accepted, `Overloaded` for one that
         could be once rows have left, `DeadlineExceeded` for one that would be done too late.
         """
+        refuse_too_large(job.load, self._most)
         turns = self._lane(job.priority).turns
-        own = turns.load_of(job.peer)
-        excess = self.bounds.excess(turns.load, job.load)
-        own_excess = self._of_a_peer.excess(own, job.load)
-        if own_excess > 1:
-            raise TooLarge(_too_large(job.load, self._of_a_peer))
-        if excess or own_excess:
-            in_all = self._seconds(job.priority, round(excess * turns.load.cost))
-            of_own = self._seconds_in_turn(job.priority, job.peer, round(own_excess * own.cost))
-            raise _overloaded(turns.load, own, max(in_all, of_own))
+        of_user = turns.load_of_user(job.user)
+        waiting = Waiting(turns.load, of_user, turns.load_of(job.peer, job.user))
+        excess = self.bounds.excess(waiting, job.load)
+        if excess.of_all:
+            raise overloaded(waiting, self._seconds_until_room(job, waiting, excess))
         left = job.deadline - job.arrived
-        self.refuse_if_late(job.priority, job.peer, left)
-        cost = own.cost + job.load.cost
-        _refuse_over(left, self._seconds_in_turn(job.priority, job.peer, cost))
+        self.refuse_if_late(job.priority, job.peer, left, job.user)
+        cost = waiting.of_process.cost + job.load.cost
+        refuse_over(left, self._seconds_in_turn(job.priority, job.peer, cost, job.user))
         turns.push(job)
 
-    def refuse_if_late(self, priority: Priority, peer: Hashable, left: float) -> None:
-        """Raise `DeadlineExceeded` where nothing of `peer` is begun in time, at best.
+    def refuse_if_late(
+        self, priority: Priority, peer: Hashable, left: float, user: Hashable = None
+    ) -> None:
+        """Raise `DeadlineExceeded` where nothing of the `user`'s `peer` is begun in time, at best.
 
         `left` seconds remain for it. This needs no job, and so no tokens.
         """
-        cost = self._lane(priority).turns.load_of(peer).cost
-        _refuse_over(_BEGUN_WITHIN * left, self._seconds_in_turn(priority, peer, cost))
+        cost = self._lane(priority).turns.load_of(peer, user).cost
+        refuse_over(_BEGUN_WITHIN * left, self._seconds_in_turn(priority, peer, cost, user))
 
     def take(self, now: float) -> tuple[Running, Entry] | None:
         """Hand out the row to be computed next, and its batch; None where nothing waits.
@@ -206,12 +206,14 @@ class Queue:
         """Forget the rows of `job` that nobody took; return the batch that this ends."""
         return self._lane(job.priority).drop(job)
 
-    def landed(self, key: Key, others: Iterable[Entry]) -> list[Batch]:
+    def landed(self, key: Key, others: Iterable[Entry], *, whole: bool = True) -> list[Batch]:
         """Say that the row `key` is not computed any more, nor needs to be for the `others`.
 
-        Returns the batches that have ended without their last row's computing.
+        Where more of these are still to be told, it is not `whole`, and counts as computed until
+        then. Returns the batches that have ended without their last row's computing.
         """
-        self._running.remove(key)
+        if whole:
+            self._running.remove(key)
         for entry in others:
             if batch := self._lane(entry.job.priority).withdraw(entry):
                 self._over.append(batch)
@@ -271,27 +273,18 @@ class Queue:
         first = self._interactive.turns.load.cost if priority == "bulk" else 0
         return (min(first, BULK_WAITS * cost) + cost) / (1e6 * self._threads)
 
-    def _seconds_in_turn(self, priority: Priority, peer: Hashable, cost: int) -> float:
-        """Return when `cost` of a peer will have been computed, at best."""
-        return self._seconds(priority, self._lane(priority).turns.cost_until(peer, cost))
+    def _seconds_in_turn(
+        self, priority: Priority, peer: Hashable, cost: int, user: Hashable
+    ) -> float:
+        """Return when `cost` of the `user`'s `peer` will have been computed, at best."""
+        turns = self._lane(priority).turns
+        return self._seconds(priority, turns.cost_until(peer, cost, user))
 
-
-def _refuse_over(most: float, seconds: float) -> None:
-    if seconds > most:
-        raise DeadlineExceeded(f"it would take {seconds:.3g} s; there are {most:.3g} s for it")
-
-
-def _too_large(load: Load, most: Bounds) -> str:
-    return (
-        f"{load.rows} texts of {load.tokens} tokens and {load.bytes} bytes in one request; "
-        f"the queue holds {most.rows}, {most.tokens} and {most.bytes} of a peer"
-    )
-
-
-def _overloaded(held: Load, own: Load, seconds: float) -> Overloaded:
-    wait_ms = max(1, round(1000 * seconds))
-    message = (
-        f"{held.rows} texts of {held.tokens} tokens are waiting, "
-        f"{own.rows} of {own.tokens} of them yours; retry in {wait_ms} ms"
-    )
-    return Overloaded(message, retry_after_ms=wait_ms)
+    def _seconds_until_room(self, job: Job, waiting: Waiting, excess: Excess) -> float:
+        """Return when `job` will fit: by what leaves of its process alone, or of all."""
+        part = self._lane(job.priority).turns.cost_until_part(excess.of_all, job.user)
+        in_all = self._seconds(job.priority, part)
+        if excess.of_own > 1:
+            return in_all
+        own = round(excess.of_own * waiting.of_process.cost)
+        return min(in_all, self._seconds_in_turn(job.priority, job.peer, own, job.user))

@@ -1,13 +1,41 @@
 """How much may wait before a request is refused. Pure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sidecar.serving.job import Load
+from sidecar.serving.shares import OF_USERS, Held, most_of_process, most_of_user
+
+_NOTHING = Held(in_all=0, by_user=0, by_process=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits in a lane when a process asks: in all, of its user, and of itself."""
+
+    in_all: Load
+    of_user: Load
+    of_process: Load
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """Which part has to leave before a job fits: either of what is the process's own, or of all.
+
+    From 0 to 1; `of_own` is infinite where it does not suffice. Both are 0 where the job fits.
+    """
+
+    of_own: float
+    of_all: float
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most that may wait in each lane; one peer may have `peer_share` of each number."""
+    """The most that may wait in each lane.
+
+    A user may have three quarters of what other users leave of each number, and a process
+    `peer_share` of what is left of that by its user's other processes.
+    """
 
     rows: int = 16_384
     tokens: int = 4 * 2**20
@@ -15,29 +43,41 @@ class Bounds:
     peer_share: float = 0.5
 
     @property
-    def of_a_peer(self) -> "Bounds":
-        """What may wait of one peer in a lane."""
-        rows, tokens, size = (max(1, int(self.peer_share * most)) for most in self._sizes)
-        return Bounds(rows, tokens, size, self.peer_share)
+    def of_lone_process(self) -> Load:
+        """What may wait of one process where nothing else does: of each at least one."""
+        return Load(*(self._most(total, _NOTHING) for total in self._sizes))
 
-    def excess(self, held: Load, more: Load) -> float:
-        """Return which part of `held` has to leave before `more` fits, from 0 to 1.
+    def excess(self, waiting: Waiting, more: Load) -> Excess:
+        """Return what has to leave before a process may have `more`, if ever it may."""
+        held = _held(waiting)
+        each = [self._excess(*size) for size in zip(self._sizes, held, _sizes(more), strict=True)]
+        return Excess(max(e.of_own for e in each), max(e.of_all for e in each))
 
-        More than 1: it would not fit into an empty queue.
-        """
-        loads = zip(_sizes_of(held), _sizes_of(more), self._sizes, strict=True)
-        return max(_excess(*each) for each in loads)
+    def _excess(self, total: int, held: Held, more: int) -> Excess:
+        own, siblings = held.by_process, held.by_user - held.by_process
+        if own + more <= self._most(total, held):
+            return Excess(0, 0)
+        over = own + more - self.peer_share * (most_of_user(total, held) - siblings)
+        others = OF_USERS * (held.in_all - held.by_user)
+        # By so much the excess falls while all that waits leaves.
+        falls = own + self.peer_share * (siblings + others)
+        of_own = over / own if over <= own else float("inf")
+        return Excess(of_own, min(1.0, over / falls) if falls else 1.0)
+
+    def _most(self, total: int, held: Held) -> int:
+        most = most_of_process(total, self.peer_share, held)
+        return most if held.in_all else max(1, most)
 
     @property
     def _sizes(self) -> tuple[int, int, int]:
         return self.rows, self.tokens, self.bytes
 
 
-def _sizes_of(load: Load) -> tuple[int, int, int]:
+def _sizes(load: Load) -> tuple[int, int, int]:
     return load.rows, load.tokens, load.bytes
 
 
-def _excess(held: int, more: int, most: int) -> float:
-    if more > most:
-        return float("inf")
-    return max(0, held + more - most) / max(1, held)
+def _held(waiting: Waiting) -> Iterator[Held]:
+    loads = waiting.in_all, waiting.of_user, waiting.of_process
+    for in_all, of_user, own in zip(*map(_sizes, loads), strict=True):
+        yield Held(in_all=in_all, by_user=of_user, by_process=own)

@@ -22,15 +22,16 @@ from sidecar.serving.bounds import Bounds
 from sidecar.serving.cache import Cache
 from sidecar.serving.cost import Cost
 from sidecar.serving.footprint import Footprint
-from sidecar.serving.gathering import Computed, Gatherings
+from sidecar.serving.gathering import AT_ONCE, Computed, Gatherings
 from sidecar.serving.job import Job, Load
 from sidecar.serving.notes import Notes
-from sidecar.serving.results import Answer, EmbedResult, RerankResult, Timings
+from sidecar.serving.peer import Peer
+from sidecar.serving.results import Answer, EmbedResult, RerankResult, milliseconds
 from sidecar.serving.roster import Float32, Roster, ServedModel
 from sidecar.serving.statistics import Statistics
 from sidecar.serving.tally import Tally
 from sidecar.serving.tokenizing import Tokenizer
-from sidecar.serving.vectors import best_first, cosines
+from sidecar.serving.vectors import cosines
 from sidecar.serving.worker import Callbacks, Clock, Finished, Workers
 
 
@@ -100,7 +101,9 @@ class Engine:
         self.notes.flush()
 
     async def embed(self, request: Embed, peer: Hashable = None) -> EmbedResult:
-        """Return float32 [n, d] for n texts. Requests of equal peers take turns as one.
+        """Return float32 [n, d] for n texts.
+
+        Users take turns, and so do the peers of one: a user is the one of a `Peer`.
 
         Rows are kept and shared in float32, whatever precision they will travel in.
 
@@ -118,10 +121,10 @@ class Engine:
         model = self._roster.reranker(request.model)
         if model.task == "rerank":
             answer, scores = await self._answer(Asked.pairs_of(model, request), peer)
-            return _ranked(answer, "cross_encoder", scores[:, 0], request.top_n)
+            return RerankResult.by_score(answer, "cross_encoder", scores[:, 0], request.top_n)
         answer, vectors = await self._answer(Asked.documents_of(model, request), peer)
         scores = cosines(vectors[-1], vectors[:-1])
-        return _ranked(answer, "embedding", scores, request.top_n)
+        return RerankResult.by_score(answer, "embedding", scores, request.top_n)
 
     def longest_forward(self) -> float:
         """Return for how long the oldest row that is being computed has been, in seconds."""
@@ -154,13 +157,15 @@ class Engine:
         try:
             async with asyncio.timeout(asked.timeout):
                 if asked.timeout is not None:
-                    self._workers.refuse_if_late(asked.request.priority, peer, asked.timeout)
-                tokenizer = self._tokenizers[asked.model.name]
-                rows = await tokenizer.rows(asked.texts, asked.request.priority)
+                    priority, user = asked.request.priority, _user_of(peer)
+                    self._workers.refuse_if_late(priority, peer, asked.timeout, user)
+                rows = await self._rows(asked, _user_of(peer))
                 asked.refuse_empty(rows)
                 truncated = asked.truncated(rows)
                 known = self._cache.recall(asked.key(row) for row in rows)
+                await _give_way(rows)
                 job = self._job(asked, rows, known, peer, begun)
+                await _give_way(rows)
                 computed = await self._compute(job)
         except (DeadlineExceeded, Overloaded, TooLarge) as refusal:  # the queue's, all of them
             self.statistics.not_admitted(asked.request.priority, refusal.code)
@@ -173,29 +178,36 @@ class Engine:
             raise DeadlineExceeded(f"not done within its {asked.timeout:g} s") from None
         for index, vector in known.items():
             computed.vectors[index] = vector
-        timings = _timings(begun, job.arrived, computed, len(known), self._clock())
+        timings = computed.timings(begun, job.arrived, len(known), self._clock())
         tokens = sum(row.tokens for row in rows)
         answer = Answer(asked.model.name, len(rows), tokens, truncated, timings)
         return answer, computed.vectors
 
+    async def _rows(self, asked: Asked, user: Hashable) -> list[Row]:
+        tokenizer = self._tokenizers[asked.model.name]
+        rows: list[Row] = []
+        for part in asked.parts:
+            rows += await tokenizer.rows(
+                part.texts, asked.request.priority, prompt=part.prompt, user=user
+            )
+        return rows
+
     def _job(
-        self,
-        asked: Asked,
-        rows: Sequence[Row],
-        known: Container[int],
-        peer: Hashable,
-        begun: float,
+        self, asked: Asked, rows: Sequence[Row], known: Container[int], peer: Hashable, begun: float
     ) -> Job:
         cost = self._costs[asked.model.name]
         places = [index for index in range(len(rows)) if index not in known]
+        tokens = [rows[index].tokens for index in places]
+        by_tokens = {each: cost.microseconds(each) for each in set(tokens)}
         return Job(
             model=asked.model,
             rows=tuple(rows[index] for index in places),
             places=places,
             size=len(rows),
-            costs=[cost.microseconds(rows[index].tokens) for index in places],
+            costs=[by_tokens[each] for each in tokens],
             finish=asked.finish,
             arrived=self._clock(),
+            user=_user_of(peer),
             peer=peer,
             priority=asked.request.priority,
             deadline=math.inf if asked.timeout is None else begun + asked.timeout,
@@ -224,15 +236,17 @@ class Engine:
         request waiting for ever.
         """
         try:
-            others = self._gatherings.land(row)
-            over = self._workers.landed(row.entry.key, others)
+            landed = self._gatherings.land(row)
+            over = self._workers.landed(row.entry.key, landed.others, whole=landed.whole)
         except Exception as error:  # noqa: BLE001 - not swallowed: the process ends
             self._crash(error, row.entry.job)
             return
-        self._shared += len(others)
-        for batch in (row.batch, *over) if row.last else over:
+        self._shared += len(landed.others)
+        for batch in (row.batch, *over) if row.last and landed.whole else over:
             self._batch_ended(batch, row.ended)
-        if not isinstance(row.outcome, Exception):
+        if not landed.whole:
+            asyncio.get_running_loop().call_soon(self._row_finished, row)
+        elif not isinstance(row.outcome, Exception):
             self._learn(row, row.outcome)
 
     def _learn(self, row: Finished, result: Float32) -> None:
@@ -254,27 +268,20 @@ class Engine:
         self._gatherings.fail_all(Draining("inference has stopped; ask the next daemon"))
 
 
+async def _give_way(rows: Sequence[Row]) -> None:
+    """Let the loop turn to others where so many rows have kept it busy for a millisecond or two."""
+    if len(rows) > AT_ONCE:
+        await asyncio.sleep(0)
+
+
+def _user_of(peer: Hashable) -> Hashable:
+    """Return whose process it is: all that the kernel has not named are of one user."""
+    return peer.uid if isinstance(peer, Peer) else None
+
+
 def _lane_status(peers: Mapping[Hashable, Load]) -> dict[str, Any]:
     by_peer = {str(peer): load.to_map() for peer, load in peers.items()}
     return {**sum(peers.values(), Load()).to_map(), "peers": by_peer}
-
-
-def _ranked(answer: Answer, method: str, scores: Float32, top_n: int | None) -> RerankResult:
-    ranking = tuple((index, float(scores[index])) for index in best_first(scores)[:top_n])
-    return RerankResult(answer, method, ranking)
-
-
-def _timings(begun: float, arrived: float, computed: Computed, cached: int, now: float) -> Timings:
-    return Timings(
-        queue_ms=_ms(computed.started - arrived),
-        tokenize_ms=_ms(arrived - begun),
-        compute_ms=_ms(computed.ended - computed.started),
-        total_ms=_ms(now - begun),
-        batch_rows=computed.batch_rows,
-        batch_tokens=computed.batch_tokens,
-        cached_rows=cached,
-        shared_rows=computed.shared,
-    )
 
 
 def _note_batch(batch: Batch, ended: float) -> None:
@@ -286,10 +293,6 @@ def _note_batch(batch: Batch, ended: float) -> None:
         peers=batch.peers,
         rows=batch.rows,
         tokens=batch.tokens,
-        queue_ms=_ms(batch.longest_wait),
-        compute_ms=_ms(ended - batch.cut),
+        queue_ms=milliseconds(batch.longest_wait),
+        compute_ms=milliseconds(ended - batch.cut),
     )
-
-
-def _ms(seconds: float) -> float:
-    return round(1000 * seconds, 3)

@@ -9,8 +9,12 @@ import numpy as np
 from client_lib.wire.errors import ReplyError
 from sidecar.serving import failures
 from sidecar.serving.job import Entry, Job, Key
+from sidecar.serving.results import Timings, milliseconds
 from sidecar.serving.roster import Float32
 from sidecar.serving.worker import Finished
+
+AT_ONCE = 256
+"""How many rows the loop has to do with at most before it turns to something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,19 @@ class Computed:
         """Return what a job comes to all of whose rows are known."""
         vectors = np.empty((job.size, job.finish.dimensions), np.float32)
         return cls(vectors, job.arrived, job.arrived, 0, 0, 0)
+
+    def timings(self, begun: float, arrived: float, cached: int, now: float) -> Timings:
+        """Return where the time went of a request that had begun before its job `arrived`."""
+        return Timings(
+            queue_ms=milliseconds(self.started - arrived),
+            tokenize_ms=milliseconds(arrived - begun),
+            compute_ms=milliseconds(self.ended - self.started),
+            total_ms=milliseconds(now - begun),
+            batch_rows=self.batch_rows,
+            batch_tokens=self.batch_tokens,
+            cached_rows=cached,
+            shared_rows=self.shared,
+        )
 
 
 class Gathering:
@@ -87,6 +104,14 @@ class Gathering:
         return Computed(self._vectors, started, ended, batch.rows, batch.tokens, self._shared)
 
 
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The `others` that need a row no more, and whether nobody waits for it any longer."""
+
+    others: Sequence[Entry]
+    whole: bool
+
+
 class Gatherings:
     """Every job in flight, and who waits for which row: whatever lands is for all of them."""
 
@@ -100,8 +125,8 @@ class Gatherings:
     def open(self, job: Job) -> Gathering:
         """Begin to collect the rows of `job`, of which there is one at least."""
         gathering = self._by_job[job] = Gathering(job)
-        for entry in job.entries:
-            self._waiting.setdefault(entry.key, []).append(entry)
+        for key, entry in zip(job.keys, job.entries, strict=True):
+            self._waiting.setdefault(key, []).append(entry)
         return gathering
 
     def close(self, job: Job) -> None:
@@ -109,19 +134,23 @@ class Gatherings:
         gathering = self._by_job.pop(job, None)
         if gathering is None or not gathering.missing:
             return
-        for key in {entry.key for entry in job.entries} & self._waiting.keys():
-            others = [entry for entry in self._waiting[key] if entry.job is not job]
-            if others:
+        for key in set(job.keys):
+            entries = self._waiting.pop(key, ())
+            if others := [entry for entry in entries if entry.job is not job]:
                 self._waiting[key] = others
-            else:
-                del self._waiting[key]
 
-    def land(self, row: Finished) -> Sequence[Entry]:
-        """Give `row` to whoever waits for it; return the others that need it no more."""
-        entries = self._waiting.pop(row.entry.key, ())
-        for entry in entries:
+    def land(self, row: Finished) -> Landed:
+        """Give `row` to those who wait for it, or to so many as takes the loop no time.
+
+        Until the last has it, whoever comes newly waits for it, too.
+        """
+        entries = self._waiting.pop(row.entry.key, [])
+        if rest := entries[AT_ONCE:]:
+            self._waiting[row.entry.key] = rest
+        now = entries[:AT_ONCE]
+        for entry in now:
             self._by_job[entry.job].take(entry.index, row)
-        return [entry for entry in entries if entry != row.entry]
+        return Landed([entry for entry in now if entry != row.entry], whole=not rest)
 
     def fail(self, job: Job, error: ReplyError) -> None:
         """Fail `job`, if it is still open."""

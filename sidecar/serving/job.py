@@ -10,10 +10,15 @@ from sidecar.models.rows import Row
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.vectors import Finish
 
-Key: TypeAlias = tuple[ServedModel, Finish, bytes]
+Key: TypeAlias = tuple[ServedModel, int, bool, bytes]
 """What decides a row's result: rows of equal keys have the same bytes."""
 
 _TOKEN_BYTES = 16  # its id and its type, int64 each
+
+
+def key_of(model: ServedModel, finish: Finish, row: Row) -> Key:
+    """Return the key of a row. A flat tuple, for it is hashed again and again."""
+    return model, finish.dimensions, finish.normalize, row.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,9 @@ class Job:
 
     `costs` are the rows' (see `Load`), each above 0; `row_bytes` is what a row holds besides
     its tokens. `places` are the rows' indexes among all rows that were asked for, which are
-    `size`: more than these where some are known already. `peer` is whoever asked: jobs with
-    equal peers take their turns as one. Times are seconds on the caller's clock; without a
+    `size`: more than these where some are known already. `peer` is the process that
+    asked, and `user` whose process it is: jobs of one user take their turns as one, and so do,
+    among these, jobs of one peer. Times are seconds on the caller's clock; without a
     deadline it is infinite.
     """
 
@@ -71,6 +77,7 @@ class Job:
     costs: Sequence[int]
     finish: Finish
     arrived: float
+    user: Hashable = None
     peer: Hashable = None
     priority: Priority = "interactive"
     deadline: float = math.inf
@@ -78,12 +85,15 @@ class Job:
     places: Sequence[int] = ()
     size: int = 0
     load: Load = field(init=False)
+    keys: tuple[Key, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.size:
             object.__setattr__(self, "places", range(len(self.rows)))
             object.__setattr__(self, "size", len(self.rows))
         object.__setattr__(self, "load", self.load_from(0))
+        keys = tuple(key_of(self.model, self.finish, row) for row in self.rows)
+        object.__setattr__(self, "keys", keys)
 
     @property
     def entries(self) -> Iterator["Entry"]:
@@ -113,7 +123,7 @@ class Entry:
     @property
     def key(self) -> Key:
         """What decides its result."""
-        return self.job.model, self.job.finish, self.row.digest
+        return self.job.keys[self.index]
 
     @property
     def cost(self) -> int:

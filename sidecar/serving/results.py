@@ -6,7 +6,12 @@ from typing import Any
 
 from client_lib.wire.messages import Precision
 from sidecar.serving.roster import Float32
-from sidecar.serving.vectors import quantize
+from sidecar.serving.vectors import best_first, quantize
+
+
+def milliseconds(seconds: float) -> float:
+    """Return `seconds` as they are told: in ms, to the microsecond."""
+    return round(1000 * seconds, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,14 @@ class RerankResult:
     answer: Answer
     method: str
     ranking: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def by_score(
+        cls, answer: Answer, method: str, scores: Float32, top_n: int | None
+    ) -> "RerankResult":
+        """Return the `top_n` best, or all, by their `scores`, float32 [n]."""
+        ranking = tuple((index, float(scores[index])) for index in best_first(scores)[:top_n])
+        return cls(answer, method, ranking)
 
     def to_map(self) -> Mapping[str, Any]:
         """Return the reply's body."""

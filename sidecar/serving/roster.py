@@ -47,7 +47,7 @@ class ServedModel(Protocol):
         """The prompt of a request that names none."""
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:
-        """Return one row a text. Called by one thread at a time; releases the GIL."""
+        """Return one row a text. Called by several threads at once; releases the GIL."""
 
     def forward(self, row: Row) -> Float32:
         """Return float32 [dimensions], not normalised. Called by many threads at once."""

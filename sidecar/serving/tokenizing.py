@@ -1,110 +1,122 @@
-"""Texts to rows, off the loop where that pays, and never two calls of a model at once."""
+"""Texts to rows: short ones on the loop, others on a thread, and long ones on another."""
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from heapq import heappop, heappush
-from itertools import count
+from contextlib import ExitStack
 
 from client_lib.wire.messages import Priority
 from sidecar.models.rows import Row, Text
 from sidecar.serving.roster import ServedModel
+from sidecar.serving.turnstile import Turnstile
 
-# Staying on the loop saves a hop to a thread and back, 25 to 70 µs; it holds up everybody else
-# for about 0.3 µs a character.
-_INLINE_CHARACTERS = 400
+# A text's cost is counted in characters, about 0.3 µs each: so many for its row, and its own.
+_ROW = 25
+# Staying on the loop saves a hop to a thread and back, 25 to 70 µs; it holds up everybody else.
+_INLINE_COST = 425
 # A request gives way to others after so much, 3 ms; a text that is longer is not divided.
-_SLICE_CHARACTERS = 10_000
-# How many interactive slices that come later may overtake a bulk one.
-_OVERTAKING = 16
+_SLICE_COST = 10_000
 
 
-class Turnstile:
-    """Lets one in at a time: in order of arrival, but interactive ones overtake bulk ones.
+class _Counter:
+    """One thread that tokenizes, and whose turn it is there; users take turns by characters."""
 
-    Used on one loop alone.
-    """
-
-    def __init__(self) -> None:
-        self._taken = False
-        self._serial = count()
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-
-    async def enter(self, priority: Priority) -> None:
-        """Return when it is this one's turn; it has to `leave`."""
-        if not self._taken:
-            self._taken = True
-            return
-        number = next(self._serial)
-        ticket = number + _OVERTAKING if priority == "bulk" else number
-        turn = asyncio.get_running_loop().create_future()
-        heappush(self._waiting, (ticket, number, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():  # its turn came in the same moment
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        """Let the next one in."""
-        while self._waiting:
-            _, _, turn = heappop(self._waiting)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._taken = False
-
-
-class Tokenizer:
-    """One model's tokenizer and its one thread."""
-
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, model: ServedModel, name: str) -> None:
         self._model = model
-        self._free = threading.Lock()
+        # Held while the thread tokenizes, be it for a request that has been given up.
+        self.free = threading.Lock()
         self._turnstile = Turnstile()
-        self._thread = ThreadPoolExecutor(1, f"tokenize-{model.name}")
+        self._thread = ThreadPoolExecutor(1, name)
 
-    async def rows(self, texts: Sequence[Text], priority: Priority) -> list[Row]:
-        """Return one row a text, in order."""
-        if sum(map(_length, texts)) <= _INLINE_CHARACTERS and self._free.acquire(blocking=False):
-            try:
-                return self._model.tokenize(texts)
-            finally:
-                self._free.release()
-        rows: list[Row] = []
-        for some in _slices(texts):
-            rows += await self._on_thread(some, priority)
-        return rows
+    async def rows(
+        self, texts: Sequence[Text], prompt: str, priority: Priority, user: Hashable
+    ) -> list[Row]:
+        """Return one row a text, once it is their turn."""
+        await self._turnstile.enter(priority, user, _cost(texts, prompt))
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._tokenize, texts, prompt)
+        finally:
+            self._turnstile.leave()
 
     async def stop(self) -> None:
         """Let what the thread has begun end, and join it."""
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
 
-    async def _on_thread(self, texts: Sequence[Text], priority: Priority) -> list[Row]:
-        await self._turnstile.enter(priority)
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._tokenize, texts)
-        finally:
-            self._turnstile.leave()
-
-    def _tokenize(self, texts: Sequence[Text]) -> list[Row]:
-        with self._free:
-            return self._model.tokenize(texts)
+    def _tokenize(self, texts: Sequence[Text], prompt: str) -> list[Row]:
+        with self.free:
+            return self._model.tokenize(_prompted(texts, prompt))
 
 
-def _slices(texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
+class Tokenizer:
+    """One model's tokenizer and its two threads: what a long text takes holds up no short ones."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self._model = model
+        self._short = _Counter(model, f"tokenize-{model.name}")
+        self._long = _Counter(model, f"tokenize-{model.name}-long")
+
+    async def rows(
+        self,
+        texts: Sequence[Text],
+        priority: Priority,
+        *,
+        prompt: str = "",
+        user: Hashable = None,
+    ) -> list[Row]:
+        """Return one row a text, in order; of the text with `prompt` before it, if it is no pair.
+
+        The prompt is put there slice by slice: for all texts at once that may take 40 ms.
+        """
+        if _cost(texts, prompt) <= _INLINE_COST:
+            rows = self._rows_now(texts, prompt)
+            if rows is not None:
+                return rows
+        rows = []
+        for some in _slices(texts, prompt):
+            is_long = _cost(some, prompt) > _SLICE_COST
+            counter = self._long if is_long else self._short
+            rows += await counter.rows(some, prompt, priority, user)
+        return rows
+
+    async def stop(self) -> None:
+        """Let what the threads have begun end, and join them."""
+        await self._short.stop()
+        await self._long.stop()
+
+    def _rows_now(self, texts: Sequence[Text], prompt: str) -> list[Row] | None:
+        """Tokenize on the loop, unless a thread does: a model may let in one at a time."""
+        with ExitStack() as held:
+            for counter in (self._short, self._long):
+                if not counter.free.acquire(blocking=False):
+                    return None
+                held.callback(counter.free.release)
+            return self._model.tokenize(_prompted(texts, prompt))
+
+
+def _slices(texts: Sequence[Text], prompt: str = "") -> Iterator[Sequence[Text]]:
     """Yield consecutive parts of `texts`: a text, and what else fits into a slice with it."""
-    start, left = 0, _SLICE_CHARACTERS
+    start, left = 0, _SLICE_COST
     for index, text in enumerate(texts):
-        left -= _length(text)
+        cost = _cost_of(text, prompt)
+        left -= cost
         if left < 0 and index > start:
             yield texts[start:index]
-            start, left = index, _SLICE_CHARACTERS - _length(text)
+            start, left = index, _SLICE_COST - cost
     yield texts[start:]
 
 
-def _length(text: Text) -> int:
-    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+def _prompted(texts: Sequence[Text], prompt: str) -> Sequence[Text]:
+    if not prompt:
+        return texts
+    return [prompt + text if isinstance(text, str) else text for text in texts]
+
+
+def _cost(texts: Sequence[Text], prompt: str) -> int:
+    return sum(_cost_of(text, prompt) for text in texts)
+
+
+def _cost_of(text: Text, prompt: str) -> int:
+    own = len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+    return _ROW + len(prompt) + own

@@ -1,22 +1,18 @@
-"""Peers take turns by what their rows cost: start-time fair queueing. Pure.
+"""The rows of one lane take turns by cost: users first, then each user's processes. Pure.
 
-A peer's tag is how much it has had. The peer with the lowest tag is next, and each row that is
-taken raises its tag by the row's cost. Whoever comes back, or comes for the first time, starts
-at the tag that was passed last: nobody saves up turns while away, and nobody sheds what it has
-had by leaving for a moment. So of two peers that both wait throughout, neither is ever served
-more than the other by over the cost of one row each; of one batch each, if they ask different
-models.
+Of two users that both wait throughout, neither is ever served more than the other by over the
+cost of one row each, and so it is with two processes of one user; of one batch each, if they ask
+different models. However many processes a user has or begins, he gains nothing by it.
 
-Rows of one peer are taken in order of arrival. Taking a row costs O(log peers), however many
-rows wait.
+Rows of one process are taken in order of arrival. Taking a row costs O(log users) and O(log
+processes), however many rows wait.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
-from heapq import heappop, heappush
-from itertools import count
-from typing import TypeAlias
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from math import ceil
 
+from sidecar.serving.fair import Fair, Sharer
 from sidecar.serving.job import Entry, Job, Load
 from sidecar.serving.roster import ServedModel
 
@@ -41,135 +37,175 @@ class _Rest:
         return True
 
 
-class _Peer:
-    """One peer's jobs, each with its rows that still wait: one at least."""
+class _Process(Sharer):
+    """One process's jobs, each with its rows that still wait: one at least."""
 
-    __slots__ = ("jobs", "key", "load", "tag")
+    __slots__ = ("jobs", "load")
 
-    def __init__(self, key: Hashable, tag: int) -> None:
-        self.key = key
-        self.tag = tag
+    def __init__(self, key: Hashable) -> None:
+        super().__init__(key)
         self.load = Load()
         # A plain dict would search for its first key through all that have left.
         self.jobs: OrderedDict[Job, _Rest] = OrderedDict()
 
     @property
-    def model(self) -> ServedModel | None:
-        """The model of the row that is next; None where none waits."""
-        return next(iter(self.jobs)).model if self.jobs else None
+    def kinds(self) -> Collection[object]:
+        """The model of the row that is next, if one is."""
+        return (next(iter(self.jobs)).model,) if self.jobs else ()
+
+    @property
+    def head(self) -> Entry:
+        """The row that is next."""
+        job, rest = next(iter(self.jobs.items()))
+        return Entry(job, rest.next)
 
 
-_Line: TypeAlias = list[tuple[int, int, _Peer]]
+class _User(Sharer):
+    """One user's processes."""
+
+    __slots__ = ("load", "processes")
+
+    def __init__(self, key: Hashable) -> None:
+        super().__init__(key)
+        self.load = Load()
+        self.processes = Fair(_Process)
+
+    @property
+    def kinds(self) -> Collection[object]:
+        """The models that his processes stand in line for."""
+        return self.processes.kinds
+
+    def has(self, kind: object) -> bool:
+        """Whether a process of his has a row of that model next."""
+        return self.processes.first(kind) is not None
 
 
 class Turns:
     """The rows of one lane that wait to be cut."""
 
     def __init__(self) -> None:
-        self.load = Load()
-        self._peers: dict[Hashable, _Peer] = {}
-        # Heaps of (tag, serial, peer), one a model: a batch looks at no other model's peers.
-        # Every known peer stands in one line exactly, and that may be the wrong one: its rows
-        # may have left in the meantime. It is moved, or forgotten, when its turn comes.
-        self._lines: dict[ServedModel, _Line] = {}
-        self._serial = count()
-        self._passed = 0
+        self._users = Fair(_User)
 
     def push(self, job: Job) -> None:
-        """Add a job's rows behind its peer's others."""
-        peer = self._peers.get(job.peer)
-        if peer is None:
-            peer = self._peers[job.peer] = _Peer(job.peer, self._passed)
-            self._stand(peer, job.model)
-        peer.jobs[job] = _Rest()
-        self._grow(peer, job.load)
+        """Add a job's rows behind its process's others."""
+        user = self._users.join(job.user)
+        process = user.processes.join(job.peer)
+        process.jobs[job] = _Rest()
+        self._grow(user, process, job.load)
+        self._stand(user, process)
 
     def drop(self, job: Job) -> None:
         """Forget the rows of `job` that still wait, if there are any."""
-        peer = self._peers.get(job.peer)
-        if peer is not None and job in peer.jobs:
-            rest = peer.jobs.pop(job)
+        if (found := self._find(job)) is not None:
+            _, process = found
+            rest = process.jobs.pop(job)
             gone = sum((Entry(job, index).load for index in rest.gone), Load())
-            self._shrink(peer, job.load_from(rest.next) - gone)
+            self._shrink(*found, job.load_from(rest.next) - gone)
+            self._stand(*found)
 
     def withdraw(self, entry: Entry) -> bool:
         """Take a row out at any place, at no charge; False where it has left already."""
-        peer = self._peers.get(entry.job.peer)
-        if peer is None or entry.job not in peer.jobs:
+        found = self._find(entry.job)
+        if found is None or not self._remove(*found, entry):
             return False
-        return self._remove(peer, entry)
+        self._stand(*found)
+        return True
 
     def head(self, model: ServedModel | None = None) -> Entry | None:
         """Return the row whose turn it is: among all, or among those of `model`."""
-        while (line := self._line(model)) is not None:
-            _, _, peer = self._lines[line][0]
-            if peer.model is line:
-                job, rest = next(iter(peer.jobs.items()))
-                return Entry(job, rest.next)
-            self._leave(line)
-            if peer.model is not None:
-                self._stand(peer, peer.model)
-            else:
-                del self._peers[peer.key]
-        return None
+        user = self._users.first(model)
+        process = user.processes.first(model) if user is not None else None
+        return process.head if process is not None else None
 
     def take(self, entry: Entry) -> None:
-        """Take out a row that `head` has just returned, and charge its peer."""
-        job = entry.job
-        peer = self._leave(job.model)
-        assert peer.key == job.peer
-        self._remove(peer, entry)
-        peer.tag += entry.cost
-        self._stand(peer, peer.model or job.model)
+        """Take out a row that `head` has just returned, and charge its process and its user."""
+        found = self._find(entry.job)
+        assert found is not None
+        user, process = found
+        self._remove(user, process, entry)
+        user.processes.charge(process, entry.cost)
+        self._users.charge(user, entry.cost)
 
-    def cost_until(self, key: Hashable, cost: int) -> int:
-        """Return what all peers will have been served once `key` has been served `cost`.
+    def cost_until(self, peer: Hashable, cost: int, user: Hashable = None) -> int:
+        """Return what all will have been served once the `user`'s `peer` has been served `cost`.
 
-        That is with the peers that wait now, in O(peers).
+        That is with those that wait now, in O(users) and O(processes of the user).
         """
-        others = (peer.load.cost for peer in self._peers.values() if peer.key != key)
-        return cost + sum(min(cost, other) for other in others)
+        known = self._users.known(user)
+        siblings = known.processes if known is not None else ()
+        of_user = cost + _served((each.load for each in siblings if each.key != peer), cost)
+        return of_user + _served((each.load for each in self._users if each.key != user), of_user)
 
-    def load_of(self, key: Hashable) -> Load:
-        """Return what waits of one peer."""
-        peer = self._peers.get(key)
-        return peer.load if peer is not None else Load()
+    def cost_until_part(self, part: float, user: Hashable) -> int:
+        """Return what all will have been served once `part` of what waits has left everywhere.
+
+        That is of each other user's, and of each process's of `user`: those who have most are
+        the last.
+        """
+        known = self._users.known(user)
+        own = [each.load for each in known.processes] if known is not None else []
+        others = [each.load for each in self._users if each.key != user]
+        of_user = _served(own, _part_of_longest(own, part))
+        level = max(of_user, _part_of_longest(others, part))
+        return of_user + _served(others, level)
+
+    @property
+    def load(self) -> Load:
+        """What waits in all, in O(users)."""
+        return sum((user.load for user in self._users), Load())
+
+    def load_of_user(self, user: Hashable) -> Load:
+        """Return what waits of one user."""
+        known = self._users.known(user)
+        return known.load if known is not None else Load()
+
+    def load_of(self, peer: Hashable, user: Hashable = None) -> Load:
+        """Return what waits of one process of `user`."""
+        known = self._users.known(user)
+        process = known.processes.known(peer) if known is not None else None
+        return process.load if process is not None else Load()
 
     @property
     def loads(self) -> Mapping[Hashable, Load]:
-        """What waits, by peer."""
-        return {key: peer.load for key, peer in self._peers.items() if peer.jobs}
+        """What waits, by process. None of them is of two users."""
+        processes = (process for user in self._users for process in user.processes)
+        return {process.key: process.load for process in processes if process.jobs}
 
-    def _line(self, model: ServedModel | None) -> ServedModel | None:
-        """Return the model whose line is next, None where nobody stands."""
-        if model is not None:
-            return model if model in self._lines else None
-        return min(self._lines, key=lambda each: self._lines[each][0][:2], default=None)
+    def _find(self, job: Job) -> tuple[_User, _Process] | None:
+        """Return whose job it is, None where no row of it waits."""
+        user = self._users.known(job.user)
+        process = user.processes.known(job.peer) if user is not None else None
+        if user is None or process is None or job not in process.jobs:
+            return None
+        return user, process
 
-    def _stand(self, peer: _Peer, model: ServedModel) -> None:
-        heappush(self._lines.setdefault(model, []), (peer.tag, next(self._serial), peer))
+    def _stand(self, user: _User, process: _Process) -> None:
+        user.processes.stand(process)
+        self._users.stand(user)
 
-    def _leave(self, model: ServedModel) -> _Peer:
-        line = self._lines[model]
-        tag, _, peer = heappop(line)
-        if not line:
-            del self._lines[model]
-        self._passed = max(self._passed, tag)
-        return peer
-
-    def _remove(self, peer: _Peer, entry: Entry) -> bool:
-        rest = peer.jobs[entry.job]
+    def _remove(self, user: _User, process: _Process, entry: Entry) -> bool:
+        rest = process.jobs[entry.job]
         if not rest.remove(entry.index):
             return False
         if rest.next == len(entry.job.rows):
-            del peer.jobs[entry.job]
-        self._shrink(peer, entry.load)
+            del process.jobs[entry.job]
+        self._shrink(user, process, entry.load)
         return True
 
-    def _grow(self, peer: _Peer, load: Load) -> None:
-        peer.load += load
-        self.load += load
+    def _grow(self, user: _User, process: _Process, load: Load) -> None:
+        process.load += load
+        user.load += load
 
-    def _shrink(self, peer: _Peer, load: Load) -> None:
-        peer.load -= load
-        self.load -= load
+    def _shrink(self, user: _User, process: _Process, load: Load) -> None:
+        process.load -= load
+        user.load -= load
+
+
+def _served(loads: Iterable[Load], cost: int) -> int:
+    """Return what those with `loads` have been served once each has had `cost`, or all of it."""
+    return sum(min(cost, load.cost) for load in loads)
+
+
+def _part_of_longest(loads: Iterable[Load], part: float) -> int:
+    """Return what each has had at most once `part` of all `loads` has been served in turn."""
+    return ceil(part * max((load.cost for load in loads), default=0))

@@ -94,10 +94,12 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def refuse_if_late(self, priority: Priority, peer: Hashable, left: float) -> None:
+    def refuse_if_late(
+        self, priority: Priority, peer: Hashable, left: float, user: Hashable
+    ) -> None:
         """Raise what `Queue.refuse_if_late` raises."""
         with self._work:
-            self._queue.refuse_if_late(priority, peer, left)
+            self._queue.refuse_if_late(priority, peer, left, user)
 
     def submit(self, job: Job) -> None:
         """Queue a job. Raises what `Queue.push` raises."""
@@ -113,10 +115,10 @@ class Workers:
         with self._work:
             return self._queue.drop(job)
 
-    def landed(self, key: Key, others: Iterable[Entry]) -> list[Batch]:
-        """Say what `Queue.landed` has to know: for each row that was reported, once."""
+    def landed(self, key: Key, others: Iterable[Entry], *, whole: bool) -> list[Batch]:
+        """Say what `Queue.landed` has to know: for each row that was reported, `whole` once."""
         with self._work:
-            return self._queue.landed(key, others)
+            return self._queue.landed(key, others, whole=whole)
 
     @property
     def waiting(self) -> Mapping[Priority, Mapping[Hashable, Load]]:

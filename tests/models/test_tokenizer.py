@@ -1,6 +1,7 @@
 """Long texts are cut before they are tokenized, and nobody can tell."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,22 @@ def pairs_of_tokenizers(
 
 def parts(row: Row) -> tuple[list[int], list[int], bool]:
     return row.ids.tolist(), row.token_types.tolist(), row.truncated
+
+
+def test_two_threads_may_tokenize_at_once(
+    pairs_of_tokenizers: dict[str, tuple[Tokenizer, ...]],
+) -> None:
+    """A long text on one, short ones on the other: the rows are what each alone gives."""
+    long, short = ["".join(PIECES) * 200], PIECES
+    for tokenizer, _ in pairs_of_tokenizers.values():
+        expected = [parts(row) for row in tokenizer.rows([*long, *short])]
+        with ThreadPoolExecutor(2) as pool:
+            futures = [
+                pool.submit(tokenizer.rows, some) for _ in range(5) for some in (long, short)
+            ]
+            rows = [future.result() for future in futures]
+        assert all([parts(row) for row in some] == expected[:1] for some in rows[::2])
+        assert all([parts(row) for row in some] == expected[1:] for some in rows[1::2])
 
 
 @pytest.mark.slow

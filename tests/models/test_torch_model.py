@@ -1,6 +1,7 @@
 """Models that sentence-transformers computes: outside the known families, and on CUDA."""
 
 import json
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -131,6 +132,28 @@ def test_long_text_is_reported_as_cut(folder: Path, reranker: Path) -> None:
     assert rows[2].tokens == rows[3].tokens == model.max_tokens
     pairs = load(source(reranker, "rerank")).tokenize(PAIRS)
     assert [row.truncated for row in pairs] == [False, False, True]
+
+
+def test_one_text_is_tokenized_at_a_time(folder: Path) -> None:
+    """However many threads ask: the library's tokenizer is not made for several."""
+    model = load(source(folder))
+    inside, free = threading.Lock(), []
+    preprocess = model._preprocess
+
+    def watched(texts: list[str], **options: Any) -> Any:
+        free.append(inside.acquire(blocking=False))
+        try:
+            return preprocess(texts, **options)
+        finally:
+            if free[-1]:
+                inside.release()
+
+    model._preprocess = watched
+    expected = [row.digest for row in model.tokenize(TEXTS)]
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(model.tokenize, [TEXTS] * 40))
+    assert all(free)
+    assert all([row.digest for row in some] == expected for some in rows)
 
 
 def test_a_setting_caps_the_length(folder: Path) -> None:

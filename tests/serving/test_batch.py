@@ -1,4 +1,8 @@
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from client_lib.wire.errors import DeadlineExceeded, Overloaded, TooLarge
 from sidecar.serving.batch import BULK_WAITS, MAX_COST, Queue
@@ -117,7 +121,7 @@ def test_without_bulk_nothing_is_owed():
 def test_a_dropped_job_leaves_at_once():
     """What was not cut is not cut, what was not taken is not taken, and room is made."""
     gone, stays = job(*[1] * 18), job(1, 1)
-    q = queue(gone, stays, rows=20)
+    q = queue(gone, stays, rows=27)
     taken(q, 1)
     assert q.drop(gone).id == 1
     q.push(job(*[1] * 18))
@@ -142,7 +146,7 @@ def test_dropping_what_has_left_already_does_nothing():
     assert q.drop(done) is None
 
 
-@pytest.mark.parametrize("bounds", [{"rows": 10}, {"tokens": 30}, {"bytes": 480}])
+@pytest.mark.parametrize("bounds", [{"rows": 14}, {"tokens": 42}, {"bytes": 640}])
 def test_a_job_that_does_not_fit_now_is_refused_whole(bounds):
     """By rows, tokens and bytes; nothing of it was accepted, and it may come back."""
     q = queue(job(*[1] * 8), **bounds)
@@ -151,7 +155,7 @@ def test_a_job_that_does_not_fit_now_is_refused_whole(bounds):
     assert q.loads["interactive"][None].rows == 8
 
 
-@pytest.mark.parametrize("bounds", [{"rows": 10}, {"tokens": 30}, {"bytes": 480}])
+@pytest.mark.parametrize("bounds", [{"rows": 14}, {"tokens": 42}, {"bytes": 640}])
 def test_a_job_that_never_fits_is_too_large(bounds):
     """Coming back would not help, and it is told so."""
     with pytest.raises(TooLarge, match="in one request; the queue holds"):
@@ -160,23 +164,53 @@ def test_a_job_that_never_fits_is_too_large(bounds):
 
 def test_one_peer_may_not_fill_a_lane():
     """The others' share is kept for them; what is over one's own for ever is too large."""
-    q = queue(job(*[1] * 4, peer="a"), rows=10, peer_share=0.5)
+    q = queue(job(*[1] * 4, peer="a"), rows=16, peer_share=0.5)
     with pytest.raises(Overloaded, match="4 of 12 of them yours"):
-        q.push(job(1, 1, peer="a"))
-    q.push(job(*[1] * 5, peer="b"))
+        q.push(job(1, 1, 1, peer="a"))
+    q.push(job(*[1] * 4, peer="b"))
     with pytest.raises(TooLarge):
-        q.push(job(*[1] * 6, peer="c"))
+        q.push(job(*[1] * 7, peer="c"))
+
+
+def test_many_processes_of_a_user_leave_room_for_another_user():
+    """However many there are and however often they ask: a quarter at least is left."""
+    q = queue(rows=40, peer_share=0.5)
+    for process in range(100):
+        with suppress(Overloaded):
+            q.push(job(*[1] * 2, peer=process, user="crowd"))
+    with pytest.raises(Overloaded, match="of them your user's, 0 of 0 of them yours"):
+        q.push(job(*[1] * 2, peer="late", user="crowd"))
+    q.push(job(*[1] * 4, peer="other", user="other"))
+
+
+def test_a_user_may_have_part_of_what_the_others_leave():
+    """Of 40 rows one has 15: of the other 25 a second user has 18, and half of that a process."""
+    q = queue(job(*[1] * 15, peer="a", user="a"), rows=40, peer_share=0.5)
+    with pytest.raises(Overloaded):
+        q.push(job(*[1] * 10, peer="b", user="b"))
+    q.push(job(*[1] * 9, peer="b", user="b"))
+    with pytest.raises(Overloaded):
+        q.push(job(*[1] * 5, peer="c", user="b"))
+    q.push(job(*[1] * 4, peer="c", user="b"))
+
+
+def test_of_a_tiny_lane_a_process_has_one_row():
+    """A bound may be lower than what its parts come to."""
+    q = queue(rows=1, peer_share=0.5)
+    q.push(job(1))
+    with pytest.raises(Overloaded, match="retry in 1 ms"):
+        q.push(job(1))
 
 
 def test_a_full_lane_does_not_fill_the_other():
     """However much waits in bulk, an interactive request is accepted."""
-    q = queue(job(*[1] * 10, priority="bulk"), rows=10)
+    q = queue(job(*[1] * 10, priority="bulk"), rows=14)
     q.push(job(1))
 
 
 def test_retry_after_is_when_enough_rows_will_have_left():
     """Six rows too many at 50 ms a row on two threads: 150 ms."""
-    q = queue(job(*[50_000] * 8), rows=10, threads=2)
+    q = queue(job(*[50_000] * 8), rows=14, threads=2)
     with pytest.raises(Overloaded) as refused:
         q.push(job(*[50_000] * 8))
     assert refused.value.retry_after_ms == 150
@@ -188,12 +222,42 @@ def test_retry_after_counts_what_goes_ahead():
         job(*[10_000] * 10, peer="a", priority="bulk"),
         job(*[10_000] * 4, peer="b", priority="bulk"),
         job(*[10_000] * 6),
-        rows=20,
+        rows=40,
         peer_share=0.5,
     )
     with pytest.raises(Overloaded) as refused:
         q.push(job(*[1] * 5, peer="a", priority="bulk"))
-    assert refused.value.retry_after_ms == 50 + 40 + 60
+    assert refused.value.retry_after_ms == round(2 * 10 * 10 / 6) + 60  # a sixth of each
+
+
+def test_a_user_waits_for_what_others_have_waiting():
+    """Who has nothing waiting is told when enough of the others' will have left."""
+    q = queue(job(*[10_000] * 30, peer="a", user="a"), rows=40)
+    with pytest.raises(Overloaded) as refused:
+        q.push(job(*[1] * 15, peer="b", user="b"))
+    # Three quarters of 20 are 15, of 10 they are 7: ten rows have to leave.
+    assert refused.value.retry_after_ms == pytest.approx(100, abs=10)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("uvw"), st.sampled_from("abc"), st.integers(1, 12)), max_size=12
+    ),
+    st.sampled_from([0.3, 0.5, 1.0]),
+    st.integers(1, 12),
+)
+def test_the_time_to_retry_is_true(before, share, rows):
+    """Once the threads have worked for so long, the request fits, but for rows that are halved."""
+    q, asked = queue(rows=60, peer_share=share), job(*[1000] * rows, peer="ua", user="u")
+    for user, peer, some in before:
+        with suppress(Overloaded):
+            q.push(job(*[1000] * some, peer=user + peer, user=user))
+    try:
+        q.push(asked)
+    except Overloaded as refused:
+        waiting = len(q.loads["interactive"])
+        taken(q, refused.retry_after_ms + waiting)
+        q.push(asked)
 
 
 def test_bulk_counts_on_its_share():
@@ -223,6 +287,17 @@ def test_the_last_quarter_of_the_time_is_not_counted_on():
         q.refuse_if_late("interactive", "a", 0.119)
     with pytest.raises(DeadlineExceeded):
         q.push(job(1, peer="a", deadline=0.119))
+
+
+def test_what_is_too_late_depends_on_the_user():
+    """Of two processes of the same name it is the asking user's whose rows count as its own."""
+    q = queue(job(*[10_000] * 9, peer="a", user="u"))
+    q.refuse_if_late("interactive", "a", 0.02, "v")
+    with pytest.raises(DeadlineExceeded):
+        q.refuse_if_late("interactive", "a", 0.02, "u")
+    q.push(job(10_000, peer="a", user="v", deadline=0.03))
+    with pytest.raises(DeadlineExceeded):
+        q.push(job(10_000, peer="b", user="u", deadline=0.015))
 
 
 def test_what_would_end_too_late_is_not_begun():

@@ -1,29 +1,46 @@
 import pytest
 
-from sidecar.serving.bounds import Bounds
+from sidecar.serving.bounds import Bounds, Excess, Waiting
 from sidecar.serving.job import Load
 
-BOUNDS = Bounds(rows=10, tokens=100, bytes=1000, peer_share=0.5)
+BOUNDS = Bounds(rows=40, tokens=400, bytes=4000, peer_share=0.5)
+NEVER = float("inf")
+
+
+def waiting(others=0, siblings=0, own=0):
+    """So many rows of ten tokens and a hundred bytes each."""
+    return Waiting(*(load(rows) for rows in (others + siblings + own, siblings + own, own)))
+
+
+def load(rows):
+    return Load(rows, 10 * rows, 100 * rows)
 
 
 @pytest.mark.parametrize(
     ("held", "more", "excess"),
     [
-        (Load(), Load(10, 100, 1000), 0),
-        (Load(8, 8, 8), Load(2, 2, 2), 0),
-        (Load(8, 8, 8), Load(4, 4, 4), 2 / 8),
-        (Load(1, 80, 8), Load(1, 40, 4), 20 / 80),
-        (Load(1, 10, 500), Load(1, 10, 600), 100 / 500),
-        (Load(8, 80, 8), Load(4, 60, 4), 40 / 80),
-        (Load(), Load(1, 1, 1001), float("inf")),
+        (waiting(), load(15), Excess(0, 0)),
+        (waiting(own=10), load(5), Excess(0, 0)),
+        (waiting(own=10), load(10), Excess(5 / 10, 5 / 10)),
+        (waiting(siblings=10), load(10), Excess(0, 0)),
+        (waiting(siblings=10), load(12), Excess(NEVER, 2 / 5)),
+        (waiting(others=20), load(7), Excess(0, 0)),
+        (waiting(others=20), load(9), Excess(NEVER, 1.5 / 7.5)),
+        (waiting(others=20, own=4), load(6), Excess(2.5 / 4, 2.5 / 11.5)),
     ],
 )
-def test_the_tightest_bound_decides(held, more, excess):
-    """What part has to leave before more fits; what never fits is infinite."""
+def test_what_has_to_leave(held, more, excess):
+    """Of the process's own rows, or of all: others' count as far as they lower its share."""
     assert BOUNDS.excess(held, more) == excess
 
 
-def test_a_peer_has_its_share_of_each():
+@pytest.mark.parametrize("more", [Load(10, 1, 1), Load(1, 100, 1), Load(1, 1, 1000)])
+def test_the_tightest_bound_decides(more):
+    """Be it rows, tokens or bytes."""
+    assert BOUNDS.excess(waiting(own=10), more) == Excess(0.5, 0.5)
+
+
+def test_a_lone_process_has_its_share_of_each():
     """And of a small number at least one."""
-    assert BOUNDS.of_a_peer == Bounds(5, 50, 500, 0.5)
-    assert Bounds(rows=1, peer_share=0).of_a_peer.rows == 1
+    assert BOUNDS.of_lone_process == Load(15, 150, 1500)
+    assert Bounds(rows=1, peer_share=0).of_lone_process.rows == 1

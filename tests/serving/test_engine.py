@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 from dataclasses import asdict
 
 import numpy as np
@@ -16,6 +17,7 @@ from client_lib.wire.errors import (
 )
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.serving.bounds import Bounds
+from sidecar.serving.peer import Peer
 
 
 def embed(*texts, **fields):
@@ -339,10 +341,47 @@ async def test_a_request_that_cannot_be_done_in_time_is_refused_at_once(make_eng
     await running
 
 
+async def test_a_request_of_many_texts_gives_way_to_others(make_engine, tiny, soon):
+    """Between looking for known results, making its rows ready and queueing them."""
+    engine, steps, seen = make_engine(tiny(), cache_bytes=10**7), itertools.count(), []
+
+    def noting(call):
+        def noted(*args):
+            seen.append(next(steps))
+            return call(*args)
+
+        return noted
+
+    engine._cache.recall = noting(engine._cache.recall)
+    engine._costs["tiny"].microseconds = noting(engine._costs["tiny"].microseconds)
+    engine._workers.submit = noting(engine._workers.submit)
+    asking = asyncio.create_task(engine.embed(embed(*map(str, range(1_000, 1_300)))))
+    await soon(lambda: next(steps) and asking.done())
+    recalled, prepared, queued = seen
+    assert recalled + 1 < prepared
+    assert prepared + 1 < queued
+
+
+async def test_users_take_turns_before_their_processes(make_engine, tiny, soon):
+    """The other user's texts are not behind those of three processes."""
+    model = tiny(holds="#")
+    engine = make_engine(model)
+    model.gate.clear()
+    tasks = [asyncio.create_task(engine.embed(embed("#"), Peer(1, 1, 1)))]
+    await model.began()
+    for pid, uid, texts in ((11, 1, "ab"), (12, 1, "cd"), (13, 1, "ef"), (21, 2, "xyz")):
+        tasks.append(asyncio.create_task(engine.embed(embed(*texts), Peer(pid, uid, 5))))
+    await soon(lambda: rows_waiting(engine) == 9)
+    assert engine.status()["queue"]["interactive"]["peers"]["pid 11 (uid 1)"]["rows"] == 2
+    model.gate.set()
+    await asyncio.gather(*tasks)
+    assert "".join(model.order) == "#axcyezbdf"
+
+
 async def test_what_the_queue_did_not_take_is_counted_by_lane(make_engine, tiny):
     """Not what it took, and what then came too late."""
     model = tiny()
-    engine = make_engine(model, bounds=Bounds(rows=26, peer_share=1))
+    engine = make_engine(model, bounds=Bounds(rows=35, peer_share=1))
     model.gate.clear()
     running = asyncio.create_task(engine.embed(embed(*"abcdefghijklmnopqrstuvwxyz")))
     await model.began()

@@ -8,6 +8,7 @@ import pytest
 from client_lib.wire.errors import BackendFailed, BadRequest
 from client_lib.wire.messages import PRECISIONS, Embed, Rerank
 from sidecar.serving.bounds import Bounds
+from sidecar.serving.gathering import AT_ONCE
 from sidecar.serving.vectors import quantize
 
 
@@ -52,6 +53,29 @@ async def test_requests_share_a_row_that_is_being_computed(make_engine, tiny, so
     assert len({result.vectors.tobytes() for result in results}) == 1
     assert shared(engine) == 3
     assert all(result.answer.timings.queue_ms >= 0 for result in results)
+
+
+async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engine, tiny, soon):
+    """To all of them, and to whoever asks for it in the meantime; it is computed once."""
+    model = tiny()
+    engine = make_engine(model)
+
+    async def ask_again():
+        first = await engine.embed(embed("a"))
+        assert not many.done()
+        return first, await engine.embed(embed("a"))
+
+    model.gate.clear()
+    again = asyncio.create_task(ask_again())
+    await model.began()
+    many = asyncio.create_task(engine.embed(embed(*["a"] * 4 * AT_ONCE), "another"))
+    await soon(lambda: len(engine._gatherings) == 2)
+    model.gate.set()
+    results = [await many, *await again]
+    assert model.order == ["a"]
+    assert {result.vectors[-1].tobytes() for result in results} == {results[0].vectors[0].tobytes()}
+    assert engine.status()["queue"]["interactive"]["rows"] == 0
+    assert shared(engine) == 4 * AT_ONCE + 1
 
 
 async def test_rows_that_still_wait_are_settled_too(make_engine, tiny, soon):

@@ -3,54 +3,7 @@ import threading
 
 import pytest
 
-from sidecar.serving.tokenizing import _OVERTAKING, Tokenizer, Turnstile, _slices
-
-
-async def queued(turnstile, order, *names):
-    """Tasks that wait for their turn, by name; "b" is bulk."""
-
-    async def pass_through(name):
-        await turnstile.enter("bulk" if name == "b" else "interactive")
-        order.append(name)
-        turnstile.leave()
-
-    tasks = [asyncio.create_task(pass_through(name)) for name in names]
-    await asyncio.sleep(0)
-    return tasks
-
-
-async def test_interactive_slices_overtake_bulk_ones():
-    """Each in its lane in order of arrival."""
-    turnstile, order = Turnstile(), []
-    await turnstile.enter("interactive")
-    tasks = await queued(turnstile, order, "b", "x", "y", "b", "z")
-    turnstile.leave()
-    await asyncio.gather(*tasks)
-    assert order == ["x", "y", "z", "b", "b"]
-
-
-async def test_a_bulk_slice_is_overtaken_a_few_times_only():
-    """After that it is its turn, however many interactive ones keep coming."""
-    turnstile, order = Turnstile(), []
-    await turnstile.enter("interactive")
-    tasks = await queued(turnstile, order, "b", *map(str, range(40)))
-    turnstile.leave()
-    await asyncio.gather(*tasks)
-    assert 0 < order.index("b") <= _OVERTAKING
-
-
-async def test_whoever_is_cancelled_in_turn_lets_the_next_one_in():
-    """Cancelled before its turn, or in the moment in which it comes."""
-    turnstile, order = Turnstile(), []
-    await turnstile.enter("interactive")
-    waiting, coming, last = await queued(turnstile, order, "x", "y", "z")
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    turnstile.leave()
-    coming.cancel()
-    await asyncio.gather(coming, last, return_exceptions=True)
-    assert order == ["z"]
-    await turnstile.enter("bulk")
+from sidecar.serving.tokenizing import Tokenizer, _slices
 
 
 @pytest.mark.parametrize("lengths", [[1], [10_001], [9_000, 1_000, 1], [20_000, 1, 1], [4_000] * 6])
@@ -83,6 +36,95 @@ async def test_a_short_text_does_not_wait_for_a_long_request(tiny):
     await asyncio.gather(long, short)
     await tokenizer.stop()
     assert order == [*"axbc"]
+
+
+async def test_short_texts_do_not_wait_for_a_long_one(tiny):
+    """It is tokenized on a thread of its own; and those that are short enough go on as well."""
+    model = tiny(max_tokens=100_000)
+    tokenizer, begun, go = Tokenizer(model), threading.Event(), threading.Event()
+    tokenize = model.tokenize
+
+    def held(texts):
+        if len(texts[0]) > 10_000:
+            begun.set()
+            assert go.wait(20)
+        return tokenize(texts)
+
+    model.tokenize = held
+    long = asyncio.create_task(tokenizer.rows(["a" * 20_000], "interactive"))
+    assert await asyncio.to_thread(begun.wait, 20)
+    assert [row.tokens for row in await tokenizer.rows(["x"], "interactive")] == [1]
+    rows = await tokenizer.rows(["y" * 3_000] * 4, "bulk", user="another")
+    assert [row.tokens for row in rows] == [3_000] * 4
+    assert not long.done()
+    go.set()
+    assert [row.tokens for row in await long] == [20_000]
+    await tokenizer.stop()
+
+
+@pytest.mark.parametrize("texts", [[""] * 2_048, ["ab"] * 200, ["x" * 500]])
+async def test_the_loop_tokenizes_little(tiny, texts):
+    """Texts of no length cost their rows, too."""
+    model, threads = tiny(max_tokens=100_000), set()
+    tokenize = model.tokenize
+
+    def noted(some):
+        threads.add(threading.get_ident())
+        return tokenize(some)
+
+    model.tokenize = noted
+    tokenizer = Tokenizer(model)
+    assert len(await tokenizer.rows(texts, "interactive")) == len(texts)
+    assert threading.get_ident() not in threads
+    await tokenizer.rows(["a short query"], "interactive")
+    assert threading.get_ident() in threads
+    await tokenizer.stop()
+
+
+@pytest.mark.parametrize("length", [3, 4_000, 12_000])
+async def test_a_prompt_is_put_before_a_text_where_it_is_tokenized(tiny, length):
+    """Slice by slice, and to the rows that the whole texts have."""
+    model, slices = tiny(max_tokens=100_000), []
+    texts = [letter * length for letter in "abcdefg"]
+    expected = model.tokenize([f"query: {text}" for text in texts])
+    tokenize = model.tokenize
+
+    def noted(some):
+        slices.append(sum(map(len, some)))
+        return tokenize(some)
+
+    model.tokenize = noted
+    tokenizer = Tokenizer(model)
+    rows = await tokenizer.rows(texts, "bulk", prompt="query: ")
+    assert [row.digest for row in rows] == [row.digest for row in expected]
+    assert max(slices) <= max(10_000, len("query: ") + length)
+    await tokenizer.stop()
+
+
+async def test_a_user_s_many_slices_do_not_hold_up_another_user(tiny):
+    """Whatever number of requests waits, his slices come every second time."""
+    model = tiny(max_tokens=100_000)
+    tokenizer, begun, go = Tokenizer(model), asyncio.Event(), threading.Event()
+    loop, order = asyncio.get_running_loop(), []
+
+    def tokenize(texts):
+        order.append(texts[0][0])
+        loop.call_soon_threadsafe(begun.set)
+        assert go.wait(20)
+        return []
+
+    model.tokenize = tokenize
+    tasks = [
+        asyncio.create_task(tokenizer.rows(["m" * 9_000] * 2, "interactive", user="m"))
+        for _ in range(5)
+    ]
+    await begun.wait()
+    tasks.append(asyncio.create_task(tokenizer.rows(["o" * 9_000] * 2, "bulk", user="o")))
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*tasks)
+    await tokenizer.stop()
+    assert "".join(order) == "momo" + "m" * 8
 
 
 async def test_a_stopped_tokenizer_holds_its_model_no_longer(tiny):

@@ -83,7 +83,83 @@ def test_forgotten_peers_leave_nothing():
     made.drop(gone)
     made.drop(gone)
     assert peers(taken(made)) == "ac"
-    assert (made.load, made._peers, made._lines) == (Load(), {}, {})
+    assert (made.load, list(made._users), list(made._users.kinds)) == (Load(), [], [])
+
+
+def users(entries):
+    return "".join(entry.job.user for entry in entries)
+
+
+def test_users_take_turns_whatever_number_of_processes_they_have():
+    """Three processes of one have together what the only one of another has."""
+    made = turns(*(job(*[5] * 4, user="m", peer=peer) for peer in "xyz"))
+    made.push(job(*[5] * 4, user="o", peer="o"))
+    rows = taken(made)
+    assert users(rows) == "momomomo" + "m" * 8
+    assert "".join(row.job.peer for row in rows if row.job.user == "m") == "xyz" * 4
+
+
+def test_a_fresh_process_gains_its_user_nothing():
+    """He starts one for every row; the other's only process has every second turn."""
+    made = turns(job(*[5] * 20, user="o", peer="o"))
+    rows = []
+    for number in range(20):
+        made.push(job(5, 5, user="m", peer=number))
+        rows += taken(made, 1)
+    assert users(rows) == "om" * 10
+
+
+def test_a_user_who_comes_new_has_not_saved_up_turns():
+    """Nor has a process that does, among those of its user."""
+    made = turns(job(*[5] * 9, user="u", peer="a"))
+    taken(made, 4)
+    made.push(job(5, 5, user="u", peer="b"))
+    made.push(job(5, 5, user="v", peer="v"))
+    rows = taken(made)
+    assert users(rows) == "vuv" + "u" * 6
+    assert "".join(row.job.peer for row in rows if row.job.user == "u") == "bab" + "a" * 4
+
+
+def test_a_user_takes_his_debt_along():
+    """Though it is another process that he comes back with."""
+    made = turns(job(50, user="d", peer="d1"), job(*[5] * 14, user="u", peer="u"))
+    taken(made, 3)
+    made.push(job(5, user="d", peer="d2"))
+    assert users(taken(made, 9)) == "u" * 8 + "d"
+
+
+def test_a_user_stands_in_line_for_every_model_that_he_has_next():
+    """By different processes; and is charged for one what he had of the other."""
+    made = turns(
+        job(5, 5, user="u", peer="x", model="a"),
+        job(5, 5, user="u", peer="y", model="b"),
+        job(5, 5, user="v", peer="v", model="b"),
+    )
+    assert users(taken(made, 2, model="a")) == "uu"
+    assert users(taken(made, 3, model="b")) == "vvu"
+    assert users(taken(made)) == "u"
+
+
+def test_what_other_users_are_served_in_the_meantime():
+    """A process that has had 30 has a user who has had more, and others have as much as he."""
+    made = turns(
+        job(100, user="u", peer="a"),
+        job(10, user="u", peer="b"),
+        job(70, user="v", peer="c"),
+        job(20, user="w", peer="d"),
+    )
+    assert made.cost_until("a", 30, "u") == (30 + 10) + 40 + 20
+    assert made.cost_until("new", 5, "new") == 20
+
+
+def test_forgotten_users_leave_nothing():
+    """However their rows have left."""
+    first, second = job(5, 5, user="u", peer="x"), job(5, user="v", peer="y", model="b")
+    made = turns(first, second)
+    made.drop(first)
+    assert made.withdraw(next(second.entries))
+    assert made.head() is None
+    assert (made.load, list(made._users), list(made._users.kinds)) == (Load(), [], [])
 
 
 costs = st.lists(st.integers(1, 100), min_size=1, max_size=12)
@@ -119,3 +195,45 @@ def test_peers_that_wait_are_served_alike(steps):
                 made.drop(jobs[what])
                 served = dict.fromkeys("wxyz", 0)
         assert made.load == sum(made.loads.values(), Load())
+
+
+pushes = st.lists(
+    st.tuples(st.sampled_from("uvw"), st.integers(0, 3), st.sampled_from("mn"), costs), max_size=20
+)
+
+
+@given(pushes, st.data())
+def test_everything_pushed_comes_out_once_and_in_order(pushed, data):
+    """Whatever models are asked for in between, and whatever is pushed meanwhile."""
+    made, rows, per_process = Turns(), [], {}
+    for user, process, model, what in pushed:
+        new = job(*what, user=user, peer=(user, process), model=model)
+        made.push(new)
+        per_process.setdefault((user, process), []).extend(new.entries)
+        rows += taken(made, data.draw(st.integers(0, 5)), data.draw(st.sampled_from([None, *"mn"])))
+    rows += taken(made)
+    assert len(rows) == sum(map(len, per_process.values()))
+    for peer, entries in per_process.items():
+        assert [entry for entry in rows if entry.job.peer == peer] == entries
+
+
+@given(pushes)
+def test_users_that_wait_are_served_alike(pushed):
+    """While two wait, neither has more than the other by over a row of each; so have processes."""
+    made = turns(*(job(*what, user=u, peer=(u, p), model=m) for u, p, m, what in pushed))
+    of_users, of_processes = {}, {}
+    waiting = set(made.loads)
+    while rows := taken(made, 1):
+        (user, process), cost = rows[0].job.peer, rows[0].cost
+        if {u for u, _ in made.loads} != {u for u, _ in waiting}:
+            of_users = {}
+        if set(made.loads) != waiting:
+            of_processes = {}
+        waiting = set(made.loads)
+        of_users[user] = of_users.get(user, 0) + cost
+        of_processes[user, process] = of_processes.get((user, process), 0) + cost
+        shares = [of_users.get(u, 0) for u in {u for u, _ in waiting}]
+        assert max(shares, default=0) - min(shares, default=0) <= 2 * 100
+        for user in {u for u, _ in waiting}:
+            shares = [of_processes.get(each, 0) for each in waiting if each[0] == user]
+            assert max(shares) - min(shares) <= 2 * 100

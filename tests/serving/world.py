@@ -3,7 +3,7 @@
 Requests come in, virtual threads compute their rows and take as long as they are told, callers
 cancel, deadlines pass, the daemon is killed and its clients ask the next one again. Rows of the
 same text are computed once for all who wait. After every step the rules are checked; `finish`
-sees to it that nothing was lost.
+sees to it that nothing was lost. A peer's user is the first part of its name: u/w, u/x, v/y.
 """
 
 from collections import Counter
@@ -15,10 +15,11 @@ from client_lib.wire.errors import DeadlineExceeded, Overloaded, TooLarge
 from sidecar.serving.batch import BULK_WAITS, MAX_COST, MAX_ROWS, Queue, Running
 from sidecar.serving.bounds import Bounds
 from sidecar.serving.job import Entry, Job, Load
+from sidecar.serving.shares import OF_USERS
 
 from .jobs import job
 
-BOUNDS = Bounds(rows=60, tokens=170, bytes=8000, peer_share=0.5)
+BOUNDS = Bounds(rows=100, tokens=280, bytes=13_000, peer_share=0.6)
 LONGEST = 150_000  # microseconds; more than a batch may cost together
 
 
@@ -108,13 +109,15 @@ class World:
         assert not self._busy
         assert self.queue.take(self.now) is None
         for lane in (self.queue._interactive, self.queue._bulk):
-            assert (lane.turns._peers, lane.turns._lines, lane.turns.load) == ({}, {}, Load())
+            users = lane.turns._users
+            assert (list(users), list(users.kinds), lane.turns.load) == ([], [], Load())
 
     def _submit(self, request):
         costs = request.fields["costs"]
         rest = {key: value for key, value in request.fields.items() if key != "costs"}
         deadline = self.now + request.timeout
-        made = job(*costs, arrived=self.now, deadline=deadline, **rest)
+        user = user_of(rest.get("peer"))
+        made = job(*costs, arrived=self.now, deadline=deadline, user=user, **rest)
         before = self.queue.loads
         try:
             self.queue.push(made)
@@ -180,21 +183,19 @@ class World:
 
     def _check(self):
         """Bounds are kept, and nobody idles while something waits."""
-        own = BOUNDS.of_a_peer
+        own = BOUNDS.of_lone_process
         for peers in self.queue.loads.values():
-            total = sum(peers.values(), Load())
-            assert total.rows <= BOUNDS.rows
-            assert total.tokens <= BOUNDS.tokens
-            assert total.bytes <= BOUNDS.bytes
-            for load in peers.values():
-                assert load.rows <= own.rows
-                assert load.tokens <= own.tokens
-                assert load.bytes <= own.bytes
+            assert fits(sum(peers.values(), Load()), BOUNDS)
+            assert all(fits(load, BOUNDS, OF_USERS) for load in by_user(peers).values())
+            assert all(fits(load, own) for load in peers.values())
 
     def _watch_arrival(self, made, waiting):
         if made.priority == "bulk" and not waiting:
             self._went_ahead = 0
-        if made.peer not in waiting:  # turns are counted afresh when another peer waits
+        # Turns are counted afresh when another user waits, or another process of a user.
+        if made.peer not in waiting:
+            self._served[made.priority, made.user] = Counter()
+        if made.user not in by_user(waiting):
             self._served[made.priority] = Counter()
 
     def _watch_row(self, running: Running, entry: Entry):
@@ -228,12 +229,18 @@ class World:
             self._watch_turn(entry.job, entry.cost)
 
     def _watch_turn(self, made, cost):
-        """Of a lane's peers that wait on, none is served much more than another."""
-        lane = self._served[made.priority]
-        lane[made.peer] += cost
+        """Of users that wait on none is served much more than another, nor of a user's peers."""
+        waiting = self.queue.loads[made.priority]
+        siblings = [peer for peer in waiting if user_of(peer) == made.user]
+        self._watch_share(made.priority, made.user, cost, by_user(waiting))
+        self._watch_share((made.priority, made.user), made.peer, cost, siblings)
+
+    def _watch_share(self, of, who, cost, waiting):
+        served = self._served[of]
+        served[who] += cost
         # A batch may be of a model that only one of them asks for.
-        waiting = [lane[peer] for peer in self.queue.loads[made.priority]]
-        assert max(waiting, default=0) - min(waiting, default=0) <= 2 * (MAX_COST + LONGEST)
+        shares = [served[each] for each in waiting]
+        assert max(shares, default=0) - min(shares, default=0) <= 2 * (MAX_COST + LONGEST)
 
     def _watch_bulk(self, entry):
         """Bulk never starves."""
@@ -245,3 +252,24 @@ class World:
 
     def _waits(self, priority):
         return bool(self.queue.loads[priority])
+
+
+def user_of(peer):
+    """The first part of its name."""
+    return peer and peer.partition("/")[0]
+
+
+def by_user(peers):
+    """The loads of `peers`, added up by user."""
+    loads = {}
+    for peer, load in peers.items():
+        loads[user_of(peer)] = loads.get(user_of(peer), Load()) + load
+    return loads
+
+
+def fits(load, most, part=1):
+    return (
+        load.rows <= part * most.rows
+        and load.tokens <= part * most.tokens
+        and load.bytes <= part * most.bytes
+    )

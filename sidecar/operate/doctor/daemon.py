@@ -11,7 +11,8 @@ from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
 from sidecar.plan import Plan
 
 _SECONDS = 5.0
-_FULL = 0.5
+# One process alone may have three eighths of what may wait, unless set otherwise.
+_FULL = 0.3
 _SLOWER = 2.0
 _CLOSE = 0.9
 # What clients ask again by themselves.

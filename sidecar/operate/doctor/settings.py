@@ -6,6 +6,8 @@ from sidecar.config import Config, ConfigError, Setting, similar, variables
 from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
 
 _PREFIX = "SIDECAR_"
+# Of what may wait, where nobody else has anything waiting; the daemon's own figure.
+_OF_A_USER = 0.75
 
 
 def check_values(settings: Sequence[Setting], wrong: Sequence[ConfigError]) -> Iterator[Finding]:
@@ -46,7 +48,8 @@ def check_contradictions(config: Config, sources: Mapping[str, str]) -> Iterator
             "QUANTIZATION_CONFIG=none, so USE_QUANTIZATION=true has no effect",
             "remove one of the two",
         )
-    if config.max_inputs > (most := int(config.max_queue_rows * config.max_peer_share)):
+    most = int(config.max_peer_share * int(_OF_A_USER * config.max_queue_rows))
+    if config.max_inputs > most:
         yield warning(
             "settings",
             f"SIDECAR_MAX_INPUTS={config.max_inputs} texts are let in, but one process may have "

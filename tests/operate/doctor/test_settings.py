@@ -7,6 +7,7 @@ import pytest
 from sidecar.config import resolve_each, to_config
 from sidecar.operate.doctor.finding import Severity
 from sidecar.operate.doctor.settings import check_contradictions, check_names, check_values
+from sidecar.serving.bounds import Bounds
 
 
 def contradictions(**environ: str) -> list[str]:
@@ -83,3 +84,7 @@ def test_a_request_that_would_always_be_refused() -> None:
     """More texts are let in than one process may have waiting."""
     (found,) = contradictions(SIDECAR_MAX_INPUTS="10000")
     assert "always refused" in found
+    most = Bounds().of_lone_process.rows
+    assert contradictions(SIDECAR_MAX_INPUTS=str(most)) == []
+    (found,) = contradictions(SIDECAR_MAX_INPUTS=str(most + 1))
+    assert f"may have {most} waiting" in found
