@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
-from client_lib.wire.codec import FrameDecoder, Shape, encode
+from client_lib.wire.codec import FrameDecoder, encode
 from client_lib.wire.errors import (
     BadRequest,
     FrameTooLarge,
@@ -22,10 +22,14 @@ from client_lib.wire.errors import (
     UnsupportedVersion,
     error_from_map,
 )
+from client_lib.wire.incoming import RequestDecoder
 from client_lib.wire.messages import Hello, Request, is_id, parse_request, request_to_map
+from client_lib.wire.walk import Shape
 
 VERSION = 1
-# A request is a map with a list in it; fields that a newer client adds may have a few more.
+# A request is a map of a dozen fields with a list in it; those that a newer client adds may have
+# a few more.
+_KEYS = 1_024
 _CONTAINERS = 16
 _LISTS_READ = 8
 # A program that never sends anything else will not stop by itself.
@@ -34,10 +38,20 @@ _REFUSED_IN_A_ROW = 100
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold; the daemon states them in its answer to `hello`."""
+    """What one request may hold; the daemon states them in its answer to `hello`.
+
+    `max_text_bytes` bounds each of its texts, in UTF-8.
+    """
 
     max_frame_bytes: int = 16 * 2**20
     max_inputs: int = 2_048
+    max_text_bytes: int = 2**20
+
+    def shape(self) -> Shape:
+        """Return what a request is read with: lists over the limit, too, to be refused by name."""
+        longest = _LISTS_READ * self.max_inputs
+        values = longest + 4 * _KEYS
+        return Shape(_KEYS, _CONTAINERS, values, longest, self.max_text_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +63,8 @@ class Refused:
     fatal: bool
 
 
-Received: TypeAlias = Request | Refused
+Received: TypeAlias = Request | Refused | None
+"""None says that nothing is complete yet, and that others may want to go on, too."""
 
 
 class _State(Enum):
@@ -63,15 +78,17 @@ class ServerConnection:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        # Lists over the limit are still read, to be refused by name.
-        shape = Shape(_LISTS_READ * limits.max_inputs, _CONTAINERS)
-        self._decoder = FrameDecoder(limits.max_frame_bytes, shape)
+        self._decoder = RequestDecoder(limits.max_frame_bytes, limits.shape())
         self._state = _State.EXPECT_HELLO
         self._open_ids: set[int] = set()
         self._refused = 0  # since the last frame that was a request
 
     def receive(self, data: bytes | memoryview) -> Iterator[Received]:
-        """Yield what `data` completes. After a fatal `Refused`, close the connection."""
+        """Yield what `data` completes, and None after each step of work towards that.
+
+        A step takes a millisecond or two at most, whatever `data` is. After a fatal `Refused`,
+        close the connection.
+        """
         messages = self._decoder.feed(data)
         try:
             while self._state is not _State.CLOSED:
@@ -97,6 +114,24 @@ class ServerConnection:
         """How long the frame is that has begun and is not complete; 0 where nobody knows."""
         return self._decoder.pending if self.awaits_rest else 0
 
+    @property
+    def held(self) -> int:
+        """Bytes of memory held for frames: buffers, and what a frame is decoded from and to.
+
+        What has been yielded is the caller's.
+        """
+        return self._decoder.held
+
+    def most_held(self, length: int) -> int:
+        """Return what `held` is at most while a frame of `length` bytes comes and is decoded.
+
+        Of a frame with more than `LONG_FRAME_BYTES`, the first piece that is received takes no
+        more than itself; the next takes the memory for the whole body. So when `pending` is
+        that much, find room for this before the next piece. At most `LONG_FRAME_BYTES` should be
+        received at a time.
+        """
+        return self._decoder.most_held(length)
+
     def reply(self, request_id: int, **body: Any) -> bytes:
         """Return the bytes that answer `request_id`."""
         self._open_ids.discard(request_id)
@@ -108,7 +143,9 @@ class ServerConnection:
             self._open_ids.discard(request_id)
         return encode({"id": request_id, "ok": False, "error": error.to_map()})
 
-    def _judge(self, message: Mapping[str, Any]) -> Received:
+    def _judge(self, message: Mapping[str, Any] | None) -> Received:
+        if message is None:
+            return None
         request_id = message.get("id")
         # 1. Without an id of its own the frame cannot be answered at all.
         if not is_id(request_id):

@@ -114,6 +114,9 @@ class Session:
         No variable of a task that waits may refer to a request: it can be large.
         """
         for received in requests:
+            if received is None:  # a step is done: the others' turn
+                await asyncio.sleep(0)
+                continue
             if isinstance(received, Refused):
                 self._release_frame()
                 await self._refuse(received)

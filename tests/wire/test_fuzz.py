@@ -11,8 +11,9 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client_lib.wire.codec import HEADER_BYTES, encode
+from client_lib.wire.codec import encode
 from client_lib.wire.errors import BadRequest, TooLarge
+from client_lib.wire.frames import HEADER_BYTES
 from client_lib.wire.messages import (
     Cancel,
     Embed,
