@@ -9,8 +9,8 @@ from client_lib.wire.walk import PIECE_BYTES, Pace, Shape, Steps, Walk
 # Handing a map over, and what is done with it then, takes as long as so many bytes of text.
 _FRAME_WORK = 8 * 1024
 # Of frames that are not long: the beginning of one, and the piece that was fed after it, in a
-# buffer that has grown by an eighth too much.
-_BUFFER_BYTES = 160 * 1024
+# buffer that has grown by an eighth too much; and msgpack's reader, without a buffer.
+_BUFFER_BYTES = 208 * 1024
 # One character of four bytes makes all of a text's take as much. Its header, its place in a list
 # and in a tuple, or its entry in a map that grows.
 _BYTES_OF_A_BYTE = 4

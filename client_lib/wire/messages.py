@@ -221,18 +221,18 @@ def _value(op: str, f: Field[Any], message: Mapping[str, Any]) -> Any:
 
 
 def _refusal(op: str, f: Field[Any], value: Any) -> ReplyError:
-    if f.metadata["check"] in (_is_text, _is_texts):
-        texts = value if isinstance(value, tuple) else (value,)
-        for index, text in enumerate(texts):
+    if f.metadata["check"] is _is_text and isinstance(value, LongText):
+        return _too_long(f"{op}: field {f.name!r}", value, None)
+    if f.metadata["check"] is _is_texts and isinstance(value, tuple):
+        for index, text in enumerate(value):
             if isinstance(text, LongText):
-                return _too_long(f"{op}: field {f.name!r}", text, index if texts is value else None)
+                return _too_long(f"{op}: text {index} of field {f.name!r}", text, index)
     return BadRequest(f"{op}: field {f.name!r} must be {f.metadata['expected']}")
 
 
-def _too_long(field_: str, text: LongText, index: int | None) -> TooLarge:
-    which = field_ if index is None else f"{field_}[{index}]"
+def _too_long(which: str, text: LongText, index: int | None) -> TooLarge:
     message = (
-        f"{which}: the text is {text.size} bytes; the limit for one text is {text.limit} "
+        f"{which} is {text.size} bytes; the limit for one text is {text.limit} "
         "(SIDECAR_MAX_TEXT_BYTES): models read a few thousand tokens at most, so send its "
         "beginning, or split it"
     )

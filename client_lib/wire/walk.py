@@ -83,8 +83,8 @@ class Walk:
     """The way through one frame's body."""
 
     __slots__ = (
-        "_at", "_body", "_buffered", "_containers", "_message", "_pace", "_shape", "_texts",
-        "_values",
+        "_at", "_body", "_containers", "_message", "_pace", "_reader_bytes", "_shape",
+        "_texts", "_values",
     )  # fmt: skip
 
     def __init__(self, body: bytes | memoryview, shape: Shape, pace: Pace) -> None:
@@ -96,13 +96,13 @@ class Walk:
         self._values = 0
         self._message: dict[str, Any] = {}
         self._texts: list[Any] = []  # of the list that is being read
-        self._buffered = 0  # in msgpack's reader, as it does
+        self._reader_bytes = 0
 
     @property
     def held(self) -> int:
         """Bytes of memory: of the body, and of what has been made of it."""
         lists = [self._texts, *(each for each in self._message.values() if isinstance(each, list))]
-        size = sys.getsizeof(_owner(self._body)) + self._buffered + sys.getsizeof(self._message)
+        size = sys.getsizeof(_owner(self._body)) + self._reader_bytes + sys.getsizeof(self._message)
         size += sum(map(sys.getsizeof, self._message)) + sum(map(sys.getsizeof, lists))
         size += sum(sum(map(sys.getsizeof, texts)) for texts in lists)
         return size + sum(map(sys.getsizeof, self._message.values()))
@@ -124,7 +124,7 @@ class Walk:
     def _whole(self) -> Steps[None]:
         kind, size = self._head()
         if kind != "map":
-            raise ProtocolError(f"a frame holds a {kind}, not a map")
+            raise ProtocolError(f"a frame's body is no map, but: {kind}")
         self._enter(kind, size)
         for _ in range(size):
             before = self._at
@@ -205,18 +205,19 @@ class Walk:
 
     def _plain_values(self, count: int) -> Steps[list[Any] | None]:
         """Read a list by msgpack's own reader; None where it holds what could be large."""
-        self._buffered = max(1, min(len(self._body) - self._at, 2 * PIECE_BYTES))
+        size = max(1, min(len(self._body) - self._at, 2 * PIECE_BYTES))
         reader = msgpack.Unpacker(
-            read_size=self._buffered,
+            read_size=size,
             max_str_len=min(self._shape.text_bytes, PIECE_BYTES // 2),
             **_PLAIN_VALUES,
         )
+        self._reader_bytes = size + sys.getsizeof(reader)
         try:
             values = yield from self._read(reader, count)
         except (ValueError, msgpack.UnpackException):
             return None
         finally:
-            self._buffered = 0
+            self._reader_bytes = 0
         self._at += reader.tell()
         return values
 

@@ -93,7 +93,7 @@ def received(pieces: Sequence[bytes]) -> list[Received]:
     seen: list[Received] = []
     for piece in pieces:
         alive = not (seen and isinstance(seen[-1], Refused) and seen[-1].fatal)
-        new = list(connection.receive(piece))
+        new = [each for each in connection.receive(piece) if each is not None]
         assert alive or not new, "something came after the end"
         if alive:
             kept = connection._decoder.buffered
