@@ -21,8 +21,9 @@ from typing import Any, Self
 import msgpack
 
 from client_lib import AsyncClient
-from client_lib.wire.codec import HEADER_BYTES, encode
+from client_lib.wire.codec import encode
 from client_lib.wire.errors import SidecarError
+from client_lib.wire.frames import HEADER_BYTES
 from client_lib.wire.messages import Hello, request_to_map
 from client_lib.wire.protocol import VERSION
 

@@ -9,17 +9,18 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, Generic, TypeVar
 
-from client_lib.wire.codec import HEADER_BYTES, encode
+from client_lib.wire.codec import encode
 from client_lib.wire.errors import (
     ProtocolError,
     SidecarError,
     TooLarge,
     UnsupportedVersion,
 )
+from client_lib.wire.frames import HEADER_BYTES
 from client_lib.wire.messages import Cancel, Embed, Hello, Request, Rerank, request_to_map
 from client_lib.wire.protocol import VERSION, ClientConnection, Limits, Reply
 
@@ -164,4 +165,6 @@ class Calls(Generic[C]):
 
 
 def _limits(table: Mapping[str, Any]) -> Limits:
-    return Limits(int(table["max_frame_bytes"]), int(table["max_inputs"]))
+    stated = Limits(int(table["max_frame_bytes"]), int(table["max_inputs"]))
+    # A daemon from before there was this one does not state it.
+    return replace(stated, max_text_bytes=int(table.get("max_text_bytes", stated.max_text_bytes)))

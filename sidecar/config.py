@@ -267,6 +267,12 @@ class Config:
     max_inputs: int = _setting(
         "SIDECAR_MAX_INPUTS", _whole(1), "texts in one request", default=2_048
     )
+    max_text_bytes: int = _setting(
+        "SIDECAR_MAX_TEXT_BYTES",
+        _whole(1_024),
+        "bytes of one text, in UTF-8",
+        default=2**20,
+    )
     max_frame_bytes: int = _setting(
         "SIDECAR_MAX_FRAME_BYTES", _whole(1_024), "bytes of one request", default=16 * 2**20
     )

@@ -61,6 +61,7 @@ def test_every_known_quantization_is_read(name: str) -> None:
         ("SIDECAR_THREADS", "-1", "whole number"),
         ("SIDECAR_THREADS", "two", "whole number"),
         ("SIDECAR_MAX_INPUTS", "0", "at least 1"),
+        ("SIDECAR_MAX_TEXT_BYTES", "1023", "at least 1024"),
         ("SIDECAR_MAX_TOKENS", "7", "0 or a whole number of at least 8"),
         ("SIDECAR_MAX_TOKENS", "-8", "0 or a whole number of at least 8"),
         ("SIDECAR_DRAIN_SECONDS", "soon", "a number from 0 to 86400"),

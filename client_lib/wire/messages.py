@@ -9,10 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-from client_lib.wire.errors import BadRequest
+from client_lib.wire.errors import BadRequest, ReplyError, TooLarge
 from client_lib.wire.roles import ROLES, Role
+from client_lib.wire.walk import LongText
 
 MAX_ID = 2**63 - 1
+MAX_NAME = 4_096
+_QUOTED = 80  # characters of what is wrong, in an error
 Priority: TypeAlias = Literal["interactive", "bulk"]
 _PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 MetricsFormat: TypeAlias = Literal["openmetrics", "prometheus"]
@@ -35,6 +38,10 @@ def _checked(check: _Check, expected: str, **default: Any) -> Any:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_NAME
 
 
 def _is_bool(value: Any) -> bool:
@@ -80,6 +87,7 @@ def _optional(check: _Check) -> _Check:
 
 
 _TEXTS = "a non-empty list of strings"
+_NAME = f"a string of at most {MAX_NAME:,} characters"
 _COUNT = "a whole number above 0"
 _LANE = " or ".join(_PRIORITIES)
 _ROLE = " or ".join(ROLES)
@@ -94,7 +102,7 @@ class Hello:
     op: ClassVar[str] = "hello"
     id: int
     version: int = _checked(_is_count, _COUNT)
-    client: str = _checked(_is_text, "a string", default="")
+    client: str = _checked(_is_name, _NAME, default="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +112,8 @@ class Embed:
     op: ClassVar[str] = "embed"
     id: int
     input: tuple[str, ...] = _checked(_is_texts, _TEXTS)
-    model: str | None = _checked(_optional(_is_text), "a string", default=None)
-    prompt_name: str | None = _checked(_optional(_is_text), "a string", default=None)
+    model: str | None = _checked(_optional(_is_name), _NAME, default=None)
+    prompt_name: str | None = _checked(_optional(_is_name), _NAME, default=None)
     role: Role | None = _checked(_optional(_is_role), _ROLE, default=None)
     normalize: bool | None = _checked(_optional(_is_bool), "true or false", default=None)
     dimensions: int | None = _checked(_optional(_is_count), _COUNT, default=None)
@@ -124,7 +132,7 @@ class Rerank:
     id: int
     query: str = _checked(_is_text, "a string")
     documents: tuple[str, ...] = _checked(_is_texts, _TEXTS)
-    model: str | None = _checked(_optional(_is_text), "a string", default=None)
+    model: str | None = _checked(_optional(_is_name), _NAME, default=None)
     top_n: int | None = _checked(_optional(_is_count), _COUNT, default=None)
     truncate: bool = _checked(_is_bool, "true or false", default=True)
     priority: Priority = _checked(_is_priority, _LANE, default="interactive")
@@ -174,15 +182,21 @@ _BY_OP: Mapping[str, type[Request]] = {
 _FIELDS: Mapping[str, tuple[Field[Any], ...]] = {op: fields(cls) for op, cls in _BY_OP.items()}
 
 
+def quoted(value: object) -> str:
+    """Return `value` as an error quotes what a peer sent, cut before it is formatted."""
+    return f"{value[:_QUOTED] if isinstance(value, str) else value!r:.{_QUOTED}}"
+
+
 def parse_request(message: Mapping[str, Any]) -> Request:
     """Return the request in `message`, whose `id` has been checked.
 
-    Raises `BadRequest`, naming the op or the field that was wrong and what was expected.
+    Raises `BadRequest`, naming the op or the field that was wrong and what was expected, or
+    `TooLarge`, naming the text that is.
     """
     op = message.get("op")
     cls = _BY_OP.get(op) if isinstance(op, str) else None
     if cls is None:
-        raise BadRequest(f"unknown op {op!r:.80}; known are {', '.join(_BY_OP)}")
+        raise BadRequest(f"unknown op {quoted(op)}; known are {', '.join(_BY_OP)}")
     return cls(**{f.name: _value(cls.op, f, message) for f in _FIELDS[cls.op]})
 
 
@@ -202,8 +216,27 @@ def _value(op: str, f: Field[Any], message: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         value = tuple(value)
     if "check" in f.metadata and not f.metadata["check"](value):
-        raise BadRequest(f"{op}: field {f.name!r} must be {f.metadata['expected']}")
+        raise _refusal(op, f, value)
     return value
+
+
+def _refusal(op: str, f: Field[Any], value: Any) -> ReplyError:
+    if f.metadata["check"] is _is_text and isinstance(value, LongText):
+        return _too_long(f"{op}: field {f.name!r}", value, None)
+    if f.metadata["check"] is _is_texts and isinstance(value, tuple):
+        for index, text in enumerate(value):
+            if isinstance(text, LongText):
+                return _too_long(f"{op}: text {index} of field {f.name!r}", text, index)
+    return BadRequest(f"{op}: field {f.name!r} must be {f.metadata['expected']}")
+
+
+def _too_long(which: str, text: LongText, index: int | None) -> TooLarge:
+    message = (
+        f"{which} is {text.size} bytes; the limit for one text is {text.limit} "
+        "(SIDECAR_MAX_TEXT_BYTES): models read a few thousand tokens at most, so send its "
+        "beginning, or split it"
+    )
+    return TooLarge(message, index=index)
 
 
 def request_to_map(request: Request) -> dict[str, Any]:

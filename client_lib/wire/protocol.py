@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
-from client_lib.wire.codec import FrameDecoder, Shape, encode
+from client_lib.wire.codec import FrameDecoder, encode
 from client_lib.wire.errors import (
     BadRequest,
     FrameTooLarge,
@@ -22,10 +22,14 @@ from client_lib.wire.errors import (
     UnsupportedVersion,
     error_from_map,
 )
+from client_lib.wire.incoming import RequestDecoder
 from client_lib.wire.messages import Hello, Request, is_id, parse_request, request_to_map
+from client_lib.wire.walk import Shape
 
 VERSION = 1
-# A request is a map with a list in it; fields that a newer client adds may have a few more.
+# A request is a map of a dozen fields with a list in it; those that a newer client adds may have
+# a few more.
+_KEYS = 1_024
 _CONTAINERS = 16
 _LISTS_READ = 8
 # A program that never sends anything else will not stop by itself.
@@ -34,10 +38,20 @@ _REFUSED_IN_A_ROW = 100
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold; the daemon states them in its answer to `hello`."""
+    """What one request may hold; the daemon states them in its answer to `hello`.
+
+    `max_text_bytes` bounds each of its texts, in UTF-8.
+    """
 
     max_frame_bytes: int = 16 * 2**20
     max_inputs: int = 2_048
+    max_text_bytes: int = 2**20
+
+    def shape(self) -> Shape:
+        """Return what a request is read with: lists over the limit, too, to be refused by name."""
+        longest = _LISTS_READ * self.max_inputs
+        values = longest + 4 * _KEYS
+        return Shape(_KEYS, _CONTAINERS, values, longest, self.max_text_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +77,23 @@ class ServerConnection:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        # Lists over the limit are still read, to be refused by name.
-        shape = Shape(_LISTS_READ * limits.max_inputs, _CONTAINERS)
-        self._decoder = FrameDecoder(limits.max_frame_bytes, shape)
+        self._decoder = RequestDecoder(limits.max_frame_bytes, limits.shape())
         self._state = _State.EXPECT_HELLO
         self._open_ids: set[int] = set()
         self._refused = 0  # since the last frame that was a request
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Keep what has arrived; `take` makes requests of it."""
-        self._decoder.append(data)
-
-    def receive(self, data: bytes | memoryview) -> Iterator[Received]:
-        """Yield what `data` completes. After a fatal `Refused`, close the connection."""
-        self.feed(data)
-        while self.whole is not None:
-            yield next(received for received in self.take() if received is not None)
+        """Keep what has arrived; `take` makes requests of what is `whole`."""
+        self._decoder.feed(data)
 
     def take(self) -> Iterator[Received | None]:
-        """Yield None for each step of work on the frame that is `whole`, at last what it is."""
+        """Yield None after each step of work on the frame that is `whole`, and at last what it is.
+
+        A step takes a millisecond or two at most, whatever the frame is. After a fatal `Refused`,
+        close the connection.
+        """
         try:
-            message = self._decoder.take()
+            message = yield from self._decoder.take()
         except FrameTooLarge as error:
             refusal: ReplyError = TooLarge(str(error))
         except ProtocolError as error:
@@ -94,10 +104,19 @@ class ServerConnection:
         # Not while it is handled: an exception keeps the frame that it is about.
         yield self._fatal(None, refusal)
 
+    def receive(self, data: bytes | memoryview) -> Iterator[Received]:
+        """Yield what `data` completes, however long that takes."""
+        self.feed(data)
+        while self.whole is not None:
+            yield next(received for received in self.take() if received is not None)
+
     @property
     def whole(self) -> int | None:
-        """How long the body of the next frame is that can be taken; None where there is none."""
-        return self._decoder.whole if self._state is not _State.CLOSED else None
+        """How long the body of the next frame is that can be taken; None where there is none.
+
+        0 where it is too long: it will be refused.
+        """
+        return None if self.is_closed else self._decoder.whole
 
     @property
     def is_closed(self) -> bool:
@@ -120,6 +139,28 @@ class ServerConnection:
     def missing(self) -> int:
         """How many bytes of the frame that has begun have not arrived; 0 where nobody knows."""
         return self._decoder.missing
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory held for frames: buffers, and what a frame is decoded from and to.
+
+        What has been yielded is the caller's.
+        """
+        return self._decoder.held
+
+    def most_held(self, length: int) -> int:
+        """Return what `held` is at most while a frame of `length` bytes comes and is decoded.
+
+        Of a frame with more than `LONG_FRAME_BYTES`, the first piece that is received takes no
+        more than itself; the next takes the memory for the whole body. So when `pending` is
+        that much, find room for this before the next piece. At most `LONG_FRAME_BYTES` should be
+        received at a time.
+        """
+        return self._decoder.most_held(length)
+
+    def most_decoding(self, length: int) -> int:
+        """Return what is made of a frame of `length` bytes at most while it is decoded."""
+        return self._decoder.most_decoding(length)
 
     def reply(self, request_id: int, **body: Any) -> bytes:
         """Return the bytes that answer `request_id`."""

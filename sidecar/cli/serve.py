@@ -93,7 +93,7 @@ def _serve_settings(config: Config, plan: Plan, host: Host) -> ServeSettings:
     return ServeSettings(
         socket=config.socket,
         threads=plan.threads,
-        limits=Limits(config.max_frame_bytes, config.max_inputs),
+        limits=Limits(config.max_frame_bytes, config.max_inputs, config.max_text_bytes),
         bounds=Bounds(
             rows=config.max_queue_rows,
             tokens=config.max_queue_tokens,

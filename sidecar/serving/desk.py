@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -234,7 +235,7 @@ class Desk:
         """Return the body of the answer to `hello` on a connection with `limits`."""
         return {
             "server": f"sidecar/{sidecar.__version__}",
-            "limits": {"max_frame_bytes": limits.max_frame_bytes, "max_inputs": limits.max_inputs},
+            "limits": asdict(limits),
             "pid": os.getpid(),
         }
 

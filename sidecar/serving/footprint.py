@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from client_lib.wire.messages import Cancel, Embed, Hello, Metrics, Ping, Request, Rerank, Status
-from client_lib.wire.protocol import Limits
+from client_lib.wire.protocol import Limits, ServerConnection
 from sidecar.serving.ledger import Budget
 
 SHORT_READ_BYTES = 16 * 1024
@@ -60,7 +60,7 @@ class Footprint:
         request = self._of_texts(["x" * length] * texts, "")
         return Needs(
             request=max(request, of_arriving(limits.max_frame_bytes)),
-            decoding=decoding_bytes(limits.max_frame_bytes, limits),
+            decoding=ServerConnection(limits).most_decoding(limits.max_frame_bytes),
         )
 
     def _of_texts(self, texts: Sequence[str], query: str) -> int:
@@ -70,11 +70,6 @@ class Footprint:
         rows = len(texts) * (_ROW_BYTES + _NUMBER_BYTES * self.dimensions)
         working = _TOKENIZING_BYTES * (max(lengths) + len(query))
         return _REQUEST_BYTES + _COPIES_OF_A_TEXT * own + rows + _TOKEN_BYTES * tokens + working
-
-
-def decoding_bytes(size: int, limits: Limits) -> int:
-    """Return what a frame of `size` bytes takes at most while it is decoded."""
-    return 6 * size + 80 * min(size, 8 * limits.max_inputs)
 
 
 def of_arriving(size: int) -> int:

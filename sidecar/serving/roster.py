@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from client_lib.names import is_same
 from client_lib.wire.errors import BadRequest, UnknownModel
+from client_lib.wire.messages import quoted
 from client_lib.wire.roles import Role, role_prompt_name
 from sidecar.models.rows import Row, Text
 
@@ -78,7 +79,7 @@ class Roster:
             return self._first("embed")
         model = self._named(name)
         if model.task != "embed":
-            raise BadRequest(f"model {name!r} is a reranker and has no embeddings")
+            raise BadRequest(f"model {model.name!r} is a reranker and has no embeddings")
         return model
 
     def reranker(self, name: str | None) -> ServedModel:
@@ -101,7 +102,7 @@ class Roster:
         if len(found) == 1:
             return found[0]
         what = "may be one of several" if found else "is not served"
-        raise UnknownModel(f"model {name!r:.80} {what}; served: {self._names()}")
+        raise UnknownModel(f"model {quoted(name)} {what}; served: {self._names()}")
 
     def _names(self) -> str:
         return ", ".join(model.name for model in self.models)
@@ -120,5 +121,5 @@ def prompt_text(model: ServedModel, *, name: str | None = None, role: Role | Non
         return ""
     if name not in model.prompts:
         known = ", ".join(model.prompts) or "none"
-        raise BadRequest(f"prompt {name!r:.80} is unknown to {model.name}; known: {known}")
+        raise BadRequest(f"prompt {quoted(name)} is unknown to {model.name}; known: {known}")
     return model.prompts[name]

@@ -31,7 +31,7 @@ from sidecar.events import log, trace
 from sidecar.serving import failures
 from sidecar.serving.channel import INBOX_BYTES, Channel
 from sidecar.serving.desk import Desk
-from sidecar.serving.footprint import SHORT_READ_BYTES, decoding_bytes, step_of_arriving
+from sidecar.serving.footprint import SHORT_READ_BYTES, step_of_arriving
 from sidecar.serving.ledger import Hold
 from sidecar.serving.outgoing import Outgoing
 from sidecar.serving.peer import Peer, has_left
@@ -185,7 +185,7 @@ class Session:
     async def _make_room_to_decode(self, group: asyncio.TaskGroup) -> None:
         """Hold what decoding the next frame takes."""
         assert self._connection.whole is not None
-        size = decoding_bytes(self._connection.whole, self._limits)
+        size = self._connection.most_decoding(self._connection.whole)
         if (hold := self._desk.hold_decoding(self._peer, size)) is not None:
             self._decoding.take(hold)
         else:

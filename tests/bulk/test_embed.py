@@ -12,6 +12,7 @@ import pytest
 from client_lib import AsyncClient, BackendFailed, BadRequest
 from client_lib.encoding import WINDOW
 from client_lib.wire.messages import Embed, Request, Status
+from client_lib.wire.protocol import Limits
 from sidecar.bulk.corpus import Row
 from sidecar.bulk.part import Note, Part
 from sidecar.bulk.stream import Stream
@@ -176,6 +177,19 @@ def test_a_text_that_the_daemon_refuses_is_named(
     code, _, err = embed(corpus, "-o", tmp_path / "out.npy")
     assert code == 66
     assert "corpus.txt:301: a text that nobody understands" in err
+
+
+def test_a_text_over_the_daemon_s_limit_is_named(
+    embed: Run, tmp_path: Path, fake: FakeDaemon
+) -> None:
+    """By its line, with its size, the limit, and what to do."""
+    fake.limits = Limits(max_text_bytes=1_024)
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("short\n" * 300 + "é" * 600 + "\n")
+    code, _, err = embed(corpus, "-o", tmp_path / "out.npy")
+    assert code == 66
+    assert "corpus.txt:301: embed: text " in err
+    assert "of field 'input' is 1200 bytes; the limit for one text is 1024" in err
 
 
 def test_another_model_in_the_middle_ends_it(

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Self
@@ -233,11 +234,9 @@ class FakeDaemon:
         return True
 
     def _hello(self) -> dict[str, Any]:
-        limits = {
-            "max_frame_bytes": self.limits.max_frame_bytes, "max_inputs": self.limits.max_inputs,
-        }  # fmt: skip
         return {
-            "version": self.version, "server": "fake/0", "limits": limits, "pid": os.getpid(),
+            "version": self.version, "server": "fake/0", "limits": asdict(self.limits),
+            "pid": os.getpid(),
         }  # fmt: skip
 
 

@@ -73,6 +73,9 @@ def test_hello_states_the_limits() -> None:
     data = server.reply(HELLO_ID, version=1, limits={**LIMITS, "more": 1})
     assert list(calls.receive(data)) == []
     assert calls.limits == Limits(2**20, 10)
+    stated = {**LIMITS, "max_text_bytes": 5_000}
+    list(calls.receive(server.reply(HELLO_ID, version=1, limits=stated)))
+    assert calls.limits == Limits(2**20, 10, 5_000)
 
 
 def test_hello_of_another_version_fails_the_connection() -> None:

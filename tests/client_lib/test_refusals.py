@@ -199,6 +199,20 @@ def test_too_many_texts_for_one_request_is_too_large(connect: Any, tmp_path: Pat
         connect(fake.socket).embed(["a", "b", "c"])
 
 
+def test_a_text_over_the_limit_is_too_large_by_its_index(connect: Any, tmp_path: Path) -> None:
+    """Among all the texts of a call, also where they were several requests."""
+    with FakeDaemon(tmp_path / "s", Limits(max_text_bytes=1024)) as fake:
+        client = connect(fake.socket)
+        for ask in (client.embed, client.encode):
+            with pytest.raises(TooLarge, match="1026 bytes; the limit for one text is 1024") as got:
+                ask(["a"] * 700 + ["é" * 513])
+            assert got.value.index == 700
+        with pytest.raises(TooLarge, match="field 'query'"):
+            client.rerank("q" * 1025, ["a"])
+        client.ping()
+        assert fake.connections == 1
+
+
 def test_full_buffers_on_both_sides_do_not_deadlock(connect: Any, fake: FakeDaemon) -> None:
     """A daemon that writes long replies instead of reading still gets long requests."""
     wide = 100_000
@@ -208,7 +222,7 @@ def test_full_buffers_on_both_sides_do_not_deadlock(connect: Any, fake: FakeDaem
         return embed_body([np.full(wide, float(text[:2])) for text in request.input])
 
     fake.script = script
-    texts = [f"{i:02}" + "x" * 2**20 for i in range(24)]
+    texts = [f"{i:02}".ljust(2**20, "x") for i in range(24)]
     vectors = connect(fake.socket).encode(texts)
     assert vectors.shape == (24, wide)
     assert np.array_equal(vectors[:, -1], np.arange(24, dtype=np.float32))

@@ -80,7 +80,7 @@ async def test_a_restart_under_many_tasks_loses_nothing(
     [
         lambda client: client.embed(["a"]),
         lambda client: client.encode([str(i) for i in range(1500)]),
-        lambda client: client.encode(["x" * 1_500_000] * 3),
+        lambda client: client.encode(["x" * 1_000_000] * 5),
     ],
     ids=["embed", "encode", "huge"],
 )

@@ -12,6 +12,7 @@ import pytest
 from client_lib import CallTimeout, Client, ClientClosed, operations
 from client_lib.trust import Trust
 from client_lib.wire.messages import Cancel, Embed, Request
+from client_lib.wire.protocol import Limits
 
 from .fake_daemon import Act, FakeDaemon, answer, embed_body, vector
 
@@ -113,6 +114,7 @@ def test_huge_requests_and_replies_cross(
     client: Client, fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
     """Threads that fill both buffers at once do not block one another."""
+    fake.limits = Limits(max_text_bytes=2**22)
     fake.script = lambda request: (
         embed_body([np.full(500_000, float(request.input[0][:2]))])
         if isinstance(request, Embed)

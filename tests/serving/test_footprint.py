@@ -5,13 +5,12 @@ import sys
 import pytest
 
 from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Rerank, Status
-from client_lib.wire.protocol import Limits
+from client_lib.wire.protocol import Limits, ServerConnection
 from sidecar.serving.footprint import (
     CONNECTION_BYTES,
     Footprint,
     Memory,
     Needs,
-    decoding_bytes,
     of_arriving,
     step_of_arriving,
 )
@@ -44,9 +43,10 @@ def test_a_largest_request_fits_into_every_budget(ceiling: int, texts: int) -> N
     """Also where models alone take more than there is; one text of all bytes is another matter."""
     memory = Memory(ceiling=ceiling, taken=2**26, most=2**29, peer_share=0.01)
     budgets = memory.budgets(FOOTPRINT.needs(LIMITS))
+    decoding = ServerConnection(LIMITS).most_decoding(LIMITS.max_frame_bytes)
     held = Held(in_all=0, by_user=0, by_process=0)
     assert budgets.requests.has_room(held, of_arriving(LIMITS.max_frame_bytes))
-    assert budgets.decoding.has_room(held, decoding_bytes(LIMITS.max_frame_bytes, LIMITS))
+    assert budgets.decoding.has_room(held, decoding)
     assert budgets.control.has_room(held, CONNECTION_BYTES)
     request = Embed(id=1, input=("x" * (LIMITS.max_frame_bytes // 64),) * texts)
     assert budgets.requests.has_room(held, FOOTPRINT.of_request(request))

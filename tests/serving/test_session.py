@@ -18,9 +18,9 @@ def embed(request_id, *texts, **fields):
 
 async def test_hello_states_the_limits(make_dialogue):
     """And who answers."""
-    dialogue = await make_dialogue(hello=False, limits=Limits(4096, 7))
+    dialogue = await make_dialogue(hello=False, limits=Limits(4096, 7, 1024))
     reply = await dialogue.ask(Hello(id=0, version=1))
-    assert reply["limits"] == {"max_frame_bytes": 4096, "max_inputs": 7}
+    assert reply["limits"] == {"max_frame_bytes": 4096, "max_inputs": 7, "max_text_bytes": 1024}
     assert (reply["version"], reply["pid"]) == (1, os.getpid())
     assert reply["server"].startswith("sidecar/")
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_lib.wire.codec import HEADER_BYTES, FrameDecoder, decode, encode
+from client_lib.wire.codec import FrameDecoder, decode, encode
 from client_lib.wire.errors import FrameTooLarge, ProtocolError
+from client_lib.wire.frames import HEADER_BYTES
 
 MESSAGES = [{"id": 1, "op": "ping"}, {}, {"id": 2, "data": b"\x00\xff" * 100, "text": "猫"}]
 STREAM = b"".join(map(encode, MESSAGES))

@@ -1,7 +1,7 @@
 """`docs/protocol.md` says what the code does."""
 
 import re
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ def test_the_exchange_is_what_the_code_sends() -> None:
     hello, ping = Hello(id=0, version=VERSION, client="doc"), Ping(id=1)
     server = ServerConnection(Limits())
     assert list(server.receive(HEX["hello"] + HEX["ping"])) == [hello, ping]
-    limits = {"max_frame_bytes": 16 * 2**20, "max_inputs": 2048}
+    limits = asdict(Limits())
     assert {
         "hello": encode(request_to_map(hello)),
         "ping": encode(request_to_map(ping)),
@@ -34,9 +34,9 @@ def test_the_exchange_is_what_the_code_sends() -> None:
 
 
 def test_the_assumed_limits_are_the_documented_ones() -> None:
-    """16 MiB and 2 048 hold until the daemon has stated its own."""
-    assert Limits() == Limits(16 * 2**20, 2048)
-    assert "assume 16 MiB\nand 2 048" in TEXT
+    """16 MiB, 2 048 and 1 MiB hold until the daemon has stated its own."""
+    assert Limits() == Limits(16 * 2**20, 2048, 2**20)
+    assert "assume 16 MiB, 2 048 and 1 MiB" in TEXT
 
 
 @pytest.mark.parametrize("cls", _BY_CODE.values())

@@ -1,5 +1,6 @@
 """Requests, field by field."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -162,10 +163,29 @@ def test_an_unknown_op_names_the_known(op: Any) -> None:
 
 
 def test_a_long_op_is_not_echoed_whole() -> None:
-    """An error stays short whatever the request was."""
-    with pytest.raises(BadRequest) as caught:
-        parse_request({"id": 1, "op": "x" * 10_000})
+    """An error stays short whatever the request was, and is not made from all of it."""
+    op = "\x01" * 2**20
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest) as caught:
+            parse_request({"id": 1, "op": op})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert len(str(caught.value)) < 200
+    assert peak < len(op) / 4
+
+
+@pytest.mark.parametrize(
+    ("message", "field"), [(EMBED, "model"), (EMBED, "prompt_name"), (RERANK, "model"),
+                           (HELLO, "client")],
+)  # fmt: skip
+def test_a_name_has_a_limit(message: dict[str, Any], field: str) -> None:
+    """4,096 characters, for it is looked up, compared and quoted."""
+    parse_request({**message, field: "é" * 4_096})
+    expected = f"'{field}' must be a string of at most 4,096 characters"
+    with pytest.raises(BadRequest, match=expected):
+        parse_request({**message, field: "é" * 4_097})
 
 
 @pytest.mark.parametrize("value", [None, True, False, -1, MAX_ID + 1, 1.0, "1", b"1", [1]])
