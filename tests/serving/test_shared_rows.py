@@ -71,7 +71,8 @@ async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engi
     many = asyncio.create_task(engine.embed(embed(*["a"] * 4 * AT_ONCE), "another"))
     await soon(lambda: len(engine._gatherings) == 2)
     model.gate.set()
-    results = [await many, *await again]
+    async with asyncio.timeout(20):
+        results = [await many, *await again]
     assert model.order == ["a"]
     assert {result.vectors[-1].tobytes() for result in results} == {results[0].vectors[0].tobytes()}
     assert engine.status()["queue"]["interactive"]["rows"] == 0

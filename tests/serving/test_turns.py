@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,6 +139,23 @@ def test_a_user_stands_in_line_for_every_model_that_he_has_next():
     assert users(taken(made, 2, model="a")) == "uu"
     assert users(taken(made, 3, model="b")) == "vvu"
     assert users(taken(made)) == "u"
+
+
+def test_a_debt_is_kept_though_another_model_is_asked_for():
+    """Whoever is forgotten in its line comes back no earlier than he would have been served."""
+    made = turns(job(50, user="d", model="b"), job(*[5] * 10, user="u", model="a"))
+    assert users(taken(made, 2)) == "du"
+    assert made.head("b") is None
+    made.push(job(5, user="d"))
+    assert users(taken(made)) == "u" * 9 + "d"
+
+
+@pytest.mark.parametrize("leave", [Turns.drop, lambda made, one: made.withdraw(next(one.entries))])
+def test_the_next_model_is_in_line_once_what_was_before_it_has_left(leave):
+    """Dropped or withdrawn."""
+    made = turns(first := job(5, model="a"), second := job(5, model="b"))
+    leave(made, first)
+    assert made.head("b") == next(second.entries)
 
 
 def test_what_other_users_are_served_in_the_meantime():

@@ -45,7 +45,8 @@ async def test_whoever_is_cancelled_in_turn_lets_the_next_one_in():
     await asyncio.gather(waiting, return_exceptions=True)
     turnstile.leave()
     coming.cancel()
-    await asyncio.gather(coming, last, return_exceptions=True)
+    async with asyncio.timeout(20):
+        await asyncio.gather(coming, last, return_exceptions=True)
     assert order == ["z"]
     await turnstile.enter("bulk")
 
