@@ -43,11 +43,11 @@ class RequestDecoder:
         self._walks.add(walk)
         try:
             message = yield from walk.message()
+            if self._pace.spend(_FRAME_WORK):
+                yield
+            return message
         finally:
             self._walks.discard(walk)
-        if self._pace.spend(_FRAME_WORK):
-            yield
-        return message
 
     @property
     def whole(self) -> int | None:

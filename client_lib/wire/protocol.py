@@ -93,13 +93,13 @@ class ServerConnection:
         close the connection.
         """
         try:
-            message = yield from self._decoder.take()
+            # No name keeps what was read while whoever takes it takes a while.
+            yield self._judge((yield from self._decoder.take()))
         except FrameTooLarge as error:
             refusal: ReplyError = TooLarge(str(error))
         except ProtocolError as error:
             refusal = BadRequest(str(error))
         else:
-            yield self._judge(message)
             return
         # Not while it is handled: an exception keeps the frame that it is about.
         yield self._fatal(None, refusal)

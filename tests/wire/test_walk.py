@@ -328,7 +328,7 @@ def feeding(
         yield reachable(connection), None
 
 
-_OBJECTS = 20 * 1024  # the connection itself, its limits, the iterators and their frames
+_OBJECTS = 16 * 1024  # the connection itself, its limits, the iterators and their frames
 
 
 @given(
