@@ -68,10 +68,11 @@ def _beside(
             )
             attacked = list(told)
         manager.stop()
-    return [_figures(each, honest.asked) for each in attacked]
+    return [figures_of(each, honest.asked) for each in attacked]
 
 
-def _figures(attacked: Attacked, asked: Asked) -> Figures:
+def figures_of(attacked: Attacked, asked: Asked) -> Figures:
+    """Return the attack's figures, with what was asked while it went on."""
     quiet, under = asked.during(attacked.quiet), asked.during([attacked.phase])
     seen = attacked.seen
     return Figures(
