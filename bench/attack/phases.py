@@ -63,6 +63,7 @@ class Phases:
             before = self._quiet if users == self._quiet_users else None
             before = before or self._rest(users)
             attacked = self._attack(name, [before])
+            time.sleep(_settling(attacked.seen))
             attacked.quiet.append(self._rest(users))
             yield attacked
 
@@ -72,6 +73,8 @@ class Phases:
                 uids = NEIGHBOURS[:users]
                 party = Party("honest neighbours", self._manager.socket, self._seed, uids)
                 neighbours.enter_context(party).begin()
+            # What is seen is not of interest; that somebody looks is the same under attack.
+            neighbours.enter_context(watching(self._manager.socket, self._manager.pid))
             self._quiet, self._quiet_users = self._wait(self._seconds / 2), users
         return self._quiet
 
@@ -136,3 +139,8 @@ class Phases:
             self._manager.start()
             self._manager.wait()
         return int(ended)
+
+
+def _settling(seen: Seen) -> float:
+    """Return for how long, in seconds, honest clients may still ask for what is overdue."""
+    return 0.5 + 2 * max((*seen.pings, *seen.statuses), default=0.0)

@@ -3,7 +3,7 @@
 A mutation of the bytes is one of what the peer does: another field, another length, another end.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,7 +23,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A moment in which answers are read, if there are any."""
+    """Wait until something has come, a moment at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ def script(data: bytes) -> list[Step]:
             break
         steps.append(step)
     return steps
+
+
+def sent_bytes(steps: Iterable[Step]) -> int:
+    """Return how much the peer sends, if it gets to its end."""
+    return sum(len(step.data) for step in steps if isinstance(step, Send))
 
 
 def _steps(source: Source) -> Iterator[Step]:

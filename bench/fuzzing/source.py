@@ -6,7 +6,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 # Up to these a byte stands for itself, and for a power of two; beyond, for what is largest.
-_SMALL, _MIDDLE = 160, 240
+_SMALL, _MIDDLE = 160, 252
 _MIDDLE_POWERS, _LARGE_POWERS = 16, 4
 
 

@@ -31,7 +31,7 @@ from sidecar.serving.state import Life, State
 from sidecar.serving.warm_up import learn
 
 _READ_BYTES = 2**18
-_MOMENT_SECONDS = 0.005
+_MOMENT_SECONDS = 0.01
 _PATIENCE_SECONDS = 20.0  # until what a peer has asked for must be over
 
 
@@ -101,6 +101,9 @@ class Stage:
         self._faults = played.faults
         self._selector.restart()
         self._loop.run_until_complete(self._act(steps, played))
+        self._desk.engine.notes.flush()  # what failed is told a moment later
+        if self._desk.engine.crashed.done():
+            played.faults.append(f"worker.crashed: {self._desk.engine.crashed.result()!r}")
         played.longest = self._selector.longest
         return played
 
@@ -134,14 +137,15 @@ class Stage:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.setblocking(False)
             await self._loop.sock_connect(sock, str(self._path))
-            reading = self._loop.create_task(self._read(sock, played))
+            came = asyncio.Event()
+            reading = self._loop.create_task(self._read(sock, played, came))
             try:
                 for step in steps:
                     match step:
                         case Send(data):
                             await self._loop.sock_sendall(sock, data)
                         case Read():
-                            await asyncio.sleep(_MOMENT_SECONDS)
+                            await self._something(came)
                         case Finish():
                             sock.shutdown(socket.SHUT_WR)
                             await reading
@@ -150,9 +154,17 @@ class Stage:
                 with suppress(asyncio.CancelledError, OSError):
                     await reading
 
-    async def _read(self, sock: socket.socket, played: Played) -> None:
+    async def _read(self, sock: socket.socket, played: Played, came: asyncio.Event) -> None:
         while data := await self._loop.sock_recv(sock, _READ_BYTES):
             played.reply_bytes += len(data)
+            came.set()
+
+    async def _something(self, came: asyncio.Event) -> None:
+        """Wait until something has come since the last time, or for a moment."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_MOMENT_SECONDS):
+                await came.wait()
+        came.clear()
 
     def _kept(self) -> tuple[Any, ...]:
         """Return what is held for peers: bytes, connections, rows, requests."""

@@ -4,13 +4,25 @@ from collections.abc import Mapping
 
 from bench.attack.kinds import connections, contents, files, frames, readers, requests, texts
 from bench.attack.kinds.attack import Attack
+from bench.attack.target import Target
 
-BESIDE: Mapping[str, Attack] = {
+_OF_A_KIND: Mapping[str, Attack] = {
     **frames.ATTACKS,
     **connections.ATTACKS,
     **contents.ATTACKS,
     **requests.ATTACKS,
     **readers.ATTACKS,
+}
+
+
+def _any(target: Target) -> None:
+    """Be any of the attackers that compute nothing."""
+    target.chance.choice(list(_OF_A_KIND.values())).run(target)
+
+
+BESIDE: Mapping[str, Attack] = {
+    **_OF_A_KIND,
+    "sixteen of these at once": Attack("deeds", _any, users=2, processes=8),
     **texts.ATTACKS,
 }
 """Those beside honest clients of a daemon that serves."""

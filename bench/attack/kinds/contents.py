@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 
 from bench.attack.kinds.attack import Attack
-from bench.attack.target import LONG, Run, Target, ended, framed, over_and_over, until_answered
+from bench.attack.target import LONG, Run, Target, framed, over_and_over, until_answered
 from client_lib.wire.codec import encode
 
 _NESTED_BYTES = 19_500
@@ -18,14 +18,7 @@ _HUGE = (2**64 - 1, -(2**63), 2**63, -1, float("nan"), float("inf"), 1e308)
 def _framed(make: Callable[[], bytes]) -> Run:
     """Return an attack of one frame over and over, on a connection of its own each."""
     frame = cache(lambda: framed(make()))
-
-    def step(target: Target) -> None:
-        with target.connected() as sock:
-            sock.sendall(frame())
-            target.did()
-            ended(sock)
-
-    return over_and_over(step)
+    return over_and_over(lambda target: until_answered(target, frame()))
 
 
 def _embed_of(inputs: bytes) -> bytes:
