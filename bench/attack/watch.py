@@ -63,10 +63,16 @@ def traces_of(status: Mapping[str, Any], uids: set[int]) -> list[str]:
     queue = {lane: load for lane, load in status["queue"].items() if lane != "bounds"}
     kept = {
         "connections": [f"uid {peer['uid']}" for peer in status["peers"]],
-        "memory": list(status["memory"]["held_by_peer"]),
+        "memory": _holders(status["memory"]),
         "rows": [peer for load in queue.values() for peer in load["peers"]],
     }
     return [what for what, peers in kept.items() if any(_names(peer, named) for peer in peers)]
+
+
+def _holders(memory: Mapping[str, Any]) -> list[str]:
+    """Return who holds memory, of whatever kind: each kind has a map of its own in the status."""
+    kinds = [each for each in (memory, *memory.values()) if isinstance(each, Mapping)]
+    return [peer for kind in kinds for peer in kind.get("held_by_peer", ())]
 
 
 def descriptors(pid: int) -> int:

@@ -1,7 +1,7 @@
 """A real server, its sessions and its engine, and one peer after the other that does as scripted.
 
-All on one event loop of asyncio's own, whose every turn is timed: for so long nobody else was
-served. What a peer sends is made before the loop turns, and what it reads is thrown away.
+All on one event loop of asyncio's own (uvloop's cannot be looked into), whose every turn is timed:
+for so long nobody else was served. What a peer sends is made before, what it reads is thrown away.
 """
 
 import asyncio

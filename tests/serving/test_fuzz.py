@@ -13,6 +13,7 @@ from bench.fuzzing import corpus
 from bench.fuzzing.script import Read, Send, script
 from bench.fuzzing.stage import Stage
 from client_lib.wire.codec import encode
+from sidecar.serving.peer import Peer
 
 HELLO = Send(encode({"op": "hello", "id": 0, "version": 1}))
 
@@ -69,7 +70,7 @@ def test_what_is_still_held_after_a_peer_is_a_fault(tiny, monkeypatch):
     """The ledger's bytes, say."""
     monkeypatch.setattr("bench.fuzzing.stage._PATIENCE_SECONDS", 0.5)
     with Stage([tiny()]) as stage:
-        hold = stage._desk.ledger.hold("somebody", 7)
+        hold = stage._desk.ledger.hold(Peer(pid=1, uid=1, gid=1), 7)
         (fault,) = stage.play([HELLO, Read()]).faults
         hold.release()
         assert stage.play([HELLO, Read()]).faults == []
