@@ -33,6 +33,12 @@ class Asked:
     lost: list[tuple[float, str]] = field(default_factory=list)
     wrong: list[float] = field(default_factory=list)
 
+    def settle(self, due: float, now: float, vector: bytes, expected: bytes) -> None:
+        """Count an answer that came `now`."""
+        self.answered.append((due, now - due))
+        if vector != expected:
+            self.wrong.append(due)
+
     def during(self, phases: Sequence[tuple[float, float]]) -> "Asked":
         """Return those that were due in one of `phases`, from when to when."""
 
@@ -121,9 +127,7 @@ class _Client:
             self._asked.lost.append((due, type(error).__name__))
             self._connect_anew()
             return
-        self._asked.answered.append((due, time.monotonic() - due))
-        if vector.tobytes() != self._vectors[pick]:
-            self._asked.wrong.append(due)
+        self._asked.settle(due, time.monotonic(), vector.tobytes(), self._vectors[pick])
 
     def _connect_anew(self) -> None:
         self._client.close()

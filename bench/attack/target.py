@@ -108,8 +108,8 @@ def until_answered(target: Target, frames: bytes) -> None:
     """Send `frames` on a connection of their own, and wait for the answer, or the end of it."""
     with target.connected() as sock:
         read_frame(sock)  # hello's
-        sock.sendall(frames)
         target.did()
+        sock.sendall(frames)
         read_frame(sock)
 
 

@@ -90,6 +90,16 @@ def test_requests_count_for_the_phase_in_which_they_were_due() -> None:
     assert ratio(replace(figures, quiet=[0.5] * 2, attacked=[1.0] * 2)) == 2.0
 
 
+def test_an_answer_with_another_vector_is_wrong() -> None:
+    """It counts as answered, too: the time that it took is no other."""
+    asked = Asked()
+    asked.settle(1.0, 1.5, b"vector", b"vector")
+    asked.settle(2.0, 2.25, b"vector", b"another")
+    assert asked.answered == [(1.0, 0.5), (2.0, 0.25)]
+    assert asked.wrong == [2.0]
+    assert asked.during([(0.0, 1.9)]).wrong == []
+
+
 def test_what_is_left_of_a_user_is_found_wherever_it_is() -> None:
     """Connections, memory, rows that wait: of that user, and of none whose number begins alike."""
 
@@ -120,6 +130,7 @@ def test_attackers_are_other_users_and_are_gone_afterwards() -> None:
             peer, _ = listener.accept()
             deeds = party.end()
         with peer:
+            peer.settimeout(60)
             raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
             assert int.from_bytes(raw[4:8], sys.byteorder) == 65_534
             assert peer.recv(1) == b""

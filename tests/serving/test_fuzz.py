@@ -78,7 +78,7 @@ def test_what_is_still_held_after_a_peer_is_a_fault(tiny, monkeypatch):
 
 
 def test_a_turn_of_the_loop_is_timed(tiny, patient):
-    """A tokenizer that takes its time on the loop has held up everybody for as long."""
+    """A tokenizer that takes its time on the loop has held up everybody; a pause has not."""
     model = tiny()
     tokenize = model.tokenize
 
@@ -89,3 +89,5 @@ def test_a_turn_of_the_loop_is_timed(tiny, patient):
     with Stage([model]) as stage:
         model.tokenize = slowly
         assert stage.play(asking("abc")).longest >= 0.03
+        time.sleep(0.5)  # between two peers the loop stands still
+        assert stage.play([HELLO, Read()]).longest < 0.5

@@ -20,7 +20,14 @@ def _any(target: Target) -> None:
     target.chance.choice(list(_OF_A_KIND.values())).run(target)
 
 
+def _busy(target: Target) -> None:
+    while True:
+        target.did()
+
+
 BESIDE: Mapping[str, Attack] = {
+    # What honest clients have of it is the host's, and of each attack beside it.
+    "busy processes, the control": Attack("turns of a loop", _busy),
     **_OF_A_KIND,
     "sixteen of these at once": Attack("deeds", _any, users=2, processes=8),
     **texts.ATTACKS,

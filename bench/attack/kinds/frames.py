@@ -28,8 +28,8 @@ def _lie(length: int, body: bytes) -> Run:
 def _nearly_whole(target: Target) -> None:
     """Send all but the last byte of a frame of 16 MiB."""
     with target.connected(_declared(LARGEST, b"")) as sock:
-        sock.sendall(bytes(LARGEST - 1))
         target.did()
+        sock.sendall(bytes(LARGEST - 1))
         ended(sock)
 
 

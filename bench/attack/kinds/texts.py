@@ -27,8 +27,8 @@ def _asks(make: Callable[[Target, int], bytes], window: int = 1) -> Run:
             sock.settimeout(_SECONDS)
             read_frame(sock)  # hello's
             for number in itertools.count(1):
-                sock.sendall(make(target, number))
                 target.did()
+                sock.sendall(make(target, number))
                 if number >= window:
                     read_frame(sock)
 
