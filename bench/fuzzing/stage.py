@@ -132,6 +132,7 @@ class Stage:
                     await asyncio.sleep(0)
         except TimeoutError:
             played.faults.append(f"not over in {_PATIENCE_SECONDS:g} s: {self._kept()}")
+            self._before = self._kept()  # told once, and not of every peer that comes later
 
     async def _converse(self, steps: Sequence[Step], played: Played) -> None:
         with socket.socket(socket.AF_UNIX) as sock:

@@ -35,10 +35,10 @@ def test_the_corpus_brings_about_no_fault_and_leaves_nothing_behind(tiny, monkey
     model = tiny()
     model.forward = lambda _: np.ones(model.dimensions, np.float32)  # any text has a vector
     inputs = corpus.read(CORPUS)
-    with Stage([model]) as stage:
-        faults = {data: stage.play(script(data)).faults for data in inputs}
     assert len(inputs) > 100
-    assert {data: each for data, each in faults.items() if each} == {}
+    with Stage([model]) as stage:
+        for data in inputs:
+            assert stage.play(script(data)).faults == [], data
 
 
 def test_a_peer_on_the_stage_is_answered(tiny, patient):
@@ -72,8 +72,8 @@ def test_what_is_still_held_after_a_peer_is_a_fault(tiny, monkeypatch):
     with Stage([tiny()]) as stage:
         hold = stage._desk.ledger.hold(Peer(pid=1, uid=1, gid=1), 7)
         (fault,) = stage.play([HELLO, Read()]).faults
+        assert stage.play([HELLO, Read()]).faults == []  # its fault is not the next one's
         hold.release()
-        assert stage.play([HELLO, Read()]).faults == []
     assert fault.startswith("not over in 0.5 s: ")
 
 
