@@ -24,7 +24,7 @@ from sidecar.models.model import load
 
 CORPUS = Path(__file__).parents[1] / "tests" / "data" / "fuzz-corpus.txt"
 LONGEST_TURN = 0.005
-_TIMES = 5  # that a long turn is taken again: the least is the peer's, what is more the host's
+_TIMES = 10  # that a long turn is taken again: the least is the peer's, what is more the host's
 _SHOWN_BYTES, _SHOWN_TURNS = 48, 5
 _MOST_KEPT = 2**18  # bytes that a kept input sends: more than a frame that needs room of its own
 

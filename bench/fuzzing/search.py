@@ -1,5 +1,6 @@
 """The process that searches, seen from outside: how far it is, and how it ended."""
 
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,8 @@ class Search:
         self.findings = place / "findings.jsonl"
         self._seconds = seconds
         module = "bench.fuzzing.guided"
+        # libFuzzer ends the process without a goodbye: what it leaves lies in `place`.
+        self._environ = {**os.environ, "TMPDIR": str(place)}
         self._command = [sys.executable, "-m", module, artifact, place, str(seconds), str(seed)]
 
     def through(self) -> Ended:
@@ -44,7 +47,9 @@ class Search:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with (
             Progress(*columns, console=Console(stderr=True), transient=True) as progress,
-            subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True) as process,
+            subprocess.Popen(
+                self._command, stderr=subprocess.PIPE, text=True, env=self._environ
+            ) as process,
         ):
             task = progress.add_task("", total=self._seconds)
             begun, inputs, edges = time.monotonic(), 0, 0

@@ -83,7 +83,10 @@ class Stage:
         self._stop = asyncio.Event()
         opened = self._loop.create_future()
         self._serving = self._loop.create_task(self._serve(opened))
-        self._loop.run_until_complete(opened)
+        first = asyncio.wait((self._serving, opened), return_when=asyncio.FIRST_COMPLETED)
+        self._loop.run_until_complete(first)
+        if self._serving.done():  # it could not begin
+            self._serving.result()
         settle()
         return self
 
