@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="other users' attacks instead, on the tiny model; as root",
     )
     parser.add_argument(
-        "--only", nargs="+", choices=attack.NAMES, metavar="ATTACK", help=", ".join(attack.NAMES)
+        "--only", nargs="+", choices=attack.NAMES, metavar="ATTACK", help="; ".join(attack.NAMES)
     )
     subject.add_arguments(parser)
 
