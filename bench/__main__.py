@@ -28,6 +28,7 @@ _MEASUREMENTS = (
     "start",
     "fair",
     "faults",
+    "fuzz",
     "flat",
     "accuracy",
 )

@@ -4,6 +4,8 @@ The daemons follow one another on a listening socket that outlives them. Well-be
 keep asking through all of it, and every vector that they get is compared, byte by byte, with
 what its text has alone. Exits with 1 if a request is lost, is answered twice or wrongly, or meets
 an error, or if a daemon ends that nobody killed.
+
+With `--attack` other users attack instead, one way after the other: see `bench.attack`.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import memory, subject
+from bench.attack import measure as attack
 from bench.crowd import Book, Crowd
 from bench.manager import Manager
 from bench.report import Chart, Point, Result, Side
@@ -28,15 +31,30 @@ _WARM = 0.25  # of the last daemon's life
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=60, help="with faults; a third more alone")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help="with faults (60), a third more alone; of attacks in all (300)",
+    )
     parser.add_argument(
         "--kill-seconds", type=float, default=4, help="from kill to kill, on average"
     )
     parser.add_argument("--clients", type=int, default=12)
+    parser.add_argument(
+        "--attack",
+        action="store_true",
+        help="other users' attacks instead, on the tiny model; as root",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=attack.NAMES, metavar="ATTACK", help="; ".join(attack.NAMES)
+    )
     subject.add_arguments(parser)
 
 
 def measure(arguments: argparse.Namespace) -> Result:
+    if arguments.attack:
+        names = arguments.only or attack.NAMES
+        return attack.measure(names, seconds=arguments.seconds or 300, seed=arguments.seed)
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
         load = subject.make(arguments, Path(place))
         flags = ("--embedding-model", str(load.artifact), "--device", "cpu")
@@ -50,7 +68,7 @@ class _Run:
     """Quiet for a third of `--seconds`; then faults, with kills in the first two thirds of them."""
 
     def __init__(self, arguments: argparse.Namespace, manager: Manager, book: Book) -> None:
-        self._seconds = arguments.seconds
+        self._seconds = arguments.seconds or 60
         self._kill_seconds = arguments.kill_seconds
         self._clients = arguments.clients
         self._seed = arguments.seed

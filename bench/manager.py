@@ -6,8 +6,9 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from client_lib import Client
 
@@ -81,11 +82,21 @@ class Manager:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(_STOP_SECONDS)
 
-    def faults(self) -> Counter[str]:
+    @property
+    def written(self) -> int:
+        """How many bytes of events there are by now."""
+        return self._events.stat().st_size
+
+    def events(self, since: int = 0) -> Iterator[Mapping[str, Any]]:
+        """Yield the events that were written after the first `since` bytes."""
+        with self._events.open("rb") as events:
+            events.seek(since)
+            for line in events:
+                # The last line of a daemon that was killed may be half a line.
+                if line.endswith(b"}\n"):
+                    yield json.loads(line)
+
+    def faults(self, since: int = 0) -> Counter[str]:
         """Return what the daemons say went wrong inside them, by event."""
-        names: Counter[str] = Counter()
-        for line in self._events.read_bytes().splitlines():
-            # The last line of a daemon that was killed may be half a line.
-            if line.endswith(b"}"):
-                names[json.loads(line)["event"]] += 1
+        names = Counter(str(event["event"]) for event in self.events(since))
         return Counter({name: names[name] for name in _FAULTS if names[name]})

