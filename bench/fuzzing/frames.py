@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.fuzzing.source import Source
 from bench.fuzzing.values import mapping, packed, string, text, texts, value
-from client_lib.wire.codec import HEADER_BYTES
+from client_lib.wire.frames import HEADER_BYTES
 
 _FIELDS: Sequence[str] = (
     "op", "id", "version", "client", "input", "model", "prompt_name", "role", "normalize",

@@ -176,7 +176,8 @@ class Stage:
         queue = desk.engine.status()["queue"]
         rows = {lane: load["rows"] for lane, load in queue.items() if lane != "bounds"}
         connections = sum(peer["connections"] for peer in desk.door.to_list())
-        held = desk.ledger.to_map()["held_bytes"]
+        ledgers = (desk.ledger, desk.decoding, desk.control)
+        held = [ledger.to_map()["held_bytes"] for ledger in ledgers]
         return held, connections, rows, desk.accepted.count, desk.untaken.count
 
     def _note(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

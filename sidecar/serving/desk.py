@@ -70,8 +70,8 @@ class Desk:
         self._footprint = engine.footprint
         budgets = self._budgets()
         self.ledger = Ledger(budgets.requests)
-        self._decoding = Ledger(budgets.decoding)
-        self._control = Ledger(budgets.control)
+        self.decoding = Ledger(budgets.decoding)
+        self.control = Ledger(budgets.control)
 
     @property
     def engine(self) -> Engine:
@@ -97,8 +97,8 @@ class Desk:
         self._footprint = engine.footprint
         budgets = self._budgets()
         self.ledger.budget = budgets.requests
-        self._decoding.budget = budgets.decoding
-        self._control.budget = budgets.control
+        self.decoding.budget = budgets.decoding
+        self.control.budget = budgets.control
         for peer, expel in list(self._guests.values()):
             if not settings.rules.admit(peer):
                 expel(forbidden(peer))
@@ -133,25 +133,25 @@ class Desk:
 
     def _hold_control(self, peer: Peer, size: int, *, lasting: bool = False) -> Hold:
         """Hold what a connection takes, or an answer about the daemon: an operator always may."""
-        hold = self._control.hold(peer, size, lasting=lasting, always=peer.is_operator)
+        hold = self.control.hold(peer, size, lasting=lasting, always=peer.is_operator)
         if hold is None:
             raise self._no_room(0)
         return hold
 
     def nothing_held(self, peer: Peer) -> tuple[Hold, Hold]:
         """Return holds that are empty yet: for a frame that arrives, and for decoding it."""
-        return self.ledger.empty(peer), self._decoding.empty(peer)
+        return self.ledger.empty(peer), self.decoding.empty(peer)
 
     def hold_decoding(self, peer: Peer, size: int) -> Hold | None:
         """Hold what decoding a frame takes at most; None where there is no room now."""
-        return self._decoding.hold(peer, size)
+        return self.decoding.hold(peer, size)
 
     async def room_to_decode(self, peer: Peer, size: int) -> Hold:
         """Hold what decoding a frame takes at most, once that fits.
 
         Raises `Overloaded` where it does not for as long as a peer may stall.
         """
-        return await self._room(self._decoding, peer, size)
+        return await self._room(self.decoding, peer, size)
 
     async def room_to_arrive(self, peer: Peer, size: int) -> Hold:
         """Hold so many bytes more of a frame, once they fit.
@@ -263,8 +263,8 @@ class Desk:
                 "at_start": self._memory_at_start,
                 "ceiling_bytes": self.settings.memory_bytes,
                 **self.ledger.to_map(),
-                "decoding": self._decoding.to_map(),
-                "control": self._control.to_map(),
+                "decoding": self.decoding.to_map(),
+                "control": self.control.to_map(),
             },
             "process": process,
             "statistics": self.statistics.to_map(),

@@ -32,7 +32,7 @@ OTHER = Peer(pid=1, uid=os.getuid() + 1, gid=1)
 
 def held(desk):
     """All that is held for anybody, connections included."""
-    ledgers = (desk.ledger, desk._decoding, desk._control)
+    ledgers = (desk.ledger, desk.decoding, desk.control)
     return sum(ledger.to_map()["held_bytes"] for ledger in ledgers)
 
 
@@ -116,7 +116,7 @@ async def test_half_a_frame_holds_what_has_arrived_of_it(make_dialogue, soon):
 async def test_what_is_decoded_waits_for_others_that_are(make_dialogue, soon):
     """A frame that has arrived is not refused for it."""
     dialogue = await make_dialogue()
-    decoding = dialogue.desk._decoding
+    decoding = dialogue.desk.decoding
     other = decoding.hold(OTHER, decoding.budget.total)
     dialogue.writer.write(LARGE)
     await soon(lambda: decoding._waiting)
