@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from client_lib.wire.frames import HEADER_BYTES, encode
+from client_lib.wire.codec import encode
+from client_lib.wire.frames import HEADER_BYTES
 from client_lib.wire.messages import Hello, request_to_map
 from client_lib.wire.protocol import VERSION
 

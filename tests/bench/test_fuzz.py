@@ -12,7 +12,8 @@ from bench.fuzzing.script import Finish, Send, script
 from bench.fuzzing.search import Ended
 from bench.fuzzing.source import Source
 from bench.fuzzing.values import text
-from client_lib.wire.frames import HEADER_BYTES, decode
+from client_lib.wire.codec import decode
+from client_lib.wire.frames import HEADER_BYTES
 from client_lib.wire.messages import Embed
 from client_lib.wire.protocol import Limits, ServerConnection
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from bench.attack.kinds.attack import Attack
 from bench.attack.target import HELLO, LARGEST, Run, Target, ended, hold, over_and_over
-from client_lib.wire.frames import HEADER_BYTES, encode
+from client_lib.wire.codec import encode
+from client_lib.wire.frames import HEADER_BYTES
 
 _PER_PROCESS = 15
 _HALF = HELLO + LARGEST.to_bytes(HEADER_BYTES, "big") + b"\x84"

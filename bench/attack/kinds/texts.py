@@ -6,7 +6,8 @@ from typing import Any
 
 from bench.attack.kinds.attack import Attack
 from bench.attack.target import LONG, Run, Target, framed, over_and_over, read_frame
-from client_lib.wire.frames import HEADER_BYTES, encode
+from client_lib.wire.codec import encode
+from client_lib.wire.frames import HEADER_BYTES
 
 _INPUTS = 2_048
 _WORDS = ("copper", "museum", "passport", "opera", "bread", "yeast", "conducts", "steel")
