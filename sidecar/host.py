@@ -1,5 +1,6 @@
 """Facts about the host that the process finds itself on. Read once; decides nothing."""
 
+import errno
 import importlib.util
 import os
 from collections.abc import Callable, Collection, Iterator
@@ -14,6 +15,7 @@ _ISA_FLAGS = frozenset(
     {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 )
 _NVIDIA_DRIVER = "proc/driver/nvidia/version"
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ def read_host(
 
     `affinity` is the set of processors that may be used; by default this process's own.
     `probe` is asked for a CUDA device where NVIDIA's driver is loaded, and nowhere else.
+    Raises `OSError` where no descriptor or memory is left to look with.
     """
     allowed = len(os.sched_getaffinity(0) if affinity is None else affinity)
     cpuinfo = _read(root / "proc/cpuinfo")
@@ -102,8 +105,10 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _physical_bytes(root: Path) -> int:
-    total = _field(_read(root / "proc/meminfo"), "MemTotal")  # "16384 kB"
-    return 1024 * int(total.split()[0])
+    if total := _field(_read(root / "proc/meminfo"), "MemTotal"):  # "16384 kB"
+        return 1024 * int(total.split()[0])
+    # A sandbox may hide the file; the system call is there.
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _words(text: str, *names: str) -> frozenset[str]:
@@ -124,7 +129,13 @@ def _is_count(value: str) -> bool:
 
 
 def _read(path: Path) -> str:
+    """Return what the file says; "" where there is none, or it is not for this process.
+
+    Raises `OSError` where the process lacks what it takes to read: that is no fact of the host.
+    """
     try:
         return path.read_text().strip()
-    except OSError:
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
         return ""

@@ -1,3 +1,6 @@
+import os
+import resource
+
 import pytest
 
 from sidecar.host import cuda_device, read_host
@@ -25,6 +28,23 @@ def test_without_cgroups_the_affinity_counts(host_of):
     """All processors that the process may run on, all memory that there is."""
     host = host_of(affinity={2, 5, 6})
     assert (host.cores, host.memory_bytes) == (3, 1000 * 1024)
+
+
+def test_without_meminfo_the_system_says_how_much_memory_there_is(host_of):
+    """As in a sandbox that hides it."""
+    host = host_of(**{"proc/meminfo": ""})
+    assert host.memory_bytes == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_process_without_descriptors_learns_no_facts():
+    """What cannot be read for that is not taken for absent: the plan would be another."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            read_host(affinity={0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_the_processor_is_told_by_its_name_and_flags(host_of):
