@@ -3,6 +3,7 @@
 import json
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +187,24 @@ def test_a_wrong_configuration_does_not_start(
     assert main(["gateway", *flags]) == 78
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_an_open_gateway_says_so(fake: FakeDaemon) -> None:
+    """By default every user of the host may ask; who meant that, hears nothing of it."""
+    with GatewayProcess(fake.socket) as running:
+        assert "--api-key-file" in running.event("gateway.open")["message"]
+    with GatewayProcess(fake.socket, "--allow-unauthenticated") as running:
+        running.signal()
+        with pytest.raises(AssertionError, match="ended without"):
+            running.event("gateway.open")
+
+
+def test_too_few_open_files_are_refused_at_the_start() -> None:
+    """With how many it takes, and what to do."""
+    command = f"ulimit -n 600 && exec {sys.executable} -m sidecar gateway --port 0"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert "--max-connections=512 takes 1088 open files" in done.stderr
 
 
 def test_a_port_that_is_taken_is_refused(
