@@ -81,11 +81,17 @@ def _number(least: float, most: float) -> _Read:
 
 
 def _ids_of(resolve: Callable[[str], int]) -> _Read:
-    """Return a reader of names or numbers, separated by commas."""
+    """Return a reader of names or numbers, separated by commas; of nothing for no text at all.
+
+    A place between commas that is empty is a mistake, such as a variable that is not set: taken
+    for nobody, it would let everybody in.
+    """
 
     def read(text: str) -> frozenset[int]:
+        words = [word.strip() for word in text.split(",")] if text else []
+        if "" in words:
+            raise ValueError("has an empty place: write names or numbers with a comma between")
         try:
-            words = (word.strip() for word in text.split(",") if word.strip())
             return frozenset(int(word) if word.isdecimal() else resolve(word) for word in words)
         except KeyError as error:
             raise ValueError(f"must be numbers or names that this host knows: {error}") from None

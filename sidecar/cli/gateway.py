@@ -4,7 +4,6 @@ import argparse
 import ipaddress
 import resource
 import socket
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sidecar import events, systemd
 from sidecar.cli.exits import EX_CONFIG
 from sidecar.cli.gateway_keys import read_keys
 from sidecar.cli.target import target
+from sidecar.cli.terminal import complain
 from sidecar.config import ConfigError
 from sidecar.gateway.settings import Listener, Settings
 from sidecar.serving.socket_file import SocketFile
@@ -73,10 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         # Only who serves HTTP needs what does.
         gateway = import_module("sidecar.gateway.serve")
     except ModuleNotFoundError as error:
-        print(
-            f"sidecar: the gateway needs {error.name}: pip install 'sidecar[gateway]'",
-            file=sys.stderr,
-        )
+        complain(f"the gateway needs {error.name}: pip install 'sidecar[gateway]'")
         return EX_CONFIG
     settings = _settings(arguments)
     _make_room_for(settings)
