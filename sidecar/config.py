@@ -91,12 +91,16 @@ def _ids_of(resolve: Callable[[str], int]) -> _Read:
         words = [word.strip() for word in text.split(",")] if text else []
         if "" in words:
             raise ValueError("has an empty place: write names or numbers with a comma between")
-        try:
-            return frozenset(int(word) if word.isdecimal() else resolve(word) for word in words)
-        except KeyError as error:
-            raise ValueError(f"must be numbers or names that this host knows: {error}") from None
+        return frozenset(_id_of(word, resolve) for word in words)
 
     return read
+
+
+def _id_of(word: str, resolve: Callable[[str], int]) -> int:
+    try:
+        return int(word) if word.isdecimal() else resolve(word)
+    except KeyError:
+        raise ValueError(f"must be numbers or names that this host knows, not {word!r}") from None
 
 
 def _optional_name(text: str) -> str | None:

@@ -71,7 +71,7 @@ def test_every_known_quantization_is_read(name: str) -> None:
         ("SIDECAR_ALLOW_USERS", ",", "has an empty place"),
         ("SIDECAR_ALLOW_USERS", "root,", "has an empty place"),
         ("SIDECAR_ALLOW_USERS", "0,,1", "has an empty place"),
-        ("SIDECAR_ALLOW_USERS", "no-such-user", "names that this host knows: 'no-such-user'"),
+        ("SIDECAR_ALLOW_USERS", "no-such-user", "names that this host knows, not 'no-such-user'"),
         ("SIDECAR_ALLOW_GROUPS", ", ,", "has an empty place"),
         ("SIDECAR_PROMPTS", '{"query": 1}', "every prompt must be a string"),
         ("SIDECAR_PROMPTS", '{"query": "q: "', "must be auto, a JSON object of prompts by name"),

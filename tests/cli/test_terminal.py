@@ -16,7 +16,7 @@ from rich.console import RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from sidecar.cli import config, doctor, logs_output, main
+from sidecar.cli import config, doctor, logs_output, main, terminal
 from sidecar.cli.console import Console
 from sidecar.cli.settings import settings_of
 from sidecar.cli.terminal import complain, say, shown
@@ -29,6 +29,8 @@ from ..client_lib.fake_daemon import FakeDaemon
 CLEAR, TITLE, C1 = "\x1b[2J", "\x1b]0;mine\x07", "\x9b31m"
 EVIL = f"{CLEAR}{TITLE}{C1}\x7f\r\u202e\u2066\u2028\ud83d[red][/nothing]"
 SHOWN = r"\u001b[2J\u001b]0;mine\u0007\u009b31m\u007f\u000d\u202e\u2066\u2028\ud83d[red][/nothing]"
+CLI = Path(terminal.__file__).parent
+OURS = "from sidecar.cli.console import Console\n"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -42,6 +44,16 @@ def on_a_terminal(renderable: RenderableType) -> str:
     file = io.StringIO()
     Console(file=file, force_terminal=True, width=400).print(renderable)
     return file.getvalue()
+
+
+def test_every_command_prints_by_the_two_that_escape() -> None:
+    """No other module of the command line prints, or has a console of rich's own."""
+    printing = re.compile(
+        r"(?<![\w.])print\(|std(?:out|err)\.write\(|import Console$", re.MULTILINE
+    )
+    for path in CLI.glob("*.py"):
+        found = set(printing.findall(path.read_text().replace(OURS, "")))
+        assert found == ({"print("} if path.name == "terminal.py" else set()), path
 
 
 def test_what_is_not_seen_is_written_as_what_it_is() -> None:
