@@ -1,6 +1,7 @@
 """A gateway as a service: what it passes on, who may ask, how it starts and stops."""
 
 import json
+import resource
 import socket
 import stat
 import subprocess
@@ -205,6 +206,17 @@ def test_too_few_open_files_are_refused_at_the_start() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 78
     assert "--max-connections=512 takes 1088 open files" in done.stderr
+
+
+def test_the_limit_on_open_files_is_raised(fake: FakeDaemon) -> None:
+    """To what all connections take, whatever the shell's is."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    try:
+        with GatewayProcess(fake.socket) as running:
+            assert resource.prlimit(running.pid, resource.RLIMIT_NOFILE)[0] == 1088
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_port_that_is_taken_is_refused(
