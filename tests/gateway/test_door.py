@@ -71,9 +71,11 @@ def test_who_left_may_be_heard_of_again(clock: Clock) -> None:
     second = Caller()
     assert door.enter(second) is first
     door.note_idle(first)
+    third = Caller()
+    assert door.enter(third) is second
     door.leave(first)
     door.leave(first)
-    assert door.enter(Caller()) is second
+    assert door.enter(Caller()) is third
 
 
 def test_another_host_has_half_of_the_places(clock: Clock) -> None:

@@ -22,7 +22,8 @@ async def test_what_does_not_fit_waits_until_others_have_gone(stack: ExitStack) 
     await asyncio.sleep(0)
     assert not waiting.done()
     stack.close()
-    await waiting
+    async with asyncio.timeout(10):
+        await waiting
 
 
 async def test_the_oldest_never_waits(stack: ExitStack) -> None:
@@ -31,7 +32,8 @@ async def test_the_oldest_never_waits(stack: ExitStack) -> None:
     first, second = (stack.enter_context(room.hold()) for _ in range(2))
     await room.add(first, 50)
     await room.add(second, 50)
-    await room.add(first, 50)
+    async with asyncio.timeout(10):
+        await room.add(first, 50)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
             await room.add(second, 1)
@@ -74,7 +76,8 @@ async def test_what_stalls_is_given_up_for_who_waits(stack: ExitStack) -> None:
         await room.add(whole, 10)
     stalling = asyncio.ensure_future(begin(room, 90, more))
     await asyncio.sleep(0)
-    await room.add(stack.enter_context(room.hold()), 90)
+    async with asyncio.timeout(10):
+        await room.add(stack.enter_context(room.hold()), 90)
     with pytest.raises(Stalled):
         await stalling
     assert whole.size == 10
@@ -87,6 +90,17 @@ async def test_what_stalls_is_kept_while_nobody_waits() -> None:
     await begin(room, 50, _set())
     more.set()
     await slow
+
+
+async def test_who_waits_for_room_does_not_stall(stack: ExitStack) -> None:
+    """It has something to bring; however long that takes, it is not given up."""
+    room = Room(100, grace_seconds=0.0)
+    await room.add(stack.enter_context(room.hold()), 100)
+    waiting = [asyncio.ensure_future(begin(room, 50, _set())) for _ in range(2)]
+    await asyncio.sleep(0)
+    stack.close()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*waiting)
 
 
 def _set() -> asyncio.Event:
