@@ -193,6 +193,7 @@ def test_a_wrong_configuration_does_not_start(
 def test_an_open_gateway_says_so(fake: FakeDaemon) -> None:
     """By default every user of the host may ask; who meant that, hears nothing of it."""
     with GatewayProcess(fake.socket) as running:
+        running.signal()
         assert "--api-key-file" in running.event("gateway.open")["message"]
     with GatewayProcess(fake.socket, "--allow-unauthenticated") as running:
         running.signal()
