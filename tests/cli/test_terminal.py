@@ -144,8 +144,8 @@ def test_events_are_shown(
     """Names of fields, and fields that a library of logging would know, as any other."""
     if is_terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
-    names = ("model", "exception", "stack", "exc_info", "logger", EVIL)
-    fields = {"ts": EVIL, "level": EVIL, "event": EVIL, **dict.fromkeys(names, EVIL)}
+    names = ("model", "exception", "stack", "exc_info", "logger", f"{EVIL}\nx")
+    fields = {"ts": EVIL, "level": EVIL, "event": f"{EVIL}\nx", **dict.fromkeys(names, EVIL)}
     fields["models"] = [EVIL, {EVIL: EVIL}]
     asked = Namespace(**{"json": False, "fields": [], "follow": False} | flags)
     logs_output.print_records([Record(0.0, fields)] * 2, asked)
