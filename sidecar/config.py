@@ -81,16 +81,26 @@ def _number(least: float, most: float) -> _Read:
 
 
 def _ids_of(resolve: Callable[[str], int]) -> _Read:
-    """Return a reader of names or numbers, separated by commas."""
+    """Return a reader of names or numbers, separated by commas; of nothing for no text at all.
+
+    A place between commas that is empty is a mistake, such as a variable that is not set: taken
+    for nobody, it would let everybody in.
+    """
 
     def read(text: str) -> frozenset[int]:
-        try:
-            words = (word.strip() for word in text.split(",") if word.strip())
-            return frozenset(int(word) if word.isdecimal() else resolve(word) for word in words)
-        except KeyError as error:
-            raise ValueError(f"must be numbers or names that this host knows: {error}") from None
+        words = [word.strip() for word in text.split(",")] if text else []
+        if "" in words:
+            raise ValueError("has an empty place: write names or numbers with a comma between")
+        return frozenset(_id_of(word, resolve) for word in words)
 
     return read
+
+
+def _id_of(word: str, resolve: Callable[[str], int]) -> int:
+    try:
+        return int(word) if word.isdecimal() else resolve(word)
+    except KeyError:
+        raise ValueError(f"must be numbers or names that this host knows, not {word!r}") from None
 
 
 def _optional_name(text: str) -> str | None:

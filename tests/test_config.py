@@ -69,6 +69,11 @@ def test_every_known_quantization_is_read(name: str) -> None:
         ("SIDECAR_INT8_FLOOR", "1.5", "from 0 to 1"),
         ("SIDECAR_LOG_LEVEL", "loud", "debug, info"),
         ("SIDECAR_SOCKET", "", "must be a path"),
+        ("SIDECAR_ALLOW_USERS", ",", "has an empty place"),
+        ("SIDECAR_ALLOW_USERS", "root,", "has an empty place"),
+        ("SIDECAR_ALLOW_USERS", "0,,1", "has an empty place"),
+        ("SIDECAR_ALLOW_USERS", "no-such-user", "names that this host knows, not 'no-such-user'"),
+        ("SIDECAR_ALLOW_GROUPS", ", ,", "has an empty place"),
         ("SIDECAR_PROMPTS", '{"query": 1}', "every prompt must be a string"),
         ("SIDECAR_PROMPTS", '{"query": "q: "', "must be auto, a JSON object of prompts by name"),
         ("SIDECAR_PROMPTS", '{"query": "\\ud800"}', "surrogates not allowed"),
@@ -85,6 +90,15 @@ def test_wrong_value_names_the_setting_and_what_is_known(
     assert message.startswith(f"{variable}={value}")
     assert known in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", set()), ("  ", set()), ("root", {0}), (" 0 , 1000", {0, 1000})]
+)
+def test_users_are_listed_by_name_or_number(text: str, expected: set[int]) -> None:
+    """Nothing at all lists nobody, as the default does."""
+    assert config(environ={"SIDECAR_ALLOW_USERS": text}).allow_users == expected
+    assert config(environ={"SIDECAR_ALLOW_GROUPS": text}).allow_groups == expected
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from client_lib import Client
 from client_lib.wire.errors import Draining
 from client_lib.wire.messages import Request
 from sidecar.cli import main
+from sidecar.cli.console import Console
 from sidecar.cli.top import Watch
 
 from .client_lib.fake_daemon import Act, FakeDaemon

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.cli import _parser
 from sidecar.cli.exits import EX_CONFIG, EX_TEMPFAIL
 from sidecar.config import Config
 
@@ -74,6 +75,18 @@ def test_the_instances_differ_in_names_alone() -> None:
 
     for kind in ("socket", "service"):
         assert settings(f"sidecar.{kind}") == settings(f"sidecar@.{kind}")
+
+
+def test_the_gateway_asks_for_a_key() -> None:
+    """Its address is every user's, and the daemon's socket is its group's alone."""
+    text = (UNITS / "sidecar-gateway.service").read_text().replace("\\\n", " ")
+    (name, path) = re.findall("^LoadCredential=(.*):(.*)$", text, re.MULTILINE)[0]
+    (command,) = re.findall("^ExecStart=(.*)$", text, re.MULTILINE)
+    words = command.replace("${CREDENTIALS_DIRECTORY}", "/run/credentials").split()
+    arguments = _parser(words[1:]).parse_args(words[1:])
+    assert arguments.api_key_file == Path("/run/credentials", name)
+    assert not arguments.allow_unauthenticated
+    assert f"\nAssertPathExists={path}\n" in text
 
 
 def test_every_setting_stands_in_the_environment_file() -> None:

@@ -7,6 +7,7 @@ from importlib import import_module
 
 from sidecar import __version__
 from sidecar.cli.exits import EX_CONFIG, EX_TEMPFAIL, EX_UNAVAILABLE
+from sidecar.cli.terminal import complain
 from sidecar.config import ConfigError
 from sidecar.models.errors import ModelError, TemporaryError
 from sidecar.plan import PlanError
@@ -44,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except TemporaryError as error:
-        print(f"sidecar: {error}", file=sys.stderr)
+        complain(error)
         return EX_TEMPFAIL
     except (ConfigError, PlanError, ModelError, SocketUnavailable, HandedOverError) as error:
-        print(f"sidecar: {error}", file=sys.stderr)
+        complain(error)
         return EX_CONFIG
     except ConnectionError as error:
-        print(f"sidecar: {error}", file=sys.stderr)
+        complain(error)
         return EX_UNAVAILABLE
 
 

@@ -2,17 +2,17 @@
 
 import argparse
 import pwd
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sidecar import events
+from sidecar.cli.console import Console
+from sidecar.cli.terminal import complain
 from sidecar.operate.journal import Asked, from_journal
 from sidecar.operate.query import (
     LEVELS,
@@ -49,7 +49,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--file", dest="files", metavar="PATH", type=Path, nargs="+", default=[], action="extend",
         help="files of JSON lines, .gz too, in any order; - is standard input",
     )  # fmt: skip
-    source.add_argument("--unit", help="the journal's entries of this unit")
+    source.add_argument("--unit", help="the journal's entries of this unit alone")
     which = parser.add_argument_group("which events")
     which.add_argument(
         "--event", dest="events", metavar="NAME", nargs="+", default=[],
@@ -77,7 +77,7 @@ def say_what_is_doubtful(arguments: argparse.Namespace, fields: Iterable[str] = 
         doubt("field", named, _FIELDS),
     ):
         for sentence in doubts:
-            print(f"sidecar: {sentence}", file=sys.stderr)
+            complain(sentence)
 
 
 def query_of(arguments: argparse.Namespace) -> Query:
@@ -119,7 +119,7 @@ def progress() -> Iterator[Opener | None]:
         yield None
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),
@@ -133,9 +133,9 @@ def say_what_was_skipped(reading: Reading) -> None:
     if reading.broken:
         lines = "line is" if reading.broken == 1 else "lines are"
         place = reading.first_broken
-        print(f"sidecar: {reading.broken} {lines} no event, the first {place}", file=sys.stderr)
+        complain(f"{reading.broken} {lines} no event, the first {place}")
     for cut_off in reading.cut_off:
-        print(f"sidecar: reading ended early: {cut_off}", file=sys.stderr)
+        complain(f"reading ended early: {cut_off}")
 
 
 @flag_type

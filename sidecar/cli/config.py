@@ -4,11 +4,12 @@ import argparse
 import json
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from sidecar.cli.console import Console
 from sidecar.cli.exits import EX_OK
 from sidecar.cli.settings import add_flags, settings_of
+from sidecar.cli.terminal import say
 from sidecar.config import Setting, flag_of
 
 
@@ -24,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the settings that `serve` would use with the same flags and environment."""
     settings = settings_of(arguments)
     if arguments.json:
-        print(json.dumps([_as_map(setting) for setting in settings], indent=2))
+        say(json.dumps([_as_map(setting) for setting in settings], indent=2))
     else:
         Console().print(_table(settings))
     return EX_OK

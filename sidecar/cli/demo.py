@@ -15,10 +15,10 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from client_lib import Client, EmbedReply
 from client_lib.wire.errors import ConnectionLost
+from sidecar.cli.console import Console
 from sidecar.cli.demo_crowd import run_crowd
 from sidecar.cli.demo_report import Outcome, render
 from sidecar.cli.exits import EX_OK

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sidecar.cli.console import Console
 from sidecar.cli.planning import host_and_plan, precision
 from sidecar.cli.settings import add_flags, flags_of
+from sidecar.cli.terminal import say
 from sidecar.operate.doctor.examine import examine
 from sidecar.operate.doctor.facts import Case
 from sidecar.operate.doctor.finding import Finding, Section, Severity, worst
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Console(stderr=True).status("looking"):
         sections = examine(case)
     if arguments.json:
-        print(json.dumps(_as_map(sections), indent=2))
+        say(json.dumps(_as_map(sections), indent=2))
     else:
         Console().print(_render(sections))
     return _EXIT[worst(sections)]

@@ -2,14 +2,12 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,6 +26,7 @@ from sidecar.bulk.corpus import PARQUET, Corpus
 from sidecar.bulk.errors import BulkError, InputError, OutputError
 from sidecar.bulk.job import Job
 from sidecar.bulk.part import Note, begun, folder_of
+from sidecar.cli.console import Console
 from sidecar.cli.exits import (
     EX_CANTCREAT,
     EX_CONFIG,
@@ -37,6 +36,7 @@ from sidecar.cli.exits import (
     EX_UNAVAILABLE,
 )
 from sidecar.cli.screen import add_socket
+from sidecar.cli.terminal import complain, say
 
 _OUTPUTS = (".npy", PARQUET)
 
@@ -87,16 +87,16 @@ def run(arguments: argparse.Namespace) -> int:
     """
     job = _job(arguments)
     if missing := _missing(job):
-        print(f"sidecar: {missing}", file=sys.stderr)
+        complain(missing)
         return EX_CONFIG
     try:
         with _bars() as show:
             note = job.run(show)
     except (BulkError, SidecarError, KeyboardInterrupt) as error:
-        print(f"sidecar: {error if str(error) else 'interrupted'}", file=sys.stderr)
+        complain(str(error) or "interrupted")
         _say_how_to_go_on(job)
         return _exit_code(error)
-    print(_as_json(note, job.output) if arguments.json else _summary(note, job.output))
+    say(_as_json(note, job.output) if arguments.json else _summary(note, job.output))
     return EX_OK
 
 
@@ -154,7 +154,7 @@ def _exit_code(error: BaseException) -> int:
 def _say_how_to_go_on(job: Job) -> None:
     if note := begun(job.output):
         kept = f"{note.rows} of {note.total} texts are in {folder_of(job.output)}"
-        print(f"sidecar: {kept}: the same command goes on from there", file=sys.stderr)
+        complain(f"{kept}: the same command goes on from there")
 
 
 def _as_json(note: Note, output: Path) -> str:
@@ -191,7 +191,7 @@ class _Rate(ProgressColumn):
 def _bars() -> Iterator[Callable[[str, int, int], None]]:
     """Open a function that is told a stage, how many texts are through it, and of how many."""
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), _Rate(),
         TimeRemainingColumn(),
     )  # fmt: skip
     console = Console(stderr=True)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,15 +9,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from sidecar import events
 from sidecar.cli import pages
 from sidecar.cli.bars import bars
+from sidecar.cli.console import Console
 from sidecar.cli.evaluate_output import show
 from sidecar.cli.exits import EX_CONFIG, EX_NOINPUT, EX_OK
 from sidecar.cli.planning import FLOORS, host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
+from sidecar.cli.terminal import complain, say
 from sidecar.config import QUANTIZATIONS, Config, to_config
 from sidecar.events.writer import Lines
 from sidecar.models import library, manifest
@@ -71,17 +70,17 @@ def run(arguments: argparse.Namespace) -> int:
     config = to_config(settings_of(arguments))
     events.configure(Lines(_STDERR), events.Selection("error"))
     if missing := _missing(arguments):
-        print(f"sidecar: {missing}", file=sys.stderr)
+        complain(missing)
         return EX_CONFIG
     if arguments.html:
         pages.check_writable(arguments.html)
     try:
         evaluation = _evaluate(arguments, config)
     except DataError as error:
-        print(f"sidecar: {error}", file=sys.stderr)
+        complain(error)
         return EX_NOINPUT
     if arguments.json:
-        print(json.dumps(evaluation.as_map(), indent=2))
+        say(json.dumps(evaluation.as_map(), indent=2))
     else:
         show(evaluation)
     if arguments.html:

@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sidecar.cli.console import Console
 from sidecar.models.description import Task
 from sidecar.operate.evaluate.cells import difference_of, megabytes, precision_of, value_of
 from sidecar.operate.evaluate.evaluation import Evaluation, Figure, Judged, Served

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sidecar.cli.exits import EX_OK
+from sidecar.cli.terminal import say
 from sidecar.events import CATALOGUE, Event
 
 _HEAD = """\
@@ -29,7 +30,7 @@ def add(commands: Any) -> None:
 
 def run(_: argparse.Namespace) -> int:
     """Print the catalogue."""
-    print("\n\n".join(_page()))
+    say("\n\n".join(_page()))
     return EX_OK
 
 

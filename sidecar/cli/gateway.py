@@ -2,8 +2,8 @@
 
 import argparse
 import ipaddress
+import resource
 import socket
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,18 @@ from typing import Any
 from client_lib.address import default_socket
 from sidecar import events, systemd
 from sidecar.cli.exits import EX_CONFIG
+from sidecar.cli.gateway_keys import read_keys
 from sidecar.cli.target import target
+from sidecar.cli.terminal import complain
 from sidecar.config import ConfigError
 from sidecar.gateway.settings import Listener, Settings
-from sidecar.lines import BOM
 from sidecar.serving.socket_file import SocketFile
 
 _HOST, _PORT = "127.0.0.1", "8000"
 _MOST_PORT = 65_535
 _DAY = 86_400
 _LEAST_BODY, _MOST_BODY = 1_024, 2**30
+_MOST_CONNECTIONS = 65_536
 
 
 def add(commands: Any) -> None:
@@ -52,8 +54,16 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--allow-unauthenticated", action="store_true",
-        help="let whoever reaches an address that is not a loopback one ask without a key",
+        help="let whoever reaches the address ask without a key: on a loopback one every user "
+        "of this host",
     )  # fmt: skip
+    parser.add_argument(
+        "--allow-host", metavar="NAME", nargs="+", default=[], action="extend",
+        help="answer by these names, too, beside localhost, this host's own and that of --host",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-connections", default="512", metavar="N", help="connections at a time (default: 512)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -63,12 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
         # Only who serves HTTP needs what does.
         gateway = import_module("sidecar.gateway.serve")
     except ModuleNotFoundError as error:
-        print(
-            f"sidecar: the gateway needs {error.name}: pip install 'sidecar[gateway]'",
-            file=sys.stderr,
-        )
+        complain(f"the gateway needs {error.name}: pip install 'sidecar[gateway]'")
         return EX_CONFIG
     settings = _settings(arguments)
+    _make_room_for(settings)
     listener = _listener(arguments, settings)
     events.configure(target("auto"))
     return int(gateway.run(settings, listener, systemd.take()))
@@ -81,7 +89,10 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         max_body_bytes=int(
             _number("--max-body-bytes", arguments.max_body_bytes, _LEAST_BODY, _MOST_BODY)
         ),
-        keys=_keys(arguments.api_key_file) if arguments.api_key_file else (),
+        max_connections=int(
+            _number("--max-connections", arguments.max_connections, 1, _MOST_CONNECTIONS)
+        ),
+        keys=read_keys(arguments.api_key_file) if arguments.api_key_file else (),
     )
 
 
@@ -95,34 +106,42 @@ def _number(flag: str, text: str, least: float, most: float) -> float:
     return value
 
 
-def _keys(path: Path) -> tuple[bytes, ...]:
-    try:
-        keys = tuple(path.read_bytes().removeprefix(BOM).split())
-    except OSError as error:
-        raise ConfigError(f"--api-key-file {path} cannot be read: {error.strerror}") from None
-    if not keys:
-        raise ConfigError(f"--api-key-file {path} holds no key")
-    return keys
+def _make_room_for(settings: Settings) -> None:
+    """Let the process have as many files open as it may need. Raises `ConfigError`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = settings.descriptors
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(
+            f"--max-connections={settings.max_connections} takes {needed} open files, and this "
+            f"process may have {hard}: raise that limit (ulimit -Hn, LimitNOFILE=) or lower "
+            "--max-connections"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _listener(arguments: argparse.Namespace, settings: Settings) -> Listener:
     """Listen where the flags say. Raises `ConfigError` or `SocketUnavailable`."""
     if arguments.uds is None:
-        guarded = bool(settings.keys) or arguments.allow_unauthenticated
-        return _tcp(arguments.host or _HOST, arguments.port or _PORT, guarded=guarded)
+        return _tcp(arguments, settings)
     if arguments.host or arguments.port:
         raise ConfigError("--uds stands instead of --host and --port: give one or the other")
+    if arguments.allow_host:
+        raise ConfigError("--allow-host is for --host and --port: --uds answers by any name")
     file = SocketFile.bind(arguments.uds)
-    return Listener(file.socket, f"unix:{file.path}", file.unlink)
+    return Listener(socket=file.socket, address=f"unix:{file.path}", unlink=file.unlink)
 
 
-def _tcp(host: str, port: str, *, guarded: bool) -> Listener:
+def _tcp(arguments: argparse.Namespace, settings: Settings) -> Listener:
+    host, port = arguments.host or _HOST, arguments.port or _PORT
     number = int(_number("--port", port, 0, _MOST_PORT))
+    guarded = bool(settings.keys) or arguments.allow_unauthenticated
     try:
         found = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)
         # IPv4 where a name has both.
         family, _, _, _, address = min(found, key=lambda each: each[0])
-        if not (guarded or ipaddress.ip_address(address[0]).is_loopback):
+        is_loopback = ipaddress.ip_address(address[0]).is_loopback
+        if not (guarded or is_loopback):
             raise ConfigError(
                 f"--host {host} lets other hosts in: ask them for a key with --api-key-file, "
                 "or say --allow-unauthenticated"
@@ -130,5 +149,15 @@ def _tcp(host: str, port: str, *, guarded: bool) -> Listener:
         sock = socket.create_server(address[:2], family=family)
     except OSError as error:
         raise ConfigError(f"--host {host} --port {port}: {error.strerror or error}") from None
+    return Listener(
+        socket=sock,
+        address=_url(sock),
+        names=(host, socket.gethostname(), *arguments.allow_host),
+        any_address=not is_loopback,
+        is_open=not guarded,
+    )
+
+
+def _url(sock: socket.socket) -> str:
     shown, bound = sock.getsockname()[:2]
-    return Listener(sock, f"http://{f'[{shown}]' if ':' in shown else shown}:{bound}")
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{bound}"

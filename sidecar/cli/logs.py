@@ -3,7 +3,6 @@
 import argparse
 import heapq
 import signal
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any
 from sidecar.cli import asking
 from sidecar.cli.exits import EX_NOINPUT, EX_OK
 from sidecar.cli.logs_output import print_groups, print_records
+from sidecar.cli.terminal import complain
 from sidecar.operate.aggregate import TIMES, Aggregation, Group
 from sidecar.operate.journal import from_journal
 from sidecar.operate.query import QueryError, number
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         with suppress(KeyboardInterrupt):
             _answer(arguments, reading)
     except SourceError as error:
-        print(f"sidecar: {error}", file=sys.stderr)
+        complain(error)
         return EX_NOINPUT
     asking.say_what_was_skipped(reading)
     return EX_OK

@@ -1,7 +1,7 @@
 """How `sidecar logs` prints what it found: lines, a table, or JSON for programs.
 
 What stands in an event may have been written by a peer: nothing of it reaches a terminal as a
-control character.
+control character, names of fields neither.
 """
 
 import argparse
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from structlog.dev import ConsoleRenderer
 
+from sidecar.cli.console import Console
+from sidecar.cli.terminal import say, shown
 from sidecar.operate.aggregate import Group
 from sidecar.operate.distribution import Summary
 from sidecar.operate.query import text
@@ -24,21 +24,30 @@ from sidecar.operate.records import Record
 _LARGE = 100.0
 _WIDE = 160
 _HEAD = ("ts", "level", "event")
+_STYLES = {
+    "debug": "green", "info": "green", "warning": "yellow", "error": "red", "critical": "bold red",
+}  # fmt: skip
 _FIGURES = tuple(f.name for f in fields(Summary) if f.name not in {"count", "estimated"})
 
 
 def print_records(records: Iterable[Record], arguments: argparse.Namespace) -> None:
-    """Print a line each, at once."""
-    line = _json if arguments.json else _Line()
+    """Print a line each, at once; in colours on a terminal."""
+    console = Console(soft_wrap=True, highlight=False)
     for record in records:
-        print(line(_chosen(record.fields, arguments.fields)), flush=arguments.follow)
+        chosen = _chosen(record.fields, arguments.fields)
+        if arguments.json:
+            say(_json(chosen), flush=arguments.follow)
+        elif console.is_terminal:
+            console.print(Text.assemble(*_parts(chosen)))
+        else:
+            say("".join(part for part, _ in _parts(chosen)), flush=arguments.follow)
 
 
 def print_groups(groups: list[Group], arguments: argparse.Namespace) -> None:
     """Print a table, or JSON."""
     if arguments.json:
         for group in groups:
-            print(_json(_as_map(group, arguments.by)))
+            say(_json(_as_map(group, arguments.by)))
     else:
         # A pipe or a file has no width that a table would have to fit into.
         Console(width=None if sys.stdout.isatty() else _WIDE).print(_table(groups, arguments))
@@ -54,25 +63,16 @@ def _chosen(record: Mapping[str, Any], names: list[str]) -> Mapping[str, Any]:
 _json = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
-class _Line:
-    """Renders an event for people, in colours on a terminal."""
-
-    def __init__(self) -> None:
-        self._render = ConsoleRenderer(
-            colors=sys.stdout.isatty(),
-            sort_keys=False,
-            timestamp_key="ts",
-            repr_native_str=True,
-            pad_event_to=0,
-        )
-
-    def __call__(self, fields: Mapping[str, Any]) -> str:
-        return self._render(None, "", {**fields, **{n: _safe(fields[n]) for n in _HEAD}})
-
-
-def _safe(value: Any) -> str:
-    shown = text(value)
-    return shown if shown.isprintable() else json.dumps(shown)
+def _parts(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the parts of an event's line, each with its style."""
+    ts, level, event = (shown(text(fields.get(name, ""))) for name in _HEAD)
+    yield f"{ts} ", "dim"
+    yield f"[{level:<8}] ", _STYLES.get(level, "")
+    yield event, "bold"
+    for name, value in fields.items():
+        if name not in _HEAD:
+            yield f" {shown(name)}=", "cyan"
+            yield repr(value), "magenta"  # which shows what is not printable
 
 
 def _as_map(group: Group, by: list[str]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _table(groups: list[Group], arguments: argparse.Namespace) -> Table:
 
 
 def _rows(group: Group, stats: list[str]) -> Iterator[list[Text]]:
-    head = ["" if part is None else _safe(part) for part in group.key]
+    head = ["" if part is None else shown(text(part)) for part in group.key]
     head.append(_figure(group.count))
     if not stats:
         yield [Text(part) for part in head]

@@ -1,13 +1,13 @@
 """`sidecar metrics`: a daemon's figures for a monitor, as text."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
 from client_lib.wire.messages import MetricsFormat
 from sidecar.cli.exits import EX_CANTCREAT, EX_OK
 from sidecar.cli.screen import add_socket, asking
+from sidecar.cli.terminal import complain, say
 from sidecar.files import replace_file
 
 # For a collector that has a user of its own.
@@ -37,11 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     with asking(arguments.socket) as client:
         text = client.metrics(arguments.format).text
     if arguments.output is None:
-        print(text, end="")
+        say(text.removesuffix("\n"))
         return EX_OK
     try:
         replace_file(arguments.output, text, _READABLE)
     except OSError as error:
-        print(f"sidecar: {arguments.output}: {error.strerror}", file=sys.stderr)
+        complain(f"{arguments.output}: {error.strerror}")
         return EX_CANTCREAT
     return EX_OK

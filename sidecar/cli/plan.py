@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from sidecar import events
+from sidecar.cli.console import Console
 from sidecar.cli.exits import EX_OK
 from sidecar.cli.planning import FLOORS, host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
+from sidecar.cli.terminal import say
 from sidecar.config import Config, to_config
 from sidecar.events.writer import Lines
 from sidecar.host import Host
@@ -79,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Console(stderr=True).status(f"measuring {name} on this host"):
         found = _measure(name, plan, config)
     if arguments.json:
-        print(json.dumps(_as_map(host, plan, found), indent=2))
+        say(json.dumps(_as_map(host, plan, found), indent=2))
     else:
         Console().print(_render(host, plan, found))
     return EX_OK

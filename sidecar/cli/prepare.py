@@ -10,6 +10,7 @@ from sidecar.cli.bars import bars
 from sidecar.cli.exits import EX_OK
 from sidecar.cli.planning import FLOORS, host_and_plan, precision
 from sidecar.cli.settings import add_flags, settings_of
+from sidecar.cli.terminal import say
 from sidecar.config import to_config
 from sidecar.memory import let_go_early
 from sidecar.models.folder.describe import describe
@@ -53,9 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     let_go_early()
     manifest = _prepare(order)
     if arguments.json:
-        print(json.dumps(asdict(manifest), indent=2))
+        say(json.dumps(asdict(manifest), indent=2))
     else:
-        print(_summary(manifest, order.output))
+        say(_summary(manifest, order.output))
     return EX_OK
 
 

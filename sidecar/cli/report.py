@@ -1,7 +1,6 @@
 """`sidecar report`: the events of a time as one page with plots."""
 
 import argparse
-import sys
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from sidecar.cli import asking, pages
 from sidecar.cli.exits import EX_CONFIG, EX_NOINPUT, EX_OK
+from sidecar.cli.terminal import complain, say
 from sidecar.operate.history import History
 from sidecar.operate.records import STDIN, Reading, SourceError
 
@@ -38,17 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
         history, reading = _read(arguments)
         page = report.render(history, _sources(arguments), datetime.now(UTC))
     except ModuleNotFoundError as error:
-        print(
-            f"sidecar: a report needs {error.name}: install Sidecar with its extra `plots`",
-            file=sys.stderr,
-        )
+        complain(f"a report needs {error.name}: install Sidecar with its extra `plots`")
         return EX_CONFIG
     except SourceError as error:
-        print(f"sidecar: {error}", file=sys.stderr)
+        complain(error)
         return EX_NOINPUT
     pages.write(arguments.output, page)
     asking.say_what_was_skipped(reading)
-    print(f"{arguments.output}: {report.told(history.records)}")
+    say(f"{arguments.output}: {report.told(history.records)}")
     return EX_OK
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from client_lib import Client, ConnectionLost, SidecarError
+from sidecar.cli.terminal import shown
 from sidecar.operate.status import Section
 
 ANSWER_SECONDS = 10.0
@@ -50,7 +51,7 @@ def _render(section: Section) -> Iterator[RenderableType]:
     for heading in section.columns or ("", ""):
         table.add_column(heading, no_wrap=bool(section.columns))
     for row in section.rows:
-        # Not markup: names and reasons may hold brackets.
-        table.add_row(*map(Text, row))
+        # Shown as they will be, so that columns are as wide as that.
+        table.add_row(*(Text(shown(cell)) for cell in row))
     yield table
     yield Text()

@@ -4,10 +4,10 @@ import argparse
 import json
 from typing import Any
 
-from rich.console import Console
-
+from sidecar.cli.console import Console
 from sidecar.cli.exits import EX_OK, EX_UNWELL
 from sidecar.cli.screen import add_socket, asking, render
+from sidecar.cli.terminal import say
 from sidecar.operate.status import is_well, page
 
 
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     with asking(arguments.socket) as client:
         status = client.status()
     if arguments.json:
-        print(json.dumps(status, indent=2))
+        say(json.dumps(status, indent=2))
     else:
         Console().print(render(page(status)))
     return EX_OK if is_well(status) else EX_UNWELL

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from client_lib import ConnectionLost
+from sidecar.cli.console import Console
 from sidecar.cli.exits import EX_OK
 from sidecar.cli.screen import add_socket, asking, render
 from sidecar.operate.status import Status, live_page, rates
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show the daemon until Ctrl-C, whether there is one at the moment or not."""
     watch = Watch(arguments.socket)
     try:
-        with Live(watch.look(), screen=True, auto_refresh=False) as live:
+        with Live(watch.look(), console=Console(), screen=True, auto_refresh=False) as live:
             while True:
                 time.sleep(arguments.interval)
                 live.update(watch.look(), refresh=True)

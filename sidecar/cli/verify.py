@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rich.console import Console
-
+from sidecar.cli.console import Console
 from sidecar.cli.exits import EX_OK, EX_UNAVAILABLE, EX_UNWELL
+from sidecar.cli.terminal import say
 from sidecar.models import manifest as manifests
 from sidecar.models import torch_model
 from sidecar.models.errors import UnknownArchitectureError
@@ -57,10 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
     """
     outcomes = [_verify(name) for name in arguments.models]
     if arguments.json:
-        print(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
+        say(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     else:
         for outcome in outcomes:
-            print(f"{outcome.model}: {_told(outcome)}")
+            say(f"{outcome.model}: {_told(outcome)}")
     return _exit_code(outcomes)
 
 

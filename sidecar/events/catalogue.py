@@ -310,6 +310,19 @@ CATALOGUE: Mapping[str, Event] = {
             "socket": "path of the daemon's socket",
         },
     ),
+    "gateway.open": Event(
+        "a gateway on a loopback address asks callers for no key, and was not told to let all in",
+        {"address": "where it listens: a URL", "message": "what that means, and what to do"},
+        _WARNING,
+    ),
+    "gateway.turned_away": Event(
+        "connections were closed that came to nothing; said once a minute of each reason",
+        {
+            "reason": "what was waited for, or what there is too much of",
+            "count": "how many, since that was said last",
+        },
+        _WARNING,
+    ),
     "gateway.failed": Event(
         "a request was answered with an error that is a fault of the gateway",
         {

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -18,10 +17,19 @@ from client_lib import AsyncClient, SidecarError
 from sidecar.events import log, trace
 from sidecar.gateway import replies
 from sidecar.gateway.bodies import B, EmbeddingsBody, RerankBody, parse
-from sidecar.gateway.incoming import Traced, check_key, length_of, read_body, while_connected
+from sidecar.gateway.hosts import Addressed, Hosts
+from sidecar.gateway.incoming import (
+    Traced,
+    check_key,
+    check_length,
+    has_key,
+    read_body,
+    while_connected,
+)
 from sidecar.gateway.refusals import Refusal, told
-from sidecar.gateway.room import Room
-from sidecar.gateway.settings import Settings
+from sidecar.gateway.room import Body, Room, Stalled
+from sidecar.gateway.sending import Held, Json
+from sidecar.gateway.settings import Listener, Settings
 
 _SERVING = {"serving", "reloading"}
 _OPENMETRICS = "application/openmetrics-text"
@@ -41,21 +49,23 @@ class Gateway:
     is has the other one, and waits for nobody.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, listener: Listener) -> None:
         self._settings = settings
+        self._listener = listener
         self._asking = AsyncClient(settings.daemon, timeout=settings.timeout)
         self._looking = AsyncClient(settings.daemon, timeout=_LOOK_SECONDS, retries=False)
-        self._room = Room(settings.held_bytes, settings.max_in_flight)
+        self._room = Room(settings.held_bytes)
+        self._turns = asyncio.Semaphore(settings.max_in_flight)  # its waiters get it in order
 
     def app(self) -> ASGIApp:
         """Return the application, for ASGI."""
-        embeddings = partial(self._answer, EmbeddingsBody, self._embed)
-        rerank = partial(self._answer, RerankBody, self._rerank)
+        embeddings = Held(partial(self._answer, EmbeddingsBody, self._embed))
+        rerank = Held(partial(self._answer, RerankBody, self._rerank))
         routes = [
-            Route("/v1/embeddings", self._guarded(embeddings), methods=["POST"]),
-            Route("/v1/rerank", self._guarded(rerank), methods=["POST"]),
+            Route("/v1/embeddings", embeddings, methods=["POST"]),
+            Route("/v1/rerank", rerank, methods=["POST"]),
             # Where Cohere's newer client asks; the older one and Jina's ask at /v1.
-            Route("/v2/rerank", self._guarded(rerank), methods=["POST"]),
+            Route("/v2/rerank", rerank, methods=["POST"]),
             Route("/v1/models", self._guarded(self._models)),
             Route("/metrics", self._guarded(self._metrics)),
             Route("/health", self._health),
@@ -66,7 +76,10 @@ class Gateway:
             ClientDisconnect: _leave,
             Exception: _fail,
         }
-        return Traced(Starlette(routes=routes, exception_handlers=handlers))
+        app: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
+        if (names := self._listener.names) is not None:
+            app = Addressed(app, Hosts(names, any_address=self._listener.any_address))
+        return Traced(app)
 
     async def close(self) -> None:
         """Close the connections to the daemon."""
@@ -80,26 +93,47 @@ class Gateway:
 
         return guarded
 
+    @asynccontextmanager
     async def _answer(
         self,
         kind: type[B],
         ask: Callable[[B, Request, float], Awaitable[dict[str, Any]]],
         request: Request,
-    ) -> Response:
-        """Read a body of `kind` and return what `ask` makes of it, all of it in time."""
+    ) -> AsyncIterator[Response]:
+        """Read a body of `kind` and give what `ask` makes of it, all of it in time."""
+        check_key(request, self._settings.keys)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.timeout
-        length = length_of(request, self._settings.max_body_bytes)
-        async with self._by(deadline, "too much came before it"):
-            taken = await self._room.take(length)
-        try:
+        with self._room.hold() as held:
             async with self._by(deadline, "its body did not arrive whole"):
-                body = parse(kind, await read_body(request, length))
-            with told(body.texts):
-                work = ask(body, request, max(_LEAST_SECONDS, deadline - loop.time()))
-                return _json(await while_connected(request, work))
+                body = parse(kind, await self._read(request, held))
+            async with self._turn(deadline):
+                with told(body.texts):
+                    work = ask(body, request, max(_LEAST_SECONDS, deadline - loop.time()))
+                    answer = await while_connected(request, work)
+                yield Json(answer)
+
+    async def _read(self, request: Request, held: Body) -> bytes:
+        """Return the body of `request`, which `held` counts as it arrives."""
+        check_length(request, self._settings.max_body_bytes)
+        try:
+            async with self._room.arriving(held):
+                return await read_body(
+                    request, self._settings.max_body_bytes, partial(self._room.add, held)
+                )
+        except Stalled:
+            message = "the request's body came too slowly while others waited for its room"
+            raise Refusal(408, message, code="request_timeout") from None
+
+    @asynccontextmanager
+    async def _turn(self, deadline: float) -> AsyncIterator[None]:
+        """Be one of those that are answered, until the block ends."""
+        async with self._by(deadline, "too much came before it"):
+            await self._turns.acquire()
+        try:
+            yield
         finally:
-            self._room.give(taken)
+            self._turns.release()
 
     @asynccontextmanager
     async def _by(self, deadline: float, reason: str) -> AsyncIterator[None]:
@@ -143,7 +177,7 @@ class Gateway:
 
     async def _models(self, _: Request) -> Response:
         with told():
-            return _json(replies.models(await self._looking.status()))
+            return Json(replies.models(await self._looking.status()))
 
     async def _metrics(self, request: Request) -> Response:
         newer = _OPENMETRICS in request.headers.get("accept", "")
@@ -151,20 +185,24 @@ class Gateway:
             reply = await self._looking.metrics("openmetrics" if newer else "prometheus")
         return Response(reply.text, headers={"content-type": reply.content_type})
 
-    async def _health(self, _: Request) -> Response:
+    async def _health(self, request: Request) -> Response:
+        """Say in a word how the daemon is; why, only to who has a key."""
+        word, reason = await self._state()
+        told_why = reason is not None and has_key(request, self._settings.keys)
+        content = {"status": word} | ({"reason": reason} if told_why else {})
+        return Json(content, 200 if reason is None else 503)
+
+    async def _state(self) -> tuple[str, str | None]:
+        """Return how the daemon is, and what is wrong with it, if anything is."""
         try:
             status = await self._looking.status()
         except SidecarError as error:
-            return _json({"status": "unavailable", "reason": str(error)}, 503)
+            return "unavailable", str(error)
         if status["state"] not in _SERVING:
-            return _json({"status": status["state"], "reason": "the daemon does not serve"}, 503)
+            return "unavailable", f"the daemon does not serve: it is {status['state']}"
         if not status["healthy"]:
-            return _json({"status": "unhealthy", "reason": "texts do not come to their end"}, 503)
-        return _json({"status": "ok"})
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
+            return "unhealthy", "texts do not come to their end"
+        return "ok", None
 
 
 async def _refuse(_: Request, refusal: Refusal) -> Response:

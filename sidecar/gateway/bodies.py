@@ -12,7 +12,8 @@ from client_lib.wire.messages import Priority
 from client_lib.wire.roles import Role
 from sidecar.gateway.refusals import Refusal
 
-_Count = Annotated[int, msgspec.Meta(ge=1)]
+# No vector is that wide, and no list that long; a number of any length would be read.
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _PATH, _FIELD = re.compile(r" - at `\$\.?(.*)`$"), re.compile(r"field `(.*?)`")
 _TOKENS = re.compile(r"Expected `str`, got `(?:int|array)` - at `\$\.input\[")
 
@@ -64,7 +65,7 @@ def parse(kind: type[B], data: bytes) -> B:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
         raise Refusal(400, f"the body cannot be read: {error}", code="invalid_json") from None
 
 

@@ -4,7 +4,7 @@ import asyncio
 import hmac
 import re
 import secrets
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -16,6 +16,9 @@ from client_lib.wire.messages import is_traceparent
 from sidecar.gateway.refusals import Refusal
 
 T = TypeVar("T")
+
+HEADER_BYTES = 16 * 1024
+"""The header of a request at most, its path included."""
 
 _BEARER = re.compile(rb"bearer +(\S+)", re.IGNORECASE)
 
@@ -41,7 +44,10 @@ class Trace:
 
 
 class Traced:
-    """An application whose every request has a `trace`, and its answer the id of that."""
+    """An application whose every request has a `trace`, and its answer the id of that.
+
+    A header that came whole is as long as one that did not may be.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -56,17 +62,24 @@ class Traced:
                 MutableHeaders(scope=message)["x-request-id"] = trace.id
             await send(message)
 
-        await self._app(scope, receive, send_named)
+        too_long = _header_bytes(scope) > HEADER_BYTES
+        answer = _too_long_a_header().response() if too_long else self._app
+        await answer(scope, receive, send_named)
+
+
+def _header_bytes(scope: Scope) -> int:
+    fields = sum(len(name) + len(value) for name, value in scope["headers"])
+    return fields + len(scope["raw_path"]) + len(scope["query_string"])
+
+
+def _too_long_a_header() -> Refusal:
+    message = f"the request's header is longer than {HEADER_BYTES} bytes"
+    return Refusal(431, message, code="header_too_large")
 
 
 def check_key(request: Request, keys: Sequence[bytes]) -> None:
     """Raise `Refusal` (401) if there are `keys` and the request bears none of them."""
-    if not keys:
-        return
-    bearer = _BEARER.fullmatch(request.headers.get("authorization", "").encode("latin-1"))
-    given = bearer[1] if bearer else b""
-    # All are compared, each in constant time: how long it takes tells nothing of them.
-    if sum(hmac.compare_digest(given, key) for key in keys) == 0:
+    if keys and not has_key(request, keys):
         raise Refusal(
             401,
             "no valid key: send `Authorization: Bearer KEY`",
@@ -75,30 +88,39 @@ def check_key(request: Request, keys: Sequence[bytes]) -> None:
         )
 
 
-def length_of(request: Request, most: int) -> int:
-    """Return how long the body is, in bytes; `most`, where it does not say.
+def has_key(request: Request, keys: Sequence[bytes]) -> bool:
+    """Whether the request bears one of `keys`."""
+    bearer = _BEARER.fullmatch(request.headers.get("authorization", "").encode("latin-1"))
+    given = bearer[1] if bearer else b""
+    # All are compared, each in constant time: how long it takes tells nothing of them.
+    return sum(hmac.compare_digest(given, key) for key in keys) > 0
 
-    Raises `Refusal`: 413 for one that is longer than `most`, 415 for what is not said to be JSON.
+
+def check_length(request: Request, most: int) -> None:
+    """Raise `Refusal` before the body is read.
+
+    413 for one that is said to be longer than `most` bytes, 415 for what is not said to be JSON.
     """
     # What else a page of some web site could have a browser send here without asking first.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Refusal(415, "send `Content-Type: application/json`", code="unsupported_media_type")
-    length = int(request.headers.get("content-length", most))
-    if length > most:
+    # Digits, and not many: h11 refuses others.
+    if int(request.headers.get("content-length", 0)) > most:
         raise _too_long(most)
-    return length
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """Return the body; of one that is longer than `most` bytes no more is kept.
+async def read_body(request: Request, most: int, count: Callable[[int], Awaitable[None]]) -> bytes:
+    """Return the body, each piece of it once `count` has counted it.
 
-    Raises `Refusal` (413) then, and `ClientDisconnect` where the caller leaves.
+    Of one that is longer than `most` bytes no more is kept. Raises `Refusal` (413) then, and
+    `ClientDisconnect` where the caller leaves.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
+    async for piece in request.stream():
+        if len(body) + len(piece) > most:
             raise _too_long(most)
+        await count(len(piece))
+        body += piece
     return bytes(body)
 
 

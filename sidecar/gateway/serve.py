@@ -4,20 +4,27 @@ Exit codes: 0 after a stop that was asked for, 1 after one that a second signal 
 """
 
 import asyncio
+import errno
 import logging
 import math
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
-from sidecar.events import flush, log
+from sidecar.events import flush, log, trace
 from sidecar.gateway.app import Gateway
-from sidecar.gateway.settings import Listener, Settings
+from sidecar.gateway.connection import IDLE_SECONDS, Connection
+from sidecar.gateway.door import Door
+from sidecar.gateway.incoming import HEADER_BYTES
+from sidecar.gateway.notices import Notices
+from sidecar.gateway.settings import BACKLOG, Listener, Settings
 from sidecar.systemd import Manager
 
 EXIT_OK = 0
@@ -25,6 +32,11 @@ EXIT_FORCED = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # What a reply that was computed at the last moment may take to be read.
 _HAND_OVER_SECONDS = 5
+_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_OPEN = (
+    "every user of this host may ask: give callers a key with --api-key-file, or listen on a "
+    "Unix socket with --uds"
+)
 
 
 def run(settings: Settings, listener: Listener, manager: Manager) -> int:
@@ -33,10 +45,19 @@ def run(settings: Settings, listener: Listener, manager: Manager) -> int:
 
 
 async def _serve(settings: Settings, listener: Listener, manager: Manager) -> int:
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, listener)
+    notices = Notices()
+    asyncio.get_running_loop().set_exception_handler(partial(_note_loop_failure, notices))
+    door = Door(settings.max_connections)
     config = uvicorn.Config(
         gateway.app(),
-        http="h11",
+        # uvicorn calls it as it would call the class.
+        http=cast(
+            "type[asyncio.Protocol]", partial(Connection, door, notices, settings.header_seconds)
+        ),
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        timeout_keep_alive=IDLE_SECONDS,
+        backlog=BACKLOG,
         ws="none",
         lifespan="off",
         # What the server would say of itself, events do.
@@ -83,6 +104,8 @@ class _Server(uvicorn.Server):
         address = self._listener.address
         self._manager.tell(READY=1, STATUS=f"Listening on {address}")
         log.info("gateway.listening", address=address, socket=str(self._settings.daemon))
+        if self._listener.is_open:
+            log.warning("gateway.open", address=address, message=_OPEN)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, and finish the requests that were begun."""
@@ -104,3 +127,21 @@ class _Server(uvicorn.Server):
         self._manager.tell(STOPPING=1, STATUS=f"Finishing {in_flight} requests")
         log.info("gateway.draining", reason=number.name, in_flight=in_flight)
         self.should_exit = True
+
+
+def _note_loop_failure(
+    notices: Notices, _: asyncio.AbstractEventLoop, context: Mapping[str, Any]
+) -> None:
+    """Say what the loop could not do; that it has no descriptor for a caller, once a minute.
+
+    It tries that again after a second by itself, and says so each time.
+    """
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
+        notices.turned_away(f"no connection could be taken: {error.strerror}")
+        return
+    log.error(
+        "loop.failed",
+        message=context["message"],
+        traceback=trace(error) if error is not None else None,
+    )

@@ -3,13 +3,18 @@
 An entry that the daemon wrote natively has an event's fields as its own, in upper case and as
 text, and its name in EVENT. One that came over its standard output has the event's line of JSON
 in MESSAGE. What else is in the journal under the daemon's name is passed over.
+
+Whoever may write to the journal may call themselves sidecar. What is believed is what the journal
+itself says of the writer: that it was of a unit of ours, or a process of root's or of who asks.
 """
 
 import json
+import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil, floor
 from typing import Any
@@ -18,6 +23,8 @@ from sidecar.events import CATALOGUE
 from sidecar.operate.records import Reading, Record, SourceError, lines_of, parse, seconds
 
 _IDENTIFIER = "sidecar"
+_UNIT = re.compile(r"sidecar(@[^/]+|-gateway|-metrics)?\.service")
+_ROOT = "0"
 _GLOB = frozenset("*?[")
 # The journal's own; what begins with an underscore is its own, too.
 _NOT_OURS = ("SYSLOG_", "CODE_", "_", "PRIORITY", "MESSAGE_ID", "TID")
@@ -29,11 +36,12 @@ _LEVELS = ("critical", "critical", "critical", "error", "warning", "info", "info
 class Asked:
     """What is asked of the journal; the rest is left to a `Query`.
 
-    `unit` names a unit instead of what calls itself sidecar; `since` and `until` are seconds
+    `unit` names a unit instead of Sidecar's own and the user `uid`; `since` and `until` are seconds
     since the epoch; `events` are names or globs, none meaning any.
     """
 
     unit: str | None = None
+    uid: int = field(default_factory=os.geteuid)
     since: float | None = None
     until: float | None = None
     events: Sequence[str] = ()
@@ -48,7 +56,7 @@ def from_journal(asked: Asked, reading: Reading) -> Iterator[Record]:
         raise SourceError("there is no journal on this host: name files of events with --file")
     with lines_of([path, *arguments(asked)]) as lines:
         for line in lines:
-            if (record := record_of(line, reading)) is not None:
+            if (record := record_of(line, reading, asked)) is not None:
                 reading.records += 1
                 yield record
 
@@ -72,10 +80,12 @@ def _output_of(*command: str) -> bytes:
     ).stdout
 
 
-def record_of(line: bytes, reading: Reading) -> Record | None:
-    """Return the event in an entry, which is a line of JSON, if there is one in it."""
+def record_of(line: bytes, reading: Reading, asked: Asked) -> Record | None:
+    """Return the event in an entry, which is a line of JSON, if a daemon's is in it."""
     try:
         entry = json.loads(line)
+        if not _is_believed(entry, asked):
+            return None
         if "EVENT" in entry:
             return _native(entry)
         message = _text(entry.get("MESSAGE"))
@@ -86,6 +96,17 @@ def record_of(line: bytes, reading: Reading) -> Record | None:
     if record is None and message.startswith("{"):
         reading.note_broken("the journal")
     return record
+
+
+def _is_believed(entry: Mapping[str, Any], asked: Asked) -> bool:
+    """Whether the journal says of `entry` that a daemon wrote it, or who may say what they like.
+
+    Of a unit that was named it has said so already.
+    """
+    if asked.unit is not None:
+        return True
+    unit, uid = _text(entry.get("_SYSTEMD_UNIT")), _text(entry.get("_UID"))
+    return _UNIT.fullmatch(unit) is not None or uid in {_ROOT, str(asked.uid)}
 
 
 def _native(entry: Mapping[str, Any]) -> Record:

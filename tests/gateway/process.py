@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,13 +22,18 @@ class GatewayProcess:
             sys.executable, "-m", "sidecar", "gateway", "--socket", str(daemon), *where, *flags,
         ]  # fmt: skip
         self.address = ""
+        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed on leaving
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         # In a journal's service `auto` would write there.
         environ = {k: v for k, v in os.environ.items() if k != "JOURNAL_STREAM"}
         self._process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, text=True, env=environ
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            text=True,
+            env=environ,
         )
         try:
             self.address = self.event("gateway.listening")["address"]
@@ -37,7 +43,16 @@ class GatewayProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop it. Whatever happened, it had nothing to say but events."""
         self.stop()
+        with self._complaints as said:
+            said.seek(0)
+            assert said.read() == ""
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def event(self, name: str) -> dict[str, Any]:
         """Return the next event of that name, once it has come."""

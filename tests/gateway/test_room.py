@@ -1,55 +1,127 @@
 """How much is held at a time."""
 
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 
-from sidecar.gateway.room import Room
+from sidecar.gateway.room import Body, Room, Stalled
 
 
-async def test_what_does_not_fit_waits_until_others_have_gone() -> None:
+@pytest.fixture
+def stack() -> ExitStack:
+    return ExitStack()
+
+
+async def test_what_does_not_fit_waits_until_others_have_gone(stack: ExitStack) -> None:
     """And then takes its room."""
-    room = Room(100, most=10)
-    taken = await room.take(70)
-    waiting = asyncio.ensure_future(room.take(50))
+    room = Room(100)
+    first, second = stack.enter_context(room.hold()), ExitStack()
+    await room.add(first, 70)
+    waiting = asyncio.ensure_future(room.add(second.enter_context(room.hold()), 50))
     await asyncio.sleep(0)
     assert not waiting.done()
-    room.give(taken)
-    assert await waiting == 50
+    stack.close()
+    async with asyncio.timeout(10):
+        await waiting
 
 
-async def test_a_long_one_is_not_overtaken_for_ever() -> None:
-    """Short ones that come later wait behind it, though they would fit."""
-    room = Room(100, most=10)
-    taken = await room.take(60)
-    order: list[int] = []
-    waiting = [asyncio.ensure_future(room.take(size)) for size in (80, 10)]
-    for each in waiting:
-        each.add_done_callback(lambda done: order.append(done.result()))
-    await asyncio.sleep(0)
-    assert order == []
-    room.give(taken)
-    await asyncio.gather(*waiting)
-    assert order == [80, 10]
-
-
-async def test_requests_are_counted_by_a_least_part() -> None:
-    """Ten that hold nothing fill a room for ten."""
-    room = Room(100, most=10)
-    taken = [await room.take(0) for _ in range(10)]
+async def test_the_oldest_never_waits(stack: ExitStack) -> None:
+    """So that one comes to its end where all have begun and nothing is left."""
+    room = Room(100)
+    first, second = (stack.enter_context(room.hold()) for _ in range(2))
+    await room.add(first, 50)
+    await room.add(second, 50)
+    async with asyncio.timeout(10):
+        await room.add(first, 50)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await room.take(0)
-    room.give(taken[0])
-    assert await room.take(0) == taken[0]
+            await room.add(second, 1)
 
 
-async def test_who_leaves_while_it_waits_takes_nothing() -> None:
+async def test_what_is_not_sent_takes_no_room(stack: ExitStack) -> None:
+    """However many bodies have begun."""
+    room = Room(100)
+    last = [stack.enter_context(room.hold()) for _ in range(1000)][-1]
+    await room.add(last, 100)
+
+
+async def test_who_leaves_while_it_waits_takes_nothing(stack: ExitStack) -> None:
     """And holds nobody up."""
-    room = Room(100, most=10)
-    taken = await room.take(100)
-    leaving, staying = (asyncio.ensure_future(room.take(100)) for _ in range(2))
+    room = Room(100)
+    await room.add(stack.enter_context(room.hold()), 100)
+    with ExitStack() as others:
+        leaving, staying = (others.enter_context(room.hold()) for _ in range(2))
+        left, stayed = (asyncio.ensure_future(room.add(each, 100)) for each in (leaving, staying))
+        await asyncio.sleep(0)
+        left.cancel()
+        stack.close()
+        await stayed
+        assert (leaving.size, staying.size) == (0, 100)
+
+
+async def begin(room: Room, size: int, more: asyncio.Event) -> None:
+    """Bring `size` bytes, and the rest after `more`."""
+    with room.hold() as body:
+        async with room.arriving(body):
+            await room.add(body, size)
+            await more.wait()
+
+
+async def test_what_stalls_is_given_up_for_who_waits(stack: ExitStack) -> None:
+    """The others go on, and so does what comes whole."""
+    room, more = Room(100, grace_seconds=0.0), asyncio.Event()
+    whole = stack.enter_context(room.hold())
+    async with room.arriving(whole):
+        await room.add(whole, 10)
+    stalling = asyncio.ensure_future(begin(room, 90, more))
     await asyncio.sleep(0)
-    leaving.cancel()
-    room.give(taken)
-    assert await staying == 100
+    async with asyncio.timeout(10):
+        await room.add(stack.enter_context(room.hold()), 90)
+    with pytest.raises(Stalled):
+        await stalling
+    assert whole.size == 10
+
+
+async def test_what_stalls_is_kept_while_nobody_waits() -> None:
+    """There is room for it."""
+    room, more = Room(100, grace_seconds=0.0), asyncio.Event()
+    slow = asyncio.ensure_future(begin(room, 50, more))
+    await begin(room, 50, _set())
+    more.set()
+    await slow
+
+
+async def test_who_waits_for_room_does_not_stall(stack: ExitStack) -> None:
+    """It has something to bring; however long that takes, it is not given up."""
+    room = Room(100, grace_seconds=0.0)
+    await room.add(stack.enter_context(room.hold()), 100)
+    waiting = [asyncio.ensure_future(begin(room, 50, _set())) for _ in range(2)]
+    await asyncio.sleep(0)
+    stack.close()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*waiting)
+
+
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
+async def test_another_deadline_is_no_stall() -> None:
+    """Whoever reads a body may have less time for it."""
+    room = Room(100)
+    with room.hold() as body, pytest.raises(TimeoutError):
+        async with asyncio.timeout(0), room.arriving(body):
+            await asyncio.Event().wait()
+
+
+def test_a_byte_now_and_then_is_a_stall() -> None:
+    """What counts is the pace: 64 KiB a second, and a second without any."""
+    body = Body(0.0, 1.0)
+    for now in (0.4, 0.8, 1.2):
+        body.note_arrival(1, now)
+    assert 1.2 < body.due < 1.3
+    body.note_arrival(1 << 30, 5.0)
+    assert body.due == 6.0

@@ -1,8 +1,10 @@
 """A gateway as a service: what it passes on, who may ask, how it starts and stops."""
 
 import json
+import resource
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +75,7 @@ def test_a_caller_that_leaves_is_cancelled(raw: socket.socket, fake: FakeDaemon)
     fake.script = lambda _: Act.SILENCE
     body = json.dumps({"input": "a"}).encode()
     head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
-    raw.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n" + head + body)
+    raw.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n" + head + body)
     (request,) = fake.wait_for(Embed)
     raw.close()
     (cancel,) = fake.wait_for(Cancel)
@@ -160,33 +162,6 @@ def test_a_unix_socket_is_the_groups(fake: FakeDaemon, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_keys_are_asked_for(fake: FakeDaemon, tmp_path: Path) -> None:
-    """Each of the file's is good, anything else is 401; health is for everybody."""
-    file = tmp_path / "keys"
-    file.write_text("first-key\nsecond-key\n")
-    with (
-        GatewayProcess(fake.socket, "--api-key-file", str(file)) as running,
-        httpx2.Client(base_url=running.address) as http,
-    ):
-        for good in ("Bearer first-key", "bearer second-key"):
-            assert post(http, {"authorization": good}).status_code == 200
-        for bad in (
-            "",
-            "Bearer",
-            "Bearer first-ke",
-            "Basic first-key",
-            "first-key",
-            "Bearer \xe9",
-        ):
-            reply = post(http, {"authorization": bad.encode("latin-1")})
-            assert reply.status_code == 401
-            assert reply.json()["error"]["code"] == "invalid_api_key"
-            assert reply.headers["www-authenticate"] == "Bearer"
-        assert {http.get(path).status_code for path in ("/metrics", "/v1/models")} == {401}
-        fake.script = lambda _: {"status": {"state": "serving", "healthy": True}}
-        assert http.get("/health").status_code == 200
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -201,7 +176,9 @@ def test_keys_are_asked_for(fake: FakeDaemon, tmp_path: Path) -> None:
         (["--timeout", "inf"], "--timeout=inf: must be a number from 0.001 to 86400"),
         (["--max-body-bytes", "1"], "--max-body-bytes=1: must be a number"),
         (["--api-key-file", "/no/such/file"], "cannot be read: No such file"),
-        (["--api-key-file", "/dev/null"], "holds no key"),
+        (["--api-key-file", "/dev/null"], "holds no key: make one with"),
+        (["--max-connections", "0"], "--max-connections=0: must be a number from 1 to 65536"),
+        (["--uds", "/tmp/s", "--allow-host", "x"], "--uds answers by any name"),
     ],
 )
 def test_a_wrong_configuration_does_not_start(
@@ -211,6 +188,36 @@ def test_a_wrong_configuration_does_not_start(
     assert main(["gateway", *flags]) == 78
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_an_open_gateway_says_so(fake: FakeDaemon) -> None:
+    """By default every user of the host may ask; who meant that, hears nothing of it."""
+    with GatewayProcess(fake.socket) as running:
+        running.signal()
+        assert "--api-key-file" in running.event("gateway.open")["message"]
+    with GatewayProcess(fake.socket, "--allow-unauthenticated") as running:
+        running.signal()
+        with pytest.raises(AssertionError, match="ended without"):
+            running.event("gateway.open")
+
+
+def test_too_few_open_files_are_refused_at_the_start() -> None:
+    """With how many it takes, and what to do."""
+    command = f"ulimit -n 600 && exec {sys.executable} -m sidecar gateway --port 0"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert "--max-connections=512 takes 1088 open files" in done.stderr
+
+
+def test_the_limit_on_open_files_is_raised(fake: FakeDaemon) -> None:
+    """To what all connections take, whatever the shell's is."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    try:
+        with GatewayProcess(fake.socket) as running:
+            assert resource.prlimit(running.pid, resource.RLIMIT_NOFILE)[0] == 1088
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_port_that_is_taken_is_refused(

@@ -17,6 +17,7 @@ JOURNALD = Path("/lib/systemd/systemd-journald")
 NATIVE = {
     "__REALTIME_TIMESTAMP": "1795389895735733",
     "_PID": "7",
+    "_SYSTEMD_UNIT": "sidecar.service",
     "SYSLOG_IDENTIFIER": "sidecar",
     "PRIORITY": "4",
     "MESSAGE": "peer.rejected peer_pid=3",
@@ -29,14 +30,17 @@ NATIVE = {
 }
 
 
+ASKED = Asked(uid=1000)
+
+
 def entry(**fields: object) -> bytes:
-    return json.dumps(fields).encode()
+    return json.dumps({"_UID": "1000", **fields}).encode()
 
 
 def test_a_native_entry_is_the_event_that_was_written() -> None:
     """Numbers are numbers again; what is the journal's own is left out."""
     reading = Reading()
-    record = record_of(entry(**NATIVE), reading)
+    record = record_of(entry(**NATIVE), reading, ASKED)
     assert record is not None
     assert record.at == pytest.approx(1795389895.735733)
     assert list(record.fields.items()) == [
@@ -59,7 +63,7 @@ def test_what_the_daemon_writes_is_what_is_read() -> None:
         lines = journal.encode(written).decode().splitlines()
     fields = dict(line.split("=", 1) for line in lines)
     fields["__REALTIME_TIMESTAMP"] = "1795389895735733"
-    record = record_of(entry(**fields), Reading())
+    record = record_of(entry(**fields), Reading(), ASKED)
     assert record is not None
     assert record.fields == written
 
@@ -67,7 +71,7 @@ def test_what_the_daemon_writes_is_what_is_read() -> None:
 def test_the_time_that_the_daemon_wrote_is_the_events() -> None:
     """The journal's own is a little later."""
     ts = "2026-11-22T10:00:00.500000+00:00"
-    record = record_of(entry(**NATIVE, TS=ts, LEVEL="error"), Reading())
+    record = record_of(entry(**NATIVE, TS=ts, LEVEL="error"), Reading(), ASKED)
     assert (record.fields["ts"], record.fields["level"]) == (ts, "error")
     assert record.at % 60 == 0.5
 
@@ -75,14 +79,14 @@ def test_the_time_that_the_daemon_wrote_is_the_events() -> None:
 def test_an_events_own_message_is_kept() -> None:
     """Every entry has one; some events do, too."""
     changed = {**NATIVE, "EVENT": "loop.failed", "MESSAGE": "a callback raised"}
-    assert record_of(entry(**changed), Reading()).fields["message"] == "a callback raised"
+    assert record_of(entry(**changed), Reading(), ASKED).fields["message"] == "a callback raised"
 
 
 def test_a_line_of_json_in_a_message_is_an_event() -> None:
     """As standard output writes it."""
     line = '{"ts":"2026-11-22T10:00:00+00:00","level":"info","event":"x","rows":3}'
-    assert record_of(entry(MESSAGE=line), Reading()).fields["rows"] == 3
-    assert record_of(entry(MESSAGE=list(line.encode())), Reading()).fields["rows"] == 3
+    assert record_of(entry(MESSAGE=line), Reading(), ASKED).fields["rows"] == 3
+    assert record_of(entry(MESSAGE=list(line.encode())), Reading(), ASKED).fields["rows"] == 3
 
 
 @pytest.mark.parametrize(
@@ -103,16 +107,44 @@ def test_a_line_of_json_in_a_message_is_an_event() -> None:
 def test_what_is_no_event_is_passed_over(line: bytes, broken: int) -> None:
     """It is counted as broken if it began as one."""
     reading = Reading()
-    assert record_of(line, reading) is None
+    assert record_of(line, reading, ASKED) is None
     assert reading.broken == broken
 
 
 def test_several_values_of_a_field_are_the_last() -> None:
     """Bytes that are no text are shown as far as they are."""
     record = record_of(
-        entry(**{**NATIVE, "CODE": ["a", "b"], "REASON": [104, 105, 255]}), Reading()
+        entry(**{**NATIVE, "CODE": ["a", "b"], "REASON": [104, 105, 255]}), Reading(), ASKED
     )
     assert (record.fields["code"], record.fields["reason"]) == ("b", "hi\ufffd")
+
+
+@pytest.mark.parametrize(
+    ("unit", "uid", "believed"),
+    [
+        ("sidecar.service", "61184", True),
+        ("sidecar@minilm.service", "61184", True),
+        ("sidecar-gateway.service", "61184", True),
+        ("session-3.scope", "0", True),
+        ("session-3.scope", "1000", True),
+        ("session-3.scope", "1001", False),
+        ("user@1001.service", "1001", False),
+        ("not-sidecar.service", "1001", False),
+        ("sidecar.service.d/x.service", "1001", False),
+        (None, None, False),
+    ],
+)
+def test_only_what_the_journal_says_of_a_writer_is_believed(
+    unit: str | None, uid: str | None, believed: bool
+) -> None:
+    """Anybody may write that they are sidecar; nobody can write which unit or user they are."""
+    written = {**NATIVE, "_SYSTEMD_UNIT": unit, "_UID": uid, "PEER_UID": "1000"}
+    line = '{"ts":"2026-11-22T10:00:00+00:00","level":"info","event":"x"}'
+    for fields in (written, {"MESSAGE": line, "_SYSTEMD_UNIT": unit, "_UID": uid}):
+        reading = Reading()
+        assert (record_of(entry(**fields), reading, ASKED) is not None) == believed
+        assert record_of(entry(**fields), reading, Asked(unit="mine.service")) is not None
+        assert reading.broken == 0
 
 
 @pytest.mark.parametrize(
@@ -139,7 +171,7 @@ _IN_A_JOURNAL = """
 for place in /run/systemd /run/log /var/log; do mount -t tmpfs none $place; done
 {journald} & trap "kill $!" EXIT
 {python} - <<'END' || exit 1
-import pathlib, socket, time
+import os, pathlib, socket, time
 path = pathlib.Path("/run/systemd/journal")
 deadline = time.monotonic() + 30
 while not (path / "stdout").exists() and time.monotonic() < deadline:
@@ -150,6 +182,13 @@ for number in range(3):
     fields = f"EVENT=batch.completed\\nROWS={{number}}\\nPRIORITY=6\\nSYSLOG_IDENTIFIER=sidecar\\n"
     native.send(fields.encode())
 native.send(b"EVENT=batch.completed\\nROWS=9\\nPRIORITY=6\\nSYSLOG_IDENTIFIER=another\\n")
+if (child := os.fork()) == 0:
+    os.setuid(65534)
+    forged = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    forged.connect(str(path / "socket"))
+    forged.send(b"EVENT=batch.completed\\nROWS=6\\nPRIORITY=6\\nSYSLOG_IDENTIFIER=sidecar\\n")
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
 out = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 out.connect(str(path / "stdout"))
 out.send(b"sidecar\\n\\n6\\n0\\n0\\n0\\n0\\n")
@@ -163,7 +202,7 @@ journalctl --sync
 
 @pytest.mark.slow
 def test_a_real_journal_is_read(tmp_path: Path) -> None:
-    """Native entries and lines of standard output, the daemon's alone."""
+    """Native entries and lines of standard output, the daemon's alone; no other user's."""
     if not JOURNALD.exists() or shutil.which("unshare") is None:
         pytest.skip("no systemd-journald here")
     if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:

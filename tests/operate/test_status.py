@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from sidecar.cli.console import Console
 from sidecar.cli.screen import render
 from sidecar.operate.status import is_well, live_page, page, rates
 from sidecar.operate.units import count, duration, milliseconds, size

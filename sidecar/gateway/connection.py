@@ -1,0 +1,150 @@
+"""A connection of a caller: uvicorn's, with a time for everything that is waited for.
+
+uvicorn bounds how long a connection is idle; a header that does not come to its end, the rest of
+a body that was refused, and an answer that nobody takes would hold it for ever.
+"""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sidecar.gateway.door import Door
+from sidecar.gateway.incoming import HEADER_BYTES
+from sidecar.gateway.notices import Notices
+from sidecar.gateway.refusals import Refusal
+from sidecar.gateway.sending import TAKE_SECONDS
+
+IDLE_SECONDS = 60
+"""How long a connection is kept for its next request: longer than most callers keep theirs."""
+
+_CAN_ANSWER = (h11.IDLE, h11.SEND_RESPONSE)
+
+
+class Connection(H11Protocol):
+    """One connection, which `door` counts; the header of a request may take `header_seconds`."""
+
+    def __init__(
+        self, door: Door, notices: Notices, header_seconds: float, **by_uvicorn: Any
+    ) -> None:
+        super().__init__(**by_uvicorn)
+        self._door = door
+        self._notices = notices
+        self._header_seconds = header_seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle = False
+
+    @property
+    def address(self) -> str | None:
+        """Whence it comes; None over a Unix socket."""
+        return self.client[0] if self.client else None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a request, if there is a place for one more connection."""
+        super().connection_made(transport)
+        leaving = self._door.enter(self)
+        if isinstance(leaving, Connection):
+            leaving.turn_away()
+        if leaving is not self:
+            self._expect_header()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make place for others."""
+        self._stop_waiting()
+        self._door.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, and see whether a request has come of it."""
+        super().data_received(data)
+        if self._is_busy:
+            self._note_busy()
+        elif self._idle:
+            self._idle = False
+            self._expect_header()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, and for whatever is left of this one."""
+        self._idle = True
+        self._door.note_idle(self)
+        # uvicorn closes it a little before; this is for what it has not got rid of then.
+        self._wait(IDLE_SECONDS + self._header_seconds, None)
+        super().on_response_complete()
+        if self._is_busy:  # the next request had come already
+            self._note_busy()
+
+    def pause_writing(self) -> None:
+        """Wait for the caller to take what was written."""
+        super().pause_writing()
+        self._wait(TAKE_SECONDS, "an answer was not taken in time")
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        super().resume_writing()
+        if self._is_busy:
+            self._stop_waiting()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words
+        """Refuse what cannot be read, in the form that all refusals have."""
+        self._idle = False  # something has come
+        said = f"this is no HTTP request, or its header is longer than {HEADER_BYTES} bytes"
+        self._refuse(Refusal(400, said, code="bad_request"))
+
+    def turn_away(self) -> None:
+        """Close the connection for another, or because there is no place for it."""
+        self._notices.turned_away("there were too many connections")
+        said = "too many connections at a time: try again, or raise --max-connections"
+        self._refuse(Refusal(503, said, code="overloaded"))
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a request is being read or answered."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _note_busy(self) -> None:
+        self._idle = False
+        self._door.note_busy(self)
+        if not self.flow.write_paused:
+            self._stop_waiting()
+
+    def _expect_header(self) -> None:
+        self._door.expect(self)
+        self._wait(self._header_seconds, "a request's header did not come to its end")
+
+    def _wait(self, seconds: float, reason: str | None) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(seconds, self._give_up, reason)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self, reason: str | None) -> None:
+        if reason is not None:
+            self._notices.turned_away(reason)
+        said = f"the request's header did not arrive whole within {self._header_seconds:g} s"
+        self._refuse(Refusal(408, said, code="request_timeout"))
+        self.transport.abort()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Close the connection, with `refusal` where it can still be told."""
+        if self.conn.our_state in _CAN_ANSWER and not self._idle:
+            self._tell(refusal)
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self.transport.close()
+        self._wait(TAKE_SECONDS, None)
+
+    def _tell(self, refusal: Refusal) -> None:
+        response = refusal.response()
+        headers = [*response.raw_headers, (b"connection", b"close")]
+        events = (
+            h11.Response(status_code=response.status_code, headers=headers),
+            h11.Data(data=bytes(response.body)),
+            h11.EndOfMessage(),
+        )
+        for event in events:
+            self.transport.write(self.conn.send(event) or b"")

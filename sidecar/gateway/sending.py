@@ -1,0 +1,60 @@
+"""An answer on its way: what it was made of is held until its caller has taken it."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+TAKE_SECONDS = 10.0
+"""How long a caller may take nothing of what was written to it."""
+
+_PIECE_BYTES = 64 * 1024
+_LEAST_PACE = 64 * 1024  # bytes a second
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An endpoint that holds what `answering` does until its answer has been sent."""
+
+    answering: Callable[[Request], AbstractAsyncContextManager[Response]]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, by ASGI."""
+        async with self.answering(Request(scope, receive, send)) as response:
+            await response(scope, receive, send)
+
+
+class Json(Response):
+    """JSON that is sent piece by piece, each once the one before has been taken.
+
+    Who takes it too slowly gets no more of it: whoever runs the application closes the
+    connection of an answer that is not complete.
+    """
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return msgspec.json.encode(content)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Send the answer, by ASGI."""
+        try:
+            async with asyncio.timeout(TAKE_SECONDS + len(self.body) / _LEAST_PACE):
+                await self._send(send)
+        except TimeoutError:
+            return
+
+    async def _send(self, send: Send) -> None:
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        for begin in range(0, len(self.body), _PIECE_BYTES):
+            piece = bytes(self.body[begin : begin + _PIECE_BYTES])
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,109 @@
+"""Which connection goes where there are too many."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from sidecar.gateway.door import Door, is_of_this_host
+
+
+@dataclass(eq=False)
+class Caller:
+    address: str | None = "127.0.0.1"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def entered(door: Door, *callers: Caller) -> list[Caller]:
+    for caller in callers:
+        assert door.enter(caller) is None
+    return list(callers)
+
+
+def test_who_owes_its_request_longest_goes_first(clock: Clock) -> None:
+    """Before those that are idle, once it has owed it for a while."""
+    door = Door(3, clock)
+    idle, first, second = entered(door, Caller(), Caller(), Caller())
+    door.note_idle(idle)
+    clock.now = 1.5
+    assert door.enter(Caller()) is first
+    assert door.enter(Caller()) is second
+
+
+def test_who_has_just_come_is_spared_for_one_that_is_idle(clock: Clock) -> None:
+    """It may be about to ask; the idle one longest without a request goes."""
+    door = Door(3, clock)
+    first, second, _ = entered(door, Caller(), Caller(), Caller())
+    door.note_idle(second)
+    clock.now = 0.5
+    door.note_idle(first)
+    assert door.enter(Caller()) is second
+    assert door.enter(Caller()) is first
+
+
+def test_who_waits_for_an_answer_stays(clock: Clock) -> None:
+    """Where all do, the newcomer has to go, and takes no place."""
+    door = Door(2, clock)
+    busy = entered(door, Caller(), Caller())
+    for caller in busy:
+        door.note_busy(caller)
+    clock.now = 100.0
+    newcomer = Caller()
+    assert door.enter(newcomer) is newcomer
+    door.leave(busy[0])
+    entered(door, Caller())
+
+
+def test_who_left_may_be_heard_of_again(clock: Clock) -> None:
+    """A connection that was closed for another tells of its end later; it is no place more."""
+    door = Door(1, clock)
+    (first,) = entered(door, Caller())
+    second = Caller()
+    assert door.enter(second) is first
+    door.note_idle(first)
+    third = Caller()
+    assert door.enter(third) is second
+    door.leave(first)
+    door.leave(first)
+    assert door.enter(Caller()) is third
+
+
+def test_another_host_has_half_of_the_places(clock: Clock) -> None:
+    """More of its connections make place among themselves; this host's callers have no share."""
+    door = Door(4, clock)
+    mine, first, _ = entered(door, Caller(), Caller("192.0.2.1"), Caller("192.0.2.1"))
+    assert door.enter(Caller("192.0.2.1")) is first
+    entered(door, Caller("192.0.2.2"))
+    assert door.enter(Caller()) is mine
+
+
+def test_another_host_that_has_its_share_of_answers_under_way_waits(clock: Clock) -> None:
+    """Though there are places."""
+    door = Door(4, clock)
+    for caller in entered(door, Caller("192.0.2.1"), Caller("192.0.2.1")):
+        door.note_busy(caller)
+    newcomer = Caller("192.0.2.1")
+    assert door.enter(newcomer) is newcomer
+    entered(door, Caller("::1"), Caller(None))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (None, True), ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True),
+        ("192.0.2.1", False), ("fe80::1%eth0", False),
+    ],
+)  # fmt: skip
+def test_loopback_and_unix_are_of_this_host(address: str | None, expected: bool) -> None:
+    """Anything else may be another."""
+    assert is_of_this_host(address) == expected

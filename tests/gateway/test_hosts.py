@@ -1,0 +1,91 @@
+"""By which names a gateway may be asked, and which pages may ask it."""
+
+from pathlib import Path
+
+import httpx2
+import pytest
+from starlette.datastructures import Headers
+
+from sidecar.gateway.hosts import Hosts
+
+from ..client_lib.fake_daemon import FakeDaemon
+from .process import GatewayProcess
+
+
+def ask(address: str, **headers: str) -> httpx2.Response:
+    return httpx2.post(f"{address}/v1/embeddings", json={"input": "a"}, headers=headers)
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "10.1.2.3", "a b", ""]
+)
+def test_a_foreign_name_is_refused(gateway: GatewayProcess, fake: FakeDaemon, host: str) -> None:
+    """So that no web site can give its own name this host's address and ask in it."""
+    replies = [ask(gateway.address, host=host)]
+    replies += [httpx2.get(gateway.address + path, headers={"host": host}) for path in PATHS]
+    for reply in replies:
+        assert (reply.status_code, reply.json()["error"]["code"]) == (421, "misdirected_request")
+        assert "--allow-host" in reply.json()["error"]["message"]
+    assert fake.seen == []
+
+
+PATHS = ("/health", "/metrics", "/v1/models", "/nothing")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST.:1", "app.localhost:80", "127.0.0.1:8000", "[::1]", "127.9.9.9"],
+)
+def test_this_hosts_own_names_are_answered(
+    gateway: GatewayProcess, fake: FakeDaemon, host: str
+) -> None:
+    """With any port: it may be forwarded."""
+    assert ask(gateway.address, host=host).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost.evil.example:1", "file://", "x"]
+)
+def test_a_foreign_page_is_refused(gateway: GatewayProcess, fake: FakeDaemon, origin: str) -> None:
+    """Whatever its browser would let it see of the answer."""
+    reply = ask(gateway.address, origin=origin)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "foreign_origin")
+    assert httpx2.get(f"{gateway.address}/metrics", headers={"origin": origin}).status_code == 403
+    assert fake.seen == []
+
+
+def test_a_page_of_this_host_may_ask(gateway: GatewayProcess, fake: FakeDaemon) -> None:
+    """Its own origin is that of its names."""
+    assert ask(gateway.address, origin="http://localhost:3000").status_code == 200
+
+
+def test_names_may_be_added(fake: FakeDaemon) -> None:
+    """Those of a proxy, say, and of its pages."""
+    with GatewayProcess(fake.socket, "--allow-host", "models.example", "[fd00::7]") as running:
+        assert ask(running.address, host="Models.Example:443").status_code == 200
+        assert ask(running.address, host="[FD00::7]:443").status_code == 200
+        assert ask(running.address, origin="https://models.example").status_code == 200
+        assert ask(running.address, host="other.example").status_code == 421
+
+
+def test_other_hosts_ask_by_address(fake: FakeDaemon) -> None:
+    """A page cannot give itself an address as its name; a name has to be allowed."""
+    with GatewayProcess(fake.socket, "--host", "0.0.0.0", "--allow-unauthenticated") as running:
+        url = running.address.replace("0.0.0.0", "127.0.0.1")
+        assert ask(url, host="192.0.2.7:8000").status_code == 200
+        assert ask(url, host="evil.example").status_code == 421
+
+
+def test_a_unix_socket_answers_by_any_name(fake: FakeDaemon, tmp_path: Path) -> None:
+    """No browser comes that way."""
+    path = tmp_path / "http.sock"
+    with (
+        GatewayProcess(fake.socket, "--uds", str(path)),
+        httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path))) as http,
+    ):
+        assert http.post("http://any/v1/embeddings", json={"input": "a"}).status_code == 200
+
+
+def test_a_request_without_a_name_is_answered() -> None:
+    """HTTP/1.0 has none, as some health checks do; a browser always has one."""
+    assert Hosts((), any_address=False).refusal(Headers({})) is None

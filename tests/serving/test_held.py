@@ -1,0 +1,101 @@
+"""What is held for a connection in the books is never less than what it holds in memory."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client_lib.wire.codec import encode
+from client_lib.wire.messages import Embed, Hello, Ping, Status, request_to_map
+from sidecar.serving.bounds import Bounds
+from sidecar.serving.cost import Cost
+from sidecar.serving.desk import Desk
+from sidecar.serving.engine import Engine
+from sidecar.serving.session import Session
+from sidecar.serving.settings import ServeSettings
+from sidecar.serving.state import Life, State
+
+from .conftest import PATIENCE, TinyModel
+
+HELLO = encode(request_to_map(Hello(id=0, version=1)))
+TEXTS = {
+    "short": "a",
+    "ascii": "word " * 3_000,
+    "one emoji": "x" * 100_000 + "😀",
+    "chinese": "語" * 50_000,
+}
+FRAMES = st.lists(st.tuples(st.sampled_from([*TEXTS, "ping", "status"]), st.integers(1, 4)))
+# An empty buffer's own size, before the connection is let in and after it has ended.
+_EMPTY = 64
+
+
+def frame(kind: str, count: int) -> bytes:
+    match kind:
+        case "ping":
+            return encode(request_to_map(Ping(id=2)))
+        case "status":
+            return encode(request_to_map(Status(id=3)))
+    return encode(request_to_map(Embed(id=1, input=(TEXTS[kind],) * count)))
+
+
+def held_in_memory(session: Session) -> int:
+    """Bytes that have arrived, wherever they are, and what is being made of them."""
+    connection = session._connection
+    return session._channel.kept + connection.held
+
+
+def held_in_the_books(desk: Desk) -> int:
+    ledgers = (desk.ledger, desk.decoding, desk.control)
+    return sum(ledger.to_map()["held_bytes"] for ledger in ledgers)
+
+
+async def converse(stream: bytes, cuts: list[int]) -> list[tuple[int, int]]:
+    """Send a session the stream in pieces; return what it held in memory and in the books."""
+    model = TinyModel()
+    engine = Engine([model], {model.name: Cost()}, threads=1, bounds=Bounds())
+    engine.start()
+    desk = Desk(engine, ServeSettings(socket=Path("unused"), threads=1), Life())
+    desk.life.move(State.SERVING)
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    ours.setblocking(False)
+    session = Session(desk, ours)
+    running = asyncio.create_task(session.run())
+    reader, writer = await asyncio.open_unix_connection(sock=theirs)
+    seen = []
+
+    async def send() -> None:
+        for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+            writer.write(stream[start:end])
+            await writer.drain()
+        writer.write_eof()
+
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        group.create_task(send())
+        replies = group.create_task(reader.read(-1))
+        while not running.done():
+            seen.append((held_in_memory(session), held_in_the_books(desk)))
+            await asyncio.sleep(0)
+        await replies
+    writer.close()
+    await asyncio.gather(running, writer.wait_closed(), return_exceptions=True)
+    await engine.stop()
+    return [*seen, (0, held_in_the_books(desk))]
+
+
+@pytest.mark.slow
+@given(FRAMES, st.lists(st.floats(0, 1), max_size=5), st.integers(-2_000, 2**24))
+@settings(max_examples=25, deadline=None)
+def test_the_books_are_never_behind(
+    frames: list[tuple[str, int]], cuts: list[float], lie: int
+) -> None:
+    """However the stream is cut, and whatever length its last header tells; and all is returned."""
+    stream = HELLO + b"".join(frame(*each) for each in frames)
+    body = b"\x82\xa2id\x09" + b"z" * 3_000
+    stream += max(0, len(body) + lie).to_bytes(4, "big") + body
+    places = sorted(round(cut * len(stream)) for cut in cuts)
+    *steps, (_, left) = asyncio.run(converse(stream, places))
+    assert all(real <= booked + _EMPTY for real, booked in steps)
+    assert left == 0
