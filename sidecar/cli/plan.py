@@ -97,9 +97,12 @@ def _measure(name: str, plan: Plan, config: Config) -> Found:
     )
     if on_cuda:
         return _found_by_torch(library.measure_with_torch(wanted))
-    artifact = library.artifact_of(wanted, config.cache_dir)
-    layout = layout_of(artifact, config.cache_dir, plan.threads)
-    return _found_in(library.manifest_of(name, folder, artifact), layout)
+
+    def found(folder: Path, artifact: Path) -> Found:
+        layout = layout_of(artifact, config.cache_dir, plan.threads)
+        return _found_in(library.manifest_of(name, folder, artifact), layout)
+
+    return library.with_artifact(wanted, config.cache_dir, found)
 
 
 def _task(folder: Path, *, on_cuda: bool) -> Task:

@@ -12,7 +12,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from sidecar.models.durable import make_folder, replace_text
+from sidecar.models.errors import UntrustedError
 from sidecar.models.folder.files import model_files, reading
+from sidecar.models.trust import Owner, refuse_untrusted
 
 _FILE = "digests.json"
 _KEPT = 4096  # of the files that were hashed last
@@ -46,11 +49,9 @@ class Digests:
             return
         known = {**_read(self._path), **self._new}
         kept = dict(list(known.items())[-_KEPT:])
-        draft = self._path.with_name(f".{_FILE}.{os.getpid()}")
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(kept, indent=0), "utf-8")
-            draft.replace(self._path)
+            make_folder(self._path.parent)
+            replace_text(self._path, json.dumps(kept, indent=0))
 
 
 def fingerprint(folder: Path, digests: Digests) -> str:
@@ -74,9 +75,12 @@ def _is_as_it_was(path: Path, key: str) -> bool:
 
 
 def _read(path: Path | None) -> dict[str, str]:
-    """Return what was remembered; nothing where that cannot be read."""
-    with suppress(OSError, ValueError):
-        known = json.loads(path.read_text("utf-8")) if path else {}
+    """Return what was remembered; nothing where that cannot be read, or others may write to it."""
+    if path is None:
+        return {}
+    with suppress(OSError, ValueError, UntrustedError), path.open(encoding="utf-8") as file:
+        refuse_untrusted(path, os.fstat(file.fileno()), owner=Owner.of_this_process())
+        known = json.load(file)
         if isinstance(known, dict):
             return {key: digest for key, digest in known.items() if isinstance(digest, str)}
     return {}
