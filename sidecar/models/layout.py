@@ -31,7 +31,7 @@ from sidecar.models.digests import Digests
 from sidecar.models.drafts import clear, draft_of, put_first, sweep
 from sidecar.models.durable import make_folder
 from sidecar.models.errors import DamagedError
-from sidecar.models.intact import Files, Stored, check, loss_told, record
+from sidecar.models.intact import Files, Stored, check, check_sizes, loss_told, read_bytes, record
 from sidecar.models.manifest import GRAPH, TOKENIZER, Speed
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row
@@ -70,8 +70,8 @@ def layout_of(artifact: Path, cache: Path, threads: int) -> Layout:
     """Return the layout of `artifact` for a row alone on up to `threads` threads.
 
     It is made in `cache` where it is not there, in a second or so. Where that fails the
-    artifact's own graph serves, and one thread a row. What it is served from is checked when it
-    is loaded; what it was made from is checked here: raises `DamagedError` for the artifact.
+    artifact's own graph serves, and one thread a row. What is in its files is checked when they
+    are loaded; what it was made from is checked here: raises `DamagedError` for the artifact.
     """
     try:
         return _layout(artifact, cache, threads)
@@ -103,6 +103,7 @@ def _layout(artifact: Path, cache: Path, threads: int) -> Layout:
     folder = cache / f"{artifact.name}-layout-{_key(artifact, threads)}"
     if folder.exists():
         layout = _read(folder, artifact)
+        check_sizes(folder, layout.files)
         _check_laid_out(artifact, layout, cache)
         return layout
     _make(artifact, folder, threads)
@@ -226,11 +227,11 @@ def _read(folder: Path, artifact: Path) -> Layout:
     refuse_untrusted(folder, owner=Owner.of_this_process())
     with loss_told(path):
         refuse_untrusted(path, owner=Owner.of_this_process())
-        text = path.read_bytes()
+    content = read_bytes(path)
     with suppress(OSError):  # a cache that cannot be written serves as well
         os.utime(path)
     try:
-        return _from_note(json.loads(text), folder, artifact)
+        return _from_note(json.loads(content), folder, artifact)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DamagedError(path, f"cannot be read as a note ({error!r})") from error
 

@@ -11,7 +11,7 @@ from typing import Any
 from sidecar.encoder.architecture import Pooling
 from sidecar.models.description import Description
 from sidecar.models.errors import DamagedError
-from sidecar.models.intact import Files, Stored, loss_told
+from sidecar.models.intact import Files, Stored, read_bytes
 from sidecar.models.verification import Verification
 
 FORMAT = 4
@@ -101,9 +101,9 @@ def read(folder: Path) -> Manifest:
     `ModelError` where this user may not read it. Who may write to it is not asked here.
     """
     path = folder / FILE
+    content = read_bytes(path)
     try:
-        with loss_told(path):
-            fields = json.loads(path.read_text("utf-8"))
+        fields = json.loads(content)
         if fields.get("format") != FORMAT:
             raise DamagedError(path, f"has format {fields.get('format')!r}, not {FORMAT}")
         if fields.pop(_OWN) != _digest(fields):

@@ -45,24 +45,33 @@ class Owner:
         return cls(facts.st_uid, frozenset({facts.st_gid}))
 
 
-def refuse_untrusted(path: Path, facts: os.stat_result | None = None, *, owner: Owner) -> None:
+def refuse_untrusted(
+    path: Path, facts: os.stat_result | None = None, *, owner: Owner, shared: bool = False
+) -> None:
     """Raise `UntrustedError` where another user than `owner` and root may change what is served.
 
     A link is judged by its own owner, and by what it leads to. `facts` are those of a file that
-    is open already: it may not be the one at `path` for long.
+    is open already: it may not be the one at `path` for long. A folder that is meant to be
+    `shared` may have the sticky bit: nobody can rename or remove what is another's there.
     """
     link = path.lstat()
     if stat.S_ISLNK(link.st_mode) and (reason := _of_owner(link, owner)):
         raise UntrustedError(_told(path, f"is a symbolic link that {reason}", owner))
     facts = facts or path.stat()
-    if reason := _of_owner(facts, owner) or _of_mode(path, facts, owner):
+    reason = _of_owner(facts, owner)
+    if not reason and not (shared and facts.st_mode & stat.S_ISVTX):
+        reason = _of_mode(path, facts, owner)
+    if reason:
         raise UntrustedError(_told(path, reason, owner))
 
 
-def refuse_untrusted_cache(cache: Path) -> None:
-    """Raise `UntrustedError` for a cache that others may write to; one to be made is none."""
+def refuse_untrusted_cache(cache: Path, *, owner: Owner | None = None) -> None:
+    """Raise `UntrustedError` for a cache whose entries others may replace; one to be made is none.
+
+    A tmpfs has the sticky bit, for one. Each entry is judged by itself in any case.
+    """
     with suppress(OSError):  # what cannot be looked at is told where it is read or made
-        refuse_untrusted(cache, owner=Owner.of_this_process())
+        refuse_untrusted(cache, owner=owner or Owner.of_this_process(), shared=True)
 
 
 def _of_owner(facts: os.stat_result, owner: Owner) -> str:
