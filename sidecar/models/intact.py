@@ -2,10 +2,12 @@
 
 Sizes and SHA-256 stand in the manifest. SHA-256 is what processors compute fastest of the digests
 that nobody can find a second file for: about 1 GB/s on one core. Large files are read on threads
-of their own beside the engine, which maps the same pages of memory.
+of their own beside the engine, which maps the same pages of memory. What was read since the host
+was booted is not read again where the kernel's word is that nobody has changed it (see `digests`).
 
-Not covered: a file that is written to in place after it was read here changes the mapped weights,
-as it would have at any time since. Who could do so is what `trust` is about: this user and root.
+Not covered: a disk that gives other bytes than before without a word, until the next boot; and a
+file that is written to in place after it was read here, for it changes the mapped weights, as it
+would have at any time since. Who could do so is what `trust` is about: this user and root.
 """
 
 import errno
@@ -20,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+from sidecar.models.digests import Digests
 from sidecar.models.durable import opened
 from sidecar.models.errors import DamagedError
 from sidecar.models.folder.files import reading
@@ -92,13 +95,16 @@ def loss_told(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def checked_meanwhile(*parts: tuple[Path, Files], owner: Owner | None = None) -> Iterator[None]:
+def checked_meanwhile(
+    *parts: tuple[Path, Files], owner: Owner | None = None, digests: Digests | None = None
+) -> Iterator[None]:
     """Do what `check` does with each part, while the block loads the same files.
 
     Owners, sizes, and all of what is small, a graph above all, are known to be right before the
     block begins; the large ones only at its end. What they raise takes the place of what damage
-    has led to in the block.
+    has led to in the block. `digests` may remember files that need not be read again.
     """
+    digests = digests or Digests()
     owner = owner or Owner.of_this_process()
     with ExitStack() as stack, ThreadPoolExecutor(_THREADS) as pool:
         pending = []
@@ -109,7 +115,7 @@ def checked_meanwhile(*parts: tuple[Path, Files], owner: Owner | None = None) ->
                 path = folder / name
                 file = _open(path, stored, owner)
                 stack.callback(os.close, file)
-                pending.append(pool.submit(_compare, path, file, stored))
+                pending.append(pool.submit(_compare, path, file, stored, digests))
                 if stored.bytes <= _PIECE_BYTES:
                     pending[-1].result()
         try:
@@ -117,6 +123,7 @@ def checked_meanwhile(*parts: tuple[Path, Files], owner: Owner | None = None) ->
         finally:
             for compared in pending:
                 compared.result()
+            digests.remember()
 
 
 def _open(path: Path, stored: Stored, owner: Owner) -> int:
@@ -139,9 +146,9 @@ def _judge(path: Path, facts: os.stat_result, stored: Stored, owner: Owner) -> N
         raise DamagedError(path, f"has {facts.st_size:,} bytes, not {stored.bytes:,}")
 
 
-def _compare(path: Path, file: int, stored: Stored) -> None:
+def _compare(path: Path, file: int, stored: Stored, digests: Digests) -> None:
     with loss_told(path):
-        found = _sha256(file)
+        found = digests.known_or(path, os.fstat(file), lambda: _sha256(file))
     if found != stored.sha256:
         raise DamagedError(path, f"has other bytes than were written (SHA-256 {found})")
 

@@ -20,6 +20,7 @@ from sidecar.models.announcements import (
 from sidecar.models.apart import prepare_apart
 from sidecar.models.damage import say_damaged, set_aside
 from sidecar.models.description import Task
+from sidecar.models.digests import Digests
 from sidecar.models.errors import DamagedError, ModelError, UnknownArchitectureError
 from sidecar.models.folder.describe import describe, task_of
 from sidecar.models.folder.pipeline import STATIC, first_of
@@ -124,11 +125,12 @@ def _open_artifact(wanted: Wanted, cache: Path, folder: Path, artifact: Path) ->
 
 def _load(wanted: Wanted, cache: Path, artifact: Path, manifest: Manifest) -> Model:
     layout = layout_of(artifact, cache, wanted.threads)
+    digests = Digests(cache, since_boot=True)
     try:
-        return load(artifact, layout, manifest, max_tokens=wanted.max_tokens)
+        return load(artifact, layout, manifest, max_tokens=wanted.max_tokens, digests=digests)
     except DamagedError as error:
         layout = layout_anew(artifact, cache, wanted.threads, error)
-        return load(artifact, layout, manifest, max_tokens=wanted.max_tokens)
+        return load(artifact, layout, manifest, max_tokens=wanted.max_tokens, digests=digests)
 
 
 def manifest_of(name: str, folder: Path, artifact: Path) -> Manifest:

@@ -8,6 +8,7 @@ from typing import Any
 from sidecar.encoder.architecture import Float32, Pooling
 from sidecar.models import manifest as manifests
 from sidecar.models.compute import forward, session_of
+from sidecar.models.digests import Digests
 from sidecar.models.intact import Files, checked_meanwhile
 from sidecar.models.layout import Layout
 from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest, Speed
@@ -101,19 +102,20 @@ def load(
     manifest: Manifest | None = None,
     *,
     max_tokens: int = 0,
+    digests: Digests | None = None,
 ) -> Model:
     """Return the model in the artifact at `folder`, by its `layout` where there is one.
 
     It is what `manifest` says, or its own. It cuts texts at `max_tokens` where that is less than
     its own limit, and not 0. All that it was loaded from was compared with what was written
-    (see `intact`): raises `DamagedError`, `UntrustedError`, and `ModelError` for what cannot be
-    read.
+    (see `intact`), as far as `digests` does not remember it. Raises `DamagedError`,
+    `UntrustedError`, and `ModelError` for what cannot be read.
     """
     manifest = manifest or manifests.read(folder)
     layout = layout or Layout(folder / GRAPH)
     limit = capped(manifest.description.max_tokens, max_tokens)
     refuse_untrusted(folder / manifests.FILE, owner=Owner.of_this_process())
-    with checked_meanwhile(*_loaded_from(folder, layout, manifest)):
+    with checked_meanwhile(*_loaded_from(folder, layout, manifest), digests=digests):
         return Model(manifest, layout, folder / TOKENIZER, limit)
 
 

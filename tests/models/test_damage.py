@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 
-from sidecar.models import layout as layouts
+from sidecar.models import digests, intact
 from sidecar.models.damage import check_artifact, set_aside
 from sidecar.models.errors import DamagedError, ModelError, UntrustedError
 from sidecar.models.intact import Stored, check, checked_meanwhile, record
@@ -329,7 +329,7 @@ def test_memories_of_others_are_not_believed(
 ) -> None:
     """Digests that another could write would lead to another artifact."""
     (cache / "digests.json").chmod(0o666)
-    assert layouts.Digests(cache)._known == {}
+    assert digests.Digests(cache)._known == {}
 
 
 def test_a_shipped_folder_of_links_is_served(
@@ -345,6 +345,37 @@ def test_a_shipped_folder_of_links_is_served(
     zero(blobs / "model.onnx.data")
     with pytest.raises(DamagedError):
         open_model(wanted(artifact), tmp_path / "cache")
+
+
+def test_what_serves_is_read_again_after_a_boot(
+    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within one the kernel's word is enough that nobody has changed a file; no program's is."""
+    monkeypatch.setattr(digests, "_SETTLED_NS", -(10**10))
+    read: list[str] = []
+    sha256 = intact._sha256
+    monkeypatch.setattr(
+        intact,
+        "_sha256",
+        lambda file: (read.append(Path(f"/proc/self/fd/{file}").readlink().name), sha256(file))[1],
+    )
+    served = {"model.onnx", "model.onnx.data", "tokenizer.json"}
+    opened(folder, cache)
+    assert set(read) == served
+    read.clear()
+    opened(folder, cache)
+    assert read == []
+    weights = layout_in(cache) / "model.onnx.data"
+    facts = weights.stat()
+    zero(weights)
+    os.utime(weights, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert len(opened(folder, cache)[1]) == 1
+    opened(folder, cache)
+    read.clear()
+    (tmp_path / "boot").write_text("another")
+    monkeypatch.setattr(digests, "_BOOT", tmp_path / "boot")
+    opened(folder, cache)
+    assert set(read) == served
 
 
 def test_damage_is_told_before_what_it_led_to(tmp_path: Path) -> None:
