@@ -16,7 +16,11 @@ class UnknownArchitectureError(ModelError):
 
 
 class UntrustedError(ModelError):
-    """Somebody whom the daemon cannot trust owns what it was to serve, or may write to it."""
+    """Somebody whom the daemon cannot trust owns `path`, which it was to serve, or may write it."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class DamagedError(ModelError):

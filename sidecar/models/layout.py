@@ -30,7 +30,7 @@ from sidecar.models.damage import check_artifact, say_damaged
 from sidecar.models.digests import Digests
 from sidecar.models.drafts import clear, draft_of, put_first, sweep
 from sidecar.models.durable import make_folder
-from sidecar.models.errors import DamagedError
+from sidecar.models.errors import DamagedError, UntrustedError
 from sidecar.models.intact import Files, Stored, check, check_sizes, loss_told, read_bytes, record
 from sidecar.models.manifest import GRAPH, TOKENIZER, Speed
 from sidecar.models.probes import probe_inputs
@@ -112,6 +112,10 @@ def _layout(artifact: Path, cache: Path, threads: int) -> Layout:
 
 
 def _without(artifact: Path, error: Exception) -> Layout:
+    """Return no layout, and tell why; raise `error` where it is the artifact that is at fault."""
+    told = isinstance(error, DamagedError | UntrustedError)
+    if told and artifact in {error.path, error.path.parent}:
+        raise error
     log.warning("model.layout_failed", model=artifact.name, reason=" ".join(str(error).split()))
     return Layout(artifact / GRAPH)
 

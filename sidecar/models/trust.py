@@ -56,13 +56,13 @@ def refuse_untrusted(
     """
     link = path.lstat()
     if stat.S_ISLNK(link.st_mode) and (reason := _of_owner(link, owner)):
-        raise UntrustedError(_told(path, f"is a symbolic link that {reason}", owner))
+        raise UntrustedError(path, _told(path, f"is a symbolic link that {reason}", owner))
     facts = facts or path.stat()
     reason = _of_owner(facts, owner)
     if not reason and not (shared and facts.st_mode & stat.S_ISVTX):
         reason = _of_mode(path, facts, owner)
     if reason:
-        raise UntrustedError(_told(path, reason, owner))
+        raise UntrustedError(path, _told(path, reason, owner))
 
 
 def refuse_untrusted_cache(cache: Path, *, owner: Owner | None = None) -> None:
@@ -77,7 +77,8 @@ def refuse_untrusted_cache(cache: Path, *, owner: Owner | None = None) -> None:
 def _of_owner(facts: os.stat_result, owner: Owner) -> str:
     if facts.st_uid in {0, owner.uid}:
         return ""
-    return f"belongs to {_user(facts.st_uid)} (mode {stat.S_IMODE(facts.st_mode):04o})"
+    mode = stat.S_IMODE(facts.st_mode)
+    return f"belongs to {_user(facts.st_uid)} (mode {mode:04o}), not to the user that this runs as"
 
 
 def _of_mode(path: Path, facts: os.stat_result, owner: Owner) -> str:

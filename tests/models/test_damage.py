@@ -309,8 +309,12 @@ def test_what_others_may_write_to_is_not_served(folder: Path, cache: Path, what:
     artifact = artifact_in(cache)
     path = {"cache": cache, "artifact": artifact}.get(what, artifact / what)
     path.chmod(0o777)
-    with pytest.raises(UntrustedError, match=rf"{path.name} belongs to .* mode 0777"):
+    with (
+        structlog.testing.capture_logs() as events,
+        pytest.raises(UntrustedError, match=rf"{path.name} belongs to .* mode 0777"),
+    ):
         open_model(wanted(folder), cache)
+    assert not [event for event in events if event["log_level"] == "warning"]
 
 
 def test_a_cache_of_others_is_not_used_for_layouts(prepared: Path, tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def test_another_users_file_is_refused(file: Path) -> None:
     file.chmod(0o400)
     os.chown(file, OTHER, OWN)
     said = refusal(file)
-    assert said.startswith(f"{file} belongs to user {OTHER} (mode 0400); only root and user {OWN} ")
+    assert said.startswith(f"{file} belongs to user {OTHER} (mode 0400), not to the user")
+    assert f"only root and user {OWN} may" in said
     assert f"`chown -hR {OWN} {file.parent} && chmod -R go-w {file.parent}`" in said
     os.chown(file, OWN, OWN)
     assert "only root may" in refusal(file, Owner(0, frozenset({0})))
