@@ -113,8 +113,10 @@ def _layout(artifact: Path, cache: Path, threads: int) -> Layout:
 
 def _without(artifact: Path, error: Exception) -> Layout:
     """Return no layout, and tell why; raise `error` where it is the artifact that is at fault."""
-    told = isinstance(error, DamagedError | UntrustedError)
-    if told and artifact in {error.path, error.path.parent}:
+    if isinstance(error, DamagedError | UntrustedError) and artifact in {
+        error.path,
+        error.path.parent,
+    }:
         raise error
     log.warning("model.layout_failed", model=artifact.name, reason=" ".join(str(error).split()))
     return Layout(artifact / GRAPH)
