@@ -395,12 +395,15 @@ def test_damage_is_told_before_what_it_led_to(tmp_path: Path) -> None:
         raise RuntimeError("for a reason of its own")
 
 
-def test_what_is_small_is_checked_before_it_is_loaded(tmp_path: Path) -> None:
-    """A graph above all: it is parsed."""
-    (tmp_path / "model.onnx").write_bytes(b"graph")
+@pytest.mark.parametrize(("size", "stated"), [(5, 5), (5 << 20, (5 << 20) + 1)])
+def test_sizes_and_what_is_small_are_checked_before_it_is_loaded(
+    tmp_path: Path, size: int, stated: int
+) -> None:
+    """A graph is parsed, and weights that were cut short are mapped beyond their end."""
+    (tmp_path / "file").write_bytes(bytes(size))
     reached = False
     with pytest.raises(DamagedError):  # noqa: SIM117 - the block is what is asked about
-        with checked_meanwhile((tmp_path, {"model.onnx": Stored(5, "0" * 64)})):
+        with checked_meanwhile((tmp_path, {"file": Stored(stated, "0" * 64)})):
             reached = True
     assert not reached
 
