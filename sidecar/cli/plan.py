@@ -21,6 +21,7 @@ from sidecar.events.writer import Lines
 from sidecar.host import Host
 from sidecar.models import library, manifest
 from sidecar.models.announcements import reason_of
+from sidecar.models.damage import check_artifact
 from sidecar.models.description import Task
 from sidecar.models.folder.describe import describe, task_of
 from sidecar.models.layout import Layout, layout_of
@@ -99,9 +100,13 @@ def _measure(name: str, plan: Plan, config: Config) -> Found:
     )
     if on_cuda:
         return _found_by_torch(library.measure_with_torch(wanted))
-    artifact = library.artifact_of(wanted, config.cache_dir)
-    layout = layout_of(artifact, config.cache_dir, plan.threads)
-    return _found_in(library.manifest_of(name, folder, artifact), layout)
+
+    def found(folder: Path, artifact: Path) -> Found:
+        check_artifact(artifact)  # what it says was measured with the files that were written
+        layout = layout_of(artifact, config.cache_dir, plan.threads)
+        return _found_in(library.manifest_of(name, folder, artifact), layout)
+
+    return library.with_artifact(wanted, config.cache_dir, found)
 
 
 def _task(folder: Path, *, on_cuda: bool) -> Task:

@@ -20,6 +20,7 @@ from sidecar.models.place import cached_path
 from sidecar.models.prepare import prepare
 from sidecar.models.source import display_name, locate
 from sidecar.models.texts import read_texts
+from sidecar.models.trust import Owner, refuse_untrusted_cache
 
 
 def add(commands: Any) -> None:
@@ -41,12 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     config = to_config(settings_of(arguments))
     _, plan = host_and_plan(replace(config, device="cpu"))  # artifacts are for CPUs
     wanted = precision(config, plan, portable=arguments.portable)
-    folder = locate(arguments.model)
+    folder, cache = locate(arguments.model), config.cache_dir
+    if arguments.output is None and cache.is_dir():  # root may prepare in a service's cache
+        refuse_untrusted_cache(cache, owner=Owner.of_folder(cache))
     order = Order(
         folder=folder,
         name=display_name(arguments.model),
         precision=wanted,
-        output=arguments.output or cached_path(folder, wanted, config.cache_dir),
+        output=arguments.output or cached_path(folder, wanted, cache),
         texts=read_texts(arguments.calibration, describe(folder).task)
         if arguments.calibration
         else (),

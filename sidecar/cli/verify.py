@@ -13,6 +13,7 @@ from sidecar.cli.exits import EX_OK, EX_UNAVAILABLE, EX_UNWELL
 from sidecar.cli.terminal import say
 from sidecar.models import manifest as manifests
 from sidecar.models import torch_model
+from sidecar.models.damage import check_artifact
 from sidecar.models.errors import UnknownArchitectureError
 from sidecar.models.exact import read_exact
 from sidecar.models.folder.describe import task_of
@@ -53,7 +54,8 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compare, print what was found, and return 0, 1 for a difference, 69 for no proof.
 
-    Raises `ModelError` for a model that cannot be read.
+    Raises `ModelError` for a model that cannot be read, and for an artifact that is not as it was
+    written.
     """
     outcomes = [_verify(name) for name in arguments.models]
     if arguments.json:
@@ -92,6 +94,7 @@ def _by_graph(name: str, folder: Path) -> Outcome:
 
 
 def _in_artifact(folder: Path) -> Outcome:
+    check_artifact(folder)  # a proof is of the files that were written
     manifest = manifests.read(folder)
     reason = "prepare it again from its source, where the extra `server` is installed"
     return Outcome(

@@ -81,6 +81,18 @@ CATALOGUE: Mapping[str, Event] = {
         },
         _WARNING,
     ),
+    "model.damaged": Event(
+        "what was prepared is not as it was written: it is made again from the model's source, or, "
+        "a layout, from the artifact",
+        {
+            "model": "name of the model; of a layout, the folder of its artifact",
+            "path": "the file that is missing, changed or not readable",
+            "reason": "what is wrong with it",
+            "aside": "where the damaged folder is now, NAME.damaged; null for a layout, "
+            "which is removed",
+        },
+        _WARNING,
+    ),
     "model.layout_failed": Event(
         "the weights could not be laid out in the cache: one thread computes a text that is alone",
         {"model": "folder of the artifact", "reason": "what went wrong"},

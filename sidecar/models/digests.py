@@ -8,23 +8,34 @@ hashed again, and a copied one, too.
 import hashlib
 import json
 import os
+import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from sidecar.models.durable import make_folder, replace_text
+from sidecar.models.errors import UntrustedError
 from sidecar.models.folder.files import model_files, reading
+from sidecar.models.trust import Owner, refuse_untrusted
 
 _FILE = "digests.json"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _KEPT = 4096  # of the files that were hashed last
 # Two changes within a tick of the file system's clock look like one.
 _SETTLED_NS = 2_000_000_000
 
 
 class Digests:
-    """SHA-256 of files; `cache`, a folder, remembers them. None for one that remembers nothing."""
+    """SHA-256 of files; `cache`, a folder, remembers them. None for one that remembers nothing.
 
-    def __init__(self, cache: Path | None = None) -> None:
+    Those of what is served are remembered `since_boot` alone: a loss of power may leave other
+    bytes under the same times.
+    """
+
+    def __init__(self, cache: Path | None = None, *, since_boot: bool = False) -> None:
         self._path = cache and cache / _FILE
+        self._boot = f"{_boot()} " if since_boot else ""
         self._known = _read(self._path)
         self._new: dict[str, str] = {}
 
@@ -32,11 +43,17 @@ class Digests:
         """Return the hexadecimal SHA-256 of the file. Raises `ModelError` for one not readable."""
         with reading(path), path.open("rb") as file:
             facts = os.fstat(file.fileno())
-            key = _key(facts)
-            if key in self._known:
-                return self._known[key]
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if time.time_ns() - facts.st_ctime_ns > _SETTLED_NS and _is_as_it_was(path, key):
+            return self.known_or(
+                path, facts, lambda: hashlib.file_digest(file, "sha256").hexdigest()
+            )
+
+    def known_or(self, path: Path, facts: os.stat_result, read: Callable[[], str]) -> str:
+        """Return what is remembered of a file that is open, with `facts`, or what `read` gives."""
+        key = self._boot + _key(facts)
+        if key in self._known:
+            return self._known[key]
+        digest = read()
+        if time.time_ns() - facts.st_ctime_ns > _SETTLED_NS and _is_as_it_was(path, facts):
             self._new[key] = digest
         return digest
 
@@ -46,11 +63,9 @@ class Digests:
             return
         known = {**_read(self._path), **self._new}
         kept = dict(list(known.items())[-_KEPT:])
-        draft = self._path.with_name(f".{_FILE}.{os.getpid()}")
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(kept, indent=0), "utf-8")
-            draft.replace(self._path)
+            make_folder(self._path.parent)
+            replace_text(self._path, json.dumps(kept, indent=0))
 
 
 def fingerprint(folder: Path, digests: Digests) -> str:
@@ -62,21 +77,31 @@ def fingerprint(folder: Path, digests: Digests) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
+def _boot() -> str:
+    """Return what names this run of the host; where it has no name, what nobody will ask for."""
+    with suppress(OSError):
+        return _BOOT.read_text("ascii").strip()
+    return secrets.token_hex(8)
+
+
 def _key(facts: os.stat_result) -> str:
     times = f"{facts.st_mtime_ns} {facts.st_ctime_ns}"
     return f"{facts.st_dev} {facts.st_ino} {facts.st_size} {times}"
 
 
-def _is_as_it_was(path: Path, key: str) -> bool:
+def _is_as_it_was(path: Path, facts: os.stat_result) -> bool:
     with suppress(OSError):
-        return _key(path.stat()) == key
+        return _key(path.stat()) == _key(facts)
     return False
 
 
 def _read(path: Path | None) -> dict[str, str]:
-    """Return what was remembered; nothing where that cannot be read."""
-    with suppress(OSError, ValueError):
-        known = json.loads(path.read_text("utf-8")) if path else {}
+    """Return what was remembered; nothing where that cannot be read, or others may write to it."""
+    if path is None:
+        return {}
+    with suppress(OSError, ValueError, UntrustedError), path.open(encoding="utf-8") as file:
+        refuse_untrusted(path, os.fstat(file.fileno()), owner=Owner.of_this_process())
+        known = json.load(file)
         if isinstance(known, dict):
             return {key: digest for key, digest in known.items() if isinstance(digest, str)}
     return {}

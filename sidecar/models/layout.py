@@ -10,12 +10,12 @@ import glob
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
@@ -26,18 +26,23 @@ from sidecar.host import read_host
 from sidecar.memory import let_go
 from sidecar.models import manifest as manifests
 from sidecar.models.compute import is_as_stored, session_of
+from sidecar.models.damage import check_artifact, say_damaged
 from sidecar.models.digests import Digests
-from sidecar.models.drafts import draft_of, sweep
-from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Speed
+from sidecar.models.drafts import clear, draft_of, put_first, sweep
+from sidecar.models.durable import make_folder
+from sidecar.models.errors import DamagedError, UntrustedError
+from sidecar.models.intact import Files, Stored, check, check_sizes, loss_told, read_bytes, record
+from sidecar.models.manifest import GRAPH, TOKENIZER, Speed
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row
 from sidecar.models.speed import measure_speed
 from sidecar.models.tokenizer import Tokenizer
+from sidecar.models.trust import Owner, refuse_untrusted, refuse_untrusted_cache
 
 log = structlog.get_logger()
 
 _NOTE = "layout.json"
-_FORMAT = 1
+_FORMAT = 2
 # A query, and a paragraph: the lengths at which more threads are tried.
 _TOKENS = (12, 96)
 # What a row alone must gain for the other cores to be taken for it.
@@ -51,70 +56,119 @@ _KEPT_SECONDS = 30 * 24 * 3600
 class Layout:
     """The `graph` to open, and how many `threads` compute a row that is alone.
 
-    `speed` is what was measured on this host, by the number of threads in words.
+    `speed` is what was measured on this host, by the number of threads in words. `files` are
+    those beside the graph, where it has a folder of its own.
     """
 
     graph: Path
     threads: int = 1
     speed: Mapping[str, Speed] = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
 
 
 def layout_of(artifact: Path, cache: Path, threads: int) -> Layout:
     """Return the layout of `artifact` for a row alone on up to `threads` threads.
 
-    It is made in `cache` where it is not there whole, in a second or so. Where that fails the
-    artifact's own graph serves, and one thread a row.
+    It is made in `cache` where it is not there, in a second or so. Where that fails the
+    artifact's own graph serves, and one thread a row. What is in its files is checked when they
+    are loaded; what it was made from is checked here: raises `DamagedError` for the artifact.
     """
     try:
-        folder = cache / f"{artifact.name}-layout-{_key(artifact, cache, threads)}"
-        if (layout := _read(folder, artifact)) is None:
-            _make(artifact, folder, threads)
-            _sweep(cache, artifact, folder)
-            layout = _read(folder, artifact)
-    # onnxruntime's errors have no class in common but this one.
+        return _layout(artifact, cache, threads)
+    except DamagedError as error:
+        return layout_anew(artifact, cache, threads, error)
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no other class in common
+        return _without(artifact, error)
+
+
+def layout_anew(artifact: Path, cache: Path, threads: int, damage: DamagedError) -> Layout:
+    """Return what `layout_of` does where it was found to be damaged, and tell that.
+
+    Raises `damage` where it is the artifact's own.
+    """
+    if damage.path.parent == artifact:
+        raise damage
+    say_damaged(artifact.name, damage)
+    folder = damage.path.parent
+    try:
+        if not _is_whole(folder, artifact):  # another daemon has not made it anew meanwhile
+            clear(folder)
+        return _layout(artifact, cache, threads)
     except Exception as error:  # noqa: BLE001 - whatever it is, the model can be served without
-        log.warning("model.layout_failed", model=artifact.name, reason=" ".join(str(error).split()))
-        return Layout(artifact / GRAPH)
-    return layout or Layout(artifact / GRAPH)
+        return _without(artifact, error)
 
 
-def _key(artifact: Path, cache: Path, threads: int) -> str:
-    """Return what changes with everything that the layout and its speed depend on."""
-    host, digests = read_host(), Digests(cache)
+def _layout(artifact: Path, cache: Path, threads: int) -> Layout:
+    refuse_untrusted_cache(cache)
+    folder = cache / f"{artifact.name}-layout-{_key(artifact, threads)}"
+    if folder.exists():
+        layout = _read(folder, artifact)
+        check_sizes(folder, layout.files)
+        _check_laid_out(artifact, layout, cache)
+        return layout
+    _make(artifact, folder, threads)
+    _sweep(cache, artifact, folder)
+    return _read(folder, artifact)
+
+
+def _without(artifact: Path, error: Exception) -> Layout:
+    """Return no layout, and tell why; raise `error` where it is the artifact that is at fault."""
+    if isinstance(error, DamagedError | UntrustedError) and artifact in {
+        error.path,
+        error.path.parent,
+    }:
+        raise error
+    log.warning("model.layout_failed", model=artifact.name, reason=" ".join(str(error).split()))
+    return Layout(artifact / GRAPH)
+
+
+def _key(artifact: Path, threads: int) -> str:
+    """Return what changes with everything that the layout and its speed depend on.
+
+    The manifest tells the artifact's files by their digests.
+    """
+    host = read_host()
     facts = (
         (artifact / manifests.FILE).read_text("utf-8"),
-        *(digests.of(artifact / name) for name in (GRAPH, WEIGHTS)),
         f"{host.cpu_model} {sorted(host.isa)}",
         f"{_FORMAT} {runtime.version()} {threads}",
     )
-    digests.remember()
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
 def _make(artifact: Path, folder: Path, threads: int) -> None:
     """Write the layout; it appears whole or not at all."""
-    draft = draft_of(folder)
+    make_folder(folder.parent)
     sweep(folder)
     try:
-        draft.mkdir(parents=True)
-        own = not is_as_stored(manifests.read(artifact).quantization)
-        if own:
-            runtime.lay_out(artifact / GRAPH, draft / GRAPH)
-        note = {
-            "own": own,
-            "bytes": _bytes_in(draft),
-            **_measure(artifact, (draft if own else artifact) / GRAPH, threads),
-        }
-        (draft / _NOTE).write_text(json.dumps(note, indent=2), "utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not (folder / _NOTE).is_file():  # another daemon has not made it meanwhile
-                raise
+        with draft_of(folder) as draft:
+            check_artifact(artifact)  # what is laid out now is trusted from here on
+            own = not is_as_stored(manifests.read(artifact).quantization)
+            if own:
+                runtime.lay_out(artifact / GRAPH, draft / GRAPH)
+            files = {name: asdict(stored) for name, stored in record(draft).items()}
+            measured = _measure(artifact, (draft if own else artifact) / GRAPH, threads)
+            note = {"own": own, "files": files, **measured}
+            (draft / _NOTE).write_text(json.dumps(note, indent=2), "utf-8")
+            put_first(draft, folder)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
         let_go()
+
+
+def _check_laid_out(artifact: Path, layout: Layout, cache: Path) -> None:
+    """Compare the graph and the weights that a layout was made from.
+
+    They are not served, so digests that are remembered will do: what no program has changed, a
+    disk that fails, is noticed when they are read again.
+    """
+    if layout.graph.parent == artifact:
+        return
+    files, digests = manifests.read(artifact).files, Digests(cache)
+    check_sizes(artifact, files)
+    for name in files.keys() - {TOKENIZER}:
+        if digests.of(artifact / name) != files[name].sha256:
+            raise DamagedError(artifact / name, "has other bytes than were written")
+    digests.remember()
 
 
 def _sweep(cache: Path, artifact: Path, own: Path) -> None:
@@ -124,8 +178,9 @@ def _sweep(cache: Path, artifact: Path, own: Path) -> None:
     """
     for note in cache.glob(f"{glob.escape(artifact.name)}-layout-*/{_NOTE}"):
         with suppress(OSError):  # another daemon sweeps as well
-            if note.parent != own and time.time() - note.stat().st_mtime > _KEPT_SECONDS:
-                shutil.rmtree(note.parent, ignore_errors=True)
+            old = time.time() - note.stat().st_mtime > _KEPT_SECONDS
+            if note.parent != own and old and note.parent.lstat().st_uid == os.geteuid():
+                clear(note.parent)
 
 
 def _measure(artifact: Path, graph: Path, threads: int) -> dict[str, object]:
@@ -171,19 +226,33 @@ def _nearest(rows: Sequence[Row], tokens: int) -> Row:
     return min(rows, key=lambda row: abs(row.tokens - tokens))
 
 
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.name != _NOTE)
+def _read(folder: Path, artifact: Path) -> Layout:
+    """Return the layout in `folder`, by its note. Raises `DamagedError` where that is none."""
+    path = folder / _NOTE
+    refuse_untrusted(folder, owner=Owner.of_this_process())
+    with loss_told(path):
+        refuse_untrusted(path, owner=Owner.of_this_process())
+    content = read_bytes(path)
+    with suppress(OSError):  # a cache that cannot be written serves as well
+        os.utime(path)
+    try:
+        return _from_note(json.loads(content), folder, artifact)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DamagedError(path, f"cannot be read as a note ({error!r})") from error
 
 
-def _read(folder: Path, artifact: Path) -> Layout | None:
-    """Return the layout in `folder`, or None where there is none, or not all of it."""
-    if not (folder / _NOTE).is_file():
-        return None
-    note = json.loads((folder / _NOTE).read_text("utf-8"))
-    if note["bytes"] != _bytes_in(folder):
-        return None
-    with suppress(OSError):  # a cache of somebody else serves as well
-        os.utime(folder / _NOTE)
-    speed = {name: Speed(**each) for name, each in note["speed"].items()}
-    graph = (folder if note["own"] else artifact) / GRAPH
-    return Layout(graph, int(note["threads"]), speed)
+def _from_note(note: dict[str, Any], folder: Path, artifact: Path) -> Layout:
+    return Layout(
+        graph=(folder if note["own"] else artifact) / GRAPH,
+        threads=int(note["threads"]),
+        speed={name: Speed(**each) for name, each in note["speed"].items()},
+        files={name: Stored(**each) for name, each in note["files"].items()},
+    )
+
+
+def _is_whole(folder: Path, artifact: Path) -> bool:
+    try:
+        check(folder, _read(folder, artifact).files)
+    except DamagedError:
+        return False
+    return True

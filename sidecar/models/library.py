@@ -1,7 +1,11 @@
 """Opens the models that a daemon serves, preparing what its cache does not hold yet."""
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -14,12 +18,14 @@ from sidecar.models.announcements import (
     say_selected,
 )
 from sidecar.models.apart import prepare_apart
+from sidecar.models.damage import say_damaged, set_aside
 from sidecar.models.description import Task
-from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.digests import Digests
+from sidecar.models.errors import DamagedError, ModelError, UnknownArchitectureError
 from sidecar.models.folder.describe import describe, task_of
 from sidecar.models.folder.pipeline import STATIC, first_of
 from sidecar.models.half import load_in_half
-from sidecar.models.layout import layout_of
+from sidecar.models.layout import layout_anew, layout_of
 from sidecar.models.manifest import Manifest
 from sidecar.models.model import Model, load
 from sidecar.models.oracle.ask import has_library
@@ -33,8 +39,13 @@ from sidecar.models.source import display_name, locate
 from sidecar.models.torch_model import TorchModel
 from sidecar.models.torch_model import load as load_with_torch
 from sidecar.models.torch_pipeline import Source
+from sidecar.models.trust import refuse_untrusted_cache
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
+# Daemons that share a cache may replace an artifact while another reads it, one after the other.
+_ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +70,8 @@ class Wanted:
 def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     """Return the model, ready to serve: one forward has been run.
 
-    On the CPU a source model is prepared into `cache` unless its artifact is there already; an
-    artifact is served as it is, laid out for this processor in `cache`. What no graph here
+    On the CPU a source model is prepared into `cache` unless its artifact is there, and whole;
+    an artifact is served as it is, laid out for this processor in `cache`. What no graph here
     computes is served in FP32 by sentence-transformers, and so is everything on CUDA, there in
     FP16 where that is planned.
     Raises `ModelError` where the model cannot be had or is not what `wanted` says.
@@ -74,22 +85,52 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
             wanted, device="cpu", precision=replace(wanted.precision, quantization="none")
         )
     try:
-        folder = locate(wanted.name)
-        artifact = _artifact_of(wanted, folder, cache)
+        return with_artifact(wanted, cache, partial(_open_artifact, wanted, cache))
     except UnknownArchitectureError as error:
         return _open_slow_path(wanted, str(error))
+
+
+def with_artifact(wanted: Wanted, cache: Path, use: Callable[[Path, Path], T]) -> T:
+    """Return what `use` makes of the model's folder and its artifact, prepared where it is not yet.
+
+    One in `cache` that turns out to be damaged is set aside and prepared again; so is one that
+    another daemon replaces while it is read, which looks the same. Raises `DamagedError` for one
+    that the user named, and `ModelError` where the model cannot be had or prepared.
+    """
+    folder = locate(wanted.name)
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return use(folder, _artifact_of(wanted, folder, cache))
+        except DamagedError as error:
+            if manifests.is_artifact(folder):
+                raise
+            if aside := set_aside(error.path.parent):
+                say_damaged(wanted.name, error, aside)
+    return use(folder, _artifact_of(wanted, folder, cache))
+
+
+def _open_artifact(wanted: Wanted, cache: Path, folder: Path, artifact: Path) -> Model:
     manifest = manifest_of(wanted.name, folder, artifact)
     check(wanted, manifest)
     prompts = prompts_of(artifact, wanted.name, wanted.task, wanted.prompts)
     reason = reason_of(wanted.reason, manifest.speed)
     say_selected(wanted.name, wanted.task, manifest.quantization, reason)
-    layout = layout_of(artifact, cache, wanted.threads)
-    model = load(artifact, layout, manifest, max_tokens=wanted.max_tokens)
+    model = _load(wanted, cache, artifact, manifest)
     model.reason, model.prompting = reason, prompts
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
     say_outcome(manifest)
     say_loaded(model, manifest.quantization, manifest.bytes_weights)
     return model
+
+
+def _load(wanted: Wanted, cache: Path, artifact: Path, manifest: Manifest) -> Model:
+    layout = layout_of(artifact, cache, wanted.threads)
+    digests = Digests(cache, since_boot=True)
+    try:
+        return load(artifact, layout, manifest, max_tokens=wanted.max_tokens, digests=digests)
+    except DamagedError as error:
+        layout = layout_anew(artifact, cache, wanted.threads, error)
+        return load(artifact, layout, manifest, max_tokens=wanted.max_tokens, digests=digests)
 
 
 def manifest_of(name: str, folder: Path, artifact: Path) -> Manifest:
@@ -156,28 +197,21 @@ def _source(wanted: Wanted) -> Source:
     )
 
 
-def artifact_of(wanted: Wanted, cache: Path) -> Path:
-    """Return the folder of the model's artifact, prepared into `cache` where it is not yet.
-
-    Raises `ModelError` where the model cannot be had or prepared.
-    """
-    return _artifact_of(wanted, locate(wanted.name), cache)
-
-
 def _artifact_of(wanted: Wanted, folder: Path, cache: Path) -> Path:
     if manifests.is_artifact(folder):
         return folder
     describe(folder)  # what is wrong, or not for a graph here, is known before it is prepared
     prompts_of(folder, wanted.name, wanted.task, wanted.prompts)
+    refuse_untrusted_cache(cache)
     artifact = cached_path(folder, wanted.precision, cache)
-    if not manifests.is_artifact(artifact) or _can_be_verified(artifact):
+    if not os.path.lexists(artifact) or _can_be_verified(artifact):
         _prepare(wanted, folder, artifact)
     return artifact
 
 
 def _can_be_verified(artifact: Path) -> bool:
     """Whether an artifact carries no proof, and the library to prove it with is here by now."""
-    return has_library() and manifests.read(artifact).verified is None
+    return manifests.read(artifact).verified is None and has_library()
 
 
 def _prepare(wanted: Wanted, folder: Path, artifact: Path) -> None:

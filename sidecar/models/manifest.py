@@ -1,6 +1,7 @@
 """What an artifact is: a graph, its weights, a tokenizer, and a file that tells of them."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +10,16 @@ from typing import Any
 
 from sidecar.encoder.architecture import Pooling
 from sidecar.models.description import Description
-from sidecar.models.errors import ModelError
+from sidecar.models.errors import DamagedError
+from sidecar.models.intact import Files, Stored, read_bytes
 from sidecar.models.verification import Verification
 
-FORMAT = 3
+FORMAT = 4
 FILE = "manifest.json"
 GRAPH = "model.onnx"
 WEIGHTS = f"{GRAPH}.data"
 TOKENIZER = "tokenizer.json"
-_AGAIN = "prepare the model again with `sidecar prepare`"
+_OWN = "sha256"  # of the manifest itself, without this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class Manifest:
     `requested` is what was asked for; `kept` names the Linear layers that stayed in FP32;
     `speed` is that of FP32 ("none") and of the quantization, on the host that prepared.
     `verified` is the proof that sentence-transformers gives the same in FP32, None where the
-    preparing host could not ask it.
+    preparing host could not ask it. `files` are what the artifact holds beside its manifest.
     """
 
     name: str
@@ -72,13 +74,19 @@ class Manifest:
     seconds: float
     source_sha256: str
     versions: Mapping[str, str]
+    files: Files
     format: int = FORMAT
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest` into the artifact at `folder`."""
-    text = json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False)
+    """Write `manifest` into the artifact at `folder`, with a digest of its own."""
+    fields = dataclasses.asdict(manifest)
+    text = json.dumps({**fields, _OWN: _digest(fields)}, indent=2, ensure_ascii=False)
     (folder / FILE).write_text(text + "\n", "utf-8")
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def is_artifact(folder: Path) -> bool:
@@ -89,16 +97,20 @@ def is_artifact(folder: Path) -> bool:
 def read(folder: Path) -> Manifest:
     """Return the manifest of the artifact at `folder`.
 
-    Raises `ModelError` where it is missing, damaged or of another format.
+    Raises `DamagedError` where it is missing, changed, not readable as one or of another format,
+    `ModelError` where this user may not read it. Who may write to it is not asked here.
     """
     path = folder / FILE
+    content = read_bytes(path)
     try:
-        fields = json.loads(path.read_text("utf-8"))
+        fields = json.loads(content)
         if fields.get("format") != FORMAT:
-            raise ModelError(f"{path} has format {fields.get('format')!r}, not {FORMAT}: {_AGAIN}")
+            raise DamagedError(path, f"has format {fields.get('format')!r}, not {FORMAT}")
+        if fields.pop(_OWN) != _digest(fields):
+            raise DamagedError(path, "has other bytes than were written")
         return _from_json(fields)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{path} cannot be read ({error}): {_AGAIN}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DamagedError(path, f"cannot be read as a manifest ({error!r})") from error
 
 
 def _from_json(fields: dict[str, Any]) -> Manifest:
@@ -108,6 +120,7 @@ def _from_json(fields: dict[str, Any]) -> Manifest:
         "quality": Quality(**quality) if quality else None,
         "verified": Verification(**verified) if verified else None,
         "kept": tuple(fields["kept"]),
+        "files": {name: Stored(**stored) for name, stored in fields["files"].items()},
         "speed": {name: Speed(**speed) for name, speed in fields["speed"].items()},
     }
     return Manifest(**{**fields, **nested})

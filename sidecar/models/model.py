@@ -8,11 +8,14 @@ from typing import Any
 from sidecar.encoder.architecture import Float32, Pooling
 from sidecar.models import manifest as manifests
 from sidecar.models.compute import forward, session_of
+from sidecar.models.digests import Digests
+from sidecar.models.intact import Files, checked_meanwhile
 from sidecar.models.layout import Layout
 from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest, Speed
 from sidecar.models.prompts import Prompts
 from sidecar.models.rows import Row, Text, capped
 from sidecar.models.tokenizer import Tokenizer
+from sidecar.models.trust import Owner, refuse_untrusted
 
 
 class Model:
@@ -24,7 +27,8 @@ class Model:
     states, unless it is set.
     """
 
-    def __init__(self, manifest: Manifest, layout: Layout, tokenizer: Tokenizer) -> None:
+    def __init__(self, manifest: Manifest, layout: Layout, tokenizer: Path, limit: int) -> None:
+        """Load the graph of `layout`, and the file of a `tokenizer` that cuts at `limit` tokens."""
         self._manifest = manifest
         self._layout = layout
         self._session = session_of(layout.graph, manifest.quantization)
@@ -33,12 +37,12 @@ class Model:
             if layout.threads > 1
             else self._session
         )
-        self._tokenizer = tokenizer
+        self._tokenizer = Tokenizer(tokenizer, limit)
         description = manifest.description
         self.name = manifest.name
         self.task = description.task
         self.dimensions = manifest.dimensions
-        self.max_tokens = tokenizer.max_tokens
+        self.max_tokens = limit
         self.model_max_tokens = description.max_tokens
         self.normalize = description.normalize
         self.prompting = Prompts(
@@ -87,7 +91,9 @@ class Model:
             "activation": description.activation if self.task == "rerank" else None,
         }
         alone = {"threads": self.lone_threads, "speed": _as_maps(self._layout.speed)}
-        return {**asdict(self._manifest), **own, "alone": alone}
+        manifest = asdict(self._manifest)
+        del manifest["files"]
+        return {**manifest, **own, "alone": alone}
 
 
 def load(
@@ -96,16 +102,30 @@ def load(
     manifest: Manifest | None = None,
     *,
     max_tokens: int = 0,
+    digests: Digests | None = None,
 ) -> Model:
     """Return the model in the artifact at `folder`, by its `layout` where there is one.
 
     It is what `manifest` says, or its own. It cuts texts at `max_tokens` where that is less than
-    its own limit, and not 0. Raises `ModelError` for a damaged artifact.
+    its own limit, and not 0. All that it was loaded from was compared with what was written
+    (see `intact`), as far as `digests` does not remember it. Raises `DamagedError`,
+    `UntrustedError`, and `ModelError` for what cannot be read.
     """
     manifest = manifest or manifests.read(folder)
+    layout = layout or Layout(folder / GRAPH)
     limit = capped(manifest.description.max_tokens, max_tokens)
-    tokenizer = Tokenizer(folder / TOKENIZER, limit)
-    return Model(manifest, layout or Layout(folder / GRAPH), tokenizer)
+    refuse_untrusted(folder / manifests.FILE, owner=Owner.of_this_process())
+    with checked_meanwhile(*_loaded_from(folder, layout, manifest), digests=digests):
+        return Model(manifest, layout, folder / TOKENIZER, limit)
+
+
+def _loaded_from(folder: Path, layout: Layout, manifest: Manifest) -> list[tuple[Path, Files]]:
+    """Return the files that are opened: of an artifact that is laid out, its tokenizer alone."""
+    own = layout.graph.parent
+    if own == folder:
+        return [(folder, manifest.files)]
+    tokenizer = {name: stored for name, stored in manifest.files.items() if name == TOKENIZER}
+    return [(own, layout.files), (folder, tokenizer)]
 
 
 def _as_maps(speed: Mapping[str, Speed]) -> dict[str, dict[str, float]]:

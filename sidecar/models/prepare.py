@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,9 +16,11 @@ from sidecar.encoder import runtime
 from sidecar.models import manifest as manifests
 from sidecar.models.closeness import Judge
 from sidecar.models.digests import Digests, fingerprint
-from sidecar.models.drafts import draft_of, sweep
+from sidecar.models.drafts import draft_of, put, sweep
+from sidecar.models.durable import make_folder
 from sidecar.models.errors import ModelError
 from sidecar.models.exact import Exact, read_exact, weight_bytes
+from sidecar.models.intact import record
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Manifest, Speed
 from sidecar.models.order import Order
 from sidecar.models.probes import calibration_inputs
@@ -36,13 +39,15 @@ class _Made:
 def prepare(order: Order, progress: Progress = lambda *_: None) -> Manifest:
     """Write the artifact and return its manifest.
 
-    It appears whole or not at all: it is written beside `output` and renamed. One that is
-    there already is replaced.
+    It appears whole or not at all, after a loss of power, too: it is written beside `output`,
+    and renamed once it is on the disk. One that is there already is replaced.
 
     Raises `ModelError` for a model that cannot be read, and for an output that cannot be
     written or is something else than an artifact; `TemporaryError` where disk or memory ran out.
     """
     output = order.output
+    if output.is_symlink():
+        raise ModelError(f"{output} is a symbolic link: name the folder that it leads to")
     if output.exists() and not manifests.is_artifact(output):
         raise ModelError(f"{output} exists and is not an artifact: it is left alone")
     with scarcity_told(order.name, output.parent):
@@ -50,24 +55,19 @@ def prepare(order: Order, progress: Progress = lambda *_: None) -> Manifest:
 
 
 def _prepare(order: Order, progress: Progress) -> Manifest:
-    output = order.output
-    draft = _draft(output)
-    try:
+    with ExitStack() as stack:
+        draft = _draft(order.output, stack)
         manifest = _write(order, draft, progress)
         manifests.write(draft, manifest)
-        shutil.rmtree(output, ignore_errors=True)
-        draft.rename(output)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        put(draft, order.output)
     return manifest
 
 
-def _draft(output: Path) -> Path:
+def _draft(output: Path, stack: ExitStack) -> Path:
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
         sweep(output)
-        draft = draft_of(output)
-        draft.mkdir()  # no mkdtemp: it has the modes that the umask grants to the service's user
+        return stack.enter_context(draft_of(output))
     except OSError as error:
         if is_full(error):
             raise
@@ -75,7 +75,6 @@ def _draft(output: Path) -> Path:
         raise ModelError(
             f"{output.parent} cannot be written ({error.strerror}): {advice}"
         ) from None
-    return draft
 
 
 def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
@@ -107,6 +106,7 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
             "onnx": onnx.__version__,
             "onnxruntime": runtime.version(),
         },
+        files=record(draft),
     )
 
 

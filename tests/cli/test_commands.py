@@ -93,6 +93,17 @@ def test_prepare_writes_an_artifact(make_model: MakeModel, tmp_path: Path) -> No
     assert (output / "manifest.json").is_file()
 
 
+def test_prepare_refuses_a_cache_that_others_may_write_to(
+    minilm_folder: Path, tmp_path: Path
+) -> None:
+    """No daemon would serve from it; a folder that is named by --output is the user's decision."""
+    tmp_path.chmod(0o777)
+    done = sidecar("prepare", str(minilm_folder), "--cache-dir", str(tmp_path))
+    assert done.returncode == 78
+    assert "everybody may write to it" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_prepare_summarises_for_people(make_model: MakeModel, tmp_path: Path) -> None:
     """Without --json it says how much smaller and how close."""
     done = sidecar("prepare", str(make_model(classifier=True)), "--cache-dir", str(tmp_path))

@@ -53,7 +53,7 @@ def test_an_artifact_tells_its_proof(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The proof travels with the artifact; one without it says what to do."""
+    """The proof travels with the artifact, and is of its files; one without says what to do."""
     precision = Precision("none", weight_bits=7, floor=0.9)
     order = Order(folder=make_model(), name="m", precision=precision, output=tmp_path / "proven")
     assert prepare(order).verified is not None
@@ -65,6 +65,9 @@ def test_an_artifact_tells_its_proof(
     assert manifests.read(tmp_path / "not").verified is None
     assert main(["verify", str(tmp_path / "not")]) == 69
     assert "prepare it again from its source" in capsys.readouterr().out
+    (tmp_path / "proven" / "tokenizer.json").write_text("{}")
+    assert main(["verify", str(tmp_path / "proven")]) == 78
+    assert "tokenizer.json has 2 bytes, not" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_read_is_one_line(

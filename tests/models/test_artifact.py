@@ -152,16 +152,6 @@ def test_failed_preparation_leaves_nothing(make_model: MakeModel, tmp_path: Path
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_leftovers_of_the_killed_are_swept(make_model: MakeModel, tmp_path: Path) -> None:
-    """A draft whose process is gone is removed; one whose process lives is left alone."""
-    gone, alive = tmp_path / f".out.{2**22 + 1}", tmp_path / ".out.1"
-    gone.mkdir()
-    alive.mkdir()
-    made(make_model(), tmp_path / "out")
-    assert not gone.exists()
-    assert alive.exists()
-
-
 @pytest.mark.parametrize("damage", ["{", "{}", '{"format": 99}'])
 def test_damaged_manifest_says_what_to_do(
     minilm_artifact: Path, tmp_path: Path, damage: str

@@ -13,6 +13,7 @@ import structlog
 
 from client_lib.wire.messages import Embed
 from client_lib.wire.roles import ROLES
+from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
@@ -129,21 +130,20 @@ def test_an_artifact_keeps_what_its_folder_states(folder: Path, tmp_path: Path) 
     state(folder, prompts={"title": "t: "}, default_prompt_name="none of them")
     artifact = tmp_path / "artifact"
     prepare(Order(folder=folder, name="intfloat/e5-base", precision=FP32, output=artifact))
-    manifest = json.loads((artifact / "manifest.json").read_text())
+    manifest = manifests.read(artifact)
     stated = {"query": "", "document": "", "title": "t: "}
-    assert manifest["description"]["prompts"] == stated
+    assert manifest.description.prompts == stated
     with pytest.raises(ModelError, match=r"manifest\.json: default_prompt_name 'none of them'"):
         open_model(wanted(artifact), tmp_path)
     model = open_model(wanted(artifact, prompts={"none of them": ""}), tmp_path)
     assert model.prompts == {**stated, "none of them": ""}
     assert model.describe()["prompts_missing"] == ["query", "document"]
-    manifest["description"]["default_prompt_name"] = None
-    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    without = replace(manifest.description, default_prompt_name=None)
+    manifests.write(artifact, replace(manifest, description=without))
     model = open_model(wanted(artifact, prompts="auto"), tmp_path)
     assert model.prompts == {"query": "query: ", "document": "passage: ", "title": "t: "}
     renamed = artifact.rename(tmp_path / "mxbai-embed-large-v1")
-    manifest["name"] = "mine"
-    (renamed / "manifest.json").write_text(json.dumps(manifest))
+    manifests.write(renamed, replace(manifest, description=without, name="mine"))
     found = prompts_of(renamed, str(renamed), "embed", "auto")
     assert found.by_name["query"].startswith("Represent this sentence")
 

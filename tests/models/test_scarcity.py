@@ -91,7 +91,7 @@ def test_a_process_that_was_killed_lacked_memory(
     order: Order, ending: Callable[[str], None]
 ) -> None:
     """That is what the kernel does; the message says how much it takes, and what there is."""
-    ending(f"mkdir {order.output.parent}/.out.$$; kill -9 $$")
+    ending(f"mkdir {order.output.parent}/.out.draft-0123456789abcdef; kill -9 $$")
     with pytest.raises(TemporaryError, match=r"preparing tiny was killed, .* memory: .* MiB are"):
         apart.prepare_apart(order)
     assert not list(order.output.parent.glob(".out.*"))

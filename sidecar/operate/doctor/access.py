@@ -5,11 +5,13 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client_lib.address import LONGEST_PATH
 from sidecar.config import Config
+from sidecar.models.errors import UntrustedError
+from sidecar.models.trust import Owner, refuse_untrusted_cache
 from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
 
 _ROOMY = 2.0
@@ -39,12 +41,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder, or where it would be made; `writable` by this user, with so many bytes free."""
+    """A folder, or where it would be made; `writable` by this user, with so many bytes free.
+
+    `refusal` says why its owner's daemon would serve nothing from it, or use nothing in it.
+    """
 
     path: Path
     exists: bool
     writable: bool
     free: int
+    refusal: str = ""
 
 
 def read_user() -> User:
@@ -70,6 +76,17 @@ def read_folder(path: Path) -> Folder:
     nearest = next(each for each in (path, *path.absolute().parents) if _is_there(each))
     writable = os.access(nearest, os.W_OK | os.X_OK, effective_ids=True)
     return Folder(path, nearest == path, writable, shutil.disk_usage(nearest).free)
+
+
+def read_cache(path: Path) -> Folder:
+    """Return what there is of the cache, judged as whose it is, for root may be who looks."""
+    folder, refusal = read_folder(path), ""
+    if folder.exists:
+        try:
+            refuse_untrusted_cache(path, owner=Owner.of_folder(path))
+        except UntrustedError as error:
+            refusal = str(error)
+    return replace(folder, refusal=refusal)
 
 
 def closed_to_others(path: Path) -> Path | None:
@@ -142,6 +159,9 @@ def check_allowed(config: Config, user: User) -> Iterator[Finding]:
 def check_cache(folder: Folder, missing_bytes: int) -> Iterator[Finding]:
     """Whether models of `missing_bytes` that are still to be prepared can be kept."""
     found = f"{folder.path}, {folder.free / 1e9:,.1f} GB free"
+    if folder.refusal:
+        advice = "until then a daemon exits with 78 where it needs it, or does without"
+        yield error("cache", folder.refusal, advice)
     if not missing_bytes:
         yield ok("cache", f"{found}; nothing to be prepared")
     elif not folder.writable:

@@ -158,7 +158,8 @@ def _served(facts: Facts) -> list[Served]:
     if facts.answer is not None and facts.answer.status is not None:
         told = list(facts.answer.status.get("models") or ())
     else:
-        told = [asdict(found.manifest) for found in facts.models or () if found.manifest]
+        whole = [each for each in facts.models or () if not each.damage and not each.refusals]
+        told = [asdict(found.manifest) for found in whole if found.manifest]
     config = facts.config
     floors = {"int4": config.int4_floor}
     return [Served.of(m, floors.get(str(m.get("quantization")), config.int8_floor)) for m in told]

@@ -1,27 +1,29 @@
 """The models that are configured: found, readable, complete, prepared, and for this host."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from sidecar.models import library
 from sidecar.models import manifest as manifests
-from sidecar.models.errors import ModelError, UnknownArchitectureError
+from sidecar.models.errors import DamagedError, ModelError, UnknownArchitectureError
 from sidecar.models.folder.config import transformer_of
 from sidecar.models.folder.describe import describe, task_of
 from sidecar.models.folder.files import model_files, reading
 from sidecar.models.folder.formats import Safetensors
 from sidecar.models.folder.weights import weight_files
+from sidecar.models.intact import check as check_files
 from sidecar.models.library import Wanted
-from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest
+from sidecar.models.manifest import TOKENIZER, Manifest
 from sidecar.models.place import cached_path
 from sidecar.models.probes import probe_inputs
 from sidecar.models.prompting import prompts_of
 from sidecar.models.source import locate
 from sidecar.models.tokenizer import Tokenizer
+from sidecar.models.trust import Owner, refuse_untrusted
 from sidecar.operate.doctor.access import closed_to_others
-from sidecar.operate.doctor.finding import Finding, error, note, ok
+from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
 
 # What is left of FP32's bytes, tables included.
 _LEFT = {"none": 1.0, "int8": 0.27, "auto": 0.27, "int4": 0.18, "fp16": 0.5}
@@ -35,6 +37,8 @@ class Found:
     what the artifact says, `source_bytes` the size of its FP32 weights. `problem` says why it
     cannot be served, `slow` why only sentence-transformers can; `closed` is what other users
     cannot read of it, `missing` what kinds of texts go without a prompt that the model needs.
+    `damage` tells of files that are not whole, `spoilt` of such in the cache, where they are made
+    again; `refusals` why a daemon would not serve what others could change.
     """
 
     name: str
@@ -45,6 +49,8 @@ class Found:
     problem: str = ""
     slow: str = ""
     damage: tuple[str, ...] = ()
+    spoilt: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
     closed: Path | None = None
     missing: tuple[str, ...] = ()
 
@@ -66,8 +72,10 @@ def read_model(wanted: Wanted, cache: Path) -> Found:
     try:
         folder = locate(wanted.name, local=True)
         with reading(folder):
-            own = manifests.is_artifact(folder)
-            found = _artifact(wanted, folder, folder) if own else _source(wanted, folder, cache)
+            own, owner = manifests.is_artifact(folder), _owner(cache)
+            found = (
+                _artifact(wanted, folder, owner) if own else _source(wanted, folder, cache, owner)
+            )
             prompts = prompts_of(folder, wanted.name, wanted.task, wanted.prompts)
             return replace(found, closed=closed_to_others(folder), missing=prompts.missing)
     except ModelError as failure:
@@ -80,10 +88,15 @@ def check_model(found: Found) -> Iterator[Finding]:
     if found.problem:
         yield error("model", found.problem, _advice(found))
         return
+    for refusal in found.refusals:
+        yield error("model", f"{name}: {refusal}", "until then the daemon exits with 78")
     for damage in found.damage:
         advice = "copy it again, or prepare it again with `sidecar prepare`"
         yield error("model", f"{name}: {damage}", advice)
-    if found.slow or found.damage:
+    for damage in found.spoilt:
+        advice = "the next start or reload sets it aside and prepares the model again"
+        yield warning("model", f"{name}: {damage}", advice)
+    if found.slow or found.damage or found.spoilt or found.refusals:
         return
     if found.manifest is None:
         yield note(
@@ -124,7 +137,12 @@ def _advice(found: Found) -> str:
     return "the daemon would exit with 78; name another model, or put this one there"
 
 
-def _source(wanted: Wanted, folder: Path, cache: Path) -> Found:
+def _owner(cache: Path) -> Owner:
+    """Return as whose daemon to judge: whose cache it is, for root may be who looks."""
+    return Owner.of_folder(cache) if cache.is_dir() else Owner.of_this_process()
+
+
+def _source(wanted: Wanted, folder: Path, cache: Path, owner: Owner) -> Found:
     size = _weight_bytes(folder)
     base = Found(name=wanted.name, folder=folder, source_bytes=size)
     if wanted.device == "cuda":
@@ -135,7 +153,7 @@ def _source(wanted: Wanted, folder: Path, cache: Path) -> Found:
         return Found(name=wanted.name, folder=folder, source_bytes=size, slow=str(failure))
     artifact = cached_path(folder, wanted.precision, cache, remember=False)
     if manifests.is_artifact(artifact):
-        return _artifact(wanted, folder, artifact)
+        return _cached(wanted, folder, artifact, owner)
     weights = weight_files(transformer_of(folder))
     damage = tuple(text for path in weights for text in _cut(path))
     return _of_task(
@@ -161,33 +179,56 @@ def _of_task(wanted: Wanted, folder: Path, found: Found) -> Found:
     return found
 
 
-def _artifact(wanted: Wanted, folder: Path, artifact: Path) -> Found:
-    manifest = library.manifest_of(wanted.name, folder, artifact)
+def _artifact(wanted: Wanted, folder: Path, owner: Owner) -> Found:
+    """Return an artifact that the user named."""
+    manifest = library.manifest_of(wanted.name, folder, folder)
     library.check(wanted, manifest)
-    files = (GRAPH, f"{GRAPH}.data", TOKENIZER)
+    damage, refusals = _examined(folder, manifest, owner)
     return Found(
         name=wanted.name,
         folder=folder,
-        artifact=artifact,
+        artifact=folder,
         manifest=manifest,
         source_bytes=manifest.bytes_fp32,
-        damage=(*_absent(artifact, *files), *_truncated(artifact, manifest)),
+        damage=damage,
+        refusals=refusals,
     )
 
 
-def _absent(folder: Path, *names: str) -> Iterator[str]:
-    for name in names:
-        if not (folder / name).is_file():
-            yield f"{folder / name} is missing"
-        elif not os.access(folder / name, os.R_OK):
-            yield f"{folder / name} cannot be read by user {os.geteuid()}"
+def _cached(wanted: Wanted, folder: Path, artifact: Path, owner: Owner) -> Found:
+    """Return an artifact in the cache; one that is damaged tells nothing else of itself."""
+    spoilt = Found(name=wanted.name, folder=folder, source_bytes=_weight_bytes(folder))
+    try:
+        manifest = library.manifest_of(wanted.name, folder, artifact)
+    except DamagedError as failure:
+        return replace(spoilt, spoilt=(_said(failure),))
+    library.check(wanted, manifest)
+    damage, refusals = _examined(artifact, manifest, owner)
+    if damage:
+        return replace(spoilt, spoilt=damage, refusals=refusals)
+    return replace(spoilt, artifact=artifact, manifest=manifest, refusals=refusals)
 
 
-def _truncated(artifact: Path, manifest: Manifest) -> Iterator[str]:
-    sizes = [path.stat().st_size for path in artifact.glob(f"{GRAPH}*")]
-    if sum(sizes) < manifest.bytes_weights:
-        wanted = manifest.bytes_weights
-        yield f"{artifact} holds {sum(sizes):,} bytes of graph and weights, not {wanted:,}"
+def _examined(
+    artifact: Path, manifest: Manifest, owner: Owner
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return which files are not as they were written, and which others could change."""
+    damage: list[str] = []
+    refusals: dict[str, None] = {}  # the folder's own is found with each file
+    files = [{name: stored} for name, stored in manifest.files.items()]
+    own = partial(refuse_untrusted, artifact / manifests.FILE, owner=owner)
+    for step in (own, *(partial(check_files, artifact, each, owner=owner) for each in files)):
+        try:
+            step()
+        except DamagedError as failure:
+            damage.append(_said(failure))
+        except ModelError as failure:
+            refusals[str(failure)] = None
+    return tuple(damage), tuple(refusals)
+
+
+def _said(failure: DamagedError) -> str:
+    return f"{failure.path} {failure.reason}"
 
 
 def _cut(weights: Path) -> Iterator[str]:

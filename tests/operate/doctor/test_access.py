@@ -17,6 +17,7 @@ from sidecar.operate.doctor.access import (
     check_place,
     check_socket_folder,
     closed_to_others,
+    read_cache,
     read_folder,
     read_place,
     read_user,
@@ -135,3 +136,13 @@ def test_what_a_service_could_not_read(tmp_path: Path) -> None:
 def test_this_user_is_read() -> None:
     """With all groups."""
     assert read_user().uid == os.geteuid()
+
+
+def test_a_cache_that_others_may_write_to(tmp_path: Path) -> None:
+    """Is an error with the command that mends it; the sticky bit will do."""
+    for mode, refused in ((0o755, False), (0o777, True), (0o1777, False)):
+        tmp_path.chmod(mode)
+        findings = list(check_cache(read_cache(tmp_path), 0))
+        said = [finding.found for finding in findings if finding.severity is Severity.ERROR]
+        assert bool(said) == refused
+        assert all("chmod -R go-w" in text for text in said)

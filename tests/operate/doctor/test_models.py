@@ -1,6 +1,6 @@
 """The configured models: there, whole, prepared, for this host; and whatever else they can be."""
 
-import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +10,8 @@ import pytest
 
 from sidecar.models.description import Task
 from sidecar.models.library import Wanted
+from sidecar.models.manifest import read, write
+from sidecar.models.place import cached_path
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
 from sidecar.operate.doctor.finding import Severity
@@ -80,7 +82,51 @@ def test_weights_that_were_cut_short(artifact: Path, tmp_path: Path) -> None:
     weights = artifact / "model.onnx.data"
     weights.write_bytes(weights.read_bytes()[:1000])
     (text,) = problems(read_model(wanted(artifact), tmp_path))
-    assert "bytes of graph and weights" in text
+    assert "model.onnx.data has 1,000 bytes, not" in text
+
+
+def test_weights_that_were_changed(artifact: Path, tmp_path: Path) -> None:
+    """Zeros of the right size, say."""
+    weights = artifact / "model.onnx.data"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    (text,) = problems(read_model(wanted(artifact), tmp_path))
+    assert "model.onnx.data has other bytes than were written" in text
+
+
+def test_damage_in_the_cache_is_mended_by_the_next_start(folder: Path, tmp_path: Path) -> None:
+    """It is no error, and tells nothing of closeness or speed; what preparing takes is told."""
+    artifact = cached_path(folder, PRECISION, tmp_path)
+    prepare(Order(folder=folder, name="small", precision=PRECISION, output=artifact))
+    for name in ("tokenizer.json", "manifest.json"):
+        (artifact / name).write_text("{}")
+        found = read_model(wanted(folder), tmp_path)
+        (finding,) = check_model(found)
+        assert finding.severity is Severity.WARNING
+        assert name in finding.found
+        assert "prepares the model again" in finding.advice
+        assert found.manifest is None
+        assert found.unprepared_bytes
+
+
+def test_what_others_may_write_to_is_an_error(artifact: Path, tmp_path: Path) -> None:
+    """The file, the mode, and the command that mends it."""
+    (artifact / "model.onnx").chmod(0o666)
+    (text,) = problems(read_model(wanted(artifact), tmp_path))
+    assert "model.onnx" in text
+    assert "mode 0666" in text
+    assert "chmod -R go-w" in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_another_users_cache_is_judged_as_that_users(
+    artifact: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Root looks at a service's cache: what the service's user owns is as it should be."""
+    cache = tmp_path_factory.mktemp("cache")
+    for path in (cache, artifact, *artifact.iterdir()):
+        os.chown(path, 65534, 65534)
+    assert problems(read_model(wanted(artifact), cache)) == []
+    assert problems(read_model(wanted(artifact), cache / "of root to be made")) != []
 
 
 @pytest.mark.parametrize("manifest", ["", "{}", '{"format": 1}'])
@@ -161,10 +207,7 @@ def test_prompts_that_a_model_needs(make_model: MakeModel, tmp_path: Path) -> No
 def test_prompts_that_an_artifact_needs(artifact: Path, tmp_path: Path) -> None:
     """By the name in its manifest."""
     assert read_model(wanted(artifact), tmp_path).missing == ()
-    manifest = json.loads((artifact / "manifest.json").read_text())
-    (artifact / "manifest.json").write_text(
-        json.dumps(manifest | {"name": "BAAI/bge-base-en-v1.5"})
-    )
+    write(artifact, replace(read(artifact), name="BAAI/bge-base-en-v1.5"))
     assert read_model(wanted(artifact), tmp_path).missing == ("query",)
 
 
