@@ -89,11 +89,8 @@ class Session:
             await loop.connect_accepted_socket(lambda: self._channel, self._sock)
             log.debug("peer.connected", **self._peer.named())
             try:
-                await self._serve()
+                await self._visit()
             finally:
-                self._decoding.release()
-                self._arriving.release()
-                await self._outgoing.hang_up()
                 log.debug(
                     "peer.disconnected",
                     **self._peer.named(),
@@ -101,11 +98,25 @@ class Session:
                     refused=self._refused,
                 )
 
-    async def _serve(self) -> None:
+    async def _visit(self) -> None:
+        """Serve the peer if it is let in. What it is counted for is given back at the very end."""
         try:
             with self._desk.visit(self._peer, self._expel):
-                async with asyncio.TaskGroup() as group:
-                    await self._listen(group)
+                try:
+                    await self._serve()
+                finally:
+                    self._decoding.release()
+                    await self._outgoing.hang_up()
+                    self._arriving.release()
+        except ReplyError as refusal:
+            await self._outgoing.send(self._refuse(Refused(None, refusal, True)))
+        finally:
+            await self._outgoing.hang_up()
+
+    async def _serve(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._listen(group)
         except* (_PeerLeft, ConnectionError):
             pass
         except* ReplyError as refusals:  # the connection is, whoever said so
