@@ -1,10 +1,17 @@
 import asyncio
+import os
+import resource
+import socket
+from contextlib import ExitStack, suppress
 
 import pytest
+from structlog.testing import capture_logs
 
 from client_lib.wire.codec import FrameDecoder, encode
 from client_lib.wire.messages import Embed, Hello, Ping, request_to_map
+from sidecar.serving import server as server_module
 from sidecar.serving.desk import Desk
+from sidecar.serving.door import Rules
 from sidecar.serving.server import Server
 from sidecar.serving.settings import ServeSettings
 from sidecar.serving.socket_file import SocketFile
@@ -90,3 +97,68 @@ async def test_a_peer_that_does_not_read_cannot_hold_the_daemon(desk, soon, monk
         reader._transport.pause_reading()
         await soon(lambda: greeted)
     await hang_up(writer)
+
+
+async def test_many_that_connect_at_once_are_let_in_bit_by_bit(desk, soon):
+    """The others have their turns in between."""
+    async with serving(desk) as server:
+        peers = [socket.socket(socket.AF_UNIX) for _ in range(100)]
+        for peer in peers:
+            peer.connect(str(desk.settings.socket))
+        await asyncio.sleep(0)
+        assert len(server._sessions) <= 2 * server_module._AT_ONCE
+        # A process may have 64: the others are told so.
+        await soon(lambda: desk.statistics.since_start().refused == {"overloaded": 36})
+        assert sum(peer["connections"] for peer in desk.door.to_list()) == 64
+        for peer in peers:
+            peer.close()
+        await soon(lambda: not server._sessions)
+
+
+async def test_who_is_turned_away_is_told_why(desk):
+    """Without a session of its own."""
+    desk.door.rules = Rules(max_connections=0)
+    async with serving(desk) as server:
+        reader, writer = await asyncio.open_unix_connection(desk.settings.socket)
+        (refusal,) = await everything(reader)
+        assert refusal["error"]["code"] == "overloaded"
+        assert not server._sessions
+    await hang_up(writer)
+
+
+async def test_without_descriptors_the_queue_waits(desk, soon, monkeypatch):
+    """One line tells of it, and who stood there is served once there are some again."""
+    monkeypatch.setattr(server_module, "_PAUSE_SECONDS", 0.01)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with capture_logs() as events, socket.socket(socket.AF_UNIX) as peer:
+        async with serving(desk) as server:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (peer.fileno() + 1, limits[1]))
+            taken = []
+            try:
+                with suppress(OSError):
+                    while True:
+                        taken.append(os.open("/dev/null", os.O_RDONLY))
+                peer.connect(str(desk.settings.socket))
+                await soon(lambda: events)
+                for _ in range(5):
+                    await asyncio.sleep(0.01)
+                assert not server._sessions
+            finally:
+                for descriptor in taken:
+                    os.close(descriptor)
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            await soon(lambda: server._sessions)
+    exhausted = [event for event in events if event["event"] == "server.exhausted"]
+    assert [event["reason"] for event in exhausted] == ["Too many open files"]
+
+
+async def test_the_queue_of_a_server_is_as_long_as_its_socket_s(desk, soon):
+    """Entering it does not make it shorter: nobody is refused who connects meanwhile."""
+    async with serving(desk) as server:
+        with ExitStack() as peers:
+            for _ in range(400):  # and the loop does not turn
+                peer = peers.enter_context(socket.socket(socket.AF_UNIX))
+                peer.setblocking(False)
+                peer.connect(str(desk.settings.socket))
+            await soon(lambda: desk.statistics.since_start().refused == {"overloaded": 336})
+        await soon(lambda: not server._sessions)

@@ -4,9 +4,8 @@ import sys
 
 import pytest
 
-from client_lib.wire.codec import LONG_FRAME_BYTES, Frames, framed
 from client_lib.wire.errors import FrameTooLarge
-from client_lib.wire.frames import HEADER_BYTES
+from client_lib.wire.frames import HEADER_BYTES, LONG_FRAME_BYTES, Frames, framed
 
 LONG = bytes(range(256)) * 1_000
 EMPTY = sys.getsizeof(bytearray())

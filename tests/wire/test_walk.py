@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from client_lib.wire.codec import LONG_FRAME_BYTES, encode, framed
+from client_lib.wire.codec import encode
 from client_lib.wire.errors import BadRequest, ProtocolError, TooLarge
-from client_lib.wire.frames import HEADER_BYTES
+from client_lib.wire.frames import HEADER_BYTES, LONG_FRAME_BYTES, framed
 from client_lib.wire.incoming import RequestDecoder
 from client_lib.wire.messages import Embed, Hello, Ping, request_to_map
 from client_lib.wire.protocol import VERSION, Limits, Received, Refused, ServerConnection
