@@ -9,7 +9,7 @@ import pytest
 from sidecar.cli import _parser
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _SEPARATORS = {"|", "||", "&&", ";", "&"}
 
 
@@ -62,3 +62,17 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     """To files that are there."""
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_every_claim_of_security_names_tests_that_there_are() -> None:
+    """A line without one would be a promise that nobody keeps."""
+    page = (ROOT / "SECURITY.md").read_text()
+    defended = page.split("## What is defended")[1].split("## What is not defended")[0]
+    claims = [line for line in defended.splitlines() if line.startswith("- ")]
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(claims) > 40
+    for claim in claims:
+        named = re.findall(r"`(test_\w+)`", claim) or re.findall(r"`(tests/\S+)`", claim)
+        assert named, claim
+        missing = [n for n in named if f"def {n}(" not in sources and not (ROOT / n).exists()]
+        assert not missing, claim

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from client_lib.wire.codec import encode
 from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Rerank, Status
 from client_lib.wire.protocol import Limits
+from sidecar.serving.complaints import Complaints
 from sidecar.serving.state import State
 
 
@@ -323,3 +324,20 @@ async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny, st
     assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
     assert dialogue.session._open == {}
     assert dialogue.session._sock.fileno() == -1
+
+
+async def test_failures_are_told_a_few_a_second(make_dialogue):
+    """Of each user, with how many were left out; they are all answered, and all counted."""
+    dialogue = await make_dialogue()
+    now = 0.0
+    dialogue.desk.failures = Complaints(0.2, lambda: now)
+    with capture_logs() as events:
+        for number in range(1, 51):
+            reply = await dialogue.ask(embed(number, "a", model="another"))
+            assert reply["error"]["code"] == "unknown_model"
+        now = 0.3
+        await dialogue.ask(embed(51, "a", model="another"))
+        dialogue.desk.engine.notes.flush()
+    told = [event["unlogged"] for event in events if event["event"] == "request.failed"]
+    assert told == [0] * 5 + [45]
+    assert dialogue.desk.statistics.since_start().failed_by_code == {"unknown_model": 51}
