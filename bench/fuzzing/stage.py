@@ -176,7 +176,7 @@ class Stage:
         queue = desk.engine.status()["queue"]
         rows = {lane: load["rows"] for lane, load in queue.items() if lane != "bounds"}
         connections = sum(peer["connections"] for peer in desk.door.to_list())
-        ledgers = (desk.ledger, desk.decoding, desk.control)
+        ledgers = (desk.accounts.requests, desk.accounts.decoding, desk.accounts.control)
         held = [ledger.to_map()["held_bytes"] for ledger in ledgers]
         return held, connections, rows, desk.accepted.count, desk.untaken.count
 

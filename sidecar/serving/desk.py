@@ -12,17 +12,16 @@ from typing import Any, TypeAlias
 import psutil
 
 import sidecar
-from client_lib.wire.errors import Draining, Overloaded, ReplyError, TooLarge
-from client_lib.wire.messages import Metrics, MetricsFormat, Request, Status
+from client_lib.wire.errors import Draining, ReplyError
+from client_lib.wire.messages import MetricsFormat
 from client_lib.wire.protocol import Limits, Refused
 from sidecar.events import log
 from sidecar.memory import read_memory
+from sidecar.serving.accounts import Accounts
 from sidecar.serving.channel import INBOX_BYTES
 from sidecar.serving.complaints import Complaints
 from sidecar.serving.door import Door, forbidden
 from sidecar.serving.engine import Engine
-from sidecar.serving.footprint import CONNECTION_BYTES, Budgets, Memory
-from sidecar.serving.ledger import Hold, Ledger
 from sidecar.serving.loop_time import LoopTime
 from sidecar.serving.peer import Peer
 from sidecar.serving.settings import ServeSettings
@@ -32,7 +31,6 @@ from sidecar.serving.tally import Tally
 Expel: TypeAlias = Callable[[ReplyError], None]
 _Measured: TypeAlias = tuple[dict[str, int], dict[str, float]]
 
-_LEAST_WAIT_MS = 10
 # After which one more line may be written: of a user's rejected frames, of his failed requests.
 _REJECTION_SECONDS = 60.0
 _FAILURE_SECONDS = 0.2
@@ -67,11 +65,8 @@ class Desk:
         self._started = time.monotonic()
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._memory_at_start = read_memory()
-        self._footprint = engine.footprint
-        budgets = self._budgets()
-        self.ledger = Ledger(budgets.requests)
-        self.decoding = Ledger(budgets.decoding)
-        self.control = Ledger(budgets.control)
+        taken = self._memory_at_start["rss_bytes"]
+        self.accounts = Accounts(settings, engine.footprint, taken)
 
     @property
     def engine(self) -> Engine:
@@ -94,11 +89,7 @@ class Desk:
         self.engines.append(engine)
         self.settings = settings
         self.door.rules = settings.rules
-        self._footprint = engine.footprint
-        budgets = self._budgets()
-        self.ledger.budget = budgets.requests
-        self.decoding.budget = budgets.decoding
-        self.control.budget = budgets.control
+        self.accounts.update(settings, engine.footprint)
         for peer, expel in list(self._guests.values()):
             if not settings.rules.admit(peer):
                 expel(forbidden(peer))
@@ -116,87 +107,8 @@ class Desk:
         with ExitStack() as leaving:
             leaving.callback(self._guests.pop, guest)
             leaving.callback(self.door.leave, peer)
-            leaving.callback(self._hold_control(peer, CONNECTION_BYTES, lasting=True).release)
+            leaving.callback(self.accounts.hold_connection(peer).release)
             yield
-
-    def hold(self, peer: Peer, request: Request) -> Hold:
-        """Hold what `request` needs until its reply has been taken.
-
-        Raises `TooLarge` or `Overloaded`.
-        """
-        size = self._footprint.of_request(request)
-        if isinstance(request, Status | Metrics):
-            return self._hold_control(peer, size)
-        if (hold := self.ledger.hold(peer, size)) is not None:
-            return hold
-        raise self._no_room(size)
-
-    def _hold_control(self, peer: Peer, size: int, *, lasting: bool = False) -> Hold:
-        """Hold what a connection takes, or an answer about the daemon: an operator always may."""
-        hold = self.control.hold(peer, size, lasting=lasting, always=peer.is_operator)
-        if hold is None:
-            raise self._no_room(0)
-        return hold
-
-    def nothing_held(self, peer: Peer) -> tuple[Hold, Hold]:
-        """Return holds that are empty yet: for a frame that arrives, and for decoding it."""
-        return self.ledger.empty(peer), self.decoding.empty(peer)
-
-    def hold_decoding(self, peer: Peer, size: int) -> Hold | None:
-        """Hold what decoding a frame takes at most; None where there is no room now."""
-        return self.decoding.hold(peer, size)
-
-    async def room_to_decode(self, peer: Peer, size: int) -> Hold:
-        """Hold what decoding a frame takes at most, once that fits.
-
-        Raises `Overloaded` where it does not for as long as a peer may stall.
-        """
-        return await self._room(self.decoding, peer, size)
-
-    async def room_to_arrive(self, peer: Peer, size: int) -> Hold:
-        """Hold so many bytes more of a frame, once they fit.
-
-        Raises `Overloaded` where they do not for as long as a peer may stall.
-        """
-        return await self._room(self.ledger, peer, size)
-
-    async def _room(self, ledger: Ledger, peer: Peer, size: int) -> Hold:
-        try:
-            async with asyncio.timeout(self.settings.rules.stall_seconds):
-                return await ledger.room(peer, size)
-        except TimeoutError:
-            raise self._no_room(0) from None
-
-    def _no_room(self, size: int) -> ReplyError:
-        budget = self.ledger.budget
-        if size > budget.of_a_process:
-            return TooLarge(
-                f"the request takes up to {size} bytes of memory; for all that a process asks "
-                f"there are {budget.of_a_process}: split it"
-            )
-        seconds = min(self.ledger.seconds_until_room, self.settings.rules.stall_seconds)
-        wait_ms = max(_LEAST_WAIT_MS, round(1000 * seconds))
-        message = f"no memory is left for more requests; retry in {wait_ms} ms"
-        return Overloaded(message, retry_after_ms=wait_ms)
-
-    def _budgets(self) -> Budgets:
-        settings = self.settings
-        memory = Memory(
-            ceiling=settings.memory_bytes,
-            taken=self._memory_at_start["rss_bytes"] + settings.cache_bytes,
-            most=2 * settings.bounds.bytes,
-            peer_share=settings.bounds.peer_share,
-        )
-        needs = self._footprint.needs(settings.limits)
-        if memory.left < needs.all:
-            log.warning(
-                "memory.scarce",
-                ceiling_bytes=memory.ceiling,
-                taken_bytes=memory.taken,
-                left_bytes=memory.left,
-                budget_bytes=needs.all,
-            )
-        return memory.budgets(needs)
 
     def note_refused(self, peer: Peer, refused: Refused) -> None:
         """Count what was refused, and tell of it unless enough was told of this user."""
@@ -262,9 +174,7 @@ class Desk:
                 **memory,
                 "at_start": self._memory_at_start,
                 "ceiling_bytes": self.settings.memory_bytes,
-                **self.ledger.to_map(),
-                "decoding": self.decoding.to_map(),
-                "control": self.control.to_map(),
+                **self.accounts.to_map(),
             },
             "process": process,
             "statistics": self.statistics.to_map(),

@@ -8,11 +8,10 @@ models.
 
 import asyncio
 import socket
-import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias
 
 from client_lib.wire.errors import BackendFailed, Cancelled, ReplyError
 from client_lib.wire.messages import (
@@ -29,29 +28,21 @@ from client_lib.wire.messages import (
 from client_lib.wire.protocol import VERSION, Refused, ServerConnection
 from sidecar.events import log, trace
 from sidecar.serving import failures
-from sidecar.serving.channel import INBOX_BYTES, Channel
 from sidecar.serving.desk import Desk
-from sidecar.serving.footprint import SHORT_READ_BYTES, step_of_arriving
+from sidecar.serving.incoming import Incoming, PeerLeft, Stalled
 from sidecar.serving.ledger import Hold
 from sidecar.serving.outgoing import Outgoing
-from sidecar.serving.peer import Peer, has_left
+from sidecar.serving.peer import Peer
 from sidecar.serving.results import Answer, EmbedResult, RerankResult
 
 _Result: TypeAlias = Mapping[str, Any] | EmbedResult | RerankResult
 _Outcome: TypeAlias = _Result | ReplyError
 # What takes time; the others are answered as they come.
 _Task: TypeAlias = Embed | Rerank | Status | Metrics
-_T = TypeVar("_T")
 
 _CANCELLED = Cancelled("cancelled by its peer, or left behind by it")
 # From here on copying a reply's vectors would hold up the other peers.
 _PACK_ON_A_THREAD_BYTES = 256 * 1024
-# How often somebody looks whether a peer is there that is not read from.
-_LOOK_SECONDS = 1.0
-
-
-class _PeerLeft(Exception):
-    """Ends the session's group: nobody is left to answer."""
 
 
 class Session:
@@ -61,21 +52,18 @@ class Session:
         self._desk = desk
         self._sock = sock
         self._peer = Peer.of(sock)
-        self._channel = Channel(desk.inbox)
-        rules = desk.settings.rules
-        self._outgoing = Outgoing(self._channel, rules.stall_seconds, self._note_stalled)
         # For as long as the connection lasts: the peer has been told them.
         self._limits = desk.settings.limits
+        self._stall_seconds = desk.settings.rules.stall_seconds
         self._connection = ServerConnection(self._limits)
+        self._incoming = Incoming(desk, self._peer, sock, self._connection)
+        self._channel = self._incoming.channel
+        self._outgoing = Outgoing(self._channel, self._stall_seconds, self._note_stalled)
         self._slots = asyncio.Semaphore(desk.settings.max_in_flight)
-        self._stall_seconds = rules.stall_seconds
-        self._patience = self._stall_seconds  # what is left of it for hello, or a frame's rest
         # Requests that can still be cancelled: their reply has not been written.
         self._open: dict[int, asyncio.Task[_Outcome]] = {}
         self._requests = 0
         self._refused = 0
-        # For what has arrived of a long frame, and for making a request of it.
-        self._arriving, self._decoding = desk.nothing_held(self._peer)
         self._running: asyncio.Task[Any] | None = None
 
     async def run(self) -> None:
@@ -105,9 +93,8 @@ class Session:
                 try:
                     await self._serve()
                 finally:
-                    self._decoding.release()
                     await self._outgoing.hang_up()
-                    self._arriving.release()
+                    self._incoming.taken()
         except ReplyError as refusal:
             await self._outgoing.send(self._refuse(Refused(None, refusal, True)))
         finally:
@@ -117,8 +104,10 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 await self._listen(group)
-        except* (_PeerLeft, ConnectionError):
+        except* (PeerLeft, ConnectionError):
             pass
+        except* Stalled as stalled:
+            self._note_stalled(str(stalled.exceptions[0]))
         except* ReplyError as refusals:  # the connection is, whoever said so
             for refusal in refusals.exceptions:
                 assert isinstance(refusal, ReplyError)
@@ -133,44 +122,29 @@ class Session:
         self._running.cancel()
 
     async def _listen(self, group: asyncio.TaskGroup) -> NoReturn:
-        while data := await self._read(group):
-            self._connection.feed(data)
-            del data  # it can be long until there is a slot for what came in it
-            while self._connection.whole is not None:
-                await self._take_next(group)
-        raise _PeerLeft
+        while await self._incoming.frame(group):
+            await self._take_next(group)
+        raise PeerLeft
 
     async def _take_next(self, group: asyncio.TaskGroup) -> None:
         """Begin the request whose frame is whole, or answer why not."""
         if self._slots.locked():
-            await self._while_here(group.create_task(self._slots.acquire()))
+            await self._incoming.while_here(group, self._slots.acquire())
         else:
             await self._slots.acquire()
-        await self._make_room_to_decode(group)
         # No variable of a task that waits may refer to a request: it can be large.
-        answer = self._take(group, await self._decoded())
-        self._decoding.release()
-        self._arriving.release()
+        answer = self._take(group, await self._incoming.take(group))
+        self._incoming.taken()
         if answer is not None:
             self._slots.release()
             await self._outgoing.send(answer)
         if self._connection.is_closed:
-            raise _PeerLeft
-
-    async def _decoded(self) -> Request | Refused:
-        """Return what the next frame is, worked out while it is this user's turn."""
-        steps = self._connection.take()
-        while True:
-            await self._desk.loop_time.turn(self._peer.uid)
-            with self._desk.loop_time.spend(self._peer.uid):
-                received = next(steps)
-            if received is not None:
-                return received
+            raise PeerLeft
 
     def _take(self, group: asyncio.TaskGroup, received: Request | Refused) -> bytes | None:
         """Answer a frame at once, or begin what it asks for and return None."""
         if self._channel.is_closing:  # nobody is left, and what was read is for nobody
-            raise _PeerLeft
+            raise PeerLeft
         with self._desk.loop_time.spend(self._peer.uid):
             match received:
                 case Refused():
@@ -186,54 +160,6 @@ class Session:
             self._requests += 1
             return self._connection.reply(received.id, **answer)
 
-    async def _while_here(self, task: asyncio.Task[_T]) -> _T:
-        """Wait for `task`. Meanwhile nobody reads, and would see that the peer has left."""
-        while not (await asyncio.wait((task,), timeout=_LOOK_SECONDS))[0]:
-            if has_left(self._sock):
-                raise _PeerLeft
-        return task.result()
-
-    async def _make_room_to_decode(self, group: asyncio.TaskGroup) -> None:
-        """Hold what decoding the next frame takes."""
-        assert self._connection.whole is not None
-        size = self._connection.most_decoding(self._connection.whole)
-        if (hold := self._desk.hold_decoding(self._peer, size)) is not None:
-            self._decoding.take(hold)
-        else:
-            room = self._desk.room_to_decode(self._peer, size)
-            await self._while_here(group.create_task(_take_over(self._decoding, room)))
-
-    async def _make_room_to_read(self, group: asyncio.TaskGroup) -> int:
-        """Return how much may be read now: of a long frame, what is held for it.
-
-        Raises `Overloaded` where there is no room for too long.
-        """
-        missing, arrived = self._connection.missing, self._connection.buffered
-        if missing <= SHORT_READ_BYTES:
-            return SHORT_READ_BYTES
-        most = min(missing, INBOX_BYTES)
-        if more := step_of_arriving(self._arriving.size, arrived + most, arrived + missing):
-            room = self._desk.room_to_arrive(self._peer, more)
-            await self._while_here(group.create_task(_take_over(self._arriving, room)))
-        return most
-
-    async def _read(self, group: asyncio.TaskGroup) -> bytes:
-        """Return what the peer sends; b"" once it has left, or kept the daemon waiting."""
-        most = await self._make_room_to_read(group)
-        awaited = self._connection.awaited
-        if awaited is None:
-            self._patience = self._stall_seconds
-            return await self._channel.read(most)
-        started = time.monotonic()
-        try:
-            async with asyncio.timeout(self._patience):
-                return await self._channel.read(most)
-        except TimeoutError:
-            self._note_stalled(awaited)
-            return b""
-        finally:
-            self._patience -= time.monotonic() - started
-
     def _refuse(self, refused: Refused) -> bytes:
         """Return the frame that tells of what was refused, once the daemon's log has."""
         self._refused += 1
@@ -244,7 +170,7 @@ class Session:
         """Begin a task for the request; return the frame that says why not where it is refused."""
         self._requests += 1
         try:
-            hold = self._desk.hold(self._peer, request)
+            hold = self._desk.accounts.hold(self._peer, request)
         except ReplyError as refusal:
             self._fail(request, refusal)
             return self._connection.fail(request.id, refusal)
@@ -339,11 +265,6 @@ class Session:
 
     def _note_stalled(self, awaited: str) -> None:
         self._desk.note_stalled(self._peer, awaited, self._stall_seconds)
-
-
-async def _take_over(mine: Hold, room: Coroutine[Any, Any, Hold]) -> None:
-    """Have the bytes of `room` once there is any: in one step, so that none can be lost."""
-    mine.take(await room)
 
 
 def _note_success(named: Mapping[str, Any], lane: Priority, answer: Answer) -> None:

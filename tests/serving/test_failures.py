@@ -182,14 +182,14 @@ async def test_a_result_that_cannot_be_kept_is_not_counted(make_engine, tiny, mo
 async def test_a_reply_that_fails_holds_nothing(make_dialogue, tiny, fail, told, at):
     """The request is answered all the same, and its memory and its slot are free again."""
     talk = await make_dialogue(tiny(), max_in_flight=1)
-    held = talk.desk.ledger.to_map()["held_bytes"]
+    held = talk.desk.accounts.requests.to_map()["held_bytes"]
     fail(*at)
     replies = [await talk.ask(embed(1, "a")), await talk.ask(embed(2, "b!"))]
     again = await talk.ask(embed(3, "c"))
     assert again["ok"]
     codes = [reply.get("error", {}).get("code") for reply in replies]
     assert codes == ["backend_failed" if at[1] == "to_map" else None, "backend_failed"]
-    assert talk.desk.ledger.to_map()["held_bytes"] == held
+    assert talk.desk.accounts.requests.to_map()["held_bytes"] == held
     assert (talk.desk.accepted.count, talk.desk.untaken.count) == (0, 0)
     assert_empty(talk.desk.engine)
 

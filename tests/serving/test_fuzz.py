@@ -70,7 +70,7 @@ def test_what_is_still_held_after_a_peer_is_a_fault(tiny, monkeypatch):
     """The ledger's bytes, say."""
     monkeypatch.setattr("bench.fuzzing.stage._PATIENCE_SECONDS", 0.5)
     with Stage([tiny()]) as stage:
-        hold = stage._desk.ledger.hold(Peer(pid=1, uid=1, gid=1), 7)
+        hold = stage._desk.accounts.requests.hold(Peer(pid=1, uid=1, gid=1), 7)
         (fault,) = stage.play([HELLO, Read()]).faults
         assert stage.play([HELLO, Read()]).faults == []  # its fault is not the next one's
         hold.release()

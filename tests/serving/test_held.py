@@ -52,7 +52,7 @@ def held_in_memory(session: Session) -> int:
 
 
 def held_in_the_books(desk: Desk) -> int:
-    ledgers = (desk.ledger, desk.decoding, desk.control)
+    ledgers = (desk.accounts.requests, desk.accounts.decoding, desk.accounts.control)
     return sum(ledger.to_map()["held_bytes"] for ledger in ledgers)
 
 

@@ -32,7 +32,7 @@ OTHER = Peer(pid=1, uid=os.getuid() + 1, gid=1)
 
 def held(desk):
     """All that is held for anybody, connections included."""
-    ledgers = (desk.ledger, desk.decoding, desk.control)
+    ledgers = (desk.accounts.requests, desk.accounts.decoding, desk.accounts.control)
     return sum(ledger.to_map()["held_bytes"] for ledger in ledgers)
 
 
@@ -56,7 +56,7 @@ async def test_a_request_is_held_until_its_reply_is_taken(make_dialogue, tiny, s
 async def test_what_does_not_fit_is_refused_whole(make_dialogue):
     """With a time to come back after, or for good where it could never fit."""
     dialogue = await make_dialogue()
-    ledger = dialogue.desk.ledger
+    ledger = dialogue.desk.accounts.requests
     ledger.budget = Budget(total=2**20, part=1.0)
     other = ledger.hold(OTHER, 3 * 2**18)
     rest = ledger.hold(dialogue.session._peer, 190_000)
@@ -76,7 +76,7 @@ async def test_what_does_not_fit_is_refused_whole(make_dialogue):
 async def test_who_has_filled_his_share_is_told_how_things_are(make_dialogue):
     """Hello, ping, cancel, status and metrics need nothing of it, nor does a connection."""
     dialogue = await make_dialogue(hello=False)
-    ledger = dialogue.desk.ledger
+    ledger = dialogue.desk.accounts.requests
     assert ledger.hold(dialogue.session._peer, ledger.budget.of_a_process)
     requests = (Hello(id=0, version=1), Ping(id=1), Cancel(id=2, target=9), Status(id=3))
     for request in (*requests, Metrics(id=4)):
@@ -87,7 +87,7 @@ async def test_who_has_filled_his_share_is_told_how_things_are(make_dialogue):
 async def test_a_long_frame_waits_until_there_is_room(make_dialogue, soon):
     """No more of it is read meanwhile than fits, and then it is answered."""
     dialogue = await make_dialogue()
-    ledger = dialogue.desk.ledger
+    ledger = dialogue.desk.accounts.requests
     ledger.budget = Budget(total=2**20, part=1.0)
     other = ledger.hold(OTHER, 3 * 2**18)
     rest = ledger.hold(dialogue.session._peer, 180_000)
@@ -116,7 +116,7 @@ async def test_half_a_frame_holds_what_has_arrived_of_it(make_dialogue, soon):
 async def test_what_is_decoded_waits_for_others_that_are(make_dialogue, soon):
     """A frame that has arrived is not refused for it."""
     dialogue = await make_dialogue()
-    decoding = dialogue.desk.decoding
+    decoding = dialogue.desk.accounts.decoding
     other = decoding.hold(OTHER, decoding.budget.total)
     dialogue.writer.write(LARGE)
     await soon(lambda: decoding._waiting)
@@ -128,7 +128,7 @@ async def test_what_is_decoded_waits_for_others_that_are(make_dialogue, soon):
 async def test_a_frame_that_never_finds_room_ends_its_connection(make_dialogue):
     """After as long as a peer may stall: it is told to come back."""
     dialogue = await make_dialogue(rules=Rules(stall_seconds=0.1))
-    dialogue.desk.ledger.budget = Budget(total=2**17, part=1.0)
+    dialogue.desk.accounts.requests.budget = Budget(total=2**17, part=1.0)
     dialogue.writer.write(LARGE)
     error = (await dialogue.reply(None))["error"]
     assert (error["code"], error["retryable"]) == ("overloaded", True)
@@ -138,11 +138,11 @@ async def test_a_frame_that_never_finds_room_ends_its_connection(make_dialogue):
 
 async def test_a_peer_that_leaves_while_it_waits_is_noticed(make_dialogue, soon, monkeypatch):
     """Though nobody reads from it."""
-    monkeypatch.setattr("sidecar.serving.session._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("sidecar.serving.incoming._LOOK_SECONDS", 0.01)
     dialogue = await make_dialogue()
-    dialogue.desk.ledger.budget = Budget(total=2**17, part=1.0)
+    dialogue.desk.accounts.requests.budget = Budget(total=2**17, part=1.0)
     dialogue.writer.write(LARGE)
-    await soon(lambda: dialogue.desk.ledger._waiting)
+    await soon(lambda: dialogue.desk.accounts.requests._waiting)
     dialogue.writer.transport.abort()
     await dialogue.ended()
     assert held(dialogue.desk) == 0
@@ -150,7 +150,7 @@ async def test_a_peer_that_leaves_while_it_waits_is_noticed(make_dialogue, soon,
 
 async def test_a_connection_that_does_not_fit_is_told_so(make_dialogue, monkeypatch):
     """And is not counted."""
-    monkeypatch.setattr("sidecar.serving.desk.CONNECTION_BYTES", 2**40)
+    monkeypatch.setattr("sidecar.serving.accounts.CONNECTION_BYTES", 2**40)
     monkeypatch.setattr(Peer, "is_operator", False)
     dialogue = await make_dialogue(hello=False)
     assert (await dialogue.reply(None))["error"]["code"] in {"overloaded", "too_large"}
@@ -162,7 +162,7 @@ async def test_a_connection_that_does_not_fit_is_told_so(make_dialogue, monkeypa
 async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue, steps):
     """While a frame is being received, waits for room, or is computed."""
     dialogue = await make_dialogue()
-    other = dialogue.desk.ledger.hold(OTHER, 1)
+    other = dialogue.desk.accounts.requests.hold(OTHER, 1)
     dialogue.send(Ping(id=1), Embed(id=2, input=("a", "b")), Status(id=3))
     dialogue.writer.write(LARGE)
     for _ in range(steps):
