@@ -120,8 +120,8 @@ class Budgets:
 class Memory:
     """What there is: a ceiling for the process, what it took without peers, all in bytes.
 
-    `most` is as much as peers are given where there is plenty; a process has `peer_share` of its
-    user's share of it.
+    `most` is as much as requests are given where there is plenty; a process has `peer_share` of
+    its user's share of it.
     """
 
     ceiling: int
@@ -132,12 +132,13 @@ class Memory:
     @property
     def left(self) -> int:
         """What peers may be given; below 0 where models alone are over the ceiling."""
-        return min(int(_PART_FOR_PEERS * (self.ceiling - self.taken)), self.most)
+        return int(_PART_FOR_PEERS * (self.ceiling - self.taken))
 
     def budgets(self, needs: Needs) -> Budgets:
         """Return what may be held: never less than `needs`."""
-        control = max(int(_PART_FOR_CONTROL * self.left), _LEAST_CONTROL_BYTES)
-        requests = max(self.left - needs.decoding - control, needs.request)
+        control = max(int(_PART_FOR_CONTROL * min(self.left, self.most)), _LEAST_CONTROL_BYTES)
+        left = self.left - needs.decoding - control
+        requests = max(min(left, self.most), needs.request)
         return Budgets(
             requests=Budget(total=requests, part=self.peer_share, least=needs.request),
             decoding=Budget(total=needs.decoding, part=1.0, least=needs.decoding),

@@ -1,6 +1,7 @@
 """Estimates of memory: from above, and never in the way of what the limits allow."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -54,13 +55,15 @@ def test_a_largest_request_fits_into_every_budget(ceiling: int, texts: int) -> N
 
 def test_the_budgets_follow_from_what_is_left() -> None:
     """A part of it, and no more than peers are given where there is plenty."""
+    needs = Needs(request=10**6, decoding=10**8)
     memory = Memory(ceiling=10**9, taken=6 * 10**8, most=10**10, peer_share=0.5)
-    budgets = memory.budgets(Needs(request=10**6, decoding=10**8))
+    budgets = memory.budgets(needs)
     assert memory.left == 3 * 10**8
     assert budgets.control.total == 75 * 10**6
     assert budgets.decoding == Budget(total=10**8, part=1.0, least=10**8)
     assert budgets.requests == Budget(total=125 * 10**6, part=0.5, least=10**6)
-    assert Memory(ceiling=10**12, taken=0, most=10**9, peer_share=0.5).left == 10**9
+    plenty = replace(memory, ceiling=10**12, most=10**9).budgets(needs)
+    assert (plenty.requests.total, plenty.control.total) == (10**9, 25 * 10**7)
 
 
 @pytest.mark.parametrize("whole", [20_000, 300_000, 16 * 2**20])
