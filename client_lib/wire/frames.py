@@ -49,17 +49,23 @@ class Frames:
     @property
     def whole(self) -> int | None:
         """How long the next body is; 0 where it is too long, None where more has to arrive."""
-        length = self.pending
+        if self._long is not None:
+            return len(self._long) if self._filled == len(self._long) else None
+        if len(self._buffer) < HEADER_BYTES:
+            return None
+        length = int(_LENGTH.unpack_from(self._buffer)[0])
         if length > self._max_bytes:
             return 0
-        return None if self.missing or self.buffered < HEADER_BYTES else length
+        return length if len(self._buffer) >= HEADER_BYTES + length else None
 
     @property
     def missing(self) -> int:
         """How many bytes of the frame that has begun have not arrived; 0 where nobody knows."""
-        if self._long is None and len(self._buffer) < HEADER_BYTES:
+        if self._long is not None:
+            return len(self._long) - self._filled
+        if len(self._buffer) < HEADER_BYTES:
             return 0
-        return max(0, HEADER_BYTES + self.pending - self.buffered)
+        return max(0, HEADER_BYTES + self.pending - len(self._buffer))
 
     def take(self) -> bytes | memoryview:
         """Return the body that is `whole`; nothing here refers to it any more.

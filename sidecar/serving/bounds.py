@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sidecar.serving.job import Load
-from sidecar.serving.shares import OF_USERS, Held, most_of_process, most_of_user
+from sidecar.serving.shares import OF_USERS, Held, most_of_process, most_of_user, plenty
 
 _NOTHING = Held(in_all=0, by_user=0, by_process=0)
 
@@ -29,6 +29,9 @@ class Excess:
     of_all: float
 
 
+_FITS = Excess(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """The most that may wait in each lane.
@@ -49,6 +52,14 @@ class Bounds:
 
     def excess(self, waiting: Waiting, more: Load) -> Excess:
         """Return what has to leave before a process may have `more`, if ever it may."""
+        in_all = waiting.in_all
+        # What would fit if all of it were the process's own fits whoever has it: the usual case.
+        if (
+            in_all.rows + more.rows < self._plenty * self.rows
+            and in_all.tokens + more.tokens < self._plenty * self.tokens
+            and in_all.bytes + more.bytes < self._plenty * self.bytes
+        ):
+            return _FITS
         held = _held(waiting)
         each = [self._excess(*size) for size in zip(self._sizes, held, _sizes(more), strict=True)]
         return Excess(max(e.of_own for e in each), max(e.of_all for e in each))
@@ -56,7 +67,7 @@ class Bounds:
     def _excess(self, total: int, held: Held, more: int) -> Excess:
         own, siblings = held.by_process, held.by_user - held.by_process
         if own + more <= self._most(total, held):
-            return Excess(0, 0)
+            return _FITS
         over = own + more - self.peer_share * (most_of_user(total, held) - siblings)
         others = OF_USERS * (held.in_all - held.by_user)
         # By so much the excess falls while all that waits leaves.
@@ -67,6 +78,10 @@ class Bounds:
     def _most(self, total: int, held: Held) -> int:
         most = most_of_process(total, self.peer_share, held)
         return most if held.in_all else max(1, most)
+
+    @property
+    def _plenty(self) -> float:
+        return plenty(self.peer_share)
 
     @property
     def _sizes(self) -> tuple[int, int, int]:

@@ -64,9 +64,11 @@ class Incoming:
         await self._make_room_to_decode(group)
         steps = self._connection.take()
         while True:
-            await self._loop_time.turn(self._peer.uid)
-            with self._loop_time.spend(self._peer.uid):
-                received = next(steps)
+            if self._loop_time.is_over(self._peer.uid):
+                await self._loop_time.turn(self._peer.uid)
+            started = time.perf_counter()
+            received = next(steps)
+            self._loop_time.spend(self._peer.uid, started)
             if received is not None:
                 return received
 

@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from sidecar.serving.peer import Peer
-from sidecar.serving.shares import Held, Holdings, most_of_process, most_of_user
+from sidecar.serving.shares import Held, Holdings, most_of_process, most_of_user, plenty
 
 # How much of a new hold's length there is in the mean of all.
 _NEWEST = 0.05
@@ -106,7 +106,7 @@ class Ledger:
         fit or not.
         """
         if size:
-            if not always and not self.budget.has_room(self._holdings.of(peer), size):
+            if not (always or self._is_plenty(size) or self._has_room(peer, size)):
                 return None
             self._holdings.add(peer, size)
         return Hold(self, peer, size, lasting=lasting)
@@ -155,6 +155,13 @@ class Ledger:
             "held_by_peer": {str(peer): size for peer, size in self._holdings.by_process.items()},
             "held_by_user": {str(uid): size for uid, size in self._holdings.by_user.items()},
         }
+
+    def _is_plenty(self, size: int) -> bool:
+        """Whether there is room whoever asks, which is the usual case, and soon found out."""
+        return self._holdings.in_all + size < plenty(self.budget.part) * self.budget.total
+
+    def _has_room(self, peer: Peer, size: int) -> bool:
+        return self.budget.has_room(self._holdings.of(peer), size)
 
     def _serve_waiting(self) -> None:
         for waiter in sorted(self._waiting, key=self._turn_of):  # stable: then in their order

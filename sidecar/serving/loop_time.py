@@ -7,8 +7,6 @@ they ask for. Whoever has more to do, on however many connections, goes on in la
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 # What is begun in a round has its first step in the next one, which takes some times as long.
 _SECONDS_A_ROUND = 0.000_5
@@ -23,20 +21,20 @@ class LoopTime:
         self._waiting: defaultdict[int, deque[asyncio.Future[None]]] = defaultdict(deque)
         self._ends = False  # whether the end of the round is to be heard of
 
-    @contextmanager
-    def spend(self, uid: int) -> Iterator[None]:
-        """Count what is done in the block, which awaits nothing, as the user's."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - started
-            self._spent[uid] = self._spent.get(uid, 0.0) + spent
+    def spend(self, uid: int, started: float) -> None:
+        """Count the time since `started`, on the clock of `time.perf_counter`, as the user's."""
+        spent = time.perf_counter() - started
+        self._spent[uid] = self._spent.get(uid, 0.0) + spent
+        if not self._ends:
             self._await_end()
+
+    def is_over(self, uid: int) -> bool:
+        """Whether the user has to wait for its `turn`."""
+        return uid in self._waiting or self._spent.get(uid, 0.0) >= _SECONDS_A_ROUND
 
     async def turn(self, uid: int) -> None:
         """Return at once where the user has time left in this round, else in a later one."""
-        if uid not in self._waiting and self._spent.get(uid, 0.0) < _SECONDS_A_ROUND:
+        if not self.is_over(uid):
             return
         turn = self._loop.create_future()
         self._waiting[uid].append(turn)

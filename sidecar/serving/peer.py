@@ -25,6 +25,9 @@ class Peer:
     gid: int
     groups: frozenset[int] = frozenset()
 
+    def __hash__(self) -> int:
+        return hash((self.pid, self.uid))  # who differs in the rest alone is rare
+
     def __str__(self) -> str:
         return f"pid {self.pid} (uid {self.uid})"
 

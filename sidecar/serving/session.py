@@ -8,6 +8,7 @@ models.
 
 import asyncio
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -145,20 +146,28 @@ class Session:
         """Answer a frame at once, or begin what it asks for and return None."""
         if self._channel.is_closing:  # nobody is left, and what was read is for nobody
             raise PeerLeft
-        with self._desk.loop_time.spend(self._peer.uid):
-            match received:
-                case Refused():
-                    return self._refuse(received)
-                case Hello():
-                    answer = {"version": VERSION, **self._desk.hello(self._limits)}
-                case Ping():
-                    answer = {}
-                case Cancel():
-                    answer = {"cancelled": self._cancel(received.target)}
-                case _:
-                    return self._begin(group, received)
-            self._requests += 1
-            return self._connection.reply(received.id, **answer)
+        started = time.perf_counter()
+        try:
+            return self._begin_or_answer(group, received)
+        finally:
+            self._desk.loop_time.spend(self._peer.uid, started)
+
+    def _begin_or_answer(
+        self, group: asyncio.TaskGroup, received: Request | Refused
+    ) -> bytes | None:
+        match received:
+            case Refused():
+                return self._refuse(received)
+            case Hello():
+                answer = {"version": VERSION, **self._desk.hello(self._limits)}
+            case Ping():
+                answer = {}
+            case Cancel():
+                answer = {"cancelled": self._cancel(received.target)}
+            case _:
+                return self._begin(group, received)
+        self._requests += 1
+        return self._connection.reply(received.id, **answer)
 
     def _refuse(self, refused: Refused) -> bytes:
         """Return the frame that tells of what was refused, once the daemon's log has."""

@@ -39,6 +39,15 @@ def most_of_process(total: int, part: float, held: Held) -> int:
     return max(0, int(part * (most_of_user(total, held) - others)))
 
 
+def plenty(part: float) -> float:
+    """Return which part of a total all may hold together before anybody's share can be exceeded.
+
+    A process's own bytes lower its room by themselves, its siblings' by `part` of them, and other
+    users' by less: where all were its own it would fit. Less a little, for rounding.
+    """
+    return 0.99 * OF_USERS * part
+
+
 class Holdings:
     """How much of something every process holds, and every user."""
 

@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 from client_lib.wire.messages import Priority
 from sidecar.models.rows import Row, Text
@@ -87,12 +86,17 @@ class Tokenizer:
 
     def _rows_now(self, texts: Sequence[Text], prompt: str) -> list[Row] | None:
         """Tokenize on the loop, unless a thread does: a model may let in one at a time."""
-        with ExitStack() as held:
-            for counter in (self._short, self._long):
-                if not counter.free.acquire(blocking=False):
-                    return None
-                held.callback(counter.free.release)
-            return self._model.tokenize(_prompted(texts, prompt))
+        if not self._short.free.acquire(blocking=False):
+            return None
+        try:
+            if not self._long.free.acquire(blocking=False):
+                return None
+            try:
+                return self._model.tokenize(_prompted(texts, prompt))
+            finally:
+                self._long.free.release()
+        finally:
+            self._short.free.release()
 
 
 def _slices(texts: Sequence[Text], prompt: str = "") -> Iterator[Sequence[Text]]:
