@@ -1,5 +1,7 @@
 """Who is at the other end of a connection, by the kernel's word."""
 
+import ctypes
+import errno
 import os
 import select
 import socket
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 _UCRED = struct.Struct("3i")  # struct ucred, unix(7)
 _GID = struct.Struct("I")
 _SO_PEERGROUPS = 59  # <asm-generic/socket.h>, Linux 4.13; Python has no name for it
+_PYTHONS_MOST = 1_024  # bytes that `socket.getsockopt` gives room for: 256 groups
 _MAX_GROUPS = 65_536  # NGROUPS_MAX
 
 
@@ -59,7 +62,17 @@ def has_left(sock: socket.socket) -> bool:
 
 def _groups(sock: socket.socket) -> frozenset[int]:
     try:
-        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS * _GID.size)
-    except OSError:  # an older kernel tells the first group alone
-        return frozenset()
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _PYTHONS_MOST)
+    except OSError as error:
+        # Otherwise it is an older kernel, which tells the first group alone.
+        raw = _many_groups(sock) if error.errno == errno.ERANGE else b""
     return frozenset(gid for (gid,) in _GID.iter_unpack(raw))
+
+
+def _many_groups(sock: socket.socket) -> bytes:
+    """Return what `getsockopt` says where that is more than Python makes room for."""
+    buffer = ctypes.create_string_buffer(_MAX_GROUPS * _GID.size)
+    size = ctypes.c_uint32(len(buffer))
+    getsockopt = ctypes.CDLL(None).getsockopt
+    args = sock.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(size)
+    return buffer.raw[: size.value] if getsockopt(*args) == 0 else b""

@@ -17,7 +17,7 @@ from sidecar.serving.session import Session
 from sidecar.serving.socket_file import Listener
 
 # So many in one round of the loop, however many stand in the queue.
-_AT_ONCE = 16
+_AT_ONCE = 4
 # What keeps the kernel from handing over a connection, and is no fault of the peer's.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE_SECONDS = 0.1

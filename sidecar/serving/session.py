@@ -75,8 +75,11 @@ class Session:
         loop = asyncio.get_running_loop()
         self._running = asyncio.current_task()
         with self._sock:
+            await self._desk.loop_time.turn(self._peer.uid)
+            started = time.perf_counter()
             await loop.connect_accepted_socket(lambda: self._channel, self._sock)
             log.debug("peer.connected", **self._peer.named())
+            self._desk.loop_time.spend(self._peer.uid, started)
             try:
                 await self._visit()
             finally:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 from itertools import count
 
 import pytest
@@ -79,13 +81,32 @@ def test_an_operator_comes_in_when_all_connections_are_taken() -> None:
     assert door.refusal(Peer(1, 0, 0)) is not None
 
 
-def test_the_kernel_tells_all_groups() -> None:
-    """This process's own, by its own socket."""
+def test_the_kernel_tells_who_is_there() -> None:
+    """This process, by its own socket."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         peer = Peer.of(ours)
     assert (peer.pid, peer.uid) == (os.getpid(), os.getuid())
     assert peer.groups == {os.getgid(), *os.getgroups()}
+
+
+_IN_GROUPS = """
+import os, socket, sys
+from sidecar.serving.peer import Peer
+os.setgroups(range(5_000, 5_000 + int(sys.argv[1])))
+ours, theirs = socket.socketpair(socket.AF_UNIX)
+print(sorted(Peer.of(ours).groups - {os.getgid()}) == os.getgroups())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take groups")
+@pytest.mark.parametrize("count", [1, 3, 256, 257, 5_000])
+def test_the_kernel_tells_all_groups(count: int) -> None:
+    """Those too that are not the first, however many: a list may name any of them."""
+    told = subprocess.run(
+        [sys.executable, "-c", _IN_GROUPS, str(count)], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "True\n"
 
 
 async def test_a_peer_that_may_not_is_told_and_let_go(make_dialogue) -> None:
