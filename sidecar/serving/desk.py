@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, get_args
 
 import psutil
 
@@ -22,6 +23,7 @@ from sidecar.serving.channel import INBOX_BYTES
 from sidecar.serving.complaints import Complaints
 from sidecar.serving.door import Door, forbidden
 from sidecar.serving.engine import Engine
+from sidecar.serving.latest import Latest
 from sidecar.serving.loop_time import LoopTime
 from sidecar.serving.peer import Peer
 from sidecar.serving.settings import ServeSettings
@@ -29,7 +31,6 @@ from sidecar.serving.state import Life
 from sidecar.serving.tally import Tally
 
 Expel: TypeAlias = Callable[[ReplyError], None]
-_Measured: TypeAlias = tuple[dict[str, int], dict[str, float]]
 
 # After which one more line may be written: of a user's rejected frames, of his failed requests.
 _REJECTION_SECONDS = 60.0
@@ -60,8 +61,10 @@ class Desk:
         self.statistics = engine.statistics
         self._rejections = Complaints(_REJECTION_SECONDS)
         self._guests: dict[object, tuple[Peer, Expel]] = {}
-        self._measuring = asyncio.Lock()
-        self._measure: tuple[float, _Measured] | None = None  # and when it was begun
+        self._status = Latest(self._make_status)
+        self._metrics = {
+            form: Latest(partial(self._make_metrics, form)) for form in get_args(MetricsFormat)
+        }
         self._started = time.monotonic()
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._memory_at_start = read_memory()
@@ -156,9 +159,17 @@ class Desk:
         crashed = any(engine.crashed.done() for engine in self.engines)
         return not crashed and self.stuck_for() < self.settings.hang_seconds / 2
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self, peer: Peer) -> dict[str, Any]:
         """Return what the daemon is and how it is; memory in bytes."""
-        memory, process = await self._measured()
+        return await self._status.get(peer.uid)
+
+    async def metrics(self, peer: Peer, form: MetricsFormat) -> dict[str, str]:
+        """Return the body of the answer to `metrics`: the status in figures, as text."""
+        return await self._metrics[form].get(peer.uid)
+
+    async def _make_status(self) -> dict[str, Any]:
+        # The kernel walks the whole address space for this: not on the loop.
+        memory, process = await asyncio.to_thread(_measure)
         return {
             "version": sidecar.__version__,
             "pid": os.getpid(),
@@ -180,19 +191,8 @@ class Desk:
             "statistics": self.statistics.to_map(),
         }
 
-    async def _measured(self) -> _Measured:
-        """Return what the process takes, measured once for all who ask at the same time."""
-        asked = time.monotonic()
-        async with self._measuring:
-            if self._measure is None or self._measure[0] < asked:
-                began = time.monotonic()
-                # The kernel walks the whole address space for this: not on the loop.
-                self._measure = began, await asyncio.to_thread(_measure)
-            return self._measure[1]
-
-    async def metrics(self, form: MetricsFormat) -> dict[str, str]:
-        """Return the body of the answer to `metrics`: the status in figures, as text."""
-        status = await self.status()
+    async def _make_metrics(self, form: MetricsFormat) -> dict[str, str]:
+        status = await self._make_status()
         content_type, text = await asyncio.to_thread(_exposition, status, form)
         return {"content_type": content_type, "text": text}
 
@@ -213,7 +213,7 @@ def _exposition(status: Mapping[str, Any], form: MetricsFormat) -> tuple[str, st
     return exposition(status, form)
 
 
-def _measure() -> _Measured:
+def _measure() -> tuple[dict[str, int], dict[str, float]]:
     return read_memory(), _process()
 
 

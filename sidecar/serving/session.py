@@ -248,9 +248,9 @@ class Session:
             case Embed() | Rerank():
                 return await self._compute(request)
             case Status():
-                return {"status": await self._desk.status()}
+                return {"status": await self._desk.status(self._peer)}
             case Metrics():
-                return await self._desk.metrics(request.format)
+                return await self._desk.metrics(self._peer, request.format)
 
     async def _compute(self, request: Embed | Rerank) -> EmbedResult | RerankResult:
         engine = self._desk.engine_for(self._peer)

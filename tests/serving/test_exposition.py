@@ -54,7 +54,7 @@ def samples_of(text, form="openmetrics"):
 
 
 async def status_with(dialogue, **model):
-    return {**await dialogue.desk.status(), "models": [{**MODEL, **model}]}
+    return {**await dialogue.desk.status(dialogue.session._peer), "models": [{**MODEL, **model}]}
 
 
 @pytest.mark.parametrize("form", READERS)

@@ -275,7 +275,7 @@ async def test_a_peer_that_leaves_takes_its_requests_with_it(make_dialogue, tiny
     dialogue.writer.close()
     await dialogue.ended()
     assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
-    assert (await dialogue.desk.status())["requests"] == {
+    assert (await dialogue.desk.status(dialogue.session._peer))["requests"] == {
         "completed": 0, "failed": {"cancelled": 3}, "in_flight": 0, "untaken": 0,
     }  # fmt: skip
 
