@@ -90,7 +90,7 @@ async def test_counters_rise_with_requests(busy):
 
 async def test_histograms_say_what_the_status_says(busy):
     """The same sums and counts; the buckets grow up to the count."""
-    status = await busy.desk.status()
+    status = await busy.desk.status(busy.session._peer)
     found = samples_of(exposition(status, "openmetrics")[1])
     name = "sidecar_request_duration_seconds"
     answered = status["statistics"]["since_start"]["requests"]["embed"]["interactive"]

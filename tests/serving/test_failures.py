@@ -293,9 +293,9 @@ async def test_a_standstill_is_not_healthy(make_dialogue, tiny, monkeypatch):
     talk = await make_dialogue(tiny(), hang_seconds=10)
     seconds = [4.9]
     monkeypatch.setattr(talk.desk.engine, "standstill", lambda: seconds[0])
-    assert (await talk.desk.status())["healthy"]
+    assert (await talk.desk.status(talk.session._peer))["healthy"]
     seconds[0] = 5.0
-    assert not (await talk.desk.status())["healthy"]
+    assert not (await talk.desk.status(talk.session._peer))["healthy"]
 
 
 async def test_lines_about_a_failure_have_its_cause(make_dialogue, tiny, fail):
