@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,6 +74,14 @@ def environment_of_one_test() -> Iterator[None]:
         os.environ.pop(_THREADS, None)
     else:
         os.environ[_THREADS] = before
+
+
+@pytest.fixture(autouse=True)
+def broken_pipes_end_no_test() -> Iterator[None]:
+    """Undo what `sidecar logs` sets for its process, run in that of the tests."""
+    before = signal.getsignal(signal.SIGPIPE)
+    yield
+    signal.signal(signal.SIGPIPE, before)
 
 
 @pytest.fixture(autouse=True)
