@@ -1,7 +1,6 @@
 """A stream of bytes, cut to the bodies of its frames: a 4-byte big-endian length, then the body."""
 
 import struct
-import sys
 
 import numpy as np
 
@@ -100,11 +99,6 @@ class Frames:
         if len(self._buffer) < HEADER_BYTES:
             return 0
         return int(_LENGTH.unpack_from(self._buffer)[0])
-
-    @property
-    def capacity(self) -> int:
-        """Bytes of memory that are held for frames, whether filled or not."""
-        return sys.getsizeof(self._buffer) + (len(self._long) if self._long is not None else 0)
 
     def _is_long_and_partial(self) -> bool:
         length = self.pending

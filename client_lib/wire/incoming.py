@@ -1,4 +1,4 @@
-"""The daemon's end of the stream: bytes to the maps of requests, in steps, and what that holds."""
+"""The daemon's end of the stream: bytes to the maps of requests, in steps, and what that takes."""
 
 from typing import Any
 
@@ -7,9 +7,6 @@ from client_lib.wire.walk import PIECE_BYTES, Pace, Shape, Steps, Walk
 
 # Handing a map over, and what is done with it then, takes as long as so many bytes of text.
 _FRAME_WORK = 8 * 1024
-# Of frames that are not long: the beginning of one, and the piece that was fed after it, in a
-# buffer that has grown by an eighth too much; and msgpack's reader, without a buffer.
-_BUFFER_BYTES = 208 * 1024
 # One character of four bytes makes all of a text's take as much. Its header, its place in a list
 # and in a tuple, or its entry in a map that grows.
 _BYTES_OF_A_BYTE = 4
@@ -25,7 +22,6 @@ class RequestDecoder:
         self._frames = Frames(max_bytes)
         self._shape = shape
         self._pace = Pace()
-        self._walks: set[Walk] = set()  # one, unless somebody keeps an iterator that he left
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Keep `data`; `take` makes maps of what is `whole`."""
@@ -39,15 +35,10 @@ class RequestDecoder:
         on behind it.
         """
         # No name keeps a body, or its map, while whoever takes the map takes a while.
-        walk = Walk(self._frames.take(), self._shape, self._pace)
-        self._walks.add(walk)
-        try:
-            message = yield from walk.message()
-            if self._pace.spend(_FRAME_WORK):
-                yield
-            return message
-        finally:
-            self._walks.discard(walk)
+        message = yield from Walk(self._frames.take(), self._shape, self._pace).message()
+        if self._pace.spend(_FRAME_WORK):
+            yield
+        return message
 
     @property
     def whole(self) -> int | None:
@@ -67,11 +58,6 @@ class RequestDecoder:
         """Bytes kept of frames that are not decoded yet."""
         return self._frames.buffered
 
-    @property
-    def held(self) -> int:
-        """Bytes of memory: buffers, filled or not, and a frame that is decoded with what it is."""
-        return self._frames.capacity + sum(walk.held for walk in self._walks)
-
     def most_decoding(self, length: int) -> int:
         """Return what is made of a frame of `length` bytes at most while it is decoded.
 
@@ -81,10 +67,3 @@ class RequestDecoder:
         at_once = min(length, max(self._shape.text_bytes, 2 * PIECE_BYTES))
         made = _BYTES_OF_A_BYTE * length + _BYTES_OF_A_VALUE * values
         return made + _COPIES_IN_A_STEP * at_once
-
-    def most_held(self, length: int) -> int:
-        """Return what `held` is at most while a frame of `length` bytes comes and is decoded.
-
-        Where no more than `LONG_FRAME_BYTES` are fed at a time; more count as themselves.
-        """
-        return _BUFFER_BYTES + length + self.most_decoding(length)

@@ -140,24 +140,6 @@ class ServerConnection:
         """How many bytes of the frame that has begun have not arrived; 0 where nobody knows."""
         return self._decoder.missing
 
-    @property
-    def held(self) -> int:
-        """Bytes of memory held for frames: buffers, and what a frame is decoded from and to.
-
-        What has been yielded is the caller's.
-        """
-        return self._decoder.held
-
-    def most_held(self, length: int) -> int:
-        """Return what `held` is at most while a frame of `length` bytes comes and is decoded.
-
-        Of a frame with more than `LONG_FRAME_BYTES`, the first piece that is received takes no
-        more than itself; the next takes the memory for the whole body. So when `pending` is
-        that much, find room for this before the next piece. At most `LONG_FRAME_BYTES` should be
-        received at a time.
-        """
-        return self._decoder.most_held(length)
-
     def most_decoding(self, length: int) -> int:
         """Return what is made of a frame of `length` bytes at most while it is decoded."""
         return self._decoder.most_decoding(length)

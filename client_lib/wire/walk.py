@@ -6,7 +6,6 @@ is built: plain values, and lists of texts, by msgpack a stretch at a time. Ever
 passed over, and something stands in its place by which a field's check fails.
 """
 
-import sys
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import islice
@@ -83,8 +82,7 @@ class Walk:
     """The way through one frame's body."""
 
     __slots__ = (
-        "_at", "_body", "_containers", "_message", "_pace", "_reader_bytes", "_shape",
-        "_texts", "_values",
+        "_at", "_body", "_containers", "_message", "_pace", "_shape", "_values",
     )  # fmt: skip
 
     def __init__(self, body: bytes | memoryview, shape: Shape, pace: Pace) -> None:
@@ -95,17 +93,6 @@ class Walk:
         self._containers = 0
         self._values = 0
         self._message: dict[str, Any] = {}
-        self._texts: list[Any] = []  # of the list that is being read
-        self._reader_bytes = 0
-
-    @property
-    def held(self) -> int:
-        """Bytes of memory: of the body, and of what has been made of it."""
-        lists = [self._texts, *(each for each in self._message.values() if isinstance(each, list))]
-        size = sys.getsizeof(_owner(self._body)) + self._reader_bytes + sys.getsizeof(self._message)
-        size += sum(map(sys.getsizeof, self._message)) + sum(map(sys.getsizeof, lists))
-        size += sum(sum(map(sys.getsizeof, texts)) for texts in lists)
-        return size + sum(map(sys.getsizeof, self._message.values()))
 
     def message(self) -> Steps[dict[str, Any]]:
         """Return the map in the body, a step at a time.
@@ -132,7 +119,6 @@ class Walk:
             kind, size = self._head()
             if kind == "list":
                 self._message[key] = yield from self._list(size)
-                self._texts = []
                 continue
             if kind == "map":
                 self._message[key] = yield from self._pass_over(self._enter(kind, size), kind)
@@ -211,18 +197,15 @@ class Walk:
             max_str_len=min(self._shape.text_bytes, PIECE_BYTES // 2),
             **_PLAIN_VALUES,
         )
-        self._reader_bytes = size + sys.getsizeof(reader)
         try:
             values = yield from self._read(reader, count)
         except (ValueError, msgpack.UnpackException):
             return None
-        finally:
-            self._reader_bytes = 0
         self._at += reader.tell()
         return values
 
     def _read(self, reader: Any, count: int) -> Steps[list[Any]]:
-        values = self._texts = []
+        values: list[Any] = []
         fed = self._at
         while left := count - len(values):
             read = list(islice(reader, min(left, STEP_BYTES // VALUE_WORK)))
@@ -240,13 +223,12 @@ class Walk:
         return values
 
     def _texts_one_by_one(self, count: int) -> Steps[list[Any] | Unread]:
-        texts = self._texts = []
+        texts: list[Any] = []
         for left in range(count, 0, -1):
             before = self._at
             kind, size = self._head()
             if kind != "text":
                 self._at = before
-                self._texts = []
                 del texts
                 return (yield from self._pass_over(left, "list"))
             texts.append(self._plain(kind, size))
@@ -273,10 +255,6 @@ class Walk:
             if self._pace.spend(VALUE_WORK + self._at - before):
                 yield
         return Unread(container)
-
-
-def _owner(body: bytes | memoryview) -> object:
-    return body.obj if isinstance(body, memoryview) else body
 
 
 def _refuse(*_: object) -> NoReturn:

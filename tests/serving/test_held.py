@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import weakref
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from client_lib.wire.codec import encode
 from client_lib.wire.messages import Embed, Hello, Ping, Status, request_to_map
+from client_lib.wire.protocol import Received
 from sidecar.serving.bounds import Bounds
 from sidecar.serving.cost import Cost
 from sidecar.serving.desk import Desk
@@ -18,6 +21,7 @@ from sidecar.serving.session import Session
 from sidecar.serving.settings import ServeSettings
 from sidecar.serving.state import Life, State
 
+from ..sizes import reachable
 from .conftest import PATIENCE, TinyModel
 
 HELLO = encode(request_to_map(Hello(id=0, version=1)))
@@ -28,8 +32,8 @@ TEXTS = {
     "chinese": "語" * 50_000,
 }
 FRAMES = st.lists(st.tuples(st.sampled_from([*TEXTS, "ping", "status"]), st.integers(1, 4)))
-# An empty buffer's own size, before the connection is let in and after it has ended.
-_EMPTY = 64
+# The connection itself, before it is let in and after it has ended.
+_OBJECTS = 16 * 1024
 
 
 def frame(kind: str, count: int) -> bytes:
@@ -41,14 +45,29 @@ def frame(kind: str, count: int) -> bytes:
     return encode(request_to_map(Embed(id=1, input=(TEXTS[kind],) * count)))
 
 
-def held_in_memory(session: Session) -> int:
-    """Bytes that have arrived, wherever they are, and what is being made of them.
+class Watched:
+    """A session whose frames are watched while they are decoded."""
 
-    A long frame has an address for each of its bytes at once, and memory as they arrive.
-    """
-    decoder = session._connection._decoder
-    decoding = sum(walk.held for walk in decoder._walks)
-    return session._channel.kept + decoder.buffered + decoding
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._take = session._connection.take
+        self._steps: weakref.ref[object] = weakref.ref(self)
+        session._connection.take = self._watched  # type: ignore[method-assign]
+
+    def _watched(self) -> Iterator[Received | None]:
+        steps = self._take()
+        self._steps = weakref.ref(steps)
+        return steps
+
+    def held_in_memory(self) -> int:
+        """Bytes that have arrived, wherever they are, and what is being made of them.
+
+        A long frame has an address for each of its bytes at once, and memory as they arrive.
+        """
+        steps, kept = self._steps(), self._session._channel.kept
+        if steps is None or steps is self:
+            return kept + self._session._connection.buffered
+        return kept + reachable(steps)
 
 
 def held_in_the_books(desk: Desk) -> int:
@@ -66,6 +85,7 @@ async def converse(stream: bytes, cuts: list[int]) -> list[tuple[int, int]]:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     ours.setblocking(False)
     session = Session(desk, ours)
+    watched = Watched(session)
     running = asyncio.create_task(session.run())
     reader, writer = await asyncio.open_unix_connection(sock=theirs)
     seen = []
@@ -85,7 +105,7 @@ async def converse(stream: bytes, cuts: list[int]) -> list[tuple[int, int]]:
         group.create_task(send())
         group.create_task(receive())
         while not running.done():
-            seen.append((held_in_memory(session), held_in_the_books(desk)))
+            seen.append((watched.held_in_memory(), held_in_the_books(desk)))
             await asyncio.sleep(0)
     writer.close()
     await asyncio.gather(running, writer.wait_closed(), return_exceptions=True)
@@ -104,5 +124,5 @@ def test_the_books_are_never_behind(
     stream += max(0, len(body) + lie).to_bytes(4, "big") + body
     places = sorted(round(cut * len(stream)) for cut in cuts)
     *steps, (_, left) = asyncio.run(converse(stream, places))
-    assert all(real <= booked + _EMPTY for real, booked in steps)
+    assert all(real <= booked + _OBJECTS for real, booked in steps)
     assert left == 0
