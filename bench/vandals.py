@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import msgpack
 
+from bench.children import last_words
 from client_lib import AsyncClient
 from client_lib.wire.codec import encode
 from client_lib.wire.errors import SidecarError
@@ -59,14 +60,8 @@ class Vandals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.close()
-        for process in self._processes:
-            assert process.stdout is not None
-            with process.stdout:
-                self.done.update(json.loads(process.stdout.read()))
-            process.wait(_STOP_SECONDS)
+        for done in last_words(self._processes, _STOP_SECONDS):
+            self.done.update(done)
 
 
 class _Vandal:

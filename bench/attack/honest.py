@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from bench.attack.users import HONEST, become
+from bench.children import last_words
 from client_lib import Client
 
 _TIMEOUT = 10.0  # a request that takes longer is lost
@@ -81,14 +82,8 @@ class Honest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.close()
-        for process in self._processes:
-            assert process.stdout is not None
-            with process.stdout:
-                self.asked.add(Asked(**json.loads(process.stdout.read())))
-            process.wait(_STOP_SECONDS)
+        for asked in last_words(self._processes, _STOP_SECONDS):
+            self.asked.add(Asked(**asked))
 
 
 def write_pairs(pairs: Path, texts: Sequence[str], vectors: Sequence[bytes]) -> None:

@@ -1,7 +1,7 @@
 """Whether the files of an artifact, or of a layout, are the ones that were written.
 
 Sizes and SHA-256 stand in the manifest. SHA-256 is what processors compute fastest of the digests
-that nobody can find a second file for: about 1 GB/s on one core. Large files are read on threads
+that nobody can find a second file for. Large files are read on threads
 of their own beside the engine, which maps the same pages of memory. What was read since the host
 was booted is not read again where the kernel's word is that nobody has changed it (see `digests`).
 

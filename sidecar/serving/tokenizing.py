@@ -66,7 +66,7 @@ class Tokenizer:
     ) -> list[Row]:
         """Return one row a text, in order; of the text with `prompt` before it, if it is no pair.
 
-        The prompt is put there slice by slice: for all texts at once that may take 40 ms.
+        The prompt is put there slice by slice: for all texts at once that would hold up the loop.
         """
         if _cost(texts, prompt) <= _INLINE_COST:
             rows = self._rows_now(texts, prompt)

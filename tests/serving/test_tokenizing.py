@@ -15,11 +15,10 @@ def test_slices_are_a_text_and_what_fits(lengths):
     assert all(len(some) == 1 or sum(map(len, some)) <= 10_000 for some in slices)
 
 
-async def test_a_short_text_does_not_wait_for_a_long_request(tiny):
-    """It goes between two slices of it."""
-    model = tiny(max_tokens=100_000)
-    tokenizer, begun, go = Tokenizer(model), asyncio.Event(), threading.Event()
-    loop, order = asyncio.get_running_loop(), []
+def held_back(model):
+    """Have `model` tokenize nothing before `go`; return `begun`, `go` and what it was given."""
+    begun, go, order = asyncio.Event(), threading.Event(), []
+    loop = asyncio.get_running_loop()
 
     def tokenize(texts):
         order.append(texts[0][0])
@@ -28,6 +27,13 @@ async def test_a_short_text_does_not_wait_for_a_long_request(tiny):
         return []
 
     model.tokenize = tokenize
+    return begun, go, order
+
+
+async def test_a_short_text_does_not_wait_for_a_long_request(tiny):
+    """It goes between two slices of it."""
+    model = tiny(max_tokens=100_000)
+    tokenizer, (begun, go, order) = Tokenizer(model), held_back(model)
     long = asyncio.create_task(tokenizer.rows(["a" * 9_000, "b" * 9_000, "c" * 9_000], "bulk"))
     await begun.wait()
     short = asyncio.create_task(tokenizer.rows(["x"], "interactive"))
@@ -105,16 +111,7 @@ async def test_a_prompt_is_put_before_a_text_where_it_is_tokenized(tiny, length)
 async def test_a_user_s_many_slices_do_not_hold_up_another_user(tiny):
     """Whatever number of requests waits, his slices come every second time."""
     model = tiny(max_tokens=100_000)
-    tokenizer, begun, go = Tokenizer(model), asyncio.Event(), threading.Event()
-    loop, order = asyncio.get_running_loop(), []
-
-    def tokenize(texts):
-        order.append(texts[0][0])
-        loop.call_soon_threadsafe(begun.set)
-        assert go.wait(20)
-        return []
-
-    model.tokenize = tokenize
+    tokenizer, (begun, go, order) = Tokenizer(model), held_back(model)
     tasks = [
         asyncio.create_task(tokenizer.rows(["m" * 9_000] * 2, "interactive", user="m"))
         for _ in range(5)
