@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from .daemon import Daemon
 
@@ -82,6 +83,22 @@ def broken_pipes_end_no_test() -> Iterator[None]:
     before = signal.getsignal(signal.SIGPIPE)
     yield
     signal.signal(signal.SIGPIPE, before)
+
+
+@pytest.fixture(autouse=True)
+def events_of_one_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a command sets for events, run in the process of the tests.
+
+    No logger keeps what it was made with: the next test could not hear it any more.
+    """
+    configure, before = structlog.configure, structlog.get_config()
+
+    def configure_for_now(**options: Any) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", configure_for_now)
+    yield
+    configure(**before)
 
 
 @pytest.fixture(autouse=True)
