@@ -163,10 +163,9 @@ def test_roles_are_the_library_s_own(
     model = open_model(wanted(folder, prompts=prompts), tmp_path)
     calls = {"query": theirs.encode_query, "document": theirs.encode_document, None: theirs.encode}
     for role in (*ROLES, None):
-        asked = Asked.texts_of(model, Embed(id=1, input=("a text",), role=role))
-        expected = calls[role]("a text")
-        np.testing.assert_allclose(theirs.encode(asked.texts[0], prompt=""), expected, atol=1e-6)
-        named = replace(asked.request, prompt_name="query")
-        (text,) = Asked.texts_of(model, named).texts
-        expected = calls[role]("a text", prompt_name="query")
-        np.testing.assert_allclose(theirs.encode(text, prompt=""), expected, atol=1e-6)
+        request = Embed(id=1, input=("a text",), role=role)
+        for name in (None, "query"):
+            (part,) = Asked.texts_of(model, replace(request, prompt_name=name)).parts
+            expected = calls[role]("a text", **({"prompt_name": name} if name else {}))
+            ours = theirs.encode(part.prompt + part.texts[0], prompt="")
+            np.testing.assert_allclose(ours, expected, atol=1e-6)
