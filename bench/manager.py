@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from client_lib import Client
 
-_BACKLOG = 128
+_BACKLOG = 1_024  # as the units have
 _START_SECONDS, _STOP_SECONDS = 120.0, 60.0
 # LISTEN_PID is the daemon's own: only the process that becomes it knows that beforehand.
 _PASS_ON = """

@@ -84,7 +84,7 @@ class AsyncLine:
 
     async def _attempt(self, call: TaskCall) -> None:
         if call.failures:
-            await self._pause(pause(call.failures))
+            await self._pause(pause(call.failures, self._trouble))
         try:
             limits = self._link.limits if self._link else Limits()
             self._link = await _connect(self._path, self._trust, limits)

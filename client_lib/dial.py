@@ -57,13 +57,17 @@ def _connected(path: str) -> socket.socket:
     return sock
 
 
-def pause(failures: int) -> float:
+def pause(failures: int, cause: Exception | None = None) -> float:
     """Return how long to wait before the next attempt, in seconds: none, then 20 ms to 1 s.
 
-    Half of it is random, so that the processes of a host do not all come back at once.
+    It stays at 20 ms where the backlog is full: the daemon is there, an attempt costs it nothing,
+    and whoever tries seldom never finds room beside those who try all the time. Half of it is
+    random, so that the processes of a host do not all come back at once.
     """
     if failures == 0:
         return 0.0
+    if isinstance(cause, BlockingIOError):
+        failures = 1
     full = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, _DOUBLINGS))
     return full * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
 

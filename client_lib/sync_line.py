@@ -79,7 +79,7 @@ class Line:
             self._dialing.release()
 
     def _attempt(self, call: ThreadCall) -> None:
-        if self._closing.wait(min(pause(call.failures), call.left)):
+        if self._closing.wait(min(pause(call.failures, self._trouble), call.left)):
             raise ClientClosed("the client was closed during the call")
         if call.left == 0:
             raise unreachable(self._path, self._trouble)

@@ -56,7 +56,7 @@ class Desk:
         self.untaken = Tally()
         self.door = Door(settings.rules, connections)
         self.inbox = bytearray(INBOX_BYTES)
-        self.loop_time = LoopTime()
+        self.loop_time = LoopTime(lambda: self.accepted.count > 0)
         self.failures = Complaints(_FAILURE_SECONDS)
         self.statistics = engine.statistics
         self._rejections = Complaints(_REJECTION_SECONDS)
@@ -98,20 +98,30 @@ class Desk:
                 expel(forbidden(peer))
         return old
 
-    @contextmanager
-    def visit(self, peer: Peer, expel: Expel) -> Iterator[None]:
-        """One connection of `peer`, while it lasts. Raises `Forbidden` or `Overloaded`.
+    def enter(self, peer: Peer) -> ExitStack:
+        """Count one more connection of `peer`; closing what is returned counts it out.
 
-        `expel` is to end it, should a reload no longer admit the peer.
+        Raises `Forbidden` or `Overloaded`.
         """
         self.door.enter(peer)
-        guest = object()
-        self._guests[guest] = peer, expel
         with ExitStack() as leaving:
-            leaving.callback(self._guests.pop, guest)
             leaving.callback(self.door.leave, peer)
             leaving.callback(self.accounts.hold_connection(peer).release)
+            return leaving.pop_all()
+
+    @contextmanager
+    def visit(self, peer: Peer, expel: Expel) -> Iterator[None]:
+        """Serve `peer`, which has entered. Raises `Forbidden` where a reload came in between.
+
+        `expel` is to end it, should a later one no longer admit the peer.
+        """
+        self.door.check(peer)
+        guest = object()
+        self._guests[guest] = peer, expel
+        try:
             yield
+        finally:
+            del self._guests[guest]
 
     def note_refused(self, peer: Peer, refused: Refused) -> None:
         """Count what was refused, and tell of it unless enough was told of this user."""

@@ -10,6 +10,7 @@ every forced way out goes through `_leave`.
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -41,11 +42,15 @@ EXIT_CRASHED = 70
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # How long a drain waits for replies that are computed, and that their peers do not take.
 _UNTAKEN_SECONDS = 2.0
+# Python's own 5 ms are as long as two short requests take. A thread that computes needs the
+# interpreter's lock several times for each, and a busy loop lets it go no sooner.
+_SWITCH_SECONDS = 0.000_5
 _UNMANAGED = Manager()
 
 
 def run(setup: Setup, configure: Configure, manager: Manager = _UNMANAGED) -> int:
     """Serve until told to stop, and return the exit code. See `serve`."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(setup, configure, manager))
 

@@ -4,7 +4,8 @@ import asyncio
 import errno
 import os
 import socket
-from contextlib import suppress
+import time
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Self
 
@@ -12,15 +13,17 @@ from client_lib.wire.errors import ReplyError
 from client_lib.wire.protocol import Refused, failure
 from sidecar.events import log
 from sidecar.serving.desk import Desk
-from sidecar.serving.peer import Peer
+from sidecar.serving.peer import Peer, has_left
 from sidecar.serving.session import Session
 from sidecar.serving.socket_file import Listener
 
-# So many in one round of the loop, however many stand in the queue.
-_AT_ONCE = 4
+# For so long in one round of the loop, however many stand in the queue; then the others have it,
+# and the threads their turn at the interpreter's lock.
+_ACCEPTING_SECONDS = 0.001
+_BETWEEN_ROUNDS_SECONDS = 0.001
 # What keeps the kernel from handing over a connection, and is no fault of the peer's.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_PAUSE_SECONDS = 0.1
+_EXHAUSTED_SECONDS = 0.1
 _BETWEEN_LINES_SECONDS = 60.0
 
 
@@ -69,7 +72,8 @@ class Server:
 
     def _accept(self) -> None:
         """Let in who stands in the queue, some of them."""
-        for _ in range(_AT_ONCE):
+        started = time.perf_counter()
+        while True:
             try:
                 sock, _ = self._listener.socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -77,19 +81,28 @@ class Server:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                self._rest(error)
+                self._tell_exhausted(error)
+                self._rest(_EXHAUSTED_SECONDS)
                 return
             self._open(sock)
+            if time.perf_counter() - started >= _ACCEPTING_SECONDS:
+                self._rest(_BETWEEN_ROUNDS_SECONDS)
+                return
 
     def _open(self, sock: socket.socket) -> None:
+        if has_left(sock):  # as most have that connect and leave in a loop
+            sock.close()
+            return
         sock.setblocking(False)
         peer = Peer.of(sock)
-        if (refusal := self._desk.door.refusal(peer)) is not None:
+        try:
+            place = self._desk.enter(peer)
+        except ReplyError as refusal:
             self._turn_away(sock, peer, refusal)
             return
-        session = self._group.create_task(Session(self._desk, sock).run())
+        session = self._group.create_task(Session(self._desk, sock, peer).run())
         self._sessions.add(session)
-        session.add_done_callback(partial(self._end, sock))
+        session.add_done_callback(partial(self._end, sock, place))
 
     def _turn_away(self, sock: socket.socket, peer: Peer, refusal: ReplyError) -> None:
         """Tell a peer why it does not come in: at no more cost than that."""
@@ -97,14 +110,17 @@ class Server:
         with sock, suppress(OSError):
             sock.send(failure(None, refusal))
 
-    def _end(self, sock: socket.socket, session: asyncio.Task[None]) -> None:
+    def _end(self, sock: socket.socket, place: ExitStack, session: asyncio.Task[None]) -> None:
         self._sessions.discard(session)
         sock.close()  # a session that was cancelled before its first step has not done it
+        place.close()
 
-    def _rest(self, error: OSError) -> None:
+    def _rest(self, seconds: float) -> None:
         """Leave the queue alone for a moment: the kernel would report it again at once."""
         self._loop.remove_reader(self._listener.socket)
-        self._pause = self._loop.call_later(_PAUSE_SECONDS, self._go_on)
+        self._pause = self._loop.call_later(seconds, self._go_on)
+
+    def _tell_exhausted(self, error: OSError) -> None:
         if self._loop.time() - self._told >= _BETWEEN_LINES_SECONDS:
             self._told = self._loop.time()
             log.error("server.exhausted", reason=os.strerror(error.errno or 0))

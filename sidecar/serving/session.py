@@ -33,7 +33,7 @@ from sidecar.serving.desk import Desk
 from sidecar.serving.incoming import Incoming, PeerLeft, Stalled
 from sidecar.serving.ledger import Hold
 from sidecar.serving.outgoing import Outgoing
-from sidecar.serving.peer import Peer
+from sidecar.serving.peer import Peer, has_left
 from sidecar.serving.results import Answer, EmbedResult, RerankResult
 
 _Result: TypeAlias = Mapping[str, Any] | EmbedResult | RerankResult
@@ -49,15 +49,15 @@ _PACK_ON_A_THREAD_BYTES = 256 * 1024
 class Session:
     """One connection, from its first frame to its end."""
 
-    def __init__(self, desk: Desk, sock: socket.socket) -> None:
+    def __init__(self, desk: Desk, sock: socket.socket, peer: Peer) -> None:
         self._desk = desk
         self._sock = sock
-        self._peer = Peer.of(sock)
+        self._peer = peer
         # For as long as the connection lasts: the peer has been told them.
         self._limits = desk.settings.limits
         self._stall_seconds = desk.settings.rules.stall_seconds
         self._connection = ServerConnection(self._limits)
-        self._incoming = Incoming(desk, self._peer, sock, self._connection)
+        self._incoming = Incoming(desk, peer, sock, self._connection)
         self._channel = self._incoming.channel
         self._outgoing = Outgoing(self._channel, self._stall_seconds, self._note_stalled)
         self._slots = asyncio.Semaphore(desk.settings.max_in_flight)
@@ -76,6 +76,8 @@ class Session:
         self._running = asyncio.current_task()
         with self._sock:
             await self._desk.loop_time.turn(self._peer.uid)
+            if has_left(self._sock):
+                return
             started = time.perf_counter()
             await loop.connect_accepted_socket(lambda: self._channel, self._sock)
             log.debug("peer.connected", **self._peer.named())
@@ -91,7 +93,7 @@ class Session:
                 )
 
     async def _visit(self) -> None:
-        """Serve the peer if it is let in. What it is counted for is given back at the very end."""
+        """Serve the peer if it still may be here."""
         try:
             with self._desk.visit(self._peer, self._expel):
                 try:

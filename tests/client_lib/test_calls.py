@@ -109,6 +109,14 @@ def test_pauses_grow_to_a_second() -> None:
         assert all(full / 2 <= pause(failures) <= full for _ in range(20))
 
 
+def test_pauses_stay_short_where_the_backlog_is_full() -> None:
+    """The daemon is there; other causes count as they do without."""
+    full = BlockingIOError()
+    assert all(0.01 <= pause(failures, full) <= 0.02 for failures in (1, 5, 100))
+    assert pause(0, full) == 0
+    assert pause(100, FileNotFoundError()) >= 0.5
+
+
 def test_a_refused_call_stays_away_as_long_as_it_is_asked_to() -> None:
     """And up to as long again, by chance."""
     refusal = Overloaded("full", retry_after_ms=100)

@@ -19,6 +19,7 @@ from sidecar.serving.bounds import Bounds
 from sidecar.serving.cost import Cost
 from sidecar.serving.desk import Desk
 from sidecar.serving.engine import Engine
+from sidecar.serving.peer import Peer
 from sidecar.serving.session import Session
 from sidecar.serving.settings import ServeSettings
 from sidecar.serving.state import Life, State
@@ -207,9 +208,12 @@ async def make_dialogue(make_engine, tiny):
             desk.life.move(state)
         ours, theirs = socket.socketpair(socket.AF_UNIX)
         ours.setblocking(False)
-        session = Session(desk, ours)
+        peer = Peer.of(ours)
+        place = desk.enter(peer)
+        session = Session(desk, ours, peer)
         reader, writer = await asyncio.open_unix_connection(sock=theirs)
         dialogue = Dialogue(session, reader, writer, desk)
+        dialogue.task.add_done_callback(lambda _: place.close())
         made.append(dialogue)
         if hello:
             assert (await dialogue.ask(Hello(id=0, version=1)))["ok"]

@@ -17,6 +17,7 @@ from sidecar.serving.bounds import Bounds
 from sidecar.serving.cost import Cost
 from sidecar.serving.desk import Desk
 from sidecar.serving.engine import Engine
+from sidecar.serving.peer import Peer
 from sidecar.serving.session import Session
 from sidecar.serving.settings import ServeSettings
 from sidecar.serving.state import Life, State
@@ -84,9 +85,12 @@ async def converse(stream: bytes, cuts: list[int]) -> list[tuple[int, int]]:
     desk.life.move(State.SERVING)
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     ours.setblocking(False)
-    session = Session(desk, ours)
+    peer = Peer.of(ours)
+    place = desk.enter(peer)
+    session = Session(desk, ours, peer)
     watched = Watched(session)
     running = asyncio.create_task(session.run())
+    running.add_done_callback(lambda _: place.close())
     reader, writer = await asyncio.open_unix_connection(sock=theirs)
     seen = []
 

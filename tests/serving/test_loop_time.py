@@ -13,7 +13,7 @@ def busy(loop_time, uid):
 
 async def test_who_has_spent_little_goes_on_at_once():
     """Without letting the loop go."""
-    loop_time, steps = LoopTime(), []
+    loop_time, steps = LoopTime(lambda: False), []
     asyncio.get_running_loop().call_soon(steps.append, "another round")
     for _ in range(3):
         await loop_time.turn(1000)
@@ -23,7 +23,7 @@ async def test_who_has_spent_little_goes_on_at_once():
 
 async def test_who_has_spent_a_rounds_time_waits_for_the_next():
     """Another user does not."""
-    loop_time, steps = LoopTime(), []
+    loop_time, steps = LoopTime(lambda: False), []
     asyncio.get_running_loop().call_soon(steps.append, "another round")
     busy(loop_time, 1000)
     await loop_time.turn(1001)
@@ -34,7 +34,7 @@ async def test_who_has_spent_a_rounds_time_waits_for_the_next():
 
 async def test_connections_of_a_user_go_on_one_a_round():
     """In their order; a user who has one is not kept waiting by one who has many."""
-    loop_time, order = LoopTime(), []
+    loop_time, order = LoopTime(lambda: False), []
 
     async def session(uid, name):
         for _ in range(2):
@@ -53,7 +53,7 @@ async def test_connections_of_a_user_go_on_one_a_round():
 
 async def test_who_leaves_while_waiting_holds_up_nobody():
     """Its turn is the next one's, and nothing is left."""
-    loop_time = LoopTime()
+    loop_time = LoopTime(lambda: False)
     busy(loop_time, 1000)
     leaving, staying = (asyncio.create_task(loop_time.turn(1000)) for _ in range(2))
     await asyncio.sleep(0)
@@ -62,3 +62,30 @@ async def test_who_leaves_while_waiting_holds_up_nobody():
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not loop_time._waiting
+
+
+async def test_a_round_is_no_shorter_than_a_millisecond_while_threads_work():
+    """Where somebody wants more than his part of it; nobody else waits for that."""
+    loop_time = LoopTime(lambda: True)
+    for _ in range(5):
+        busy(loop_time, 1000)
+        begun = time.perf_counter()
+        await loop_time.turn(1001)
+        assert not loop_time.is_over(1001)
+        await loop_time.turn(1000)
+        assert time.perf_counter() - begun >= 0.000_5
+
+
+async def test_nobody_rests_while_no_thread_works():
+    """The next round begins as soon as the loop comes round."""
+    loop_time, rounds = LoopTime(lambda: False), 0
+
+    def count():
+        nonlocal rounds
+        rounds += 1
+        asyncio.get_running_loop().call_soon(count)
+
+    count()
+    busy(loop_time, 1000)
+    await loop_time.turn(1000)
+    assert rounds <= 3

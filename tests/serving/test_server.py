@@ -99,14 +99,15 @@ async def test_a_peer_that_does_not_read_cannot_hold_the_daemon(desk, soon, monk
     await hang_up(writer)
 
 
-async def test_many_that_connect_at_once_are_let_in_bit_by_bit(desk, soon):
+async def test_many_that_connect_at_once_are_let_in_bit_by_bit(desk, soon, monkeypatch):
     """The others have their turns in between."""
+    monkeypatch.setattr(server_module, "_ACCEPTING_SECONDS", 0.0)
     async with serving(desk) as server:
         peers = [socket.socket(socket.AF_UNIX) for _ in range(100)]
         for peer in peers:
             peer.connect(str(desk.settings.socket))
         await asyncio.sleep(0)
-        assert len(server._sessions) <= 2 * server_module._AT_ONCE
+        assert len(server._sessions) <= 2
         # A process may have 64: the others are told so.
         await soon(lambda: desk.statistics.since_start().refused == {"overloaded": 36})
         assert sum(peer["connections"] for peer in desk.door.to_list()) == 64
@@ -115,20 +116,28 @@ async def test_many_that_connect_at_once_are_let_in_bit_by_bit(desk, soon):
         await soon(lambda: not server._sessions)
 
 
-async def test_who_is_turned_away_is_told_why(desk):
+@pytest.mark.parametrize(
+    ("rules", "code"),
+    [
+        (Rules(max_connections=0), "overloaded"),
+        (Rules(uids=frozenset({os.getuid() + 1})), "forbidden"),
+    ],
+)
+async def test_who_is_turned_away_is_told_why(desk, rules, code):
     """Without a session of its own."""
-    desk.door.rules = Rules(max_connections=0)
+    desk.door.rules = rules
     async with serving(desk) as server:
         reader, writer = await asyncio.open_unix_connection(desk.settings.socket)
         (refusal,) = await everything(reader)
-        assert refusal["error"]["code"] == "overloaded"
+        assert refusal["error"]["code"] == code
         assert not server._sessions
+        assert desk.door.to_list() == []
     await hang_up(writer)
 
 
 async def test_without_descriptors_the_queue_waits(desk, soon, monkeypatch):
     """One line tells of it, and who stood there is served once there are some again."""
-    monkeypatch.setattr(server_module, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(server_module, "_EXHAUSTED_SECONDS", 0.01)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with capture_logs() as events, socket.socket(socket.AF_UNIX) as peer:
         async with serving(desk) as server:
@@ -162,3 +171,29 @@ async def test_the_queue_of_a_server_is_as_long_as_its_socket_s(desk, soon):
                 peer.connect(str(desk.settings.socket))
             await soon(lambda: desk.statistics.since_start().refused == {"overloaded": 336})
         await soon(lambda: not server._sessions)
+
+
+async def test_who_waits_for_a_session_is_counted(desk, soon):
+    """From the moment of being let in: who connects and leaves in a loop piles up nothing."""
+    desk.door.rules = Rules(max_connections=3)
+    async with serving(desk) as server:
+        with ExitStack() as peers:
+            for _ in range(10):
+                peer = peers.enter_context(socket.socket(socket.AF_UNIX))
+                peer.connect(str(desk.settings.socket))
+            server._accept()
+            assert len(server._sessions) == 3
+        await soon(lambda: not server._sessions)
+        assert desk.door.to_list() == []
+
+
+async def test_who_has_left_again_has_no_session(desk, soon):
+    """Nobody is there to be served; what was counted for it is given back."""
+    with capture_logs() as events:
+        async with serving(desk) as server:
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(str(desk.settings.socket))
+                server._accept()
+            assert sum(each["connections"] for each in desk.door.to_list()) == 1
+            await soon(lambda: desk.door.to_list() == [])
+    assert "peer.connected" not in [event["event"] for event in events]
