@@ -44,7 +44,9 @@ def measure(names: Sequence[str], *, seconds: float, seed: int) -> Result:
         flags = ("--embedding-model", str(load.artifact), "--device", "cpu")
         flags += ("--max-memory-bytes", str(_CEILING))
         beside = [each for each in names if each in BESIDE]
-        figures = _beside(beside, seconds, seed, load, Manager(place, *flags)) if beside else []
+        (another := place / "another").mkdir(_FOLDER)
+        managers = Manager(place, *flags), Manager(another, *flags)
+        figures = _beside(beside, seconds, seed, load, managers) if beside else []
         started = [
             restarted(each, place / f"start-{index}", seed, *flags)
             for index, each in enumerate(each for each in names if each in ON_STARTS)
@@ -53,27 +55,31 @@ def measure(names: Sequence[str], *, seconds: float, seed: int) -> Result:
 
 
 def _beside(
-    names: Sequence[str], seconds: float, seed: int, load: Subject, manager: Manager
+    names: Sequence[str], seconds: float, seed: int, load: Subject, managers: Sequence[Manager]
 ) -> list[Figures]:
+    manager, another = managers
     pairs = manager.socket.with_name("pairs")
     write_pairs(pairs, load.texts, load.vectors)
-    with manager:
-        manager.socket.chmod(_SOCKET)
+    with manager, another:
+        for each in (manager, another):
+            each.socket.chmod(_SOCKET)
         honest = Honest(manager.socket, pairs, clients=_CLIENTS, rate=_RATE, seed=seed)
         with honest:
-            phases = Phases(manager, seconds=seconds / len(names), seed=seed)
+            phases = Phases(manager, another, seconds=seconds / len(names), seed=seed)
             console = Console(stderr=True)
             told = track(
                 phases.through(names), "attacks", total=len(names), console=console, transient=True
             )
             attacked = list(told)
-        manager.stop()
+        for each in (manager, another):
+            each.stop()
     return [figures_of(each, honest.asked) for each in attacked]
 
 
 def figures_of(attacked: Attacked, asked: Asked) -> Figures:
     """Return the attack's figures, with what was asked while it went on."""
     quiet, under = asked.during(attacked.quiet), asked.during([attacked.phase])
+    elsewhere = asked.during([attacked.elsewhere])
     seen = attacked.seen
     return Figures(
         name=attacked.name,
@@ -82,10 +88,11 @@ def figures_of(attacked: Attacked, asked: Asked) -> Figures:
         broken=attacked.deeds.broken,
         computes=attacked.attack.computes,
         quiet=[seconds for _, seconds in quiet.answered],
+        elsewhere=[seconds for _, seconds in elsewhere.answered],
         attacked=[seconds for _, seconds in under.answered],
         lost=len(under.lost),
         wrong=len(under.wrong),
-        lost_in_quiet=len(quiet.lost),
+        lost_in_quiet=len(quiet.lost) + len(elsewhere.lost),
         pings=seen.pings,
         statuses=seen.statuses,
         unanswered=seen.unanswered,

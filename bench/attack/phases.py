@@ -1,8 +1,9 @@
 """The run: a quiet phase, an attack, a quiet phase, the next attack, and so on.
 
-Before and after an attack that computes, honest neighbours compute instead: as many users as the
-attack has, each with a corpus to embed. A phase without attackers is half as long as an attack,
-so that there are as many requests to compare with.
+Before each attack the same is carried out against another daemon of the host, which shows what it
+takes of the processor, whoever's daemon it is. Before and after an attack that computes, honest
+neighbours compute instead: as many users as the attack has, each with a corpus to embed. A phase
+without attackers is half as long as an attack, so that there are as many requests to compare with.
 """
 
 import time
@@ -23,6 +24,8 @@ _PATIENCE_SECONDS = 5.0  # until the attackers' things are given back; then the 
 _LOOK_SECONDS = 0.05
 # Honest clients and those who watch connect anew all the time.
 _DESCRIPTORS_MORE = 20
+# One line a request that was answered is what an operator wants, or samples.
+_OF_ANSWERS = "request.completed"
 
 Phase = tuple[float, float]
 """When it began and ended, by the monotonic clock."""
@@ -35,6 +38,7 @@ class Attacked:
     name: str
     attack: Attack
     quiet: list[Phase]
+    elsewhere: Phase
     phase: Phase
     deeds: Deeds
     seen: Seen
@@ -47,10 +51,11 @@ class Attacked:
 
 
 class Phases:
-    """Attacks a manager's daemon, each attack for `seconds`."""
+    """Attacks a manager's daemon, each attack for `seconds`, and before it that of `another`."""
 
-    def __init__(self, manager: Manager, *, seconds: float, seed: int) -> None:
+    def __init__(self, manager: Manager, another: Manager, *, seconds: float, seed: int) -> None:
         self._manager = manager
+        self._another = another
         self._seconds = seconds
         self._seed = seed
         self._quiet: Phase | None = None
@@ -62,7 +67,8 @@ class Phases:
             users = BESIDE[name].users if BESIDE[name].computes else 0
             before = self._quiet if users == self._quiet_users else None
             before = before or self._rest(users)
-            attacked = self._attack(name, [before])
+            elsewhere = self._attack_another(name)
+            attacked = self._attack(name, [before], elsewhere)
             time.sleep(_settling(attacked.seen))
             attacked.quiet.append(self._rest(users))
             yield attacked
@@ -83,7 +89,21 @@ class Phases:
         time.sleep(seconds)
         return begun, time.monotonic()
 
-    def _attack(self, name: str, quiet: list[Phase]) -> Attacked:
+    def _attack_another(self, name: str) -> Phase:
+        uids = ATTACKERS[: BESIDE[name].users]
+        with (
+            Party(name, self._another.socket, self._seed, uids) as party,
+            watching(self._manager.socket, self._manager.pid) as seen,
+        ):
+            party.begin()
+            phase = self._wait(self._seconds)
+        time.sleep(_settling(seen))
+        if self._another.ended is not None:
+            self._another.start()
+            self._another.wait()
+        return phase
+
+    def _attack(self, name: str, quiet: list[Phase], elsewhere: Phase) -> Attacked:
         manager, attack = self._manager, BESIDE[name]
         uids = ATTACKERS[: attack.users]
         pid, said, open_before = manager.pid, manager.written, descriptors(manager.pid)
@@ -100,7 +120,7 @@ class Phases:
         lines = self._lines(said, uids) / (phase[1] - phase[0])
         faults = manager.faults(said).total()
         return Attacked(
-            name, attack, quiet, phase, deeds, seen, rss, lines, faults,
+            name, attack, quiet, elsewhere, phase, deeds, seen, rss, lines, faults,
             self._replaced(left), after, left,
         )  # fmt: skip
 
@@ -127,7 +147,8 @@ class Phases:
         return left
 
     def _lines(self, said: int, uids: Sequence[int]) -> int:
-        about = Counter(event.get("peer_uid") for event in self._manager.events(said))
+        events = self._manager.events(said)
+        about = Counter(each.get("peer_uid") for each in events if each["event"] != _OF_ANSWERS)
         return max(about[uid] for uid in uids)
 
     def _replaced(self, left: Sequence[str]) -> int:

@@ -24,9 +24,9 @@ from bench.attack.watch import Seen, traces_of
 ROOT = Path(__file__).parents[2]
 WITHSTOOD = Figures(
     name="pings", deeds=9, deed="requests", broken=0, computes=False,
-    quiet=[0.010] * 200, attacked=[0.015] * 200, lost=0, wrong=0, lost_in_quiet=0,
-    pings=[0.001], statuses=[0.002], unanswered=0, lines=10.0, faults=0, ended=0,
-    rss=100 << 20, ceiling=384 << 20, descriptors=40, after=1.0,
+    quiet=[0.010] * 200, elsewhere=[0.005] * 200, attacked=[0.015] * 200, lost=0,
+    wrong=0, lost_in_quiet=0, pings=[0.001], statuses=[0.002], unanswered=0, lines=10.0,
+    faults=0, ended=0, rss=100 << 20, ceiling=384 << 20, descriptors=40, after=1.0,
 )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ def test_an_attack_within_all_limits_is_withstood() -> None:
         ({"attacked": [0.021] * 200}, "honest p99 2.1 times as long"),
         ({"attacked": [0.010] * 190 + [1.0] * 10}, "honest p99 100.0 times as long"),
         ({"attacked": [0.010] * 99}, "too few honest requests"),
+        ({"elsewhere": [0.010] * 99}, "too few honest requests"),
         ({"lines": 10.5}, "10 events a second about one user"),
         ({"rss": 385 << 20}, "385 MiB, over the ceiling of 384 MiB"),
         ({"after": 1.1}, "all given back after 1.1 s only"),
@@ -78,16 +79,20 @@ def test_the_page_fails_for_what_failed_alone() -> None:
 def test_requests_count_for_the_phase_in_which_they_were_due() -> None:
     """However late their answers come: what an attack holds up is the attack's."""
     asked = Asked(
-        answered=[(1.0, 0.01), (2.5, 9.0), (4.0, 0.02)], lost=[(2.9, "Overloaded")], wrong=[4.5]
+        answered=[(1.0, 0.01), (2.5, 9.0), (4.0, 0.02), (5.5, 0.03)],
+        lost=[(2.9, "Overloaded")],
+        wrong=[4.5],
     )
     attacked = Attacked(
-        name="pings", attack=BESIDE["pings"], quiet=[(0.0, 2.0), (4.0, 5.0)], phase=(2.0, 3.0),
+        name="pings", attack=BESIDE["pings"], quiet=[(0.0, 2.0), (4.0, 5.0)],
+        elsewhere=(5.0, 6.0), phase=(2.0, 3.0),
         deeds=Deeds(7, 0), seen=Seen(), rss=1, lines=2.0, faults=0, ended=0, after=0.1, left=[],
     )  # fmt: skip
     figures = figures_of(attacked, asked)
-    assert (figures.quiet, figures.attacked) == ([0.01, 0.02], [9.0])
+    assert (figures.quiet, figures.elsewhere, figures.attacked) == ([0.01, 0.02], [0.03], [9.0])
     assert (figures.lost, figures.lost_in_quiet, figures.deeds) == (1, 0, 7)
     assert ratio(replace(figures, quiet=[0.5] * 2, attacked=[1.0] * 2)) == 2.0
+    assert ratio(replace(figures, elsewhere=[2.0] * 2, quiet=[0.5] * 2, attacked=[3.0] * 2)) == 1.5
 
 
 def test_an_answer_with_another_vector_is_wrong() -> None:

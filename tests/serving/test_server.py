@@ -193,6 +193,10 @@ async def test_who_has_left_again_has_no_session(desk, soon):
         async with serving(desk) as server:
             with socket.socket(socket.AF_UNIX) as peer:
                 peer.connect(str(desk.settings.socket))
+            server._accept()
+            assert desk.door.to_list() == []
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(str(desk.settings.socket))
                 server._accept()
             assert sum(each["connections"] for each in desk.door.to_list()) == 1
             await soon(lambda: desk.door.to_list() == [])

@@ -39,8 +39,14 @@ def _until_hung_up(sock: socket.socket) -> None:
 
 
 ATTACKS: Mapping[str, Attack] = {
-    "large replies never read": Attack("connections", hold(60, HELLO + _SHORT)),
-    "small replies never read": Attack("connections", over_and_over(_never_reads), processes=16),
-    "closed for writing": Attack("connections", over_and_over(_half_closed(socket.SHUT_WR))),
-    "closed for reading": Attack("connections", over_and_over(_half_closed(socket.SHUT_RD))),
+    "large replies never read": Attack("connections", hold(60, HELLO + _SHORT), computes=True),
+    "small replies never read": Attack(
+        "connections", over_and_over(_never_reads), processes=16, computes=True
+    ),
+    "closed for writing": Attack(
+        "connections", over_and_over(_half_closed(socket.SHUT_WR)), computes=True
+    ),
+    "closed for reading": Attack(
+        "connections", over_and_over(_half_closed(socket.SHUT_RD)), computes=True
+    ),
 }

@@ -40,7 +40,7 @@ ATTACKS: Mapping[str, Attack] = {
     "too many dimensions": Attack("requests", _failing(dimensions=10**6)),
     "too many texts": Attack("requests", _turns({"op": "embed", "input": _TOO_MANY}, _PING)),
     "no time": Attack("requests", _failing(timeout_ms=1)),
-    "cancelled at once": Attack("requests", flood(_cancelled)),
+    "cancelled at once": Attack("requests", flood(_cancelled), computes=True),
     "cancels of nothing": Attack("requests", _flood_of(op="cancel", target=2**40)),
     "pings": Attack("requests", _flood_of(op="ping")),
     "status": Attack("requests", _flood_of(op="status")),
