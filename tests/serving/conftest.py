@@ -184,9 +184,10 @@ class Dialogue:
         return await self.reply(request.id)
 
     async def ended(self):
-        """Return once the session has ended by itself."""
+        """Return once the session has ended by itself, and its place is given back."""
         async with asyncio.timeout(PATIENCE):
             await asyncio.shield(self.task)
+        await asyncio.sleep(0)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from client_lib.wire.codec import encode
+from client_lib.wire.errors import Overloaded
 from client_lib.wire.messages import (
     Cancel,
     Embed,
@@ -148,14 +149,14 @@ async def test_a_peer_that_leaves_while_it_waits_is_noticed(make_dialogue, soon,
     assert held(dialogue.desk) == 0
 
 
-async def test_a_connection_that_does_not_fit_is_told_so(make_dialogue, monkeypatch):
+async def test_a_connection_that_does_not_fit_is_refused(make_dialogue, monkeypatch):
     """And is not counted."""
+    dialogue = await make_dialogue()
+    counted = dialogue.desk.door.to_list()
     monkeypatch.setattr("sidecar.serving.accounts.CONNECTION_BYTES", 2**40)
-    monkeypatch.setattr(Peer, "is_operator", False)
-    dialogue = await make_dialogue(hello=False)
-    assert (await dialogue.reply(None))["error"]["code"] in {"overloaded", "too_large"}
-    await dialogue.ended()
-    assert dialogue.desk.door.to_list() == []
+    with pytest.raises(Overloaded):
+        dialogue.desk.enter(OTHER)
+    assert dialogue.desk.door.to_list() == counted
 
 
 @pytest.mark.parametrize("steps", range(1, 30))
