@@ -42,8 +42,8 @@ EXIT_CRASHED = 70
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # How long a drain waits for replies that are computed, and that their peers do not take.
 _UNTAKEN_SECONDS = 2.0
-# Python's own 5 ms are as long as two short requests take. A thread that computes needs the
-# interpreter's lock several times for each, and a busy loop lets it go no sooner.
+# A tenth of Python's own. A thread that computes needs the interpreter's lock several times for
+# each row, and a loop that is busy lets it go no sooner than this.
 _SWITCH_SECONDS = 0.000_5
 _UNMANAGED = Manager()
 

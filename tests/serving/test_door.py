@@ -109,14 +109,14 @@ def test_the_kernel_tells_all_groups(count: int) -> None:
     assert told.stdout == "True\n"
 
 
-async def test_a_peer_that_may_no_longer_is_told_and_let_go(make_dialogue, soon) -> None:
+async def test_a_peer_that_may_no_longer_is_told_and_let_go(make_dialogue) -> None:
     """A reload came between its connection and its first step: one error, then it ends."""
     dialogue = await make_dialogue(hello=False)
     dialogue.desk.door.rules = Rules(uids=frozenset({os.getuid() + 1}))
     refusal = await dialogue.reply(None)
     assert refusal["error"]["code"] == "forbidden"
     await dialogue.ended()
-    await soon(lambda: dialogue.desk.door.to_list() == [])
+    assert dialogue.desk.door.to_list() == []
 
 
 async def test_a_frame_that_is_never_finished_ends_the_connection(make_dialogue) -> None:
@@ -128,7 +128,7 @@ async def test_a_frame_that_is_never_finished_ends_the_connection(make_dialogue)
     assert await dialogue.reply(2) is None
 
 
-async def test_a_peer_that_does_not_read_is_let_go(make_dialogue, soon) -> None:
+async def test_a_peer_that_does_not_read_is_let_go(make_dialogue) -> None:
     """Its replies fill the socket and no more; what it holds is freed."""
     dialogue = await make_dialogue(rules=Rules(stall_seconds=0.05))
     dialogue.reader._transport.pause_reading()
@@ -136,7 +136,7 @@ async def test_a_peer_that_does_not_read_is_let_go(make_dialogue, soon) -> None:
     dialogue.send(*(Embed(id=number, input=texts) for number in range(1, 40)))
     await dialogue.ended()
     assert dialogue.desk.accepted.count == 0
-    await soon(lambda: dialogue.desk.door.to_list() == [])
+    assert dialogue.desk.door.to_list() == []
 
 
 async def test_idle_peers_are_left_alone(make_dialogue) -> None:

@@ -173,8 +173,9 @@ async def test_the_queue_of_a_server_is_as_long_as_its_socket_s(desk, soon):
         await soon(lambda: not server._sessions)
 
 
-async def test_who_waits_for_a_session_is_counted(desk, soon):
+async def test_who_waits_for_a_session_is_counted(desk, soon, monkeypatch):
     """From the moment of being let in: who connects and leaves in a loop piles up nothing."""
+    monkeypatch.setattr(server_module, "_ACCEPTING_SECONDS", 60.0)
     desk.door.rules = Rules(max_connections=3)
     async with serving(desk) as server:
         with ExitStack() as peers:
