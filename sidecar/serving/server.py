@@ -17,10 +17,9 @@ from sidecar.serving.peer import Peer, has_left
 from sidecar.serving.session import Session
 from sidecar.serving.socket_file import Listener
 
-# For so long in one round of the loop, however many stand in the queue; then the others have it,
-# and the threads their turn at the interpreter's lock.
-_ACCEPTING_SECONDS = 0.001
-_BETWEEN_ROUNDS_SECONDS = 0.001
+# For so long in one round of the loop, however many stand in the queue; then the others have it.
+# Every call of `accept` lets threads have the interpreter's lock.
+_ACCEPTING_SECONDS = 0.000_5
 # What keeps the kernel from handing over a connection, and is no fault of the peer's.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_SECONDS = 0.1
@@ -45,6 +44,8 @@ class Server:
         self._group = asyncio.TaskGroup()
         self._accepting = False
         self._pause: asyncio.TimerHandle | None = None
+        # Whom this round has turned away, and the bytes that say so.
+        self._turned_away: dict[Peer, tuple[Refused, bytes]] = {}
         self._told = -_BETWEEN_LINES_SECONDS  # when it was last told that nothing is left
 
     async def __aenter__(self) -> Self:
@@ -73,6 +74,7 @@ class Server:
     def _accept(self) -> None:
         """Let in who stands in the queue, some of them."""
         started = time.perf_counter()
+        self._turned_away.clear()
         while True:
             try:
                 sock, _ = self._listener.socket.accept()
@@ -82,11 +84,10 @@ class Server:
                 if error.errno not in _EXHAUSTED:
                     raise
                 self._tell_exhausted(error)
-                self._rest(_EXHAUSTED_SECONDS)
+                self._rest()
                 return
             self._open(sock)
             if time.perf_counter() - started >= _ACCEPTING_SECONDS:
-                self._rest(_BETWEEN_ROUNDS_SECONDS)
                 return
 
     def _open(self, sock: socket.socket) -> None:
@@ -95,30 +96,36 @@ class Server:
             return
         sock.setblocking(False)
         peer = Peer.of(sock)
+        if peer in self._turned_away:  # and nobody has left since
+            self._turn_away(sock, peer)
+            return
         try:
             place = self._desk.enter(peer)
         except ReplyError as refusal:
-            self._turn_away(sock, peer, refusal)
+            refused = Refused(None, refusal, True)
+            self._turned_away[peer] = refused, failure(None, refusal)
+            self._turn_away(sock, peer)
             return
         session = self._group.create_task(Session(self._desk, sock, peer).run())
         self._sessions.add(session)
         session.add_done_callback(partial(self._end, sock, place))
 
-    def _turn_away(self, sock: socket.socket, peer: Peer, refusal: ReplyError) -> None:
+    def _turn_away(self, sock: socket.socket, peer: Peer) -> None:
         """Tell a peer why it does not come in: at no more cost than that."""
-        self._desk.note_refused(peer, Refused(None, refusal, True))
+        refused, frame = self._turned_away[peer]
+        self._desk.note_refused(peer, refused)
         with sock, suppress(OSError):
-            sock.send(failure(None, refusal))
+            sock.send(frame)
 
     def _end(self, sock: socket.socket, place: ExitStack, session: asyncio.Task[None]) -> None:
         self._sessions.discard(session)
         sock.close()  # a session that was cancelled before its first step has not done it
         place.close()
 
-    def _rest(self, seconds: float) -> None:
+    def _rest(self) -> None:
         """Leave the queue alone for a moment: the kernel would report it again at once."""
         self._loop.remove_reader(self._listener.socket)
-        self._pause = self._loop.call_later(seconds, self._go_on)
+        self._pause = self._loop.call_later(_EXHAUSTED_SECONDS, self._go_on)
 
     def _tell_exhausted(self, error: OSError) -> None:
         if self._loop.time() - self._told >= _BETWEEN_LINES_SECONDS:
