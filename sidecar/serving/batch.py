@@ -33,6 +33,8 @@ MAX_ROWS = 16
 # What a peer that has just come waits for, at most, on top of its lane's turns.
 MAX_COST = 100_000
 BULK_WAITS = 9
+# So many rows, or late jobs, leave uncomputed at a time: who cuts has the queue to itself.
+MAX_LEAVING = 64
 # The part of its time within which a request has to be begun, or it is refused. The rest is for
 # estimates that are off; and were it up to the last moment, those who ask for little would
 # always slip in before those who ask for more.
@@ -124,16 +126,25 @@ class _Lane:
     def cut(self, now: float, running: Collection[Key]) -> tuple[Entry, ...]:
         """Take the next batch's rows out. A row that would end too late goes with its job.
 
-        One that is `running` already is not computed again.
+        One that is `running` already is not computed again. Where very many leave for these
+        reasons there may be none yet, though more wait.
         """
         entries: list[Entry] = []
         left = MAX_COST
+        leaving = 0
         entry = self.turns.head()
-        while entry is not None and len(entries) < MAX_ROWS and (entry.cost <= left or not entries):
+        while (
+            entry is not None
+            and len(entries) < MAX_ROWS
+            and leaving < MAX_LEAVING
+            and (entry.cost <= left or not entries)
+        ):
             if now + entry.cost / 1e6 > entry.job.deadline:
                 self.turns.drop(entry.job)
+                leaving += 1
             elif entry.key in running:
                 self.turns.withdraw(entry)
+                leaving += 1
             else:
                 self.turns.take(entry)
                 entries.append(entry)
@@ -191,9 +202,10 @@ class Queue:
         refuse_over(_BEGUN_WITHIN * left, self._seconds_in_turn(priority, peer, cost, user))
 
     def take(self, now: float) -> tuple[Running, Entry] | None:
-        """Hand out the row to be computed next, and its batch; None where nothing waits.
+        """Hand out the row to be computed next, and its batch; None where there is none.
 
-        Of rows that have its key none is handed out until it has `landed`.
+        Then more may wait, as `is_empty` tells, and has to be asked for in a moment: so few leave
+        at a time. Of rows that have its key none is handed out until it has `landed`.
         """
         bulk_cost = self._bulk.next_cost()
         for lane in self._in_order(bulk_cost):

@@ -195,14 +195,19 @@ class Engine:
     def _job(
         self, asked: Asked, rows: Sequence[Row], known: Container[int], peer: Hashable, begun: float
     ) -> Job:
+        """Return a job of the rows that are not `known`, equal ones once."""
+        places: dict[bytes, list[int]] = {}
+        for index, row in enumerate(rows):
+            if index not in known:
+                places.setdefault(row.digest, []).append(index)
+        distinct = tuple(rows[first] for first, *_ in places.values())
         cost = self._costs[asked.model.name]
-        places = [index for index in range(len(rows)) if index not in known]
-        tokens = [rows[index].tokens for index in places]
+        tokens = [row.tokens for row in distinct]
         by_tokens = {each: cost.microseconds(each) for each in set(tokens)}
         return Job(
             model=asked.model,
-            rows=tuple(rows[index] for index in places),
-            places=places,
+            rows=distinct,
+            places=tuple(places.values()),
             size=len(rows),
             costs=[by_tokens[each] for each in tokens],
             finish=asked.finish,
@@ -241,7 +246,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - not swallowed: the process ends
             self._crash(error, row.entry.job)
             return
-        self._shared += len(landed.others)
+        self._shared += landed.shared
         for batch in (row.batch, *over) if row.last and landed.whole else over:
             self._batch_ended(batch, row.ended)
         if not landed.whole:

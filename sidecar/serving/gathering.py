@@ -69,7 +69,7 @@ class Gathering:
         Raises nothing: what goes wrong fails this request, and no other that waits for the row.
         """
         if isinstance(row.outcome, Exception):
-            self.fail(failures.of_model(row.outcome, self._job.places[index]))
+            self.fail(failures.of_model(row.outcome, self._job.places[index][0]))
             return
         try:
             self._put(index, row.outcome, row)
@@ -82,9 +82,11 @@ class Gathering:
             self.outcome.set_exception(error)
 
     def _put(self, index: int, vector: Float32, row: Finished) -> None:
-        self._vectors[self._job.places[index]] = vector
+        places = self._job.places[index]
+        for place in places:
+            self._vectors[place] = vector
         self.missing -= 1
-        self._shared += row.entry != Entry(self._job, index)
+        self._shared += len(places) - (row.entry == Entry(self._job, index))
         self._note(row)
         if not self.missing and not self.outcome.done():
             self.outcome.set_result(self._computed(row.ended))
@@ -106,9 +108,13 @@ class Gathering:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """The `others` that need a row no more, and whether nobody waits for it any longer."""
+    """The `others` that need a row no more, and whether nobody waits for it any longer.
+
+    `shared`: for how many places it was, beside its own.
+    """
 
     others: Sequence[Entry]
+    shared: int
     whole: bool
 
 
@@ -150,7 +156,9 @@ class Gatherings:
         now = entries[:AT_ONCE]
         for entry in now:
             self._by_job[entry.job].take(entry.index, row)
-        return Landed([entry for entry in now if entry != row.entry], whole=not rest)
+        others = [entry for entry in now if entry != row.entry]
+        shared = sum(len(entry.places) for entry in now) - (len(now) - len(others))
+        return Landed(others, shared, whole=not rest)
 
     def fail(self, job: Job, error: ReplyError) -> None:
         """Fail `job`, if it is still open."""

@@ -65,8 +65,8 @@ class Job:
     """The rows of one request. Two jobs are never equal: each is itself.
 
     `costs` are the rows' (see `Load`), each above 0; `row_bytes` is what a row holds besides
-    its tokens. `places` are the rows' indexes among all rows that were asked for, which are
-    `size`: more than these where some are known already. `peer` is the process that
+    its tokens. `places` has, for each row, its indexes among all rows that were asked for, which
+    are `size`: more than these where some are equal, or known already. `peer` is the process that
     asked, and `user` whose process it is: jobs of one user take their turns as one, and so do,
     among these, jobs of one peer. Times are seconds on the caller's clock; without a
     deadline it is infinite.
@@ -82,14 +82,14 @@ class Job:
     priority: Priority = "interactive"
     deadline: float = math.inf
     row_bytes: int = 0
-    places: Sequence[int] = ()
+    places: Sequence[Sequence[int]] = ()
     size: int = 0
     load: Load = field(init=False)
     keys: tuple[Key, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.size:
-            object.__setattr__(self, "places", range(len(self.rows)))
+            object.__setattr__(self, "places", [(index,) for index in range(len(self.rows))])
             object.__setattr__(self, "size", len(self.rows))
         object.__setattr__(self, "load", self.load_from(0))
         keys = tuple(key_of(self.model, self.finish, row) for row in self.rows)
@@ -124,6 +124,11 @@ class Entry:
     def key(self) -> Key:
         """What decides its result."""
         return self.job.keys[self.index]
+
+    @property
+    def places(self) -> Sequence[int]:
+        """Where its result goes, among all rows that were asked for."""
+        return self.job.places[self.index]
 
     @property
     def cost(self) -> int:

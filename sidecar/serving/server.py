@@ -17,9 +17,12 @@ from sidecar.serving.peer import Peer, has_left
 from sidecar.serving.session import Session
 from sidecar.serving.socket_file import Listener
 
-# For so long in one round of the loop, however many stand in the queue; then the others have it.
-# Every call of `accept` lets threads have the interpreter's lock.
-_ACCEPTING_SECONDS = 0.000_5
+# Accepting has a third of the loop's time while so many stand in the queue that it could have all
+# of it; between these in one round. Every call of `accept` lets threads have the interpreter's
+# lock.
+_PART_OF_THE_REST = 0.5
+_LEAST_SECONDS = 0.000_5
+_MOST_SECONDS = 0.002
 # What keeps the kernel from handing over a connection, and is no fault of the peer's.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_SECONDS = 0.1
@@ -43,6 +46,7 @@ class Server:
         self._sessions: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
         self._accepting = False
+        self._accepted = 0.0  # when one was accepted last, by `time.perf_counter`
         self._pause: asyncio.TimerHandle | None = None
         # Whom this round has turned away, and the bytes that say so.
         self._turned_away: dict[Peer, tuple[Refused, bytes]] = {}
@@ -74,6 +78,7 @@ class Server:
     def _accept(self) -> None:
         """Let in who stands in the queue, some of them."""
         started = time.perf_counter()
+        ending = started + self._seconds_for(started)
         self._turned_away.clear()
         while True:
             try:
@@ -87,8 +92,14 @@ class Server:
                 self._rest()
                 return
             self._open(sock)
-            if time.perf_counter() - started >= _ACCEPTING_SECONDS:
+            self._accepted = time.perf_counter()
+            if self._accepted >= ending:
                 return
+
+    def _seconds_for(self, started: float) -> float:
+        """Return how long accepting may go on that has `started`."""
+        part = _PART_OF_THE_REST * (started - self._accepted)
+        return min(max(part, _LEAST_SECONDS), _MOST_SECONDS)
 
     def _open(self, sock: socket.socket) -> None:
         if has_left(sock):  # as most have that connect and leave in a loop

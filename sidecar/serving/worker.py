@@ -27,6 +27,7 @@ from sidecar.serving.roster import Float32
 Clock: TypeAlias = Callable[[], float]
 _Args = TypeVarTuple("_Args")
 _MICROSECOND = 1e-6
+_MOMENT = 0.000_5  # for which a thread leaves the queue to others, in seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ class Workers:
     def _wait(self) -> _Taken | None:
         with self._work:
             while not self._stopping and (taken := self._take()) is None:
-                self._work.wait()
+                self._work.wait(None if self._failed or self._queue.is_empty else _MOMENT)
             return None if self._stopping else taken
 
     def _take(self) -> _Taken | None:

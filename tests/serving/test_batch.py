@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_lib.wire.errors import DeadlineExceeded, Overloaded, TooLarge
-from sidecar.serving.batch import BULK_WAITS, MAX_COST, Queue
+from sidecar.serving.batch import BULK_WAITS, MAX_COST, MAX_LEAVING, MAX_ROWS, Queue
 from sidecar.serving.bounds import Bounds
 
 from .jobs import job
@@ -100,6 +100,19 @@ def test_interactive_rows_go_before_the_rest_of_a_bulk_batch():
     rows += taken(q)
     assert entries(rows[3:7]) == [(bulk, 3), (search, 0), (search, 1), (bulk, 4)]
     assert batch_sizes(rows) == [16, 2]
+
+
+def test_who_cuts_has_the_queue_for_a_few_rows_only():
+    """However many leave since they are computed already, or too late; a later call goes on."""
+    equal = [job(1, texts=[1]) for _ in range(MAX_ROWS + 2 * MAX_LEAVING)]
+    late = [job(1, deadline=0.5) for _ in range(MAX_LEAVING)]
+    q = queue(*equal, *late, last := job(1))
+    _, first = q.take(0.0)
+    rows = []
+    while (hand := q.take(1.0)) is None:
+        rows.append(q.loads["interactive"][None].rows)
+    assert rows == [2 * MAX_LEAVING + 1, MAX_LEAVING + 1, 1]
+    assert (first.job, hand[1].job) == (equal[0], last)
 
 
 def test_bulk_rows_go_once_what_went_ahead_has_cost_nine_times_as_much():

@@ -101,7 +101,7 @@ async def test_a_peer_that_does_not_read_cannot_hold_the_daemon(desk, soon, monk
 
 async def test_many_that_connect_at_once_are_let_in_bit_by_bit(desk, soon, monkeypatch):
     """The others have their turns in between."""
-    monkeypatch.setattr(server_module, "_ACCEPTING_SECONDS", 0.0)
+    monkeypatch.setattr(server_module, "_MOST_SECONDS", 0.0)
     async with serving(desk) as server:
         peers = [socket.socket(socket.AF_UNIX) for _ in range(100)]
         for peer in peers:
@@ -175,15 +175,19 @@ async def test_the_queue_of_a_server_is_as_long_as_its_socket_s(desk, soon):
 
 async def test_who_waits_for_a_session_is_counted(desk, soon, monkeypatch):
     """From the moment of being let in: who connects and leaves in a loop piles up nothing."""
-    monkeypatch.setattr(server_module, "_ACCEPTING_SECONDS", 60.0)
+    for limit in ("_LEAST_SECONDS", "_MOST_SECONDS"):
+        monkeypatch.setattr(server_module, limit, 60.0)
     desk.door.rules = Rules(max_connections=3)
     async with serving(desk) as server:
-        with ExitStack() as peers:
-            for _ in range(10):
-                peer = peers.enter_context(socket.socket(socket.AF_UNIX))
+        with ExitStack() as stack:
+            peers = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(10)]
+            for peer in peers:
                 peer.connect(str(desk.settings.socket))
             server._accept()
             assert len(server._sessions) == 3
+            for refused in peers[3:]:
+                assert b"3 connections of one process" in refused.recv(1_000)
+        assert desk.statistics.since_start().refused == {"overloaded": 7}
         await soon(lambda: not server._sessions)
         assert desk.door.to_list() == []
 

@@ -68,15 +68,34 @@ async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engi
     model.gate.clear()
     again = asyncio.create_task(ask_again())
     await model.began()
-    many = asyncio.create_task(engine.embed(embed(*["a"] * 4 * AT_ONCE), "another"))
-    await soon(lambda: len(engine._gatherings) == 2)
+    many = asyncio.gather(*(engine.embed(embed("a"), "another") for _ in range(4 * AT_ONCE)))
+    await soon(lambda: len(engine._gatherings) == 4 * AT_ONCE + 1)
     model.gate.set()
     async with asyncio.timeout(20):
-        results = [await many, *await again]
+        results = [*await many, *await again]
     assert model.order == ["a"]
-    assert {result.vectors[-1].tobytes() for result in results} == {results[0].vectors[0].tobytes()}
+    assert {result.vectors.tobytes() for result in results} == {results[0].vectors.tobytes()}
     assert engine.status()["queue"]["interactive"]["rows"] == 0
     assert shared(engine) == 4 * AT_ONCE + 1
+
+
+async def test_equal_texts_of_one_request_are_one_row(make_engine, tiny):
+    """In the queue as well: they take no part of what may wait there, nor of a batch."""
+    model = tiny()
+    engine = make_engine(model, bounds=Bounds(rows=6))
+    result = await engine.embed(embed("a", "b", "a", "a", "b"))
+    assert model.order == ["a", "b"]
+    a, b = (vector.tobytes() for vector in result.vectors[:2])
+    assert [vector.tobytes() for vector in result.vectors] == [a, b, a, a, b]
+    assert result.answer.rows == 5
+    assert result.answer.timings.shared_rows == shared(engine) == 3
+    assert result.answer.timings.batch_rows == 2
+
+
+async def test_what_fails_equal_texts_names_the_first(make_engine, tiny):
+    with pytest.raises(BackendFailed) as failed:
+        await make_engine(tiny()).embed(embed("a", "b!", "b!"))
+    assert failed.value.index == 1
 
 
 async def test_rows_that_still_wait_are_settled_too(make_engine, tiny, soon):
@@ -203,7 +222,7 @@ async def test_integers_are_for_vectors_of_length_1(make_engine, tiny, precision
 async def test_a_cached_request_needs_no_room_in_the_queue(make_engine, tiny):
     """Only what has to be computed counts."""
     model = tiny()
-    engine = make_engine(model, cache_bytes=10_000, bounds=Bounds(rows=2))
+    engine = make_engine(model, cache_bytes=10_000, bounds=Bounds(rows=6))
     await engine.embed(embed("a"))
     await engine.embed(embed("b"))
     result = await engine.embed(embed("a", "b", "c"))

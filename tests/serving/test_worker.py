@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from sidecar.serving.batch import Queue
+from sidecar.serving.batch import MAX_LEAVING, Queue
 from sidecar.serving.bounds import Bounds
 from sidecar.serving.job import Job
 from sidecar.serving.vectors import Finish
@@ -20,11 +20,14 @@ class Room:
         self.workers = Workers(self.queue, threads, callbacks)
         self.workers.start()
 
-    def submit(self, model, *texts, cost=1, **fields):
+    def job(self, model, *texts, cost=1, **fields):
         finish = Finish(model.dimensions, normalize=True)
         costs = [cost] * len(texts)
         rows = tuple(model.tokenize(texts))
-        job = Job(model=model, rows=rows, costs=costs, finish=finish, arrived=0.0, **fields)
+        return Job(model=model, rows=rows, costs=costs, finish=finish, arrived=0.0, **fields)
+
+    def submit(self, *args, **fields):
+        job = self.job(*args, **fields)
         self.workers.submit(job)
         return job
 
@@ -103,6 +106,19 @@ async def test_rows_gather_while_the_threads_are_busy(make_room, tiny):
     rows = await room.finished(6)
     assert [row.batch.rows for row in rows] == [1, 5, 5, 5, 5, 5]
     assert model.order == ["first", *"abcde"]
+
+
+async def test_very_many_equal_rows_leave_without_another_call(make_room, tiny, soon):
+    """Some at a time, so that others have the queue in between; the thread comes back by itself."""
+    room, model = make_room(threads=2), tiny(holds="#")
+    model.gate.clear()
+    room.submit(model, "#")
+    await model.began()
+    for _ in range(3 * MAX_LEAVING):
+        room.queue.push(room.job(model, "#"))
+    room.submit(model, "#")
+    await soon(lambda: room.queue.is_empty)
+    assert model.order == ["#"]
 
 
 async def test_no_row_waits_for_the_slowest_of_its_batch(make_room, tiny):
