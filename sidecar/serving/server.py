@@ -82,7 +82,7 @@ class Server:
         self._turned_away.clear()
         while True:
             try:
-                sock, _ = self._listener.socket.accept()
+                sock = _accepted(self._listener.socket)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -146,3 +146,9 @@ class Server:
     def _go_on(self) -> None:
         self._pause = None
         self._loop.add_reader(self._listener.socket, self._accept)
+
+
+def _accepted(listening: socket.socket) -> socket.socket:
+    """Return what `socket.accept` does, which takes a third of its time to learn its own kind."""
+    descriptor, _ = listening._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
