@@ -1,12 +1,14 @@
 """A real server, its sessions and its engine, and one peer after the other that does as scripted.
 
 All on one event loop of asyncio's own (uvloop's cannot be looked into), whose every turn is timed:
-for so long nobody else was served. What a peer sends is made before, what it reads is thrown away.
+for so long nobody else was served. Threads take turns at the interpreter as often as the daemon's.
+What a peer sends is made before, what it reads is thrown away.
 """
 
 import asyncio
 import selectors
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import MutableMapping, Sequence
@@ -22,6 +24,7 @@ from client_lib import AsyncClient
 from sidecar.serving.bounds import Bounds
 from sidecar.serving.desk import Desk
 from sidecar.serving.engine import Engine
+from sidecar.serving.lifecycle import SWITCH_SECONDS
 from sidecar.serving.memory import settle
 from sidecar.serving.roster import ServedModel
 from sidecar.serving.server import Server
@@ -78,6 +81,8 @@ class Stage:
         self._other: AsyncClient
 
     def __enter__(self) -> Self:
+        self._switch_seconds = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
         structlog.configure(processors=[self._note], cache_logger_on_first_use=False)
         self._loop.set_exception_handler(self._note_loop_failure)
         self._stop = asyncio.Event()
@@ -97,6 +102,7 @@ class Stage:
         self._loop.close()
         self._folder.cleanup()
         structlog.reset_defaults()
+        sys.setswitchinterval(self._switch_seconds)
 
     def play(self, steps: Sequence[Step]) -> Played:
         """Let a peer do `steps`; return once nothing of it is left, or that took too long."""

@@ -44,13 +44,13 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _UNTAKEN_SECONDS = 2.0
 # A tenth of Python's own. A thread that computes needs the interpreter's lock several times for
 # each row, and a loop that is busy lets it go no sooner than this.
-_SWITCH_SECONDS = 0.000_5
+SWITCH_SECONDS = 0.000_5
 _UNMANAGED = Manager()
 
 
 def run(setup: Setup, configure: Configure, manager: Manager = _UNMANAGED) -> int:
     """Serve until told to stop, and return the exit code. See `serve`."""
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(setup, configure, manager))
 
