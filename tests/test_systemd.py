@@ -42,7 +42,10 @@ def test_nobody_listening_is_no_error(tmp_path: Path) -> None:
     Manager(notify_address=str(tmp_path / "gone")).tell(READY=1)
 
 
-@pytest.mark.parametrize(("pid", "seconds"), [("", 30.0), (str(os.getpid()), 30.0), ("1", None)])
+@pytest.mark.parametrize(
+    ("pid", "seconds"),
+    [("", 30.0), pytest.param(str(os.getpid()), 30.0, id="own"), ("1", None)],
+)
 def test_the_watchdog_is_for_the_process_it_names(pid: str, seconds: float | None) -> None:
     """Microseconds become seconds, for this process or for whoever is not named."""
     environ = {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": pid}
