@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from sidecar.serving.roster import Float32
 from sidecar.serving.worker import Finished
 
 AT_ONCE = 256
-"""How many rows the loop has to do with at most before it turns to something else."""
+"""How many rows, or places of one row, the loop has to do with before it turns to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +152,10 @@ class Gatherings:
         Until the last has it, whoever comes newly waits for it, too.
         """
         entries = self._waiting.pop(row.entry.key, [])
-        if rest := entries[AT_ONCE:]:
+        count = _as_many_as_fit(entries)
+        if rest := entries[count:]:
             self._waiting[row.entry.key] = rest
-        now = entries[:AT_ONCE]
+        now = entries[:count]
         for entry in now:
             self._by_job[entry.job].take(entry.index, row)
         others = [entry for entry in now if entry != row.entry]
@@ -169,3 +171,9 @@ class Gatherings:
         """Fail every job that is not settled."""
         for gathering in self._by_job.values():
             gathering.fail(error)
+
+
+def _as_many_as_fit(entries: Sequence[Entry]) -> int:
+    """Return how many of `entries`, one at least, have no more than `AT_ONCE` places in all."""
+    places = accumulate(len(entry.places) for entry in entries)
+    return max(1, sum(1 for _ in takewhile(lambda total: total <= AT_ONCE, places)))

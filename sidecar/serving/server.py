@@ -17,12 +17,11 @@ from sidecar.serving.peer import Peer, has_left
 from sidecar.serving.session import Session
 from sidecar.serving.socket_file import Listener
 
-# Accepting has a third of the loop's time while so many stand in the queue that it could have all
-# of it; between these in one round. Every call of `accept` lets threads have the interpreter's
-# lock.
+# While the queue is never empty, accepting has half as much of the loop's time as all the rest,
+# between a least and a most in one round. Every `accept` lets threads have the interpreter's lock.
 _PART_OF_THE_REST = 0.5
-_LEAST_SECONDS = 0.000_5
-_MOST_SECONDS = 0.002
+_LEAST_ACCEPTING_SECONDS = 0.000_5
+_MOST_ACCEPTING_SECONDS = 0.002
 # What keeps the kernel from handing over a connection, and is no fault of the peer's.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_SECONDS = 0.1
@@ -99,7 +98,7 @@ class Server:
     def _seconds_for(self, started: float) -> float:
         """Return how long accepting may go on that has `started`."""
         part = _PART_OF_THE_REST * (started - self._accepted)
-        return min(max(part, _LEAST_SECONDS), _MOST_SECONDS)
+        return min(max(part, _LEAST_ACCEPTING_SECONDS), _MOST_ACCEPTING_SECONDS)
 
     def _open(self, sock: socket.socket) -> None:
         if has_left(sock):  # as most have that connect and leave in a loop
@@ -149,6 +148,6 @@ class Server:
 
 
 def _accepted(listening: socket.socket) -> socket.socket:
-    """Return what `socket.accept` does, which takes a third of its time to learn its own kind."""
+    """Return what `socket.accept` does, which finds out its own family and type each time."""
     descriptor, _ = listening._accept()  # type: ignore[attr-defined]  # noqa: SLF001
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)

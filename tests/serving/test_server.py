@@ -101,7 +101,7 @@ async def test_a_peer_that_does_not_read_cannot_hold_the_daemon(desk, soon, monk
 
 async def test_many_that_connect_at_once_are_let_in_bit_by_bit(desk, soon, monkeypatch):
     """The others have their turns in between."""
-    monkeypatch.setattr(server_module, "_MOST_SECONDS", 0.0)
+    monkeypatch.setattr(server_module, "_MOST_ACCEPTING_SECONDS", 0.0)
     async with serving(desk) as server:
         peers = [socket.socket(socket.AF_UNIX) for _ in range(100)]
         for peer in peers:
@@ -175,7 +175,7 @@ async def test_the_queue_of_a_server_is_as_long_as_its_socket_s(desk, soon):
 
 async def test_who_waits_for_a_session_is_counted(desk, soon, monkeypatch):
     """From the moment of being let in: who connects and leaves in a loop piles up nothing."""
-    for limit in ("_LEAST_SECONDS", "_MOST_SECONDS"):
+    for limit in ("_LEAST_ACCEPTING_SECONDS", "_MOST_ACCEPTING_SECONDS"):
         monkeypatch.setattr(server_module, limit, 60.0)
     desk.door.rules = Rules(max_connections=3)
     async with serving(desk) as server:

@@ -8,7 +8,7 @@ import pytest
 from client_lib.wire.errors import BackendFailed, BadRequest
 from client_lib.wire.messages import PRECISIONS, Embed, Rerank
 from sidecar.serving.bounds import Bounds
-from sidecar.serving.gathering import AT_ONCE
+from sidecar.serving.gathering import AT_ONCE, Gatherings
 from sidecar.serving.vectors import quantize
 
 
@@ -90,6 +90,33 @@ async def test_equal_texts_of_one_request_are_one_row(make_engine, tiny):
     assert result.answer.rows == 5
     assert result.answer.timings.shared_rows == shared(engine) == 3
     assert result.answer.timings.batch_rows == 2
+
+
+async def test_many_equal_texts_of_many_requests_are_handed_out_bit_by_bit(
+    make_engine, tiny, soon, monkeypatch
+):
+    """The loop turns in between, whether the places are of one request or of several."""
+    given = []
+    land = Gatherings.land
+
+    def counted(self, row):
+        landed = land(self, row)
+        given.append(landed.shared)
+        return landed
+
+    monkeypatch.setattr(Gatherings, "land", counted)
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    first = asyncio.create_task(engine.embed(embed("a")))
+    await model.began()
+    texts = ["a"] * (AT_ONCE - 1)
+    others = [asyncio.create_task(engine.embed(embed(*texts), peer)) for peer in "xyz"]
+    await soon(lambda: len(engine._gatherings) == 4)
+    model.gate.set()
+    await asyncio.gather(first, *others)
+    assert given == [AT_ONCE - 1, AT_ONCE - 1, AT_ONCE - 1]
+    assert shared(engine) == 3 * (AT_ONCE - 1)
 
 
 async def test_what_fails_equal_texts_names_the_first(make_engine, tiny):
@@ -222,7 +249,7 @@ async def test_integers_are_for_vectors_of_length_1(make_engine, tiny, precision
 async def test_a_cached_request_needs_no_room_in_the_queue(make_engine, tiny):
     """Only what has to be computed counts."""
     model = tiny()
-    engine = make_engine(model, cache_bytes=10_000, bounds=Bounds(rows=6))
+    engine = make_engine(model, cache_bytes=10_000, bounds=Bounds(rows=2))
     await engine.embed(embed("a"))
     await engine.embed(embed("b"))
     result = await engine.embed(embed("a", "b", "c"))
