@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
+from filelock import FileLock
 
 from .daemon import Daemon
 
@@ -46,11 +48,24 @@ def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactor
     from sidecar.models.precision import Precision
     from sidecar.models.prepare import prepare
 
-    output = tmp_path_factory.mktemp("artifacts") / "minilm-int8"
     precision = Precision("int8", weight_bits=7, floor=0.995)
-    order = Order(folder=minilm_folder, name="all-MiniLM-L6-v2", precision=precision, output=output)
-    prepare(order)
-    return output
+
+    def make(output: Path) -> None:
+        name = "all-MiniLM-L6-v2"
+        prepare(Order(folder=minilm_folder, name=name, precision=precision, output=output))
+
+    return _once(tmp_path_factory, "minilm-int8", make)
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return what `make` has put there, for all workers of the run."""
+    place = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # the workers' own are in it
+    with FileLock(place / f"{name}.lock"):
+        if not (place / name).exists():
+            make(place / name)
+    return place / name
 
 
 class _Ended:
@@ -158,10 +173,25 @@ def make_model(
     import torch
     import transformers
 
-    def make(
-        family: str = "bert", *, classifier: bool = False, pooling: str = "mean", **changes: Any
+    made: dict[str, Path] = {}
+
+    def make(family: str = "bert", **options: Any) -> Path:
+        """Return a folder of the caller's own, which may be changed."""
+        what = f"{family} {sorted(options.items())}"
+        if what not in made:
+            made[what] = write(tmp_path_factory.mktemp(family), family, **options)
+        copy = tmp_path_factory.mktemp(family)
+        shutil.copytree(made[what], copy, dirs_exist_ok=True)
+        return copy
+
+    def write(
+        folder: Path,
+        family: str,
+        *,
+        classifier: bool = False,
+        pooling: str = "mean",
+        **changes: Any,
     ) -> Path:
-        folder = tmp_path_factory.mktemp(family)
         name, small = _FAMILIES[family]
         config = getattr(transformers, f"{name}Config")(**{**small, **changes})
         kind = "ForSequenceClassification" if classifier else "Model"
