@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import structlog
 from filelock import FileLock
+from hypothesis import settings
 
 from .daemon import Daemon
 
@@ -21,6 +22,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 os.environ["ANONYMIZED_TELEMETRY"] = "false"  # chromadb's
+
+# How many examples a property is tried on: `pytest --hypothesis-profile=minutes` takes more. No
+# example has a deadline, for the host is shared.
+settings.register_profile("seconds", max_examples=100, deadline=None)
+settings.register_profile("minutes", max_examples=10_000, deadline=None)
+settings.load_profile("seconds")
 
 _THREADS = "OMP_NUM_THREADS"
 SHARED = Path(__file__).parents[2] / "shared"
@@ -44,28 +51,41 @@ def reranker_folder() -> Path:
 @pytest.fixture(scope="session")
 def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model in INT8, prepared once for the whole run."""
+    return _prepared_once(tmp_path_factory, minilm_folder, "all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def reranker_artifact(reranker_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained cross-encoder in INT8, prepared once for the whole run.
+
+    Calibrated on an eighth of the pairs: on all of them it takes longer than its tests.
+    """
+    from sidecar.models.probes import calibration_inputs
+
+    pairs = calibration_inputs("rerank")[::8]
+    return _prepared_once(tmp_path_factory, reranker_folder, reranker_folder.name, pairs)
+
+
+def _prepared_once(
+    factory: pytest.TempPathFactory, model: Path, name: str, texts: Iterable[Any] = ()
+) -> Path:
+    """Return the artifact that all processes of the run share, and prepare it where none has."""
     from sidecar.models.order import Order
     from sidecar.models.precision import Precision
     from sidecar.models.prepare import prepare
 
-    precision = Precision("int8", weight_bits=7, floor=0.995)
-
-    def make(output: Path) -> None:
-        name = "all-MiniLM-L6-v2"
-        prepare(Order(folder=minilm_folder, name=name, precision=precision, output=output))
-
-    return _once(tmp_path_factory, "minilm-int8", make)
-
-
-def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Return what `make` has put there, for all workers of the run."""
     place = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        place = place.parent  # the workers' own are in it
+        place = place.parent  # what the workers have for themselves lies in it
+    output = place / f"{name}-int8"
     with FileLock(place / f"{name}.lock"):
-        if not (place / name).exists():
-            make(place / name)
-    return place / name
+        if not output.exists():
+            precision = Precision("int8", weight_bits=7, floor=0.995)
+            order = Order(
+                folder=model, name=name, precision=precision, output=output, texts=tuple(texts)
+            )
+            prepare(order)
+    return output
 
 
 class _Ended:
@@ -133,8 +153,11 @@ def in_one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         return prepare(order)
 
     def started(folder: Path, task: Any, scratch: Path) -> _Ended:
+        import torch
+
         from sidecar.models.oracle.library import answer
 
+        torch.set_num_threads(1)  # more of them only wait for each other: the models are small
         return _Ended(answer(str(folder), task, str(scratch)))
 
     monkeypatch.setattr(library, "prepare_apart", prepared)

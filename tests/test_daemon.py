@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from client_lib import BadRequest, Client
 from sidecar.models.model import Model, load
 
+from .cli.command import prepare
 from .daemon import Daemon
 
 pytestmark = pytest.mark.slow
@@ -179,10 +180,10 @@ def test_stop_while_a_model_is_prepared_leaves_nothing(minilm_folder: Path, tmp_
 
 
 def test_trained_reranker_finds_the_answer(
-    minilm_artifact: Path, reranker_folder: Path, tmp_path: Path
+    minilm_artifact: Path, reranker_artifact: Path, tmp_path: Path
 ) -> None:
     """With a cross-encoder its scores decide, quantized and said to be so."""
-    flags = ["--embedding-model", str(minilm_artifact), "--reranker-model", str(reranker_folder)]
+    flags = ["--embedding-model", str(minilm_artifact), "--reranker-model", str(reranker_artifact)]
     with Daemon(tmp_path, *flags) as daemon:
         with Client(daemon.socket) as client:
             reply = client.rerank(
@@ -200,6 +201,7 @@ def test_prompts_are_applied_by_name(make_model: Callable[..., Path], tmp_path: 
     folder = make_model()
     prompts = '{"prompts": {"query": "query: ", "passage": "passage: "}}'
     (folder / "config_sentence_transformers.json").write_text(prompts)
+    prepare(folder, tmp_path / "cache")
     with (
         Daemon(tmp_path, "--embedding-model", str(folder)) as daemon,
         Client(daemon.socket) as client,

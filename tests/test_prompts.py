@@ -10,7 +10,7 @@ import pytest
 
 from client_lib import AsyncClient, BadRequest, Client
 
-from .cli.command import sidecar
+from .cli.command import prepare, sidecar
 from .daemon import Configured, Daemon
 
 pytestmark = pytest.mark.slow
@@ -82,6 +82,7 @@ def test_a_known_model_without_prompts_is_told_of_everywhere(
 ) -> None:
     """By an event, by status, by the doctor; and the setting that they name mends it."""
     folder = shutil.copytree(make_model(), tmp_path / "e5-small-v2")
+    prepare(folder, tmp_path / "cache")
     flags = ["--embedding-model", str(folder)]
     with Daemon(tmp_path, *flags) as daemon:
         (warned,) = daemon.events("model.prompts_missing")
@@ -119,6 +120,7 @@ def test_a_default_prompt_that_does_not_exist_is_one_line_and_78(
     assert done.returncode == 78
     assert f"{own}: default_prompt_name 'passage' is none of its prompts" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    prepare(folder, tmp_path / "cache", SIDECAR_PROMPTS='{"passage": "p: "}')
     with (
         Daemon(
             tmp_path, "--embedding-model", str(folder), "--prompts", '{"passage": "p: "}'

@@ -1,16 +1,49 @@
-"""The command as a process of a test's own."""
+"""The command, in the process of the tests, which has all loaded once, or in one of its own."""
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest.mock import patch
+
+from sidecar.cli import main
 
 
-def sidecar(
+def sidecar(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command here, and return what a process of its own would have given."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, _environment(environ), clear=True),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            code = main(arguments)
+        except SystemExit as left:  # argparse's way out
+            code = left.code
+    return subprocess.CompletedProcess(
+        ["sidecar", *arguments], code, out.getvalue(), err.getvalue()
+    )
+
+
+def prepare(folder: Path, cache: Path, **environ: str) -> None:
+    """Prepare the model in `folder` for a daemon, which takes ten times as long for it."""
+    done = sidecar("prepare", str(folder), "--cache-dir", str(cache), **environ)
+    assert done.returncode == 0, done.stderr
+
+
+def sidecar_process(
     *arguments: str, stdin: str | None = None, **environ: str
 ) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("SIDECAR_")}
-    clean["SIDECAR_DEVICE"] = "cpu"  # whatever else the host has
+    """Run the command as its users do."""
     return subprocess.run(
         [sys.executable, "-m", "sidecar", *arguments], input=stdin,
-        capture_output=True, text=True, env=clean | environ, timeout=240, check=False,
+        capture_output=True, text=True, env=_environment(environ), timeout=240, check=False,
     )  # fmt: skip
+
+
+def _environment(own: dict[str, str]) -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SIDECAR_")}
+    return clean | {"SIDECAR_DEVICE": "cpu"} | own  # whatever else the host has

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .command import sidecar
+from .command import sidecar, sidecar_process
 
 TINY = Path(__file__).parents[1] / "data" / "tiny-retrieval"
 
@@ -166,7 +166,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     """In one line, with the command."""
     (tmp_path / "ir_measures.py").write_text("raise ModuleNotFoundError(name='ir_measures')")
     path = f"{tmp_path}:{Path.cwd()}"
-    done = sidecar("evaluate", "any", "--data", str(TINY), PYTHONPATH=path)
+    done = sidecar_process("evaluate", "any", "--data", str(TINY), PYTHONPATH=path)
     assert done.returncode == 78
     assert done.stderr == (
         "sidecar: evaluating needs ir_measures: pip install 'sidecar[edge,evaluate]'\n"
@@ -179,7 +179,7 @@ def test_without_the_extra_for_the_page_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "jinja2.py").write_text("raise ModuleNotFoundError(name='jinja2')")
     path = f"{tmp_path}:{Path.cwd()}"
     flags = ["--html", str(tmp_path / "page.html")]
-    done = sidecar("evaluate", "any", "--data", str(tmp_path), *flags, PYTHONPATH=path)
+    done = sidecar_process("evaluate", "any", "--data", str(tmp_path), *flags, PYTHONPATH=path)
     assert done.returncode == 78
     assert done.stderr == "sidecar: --html needs jinja2: pip install 'sidecar[plots]'\n"
 

@@ -12,7 +12,7 @@ import pytest
 
 from sidecar.cli.logs import EXAMPLES
 
-from .command import sidecar
+from .command import sidecar, sidecar_process
 
 Events = list[dict[str, Any]]
 GUIDE = Path(__file__).parents[2] / "docs" / "logs.md"
@@ -65,7 +65,7 @@ def test_without_flags_every_event_is_a_line(written_events: Events, event_log: 
 
 def test_json_is_the_event_as_it_was_written(event_log: Path) -> None:
     """So that one question can be put to another's answer."""
-    again = sidecar("logs", "--file", "-", "--json", stdin=ask(event_log, "--json"))
+    again = sidecar_process("logs", "--file", "-", "--json", stdin=ask(event_log, "--json"))
     assert again.stdout == ask(event_log, "--json")
     assert [json.loads(line) for line in again.stdout.splitlines()] == [
         json.loads(line) for line in event_log.read_text().splitlines()

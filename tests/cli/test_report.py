@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from .command import sidecar
+from .command import sidecar, sidecar_process
 from .pages import assert_is_seen, assert_stands_alone, opened
 
 PLOTS = ("Latency", "Time in the queue", "Throughput", "Batch sizes", "Memory", "Errors")
@@ -88,7 +88,8 @@ def test_a_page_that_cannot_be_written_is_one_line(event_log: Path, tmp_path: Pa
 def test_without_the_extra_it_says_what_to_install(event_log: Path, tmp_path: Path) -> None:
     """In one line, with the command."""
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')")
-    done = sidecar("report", "--file", str(event_log), PYTHONPATH=f"{tmp_path}:{Path.cwd()}")
+    path = f"{tmp_path}:{Path.cwd()}"
+    done = sidecar_process("report", "--file", str(event_log), PYTHONPATH=path)
     assert done.returncode == 78
     assert (
         done.stderr
