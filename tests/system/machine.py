@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "systemd"
 _PATIENCE = 120.0
 _BOOT_SECONDS = 30.0
