@@ -4,7 +4,7 @@ import pytest
 
 from .case import Case
 from .catalogue import all_cases, families
-from .compare import compare
+from .compare import Library, compare
 from .conftest import Workshop
 
 _EVERY = 5  # of the cases, with the proof: it takes as long again
@@ -33,7 +33,7 @@ def test_the_proof_changes_no_outcome(
 
 
 def _complaint(case: Case, workshop: Workshop) -> str:
-    found = compare(workshop.write(case), case.task, workshop.cache)
+    found = compare(Library(workshop.write(case), case.task), workshop.cache)
     if found.meets(case.expected):
         return ""
     return f"{case.name}: expected {case.expected}, found {found}"

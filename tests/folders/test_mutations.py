@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-from sidecar.models.description import Task
 
 from .compare import Library, compare
 from .conftest import Workshop
@@ -40,23 +37,23 @@ class _Answers:
 def test_our_answer_changes_when_the_library_s_does(base: Base, workshop: Workshop) -> None:
     """After every edit we serve what the library gives, or refuse; and the edits are worth it."""
     task = base.case.task
-    before, wrong, changing = _library_s(workshop.write(base.case), task), [], set()
+    before = _answers_of(Library(workshop.write(base.case), task))
+    wrong, changing = [], set()
     for name, edit in base.edits.items():
-        folder = workshop.write(replace(base.case, edits=(edit,)))
-        found = compare(folder, task, workshop.cache)
+        library = Library(workshop.write(replace(base.case, edits=(edit,))), task)
+        found = compare(library, workshop.cache)
         if found.served not in {"graph", "library", "refused"}:
             wrong.append(f"{name}: {found}")
-        if not _library_s(folder, task).same_as(before):
+        if not _answers_of(library).same_as(before):
             changing.add(name)
     assert not wrong, "\n".join(wrong)
     assert changing == base.changing
 
 
-def _library_s(folder: Path, task: Task) -> _Answers:
-    """Return the library's answers on the folder, or none of them where it cannot be loaded."""
-    texts = [(text, _TEXTS[0]) if task == "rerank" else text for text in _TEXTS]
+def _answers_of(library: Library) -> _Answers:
+    """Return the library's answers on its folder, or none of them where it cannot be loaded."""
+    texts = [(text, _TEXTS[0]) if library.task == "rerank" else text for text in _TEXTS]
     try:
-        library = Library(folder, task)
         return _Answers(tuple(library.result(text, prompt_name=None) for text in texts))
     except Exception:  # noqa: BLE001 - whatever the library says of such a folder
         return _Answers(())
