@@ -26,9 +26,7 @@ def test_a_step_that_fails_is_a_finding() -> None:
     (finding,) = Guard(60).judge("c", fail)
     assert finding.check == "c"
     assert finding.severity is Severity.ERROR
-    assert finding.found == (
-        "the check failed: PermissionError: [Errno 13] Permission denied"
-    )
+    assert finding.found == ("the check failed: PermissionError: [Errno 13] Permission denied")
     assert finding.advice
 
 

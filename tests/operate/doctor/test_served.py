@@ -147,9 +147,7 @@ def test_a_proof_is_told() -> None:
     }
     (finding,) = check_verified(Served.of(told, floor=0.995))
     assert finding.severity is Severity.OK
-    assert finding.found == (
-        "m equals sentence-transformers 6.2 in FP32, by token ids and outputs"
-    )
+    assert finding.found == ("m equals sentence-transformers 6.2 in FP32, by token ids and outputs")
 
 
 @pytest.mark.parametrize("told", [{}, {"verified": None}])

@@ -182,9 +182,7 @@ def test_the_units_limit() -> None:
     assert Systemd(252, [gone, larger]).memory_max() == 2000
 
 
-def test_without_systemd_nothing_is_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_systemd_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its folder under /run says whether it runs."""
     monkeypatch.setattr(shutil, "which", lambda _: sys.executable)
     assert read_systemd(tmp_path) == Systemd(0)
