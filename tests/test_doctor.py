@@ -63,6 +63,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("SIDECAR_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SIDECAR_DEVICE", "cpu")
+    monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(facts, "try_to_import", lambda: None)
     monkeypatch.setattr(processor, "_SAMPLE_SECONDS", 0.01)
 
@@ -236,16 +237,11 @@ def test_a_user_who_may_not(daemon: Daemon, minilm_artifact: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("alone")
 def test_it_reads_well(
-    alone: None,
-    daemon: Daemon,
-    minilm_artifact: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    daemon: Daemon, minilm_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """For people: the symptoms as headings, the advice below what was found."""
-    monkeypatch.setenv("COLUMNS", "120")
     flags = ["--embedding-model", str(minilm_artifact)]
     main(["doctor", "--socket", str(daemon.socket), *flags])
     page = capsys.readouterr().out

@@ -4,6 +4,7 @@ import gzip
 import json
 import threading
 from contextlib import closing
+from math import isfinite
 from pathlib import Path
 
 import pytest
@@ -88,8 +89,10 @@ def test_an_empty_line_is_nothing() -> None:
 
 @given(st.binary())
 def test_any_bytes_are_an_event_or_none(line: bytes) -> None:
-    """No line is an exception."""
-    parse(line)
+    """No line is an exception; an event has a name, and a time that can be compared."""
+    if (record := parse(line)) is not None:
+        assert isinstance(record.fields["event"], str)
+        assert isfinite(record.at)
 
 
 def test_a_file_that_is_cut_off_gives_what_it_has(tmp_path: Path) -> None:

@@ -182,11 +182,19 @@ FULL = Torch("2.13", "12.8", library=True, capability="AVX2")
             ["a"],
             "torch 2.13 (CPU build), and this host has NVIDIA's driver",
         ),
-        (replace(FULL, driver=True), ON_CPU, [], "torch 2.13 (CUDA 12.8 build); not needed, never"
-                                                 " loaded"),
+        (
+            replace(FULL, driver=True),
+            ON_CPU,
+            [],
+            "torch 2.13 (CUDA 12.8 build); not needed, never loaded",
+        ),
         (Torch(None, driver=True), ON_CPU, [], "torch is not installed; not needed, never loaded"),
-        (Torch("2.13", library=True, driver=True), ON_CUDA, [], "torch 2.13 (CPU build), needed by "
-                                                                "the CUDA device"),
+        (
+            Torch("2.13", library=True, driver=True),
+            ON_CUDA,
+            [],
+            "torch 2.13 (CPU build), needed by the CUDA device",
+        ),
         (
             replace(FULL, capability="DEFAULT"),
             ON_CPU,
@@ -194,7 +202,7 @@ FULL = Torch("2.13", "12.8", library=True, capability="AVX2")
             "torch 2.13 (CUDA 12.8 build) uses DEFAULT instructions, though the processor has AVX2",
         ),
     ],
-)  # fmt: skip
+)
 def test_of_torch_is_told_what_matters(
     torch: Torch, plan: Plan, slow: list[str], found: str
 ) -> None:
