@@ -366,6 +366,11 @@ def checks(examined: list[Section]) -> list[str]:
         ({"libraries": None}, {"libraries"}),
         ({"torch": None}, {"torch"}),
         ({"models": None}, {"model", "cache", "speed", "engine"}),
+        (
+            {"models": None, "answer": Answer(None, Forbidden("user 1000"))},
+            {"model", "cache", "requests", "queue", "speed", "engine", "quantization",
+             "verification", "accuracy", "memory"},
+        ),
         ({"place": None}, {"socket"}),
         ({"cache": None}, {"cache"}),
         (
@@ -378,7 +383,10 @@ def test_what_could_not_be_read_is_not_judged(
     sections: Any, missing: dict[str, Any], unjudged: set[str]
 ) -> None:
     """And everything else is, all the same."""
-    assert set(checks(sections())) - set(checks(sections(**missing))) == unjudged
+    examined = sections(**missing)
+    assert set(checks(sections())) - set(checks(examined)) == unjudged
+    found = [finding.found for section in examined for finding in section.findings]
+    assert not any("the check failed" in text for text in found)
 
 
 def test_without_the_folder_the_socket_is_judged_all_the_same(sections: Any) -> None:
