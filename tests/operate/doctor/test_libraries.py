@@ -32,7 +32,7 @@ ON_CUDA = Plan("fp16", "", 1, 8, "cuda")
 
 def test_all_as_asked_for() -> None:
     """The engine's version is told: it decides the speed and the last bits."""
-    (finding,) = check_libraries([GOOD, Library("numpy", ">=1.26", "2.1")], None)
+    (finding,) = check_libraries([Library("numpy", ">=1.26", "2.1"), GOOD], None)
     assert finding.severity is Severity.OK
     assert finding.found == "onnxruntime 1.32.1, and 1 others as required"
 
