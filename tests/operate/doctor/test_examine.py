@@ -529,6 +529,23 @@ def test_closeness_is_held_against_the_floor_of_its_quantization(
     assert finding.severity is (WARNING if quantization != "int4" else OK)
 
 
+@pytest.mark.parametrize(
+    ("requested", "said"),
+    [("int4", "int4 throughout stays under 0.96"), ("int8", "int8 throughout stays under 0.98")],
+)
+def test_what_fell_back_is_told_with_the_floor_that_it_missed(
+    sections: Any, requested: str, said: str
+) -> None:
+    """That of what was tried: FP32 has none."""
+    answer = told(quantization="none", requested=requested)
+    config = Config(int8_floor=0.98, int4_floor=0.96)
+    plan = replace(WELL.plan, quantization=requested)
+    examined = sections(answer=answer, config=config, plan=plan)
+    (finding,) = (f for s in examined for f in s.findings if f.check == "quantization")
+    assert finding.severity is WARNING
+    assert finding.found.endswith(said)
+
+
 def test_speed_is_compared_where_both_figures_are(sections: Any) -> None:
     """A model that was not measured, or that the daemon has computed nothing with, is not."""
     unmeasured = replace(MODEL, manifest=replace(MANIFEST, speed={"none": Speed(1.0, 2.0, 1.5)}))
