@@ -39,6 +39,8 @@ def test_what_a_model_tells_of_itself() -> None:
     told = {"quantization": "int8", "weight_bits": 7, "kernel": "MatMulInteger",
             "bytes_weights": 22_885_450, "kept": ["a"]}  # fmt: skip
     assert Served.of(told) == INT8
+    int4 = Served.of({**told, "quantization": "int4"})
+    assert (int4.quantization, int4.weight_bits) == ("int4", None)
     none = {**told, "quantization": "none"}
     del none["kept"]
     assert Served.of(none) == Served("none", None, "MatMulInteger", 22_885_450, ())
