@@ -1,5 +1,6 @@
 """How rows become requests, what comes back, and when it is kept."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -173,3 +174,25 @@ async def test_what_is_refused_is_told_by_its_place(
     with pytest.raises(InputError if said else type(error)) as raised:
         await ran(client, rows("a", "b", "c"))
     assert said is None or str(raised.value) == said
+
+
+async def test_requests_in_flight_are_given_up_where_one_fails(clock: list[float]) -> None:
+    """Nobody waits for their answers, which may never come."""
+    given_up: list[str] = []
+
+    class Waiting(FakeClient):
+        async def embed(self, texts: list[str], **options: Any) -> EmbedReply:
+            if texts[0] == "bad":
+                await asyncio.sleep(0)
+                raise KeyError
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                given_up.append(texts[0])
+                raise
+            raise AssertionError
+
+    async with asyncio.timeout(30):
+        with pytest.raises(KeyError):
+            await ran(Waiting(), rows(*["bad"] * 256, *["a"] * 256, "b"))
+    assert given_up == ["a", "b"]

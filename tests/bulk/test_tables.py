@@ -91,3 +91,15 @@ def test_columns_of_every_block_count(tmp_path: Path, monkeypatch: pytest.Monkey
     assert dict(zip(schema.names, schema.types, strict=True)) == {
         "text": pa.string(), "late": pa.int64(), "n": pa.string(),
     }  # fmt: skip
+
+
+def test_types_of_all_files_are_put_together(tmp_path: Path) -> None:
+    """Whole numbers here and others there; what is null in one has the other's type."""
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "n": 1, "m": null}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "two", "n": 2.5, "m": "x"}\n')
+    table, _, _ = written(tmp_path, tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    assert table.drop_columns("embedding").to_pylist() == [
+        {"text": "one", "n": 1.0, "m": None},
+        {"text": "two", "n": 2.5, "m": "x"},
+    ]
+    assert table.schema.field("n").type == pa.float64()

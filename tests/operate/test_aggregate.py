@@ -213,3 +213,11 @@ def test_merging_takes_the_extremes_of_both() -> None:
         merged = distribution(np.array(first))
         merged.merge(distribution(np.array(second)))
         assert (merged.least, merged.greatest, merged.count, merged.sum) == (1, 9, 3, 14)
+
+
+def test_estimates_stay_between_the_extremes() -> None:
+    """Whose bins reach beyond them: of equal numbers every percentile is that number."""
+    for value in (7.3, -7.3):
+        same = distribution(np.full(10_001, value))
+        assert same.summary().estimated
+        assert same.quantiles((0.0, 0.5, 1.0)) == [value] * 3

@@ -572,3 +572,27 @@ def test_wrong_settings_are_not_hidden_by_others(sections: Any) -> None:
     wrong = [ConfigError("one"), ConfigError("two")]
     examined = sections(wrong=wrong, environ={"SIDECAR_THREAD": ""})
     assert checks(examined)[:3] == ["settings"] * 3
+
+
+def test_units_are_compared_with_those_of_this_version(sections: Any, tmp_path: Path) -> None:
+    """What came with it is a fact, too."""
+    unit = tmp_path / "sidecar.service"
+    unit.write_text("[Service]\n")
+    installed = Systemd(252, [{**SERVICE, "FragmentPath": str(unit)}])
+    for text, notes in (("[Service]\n", 0), ("[Service]\nType=notify\n", 1)):
+        examined = sections(systemd=installed, shipped={"sidecar.service": text})
+        found = [f for s in examined for f in s.findings if "not the unit of this" in f.found]
+        assert len(found) == notes
+
+
+def test_each_model_is_as_fast_as_its_own_rows(sections: Any) -> None:
+    """And not as those of another."""
+    fast, slow = ({"fixed_ms": 0.0, "per_token_ms": each} for each in (0.1, 0.9))
+    for costs, severity in (
+        ({"other": fast, "small": slow}, WARNING),
+        ({"other": slow, "small": fast}, OK),
+        ({"small": fast, "other": slow}, OK),
+    ):
+        examined = sections(answer=status(costs=costs))
+        (finding,) = (f for s in examined for f in s.findings if f.check == "speed")
+        assert finding.severity is severity

@@ -50,7 +50,11 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Examined:
     def examined(
         env_file: Path | None = None, environ: dict[str, str] | None = None, **case: Any
     ) -> Facts:
-        flags = {"socket": str(tmp_path / "s"), "cache_dir": str(tmp_path), **case.pop("flags", {})}
+        flags = {
+            "socket": str(tmp_path / "s"),
+            "cache_dir": str(tmp_path / "c"),
+            **case.pop("flags", {}),
+        }
         fields: dict[str, Any] = {
             "plan": lambda _: (HOST, PLAN), "precision": lambda *_: PRECISION, **case,
         }  # fmt: skip
@@ -86,7 +90,7 @@ def test_every_fact_is_where_it_belongs(read: Examined, tmp_path: Path) -> None:
     assert isinstance(read_all.socket_folder, Folder)
     assert read_all.socket_folder.path == tmp_path
     assert isinstance(read_all.cache, Folder)
-    assert read_all.cache.path == tmp_path
+    assert read_all.cache.path == tmp_path / "c"
     assert (read_all.answer, read_all.closed) == (None, None)
     assert list(read_all.failures) == []
 
@@ -210,7 +214,7 @@ def test_models_are_looked_for_as_the_daemon_would(
         prompts="auto",
     )  # fmt: skip
     assert read(flags=flags).models == [Found(name="a")]
-    assert asked == [(embedder, tmp_path)]
+    assert asked == [(embedder, tmp_path / "c")]
     given: list[tuple[Config, Plan]] = []
 
     def precision(config: Config, plan: Plan) -> Precision:

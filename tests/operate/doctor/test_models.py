@@ -373,3 +373,15 @@ def test_a_family_that_no_graph_computes(source: Path, tmp_path: Path) -> None:
     assert list(check_model(found)) == []
     assert found.unprepared_bytes == 0
     assert found.weights("int8") == (source / "model.safetensors").stat().st_size
+
+
+def test_damage_in_the_cache_hides_no_refusal(folder: Path, prepared: Path, tmp_path: Path) -> None:
+    """What is made again is one thing, who may write to it another."""
+    artifact = cached_path(folder, PRECISION, tmp_path, remember=False)
+    shutil.copytree(prepared, artifact)
+    (artifact / "tokenizer.json").write_text("{}")
+    (artifact / "model.onnx").chmod(0o666)
+    refused, spoilt = check_model(read_model(wanted(folder), tmp_path))
+    assert (refused.severity, spoilt.severity) == (Severity.ERROR, Severity.WARNING)
+    assert "model.onnx" in refused.found
+    assert "tokenizer.json" in spoilt.found
