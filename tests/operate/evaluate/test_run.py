@@ -120,7 +120,7 @@ def test_scores_stay_as_they_are() -> None:
     """They have no length; two plans are as close as their scores."""
     each = Candidates("q", ("a", "bb", "ccc"), {"x": 0, "y": 1, "z": 1})
     data = Reranking("t", {"1": each, "2": each})
-    exact, own = evaluate(data, {"none": Scorer(0.0), "int8": Scorer(0.25)}, 1, lambda *_: None)
+    exact, own = evaluate(data, {"int8": Scorer(0.25), "none": Scorer(0.0)}, 1, lambda *_: None)
     assert {figure.metric: figure.value for figure in exact.figures}["MAP"] == 1
     found = {figure.metric: figure for figure in own.figures}["MAP"]
     assert found.value == pytest.approx((1 + 2 / 3) / 2)
