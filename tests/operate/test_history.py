@@ -157,13 +157,13 @@ def test_who_asked_is_counted_by_process() -> None:
 def test_batches_are_counted_by_their_rows() -> None:
     """By their weight, in whole ones; those without a time are not among the slowest."""
     batches = [
-        {"rows": 3, "compute_ms": 1.0, "sample": 0.3},
+        {"rows": 3, "compute_ms": 1.0, "sample": 0.6},
         {"rows": 3, "compute_ms": 2.0},
         {"rows": 8},
         {"compute_ms": 9.0},
     ]
     history = history_of(*(Record(1.0, {"event": "batch.completed", **each}) for each in batches))
-    assert history.batch_rows == {3: 4, 8: 1}
+    assert history.batch_rows == {3: 3, 8: 1}
     assert [fields["compute_ms"] for fields in history.slowest_batches()] == [9, 2, 1]
     assert history.answered == {}
 
