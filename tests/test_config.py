@@ -1,10 +1,24 @@
 """Settings: where each comes from, and what is refused."""
 
+import grp
+import pwd
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from sidecar.config import QUANTIZATIONS, ConfigError, resolve, to_config
+from sidecar.config import (
+    QUANTIZATIONS,
+    ConfigError,
+    flag_of,
+    read_env_file,
+    resolve,
+    resolve_each,
+    similar,
+    to_config,
+    variables,
+)
 
 
 def config(
@@ -168,3 +182,170 @@ def test_missing_env_file(tmp_path: Path) -> None:
     """A file that is not there is an error, not silence."""
     with pytest.raises(ConfigError, match="cannot be read"):
         config(env_file=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("variable", "least", "below"),
+    [
+        ("SIDECAR_THREADS", "0", "-1"),
+        ("SIDECAR_MAX_QUEUE_ROWS", "1", "0"),
+        ("SIDECAR_MAX_QUEUE_TOKENS", "1", "0"),
+        ("SIDECAR_MAX_QUEUE_BYTES", "1", "0"),
+        ("SIDECAR_MAX_MEMORY_BYTES", "0", "-1"),
+        ("SIDECAR_CACHE_BYTES", "0", "-1"),
+        ("SIDECAR_MAX_CONNECTIONS", "1", "0"),
+        ("SIDECAR_MAX_INPUTS", "1", "0"),
+        ("SIDECAR_MAX_TEXT_BYTES", "1024", "1023"),
+        ("SIDECAR_MAX_FRAME_BYTES", "1024", "1023"),
+        ("SIDECAR_MAX_TOKENS", "8", "7"),
+        ("SIDECAR_INT8_FLOOR", "0", "-0.01"),
+        ("SIDECAR_INT4_FLOOR", "0", "-0.01"),
+        ("SIDECAR_MAX_PEER_SHARE", "0", "-0.01"),
+        ("SIDECAR_STALL_SECONDS", "0.1", "0.09"),
+        ("SIDECAR_DRAIN_SECONDS", "0", "-1"),
+        ("SIDECAR_HANG_SECONDS", "1", "0.9"),
+        ("SIDECAR_LOG_SAMPLE", "0", "-0.1"),
+        ("SIDECAR_SLOW_MS", "0", "-1"),
+    ],
+)
+def test_a_number_has_a_least(variable: str, least: str, below: str) -> None:
+    """It is taken; what is below it is refused."""
+    found = {s.variable: s.value for s in resolve({}, {variable: least}, None)}
+    assert found[variable] == float(least)
+    with pytest.raises(ConfigError, match=variable):
+        config(environ={variable: below})
+
+
+@pytest.mark.parametrize(
+    ("variable", "most", "above"),
+    [
+        ("SIDECAR_INT8_FLOOR", "1", "1.01"),
+        ("SIDECAR_INT4_FLOOR", "1", "1.01"),
+        ("SIDECAR_MAX_PEER_SHARE", "1", "1.01"),
+        ("SIDECAR_STALL_SECONDS", "86400", "86401"),
+        ("SIDECAR_DRAIN_SECONDS", "86400", "86401"),
+        ("SIDECAR_HANG_SECONDS", "86400", "86401"),
+        ("SIDECAR_LOG_SAMPLE", "1", "1.1"),
+        ("SIDECAR_SLOW_MS", "86400000", "86400001"),
+    ],
+)
+def test_a_share_or_a_time_has_a_most(variable: str, most: str, above: str) -> None:
+    """It is taken; what is above it, or endless, is refused."""
+    found = {s.variable: s.value for s in resolve({}, {variable: most}, None)}
+    assert found[variable] == float(most)
+    for wrong in (above, "inf", ""):
+        with pytest.raises(ConfigError, match=variable):
+            config(environ={variable: wrong})
+
+
+def test_every_default_is_what_the_documentation_says() -> None:
+    """By the environment file that is installed, in which each stands."""
+    lines = Path(__file__).parents[1].joinpath("systemd", "sidecar.env").read_text().splitlines()
+    told = dict(line[1:].split("=", 1) for line in lines if re.match("#[A-Z0-9_]+=", line))
+    here = {"SIDECAR_SOCKET", "SIDECAR_CACHE_DIR"}  # those of a service
+    defaults = resolve({}, {}, None)
+    given = {name: text for name, text in told.items() if text and name not in here}
+    assert len(given) > 20
+    stated = {s.variable: s.value for s in resolve({}, given, None)}
+    for setting in defaults:
+        if setting.variable in given:
+            assert stated[setting.variable] == setting.value, setting.variable
+
+
+def test_no_length_is_the_models_own() -> None:
+    """0 is no cap."""
+    assert config(environ={"SIDECAR_MAX_TOKENS": "0"}).max_tokens == 0
+    assert config(environ={"SIDECAR_MAX_TOKENS": "512"}).max_tokens == 512
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"CACHE_DIRECTORY": "/var/cache/a:/b", "XDG_CACHE_HOME": "/x"}, "/var/cache/a"),
+        ({"XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/x/sidecar"),
+        ({"HOME": "/h"}, "/h/.cache/sidecar"),
+    ],
+)
+def test_the_cache_is_the_services_or_the_users(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], expected: str
+) -> None:
+    """In this order."""
+    for name in ("CACHE_DIRECTORY", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert config().cache_dir == Path(expected)
+
+
+def test_a_user_without_a_home_has_the_hosts_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no path that begins with ~."""
+
+    def fail(_: Path) -> Path:
+        raise RuntimeError("no home")
+
+    for name in ("CACHE_DIRECTORY", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", fail)
+    assert config().cache_dir == Path("/var/cache/sidecar")
+    with pytest.raises(ConfigError, match="there is no such home directory"):
+        config(environ={"SIDECAR_CACHE_DIR": "~nobody/x"})
+
+
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a daemon that opens it, not a shell."""
+    monkeypatch.setenv("HOME", "/h")
+    assert config(environ={"SIDECAR_SOCKET": "~/s"}).socket == Path("/h/s")
+
+
+@pytest.mark.parametrize("name", ["USE_QUANTISATION", "SIDECAR_THREAD", "QUANTIZATION_CONFG"])
+def test_a_name_that_is_nearly_a_settings_is_known(name: str) -> None:
+    """One that is like none is not."""
+    assert similar(name) in variables()
+    for other in ("PATH", "SIDECAR", "SIDECAR_NOTHING_OF_THIS_KIND", "QUANTIZE"):
+        assert similar(other) is None
+
+
+def test_groups_and_users_are_looked_up_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same name may have two numbers; blanks around a value are not part of it."""
+    user, group = SimpleNamespace(pw_uid=7, pw_gid=9), SimpleNamespace(gr_gid=8)
+    monkeypatch.setattr(pwd, "getpwnam", {"both": user}.__getitem__)
+    monkeypatch.setattr(grp, "getgrnam", {"both": group}.__getitem__)
+    names = {"SIDECAR_ALLOW_USERS": " both ", "SIDECAR_ALLOW_GROUPS": "both"}
+    found = config(environ=names)
+    assert (found.allow_users, found.allow_groups) == ({7}, {8})
+    assert config(environ={"SIDECAR_THREADS": " 3 "}).threads == 3
+
+
+def test_flags_are_named_as_they_are_written() -> None:
+    """With dashes; the message has that name, and no other."""
+    assert flag_of("max_queue_rows") == "--max-queue-rows"
+    with pytest.raises(ConfigError, match=r"^--max-queue-rows=x: must be a whole number"):
+        config(flags={"max_queue_rows": "x"}, environ={"SIDECAR_MAX_QUEUE_ROWS": "5"})
+
+
+def test_a_line_of_a_file_is_read_as_it_stands(tmp_path: Path) -> None:
+    """The last of two counts; a quote that is not closed is part of the value; `;` comments."""
+    file = tmp_path / "env"
+    file.write_text(
+        "SIDECAR_THREADS=2\n; SIDECAR_THREADS=9\nSIDECAR_THREADS=3\n"
+        "SIDECAR_RERANKER_MODEL=\"a\nSIDECAR_EMBEDDING_MODEL='a=b'\nOTHER=\"x'\n"
+    )
+    assert read_env_file(file) == {
+        "SIDECAR_THREADS": "3", "SIDECAR_RERANKER_MODEL": '"a', "SIDECAR_EMBEDDING_MODEL": "a=b",
+        "OTHER": "\"x'",
+    }  # fmt: skip
+
+
+def test_a_wrong_value_leaves_the_others(tmp_path: Path) -> None:
+    """Its default stands for it, and all that is wrong is told, the file's lines first."""
+    file = tmp_path / "env"
+    file.write_text("what\nSIDECAR_THREADS=3\n")
+    environ = {"SIDECAR_MAX_INPUTS": "x", "QUANTIZATION_CONFIG": "none"}
+    settings, wrong = resolve_each({}, environ, file)
+    assert [str(error).partition(": ")[0] for error in wrong] == [
+        f"{file}:1", "SIDECAR_MAX_INPUTS=x",
+    ]  # fmt: skip
+    found = {s.field.name: (s.value, s.source) for s in settings}
+    assert found["max_inputs"] == (2_048, "default")
+    assert found["quantization"] == ("none", "environment")
+    assert found["threads"] == (3, "env file")

@@ -6,17 +6,23 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from client_lib import Client
+from sidecar.cli import doctor as command
+from sidecar.cli import main
+from sidecar.cli.planning import host_and_plan, precision
+from sidecar.operate.doctor import facts, processor
+from sidecar.operate.doctor.facts import Case
+from sidecar.operate.doctor.finding import Finding, Section, Severity
 
 from .daemon import Daemon
 
-pytestmark = pytest.mark.slow
-
+OK, NOTE, WARNING, ERROR = Severity
 NOBODY = 65534
 COMMAND = "import sys; from sidecar.cli import main; sys.exit(main())"
 # The interpreter may lie where that user cannot read it: what is needed is imported before.
@@ -26,21 +32,56 @@ import sidecar.cli.doctor, sidecar.operate.doctor.models
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 {COMMAND}
 """
+CODES = {"ok": 0, "note": 0, "warning": 1, "error": 2}
+Doctor = Callable[..., dict[str, Any]]
 
 
-def doctor(*arguments: str, program: str = COMMAND, **environ: str) -> dict[str, Any]:
-    """Run it; the report comes with the exit code, which has to be that of its severity."""
+def checked(code: int, printed: str) -> dict[str, Any]:
+    """Return the report, with which the exit code has to be that of its severity."""
+    report = json.loads(printed)
+    assert code == CODES[report["severity"]]
+    severities = [finding["severity"] for finding in report["findings"]]
+    assert report["severity"] == max(severities, key=list(CODES).index)
+    return report
+
+
+def doctor_apart(*arguments: str, program: str = COMMAND) -> dict[str, Any]:
+    """Run it as a process of its own."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SIDECAR_")}
-    clean["SIDECAR_DEVICE"] = "cpu"
     done = subprocess.run(
         [sys.executable, "-c", program, "doctor", "--json", *arguments],
-        capture_output=True, text=True, env=clean | environ, timeout=300, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
+        env=clean | {"SIDECAR_DEVICE": "cpu"},
     )  # fmt: skip
     assert "Traceback" not in done.stderr
-    report = json.loads(done.stdout)
-    codes = {"ok": 0, "note": 0, "warning": 1, "error": 2}
-    assert done.returncode == codes[report["severity"]]
-    return report
+    return checked(done.returncode, done.stdout)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the environment, and nothing that takes time but to find what it always finds."""
+    for name in [name for name in os.environ if name.startswith("SIDECAR_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SIDECAR_DEVICE", "cpu")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(facts, "try_to_import", lambda: None)
+    monkeypatch.setattr(processor, "_SAMPLE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def doctor(
+    alone: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Doctor:
+    """Run it in the process of the tests, and return the report."""
+
+    def run(*arguments: str, **environ: str) -> dict[str, Any]:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        code = main(["doctor", "--json", *arguments])
+        return checked(code, capsys.readouterr().out)
+
+    return run
 
 
 def found(report: dict[str, Any], check: str, *severities: str) -> list[str]:
@@ -51,18 +92,83 @@ def found(report: dict[str, Any], check: str, *severities: str) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize(
+    ("severities", "code", "worst"),
+    [
+        ([], 0, "ok"),
+        ([OK], 0, "ok"),
+        ([OK, NOTE, OK], 0, "note"),
+        ([NOTE, WARNING, OK], 1, "warning"),
+        ([ERROR, WARNING, NOTE, OK], 2, "error"),
+        ([WARNING, ERROR], 2, "error"),
+    ],
+)
+def test_it_exits_with_what_the_worst_finding_has(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    severities: list[Severity],
+    code: int,
+    worst: str,
+) -> None:
+    """0 with nothing above a note, 1 with warnings, 2 with errors, in whatever order they come."""
+    findings = [Finding("c", each, f"it is {each.name}", "do it") for each in severities]
+    sections = [Section("It is so", tuple(findings[:1])), Section("Or so", tuple(findings[1:]))]
+    monkeypatch.setattr(command, "examine", lambda _: sections)
+    assert main(["doctor", "--json"]) == code
+    report = json.loads(capsys.readouterr().out)
+    assert report["severity"] == worst
+    assert report["findings"] == [
+        {
+            "symptom": "Or so" if number else "It is so",
+            "check": "c",
+            "severity": each.name.lower(),
+            "found": f"it is {each.name}",
+            "advice": "do it",
+        }
+        for number, each in enumerate(severities)
+    ]
+    assert main(["doctor"]) == code
+    page = capsys.readouterr().out
+    counts = [severities.count(each) for each in (ERROR, WARNING, NOTE)]
+    assert "{} errors, {} warnings, {} notes".format(*counts) in page
+    # A symptom without findings has no heading; advice stands below what was found.
+    assert ("It is so" in page, "Or so" in page) == (len(severities) > 0, len(severities) > 1)
+    assert page.count("→ do it") == len(severities)
+
+
+def test_it_is_given_what_a_daemon_would_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The flags, the environment and the file; plans are made as everywhere."""
+    cases: list[Case] = []
+
+    def examine(case: Case) -> list[Section]:
+        cases.append(case)
+        return []
+
+    monkeypatch.setattr(command, "examine", examine)
+    monkeypatch.setenv("SIDECAR_THREADS", "3")
+    assert main(["doctor", "--max-inputs", "7", "--env-file", str(tmp_path / "env")]) == 0
+    capsys.readouterr()
+    (case,) = cases
+    assert (case.flags, case.env_file) == ({"max_inputs": "7"}, tmp_path / "env")
+    assert case.environ == dict(os.environ)
+    assert (case.plan, case.precision) == (host_and_plan, precision)
+
+
+@pytest.mark.slow
 def test_a_daemon_that_is_well(daemon: Daemon, minilm_artifact: Path) -> None:
     """Everything is looked at, nothing is an error, and the daemon is what it was."""
     with Client(daemon.socket) as client:
         client.encode(["a text"])
     flags = ["--socket", str(daemon.socket), "--embedding-model", str(minilm_artifact)]
-    report = doctor(*flags)
+    report = doctor_apart(*flags)
     assert [f for f in report["findings"] if f["severity"] == "error"] == []
     checks = {finding["check"] for finding in report["findings"]}
     assert checks >= {
         "settings", "libraries", "model", "cache", "memory", "units", "socket", "allow-lists",
         "daemon", "requests", "quantization", "cores", "load", "instructions", "threads", "torch",
-        "queue", "speed", "accuracy", "engine",
+        "queue", "speed", "swap", "verification", "accuracy", "engine",
     }  # fmt: skip
     assert "int8" in found(report, "quantization", "ok")[0]
     for finding in report["findings"]:
@@ -71,7 +177,7 @@ def test_a_daemon_that_is_well(daemon: Daemon, minilm_artifact: Path) -> None:
     assert daemon.process.poll() is None
 
 
-def test_without_a_daemon_and_without_models(tmp_path: Path) -> None:
+def test_without_a_daemon_and_without_models(doctor: Doctor, tmp_path: Path) -> None:
     """What could be served is an error, that none runs a note."""
     report = doctor("--socket", str(tmp_path / "s"), "--embedding-model", "/no/such/model")
     assert found(report, "model", "error") == ["no model folder at /no/such/model"]
@@ -79,7 +185,8 @@ def test_without_a_daemon_and_without_models(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stale_socket(tmp_path: Path, minilm_artifact: Path) -> None:
+@pytest.mark.slow
+def test_a_stale_socket(doctor: Doctor, tmp_path: Path, minilm_artifact: Path) -> None:
     """Left by a daemon that was killed; it stays where it is."""
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -89,7 +196,8 @@ def test_a_stale_socket(tmp_path: Path, minilm_artifact: Path) -> None:
     assert path.is_socket()
 
 
-def test_a_broken_artifact(tmp_path: Path, minilm_artifact: Path) -> None:
+@pytest.mark.slow
+def test_a_broken_artifact(doctor: Doctor, tmp_path: Path, minilm_artifact: Path) -> None:
     """What is missing is named."""
     artifact = shutil.copytree(minilm_artifact, tmp_path / "artifact")
     (artifact / "model.onnx.data").unlink()
@@ -97,7 +205,7 @@ def test_a_broken_artifact(tmp_path: Path, minilm_artifact: Path) -> None:
     assert "model.onnx.data is missing" in found(report, "model", "error")[0]
 
 
-def test_settings_that_a_daemon_refuses(tmp_path: Path) -> None:
+def test_settings_that_a_daemon_refuses(doctor: Doctor, tmp_path: Path) -> None:
     """Bad values are findings like others, and the rest is looked at all the same."""
     file = tmp_path / "env"
     file.write_text("SIDECAR_THREAD=2\n")
@@ -109,33 +217,35 @@ def test_settings_that_a_daemon_refuses(tmp_path: Path) -> None:
     assert found(report, "cores", "ok", "note")
 
 
-def test_a_daemon_with_other_settings(daemon: Daemon, minilm_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_daemon_with_other_settings(
+    doctor: Doctor, daemon: Daemon, minilm_folder: Path, tmp_path: Path
+) -> None:
     """Int4 is configured, and int8 is what serves."""
     flags = ["--quantization", "int4", "--cache-dir", str(tmp_path)]
     report = doctor("--socket", str(daemon.socket), *flags)
     assert "not int4" in found(report, "quantization", "warning")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_user_who_may_not(daemon: Daemon, minilm_artifact: Path) -> None:
     """Is told so, and how that is mended; what else cannot be read is a finding, too."""
     flags = ["--socket", str(daemon.socket), "--embedding-model", str(minilm_artifact)]
-    report = doctor(*flags, program=AS_NOBODY)
+    report = doctor_apart(*flags, program=AS_NOBODY)
     assert f"user {NOBODY} may not" in found(report, "socket", "error")[0]
 
 
-def test_it_reads_well(daemon: Daemon, minilm_artifact: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.usefixtures("alone")
+def test_it_reads_well(
+    daemon: Daemon, minilm_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """For people: the symptoms as headings, the advice below what was found."""
-    flags = ["--socket", str(daemon.socket), "--embedding-model", str(minilm_artifact)]
-    page = page_of(*flags)
+    flags = ["--embedding-model", str(minilm_artifact)]
+    main(["doctor", "--socket", str(daemon.socket), *flags])
+    page = capsys.readouterr().out
     for part in ("crashes at start", "Quantization is not", "slower than", "Accuracy"):
         assert part in page
-    assert "→" in page_of("--socket", str(tmp_path / "s"), *flags[2:])
-
-
-def page_of(*flags: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-m", "sidecar", "doctor", *flags],
-        capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "COLUMNS": "120"},
-    ).stdout  # fmt: skip
+    main(["doctor", "--socket", str(tmp_path / "s"), *flags])
+    assert "→" in capsys.readouterr().out

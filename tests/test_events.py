@@ -152,3 +152,50 @@ def test_a_trace_shows_the_cause():
     error = ValueError("outer")
     error.__cause__ = KeyError("inner")
     assert "KeyError: 'inner'" in events.trace(error)
+
+
+def test_what_was_lost_is_an_event(said):
+    """With how much it was, once there is room again."""
+    records = [json.loads(line) for line in said(lambda _: events._say_lost(3))]
+    assert [(each["level"], each["event"], each["count"]) for each in records] == [
+        ("warning", "events.lost", 3)
+    ]
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical"])
+def test_each_level_is_written_as_what_it_is(said, level):
+    """With the time to a microsecond, even at a whole second."""
+
+    def say(log):
+        events.select(events.Selection("debug"))
+        getattr(log, level)("peer.connected", peer_pid=0)
+
+    (line,) = said(say)
+    record = json.loads(line)
+    assert (record["level"], record["peer_pid"]) == (level, 0)
+    assert len(record["ts"]) == len("2026-11-22T10:00:00.000000+00:00")
+
+
+def test_who_ends_the_process_waits_a_second_at_most(said, monkeypatch):
+    """A reader may never come back."""
+    waited = []
+
+    def say(log):
+        log.info("peer.connected")
+        outlet = structlog.get_config()["logger_factory"]()
+        monkeypatch.setattr(outlet._writer, "flush", waited.append)
+        events.flush()
+        monkeypatch.undo()
+
+    assert len(said(say)) == 1
+    assert waited == [1.0]
+
+
+def test_without_events_there_is_nothing_to_wait_for():
+    """A client's process has configured none."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    try:
+        events.flush()
+    finally:
+        structlog.configure(**before)

@@ -99,3 +99,52 @@ def test_the_mode_of_somebody_elses_file_is_not_kept() -> None:
         finally:
             os.umask(before)
         assert (folder / "page").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
+    """And nothing beside it."""
+    (tmp_path / "page").write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        replace_file(tmp_path / "page", "half \ud800")
+    assert (tmp_path / "page").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+def test_what_is_not_complete_has_a_name_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hidden, without the suffix by which a collector takes files, and never the same."""
+    seen: list[str] = []
+    replaced = os.replace
+
+    def look(*names: str, **folders: int) -> None:
+        seen.extend(path.name for path in tmp_path.iterdir() if path.name != "m.prom")
+        replaced(*names, **folders)
+
+    monkeypatch.setattr(os, "replace", look)
+    for text in ("one", "two"):
+        replace_file(tmp_path / "m.prom", text)
+    assert len(set(seen)) == 2
+    assert all(name.startswith(".m-") and "." not in name[1:] for name in seen)
+
+
+def test_asking_changes_nothing(tmp_path: Path) -> None:
+    """Whether a file could be replaced, or made; a folder that is not there is an error."""
+    (tmp_path / "old").write_text("old")
+    for name in ("old", "new"):
+        check_replaceable(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert (tmp_path / "old").read_text() == "old"
+    for failing in (check_replaceable, lambda path: replace_file(path, "text")):
+        with pytest.raises(FileNotFoundError):
+            failing(tmp_path / "none" / "page")
+
+
+def test_a_new_file_is_as_the_umask_has_it(tmp_path: Path) -> None:
+    """Where no mode is asked for."""
+    before = os.umask(0o027)
+    try:
+        replace_file(tmp_path / "page", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "page").stat().st_mode & 0o777 == 0o640

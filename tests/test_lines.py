@@ -92,3 +92,27 @@ def test_events_of_a_daemon(write: Callable[[str, str], Path]) -> None:
     found = list(from_files([write("a.jsonl", BOM + event + event)], reading))
     assert [record.fields["event"] for record in found] == ["a\u2028b"] * 2
     assert reading.broken == 0
+
+
+def test_an_error_without_a_number_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every error of a file has a text of the system's."""
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is on fire")
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(KeyError, match="a cannot be read: the disk is on fire"):
+        list(numbered_lines(Path("a"), KeyError))
+
+
+def test_only_what_ends_a_line_is_taken_away() -> None:
+    """Once."""
+    assert [without_end(line) for line in ("a\n", "a\r\n", "a\n\n", "a", "\r\n", "a \n")] == [
+        "a", "a", "a\n", "a", "", "a ",
+    ]  # fmt: skip
+
+
+def test_only_the_first_line_begins_with_the_mark(write: Callable[[str, str], Path]) -> None:
+    """A line at a time is read; the last may have no end."""
+    path = write("a.txt", f"{BOM}{BOM}a\n\nb")
+    assert list(numbered_lines(path, ValueError)) == [(1, f"{BOM}a\n"), (2, "\n"), (3, "b")]

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -38,8 +39,15 @@ def test_an_abstract_address_is_understood() -> None:
 
 def test_nobody_listening_is_no_error(tmp_path: Path) -> None:
     """Without a manager, and with one that has gone, telling does nothing."""
-    take({}).tell(READY=1)
-    Manager(notify_address=str(tmp_path / "gone")).tell(READY=1)
+    told: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", lambda *kind: told.append(kind))
+        take({}).tell(READY=1)
+    assert told == []
+    (tmp_path / "file").touch()
+    for nobody in ("gone", "file"):
+        Manager(notify_address=str(tmp_path / nobody)).tell(READY=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +84,7 @@ except HandedOverError as error:
 """
 
 
-def received(passed: socket.socket) -> str:
+def received(passed: socket.socket | IO[str]) -> str:
     """Return what a process says of the socket that it finds as its descriptor 3."""
     done = subprocess.run(
         [sys.executable, "-c", RECEIVE],
@@ -104,3 +112,40 @@ def test_another_kind_of_socket_is_refused(tmp_path: Path) -> None:
         tcp.listen()
         for wrong in (bound, tcp):
             assert "not ListenStream=/a/path" in received(wrong)
+
+
+@pytest.mark.parametrize("usec", ["", "1500000"])
+def test_the_watchdog_counts_in_microseconds(usec: str) -> None:
+    """One that is not set waits for ever."""
+    found = take({"WATCHDOG_USEC": usec, "WATCHDOG_PID": str(os.getpid())})
+    assert found.watchdog_seconds == (1.5 if usec else None)
+
+
+def test_all_that_a_manager_says_is_taken_out() -> None:
+    """Children would answer for the service, or take its sockets."""
+    names = (
+        "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID",
+        "LISTEN_FDNAMES",
+    )  # fmt: skip
+    environ = {**dict.fromkeys(names, "1"), "LISTEN_FDSX": "1"}
+    assert take(environ) == Manager(notify_address="1")
+    assert environ == {"LISTEN_FDSX": "1"}
+
+
+def test_without_a_socket_passed_on_there_is_none() -> None:
+    """A service that is started by itself listens by itself."""
+    assert take({"LISTEN_FDS": "", "LISTEN_PID": str(os.getpid())}).listener is None
+    assert take({}) == Manager()
+
+
+def test_a_descriptor_that_is_no_socket_is_refused(tmp_path: Path) -> None:
+    """It is named."""
+    with (tmp_path / "file").open("w") as file:
+        assert received(file).startswith("descriptor 3 is no socket")
+
+
+def test_a_socket_of_datagrams_is_refused(tmp_path: Path) -> None:
+    """Nobody could connect."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(str(tmp_path / "s"))
+        assert "not ListenStream=/a/path" in received(datagrams)

@@ -1,5 +1,6 @@
 """Texts from files: what each format holds, and what is said of a line that is wrong."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,42 @@ def test_a_wrong_row_of_parquet_is_named(tmp_path: Path) -> None:
         texts(path, field="body")
     with pytest.raises(InputError, match=r"b\.parquet is not Parquet"):
         texts(file(tmp_path, "b.parquet", "text\n"))
+
+
+def test_every_text_knows_where_it_stands(tmp_path: Path) -> None:
+    """By the number of its line; a row of CSV by that of its last one."""
+    files = [
+        file(tmp_path, "a.txt", "one\n\n"),
+        file(tmp_path, "b.jsonl", '\n{"text": "two"}\n'),
+        file(tmp_path, "c.csv", 'text\n"three\nlines"\n\nfour\n'),
+    ]
+    places = [(row.text, row.place) for row in Corpus(tuple(files), "text").rows()]
+    a, b, c = files
+    assert places == [
+        ("one", f"{a}:1"), ("", f"{a}:2"), ("two", f"{b}:2"), ("three\nlines", f"{c}:3"),
+        ("four", f"{c}:5"),
+    ]  # fmt: skip
+
+
+def test_files_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By where they are, whatever they are called from, by their size and their time."""
+    path = file(tmp_path, "a.txt", "one\n")
+    os.utime(path, ns=(1, 1_234_567_890_123))
+    monkeypatch.chdir(tmp_path)
+    (found,) = Corpus((Path("a.txt"),), "text").identity()
+    assert found == {"path": str(path), "bytes": 4, "mtime_ns": 1_234_567_890_123}
+
+
+def test_a_disk_that_fails_is_told_in_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the file's name."""
+    path = parquet(tmp_path, "a.parquet", text=["one"])
+    tables = pytest.importorskip("sidecar.bulk.tables")
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is on fire")
+
+    monkeypatch.setattr(tables, "read_field", fail)
+    with pytest.raises(InputError, match=r"a\.parquet cannot be read: the disk is on fire"):
+        texts(path)

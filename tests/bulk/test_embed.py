@@ -13,7 +13,8 @@ from client_lib import AsyncClient, BackendFailed, BadRequest
 from client_lib.encoding import WINDOW
 from client_lib.wire.messages import Embed, Request, Status
 from client_lib.wire.protocol import Limits
-from sidecar.bulk.corpus import Row
+from sidecar.bulk.corpus import Corpus, Row
+from sidecar.bulk.job import Job
 from sidecar.bulk.part import Note, Part
 from sidecar.bulk.stream import Stream
 from sidecar.cli import main
@@ -304,3 +305,70 @@ async def test_no_more_is_read_than_is_in_flight(fake: FakeDaemon, tmp_path: Pat
             await stream.run(client, rows(), {})
     assert stream.note.rows == 10_240
     assert max(ahead) <= WINDOW * 256
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "other"}, {"dimensions": 4}, {"device": "cuda"}, {"weight_bits": 7},
+        {"kernel": "other"}, {"source_sha256": "other"},
+    ],
+)  # fmt: skip
+def test_all_that_decides_a_vector_is_remembered(
+    embed: Run, tmp_path: Path, fake: FakeDaemon, changed: dict[str, Any]
+) -> None:
+    """What a daemon tells beside it may change."""
+    corpus, output = tmp_path / "corpus.txt", tmp_path / "out.npy"
+    corpus.write_text("\n".join(TEXTS[:300]))
+    told_now = dict(MODEL)
+
+    def script(request: Request) -> Any:
+        if isinstance(request, Status):
+            reranker = {"name": "r", "task": "rerank"}
+            return {"status": {"models": [reranker, {**told_now, "seconds": len(fake.seen)}]}}
+        if isinstance(request, Embed) and "299 text" in request.input and told_now == MODEL:
+            raise BackendFailed("out of luck")
+        return told(request)
+
+    fake.script = script
+    assert embed(corpus, "-o", output)[0] == 78
+    told_now |= changed
+    code, _, err = embed(corpus, "-o", output)
+    assert (code, "begun with different model: run that" in err) == (78, True)
+
+
+def test_all_that_differs_is_named(embed: Run, corpus: Path, fake: FakeDaemon) -> None:
+    """In one line."""
+    output = corpus.with_name("out.npy")
+    fake.script = fail_at("700 text", BackendFailed("out of luck"))
+    embed(corpus, "-o", output)
+    corpus.write_text(corpus.read_text() + "more\n")
+    _, _, err = embed(corpus, "-o", output, "--dimensions", "4")
+    assert "begun with different inputs, options: run that" in err
+
+
+def test_a_folder_is_no_output(embed: Run, corpus: Path, tmp_path: Path, fake: FakeDaemon) -> None:
+    """Nor is a link that leads nowhere replaced unasked; no daemon is asked for it."""
+    (tmp_path / "folder.npy").mkdir()
+    code, _, err = embed(corpus, "-o", tmp_path / "folder.npy", "--overwrite")
+    assert (code, "is a directory: name a file" in err) == (73, True)
+    (tmp_path / "link.npy").symlink_to(tmp_path / "nowhere")
+    code, _, err = embed(corpus, "-o", tmp_path / "link.npy")
+    assert (code, "is there already" in err) == (78, True)
+    assert fake.seen == []
+
+
+def test_the_writing_of_a_table_is_shown(fake: FakeDaemon, tmp_path: Path) -> None:
+    """Of all texts, those that are in it."""
+    pytest.importorskip("pyarrow")
+    (tmp_path / "a.txt").write_text("\n".join(TEXTS[:300]))
+    shown: list[tuple[str, int, int]] = []
+    job = Job(
+        corpus=Corpus((tmp_path / "a.txt",), "text"), output=tmp_path / "out.parquet", options={},
+        socket=fake.socket,
+    )  # fmt: skip
+    note = job.run(lambda *step: shown.append(step))
+    assert (note.rows, note.total, note.tokens) == (300, 300, 14)
+    assert shown == [
+        ("embedding", 256, 300), ("embedding", 300, 300), ("writing", 300, 300),
+    ]  # fmt: skip

@@ -62,3 +62,44 @@ def test_a_column_of_that_name_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,embedding\none,1\n")
     with pytest.raises(InputError, match="'embedding' is there already"):
         tables.schema_of(Corpus((tmp_path / "a.csv",), "text"))
+
+
+def test_rows_are_in_memory_by_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a file holds more than one of goes on where the one before has ended."""
+    monkeypatch.setattr(tables, "_ROWS", 2)
+    source = pa.table({"text": ["a", "b", "c"], "id": [1, 2, 3]})
+    pq.write_table(source, tmp_path / "a.parquet")
+    lines = "".join(f'{{"text": "{text}"}}\n' for text in "defgh")
+    (tmp_path / "b.jsonl").write_text(lines)
+    table, vectors, shown = written(tmp_path, tmp_path / "a.parquet", tmp_path / "b.jsonl")
+    assert shown == [2, 3, 5, 7, 8]
+    assert table["text"].to_pylist() == list("abcdefgh")
+    assert table["id"].to_pylist() == [1, 2, 3, *[None] * 5]
+    assert table["embedding"].to_pylist() == vectors.tolist()
+    rows = tables.read_field(tmp_path / "a.parquet", "text")
+    assert list(rows) == [(1, {"text": "a"}), (2, {"text": "b"}), (3, {"text": "c"})]
+    assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups == 5
+
+
+def test_columns_of_every_block_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field that comes late, too; CSV has text alone."""
+    monkeypatch.setattr(tables, "_ROWS", 2)
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 3 + '{"text": "b", "late": 5}\n')
+    (tmp_path / "b.csv").write_text("text,n\nc,1\n")
+    corpus = Corpus((tmp_path / "a.jsonl", tmp_path / "b.csv"), "text")
+    schema = tables.schema_of(corpus)
+    assert dict(zip(schema.names, schema.types, strict=True)) == {
+        "text": pa.string(), "late": pa.int64(), "n": pa.string(),
+    }  # fmt: skip
+
+
+def test_types_of_all_files_are_put_together(tmp_path: Path) -> None:
+    """Whole numbers here and others there; what is null in one has the other's type."""
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "n": 1, "m": null}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "two", "n": 2.5, "m": "x"}\n')
+    table, _, _ = written(tmp_path, tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    assert table.drop_columns("embedding").to_pylist() == [
+        {"text": "one", "n": 1.0, "m": None},
+        {"text": "two", "n": 2.5, "m": "x"},
+    ]
+    assert table.schema.field("n").type == pa.float64()

@@ -172,3 +172,36 @@ def test_a_real_journal_can_be_asked_for_every_field() -> None:
     assert (applied["MESSAGE"], applied["BYTES_AFTER"]) == ("Applied it", "4")
     assert (short["PRIORITY"], short["TRACEBACK"]) == ("3", "a\nb")
     assert long["TRACEBACK"] == "x" * 900_000
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [("critical", "2"), ("error", "3"), ("warning", "4"), ("info", "6"), ("debug", "7")],
+)
+def test_each_level_has_a_priority(receiver: socket.socket, level: str, priority: str) -> None:
+    """As syslog(3) has them."""
+    fields = sent(receiver, level=level)
+    assert (fields["PRIORITY"], fields["LEVEL"]) == (priority, level)
+
+
+def test_the_line_for_people_has_all_but_the_head(receiver: socket.socket) -> None:
+    """In the order of the fields; what is long stands in a field of its own alone."""
+    fields = sent(receiver, model="m x", rows=0, layers=[], fatal=False, traceback="a")
+    assert fields["MESSAGE"] == "request.completed model=m x rows=0 layers=[] fatal=false"
+    assert fields["TRACEBACK"] == "a"
+
+
+def test_values_of_many_lines_are_measured_in_bytes(receiver: socket.socket) -> None:
+    """Not in letters; what follows is found."""
+    fields = sent(receiver, reason="ä\nö", code="x", path="\n")
+    assert (fields["REASON"], fields["CODE"], fields["PATH"]) == ("ä\nö", "x", "\n")
+
+
+def test_what_one_entry_lacks_the_others_do_not(
+    receiver: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what was not taken is counted."""
+    taken = Journal(Path(receiver.getsockname()))
+    with closing(taken) as journal:
+        monkeypatch.setattr(journal, "_send", lambda entry: entry != b"bad")
+        assert journal.write([b"good", b"bad", b"good", b"bad", b"bad"]) == 3

@@ -1,5 +1,7 @@
 """Which lines are written, where not all of them are."""
 
+from contextlib import suppress
+
 import pytest
 import structlog
 
@@ -49,3 +51,46 @@ def test_a_trace_is_written_whole_or_not_at_all() -> None:
     for _ in range(20):
         assert kept(Selection(share=0.3), trace_id=low, total_ms=1, compute_ms=1)
         assert not kept(Selection(share=0.3), trace_id=high, total_ms=1, compute_ms=1)
+
+
+@pytest.mark.parametrize("least", ["debug", "info", "warning", "error"])
+def test_a_level_lets_through_what_is_as_bad_or_worse(least: str) -> None:
+    """And nothing below it."""
+    levels = ("debug", "info", "warning", "error", "critical")
+    written = []
+    for level in levels:
+        with suppress(structlog.DropEvent):
+            Selection(least)(None, level, {"event": "x"})
+            written.append(level)
+    assert written == list(levels[levels.index(least) :])
+
+
+def test_only_what_there_are_many_of_is_sampled() -> None:
+    """A failure is always written, and says nothing of a sample."""
+    selection = Selection(share=0.0)
+    for name in ("request.failed", "server.stopped", "peer.rejected"):
+        assert kept(selection, name) == {"event": name}
+    for name in ("request.completed", "batch.completed"):
+        assert kept(selection, name, compute_ms=5.0) is None
+
+
+def test_slow_is_told_by_the_whole_time_where_it_is_known() -> None:
+    """Else by the computation's; from the limit on, and not just above it."""
+    selection = Selection(share=0.0, slow_ms=100.0)
+    assert kept(selection, total_ms=99.9, compute_ms=500.0) is None
+    assert kept(selection, compute_ms=99.9) is None
+    assert kept(selection, compute_ms=100.0) == {
+        "event": "request.completed",
+        "compute_ms": 100.0,
+        "sample": 1.0,
+    }
+
+
+def test_a_trace_draws_its_own_lot() -> None:
+    """By its last 14 digits, against the share: half of them are below half."""
+    selection = Selection(share=0.5)
+    for last, below in (("0" * 14, True), ("7f" + "0" * 12, True), ("8" + "0" * 13, False)):
+        for first in ("0" * 18, "f" * 18):
+            found = kept(selection, "batch.completed", compute_ms=1.0, trace_id=first + last)
+            assert (found is not None) is below, last
+            assert found is None or found["sample"] == 0.5

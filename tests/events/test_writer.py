@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,3 +104,34 @@ def test_a_reader_that_has_gone_is_no_reason_to_fail() -> None:
     os.close(reading)
     assert Lines(writing).write([b"a\n", b"b\n"]) == 2
     os.close(writing)
+
+
+def test_what_waits_is_counted_by_its_bytes(told: list[int]) -> None:
+    """A mebibyte exactly still waits; room is made by what has been written."""
+    target = Held()
+    writer = Writer(target, told.append)
+    for size in (2**20 - 10, 10, 1):
+        writer.put({"size": size})
+    target.released.set()
+    writer.flush(PATIENCE)
+    assert [len(entry) for entry in target.taken] == [2**20 - 10, 10]
+    writer.put({"size": 2**20})
+    writer.flush(PATIENCE)
+    writer.put({"size": 2**20 + 1})
+    writer.put({"size": 2})
+    writer.flush(PATIENCE)
+    assert [len(entry) for entry in target.taken][2:] == [2**20, 2]
+
+
+def test_a_line_is_json_without_spaces(told: list[int]) -> None:
+    """What JSON has no form for is written as text."""
+    assert Lines(1).encode({"a": 1, "b": [Path("/x"), None]}) == b'{"a":1,"b":["/x",null]}\n'
+
+
+def test_all_that_was_written_is_not_lost(tmp_path: Path) -> None:
+    """However many entries come at once."""
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        assert Lines(file.fileno()).write([b"a\n", b"b\n"]) == 0
+        assert Lines(file.fileno()).write([]) == 0
+    assert path.read_bytes() == b"a\nb\n"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sidecar.operate.aggregate import Aggregation, Group
 from sidecar.operate.distribution import Distribution
+from sidecar.operate.records import Record
 
 from .world import records
 
@@ -124,3 +125,99 @@ def test_groups_are_bounded() -> None:
     found = groups("peer_pid", peer_pid=list(range(10_005)))
     assert (found[0].key, found[0].count) == (("(others)",), 5)
     assert len(found) == 10_001
+
+
+def test_groups_by_hour_and_day() -> None:
+    """In UTC, whatever zone the reader is in."""
+    aggregations = {by: Aggregation((by,)) for by in ("hour", "day")}
+    for at in (0, 3_599, 3_600, 86_400):
+        for aggregation in aggregations.values():
+            aggregation.add(Record(float(at), {"event": "x"}))
+    found = {
+        by: {group.key[0]: group.count for group in aggregation.groups()}
+        for by, aggregation in aggregations.items()
+    }
+    assert found["hour"] == {"1970-01-01T00": 2, "1970-01-01T01": 1, "1970-01-02T00": 1}
+    assert found["day"] == {"1970-01-01": 3, "1970-01-02": 1}
+
+
+def test_each_field_has_numbers_of_its_own() -> None:
+    """In each group: what the others have is not theirs."""
+    slow, fast = groups(
+        "lane",
+        stats=("queue_ms", "total_ms"),
+        lane=["bulk", "bulk", "interactive"],
+        queue_ms=[1.0, 3.0, 5.0],
+        total_ms=[10.0, 30.0, 50.0],
+    )
+    assert (slow.key, fast.key) == (("bulk",), ("interactive",))
+    assert slow.summaries["queue_ms"].sum == 4
+    assert slow.summaries["total_ms"].mean == 20
+    assert fast.summaries["total_ms"].max == 50
+    assert groups(stats=("queue_ms",), total_ms=[1.0])[0].summaries == {}
+
+
+def test_messages_that_differ_in_a_number_are_one_too() -> None:
+    """A decimal is one number; in other fields numbers tell groups apart."""
+    found = groups("message", "code", message=["took 1.5 s", "took 12 s"], code=["a1", "a2"])
+    assert {group.key for group in found} == {("took # s", "a1"), ("took # s", "a2")}
+    assert groups("reason", reason=[5])[0].key == ("#",)
+
+
+def test_what_is_beyond_the_bound_has_a_place_in_every_column() -> None:
+    """One more is a group of its own until there are 10,000; those that are there go on."""
+    aggregation = Aggregation(("peer_uid", "peer_pid"))
+    for pid in [*range(10_000), 5, 10_000, 5]:
+        aggregation.add(Record(0.0, {"event": "x", "peer_uid": 1, "peer_pid": pid}))
+    found = {group.key: group.count for group in aggregation.groups()}
+    assert len(found) == 10_001
+    assert found[1, 5] == 3
+    assert found["(others)", "(others)"] == 1
+
+
+def test_the_percentiles_have_their_own_places() -> None:
+    """Of a hundred numbers, and of ones that stand for several."""
+    summary = distribution(np.arange(1.0, 102.0)).summary()
+    assert (summary.p50, summary.p95, summary.p99) == pytest.approx((51, 96, 100))
+    assert (summary.mean, summary.max, summary.count) == (51, 101, 101)
+    weighted = Distribution()
+    for value, weight in ((1.0, 2.0), (3.0, 7.0), (2.0, 1.0)):
+        weighted.add(value, weight)
+    assert weighted.quantiles((0.0, 0.19, 0.25, 0.31, 1.0)) == [1, 1, 2, 3, 3]
+    summary = weighted.summary()
+    assert (summary.count, summary.sum, summary.mean) == (10, 25, 2.5)
+    assert not summary.estimated
+
+
+def test_estimates_know_what_each_number_stands_for() -> None:
+    """Once there are more than 10,000, and when such are put together."""
+    made = Distribution()
+    for _ in range(10_000):
+        made.add(1.0)
+    assert not made.summary().estimated
+    made.add(100.0, 30_000.0)
+    assert made.summary().estimated
+    other = distribution(np.full(10_001, 100.0))
+    for both in (made, other):
+        both.merge(distribution(np.array([5.0]), 2.0))
+    made.merge(other)
+    assert made.count == 10_000 + 30_000 + 10_001 + 4
+    assert made.quantiles((0.19, 0.21, 0.5)) == pytest.approx([1, 100, 100], rel=0.011)
+    assert (made.least, made.greatest) == (1, 100)
+    assert made.sum == pytest.approx(10_000 + 4_000_100 + 20)
+
+
+def test_merging_takes_the_extremes_of_both() -> None:
+    """Whichever has them."""
+    for first, second in (([1.0, 9.0], [4.0]), ([4.0], [1.0, 9.0])):
+        merged = distribution(np.array(first))
+        merged.merge(distribution(np.array(second)))
+        assert (merged.least, merged.greatest, merged.count, merged.sum) == (1, 9, 3, 14)
+
+
+def test_estimates_stay_between_the_extremes() -> None:
+    """Whose bins reach beyond them: of equal numbers every percentile is that number."""
+    for value in (7.3, -7.3):
+        same = distribution(np.full(10_001, value))
+        assert same.summary().estimated
+        assert same.quantiles((0.0, 0.5, 1.0)) == [value] * 3

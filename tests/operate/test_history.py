@@ -1,7 +1,7 @@
 """What is kept of a daemon's time, whatever its length."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.operate.history import History
@@ -98,6 +98,7 @@ def test_the_last_word_on_quantization_counts() -> None:
     }
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first draw makes the alphabet
 @given(st.dictionaries(st.sampled_from(
     ["total_ms", "queue_ms", "rows", "tokens", "compute_ms", "code", "reason", "pss_bytes", "model",
      "sample"]
@@ -109,3 +110,132 @@ def test_any_fields_are_taken(fields: dict[str, object], event: str) -> None:
     history = history_of(Record(1.0, {"event": event, **fields}))
     assert history.records == 1
     history.slowest_batches()
+
+
+def test_it_knows_when_it_begins_and_ends() -> None:
+    """Whatever the order in which its events are told, and whatever they are."""
+    history = history_of(Record(5.0, {"event": "x"}), Record(2.0, {"event": "x"}), request(9.0))
+    assert (history.first, history.last, history.records) == (2, 9, 3)
+    assert history_of().records == 0
+
+
+def test_a_step_has_what_happened_in_it() -> None:
+    """Its times by their weight, what was answered, and what failed."""
+    history = history_of(
+        request(1.0, total_ms=8.0, queue_ms=3.0, tokens=7),
+        request(1.5, total_ms=4.0, queue_ms=1.0, sample=0.5),
+        request(2.0, total_ms=6.0),
+        Record(2.2, {"event": "request.failed", "code": "overloaded", "sample": 0.25}),
+    )
+    (_, first), (_, second) = history.timeline.steps()
+    assert (first.total_ms.count, first.total_ms.sum) == (3, 16)
+    assert (first.queue_ms.count, first.queue_ms.sum) == (3, 5)
+    assert first.answered == {"requests": 3, "rows": 6, "tokens": 7}
+    assert first.failed == {}
+    assert (second.total_ms.count, second.queue_ms.count) == (1, 0)
+    assert second.failed == {"overloaded": 4}
+    assert history.failed == 4
+    (group,) = history.failures.groups()
+    assert (group.key, group.count) == (("request.failed", "overloaded", ""), 4)
+
+
+def test_who_asked_is_counted_by_process() -> None:
+    """With the tokens and the times of each."""
+    asked = [(7, 1, 10, 2.0), (7, 1, 20, 4.0), (7, 2, 5, 1.0)]
+    history = history_of(
+        *(
+            request(1.0, peer_uid=uid, peer_pid=pid, tokens=tokens, total_ms=ms)
+            for uid, pid, tokens, ms in asked
+        )
+    )
+    first, second = history.askers.groups()
+    assert (first.key, first.count, second.key) == ((7, 1), 2, (7, 2))
+    assert first.summaries["tokens"].sum == 30
+    assert first.summaries["total_ms"].mean == 3
+
+
+def test_batches_are_counted_by_their_rows() -> None:
+    """By their weight, in whole ones; those without a time are not among the slowest."""
+    batches = [
+        {"rows": 3, "compute_ms": 1.0, "sample": 0.6},
+        {"rows": 3, "compute_ms": 2.0},
+        {"rows": 8},
+        {"compute_ms": 9.0},
+    ]
+    history = history_of(*(Record(1.0, {"event": "batch.completed", **each}) for each in batches))
+    assert history.batch_rows == {3: 3, 8: 1}
+    assert [fields["compute_ms"] for fields in history.slowest_batches()] == [9, 2, 1]
+    assert history.answered == {}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "request.failed", "peer.failed", "peer.rejected", "peer.stalled", "loop.failed",
+        "worker.crashed", "worker.hung", "server.reload_failed",
+    ],
+)  # fmt: skip
+def test_each_kind_of_failure_counts(event: str) -> None:
+    """By its code, where it has one that says something."""
+    for code, kind in ((None, event), ("", event), ("forbidden", "forbidden"), (5, "5")):
+        history = history_of(Record(1.0, {"event": event, "code": code}))
+        ((_, step),) = history.timeline.steps()
+        assert (history.failed, step.failed) == (1, {kind: 1})
+
+
+@pytest.mark.parametrize("what", ["selected", "applied", "fell_back"])
+def test_all_that_is_said_of_quantization_is_kept(what: str) -> None:
+    """Of a model without a name, too."""
+    history = history_of(Record(1.0, {"event": f"quantization.{what}", "model": 5}))
+    assert list(history.quantization) == [("5", f"quantization.{what}")]
+    assert history.failed == 0
+
+
+def test_memory_is_what_was_told_last() -> None:
+    """By any event; the step has all of it, and a time that tells nothing keeps the last."""
+    history = history_of(
+        Record(1.0, {"event": "server.memory", "pss_bytes": 10}),
+        Record(1.5, {"event": "model.loaded", "pss_bytes": 30}),
+        Record(2.0, {"event": "server.memory", "pss_bytes": 20}),
+        Record(3.0, {"event": "server.memory", "pss_bytes": None}),
+    )
+    assert history.pss_bytes == 20
+    (_, first), (_, second) = history.timeline.steps()
+    assert (first.pss_bytes.count, first.pss_bytes.greatest) == (2, 30)
+    assert second.pss_bytes.count == 1
+    assert history_of(request(1.0)).pss_bytes is None
+
+
+def test_a_hundred_starts_are_kept() -> None:
+    """The last ones; what else is said at a start is none."""
+    starts = [Record(float(at), {"event": "server.listening"}) for at in range(101)]
+    history = history_of(*starts, Record(500.0, {"event": "server.reloaded"}))
+    assert list(history.starts) == [float(at) for at in range(1, 101)]
+
+
+def test_a_step_in_which_nothing_happened_is_there() -> None:
+    """Empty, between two others; each is told by its middle."""
+    timeline = Timeline()
+    timeline.at(10.2).total_ms.add(1.0)
+    timeline.at(12.9).total_ms.add(2.0)
+    steps = list(timeline.steps())
+    assert [middle for middle, _ in steps] == [10.5, 11.5, 12.5]
+    assert [step.total_ms.count for _, step in steps] == [1, 0, 1]
+    assert list(Timeline().steps()) == []
+
+
+def test_steps_that_are_put_together_have_what_both_had() -> None:
+    """Times, memory, and what was counted."""
+    timeline = Timeline()
+    for at in (0.0, 1.0):
+        step = timeline.at(at)
+        step.total_ms.add(at + 1)
+        step.queue_ms.add(at + 2)
+        step.pss_bytes.add(at + 3)
+        add(step.answered, "rows", 2)
+        add(step.failed, "overloaded", 3)
+    timeline.at(300.0)
+    assert timeline.width == 5
+    _, step = next(timeline.steps())
+    assert (step.total_ms.sum, step.queue_ms.sum, step.pss_bytes.sum) == (3, 5, 7)
+    assert (step.answered, step.failed) == ({"rows": 4}, {"overloaded": 6})

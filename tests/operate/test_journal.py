@@ -1,6 +1,7 @@
 """Events in systemd's journal: what is asked of it, and what its entries become."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.events.journal import Journal
-from sidecar.operate.journal import Asked, arguments, record_of
-from sidecar.operate.records import Reading
+from sidecar.operate.journal import Asked, arguments, from_journal, record_of
+from sidecar.operate.records import Reading, SourceError
 
 JOURNALD = Path("/lib/systemd/systemd-journald")
 NATIVE = {
@@ -215,3 +216,80 @@ def test_a_real_journal_is_read(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = [json.loads(line)["rows"] for line in done.stdout.splitlines()]
     assert sorted(found) == [0, 1, 2, 7]
+
+
+@pytest.mark.parametrize(
+    ("priority", "level"),
+    list(enumerate(("critical", "critical", "critical", "error", "warning", "info", "info",
+                    "debug"))),
+)  # fmt: skip
+def test_the_level_is_that_of_the_priority(priority: int, level: str) -> None:
+    """As syslog has it; without one it is information."""
+    entered = {**NATIVE, "PRIORITY": str(priority)}
+    assert record_of(entry(**entered), Reading(), ASKED).fields["level"] == level
+    del entered["PRIORITY"]
+    assert record_of(entry(**entered), Reading(), ASKED).fields["level"] == "info"
+
+
+def test_what_is_the_journals_own_is_left_out() -> None:
+    """By its name; ids may have no digit but decimal ones, and stay as they are."""
+    own = {"SYSLOG_PID": "7", "CODE_FILE": "x", "_BOOT_ID": "x", "MESSAGE_ID": "x", "TID": "7"}
+    ids = {"TRACE_ID": "12", "PARENT_ID": "34"}
+    fields = record_of(entry(**NATIVE, **own, **ids), Reading(), ASKED).fields
+    assert set(fields) == {
+        "ts", "level", "event", "peer_pid", "request_id", "fatal", "code", "reason", "trace_id",
+        "parent_id",
+    }  # fmt: skip
+    assert (fields["trace_id"], fields["parent_id"]) == ("12", "34")
+
+
+def test_an_event_that_is_not_known_keeps_its_message() -> None:
+    """Another version's: nobody knows whether it has one of its own."""
+    entered = {**NATIVE, "EVENT": "some.thing"}
+    fields = record_of(entry(**entered), Reading(), ASKED).fields
+    assert fields["message"] == "peer.rejected peer_pid=3"
+
+
+class _Journalctl:
+    """Stands for the program: a script that notes its arguments and prints `entries`."""
+
+    def __init__(self, folder: Path, header: str, entries: list[bytes]) -> None:
+        (folder / "entries").write_bytes(b"\n".join([*entries, b""]))
+        self.program = folder / "journalctl"
+        self.program.write_text(
+            f'#!/bin/sh\n[ "$1" = --header ] && {{ printf "%s" "{header}"; exit; }}\n'
+            f'echo "$@" > {folder}/asked\ncat {folder}/entries\n'
+        )
+        self.program.chmod(0o755)
+
+    def asked(self) -> str:
+        return self.program.with_name("asked").read_text().strip()
+
+
+def test_the_journal_is_asked_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its own order; what is an event is counted, what is broken, too."""
+    later = {**NATIVE, "__REALTIME_TIMESTAMP": "1795389895000000"}
+    entries = [entry(**NATIVE), b"what", entry(**later), entry(MESSAGE="Started")]
+    journalctl = _Journalctl(tmp_path, "File path: /var/log", entries)
+    monkeypatch.setattr(shutil, "which", {"journalctl": str(journalctl.program)}.get)
+    reading = Reading()
+    found = list(from_journal(Asked(uid=1000, since=5.0), reading))
+    assert [record.at for record in found] == pytest.approx([1795389895.735733, 1795389895])
+    assert (reading.records, reading.broken, reading.first_broken) == (2, 1, "the journal")
+    assert journalctl.asked() == (
+        "--output=json --all --no-pager --quiet --identifier=sidecar --since=@5"
+    )
+
+
+def test_a_host_without_a_journal_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the program, or without a file that it could read."""
+    programs: list[str | None] = [None, str(_Journalctl(tmp_path, "", []).program)]
+    for program in programs:
+        monkeypatch.setattr(shutil, "which", {"journalctl": program}.get)
+        with pytest.raises(SourceError, match="there is no journal on this host: name files"):
+            next(from_journal(Asked(), Reading()))
+
+
+def test_who_asks_is_believed() -> None:
+    """The effective user, unless another is named."""
+    assert Asked().uid == os.geteuid()

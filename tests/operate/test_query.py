@@ -12,8 +12,10 @@ from sidecar.operate.query import (
     Query,
     QueryError,
     doubt,
+    number,
     parse_condition,
     parse_time,
+    text,
 )
 from sidecar.operate.records import Record
 
@@ -147,3 +149,85 @@ def test_a_name_that_nothing_has_is_doubted() -> None:
         "this version has no field 'totl_ms'; did you mean total_ms?",
         "this version has no field 'x'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("90m", timedelta(minutes=90)),
+        ("3h", timedelta(hours=3)),
+        ("2d", timedelta(days=2)),
+        ("1w", timedelta(weeks=1)),
+        ("1W 2D 3H", timedelta(weeks=1, days=2, hours=3)),
+        ("0s", timedelta()),
+    ],
+)
+def test_each_unit_of_time_is_known(text: str, ago: timedelta) -> None:
+    """In either case, and together."""
+    assert parse_time(text, NOW) == NOW - ago
+
+
+def test_a_part_of_a_query_is_asked_by_itself() -> None:
+    """What is not asked for may be anything."""
+    record = Record(15.0, {"event": "x.y", "level": "warning"})
+    for query, expected in (
+        (Query(since=15.0), True),
+        (Query(since=15.1), False),
+        (Query(until=15.1), True),
+        (Query(until=15.0), False),
+        (Query(since=0.0, until=0.0), False),
+        (Query(level="warning"), True),
+        (Query(level="error"), False),
+        (Query(level="debug"), True),
+        (Query(events=["x.*"]), True),
+        (Query(events=["x"]), False),
+        (Query(events=["y", "x.?"]), True),
+        (Query(conditions=[Condition("level", "~", "^warn")]), True),
+    ):
+        assert query.predicate()(record) is expected, query
+
+
+def test_every_level_is_in_its_place() -> None:
+    """From debug, which asks for all, to critical, which asks for itself."""
+    levels = ("debug", "info", "warning", "error", "critical")
+    for least in levels:
+        asked = Query(level=least).predicate()
+        found = [level for level in levels if asked(Record(0.0, {"event": "x", "level": level}))]
+        assert found == list(levels[levels.index(least) :])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (5, 5.0),
+        (2.5, 2.5),
+        ("5", 5.0),
+        ("-.5e2", -50.0),
+        ("+3.", 3.0),
+        ("5 ", None),
+        ("0x5", None),
+        ("nan", None),
+        ("inf", None),
+        ("1_0", None),
+        (True, None),
+        (None, None),
+        ([5], None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (10**400, None),
+        ("9" * 400, None),
+        ("٣", None),
+    ],
+)
+def test_what_is_a_number(value: object, expected: float | None) -> None:
+    """Or the text of one; nothing that has no place in a sum."""
+    assert number(value) == expected
+
+
+def test_values_are_shown_as_they_are_written() -> None:
+    """Text as it is, all else as JSON."""
+    assert [text(value) for value in ("ä", 5, None, ["ä"], {"a": 1}, True)] == [
+        "ä", "5", "null", '["ä"]', '{"a": 1}', "true",
+    ]  # fmt: skip
+    assert text({"a": {1}}).startswith("{")

@@ -2,21 +2,28 @@
 
 import gzip
 import json
+import os
+import sys
 import threading
 from contextlib import closing
+from math import isfinite
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.operate.records import (
+    STDIN,
     Reading,
     SourceError,
     follow_file,
     from_files,
+    lines_of,
     of_lines,
     parse,
+    seconds,
 )
 
 from .world import lines
@@ -88,8 +95,10 @@ def test_an_empty_line_is_nothing() -> None:
 
 @given(st.binary())
 def test_any_bytes_are_an_event_or_none(line: bytes) -> None:
-    """No line is an exception."""
-    parse(line)
+    """No line is an exception; an event has a name, and a time that can be compared."""
+    if (record := parse(line)) is not None:
+        assert isinstance(record.fields["event"], str)
+        assert isfinite(record.at)
 
 
 def test_a_file_that_is_cut_off_gives_what_it_has(tmp_path: Path) -> None:
@@ -152,3 +161,53 @@ def test_a_file_is_followed_through_its_rotation(tmp_path: Path) -> None:
                 break
     writer.join()
     assert found == ["1.0", "2.0", "3.0"]
+
+
+def test_every_file_is_put_into_what_shows_progress(tmp_path: Path) -> None:
+    """With its size; a packed one is as large as it lies there."""
+    paths = [write(tmp_path / "x.log", 1), write(tmp_path / "y.gz", 2)]
+    opened: list[int] = []
+
+    def opener(stream: BinaryIO, size: int) -> BinaryIO:
+        opened.append(size)
+        return stream
+
+    assert [record.at % 60 for record in from_files(paths, Reading(), opener)] == [1, 2]
+    assert opened == [path.stat().st_size for path in paths]
+
+
+def test_standard_input_is_read_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not closed: it is not ours."""
+    reading = Reading()
+    with write(tmp_path / "x.log", 1, 2).open("rb") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert seconds_of([STDIN], reading) == [1, 2]
+        os.fstat(stdin.fileno())
+    assert reading.records == 2
+
+
+def test_a_line_that_is_too_long_is_one_broken_line(tmp_path: Path) -> None:
+    """A mebibyte is the most, its end included; what follows has its own number."""
+    path = tmp_path / "x.log"
+    (good,) = lines([event(1)]).splitlines()
+    fits = good[:-1] + b" " * (2**20 - 1 - len(good)) + b"}\n"
+    assert len(fits) == 2**20
+    path.write_bytes(fits + b"x" + fits + fits + b"what\n")
+    reading = Reading()
+    assert seconds_of([path], reading) == [1, 1]
+    assert (reading.broken, reading.first_broken) == (2, f"{path}:2")
+
+
+def test_a_time_has_its_zone() -> None:
+    """It may be another than UTC."""
+    assert parse('{"ts":"1970-01-01T02:00:05+02:00","event":"x"}').at == 5
+    assert seconds("1970-01-01T00:00:05Z") == 5
+    record = parse('{"ts":"1970-01-01T00:00:05","event":"x","rows":3}')
+    assert record.fields == {"ts": "1970-01-01T00:00:05", "event": "x", "rows": 3}
+
+
+def test_a_command_whose_lines_are_read_is_ended(tmp_path: Path) -> None:
+    """However much it would still have to say."""
+    command = [sys.executable, "-uc", "import time; print('a'); time.sleep(600)"]
+    with lines_of(command) as found:
+        assert next(found) == b"a\n"

@@ -202,3 +202,160 @@ def test_numbers_are_short() -> None:
         "0.00", "0.27", "9.9", "46", "1.2s", "12s",
     ]  # fmt: skip
     assert (size(113_400_000), size(None)) == ("113 MB", "?")
+
+
+def rows_of(title: str, status: dict[str, Any]) -> list[tuple[str, ...]]:
+    (section,) = (each for each in page(status) if each.title == title)
+    return list(section.rows)
+
+
+def test_sections_come_the_most_important_first() -> None:
+    """What is empty is not there; `top` shows what changes."""
+    live = [section.title for section in live_page(STATUS, None)]
+    recent = "Last 5 minutes, ms: p50 p95 p99"
+    assert live == ["Daemon", recent, "Waiting", "Batches since start", "Peers", "Models"]
+    assert [section.title for section in page(STATUS)] == [
+        "Daemon", "Models", "Why so", "Verified", "Prompts that are missing", recent,
+        "Since start, ms: p50 p95 p99", "Waiting", "Batches since start", "Peers",
+    ]  # fmt: skip
+    assert [section.title for section in page({})] == ["Daemon"]
+
+
+def test_the_last_minutes_are_not_the_time_since_the_start() -> None:
+    """Each has figures of its own."""
+    recent = {"requests": {"embed": {"bulk": {**ANSWERED, "completed": 7}}}}
+    changed = {"recent_seconds": 600.0, "recent": recent, "since_start": PERIOD}
+    status = {**STATUS, "statistics": changed}
+    (row,) = rows_of("Last 10 minutes, ms: p50 p95 p99", status)
+    assert row == ("embed bulk", "7", "8.0 123 12s", "8.0 123 12s", "8.0 123 12s")
+    assert len(rows_of("Since start, ms: p50 p95 p99", status)) == 4
+
+
+def test_each_phase_of_a_request_has_its_column() -> None:
+    """In the order in which they come."""
+    phases = {
+        f"{name}_ms": {"p50": float(at), "p95": 10.0 * at, "p99": 100.0 * at}
+        for at, name in enumerate(("queue", "tokenize", "compute", "total"), 1)
+    }
+    recent = {"requests": {"rerank": {"interactive": {**ANSWERED, **phases}}}}
+    status = {**STATUS, "statistics": {"recent_seconds": 60.0, "recent": recent}}
+    (row,) = rows_of("Last 1 minutes, ms: p50 p95 p99", status)
+    assert row == ("rerank interactive", "1.2M", "1.0 10 100", "3.0 30 300", "4.0 40 400")
+
+
+def test_what_waits_is_told_by_lane_and_by_who_has_the_most_work() -> None:
+    """Against the bound that is nearest; eight peers are shown, whoever has the most first."""
+    peers = {f"pid {n}": {**LOAD, "rows": n, "cost_ms": 1000.0 * n} for n in range(1, 11)}
+    bounds = {"rows": 100, "tokens": 1000, "bytes": 10_000, "peer_share": 0.5}
+    lane = {"rows": 10, "tokens": 300, "bytes": 2_000, "cost_ms": 2_000.0, "peers": peers}
+    status = {**STATUS, "queue": {"bulk": lane, "bounds": bounds}}
+    first, *others = rows_of("Waiting", status)
+    assert first == ("bulk", "10", "300", "2 s", "30%")
+    assert [row[0] for row in others] == [f"  pid {n}" for n in range(10, 2, -1)]
+    assert others[0] == ("  pid 10", "10", "123.5k", "10 s", "")
+    for fullest, share in (("rows", "90%"), ("bytes", "90%")):
+        full = {**lane, fullest: 0.9 * bounds[fullest]}
+        (row, *_) = rows_of("Waiting", {**status, "queue": {"bulk": full, "bounds": bounds}})
+        assert row[-1] == share
+    (row, *_) = rows_of("Waiting", {**status, "queue": {"bulk": lane}})
+    assert row[-1] == "0%"
+
+
+def test_peers_are_told_by_who_has_the_most_connections() -> None:
+    """Eight of them, and how many more there are."""
+    peers = [{"pid": n, "uid": 7, "connections": n} for n in range(1, 9)]
+    found = rows_of("Peers", {**STATUS, "peers": peers})
+    assert found[0] == ("pid 8", "uid 7", "8")
+    assert [row[0] for row in found] == [f"pid {n}" for n in range(8, 0, -1)]
+    more = rows_of("Peers", {**STATUS, "peers": [*peers, {**peers[0], "connections": 0}]})
+    assert more == [*found, ("and 1 more", "", "")]
+
+
+def test_batches_are_told_by_their_texts_and_tokens() -> None:
+    """In shares, by the powers of two in which they were counted."""
+    rows = {"count": 10, "buckets": [[1.0, 1], [8.0, 9]]}
+    batches = {"bulk": {"rows": rows, "tokens": {"p50": 20.4, "p99": 99.6}}}
+    statistics = {"since_start": {"batches": batches}}
+    (row,) = rows_of("Batches since start", {**STATUS, "statistics": statistics})
+    assert row == ("bulk", "10", "1: 10%, 5-8: 90%", "20 100")
+
+
+def test_models_are_told_one_by_one() -> None:
+    """What is not known leaves its place empty."""
+    told = {"name": "m", "task": "rerank", "quantization": "none", "bytes_fp32": 5_000_000,
+            "bytes_weights": 5_000_000, "quality": None}  # fmt: skip
+    assert rows_of("Models", {"models": [told, {}]}) == [
+        ("m", "rerank", "FP32", "5 MB", ""),
+        ("?", "?", "?", "?", ""),
+    ]
+
+
+def test_a_reranker_is_verified_by_its_scores() -> None:
+    """An embedder by its vectors."""
+    versions = {"sentence-transformers": "6.2"}
+    proof = {"versions": versions, "texts": 9, "cosine_min": None, "score_error_max": 0.00002}
+    models = [{"name": "m", "verified": proof}, {"name": "n", "verified": None}]
+    assert rows_of("Verified", {"models": models}) == [
+        ("m", "as sentence-transformers 6.2: 9 texts, scores within 2e-05"),
+        ("n", "NO: nothing proves that it gives what the library gives"),
+    ]
+
+
+def test_requests_that_all_went_well() -> None:
+    """Say so; an empty list of what was refused is not shown."""
+    status = {"requests": {"completed": 1_000, "in_flight": 2, "failed": {}}}
+    daemon = dict(rows_of("Daemon", status))
+    assert daemon["requests"] == "1,000 completed, 2 in flight, none failed"
+    assert not {"turned away", "bulk refused", "cache"} & set(daemon)
+
+
+def test_rates_take_the_right_figures() -> None:
+    """Each of its own, over all operations and lanes."""
+    before, after = later(0.0), later(0.0)
+    after["up_seconds"] += 4.0
+    for op in ("embed", "rerank"):
+        for lane in ("interactive", "bulk"):
+            answered = after["statistics"]["since_start"]["requests"][op][lane]
+            for number, key in enumerate(("completed", "texts", "tokens"), 1):
+                answered[key] += number
+    after["process"]["cpu_seconds"] += 6.0
+    found = rates(before, after)
+    assert found is not None
+    assert (found.requests, found.texts, found.tokens, found.cores) == (1, 2, 3, 1.5)
+    assert rates(after, before) is None  # a clock that went back
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (0, "0"), (9_999, "9,999"), (10_000, "10.0k"), (999_949, "999.9k"), (1_000_000, "1.0M"),
+        (2_500_000_000, "2.5G"),
+    ],
+)  # fmt: skip
+def test_counts_are_short(number: int, said: str) -> None:
+    """From ten thousand on in thousands, millions, and thousands of millions."""
+    assert count(number) == said
+
+
+def test_durations_are_the_two_largest_units() -> None:
+    """A unit of which there is nothing is passed over."""
+    assert [
+        duration(s) for s in (59, 60, 61, 3_599, 3_661, 86_399, 86_400, 90_000, 8 * 86_400)
+    ] == [
+        "59 s",
+        "1 min",
+        "1 min 1 s",
+        "59 min 59 s",
+        "1 h 1 min",
+        "23 h 59 min",
+        "1 d",
+        "1 d 1 h",
+        "8 d",
+    ]
+
+
+def test_milliseconds_are_short() -> None:
+    """Two digits below ten, whole ones up to a second, then seconds."""
+    assert [milliseconds(ms) for ms in (0.994, 1, 9.94, 10, 999, 1_000, 9_900, 10_000)] == [
+        "0.99", "1.0", "9.9", "10", "999", "1.0s", "9.9s", "10s",
+    ]  # fmt: skip

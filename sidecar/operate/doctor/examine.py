@@ -1,10 +1,11 @@
 """The examination: the checks in order, told by the symptom that they explain."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from sidecar.config import Config
 from sidecar.operate.doctor import access, daemon, libraries, memory, processor, settings, units
 from sidecar.operate.doctor.facts import Case, Facts, read_facts
 from sidecar.operate.doctor.finding import Finding, Section, error, note
@@ -160,9 +161,14 @@ def _served(facts: Facts) -> list[Served]:
     else:
         whole = [each for each in facts.models or () if not each.damage and not each.refusals]
         told = [asdict(found.manifest) for found in whole if found.manifest]
-    config = facts.config
-    floors = {"int4": config.int4_floor}
-    return [Served.of(m, floors.get(str(m.get("quantization")), config.int8_floor)) for m in told]
+    return [Served.of(each, _floor(each, facts.config)) for each in told]
+
+
+def _floor(told: Mapping[str, Any], config: Config) -> float:
+    """Return the least closeness at which a model may serve; of FP32, that it fell short of."""
+    quantization = told.get("quantization")
+    tried = told.get("requested") if quantization == "none" else quantization
+    return config.int4_floor if tried == "int4" else config.int8_floor
 
 
 def _without_prompts(facts: Facts) -> Iterator[tuple[str, Sequence[str]]]:

@@ -3,6 +3,7 @@
 import socket
 import threading
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -15,6 +16,7 @@ from client_lib import (
     UntrustedDaemon,
 )
 from sidecar.models.manifest import Speed
+from sidecar.operate.doctor import daemon
 from sidecar.operate.doctor.daemon import (
     Answer,
     ask,
@@ -39,6 +41,7 @@ def lost(cause: OSError) -> Answer:
     ("answer", "severity", "found"),
     [
         (Answer({"version": "1", "healthy": True}), Severity.OK, "version 1"),
+        (Answer({"version": "1"}), Severity.OK, "version 1"),
         (Answer({"healthy": False}), Severity.ERROR, "not healthy"),
         (lost(FileNotFoundError()), Severity.NOTE, "none runs"),
         (lost(ConnectionRefusedError()), Severity.WARNING, "stale"),
@@ -55,6 +58,63 @@ def test_whatever_answers_is_told_apart(answer: Answer, severity: Severity, foun
     (finding,) = check_answer(answer)
     assert finding.severity is severity
     assert found in finding.found
+    assert bool(finding.advice) == (severity is not Severity.OK)
+
+
+@pytest.mark.parametrize(
+    ("answer", "advice"),
+    [
+        (Answer({"healthy": False}), "kill it"),
+        (lost(FileNotFoundError()), "systemctl start sidecar`"),
+        (lost(ConnectionRefusedError()), "start sidecar.socket"),
+        (lost(BlockingIOError()), "restart it"),
+        (Answer(None, Forbidden("user 5")), "SIDECAR_ALLOW_USERS and SIDECAR_ALLOW_GROUPS"),
+        (Answer(None, UntrustedDaemon("of user 5")), "SIDECAR_DAEMON_USER"),
+        (Answer(None, Draining("draining")), "ask again"),
+        (Answer(None, CallTimeout("late")), "still loading, hung"),
+        (Answer(None, ProtocolError("HTTP")), "another program's socket"),
+        (lost(OSError("reset")), "another program's socket"),
+    ],
+)
+def test_the_advice_is_that_of_what_answers(answer: Answer, advice: str) -> None:
+    """A daemon that hangs is restarted, one that is not there is started, and so on."""
+    (finding,) = check_answer(answer)
+    assert advice in finding.advice
+
+
+def test_a_daemon_is_told_with_how_long_it_is_up() -> None:
+    """In seconds."""
+    status = {"version": "1.2", "pid": 7, "state": "serving", "up_seconds": 12_345.6}
+    (finding,) = check_answer(Answer(status))
+    assert finding.found == "version 1.2, pid 7, serving, up for 12,346 s"
+    (finding,) = check_answer(Answer({**status, "healthy": False}))
+    assert finding.found == "version 1.2, pid 7, serving, up for 12,346 s, not healthy"
+
+
+def test_a_daemon_is_asked_once_and_waited_for_five_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may hang: that is the finding, and not a doctor that hangs, too."""
+    asked: list[tuple[object, ...]] = []
+
+    class Asked:
+        def __init__(self, path: Path, *, timeout: float, retries: bool) -> None:
+            asked.append((path, timeout, retries))
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            asked.append(("left",))
+
+        def status(self) -> dict[str, int]:
+            return {"pid": 7}
+
+    monkeypatch.setattr(daemon, "Client", Asked)
+    assert ask(Path("/s")) == Answer({"pid": 7})
+    assert asked == [(Path("/s"), 5.0, False), ("left",)]
+    (finding,) = check_answer(Answer(None, CallTimeout("late")))
+    assert finding.found == "no answer within 5 s"
 
 
 def test_nothing_listens(tmp_path: Path) -> None:
@@ -87,8 +147,11 @@ def test_another_program_listens(tmp_path: Path) -> None:
 
 def test_requests_that_all_went_well() -> None:
     """Are counted; what a client asks the next daemon by itself is no failure."""
-    (finding,) = check_requests({"completed": 5, "failed": {"draining": 2}})
-    assert (finding.severity, finding.found) == (Severity.OK, "5 completed, none failed")
+    for failed in ({"draining": 2}, {}, None):
+        (finding,) = check_requests({"completed": 5, "failed": failed})
+        assert (finding.severity, finding.found) == (Severity.OK, "5 completed, none failed")
+    (finding,) = check_requests({})
+    assert finding.found == "0 completed, none failed"
 
 
 def test_failures_are_told_by_whose_fault_they_are() -> None:
@@ -96,38 +159,110 @@ def test_failures_are_told_by_whose_fault_they_are() -> None:
     failed = {"overloaded": 3, "backend_failed": 1, "bad_request": 2}
     findings = list(check_requests({"completed": 4, "failed": failed}))
     assert [f.severity for f in findings] == [Severity.WARNING, Severity.WARNING, Severity.NOTE]
-    assert "1 of 10" in findings[0].found
-    assert "2 bad_request" in findings[2].found
+    assert findings[0].found == "1 of 10 requests ended with backend_failed"
+    assert findings[1].found == "3 of 10 requests ended with overloaded"
+    assert findings[2].found == "2 bad_request"
 
 
-@pytest.mark.parametrize(("rows", "severity"), [(10, Severity.OK), (90, Severity.WARNING)])
-def test_a_queue_that_is_filling(rows: int, severity: Severity) -> None:
-    """More than half of what may wait."""
-    queue = {"interactive": {"rows": 0}, "bulk": {"rows": rows}, "bounds": {"rows": 100}}
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("backend_failed", "the model failed"),
+        ("overloaded", "more came than was computed"),
+        ("deadline_exceeded", "timeouts are shorter"),
+        ("forbidden", "SIDECAR_ALLOW_USERS"),
+    ],
+)
+def test_what_the_daemon_may_be_blamed_for_has_advice_of_its_own(code: str, advice: str) -> None:
+    """A code that did not occur is not spoken of; what comes again by itself is not counted."""
+    failed = {"overloaded": 0, "draining": 50, code: 2}
+    (finding,) = check_requests({"completed": 1, "failed": failed})
+    assert (finding.severity, finding.found) == (
+        Severity.WARNING,
+        f"2 of 3 requests ended with {code}",
+    )
+    assert advice in finding.advice
+
+
+def test_failures_of_the_callers_own_are_one_note_by_code() -> None:
+    """In the alphabet's order, with where the reasons are told."""
+    failed = {"too_large": 1, "bad_request": 2}
+    (finding,) = check_requests({"completed": 4, "failed": failed})
+    assert (finding.severity, finding.found) == (Severity.NOTE, "2 bad_request, 1 too_large")
+    assert "request.failed" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("interactive", "bulk", "severity"),
+    [
+        (10, 10, Severity.OK),
+        (30, 30, Severity.OK),
+        (0, 31, Severity.WARNING),
+        (31, 0, Severity.WARNING),
+        (0, 90, Severity.WARNING),
+    ],
+)
+def test_a_queue_that_is_filling(interactive: int, bulk: int, severity: Severity) -> None:
+    """One of the lanes holds more than three tenths of what may wait in it."""
+    queue = {
+        "interactive": {"rows": interactive},
+        "bulk": {"rows": bulk},
+        "bounds": {"rows": 100},
+    }
     (finding,) = check_queue(queue)
     assert finding.severity is severity
+    assert finding.found.startswith(f"{interactive} interactive, {bulk} bulk texts wait")
+    assert finding.found.endswith("of 100 that may") == (severity is Severity.WARNING)
+    (finding,) = check_queue({"bulk": {"rows": bulk}})
+    assert finding.severity is Severity.OK
 
 
 def test_a_daemon_with_other_threads() -> None:
     """Its settings, or its cgroup, are not these."""
     plan = Plan("int8", "", 4, 8, "cpu")
     assert list(check_same_threads({"threads": 4}, plan)) == []
-    (finding,) = check_same_threads({"threads": 2}, plan)
-    assert finding.severity is Severity.NOTE
+    assert list(check_same_threads({}, plan)) == []
+    for threads in (2, 8):
+        (finding,) = check_same_threads({"threads": threads}, plan)
+        assert finding.severity is Severity.NOTE
+        said = f"the daemon has {threads} inference threads, these settings give 4"
+        assert finding.found == said
+        assert "restart it" in finding.advice
 
 
-@pytest.mark.parametrize(("per_token", "severity"), [(0.1, Severity.OK), (1.0, Severity.WARNING)])
-def test_speed_against_what_was_measured(per_token: float, severity: Severity) -> None:
-    """The daemon's rows, on the lengths that were measured: 11 or 101 ms against 10."""
-    cost = {"fixed_ms": 1.0, "per_token_ms": per_token}
-    (finding,) = check_speed("m", cost, Speed(1.0, 20.0, 10.0), [50, 150])
+@pytest.mark.parametrize(
+    ("fixed", "per_token", "now", "severity"),
+    [
+        (1.0, 0.1, "11.00", Severity.OK),
+        (1.0, 0.19, "20.00", Severity.OK),
+        (1.5, 0.19, "20.50", Severity.WARNING),
+        (1.0, 1.0, "101.00", Severity.WARNING),
+        (0.0, 0.01, "1.00", Severity.OK),
+    ],
+)
+def test_speed_against_what_was_measured(
+    fixed: float, per_token: float, now: str, severity: Severity
+) -> None:
+    """The daemon's rows, on the lengths that were measured; twice as long is slow."""
+    cost = {"fixed_ms": fixed, "per_token_ms": per_token}
+    (finding,) = check_speed("m", cost, Speed(1.0, 20.0, 10.0), [20, 130, 150])
     assert finding.severity is severity
-    assert "10.00 ms when it was prepared" in finding.found
+    assert finding.found == (
+        f"m: a text of 100 tokens takes {now} ms of a thread; 10.00 ms when it was prepared"
+    )
+    assert ("others use the cores" in finding.advice) == (severity is Severity.WARNING)
 
 
-@pytest.mark.parametrize(("held", "severity"), [(100, Severity.OK), (950, Severity.WARNING)])
+@pytest.mark.parametrize(
+    ("held", "severity"),
+    [(100, Severity.OK), (900, Severity.OK), (901, Severity.WARNING), (2000, Severity.WARNING)],
+)
 def test_memory_that_is_held(held: int, severity: Severity) -> None:
     """Nine tenths of the limit are close to being killed."""
-    (finding,) = check_resident({"pss_bytes": held}, 1000)
-    assert finding.severity is severity
+    for memory in ({"pss_bytes": held, "rss_bytes": 5}, {"pss_bytes": None, "rss_bytes": held}):
+        (finding,) = check_resident(memory, 1000)
+        assert finding.severity is severity
+        assert ("MemoryMax" in finding.advice) == (severity is Severity.WARNING)
     assert list(check_resident({}, 1000)) == []
+    (finding,) = check_resident({"rss_bytes": 1_234_000_000}, 4 * 10**9)
+    assert finding.found == "the daemon holds 1,234 MB of 4,000 MB"

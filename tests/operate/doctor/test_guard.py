@@ -1,8 +1,11 @@
 """Steps that fail, and steps that never end."""
 
 import threading
+from collections.abc import Iterator
 
-from sidecar.operate.doctor.finding import Severity, ok
+import pytest
+
+from sidecar.operate.doctor.finding import Finding, Severity, ok
 from sidecar.operate.doctor.guard import Guard
 
 
@@ -21,15 +24,54 @@ def test_a_step_that_fails_is_a_finding() -> None:
         raise PermissionError(13, "Permission\ndenied")
 
     (finding,) = Guard(60).judge("c", fail)
+    assert finding.check == "c"
     assert finding.severity is Severity.ERROR
-    assert "PermissionError" in finding.found
-    assert "\n" not in finding.found
+    assert finding.found == ("the check failed: PermissionError: [Errno 13] Permission denied")
+    assert finding.advice
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), SystemExit(3), ValueError()])
+def test_whatever_a_step_raises_ends_nothing(failure: BaseException) -> None:
+    """An exit of the process is not the step's to decide; not everything says why."""
+
+    def fail() -> None:
+        raise failure
+
+    guard = Guard(60)
+    assert guard.read("c", fail) is None
+    (finding,) = guard.failures
+    what = f"{type(failure).__name__}: {str(failure) or 'no message'}"
+    assert finding.found == f"the check failed: {what}"
+
+
+def test_a_check_that_fails_half_way_is_that_one_finding() -> None:
+    """What it had found until then is not told; nor are failures of earlier steps."""
+
+    def fail() -> Iterator[Finding]:
+        yield ok("c", "fine")
+        raise ValueError("no such thing")
+
+    guard = Guard(60)
+    guard.read("earlier", int, "x")
+    (finding,) = guard.judge("c", fail)
+    assert finding.check == "c"
+    assert [failure.check for failure in guard.failures] == ["earlier", "c"]
+    assert guard.judge("c", lambda: iter([])) == []
 
 
 def test_a_step_that_never_ends_is_one_too() -> None:
     """And is left behind."""
     guard, over = Guard(0.01), threading.Event()
-    assert guard.read("c", over.wait) is None
+    threads: list[threading.Thread] = []
+
+    def wait() -> None:
+        threads.append(threading.current_thread())
+        over.wait()
+
+    assert guard.read("c", wait) is None
+    assert all(thread.daemon for thread in threads)  # the process may end without it
     over.set()
     (finding,) = guard.failures
-    assert "not done within" in finding.found
+    assert (finding.check, finding.severity) == ("c", Severity.ERROR)
+    assert finding.found == "not done within 0.01 s"
+    assert "state D" in finding.advice

@@ -1,5 +1,8 @@
 """Memory: grants of every size."""
 
+from types import SimpleNamespace
+
+import psutil
 import pytest
 
 from sidecar.config import Config
@@ -13,7 +16,14 @@ from sidecar.operate.doctor.memory import (
     read_swap,
 )
 
-GB = 10**9
+GB, MB = 10**9, 10**6
+
+
+def test_what_is_needed_is_that_of_a_daemon_and_of_each_model() -> None:
+    """85 MB for itself, 25 for a model, and a tenth more than its weights."""
+    assert needed_bytes([]) == 85 * MB
+    assert needed_bytes([20 * MB]) == (85 + 25 + 22) * MB
+    assert needed_bytes([20 * MB, 100 * MB]) == (85 + 25 + 22 + 25 + 110) * MB
 
 
 def test_more_models_and_larger_ones_need_more() -> None:
@@ -27,42 +37,80 @@ def test_more_models_and_larger_ones_need_more() -> None:
     ("limit", "needed", "severity"),
     [
         (4 * GB, GB, Severity.OK),
-        (2 * GB, int(1.55 * GB), Severity.NOTE),
+        (2 * GB, int(1.59 * GB), Severity.OK),
+        (GB, int(0.75 * GB), Severity.NOTE),
         (GB, int(0.9 * GB), Severity.WARNING),
         (GB, 2 * GB, Severity.ERROR),
+        (GB, GB + 1, Severity.ERROR),
+        (GB, GB, Severity.WARNING),
+        (GB, 800 * MB + 1, Severity.WARNING),
+        (GB, 800 * MB, Severity.NOTE),
+        (GB, GB - 2 * 150 * MB + 1, Severity.NOTE),
+        (GB, GB - 2 * 150 * MB, Severity.OK),
     ],
 )
 def test_a_limit_against_what_is_needed(limit: int, needed: int, severity: Severity) -> None:
     """Enough, enough but for full queues, hardly enough, too little: with both figures."""
-    (finding,) = check_memory(limit, "MemoryMax of the unit", needed, Config())
+    config = Config(max_queue_bytes=150 * MB)
+    (finding,) = check_memory(limit, "MemoryMax of the unit", needed, config)
     assert finding.severity is severity
-    assert f"{limit / 1e6:,.0f} MB" in finding.found
-    assert f"{needed / 1e6:,.0f} MB" in finding.found
+    assert finding.found.startswith(
+        f"MemoryMax of the unit grants {limit / 1e6:,.0f} MB; "
+        f"serving takes about {needed / 1e6:,.0f} MB"
+    )
+    queues = "full queues would take another 300 MB"
+    assert (queues in finding.found) == (severity is Severity.NOTE)
+    advice = {
+        Severity.OK: "",
+        Severity.NOTE: "lower SIDECAR_MAX_QUEUE_BYTES",
+        Severity.WARNING: "a quarter more",
+        Severity.ERROR: "QUANTIZATION_CONFIG=int4",
+    }
+    assert advice[severity] in finding.advice
+    assert bool(finding.advice) == bool(advice[severity])
 
 
-@pytest.mark.parametrize(("limit", "severity"), [(4 * GB, Severity.OK), (GB // 2, Severity.ERROR)])
+@pytest.mark.parametrize(
+    ("limit", "severity"),
+    [
+        (4 * GB, Severity.OK),
+        (GB // 2, Severity.ERROR),
+        (565 * MB, Severity.OK),
+        (565 * MB - 1, Severity.ERROR),
+    ],
+)
 def test_preparing_takes_more_than_serving(limit: int, severity: Severity) -> None:
-    """Where that is not granted, another host can do it."""
-    (finding,) = check_preparing(limit, "this host", [90 * 10**6])
-    assert finding.severity is severity
+    """Where that is not granted, another host can do it. The largest model counts."""
+    for unprepared in ([90 * MB], [50 * MB, 90 * MB, 10 * MB]):
+        (finding,) = check_preparing(limit, "this host", unprepared)
+        assert finding.severity is severity
+        assert finding.found == (
+            f"this host grants {limit / 1e6:,.0f} MB; preparing takes about 565 MB, once"
+        )
+        assert ("--portable" in finding.advice) == (severity is Severity.ERROR)
     assert list(check_preparing(limit, "this host", [])) == []
 
 
 @pytest.mark.parametrize(
-    ("swap", "severity"),
+    ("swap", "severity", "found", "advice"),
     [
-        (Swap(0, 0), Severity.OK),
-        (Swap(GB, 0), Severity.OK),
-        (Swap(GB, GB // 2), Severity.NOTE),
+        (Swap(0, 0), Severity.OK, "none on this host", ""),
+        (Swap(GB, 0), Severity.OK, "none of 1,000 MB in use", ""),
+        (Swap(GB, GB // 2), Severity.NOTE, "500 MB of 1,000 MB swap are in use", "MemorySwapMax=0"),
+        (Swap(GB, 1), Severity.NOTE, "0 MB of 1,000 MB swap are in use", "MemorySwapMax=0"),
     ],
 )
-def test_swap_in_use_is_noted(swap: Swap, severity: Severity) -> None:
+def test_swap_in_use_is_noted(swap: Swap, severity: Severity, found: str, advice: str) -> None:
     """Weights that lie there make a daemon stall."""
     (finding,) = check_swap(swap)
-    assert finding.severity is severity
+    assert (finding.severity, finding.found) == (severity, found)
+    assert advice in finding.advice
+    assert bool(finding.advice) == bool(advice)
 
 
-def test_this_machine_can_be_read() -> None:
-    """Whatever it has."""
+def test_this_machines_swap_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In total, and what is in use; whatever this machine has."""
     swap = read_swap()
     assert swap.total >= swap.used >= 0
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(total=7, used=3, free=4))
+    assert read_swap() == Swap(7, 3)

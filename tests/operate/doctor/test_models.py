@@ -1,8 +1,8 @@
 """The configured models: there, whole, prepared, for this host; and whatever else they can be."""
 
+import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +11,17 @@ import pytest
 from sidecar.models.description import Task
 from sidecar.models.library import Wanted
 from sidecar.models.manifest import read, write
+from sidecar.models.oracle import ask
 from sidecar.models.place import cached_path
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
+from sidecar.models.probes import probe_inputs
 from sidecar.operate.doctor.finding import Severity
 from sidecar.operate.doctor.models import Found, check_limit, check_model, probe_lengths, read_model
 
-MakeModel = Callable[..., Path]
+from .small import write_small
+
+MB = 10**6
 PRECISION = Precision("int8", weight_bits=7, floor=0.5)
 
 
@@ -30,15 +34,28 @@ def problems(found: Found) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(make_model: MakeModel) -> Path:
-    return make_model()
+def folder(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small(tmp_path_factory.mktemp("source") / "small", minilm_folder)
 
 
 @pytest.fixture(scope="module")
 def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("artifact") / "small"
-    prepare(Order(folder=folder, name="small", precision=PRECISION, output=output))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ask, "has_library", lambda: False)  # nothing here is about its proof
+        prepare(Order(folder=folder, name="small", precision=PRECISION, output=output))
     return output
+
+
+@pytest.fixture
+def source(folder: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(folder, tmp_path / "model"))
+
+
+def change(file: Path, **fields: object) -> None:
+    """Change fields of a JSON file."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
 
 
 @pytest.fixture
@@ -52,10 +69,14 @@ def test_an_artifact_that_is_whole(artifact: Path, tmp_path: Path) -> None:
     found = read_model(wanted(artifact), tmp_path)
     (finding,) = check_model(found)
     assert finding.severity is Severity.OK
-    assert "complete" in finding.found
-    assert found.weights("int8") < found.source_bytes
     assert found.manifest is not None
+    size = found.manifest.bytes_weights / 1e6
+    assert finding.found == f"{artifact}: {artifact}, complete, {size:.1f} MB of weights"
+    assert found.weights("none") == found.manifest.bytes_weights < found.source_bytes
+    assert found.source_bytes == found.manifest.bytes_fp32
+    assert found.unprepared_bytes == 0
     assert max(probe_lengths(found)) == found.manifest.description.max_tokens
+    assert len(probe_lengths(found)) == len(probe_inputs("embed"))
 
 
 def test_a_cap_on_the_length_is_told(artifact: Path, tmp_path: Path) -> None:
@@ -65,9 +86,86 @@ def test_a_cap_on_the_length_is_told(artifact: Path, tmp_path: Path) -> None:
     own = found.manifest.description.max_tokens
     assert not list(check_limit(found, 0))
     (cut,) = check_limit(found, own - 1)
+    assert cut.severity is Severity.NOTE
     assert f"at {own - 1} tokens; it takes {own}" in cut.found
-    (idle,) = check_limit(found, own)
-    assert "changes nothing" in idle.found
+    assert "unset it if the ends" in cut.advice
+    for cap in (own, own + 1):
+        (idle,) = check_limit(found, cap)
+        assert idle.severity is Severity.NOTE
+        assert f"SIDECAR_MAX_TOKENS={cap} changes nothing: {artifact} takes {own}" in idle.found
+        assert idle.advice == "lower it, or remove it"
+    assert not list(check_limit(replace(found, manifest=None), 1))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "left"),
+    [("none", 100), ("int8", 27), ("auto", 27), ("int4", 18), ("fp16", 50)],
+)
+def test_what_a_model_will_take_follows_from_its_source(quantization: str, left: int) -> None:
+    """A part of FP32's bytes; all of them where only sentence-transformers computes it."""
+    found = Found(name="m", source_bytes=100 * MB)
+    assert found.weights(quantization) == left * MB
+    assert replace(found, slow="albert").weights(quantization) == 100 * MB
+
+
+def test_what_is_to_be_prepared_is_what_can_be() -> None:
+    """Not what has a problem, and not what no graph computes."""
+    found = Found(name="m", source_bytes=7)
+    assert found.unprepared_bytes == 7
+    assert replace(found, problem="no folder").unprepared_bytes == 0
+    assert replace(found, slow="albert").unprepared_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "severities", "said", "advice"),
+    [
+        (Found(name="m", problem="no model folder"), [Severity.ERROR], "no model folder", "78"),
+        (
+            Found(name="m", problem="a: Permission denied", damage=("x",)),
+            [Severity.ERROR],
+            "a: Permission denied",
+            "chmod",
+        ),
+        (
+            Found(name="m", refusals=("a is anybody's", "b")),
+            [Severity.ERROR, Severity.ERROR],
+            "m: a is anybody's",
+            "exits with 78",
+        ),
+        (
+            Found(name="m", damage=("a is missing", "b")),
+            [Severity.ERROR, Severity.ERROR],
+            "m: a is missing",
+            "copy it again",
+        ),
+        (
+            Found(name="m", spoilt=("a is missing", "b")),
+            [Severity.WARNING, Severity.WARNING],
+            "m: a is missing",
+            "sets it aside and prepares",
+        ),
+        (
+            Found(name="m", refusals=("a",), damage=("b",), spoilt=("c",)),
+            [Severity.ERROR, Severity.ERROR, Severity.WARNING],
+            "m: a",
+            "exits with 78",
+        ),
+        (
+            Found(name="m"),
+            [Severity.NOTE],
+            "m is not prepared yet: the first start does it",
+            "`sidecar prepare`",
+        ),
+    ],
+)
+def test_what_is_the_matter_with_a_model(
+    found: Found, severities: list[Severity], said: str, advice: str
+) -> None:
+    """Each of its problems, how bad that is, and what to do."""
+    findings = list(check_model(found))
+    assert [finding.severity for finding in findings] == severities
+    assert findings[0].found == said
+    assert advice in findings[0].advice
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
@@ -93,10 +191,35 @@ def test_weights_that_were_changed(artifact: Path, tmp_path: Path) -> None:
     assert "model.onnx.data has other bytes than were written" in text
 
 
-def test_damage_in_the_cache_is_mended_by_the_next_start(folder: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_prepared_in_the_cache(
+    folder: Path, prepared: Path, tmp_path: Path
+) -> None:
+    """Is told with where; its source's size is that of its file."""
+    cached = cached_path(folder, PRECISION, tmp_path, remember=False)
+    shutil.copytree(prepared, cached)
+    found = read_model(wanted(folder), tmp_path)
+    (finding,) = check_model(found)
+    assert finding.severity is Severity.OK
+    assert f"{folder}: {cached}, complete" in finding.found
+    assert found.manifest == read(cached)
+    assert found.source_bytes == (folder / "model.safetensors").stat().st_size
+    assert (found.folder, found.artifact) == (folder, cached)
+    other = replace(PRECISION, floor=0.6)
+    assert read_model(wanted(folder, precision=other), tmp_path).manifest is None
+    (cached / "model.onnx").chmod(0o666)
+    found = read_model(wanted(folder), tmp_path)
+    (finding,) = check_model(found)
+    assert finding.severity is Severity.ERROR
+    assert "mode 0666" in finding.found
+    assert found.manifest == read(cached)
+
+
+def test_damage_in_the_cache_is_mended_by_the_next_start(
+    folder: Path, prepared: Path, tmp_path: Path
+) -> None:
     """It is no error, and tells nothing of closeness or speed; what preparing takes is told."""
     artifact = cached_path(folder, PRECISION, tmp_path)
-    prepare(Order(folder=folder, name="small", precision=PRECISION, output=artifact))
+    shutil.copytree(prepared, artifact)
     for name in ("tokenizer.json", "manifest.json"):
         (artifact / name).write_text("{}")
         found = read_model(wanted(folder), tmp_path)
@@ -105,7 +228,7 @@ def test_damage_in_the_cache_is_mended_by_the_next_start(folder: Path, tmp_path:
         assert name in finding.found
         assert "prepares the model again" in finding.advice
         assert found.manifest is None
-        assert found.unprepared_bytes
+        assert found.unprepared_bytes == (folder / "model.safetensors").stat().st_size
 
 
 def test_what_others_may_write_to_is_an_error(artifact: Path, tmp_path: Path) -> None:
@@ -126,6 +249,10 @@ def test_another_users_cache_is_judged_as_that_users(
     for path in (cache, artifact, *artifact.iterdir()):
         os.chown(path, 65534, 65534)
     assert problems(read_model(wanted(artifact), cache)) == []
+    mine = tmp_path_factory.mktemp("of root")
+    found = read_model(wanted(artifact), mine)
+    texts = problems(found)
+    assert len(texts) == len(set(texts)) > 1
     assert problems(read_model(wanted(artifact), cache / "of root to be made")) != []
 
 
@@ -159,7 +286,34 @@ def test_a_model_that_is_not_prepared_yet(folder: Path, tmp_path: Path) -> None:
     (finding,) = check_model(found)
     assert finding.severity is Severity.NOTE
     assert found.unprepared_bytes == (folder / "model.safetensors").stat().st_size
+    assert found.folder == folder
+    assert found.artifact == cached_path(folder, PRECISION, tmp_path, remember=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_formats_the_one_that_is_read_counts(source: Path, tmp_path: Path) -> None:
+    """Safetensors, in all their files; torch's own where there is nothing else."""
+    weights = source / "model.safetensors"
+    size = weights.stat().st_size
+    (source / "pytorch_model.bin").write_bytes(bytes(1000))
+    assert read_model(wanted(source), tmp_path).source_bytes == size
+    weights.unlink()
+    assert read_model(wanted(source), tmp_path).source_bytes == 1000
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_source_of_another_task(source: Path, tmp_path: Path, device: str) -> None:
+    """Cannot be served, whatever computes."""
+    asked = replace(wanted(source, "rerank"), device=device)
+    (text,) = problems(read_model(asked, tmp_path))
+    assert "is a model to embed, not to rerank" in text
+
+
+def test_on_a_cuda_device_nothing_is_prepared(source: Path, tmp_path: Path) -> None:
+    """Whatever torch reads will do: not even the weights are looked at."""
+    (source / "model.safetensors").write_bytes(b"")
+    found = read_model(replace(wanted(source), device="cuda"), tmp_path)
+    assert (found.problem, found.damage, found.artifact) == ("", (), None)
 
 
 def test_what_is_closed_to_others_is_found(artifact: Path, tmp_path: Path) -> None:
@@ -170,9 +324,8 @@ def test_what_is_closed_to_others_is_found(artifact: Path, tmp_path: Path) -> No
     assert artifact.is_relative_to(closed)
 
 
-def test_a_source_that_was_cut_short(folder: Path, tmp_path: Path) -> None:
+def test_a_source_that_was_cut_short(source: Path, tmp_path: Path) -> None:
     """Its header says how long it should be."""
-    source = Path(shutil.copytree(folder, tmp_path / "model"))
     weights = source / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:10_000])
     (text,) = problems(read_model(wanted(source), tmp_path))
@@ -189,10 +342,11 @@ def test_a_model_that_is_not_there(tmp_path: Path, name: str, said: str) -> None
     assert said in text
 
 
-def test_prompts_that_a_model_needs(make_model: MakeModel, tmp_path: Path) -> None:
+def test_prompts_that_a_model_needs(folder: Path, tmp_path: Path) -> None:
     """Of a source or an artifact, on every path, as the setting leaves them."""
-    for number, made in enumerate((make_model(), make_model("electra"))):
-        source = shutil.copytree(made, tmp_path / f"{number}" / "e5-base-v2")
+    for family in ("bert", "albert"):  # no graph computes the second
+        source = Path(shutil.copytree(folder, tmp_path / family / "e5-base-v2"))
+        change(source / "config.json", model_type=family)
         asked = wanted(source)
         assert read_model(asked, tmp_path).missing == ("query", "document")
         assert read_model(replace(asked, device="cuda"), tmp_path).missing == ("query", "document")
@@ -211,8 +365,23 @@ def test_prompts_that_an_artifact_needs(artifact: Path, tmp_path: Path) -> None:
     assert read_model(wanted(artifact), tmp_path).missing == ("query",)
 
 
-def test_a_family_that_no_graph_computes(make_model: MakeModel, tmp_path: Path) -> None:
+def test_a_family_that_no_graph_computes(source: Path, tmp_path: Path) -> None:
     """Is no problem of files; torch is asked for elsewhere."""
-    found = read_model(wanted(make_model("albert")), tmp_path)
+    change(source / "config.json", model_type="albert")
+    found = read_model(wanted(source), tmp_path)
     assert "albert" in found.slow
     assert list(check_model(found)) == []
+    assert found.unprepared_bytes == 0
+    assert found.weights("int8") == (source / "model.safetensors").stat().st_size
+
+
+def test_damage_in_the_cache_hides_no_refusal(folder: Path, prepared: Path, tmp_path: Path) -> None:
+    """What is made again is one thing, who may write to it another."""
+    artifact = cached_path(folder, PRECISION, tmp_path, remember=False)
+    shutil.copytree(prepared, artifact)
+    (artifact / "tokenizer.json").write_text("{}")
+    (artifact / "model.onnx").chmod(0o666)
+    refused, spoilt = check_model(read_model(wanted(folder), tmp_path))
+    assert (refused.severity, spoilt.severity) == (Severity.ERROR, Severity.WARNING)
+    assert "model.onnx" in refused.found
+    assert "tokenizer.json" in spoilt.found

@@ -1,8 +1,13 @@
 """Cores, load, instructions and threads: every kind of host, as facts."""
 
+import os
+from types import SimpleNamespace
+
+import psutil
 import pytest
 
 from sidecar.host import Host
+from sidecar.operate.doctor import processor
 from sidecar.operate.doctor.finding import Severity
 from sidecar.operate.doctor.processor import (
     Usage,
@@ -40,16 +45,27 @@ def test_fewer_cores_are_noted_with_what_limits_them(affinity: int, why: str) ->
     assert finding.severity is Severity.NOTE
     assert "2 of 4" in finding.found
     assert why in finding.found
+    assert "CPUQuota, CPUAffinity" in finding.advice
 
 
 @pytest.mark.parametrize(
-    ("load", "steal", "severity"),
-    [(0.5, 0, Severity.OK), (9.0, 0, Severity.WARNING), (0.5, 20, Severity.WARNING)],
+    ("load", "steal", "severity", "advice"),
+    [
+        (0.5, 0, Severity.OK, ""),
+        (4.0, 4.9, Severity.OK, ""),
+        (4.1, 0, Severity.WARNING, "CPUWeight"),
+        (9.0, 0, Severity.WARNING, "CPUWeight"),
+        (0.5, 5.0, Severity.WARNING, "hypervisor"),
+        (9.0, 20, Severity.WARNING, "hypervisor"),
+    ],
 )
-def test_who_else_computes(load: float, steal: float, severity: Severity) -> None:
+def test_who_else_computes(load: float, steal: float, severity: Severity, advice: str) -> None:
     """More runnable tasks than cores, or a hypervisor that gives the time to others."""
     (finding,) = check_load(usage(load=load, steal=steal))
     assert finding.severity is severity
+    assert finding.found == f"load {load} on 4 cores, steal {steal:.0f} %"
+    assert advice in finding.advice
+    assert bool(finding.advice) == bool(advice)
 
 
 @pytest.mark.parametrize(
@@ -69,18 +85,45 @@ def test_what_the_processor_multiplies(
     (finding,) = check_instructions(host(isa=frozenset(isa), model=model), "x86_64")
     assert finding.severity is severity
     assert found in finding.found
+    assert bool(finding.advice) == (severity is not Severity.OK)
+    if isa:
+        assert finding.found.startswith(f"{model}: {', '.join(sorted(isa))}")
+
+
+def test_only_an_x86_processor_without_a_name_is_hidden() -> None:
+    """ARM has none, and `sidecar plan` or the unit's setting helps where it does."""
+    (finding,) = check_instructions(host(model="unknown"), "aarch64")
+    assert "no AVX2 and no dot product" in finding.found
+    assert "QUANTIZATION_CONFIG=auto" in finding.advice
+    (finding,) = check_instructions(host(model="unknown"), "x86_64")
+    assert "ProcSubset=all" in finding.advice
+    (finding,) = check_instructions(host(isa=frozenset({"avx2"}), model="unknown"), "x86_64")
+    assert "weights share 8 bits" in finding.found
 
 
 def test_threads_that_fit() -> None:
-    """As many as cores; on a CUDA device one is right."""
-    assert [f.severity for f in check_threads(plan(), host(), {})] == [Severity.OK]
-    assert [f.severity for f in check_threads(plan(1, "cuda"), host(), {})] == [Severity.OK]
+    """As many as cores; on a CUDA device any."""
+    (finding,) = check_threads(plan(), host(), {})
+    said = "4 inference threads on 4 granted cores"
+    assert (finding.severity, finding.found) == (Severity.OK, said)
+    for threads in (1, 8):
+        (finding,) = check_threads(plan(threads, "cuda"), host(), {})
+        assert finding.severity is Severity.OK
 
 
 def test_threads_that_do_not_fit() -> None:
     """Too many take turns, too few leave cores idle."""
-    assert [f.severity for f in check_threads(plan(8), host(), {})] == [Severity.WARNING]
-    assert [f.severity for f in check_threads(plan(1), host(), {})] == [Severity.NOTE]
+    for threads, severity, advice in (
+        (5, Severity.WARNING, "take turns"),
+        (8, Severity.WARNING, "take turns"),
+        (3, Severity.NOTE, "takes all of them"),
+        (1, Severity.NOTE, "takes all of them"),
+    ):
+        (finding,) = check_threads(plan(threads), host(), {})
+        assert finding.severity is severity
+        assert finding.found == f"{threads} inference threads on 4 granted cores"
+        assert advice in finding.advice
+        assert "SIDECAR_THREADS=0" in finding.advice
 
 
 def test_other_pools_that_fight() -> None:
@@ -92,7 +135,52 @@ def test_other_pools_that_fight() -> None:
     ]  # fmt: skip
 
 
-def test_this_machine_can_be_read() -> None:
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"])
+def test_pools_of_other_libraries_are_warned_of(name: str) -> None:
+    """One thread is none; what is said of the threads themselves stays."""
+    fits, finding = check_threads(plan(), host(), {name: "8"})
+    assert fits.severity is Severity.OK
+    assert finding.severity is Severity.WARNING
+    assert finding.found == f"{name}=8 in the environment"
+    assert "unset it" in finding.advice
+    assert len(list(check_threads(plan(), host(), {name: "1"}))) == 1
+
+
+@pytest.mark.parametrize("value", ["true", "TRUE", "1", "on", "yes"])
+def test_the_tokenizers_pool_is_noted(value: str) -> None:
+    """The daemon turns it off for itself."""
+    _, finding = check_threads(plan(), host(), {"TOKENIZERS_PARALLELISM": value})
+    assert finding.severity is Severity.NOTE
+    assert "unset it" in finding.advice
+    for off in ("false", "0", ""):
+        assert len(list(check_threads(plan(), host(), {"TOKENIZERS_PARALLELISM": off}))) == 1
+
+
+def test_the_usage_is_that_of_the_last_minute_and_of_this_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the hypervisor takes is measured for half a second, where the system tells it."""
+    intervals: list[float] = []
+
+    def measured(*, interval: float) -> SimpleNamespace:
+        intervals.append(interval)
+        return SimpleNamespace(user=50.0, steal=7.5)
+
+    monkeypatch.setattr(psutil, "cpu_times_percent", measured)
+    monkeypatch.setattr(os, "cpu_count", lambda: 9)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
+    monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 2.5, 3.5))
+    assert read_usage() == Usage(machine=9, affinity=2, load=1.5, steal_percent=7.5)
+    assert intervals == [0.5]
+    monkeypatch.setattr(psutil, "cpu_times_percent", lambda **_: SimpleNamespace(user=50.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert (read_usage().machine, read_usage().steal_percent) == (1, 0.0)
+
+
+def test_this_machine_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is."""
+    monkeypatch.setattr(processor, "_SAMPLE_SECONDS", 0.01)
     facts = read_usage()
     assert facts.machine >= facts.affinity >= 1
+    assert facts.load >= 0
+    assert 0 <= facts.steal_percent <= 100

@@ -24,40 +24,70 @@ def test_what_was_configured(configured: str) -> None:
     """With the kernel and the bytes, before and after."""
     (finding,) = check_quantization(GOOD, configured)
     assert finding.severity is Severity.OK
-    assert "90.0 MB -> 23.0 MB" in finding.found
+    said = "m is in int8 (MatMulIntegerToFloat), 90.0 MB -> 23.0 MB, as configured"
+    assert finding.found == said
+    (finding,) = check_quantization(replace(GOOD, bytes_fp32=0), configured)
+    assert finding.found == "m is in int8 (MatMulIntegerToFloat), as configured"
 
 
 @pytest.mark.parametrize(
-    ("served", "configured", "found"),
+    ("served", "configured", "found", "advice"),
     [
-        (replace(GOOD, quantization="none"), "int8", "stays under 0.995"),
-        (replace(GOOD, quantization="none", fell_back="not finite"), "fp16", "not finite"),
-        (GOOD, "int4", "not int4"),
+        (
+            replace(GOOD, quantization="none"),
+            "int8",
+            "int8 throughout stays under 0.995",
+            "--calibration FILE",
+        ),
+        (
+            replace(GOOD, quantization="none", fell_back="not finite"),
+            "fp16",
+            "not fp16: not finite",
+            "--calibration FILE",
+        ),
+        (GOOD, "int4", "not int4", "restart or reload the daemon"),
+        (replace(GOOD, kernel=""), "none", "not none", "restart or reload the daemon"),
         (
             replace(GOOD, quantization="none", requested=None, kernel="by sentence-transformers"),
             "int8",
             "no graph computes it",
+            "only known families",
         ),
     ],
 )
-def test_what_was_not(served: Served, configured: str, found: str) -> None:
+def test_what_was_not(served: Served, configured: str, found: str, advice: str) -> None:
     """Under the floor, other settings than the daemon's, or a model outside the families."""
     (finding,) = check_quantization(served, configured)
     assert finding.severity is Severity.WARNING
+    assert finding.found.startswith(f"m is in {served.quantization} ({served.kernel})")
     assert found in finding.found
-    assert finding.advice
+    assert advice in finding.advice
 
 
 def test_layers_that_stayed_are_named() -> None:
     """Quantized, but not throughout."""
-    _, finding = check_quantization(replace(GOOD, kept=("layer.5.up",)), "int8")
-    assert finding.severity is Severity.NOTE
-    assert "layer.5.up" in finding.found
+    for configured, severity in (("int8", Severity.OK), ("int4", Severity.WARNING)):
+        kept = replace(GOOD, kept=("layer.5.up", "layer.6.up"))
+        judged, finding = check_quantization(kept, configured)
+        assert judged.severity is severity
+        assert finding.severity is Severity.NOTE
+        assert finding.found == "m: 2 layers stayed in FP32: layer.5.up, layer.6.up"
+        assert "calibrating on texts like yours" in finding.advice
 
 
 @pytest.mark.parametrize(
     ("served", "severity"),
     [
+        (replace(GOOD, mean=0.995), Severity.OK),
+        (replace(GOOD, mean=0.9949), Severity.WARNING),
+        (replace(GOOD, mean=0.9949, floor=0.99), Severity.OK),
+        (replace(GOOD, mean=0.0), Severity.WARNING),
+        (replace(GOOD, least=0.9), Severity.OK),
+        (replace(GOOD, least=0.8999), Severity.NOTE),
+        (replace(GOOD, least=None), Severity.WARNING),
+        (replace(GOOD, rank_agreement=0.95), Severity.OK),
+        (replace(GOOD, rank_agreement=0.9499), Severity.NOTE),
+        (replace(GOOD, mean=0.9, least=0.7), Severity.WARNING),
         (GOOD, Severity.OK),
         (replace(GOOD, quantization="none", mean=None), Severity.OK),
         (replace(GOOD, mean=0.99), Severity.WARNING),
@@ -70,13 +100,42 @@ def test_closeness_to_fp32(served: Served, severity: Severity) -> None:
     """In the mean against the floor, at worst, and never measured."""
     (finding,) = check_accuracy(served)
     assert finding.severity is severity
+    assert bool(finding.advice) == (severity is not Severity.OK)
+
+
+def test_closeness_is_told_with_the_floor() -> None:
+    """And what to do: prepare again where it is under it or was never measured."""
+    (finding,) = check_accuracy(GOOD)
+    assert finding.found == (
+        "m: closeness to FP32 0.9990 in the mean, 0.9940 at worst, on the built-in probes; "
+        "floor 0.995"
+    )
+    (finding,) = check_accuracy(replace(GOOD, quantization="none"))
+    assert finding.found == "m computes in FP32"
+    (finding,) = check_accuracy(replace(GOOD, mean=0.9))
+    assert finding.advice.startswith("prepare it again: layers then stay in FP32")
+    (finding,) = check_accuracy(replace(GOOD, least=0.7))
+    assert finding.advice.startswith("measure your own task")
+    (finding,) = check_accuracy(replace(GOOD, mean=None))
+    assert finding.found == "m was never compared with FP32"
+    assert finding.advice == "prepare it again with `sidecar prepare`"
 
 
 def test_it_reads_what_a_status_tells() -> None:
     """Of an artifact's model and of torch's, which tells less."""
-    told = {"name": "m", "quantization": "int8", "quality": {"mean": 0.9, "min": 0.8}, "kept": []}
-    assert Served.of(told, 0.995).mean == 0.9
-    assert Served.of({"name": "m", "quantization": "none"}, 0.995).mean is None
+    told = {
+        "name": "m", "quantization": "int8", "requested": "int4", "kernel": "k", "kept": ["a"],
+        "quality": {"mean": 0.9, "min": 0.8, "p1": 0.85, "rank_agreement": 0.7},
+        "bytes_fp32": 9, "bytes_weights": 3, "fell_back": "not finite",
+        "verified": {"versions": {"sentence-transformers": "6.2"}},
+    }  # fmt: skip
+    assert Served.of(told, 0.97) == Served(
+        name="m", quantization="int8", floor=0.97, requested="int4", kernel="k", kept=("a",),
+        mean=0.9, least=0.8, rank_agreement=0.7, bytes_fp32=9, bytes_weights=3,
+        fell_back="not finite", verified_by="6.2",
+    )  # fmt: skip
+    little = {"name": "m", "quantization": "none", "quality": None, "bytes_fp32": None}
+    assert Served.of(little, 0.995) == Served(name="m", quantization="none", floor=0.995)
 
 
 def test_a_proof_is_told() -> None:
@@ -88,7 +147,7 @@ def test_a_proof_is_told() -> None:
     }
     (finding,) = check_verified(Served.of(told, floor=0.995))
     assert finding.severity is Severity.OK
-    assert "sentence-transformers 6.2" in finding.found
+    assert finding.found == ("m equals sentence-transformers 6.2 in FP32, by token ids and outputs")
 
 
 @pytest.mark.parametrize("told", [{}, {"verified": None}])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config import resolve_each, to_config
+from sidecar.config import resolve_each, to_config, variables
 from sidecar.operate.doctor.finding import Severity
 from sidecar.operate.doctor.settings import check_contradictions, check_names, check_values
 from sidecar.serving.bounds import Bounds
@@ -13,14 +13,25 @@ from sidecar.serving.bounds import Bounds
 def contradictions(**environ: str) -> list[str]:
     settings, _ = resolve_each({}, environ, None)
     sources = {setting.field.name: setting.source for setting in settings}
-    return [finding.found for finding in check_contradictions(to_config(settings), sources)]
+    findings = list(check_contradictions(to_config(settings), sources))
+    assert all(finding.severity is Severity.WARNING for finding in findings)
+    assert all(finding.check == "settings" and finding.advice for finding in findings)
+    return [finding.found for finding in findings]
 
 
 def test_settings_that_can_be_read_are_fine() -> None:
     """And those that were given are named."""
     (finding,) = check_values(*resolve_each({"threads": "2"}, {}, None))
     assert finding.severity is Severity.OK
-    assert "SIDECAR_THREADS" in finding.found
+    number = len(variables())
+    assert finding.found == f"{number} settings; set: SIDECAR_THREADS"
+    environ = {"SIDECAR_MAX_INPUTS": "7"}
+    (finding,) = check_values(*resolve_each({"threads": "2"}, environ, None))
+    assert sorted(finding.found.partition("set: ")[2].split(", ")) == [
+        "SIDECAR_MAX_INPUTS", "SIDECAR_THREADS",
+    ]  # fmt: skip
+    (finding,) = check_values(*resolve_each({}, {}, None))
+    assert finding.found == f"{number} settings; set: none"
 
 
 def test_every_wrong_value_is_an_error() -> None:
@@ -29,6 +40,10 @@ def test_every_wrong_value_is_an_error() -> None:
     settings, wrong = resolve_each({}, environ, None)
     findings = list(check_values(settings, wrong))
     assert [finding.severity for finding in findings] == [Severity.ERROR] * 2
+    assert {finding.found.partition("=")[0] for finding in findings} == {
+        "SIDECAR_THREADS", "QUANTIZATION_CONFIG",
+    }  # fmt: skip
+    assert all("`sidecar config` lists all" in finding.advice for finding in findings)
     config = to_config(settings)
     assert (config.quantization, config.threads, config.max_inputs) == ("int8", 0, 7)
 
@@ -55,7 +70,16 @@ def test_a_name_that_looks_like_a_setting_is_a_warning(name: str, meant: str) ->
     """With the setting that was meant."""
     (finding,) = check_names(["PATH", name])
     assert finding.severity is Severity.WARNING
-    assert meant in finding.advice
+    assert finding.found == f"{name} is not a setting"
+    assert finding.advice == f"did you mean {meant}?"
+
+
+def test_names_are_told_in_order() -> None:
+    """The alphabet's, each once."""
+    names = ["SIDECAR_Z_OTHER", "SIDECAR_THREAD", "PATH", "SIDECAR_A_OTHER", "SIDECAR_THREAD"]
+    assert [finding.found.split()[0] for finding in check_names(names)] == [
+        "SIDECAR_A_OTHER", "SIDECAR_THREAD", "SIDECAR_Z_OTHER",
+    ]  # fmt: skip
 
 
 def test_other_names_are_other_programs() -> None:
@@ -76,6 +100,9 @@ def test_quantization_named_and_turned_off() -> None:
 def test_settings_that_agree() -> None:
     """One no, or two, are no contradiction."""
     assert contradictions() == []
+    assert contradictions(USE_QUANTIZATION="true") == []
+    assert contradictions(QUANTIZATION_CONFIG="none") == []
+    assert contradictions(USE_QUANTIZATION="true", QUANTIZATION_CONFIG="int4") == []
     assert contradictions(USE_QUANTIZATION="false") == []
     assert contradictions(USE_QUANTIZATION="false", QUANTIZATION_CONFIG="none") == []
 
@@ -87,4 +114,10 @@ def test_a_request_that_would_always_be_refused() -> None:
     most = Bounds().of_lone_process.rows
     assert contradictions(SIDECAR_MAX_INPUTS=str(most)) == []
     (found,) = contradictions(SIDECAR_MAX_INPUTS=str(most + 1))
+    assert f"SIDECAR_MAX_INPUTS={most + 1} texts are let in, but" in found
     assert f"may have {most} waiting" in found
+    # A quarter of what one user may have waiting, which is three quarters of all.
+    few = {"SIDECAR_MAX_QUEUE_ROWS": "4000", "SIDECAR_MAX_PEER_SHARE": "0.25"}
+    assert contradictions(**few, SIDECAR_MAX_INPUTS="750") == []
+    (found,) = contradictions(**few, SIDECAR_MAX_INPUTS="751")
+    assert "one process may have 750 waiting" in found

@@ -5,7 +5,9 @@ import pytest
 
 pytest.importorskip("ir_measures")
 
+from sidecar.operate.evaluate import compare
 from sidecar.operate.evaluate.compare import difference
+from sidecar.operate.evaluate.evaluation import Difference
 from sidecar.operate.evaluate.metrics import Metric, Samples, spearman
 
 
@@ -70,10 +72,57 @@ def test_the_same_data_give_the_same_interval(draws: np.random.Generator) -> Non
     assert difference(a, b) == difference(a, b)
 
 
-def test_correlations_are_drawn_in_pairs(draws: np.random.Generator) -> None:
+def test_correlations_are_drawn_in_pairs(
+    draws: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A side that has lost the order is told from the one that has it."""
+    monkeypatch.setattr(compare, "RESAMPLES", 100)  # a correlation takes a millisecond
     gold = np.arange(60.0)
     exact = Metric("Spearman", spearman, (gold, gold + draws.standard_normal(60)))
     own = Metric("Spearman", spearman, (gold, draws.standard_normal(60)))
     assert difference(exact, exact).verdict == "within noise"
     assert difference(exact, own).verdict == "worse"
+
+
+def test_the_interval_holds_95_percent_of_the_draws(draws: np.random.Generator) -> None:
+    """Against a bootstrap of its own, in numpy: of pairs, with the same queries for both."""
+    exact, own = draws.random((2, 40))
+    picks = draws.integers(0, 40, (20_000, 40))
+    drawn = own[picks].mean(axis=1) - exact[picks].mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    found = difference(mean_of(exact), mean_of(own))
+    width = high - low
+    assert found.value == pytest.approx(own.mean() - exact.mean())
+    assert found.low == pytest.approx(low, abs=0.04 * width)
+    assert found.high == pytest.approx(high, abs=0.04 * width)
+    assert found.relative == pytest.approx((own.mean() - exact.mean()) / exact.mean())
+
+
+def test_it_is_drawn_two_thousand_times() -> None:
+    """Few draws would make the ends a matter of chance."""
+    times: list[int] = []
+
+    def counted(values: Samples) -> float:
+        times.append(len(values))
+        return float(values.mean())
+
+    metric = Metric("mean", counted, (np.arange(5.0),))
+    difference(metric, mean_of(np.arange(5.0)))
+    assert 2_000 <= len(times) <= 2_010
+    assert set(times) == {5}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.1, 0.1, "within noise"),
+        (0.0, 0.1, "within noise"),
+        (-0.1, 0.0, "within noise"),
+        (0.01, 0.1, "better"),
+        (-0.1, -0.01, "worse"),
+    ],
+)
+def test_the_verdict_is_the_intervals(low: float, high: float, verdict: str) -> None:
+    """Zero at its end is within it."""
+    found = Difference(0.05, low, high, None)
+    assert (found.verdict, found.within_noise) == (verdict, verdict == "within noise")

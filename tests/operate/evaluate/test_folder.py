@@ -12,6 +12,7 @@ from sidecar.operate.evaluate.data import (
     Reranking,
     Retrieval,
     Similarity,
+    check_task,
 )
 from sidecar.operate.evaluate.folder import read
 
@@ -113,3 +114,128 @@ def test_what_is_wrong_is_named(tmp_path: Path, files: dict[str, str], reason: s
     with pytest.raises(DataError) as refused:
         read(tmp_path)
     assert reason in str(refused.value)
+
+
+def beir(folder: Path, qrels: str, queries: int = 3, documents: int = 3) -> Path:
+    """Write queries q0, q1, ... and documents d0, d1, ...; `qrels` without its head."""
+    written = {
+        "queries.jsonl": "".join(f'{{"_id": "q{n}", "text": "w{n}"}}\n' for n in range(queries)),
+        "corpus.jsonl": "".join(f'{{"_id": "d{n}", "text": "t{n}"}}\n' for n in range(documents)),
+        "qrels.tsv": "query-id\tcorpus-id\tscore\n" + qrels.replace(" ", "\t"),
+    }
+    for name, text in written.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_what_nobody_has_trained_on_comes_first(tmp_path: Path) -> None:
+    """Of several files with judgements, candidates or pairs the first that is there."""
+    (tmp_path / "qrels").mkdir()
+    names = ("qrels.tsv", "qrels/test.tsv", "qrels/dev.tsv")
+    beir(tmp_path, "")
+    for place, name in enumerate(names):
+        head = "query-id\tcorpus-id\tscore\n"
+        rows = f"q{place}\td0\t1\nq{(place + 1) % 3}\td0\t1\n"
+        (tmp_path / name).write_text(head + rows)
+    for place, name in enumerate(names):
+        data = read(tmp_path)
+        assert isinstance(data, Retrieval)
+        assert set(data.queries) == {f"q{place}", f"q{(place + 1) % 3}"}
+        (tmp_path / name).unlink()
+    other = tmp_path / "other"
+    other.mkdir()
+    for count, name in enumerate(("rerank.jsonl", "rerank-test.jsonl", "rerank-dev.jsonl"), 2):
+        (other / name).write_text("".join(candidates(*([1] * n)) for n in range(1, count + 1)))
+    (other / "test.tsv").write_text(_HEAD + "1\ta\tb\n2\tc\td\n")
+    for count, name in enumerate(("rerank.jsonl", "rerank-test.jsonl", "rerank-dev.jsonl"), 2):
+        assert read(other).about.startswith(f"{count} queries")
+        (other / name).unlink()
+    assert read(other).about == "2 pairs of sentences"
+
+
+def test_a_query_is_judged_where_something_is_relevant(tmp_path: Path) -> None:
+    """A grade of 0 or less is none; what was judged otherwise is still told to the metrics."""
+    data = read(beir(tmp_path, "q0 d0 0\nq0 d1 2\nq1 d0 1\nq2 d0 0\nq2 d1 -1\n"))
+    assert isinstance(data, Retrieval)
+    assert list(data.queries.items()) == [("q0", "w0"), ("q1", "w1")]
+    assert data.qrels == {"q0": {"d0": 0, "d1": 2}, "q1": {"d0": 1}}
+    assert list(data.documents) == ["d0", "d1", "d2"]
+    assert (data.name, data.about, len(data)) == (
+        tmp_path.name, "2 queries, 3 documents", 5,
+    )  # fmt: skip
+
+
+def test_a_quick_look_takes_the_first(tmp_path: Path) -> None:
+    """Two queries, or pairs; of the corpus what was judged, wherever, and two others."""
+    qrels = "q0 d7 1\nq1 d9 1\nq2 d8 1\n"
+    data = read(beir(tmp_path, qrels, documents=10), 2)
+    assert isinstance(data, Retrieval)
+    assert list(data.documents) == ["d0", "d1", "d7", "d9"]
+    assert [str(text) for text in data.inputs(Prompts())] == [
+        "w0", "w1", "t0", "t1", "t7", "t9",
+    ]  # fmt: skip
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "rerank.jsonl").write_text("".join(candidates(*([1] * n)) for n in range(1, 5)))
+    found = read(other, 2)
+    assert isinstance(found, Reranking)
+    assert list(found.queries) == ["q1", "q2"]
+    assert (len(found), found.about) == (3, "2 queries, 3 candidates")
+    (other / "rerank.jsonl").unlink()
+    (other / "dev.tsv").write_text(_HEAD + "".join(f"{n}\ta{n}\tb{n}\n" for n in range(5)))
+    pairs = read(other, 3)
+    assert isinstance(pairs, Similarity)
+    assert pairs.pairs == (("a0", "b0"), ("a1", "b1"), ("a2", "b2"))
+    assert (len(pairs), pairs.about) == (6, "3 pairs of sentences")
+
+
+def test_a_query_without_an_id_has_its_lines(tmp_path: Path) -> None:
+    """Candidates of two lines are not those of one query."""
+    listed = '"query": "why", "candidates": [{"id": "c", "text": "t", "label": 1}]'
+    (tmp_path / "rerank.jsonl").write_text(f"{{{listed}}}\n\n{{{listed}}}\n")
+    data = read(tmp_path)
+    assert isinstance(data, Reranking)
+    assert list(data.queries) == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "reason"),
+    [
+        ('{"id": "c", "text": "t"}', "no whole number"),
+        ('{"id": "c", "text": "t", "label": 0.5}', "no whole number"),
+        ('{"id": 5, "text": "t", "label": 1}', 'no string "id"'),
+        ('{"id": "c", "label": 1}', 'no string "text"'),
+        ('{"id": "c", "text": "t", "label": 1}, {"id": "c", "text": "u", "label": 0}', "one id"),
+        ('{"id": "c", "text": "\\ud800", "label": 1}', "half a character"),
+        ('"c"', "no list of maps"),
+    ],
+)
+def test_what_is_wrong_with_candidates(tmp_path: Path, listed: str, reason: str) -> None:
+    """By the line in which they stand."""
+    path = tmp_path / "rerank.jsonl"
+    path.write_text(f'{{"query": "why", "candidates": [{listed}]}}\n')
+    with pytest.raises(DataError, match=f"rerank.jsonl:1.*{reason}"):
+        read(tmp_path)
+
+
+def test_a_title_stands_before_its_text(tmp_path: Path) -> None:
+    """One that is empty, or none at all, leaves no space."""
+    corpus = beir(tmp_path, "q0 d0 1\nq1 d0 1\n") / "corpus.jsonl"
+    corpus.write_text(
+        '{"_id": "d0", "title": "T", "text": "t"}\n{"_id": "d1", "title": "", "text": "t"}\n'
+        '{"_id": "d2", "title": null, "text": "t"}\n{"_id": "d3", "title": "T", "text": ""}\n'
+    )
+    data = read(tmp_path)
+    assert list(data.inputs(Prompts("q: ", "d: ")))[2:] == ["d: T t", "d: t", "d: t", "d: T"]
+
+
+def test_data_are_for_a_task(tmp_path: Path) -> None:
+    """A cross-encoder embeds nothing."""
+    data = read(TINY)
+    check_task(data, "embed", "m")
+    with pytest.raises(DataError, match="tiny-retrieval holds texts to embed, and m is a model to"):
+        check_task(data, "rerank", "m")
+    (tmp_path / "rerank.jsonl").write_text(candidates(1, 0) + candidates(1))
+    check_task(read(tmp_path), "rerank", "m")
+    with pytest.raises(DataError, match="holds candidates for a cross-encoder, and m is a model"):
+        check_task(read(tmp_path), "embed", "m")

@@ -103,3 +103,59 @@ def test_the_lots_of_one_query_do_not_depend_on_the_scores_of_another() -> None:
     (tied,), (mixed,) = (metrics_of(data, scores)[1].samples for scores in (ties, other))
     assert mixed[0] == 1
     assert list(mixed[1:]) == list(tied[1:])
+
+
+def test_the_cuts_are_at_ten_and_at_five() -> None:
+    """What stands in the last place that counts does, and what comes after does not."""
+    ids = dict.fromkeys(f"d{number:02}" for number in range(20))
+    for place in (9, 10):
+        data = Retrieval("t", {"a": ""}, {"a": {f"d{place:02}": 1}}, Path(), ids)
+        vectors = [[1.0], *([1 - number / 100] for number in range(20))]
+        found = figures(data, np.array(vectors, np.float32))
+        counts = place == 9
+        assert found["Recall@10"] == counts
+        assert found["MRR@10"] == pytest.approx(counts / 10)
+        assert found["NDCG@10"] == pytest.approx(counts / log2(11))
+    labels = {f"c{number}": int(number in {4, 5}) for number in range(8)}
+    data = Reranking("t", {"a": Candidates("", ("",) * 8, labels)})
+    found = figures(data, np.arange(8, 0, -1, dtype=np.float32)[:, None])
+    ideal = 1 + 1 / log2(3)
+    assert found["P@5"] == pytest.approx(1 / 5)
+    assert found["NDCG@5"] == pytest.approx(1 / log2(6) / ideal)
+    assert found["MAP"] == pytest.approx((1 / 5 + 2 / 6) / 2)
+
+
+def test_each_query_has_its_own_candidates_and_documents() -> None:
+    """However many another one has; what they come to stands in the queries' order."""
+    queries = {
+        "a": Candidates("", ("", ""), {"x": 1, "y": 0}),
+        "b": Candidates("", ("", "", ""), {"x": 0, "y": 0, "z": 1}),
+        "c": Candidates("", ("",), {"x": 1}),
+    }
+    scores = np.array([[0.9], [0.1], [0.5], [0.4], [0.3], [0.0]], np.float32)
+    metrics = {m.name: m for m in metrics_of(Reranking("t", queries), scores)}
+    (precision,) = metrics["MAP"].samples
+    assert precision == pytest.approx([1, 1 / 3, 1])
+    qrels = {"q1": {"d1": 1}, "q0": {"d0": 1}}
+    data = Retrieval("t", {"q1": "", "q0": ""}, qrels, Path(), dict.fromkeys(["d0", "d1"]))
+    vectors = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
+    (reciprocal,) = {m.name: m for m in metrics_of(data, vectors)}["MRR@10"].samples
+    assert reciprocal == pytest.approx([1 / 2, 1])
+
+
+def test_a_query_that_finds_nothing_counts_as_nothing() -> None:
+    """It has its part in the mean."""
+    qrels = {"a": {"x": 1}, "b": {"gone": 1}}
+    data = Retrieval("t", {"a": "", "b": ""}, qrels, Path(), dict.fromkeys("xy"))
+    found = figures(data, np.array([[1.0], [1.0], [0.9], [0.1]], np.float32))
+    assert set(found.values()) == {0.5}
+
+
+def test_more_relevant_documents_gain_more() -> None:
+    """By their grade: a document of grade 2 in first place, and in second."""
+    ids, qrels = dict.fromkeys("xy"), {"a": {"x": 2, "y": 1}}
+    data = Retrieval("t", {"a": ""}, qrels, Path(), ids)
+    best = figures(data, np.array([[1.0], [0.9], [0.1]], np.float32))
+    worse = figures(data, np.array([[1.0], [0.1], [0.9]], np.float32))
+    assert best["NDCG@10"] == pytest.approx(1)
+    assert worse["NDCG@10"] == pytest.approx((1 + 2 / log2(3)) / (2 + 1 / log2(3)))

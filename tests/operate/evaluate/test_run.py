@@ -1,15 +1,24 @@
 """From texts to outputs: what is put before them, and how long vectors are."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("ir_measures")
 
-from sidecar.operate.evaluate.data import Prompts, Similarity
+from sidecar.operate.evaluate import compare, run
+from sidecar.operate.evaluate.data import Candidates, Prompts, Reranking, Similarity
 from sidecar.operate.evaluate.run import evaluate, prompts_of
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interval is not what these tests are about, and takes a second."""
+    monkeypatch.setattr(compare, "RESAMPLES", 20)
 
 
 @dataclass
@@ -51,3 +60,72 @@ def test_a_text_of_which_nothing_is_left_is_compared_all_the_same() -> None:
     assert exact.figures[0].value == own.figures[0].value == pytest.approx(0.866, abs=1e-3)
     assert own.closeness is not None
     assert (own.closeness.min, own.closeness.texts) == (0.0, 6)
+
+
+def test_a_model_is_asked_as_where_it_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces of 128, with its prompts, on as many threads as given; progress is told."""
+    pieces: list[int] = []
+    threads: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers: int) -> None:
+            threads.append(workers)
+            super().__init__(workers)
+
+    class Watched(Model):
+        def tokenize(self, texts: Sequence[str]) -> Sequence[str]:
+            pieces.append(len(texts))
+            assert all(text.startswith("> ") for text in texts)
+            return texts
+
+    monkeypatch.setattr(run, "ThreadPoolExecutor", Pool)
+    pairs = tuple((f"{'a' * (n + 1)}b", "ab") for n in range(100))
+    data = Similarity("t", pairs, tuple(float(-n) for n in range(100)))
+    told: list[tuple[str, int, int]] = []
+    model = Watched({"all": "> "}, "all")
+    outcomes = list(
+        evaluate(data, {"int8": model, "none": model}, 3, lambda *step: told.append(step))
+    )
+    assert pieces == [128, 72] * 2
+    assert threads == [3, 3]
+    assert told == [
+        ("none", 128, 200), ("none", 200, 200), ("int8", 128, 200), ("int8", 200, 200),
+    ]  # fmt: skip
+    assert [outcome.plan for outcome in outcomes] == ["none", "int8"]
+    exact, own = outcomes
+    # The more a's beside the one b, the further from the text with one of each.
+    assert exact.figures[0].value == pytest.approx(1)
+    assert (exact.closeness, exact.figures[0].difference) == (None, None)
+    assert own.closeness is not None
+    assert own.closeness.mean == pytest.approx(1)
+    found = own.figures[0].difference
+    assert found is not None
+    assert (found.value, found.verdict) == (0, "within noise")
+
+
+class Scorer(Model):
+    """Scores a pair by the letters of its document."""
+
+    dimensions = 1
+
+    def __init__(self, less: float) -> None:
+        super().__init__()
+        self.less = less
+
+    def forward(self, row: Any) -> np.ndarray:
+        return np.array([len(row[1]) / 10 - self.less * (row[1] == "ccc")], np.float32)
+
+
+def test_scores_stay_as_they_are() -> None:
+    """They have no length; two plans are as close as their scores."""
+    each = Candidates("q", ("a", "bb", "ccc"), {"x": 0, "y": 1, "z": 1})
+    data = Reranking("t", {"1": each, "2": each})
+    exact, own = evaluate(data, {"int8": Scorer(0.25), "none": Scorer(0.0)}, 1, lambda *_: None)
+    assert {figure.metric: figure.value for figure in exact.figures}["MAP"] == 1
+    found = {figure.metric: figure for figure in own.figures}["MAP"]
+    assert found.value == pytest.approx((1 + 2 / 3) / 2)
+    assert found.difference is not None
+    assert found.difference.value == pytest.approx((1 + 2 / 3) / 2 - 1)
+    assert own.closeness is not None
+    assert own.closeness.mean == pytest.approx((1 + 1 + 0.75) / 3)
+    assert own.closeness.min == pytest.approx(0.75)
