@@ -251,9 +251,7 @@ def test_threads_that_come_together_share_the_first_connection(
     assert fake.connections == 1
 
 
-def test_one_message_may_answer_several_threads(
-    tmp_path: Path, submit: Callable[..., Any]
-) -> None:
+def test_one_message_may_answer_several_threads(tmp_path: Path, submit: Callable[..., Any]) -> None:
     """Whoever still waits is given the lead, and not one that has its answer already."""
     with PlayedDaemon(tmp_path / "s") as daemon, Client(daemon.socket, timeout=5) as client:
         futures = [submit(client.encode, "0")]
