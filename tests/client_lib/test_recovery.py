@@ -131,16 +131,18 @@ def test_a_path_that_cannot_be_a_socket_is_not_retried(connect: Any) -> None:
         connect("/tmp/" + "x" * 200).ping()
 
 
-def test_what_the_daemon_takes_is_remembered_over_a_restart(connect: Any, tmp_path: Path) -> None:
+def test_what_the_daemon_takes_is_remembered(connect: Any, tmp_path: Path) -> None:
     """Until the next one has stated its own: a frame that was too long is not sent to it."""
     with FakeDaemon(tmp_path / "s", Limits(max_frame_bytes=1000)) as fake:
-        client = connect(fake.socket)
+        client = connect(fake.socket, retries=False)
         client.ping()
-        fake.stop()
-        fake.start()
+        fake.script = lambda _: Act.HANG_UP
+        with pytest.raises(ConnectionLost):
+            client.ping()
+        fake.script = answer
         with pytest.raises(TooLarge, match="takes 1000 at most"):
             client.embed(["x" * 2000])
-        client.ping()
+        assert client.ping() > 0
         assert fake.received < 2000
 
 
