@@ -53,8 +53,10 @@ def test_a_restart_in_mid_encode_loses_nothing(
 def test_a_lost_connection_is_made_again(connect: Any, fake: FakeDaemon, act: Any) -> None:
     """A connection that drops, or whose daemon drains, is replaced by another."""
     fake.script = first(act)
-    assert np.array_equal(connect(fake.socket).encode("a text"), vector("a text"))
+    client = connect(fake.socket)
+    assert np.array_equal(client.encode("a text"), vector("a text"))
     assert fake.connections == 2
+    fake.wait_until_left(1)
 
 
 def test_a_connection_that_died_idle_is_not_noticed(connect: Any, fake: FakeDaemon) -> None:
