@@ -108,6 +108,9 @@ def test_which_names_are_ours() -> None:
     told = {host: hosts.refusal(Headers({"host": host})) for host in [*ours, *foreign]}
     assert [host for host, refusal in told.items() if refusal is None] == ours
     assert {refusal.status for refusal in told.values() if refusal is not None} == {421}
+    spelled = Hosts(("[FD00:0:0::0007]",), any_address=False)
+    for host in ("[fd00::7]", "[fd00:0::7]:443"):
+        assert spelled.refusal(Headers({"host": host})) is None, host
     anywhere = Hosts((), any_address=True)
     for host, status in (("10.0.0.8", None), ("[fd00::8]:1", None), ("models.example", 421)):
         refusal = anywhere.refusal(Headers({"host": host}))
