@@ -253,8 +253,9 @@ def test_length_and_labels_of_a_reranker(served: Callable[..., Path]) -> None:
     CrossEncoder("judge", num_labels=1, max_length=96, socket=served()).close()
     with pytest.raises(ValueError, match="max_length=8"):
         CrossEncoder("judge", max_length=8, socket=served())
-    with pytest.raises(ValueError, match="one label"):
-        CrossEncoder("judge", num_labels=3, socket=served())
+    for labels in (0, 2, 3):
+        with pytest.raises(ValueError, match=f"num_labels={labels}: .* one label"):
+            CrossEncoder("judge", num_labels=labels, socket=served())
 
 
 def test_what_only_a_local_model_has(embedder: SentenceTransformer, reranker: CrossEncoder) -> None:
@@ -282,6 +283,10 @@ def test_a_prompt_for_pairs_is_refused(reranker: CrossEncoder) -> None:
     """The wire has none for them."""
     with pytest.raises(ValueError, match="prompt="):
         reranker.predict(("a", "b"), prompt="query: ")
+    with pytest.raises(ValueError, match="prompt="):
+        reranker.rank("a", ["b"], None, False, None, "query: ")
+    with pytest.raises(ValueError, match="batch_size must be"):
+        reranker.rank("a", ["b"], batch_size=0)
 
 
 class Sigmoid:
