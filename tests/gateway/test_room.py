@@ -164,9 +164,8 @@ async def test_another_deadline_is_no_stall() -> None:
         async with asyncio.timeout(0), room.arriving(body):
             await asyncio.Event().wait()
     with room.hold() as body, pytest.raises(TimeoutError):
-        async with room.arriving(body):
-            async with asyncio.timeout(0):
-                await asyncio.Event().wait()
+        async with room.arriving(body), asyncio.timeout(0):
+            await asyncio.Event().wait()
 
 
 def test_a_byte_now_and_then_is_a_stall() -> None:
