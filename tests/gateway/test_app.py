@@ -33,6 +33,7 @@ def opened(fake: FakeDaemon) -> Open:
             async with httpx2.AsyncClient(transport=transport, base_url="http://x") as http:
                 yield http
             await gateway.close()
+            await asyncio.to_thread(fake.wait_until_left)  # neither connection stays
 
     return open_
 
@@ -149,6 +150,34 @@ async def test_metrics_come_as_the_monitor_takes_them(opened: Open, accept: str,
     async with opened() as http:
         reply = await http.get("/metrics", headers={"accept": accept})
     assert (reply.text, reply.headers["content-type"]) == (f"fake_{form} 1\n", "text/plain")
+
+
+async def test_documents_are_repeated_where_that_is_asked(opened: Open) -> None:
+    """Those of the results alone; and nowhere else."""
+    body = {"query": "a cat", "documents": ["snow", {"text": "a cat"}], "top_n": 1}
+    async with opened() as http:
+        for asked, expected in ((True, {"document": {"text": "a cat"}}), (False, {}), (None, {})):
+            options = {} if asked is None else {"return_documents": asked}
+            reply = await http.post("/v1/rerank", json={**body, **options})
+            hit = {"index": 1, "relevance_score": 2.0}
+            assert reply.json()["results"] == [hit | expected]
+
+
+async def test_how_a_daemon_is_that_is_not_there_is_known_at_once(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A monitor does not wait for one that may come: one look is enough."""
+    looks = []
+
+    def look(path: str, trust: Any) -> Any:
+        looks.append(path)
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("client_lib.aio_line.connect", look)
+    async with opened() as http:
+        for path in ("/health", "/metrics", "/v1/models"):
+            assert (await http.get(path)).status_code == 503
+    assert len(looks) == 3
 
 
 async def test_a_key_is_asked_for_before_anything_else(opened: Open, fake: FakeDaemon) -> None:
