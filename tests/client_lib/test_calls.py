@@ -104,6 +104,7 @@ def test_a_lost_connection_settles_each_call_with_its_own_error() -> None:
     calls, _, (one, three) = waiting(1, 3)
     error = ConnectionLost("gone")
     assert calls.drop_all(error) == [one, three]
+    assert len(calls) == 0
     assert str(one.outcome) == str(three.outcome) == "gone"
     assert len({id(error), id(one.outcome), id(three.outcome)}) == 3
 
