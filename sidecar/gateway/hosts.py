@@ -39,7 +39,7 @@ class Hosts:
     """
 
     def __init__(self, names: Collection[str], *, any_address: bool) -> None:
-        self._names = {name_of(name) for name in names}
+        self._names = {_one_spelling(name) for name in map(name_of, names) if name is not None}
         self._any_address = any_address
 
     def refusal(self, headers: Headers) -> Refusal | None:
@@ -66,13 +66,21 @@ class Hosts:
         except ValueError:
             ours = name == "localhost" or name.endswith(".localhost")
             return ours or name in self._names
-        return address.is_loopback or self._any_address or name in self._names
+        return address.is_loopback or self._any_address or str(address) in self._names
 
 
 def name_of(host: str) -> str | None:
     """Return the name, or the address, in a Host header; None where there is none."""
     found = _HOST.fullmatch(host)
     return found[1].strip("[]").rstrip(".").lower() if found else None
+
+
+def _one_spelling(name: str) -> str:
+    """Return an address as it is written shortest, which is how browsers do; a name as it is."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name
 
 
 def _misdirected(host: str) -> Refusal:

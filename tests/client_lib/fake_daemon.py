@@ -31,10 +31,11 @@ from client_lib.wire.messages import (
 from client_lib.wire.protocol import VERSION, Limits, Refused, ServerConnection
 
 DIMENSIONS = 8
-USAGE = {"prompt_tokens": 7, "total_tokens": 7}
+# No two numbers are the same: none can stand in another's place unseen.
+USAGE = {"prompt_tokens": 5, "total_tokens": 6}
 TIMINGS = {
-    "queue_ms": 0.1, "tokenize_ms": 0.2, "compute_ms": 0.3, "total_ms": 0.6,
-    "batch_rows": 2, "batch_tokens": 7, "cached_rows": 0, "shared_rows": 0,
+    "queue_ms": 0.1, "tokenize_ms": 0.2, "compute_ms": 0.3, "total_ms": 0.75,
+    "batch_rows": 9, "batch_tokens": 7, "cached_rows": 2, "shared_rows": 1,
 }  # fmt: skip
 
 
@@ -120,7 +121,8 @@ def first(act: Act | ReplyError) -> Script:
 class FakeDaemon:
     """Listens at `path` from `start` to `stop`.
 
-    `seen` has every request but hello, `received` counts the bytes of all.
+    `seen` has every request but hello, `received` counts the bytes of all. What a client does
+    wrong, `faults` has, and leaving fails for: that it asks again for what was answered.
     """
 
     def __init__(self, path: Path, limits: Limits | None = None, version: int = VERSION) -> None:
@@ -131,9 +133,10 @@ class FakeDaemon:
         self.seen: list[Request] = []
         self.connections = 0
         self.received = 0
+        self.faults: list[str] = []
         self._changed = threading.Condition()
         self._listener: socket.socket | None = None
-        self._peers: set[socket.socket] = set()
+        self._peers: dict[socket.socket, _Memory] = {}
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -151,6 +154,17 @@ class FakeDaemon:
         self._threads.clear()
         self._listener.close()
         self._listener = None
+
+    def wait_until_left(self, count: int = 0) -> None:
+        """Return once so many connections are left."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._peers) <= count, 10)
+
+    @property
+    def unsettled(self) -> int:
+        """How many requests of those who are connected were neither answered nor cancelled."""
+        with self._changed:
+            return sum(len(memory.waiting) for memory in self._peers.values())
 
     def hang_up(self) -> None:
         """End every connection; go on listening."""
@@ -171,6 +185,7 @@ class FakeDaemon:
     def __exit__(self, *_: object) -> None:
         if self._listener is not None:
             self.stop()
+        assert self.faults == []
 
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
@@ -191,25 +206,28 @@ class FakeDaemon:
             while True:
                 peer, _ = listener.accept()
                 with self._changed:
-                    self._peers.add(peer)
+                    self._peers[peer] = _Memory(self.limits)
                     self.connections += 1
                 self._spawn(self._serve, peer)
 
     def _serve(self, peer: socket.socket) -> None:
-        connection = ServerConnection(self.limits)
+        connection = self._peers[peer]
         with suppress(OSError):
             while data := peer.recv(65536):
                 self.received += len(data)
                 if not all(self._handle(peer, connection, r) for r in connection.receive(data)):
                     break
         with self._changed:
-            self._peers.discard(peer)
+            del self._peers[peer]
+            self._changed.notify_all()
         peer.close()
 
     def _handle(
-        self, peer: socket.socket, connection: ServerConnection, received: Request | Refused
+        self, peer: socket.socket, connection: "_Memory", received: Request | Refused
     ) -> bool:
         if isinstance(received, Refused):
+            if "still in flight" in received.error.message:
+                self.faults.append(received.error.message)
             peer.sendall(connection.fail(received.id, received.error))
             return not received.fatal
         if isinstance(received, Hello):
@@ -217,10 +235,12 @@ class FakeDaemon:
             return True
         with self._changed:
             self.seen.append(received)
+            if fault := connection.note(received):
+                self.faults.append(fault)
             self._changed.notify_all()
         return self._act(peer, connection, received)
 
-    def _act(self, peer: socket.socket, connection: ServerConnection, request: Request) -> bool:
+    def _act(self, peer: socket.socket, connection: "_Memory", request: Request) -> bool:
         try:
             body = self.script(request)
         except ReplyError as error:
@@ -243,3 +263,35 @@ class FakeDaemon:
 def _shut(sock: socket.socket) -> None:
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Memory(ServerConnection):
+    """One connection, and which of its requests wait for their answer, or have had it."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self.waiting: set[int] = set()
+        self._done: set[int] = set()
+
+    def note(self, request: Request) -> str | None:
+        """Remember `request`; return what is wrong with asking for it."""
+        if isinstance(request, Cancel):  # itself is not waited for
+            self.waiting.discard(request.target)
+        else:
+            self.waiting.add(request.id)
+        return f"id {request.id} was answered before" if request.id in self._done else None
+
+    def reply(self, request_id: int, **body: Any) -> bytes:
+        self._settle(request_id)
+        return super().reply(request_id, **body)
+
+    def fail(self, request_id: int | None, error: ReplyError) -> bytes:
+        if request_id is not None:
+            self._settle(request_id)
+            if error.retryable:  # may be asked again
+                self._done.discard(request_id)
+        return super().fail(request_id, error)
+
+    def _settle(self, request_id: int) -> None:
+        self.waiting.discard(request_id)
+        self._done.add(request_id)

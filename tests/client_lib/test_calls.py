@@ -1,8 +1,11 @@
 """The parts that both clients share, without I/O."""
 
+import math
+import random
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -12,11 +15,14 @@ from client_lib import (
     ConnectionLost,
     Overloaded,
     ProtocolError,
+    TooLarge,
     UnsupportedVersion,
 )
+from client_lib.address import default_socket, too_long
 from client_lib.calls import HELLO_ID, Call, Calls, call_ids, request_frame
 from client_lib.dial import backoff, connect, pause, unreachable
 from client_lib.encoding import chunks
+from client_lib.names import is_path, is_same
 from client_lib.outbox import Outbox
 from client_lib.trust import Trust
 from client_lib.wire.codec import decode
@@ -98,30 +104,59 @@ def test_a_lost_connection_settles_each_call_with_its_own_error() -> None:
     calls, _, (one, three) = waiting(1, 3)
     error = ConnectionLost("gone")
     assert calls.drop_all(error) == [one, three]
+    assert len(calls) == 0
     assert str(one.outcome) == str(three.outcome) == "gone"
     assert len({id(error), id(one.outcome), id(three.outcome)}) == 3
 
 
-def test_pauses_grow_to_a_second() -> None:
-    """The first attempt is made at once; then 20 ms, doubling to 1 s, at least half of each."""
+@pytest.fixture(params=[0.0, 0.25, 1.0])
+def luck(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Where between its bounds chance falls, from 0 to 1."""
+    share: float = request.param
+    monkeypatch.setattr(random, "uniform", lambda low, high: low + share * (high - low))
+    return share
+
+
+def test_pauses_grow_to_a_second(luck: float) -> None:
+    """The first attempt is made at once; then 20 ms, doubling to 1 s, half of each by chance."""
     assert pause(0) == 0
-    for failures, full in [(1, 0.02), (2, 0.04), (5, 0.32), (7, 1.0), (10_000, 1.0)]:
-        assert all(full / 2 <= pause(failures) <= full for _ in range(20))
+    for failures, full in [(1, 0.02), (2, 0.04), (5, 0.32), (6, 0.64), (7, 1.0), (10_000, 1.0)]:
+        assert pause(failures) == pytest.approx(full / 2 + luck * full / 2), failures
 
 
-def test_pauses_stay_short_where_the_backlog_is_full() -> None:
+def test_pauses_stay_short_where_the_backlog_is_full(luck: float) -> None:
     """The daemon is there; other causes count as they do without."""
     full = BlockingIOError()
-    assert all(0.01 <= pause(failures, full) <= 0.02 for failures in (1, 5, 100))
+    for failures in (1, 5, 100):
+        assert pause(failures, full) == pytest.approx(0.01 + luck * 0.01), failures
     assert pause(0, full) == 0
-    assert pause(100, FileNotFoundError()) >= 0.5
+    assert pause(100, FileNotFoundError()) == pytest.approx(0.5 + luck * 0.5)
 
 
-def test_a_refused_call_stays_away_as_long_as_it_is_asked_to() -> None:
+def test_a_refused_call_stays_away_as_long_as_it_is_asked_to(luck: float) -> None:
     """And up to as long again, by chance."""
     refusal = Overloaded("full", retry_after_ms=100)
-    assert all(0.1 <= backoff(refusal) <= 0.2 for _ in range(20))
+    assert backoff(refusal) == pytest.approx(0.1 + luck * 0.1)
     assert backoff(Overloaded("full")) == 0
+
+
+def test_a_request_may_be_as_long_as_the_daemon_takes() -> None:
+    """To the byte, which counts neither its length's own, nor leaves anything behind if refused."""
+    embed = Embed(id=1, input=("a text",))
+    size = len(request_frame(embed)) - 4
+    for limit, refused in ((size, False), (size - 1, True)):
+        calls: Calls[Call] = Calls(Limits(max_frame_bytes=limit))
+        with pytest.raises(TooLarge, match=f"{size} bytes") if refused else nullcontext():
+            calls.add(Call(embed, deadline=0, timeout=0), left=math.inf)
+        assert len(calls) == (0 if refused else 1)
+
+
+def test_a_call_that_is_added_again_has_no_outcome() -> None:
+    """What the connection before made of it is over."""
+    calls, _, (one,) = waiting(1)
+    calls.drop_all(ConnectionLost("gone"))
+    Calls().add(one, left=1)
+    assert one.outcome is None
 
 
 def test_the_daemon_is_told_how_much_time_is_left() -> None:
@@ -180,6 +215,104 @@ def test_a_frame_that_began_to_leave_is_not_taken_back() -> None:
         assert outbox.withdraw(3)
         assert not outbox.withdraw(3)
         assert len(outbox) == 1
+
+
+def test_frames_leave_whole_and_in_order() -> None:
+    """However little the socket takes at a time, and after all of an outbox was dropped."""
+    here, there = socket.socketpair()
+    frames = [bytes([number]) * (100_000 + number) for number in range(8)]
+    with here, there:
+        here.setblocking(False)
+        outbox = Outbox()
+        outbox.put(99, b"x" * 5_000_000)
+        with pytest.raises(BlockingIOError):
+            outbox.flush(here)
+        outbox.clear()
+        there.setblocking(False)
+        while _read(there):
+            pass
+        for number, frame in enumerate(frames):
+            outbox.put(number, frame)
+        arrived = b""
+        while outbox:
+            with suppress(BlockingIOError):
+                outbox.flush(here)
+            arrived += _read(there)
+        assert arrived + _read(there) == b"".join(frames)
+
+
+def _read(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(10_000_000)
+    except BlockingIOError:
+        return b""
+
+
+def test_a_frame_is_taken_back_from_between_others() -> None:
+    """And one that has not begun to leave from before them."""
+    here, there = socket.socketpair()
+    with here, there:
+        outbox = Outbox()
+        for number in (1, 3, 5):
+            outbox.put(number, bytes([number]))
+        assert outbox.withdraw(3)
+        assert outbox.withdraw(1)
+        outbox.flush(here)
+        assert there.recv(10) == b"\5"
+        assert not outbox.withdraw(5)
+
+
+def test_where_the_daemon_is_looked_for() -> None:
+    """What is said goes before the user's own place, and that before the host's."""
+    chosen, own = {"SIDECAR_SOCKET": "/c/s"}, {"XDG_RUNTIME_DIR": "/run/user/7"}
+    assert default_socket({**own, **chosen}) == Path("/c/s")
+    assert default_socket({**own, "SIDECAR_SOCKET": ""}) == Path("/run/user/7/sidecar/sidecar.sock")
+    assert default_socket({"XDG_RUNTIME_DIR": ""}) == Path("/run/sidecar/sidecar.sock")
+
+
+def test_a_sockets_path_has_107_bytes_at_most(tmp_path: Path) -> None:
+    """As the kernel has it; a character may be several."""
+    longest = str(tmp_path).ljust(107, "y")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(longest)
+        with pytest.raises(OSError, match="too long"):
+            listener.bind(longest + "y")
+    assert too_long(longest) is None
+    assert "108 bytes" in str(too_long(longest + "y"))
+    assert "108 bytes" in str(too_long("é" * 54))
+
+
+@pytest.mark.parametrize(
+    ("asked", "served", "same"),
+    [
+        ("small", "small", True),
+        ("org/small", "small", True),
+        ("small", "org/small", True),
+        ("org/small", "org/small", True),
+        ("org/small", "other/small", False),
+        ("small", "large", False),
+        ("small@v1", "small@v1", True),
+        ("small@v1", "small", True),
+        ("small", "org/small@v1", True),
+        ("org/small@v2", "org/small@v1", False),
+        ("small@v2", "org/small@v1", False),
+        ("/m/small", "small", False),
+        ("/m/small", "/m/small", True),
+        ("./small", "small", False),
+        ("~small", "small", False),
+        ("a/b/small", "b/small", False),
+    ],
+)
+def test_names_of_one_model(asked: str, served: str, same: bool) -> None:
+    """A hub id with and without its organisation and its revision; a path is itself alone."""
+    assert is_same(asked, served) is same
+
+
+def test_what_is_written_as_a_path() -> None:
+    """A hub id has one slash at most."""
+    paths = ["/m", "./m", "../m", "~/m", "a/b/c"]
+    assert [is_path(name) for name in paths] == [True] * 5
+    assert [is_path(name) for name in ("m", "a/b", "a/b.c@v1")] == [False] * 3
 
 
 def test_importing_the_client_stays_light() -> None:

@@ -5,14 +5,12 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from client_lib import UntrustedFolder
 from client_lib.node import NodeDaemon
 from client_lib.own_folder import OwnFolder
 
-from ..others import KINDS, contents, no_hang, plant, shared, takes_root
+from ..others import KINDS, contents, no_hang, plant, shared
 
 
 def test_a_folder_is_made_for_its_user_alone(tmp_path: Path) -> None:
@@ -46,34 +44,42 @@ def test_it_stays_the_same_folder(tmp_path: Path) -> None:
     assert (tmp_path / "out").exists()
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    kind=st.sampled_from(KINDS),
-    flags=st.sampled_from([os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND]),
-    create=st.sampled_from([0, os.O_CREAT]),
-)
-def test_a_file_is_ours_or_refused(kind: str, flags: int, create: int) -> None:
-    """However it is opened, renewed or removed: nothing blocks, nothing of others changes."""
-    with shared() as (folder, outside), OwnFolder.hold(folder / "own") as own:
-        plant(kind, own.path / "name", outside)
-        before, planted = contents(outside), contents(own.path)
-        if kind == "file":
-            os.close(own.open("name", flags | create))
+WAYS = [
+    flags | create
+    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND)
+    for create in (0, os.O_CREAT)
+]
+
+
+def test_a_file_of_ours_is_opened_renewed_and_removed() -> None:
+    """However it is opened."""
+    for flags in WAYS:
+        with shared() as (folder, outside), OwnFolder.hold(folder / "own") as own:
+            plant("file", own.path / "name", outside)
+            os.close(own.open("name", flags))
             os.close(own.create("name"))
             own.remove("name")
             assert not own.holds("name")
-            return
-        with no_hang():
-            for work in (
-                lambda: own.open("name", flags | create),
-                lambda: own.create("name"),
-                lambda: own.remove("name"),
-                lambda: own.holds("name"),
-            ):
-                with pytest.raises(UntrustedFolder, match="name"):
-                    work()
-        assert contents(outside) == before
-        assert contents(own.path) == planted
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "file"])
+def test_what_is_no_file_of_ours_is_refused(kind: str) -> None:
+    """However it is opened, renewed or removed: nothing blocks, nothing of others changes."""
+    for flags in WAYS:
+        with shared() as (folder, outside), OwnFolder.hold(folder / "own") as own:
+            plant(kind, own.path / "name", outside)
+            before, planted = contents(outside), contents(own.path)
+            with no_hang(10):
+                for work in (
+                    lambda own=own, flags=flags: own.open("name", flags),
+                    lambda own=own: own.create("name"),
+                    lambda own=own: own.remove("name"),
+                    lambda own=own: own.holds("name"),
+                ):
+                    with pytest.raises(UntrustedFolder, match="name"):
+                        work()
+            assert contents(outside) == before
+            assert contents(own.path) == planted
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "folder"])
@@ -100,10 +106,61 @@ def test_what_is_in_a_nodes_folder_is_ours_or_refused(name: str, kind: str) -> N
         assert contents(outside) == before
 
 
-@takes_root
-def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
-    """Ours or not: what is in it may be anybody's."""
+@pytest.mark.parametrize("mode", [0o775, 0o720, 0o757, 0o702])
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    """The group's members or all: what is in it may be anybody's. That they may read is no harm."""
     (tmp_path / "node").mkdir()
-    (tmp_path / "node").chmod(0o775)
+    (tmp_path / "node").chmod(mode)
     with pytest.raises(UntrustedFolder, match="may be written to by others: look"):
         NodeDaemon(tmp_path / "node")
+    (tmp_path / "node").chmod(0o755)
+    with OwnFolder.hold(tmp_path / "node"):
+        pass
+
+
+def test_a_new_file_takes_an_old_ones_place(tmp_path: Path) -> None:
+    """It is empty, can be read and written, and has the mode that the umask leaves."""
+    before = os.umask(0o027)
+    try:
+        with OwnFolder.hold(tmp_path / "own") as own:
+            (own.path / "file").write_text("old")
+            (own.path / "file").chmod(0o600)
+            with os.fdopen(own.create("file"), "r+") as file:
+                assert file.read() == ""
+                file.write("new")
+    finally:
+        os.umask(before)
+    made = tmp_path / "own" / "file"
+    assert (made.read_text(), stat.S_IMODE(made.stat().st_mode)) == ("new", 0o640)
+
+
+def test_files_are_renamed_in_the_folder_and_moved_out_of_it(tmp_path: Path) -> None:
+    """In place of what had the name; and the folder goes once it is empty, and not before."""
+    (tmp_path / "out").write_text("old")
+    with OwnFolder.hold(tmp_path / "own") as own:
+        for name in ("a", "b"):
+            (own.path / name).write_text(name)
+        own.rename("a", "b")
+        assert (own.path / "b").read_text() == "a"
+        assert not own.holds("a")
+        own.leave()
+        assert own.holds("b")
+        own.move_out("b", "out")
+        assert (tmp_path / "out").read_text() == "a"
+        own.leave()
+        assert not own.path.exists()
+
+
+def test_what_is_in_the_way_is_told_by_its_kind(tmp_path: Path) -> None:
+    """With whose it is, and on one line, whatever its name."""
+    folder = tmp_path / "own"
+    folder.mkdir(mode=0o700)
+    user = f"user {os.geteuid()}"
+    for kind, said in (("link", "a link"), ("folder", "a directory"), ("fifo", "a FIFO")):
+        plant(kind, folder / f"{kind}\n", tmp_path)
+        with OwnFolder.hold(folder) as own, pytest.raises(UntrustedFolder) as refused:
+            own.remove(f"{kind}\n")
+        told = str(refused.value)
+        assert f"{kind}\\n' is {said} of {user}" in told
+        assert "not a file of yours" in told
+        assert "\n" not in told

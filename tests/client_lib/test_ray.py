@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client_lib import Client
+from client_lib import Client, ClientClosed
 from client_lib.ray import SidecarEmbedder
+from client_lib.wire.messages import Embed
 
 from ..daemon import Daemon
 from .fake_daemon import FakeDaemon, vector
@@ -49,6 +50,59 @@ def test_vectors_are_added_to_a_batch(fake: FakeDaemon, embedder: Make) -> None:
     assert (out["embedding"] == [vector(text) for text in TEXTS]).all()
     request = fake.seen[0]
     assert (request.priority, request.dimensions, request.role) == ("bulk", 4, "document")
+    assert 590_000 < request.timeout_ms <= 600_000
+
+
+def test_every_option_reaches_the_daemon(fake: FakeDaemon, embedder: Make) -> None:
+    """And the columns are those that are named."""
+    options = {
+        "model": "fake", "prompt_name": "query", "role": "query", "normalize": False,
+        "dimensions": 3, "priority": "interactive",
+    }  # fmt: skip
+    body = {"body": batch()["text"]}
+    assert [*embedder("body", "vector", timeout=7, **options)(body)] == ["body", "vector"]
+    (request,) = fake.wait_for(Embed)
+    assert {name: getattr(request, name) for name in options} == options
+    assert 0 < request.timeout_ms <= 7_000
+
+
+class Node:
+    """Stands for the daemon of a node."""
+
+    def __init__(self, folder: Path, flags: Any) -> None:
+        self.told = folder, flags
+        self.socket = folder
+        self.is_open = True
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+def test_a_node_without_a_daemon_gets_one(
+    fake: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the flags that are given, until the actor ends; one that answers is used as it is."""
+    made: list[Node] = []
+
+    def start(folder: Path, flags: Any) -> Node:
+        made.append(Node(folder, flags))
+        return made[-1]
+
+    monkeypatch.setattr("client_lib.ray.NodeDaemon", start)
+    monkeypatch.setattr("client_lib.ray._folder_of_node", lambda: fake.socket)
+    monkeypatch.setenv("SIDECAR_SOCKET", str(fake.socket))
+    with closing(SidecarEmbedder()) as embedder:
+        embedder(batch())
+    assert made == []
+    monkeypatch.setenv("SIDECAR_SOCKET", str(tmp_path / "none"))
+    with closing(SidecarEmbedder(serve=["--threads", "2"])) as embedder:
+        embedder(batch())
+        (node,) = made
+        assert node.is_open
+    assert node.told == (fake.socket, ["--threads", "2"])
+    assert not node.is_open
+    with pytest.raises(ClientClosed):
+        embedder(batch())
 
 
 @pytest.mark.parametrize("cell", [None, float("nan"), b"bytes", 3])
@@ -80,6 +134,7 @@ def test_without_its_extra_it_says_what_to_install(
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_a_cluster_embeds_parquet(minilm_artifact: Path, daemon: Daemon, tmp_path: Path) -> None:
     """Rows are those of one client, byte for byte, though an actor is killed in the middle.
 

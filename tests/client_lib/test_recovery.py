@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client_lib import CallTimeout, ConnectionLost, Draining
+from client_lib import CallTimeout, ConnectionLost, Draining, TooLarge
+from client_lib.dial import connect as dial
+from client_lib.dial import pause
 from client_lib.trust import Trust
 from client_lib.wire.codec import FrameDecoder
 from client_lib.wire.messages import Embed, Ping
@@ -51,8 +53,10 @@ def test_a_restart_in_mid_encode_loses_nothing(
 def test_a_lost_connection_is_made_again(connect: Any, fake: FakeDaemon, act: Any) -> None:
     """A connection that drops, or whose daemon drains, is replaced by another."""
     fake.script = first(act)
-    assert np.array_equal(connect(fake.socket).encode("a text"), vector("a text"))
+    client = connect(fake.socket)
+    assert np.array_equal(client.encode("a text"), vector("a text"))
     assert fake.connections == 2
+    fake.wait_until_left(1)
 
 
 def test_a_connection_that_died_idle_is_not_noticed(connect: Any, fake: FakeDaemon) -> None:
@@ -127,6 +131,76 @@ def test_a_path_that_cannot_be_a_socket_is_not_retried(connect: Any) -> None:
     """A path longer than a Unix socket's may be is an error at once."""
     with pytest.raises(ConnectionLost, match="its path has 205 bytes, and a socket's at most 107"):
         connect("/tmp/" + "x" * 200).ping()
+
+
+def test_what_the_daemon_takes_is_remembered(connect: Any, tmp_path: Path) -> None:
+    """Until the next one has stated its own: a frame that was too long is not sent to it."""
+    with FakeDaemon(tmp_path / "s", Limits(max_frame_bytes=1000)) as fake:
+        client = connect(fake.socket, retries=False)
+        client.ping()
+        fake.script = lambda _: Act.HANG_UP
+        with pytest.raises(ConnectionLost):
+            client.ping()
+        fake.script = answer
+        with pytest.raises(TooLarge, match="takes 1000 at most"):
+            client.embed(["x" * 2000])
+        assert client.ping() > 0
+        assert fake.received < 2000
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> tuple[list[OSError], list[float]]:
+    """What attempts to connect fail with until there is no more, and the pauses before each.
+
+    The pauses are those that clients would have made: here they go on at once.
+    """
+    errors: list[OSError] = []
+    pauses: list[float] = []
+
+    def dialed(path: str, trust: Trust) -> socket.socket:
+        if errors:
+            raise errors.pop()
+        return dial(path, trust)
+
+    def recorded(failures: int, cause: Exception | None = None) -> float:
+        pauses.append(pause(failures, cause))
+        return 0.0
+
+    for room in ("sync_line", "aio_line"):
+        monkeypatch.setattr(f"client_lib.{room}.connect", dialed)
+        monkeypatch.setattr(f"client_lib.{room}.pause", recorded)
+    return errors, pauses
+
+
+@pytest.mark.parametrize(
+    ("error", "longest"),
+    [
+        (BlockingIOError(11, "Resource temporarily unavailable"), 0.02),
+        (ConnectionRefusedError(111, "Connection refused"), 1.0),
+        (FileNotFoundError(2, "No such file or directory"), 1.0),
+    ],
+    ids=["full", "refused", "absent"],
+)
+def test_what_passes_is_waited_for(
+    connect: Any, fake: FakeDaemon, failing: Any, error: OSError, longest: float
+) -> None:
+    """Ever longer, but for a daemon that is there and has no place in its backlog."""
+    errors, pauses = failing
+    errors += [error] * 9
+    assert connect(fake.socket).ping() > 0
+    made = [seconds for seconds in pauses if seconds > 0]
+    assert len(made) == 9
+    assert longest / 2 <= max(made) <= longest
+
+
+def test_a_call_that_is_asked_again_is_asked_once(connect: Any, fake: FakeDaemon) -> None:
+    """Of the next daemon, and under its own id: what is computed twice would be paid for twice."""
+    client = connect(fake.socket)
+    fake.script = first(Act.HANG_UP)
+    client.embed(["a"])
+    client.ping()
+    lost, again = fake.wait_for(Embed, 2)
+    assert lost.id == again.id
 
 
 def test_the_first_request_does_not_wait_for_hello(

@@ -1,6 +1,8 @@
 """Both clients when the daemon is late, refuses, or talks nonsense."""
 
+import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ from client_lib import (
     Overloaded,
     ProtocolError,
     ReplyError,
+    SidecarError,
     TooLarge,
     UnknownModel,
     UnsupportedVersion,
 )
 from client_lib.wire.errors import _BY_CODE
-from client_lib.wire.messages import Cancel, Embed, Request
+from client_lib.wire.messages import Cancel, Embed, Request, Rerank
 from client_lib.wire.protocol import Limits
 
 from .fake_daemon import Act, FakeDaemon, answer, embed_body, first, vector
@@ -126,18 +129,70 @@ def test_close_ends_a_pause(fake: FakeDaemon, submit: Any) -> None:
         future.result()
 
 
-def test_priority_and_timeout_reach_the_daemon(connect: Any, fake: FakeDaemon) -> None:
+def test_the_time_that_is_left_reaches_the_daemon(connect: Any, fake: FakeDaemon) -> None:
     """Of every call that computes, in whatever form it is asked."""
     client = connect(fake.socket, timeout=30)
     client.encode("a")
-    client.encode("a", priority="bulk", timeout=7)
-    client.embed(["a"], priority="bulk", timeout=7)
-    client.rerank("a", ["a"], priority="bulk", timeout=7)
-    lanes = [request.priority for request in fake.seen]
-    assert lanes == ["interactive", "bulk", "bulk", "bulk"]
+    client.encode("a", timeout=7)
+    client.embed(["a"], timeout=7)
+    client.rerank("a", ["a"], timeout=7)
     times = [request.timeout_ms for request in fake.seen]
     assert 29_000 < times[0] <= 30_000
     assert all(6_000 < each <= 7_000 for each in times[1:])
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+EMBED = {
+    "model": "fake", "prompt_name": "query", "role": "document", "normalize": False,
+    "dimensions": 3, "precision": "float16", "truncate": False, "priority": "bulk",
+    "traceparent": TRACE,
+}  # fmt: skip
+RERANK = {
+    "top_n": 2, "model": "fake", "truncate": False, "priority": "bulk", "traceparent": TRACE,
+}  # fmt: skip
+
+
+def test_every_option_reaches_the_daemon(connect: Any, fake: FakeDaemon) -> None:
+    """Each as it was given; one that is not given as the protocol has it."""
+    client = connect(fake.socket)
+    for ask in (client.encode, client.embed):
+        ask(["a", "b"], **EMBED)
+        ask(["a", "b"])
+    client.rerank("q", ["a", "b"], **RERANK)
+    client.rerank("q", ["a", "b"])
+    embeds, reranks = fake.wait_for(Embed, 4), fake.wait_for(Rerank, 2)
+    for request, options in zip(embeds, [EMBED, {}] * 2, strict=True):
+        expected = Embed(id=request.id, input=("a", "b"), **options)
+        assert replace(request, timeout_ms=None) == expected
+    for request, options in zip(reranks, [RERANK, {}], strict=True):
+        expected = Rerank(id=request.id, query="q", documents=("a", "b"), **options)
+        assert replace(request, timeout_ms=None) == expected
+    assert [request.id for request in fake.seen] == [1, 3, 5, 7, 9, 11]
+
+
+def test_every_error_says_which_request_it_was(connect: Any, tmp_path: Path) -> None:
+    """Whether the daemon refused it, never answered, could not be reached, or was never asked."""
+
+    def script(request: Request) -> Any:
+        return Act.SILENCE if request.id == 3 else answer(request)
+
+    away = connect(tmp_path / "none", retries=False)
+    with FakeDaemon(tmp_path / "s", Limits(max_frame_bytes=1000)) as fake:
+        fake.script = script
+        client = connect(fake.socket)
+        client.ping()
+        wrong = {
+            3: lambda: client.ping(timeout=0.05),
+            5: lambda: client.embed(["x" * 2000]),
+            7: lambda: client.embed(["a"], model="none"),
+            1: away.ping,
+        }
+        for request_id, ask in wrong.items():
+            with pytest.raises(SidecarError) as caught:
+                ask()
+            assert caught.value.request_id == request_id
+            notes = [f"sidecar request {request_id} of process {os.getpid()}"]
+            assert caught.value.__notes__ == notes
 
 
 def test_a_deadline_that_the_daemon_sees_is_a_timeout_error(connect: Any, fake: FakeDaemon) -> None:
@@ -253,6 +308,21 @@ def test_an_encode_never_mixes_models(connect: Any, fake: FakeDaemon) -> None:
     fake.script = lambda request: embed_body([vector(text) for text in request.input], next(models))
     with pytest.raises(UnknownModel, match="'old' became 'new'"):
         connect(fake.socket).encode([str(i) for i in range(300)])
+
+
+def test_an_encode_never_mixes_dimensions(connect: Any, fake: FakeDaemon) -> None:
+    """Nor vectors of one name and several lengths, though one number could be spread over all."""
+    lengths = iter([8, 1])
+    fake.script = lambda request: embed_body([np.ones(next(lengths))] * len(request.input))
+    with pytest.raises(UnknownModel, match="while texts were encoded"):
+        connect(fake.socket).encode([str(i) for i in range(300)])
+
+
+def test_vectors_of_an_unnamed_model_are_refused(connect: Any, fake: FakeDaemon) -> None:
+    """Nobody could tell whether the next ones are of the same."""
+    fake.script = lambda request: {**answer(request), "model": None}
+    with pytest.raises(ProtocolError, match="does not name its model"):
+        connect(fake.socket).encode("a")
 
 
 def test_a_reply_that_does_not_fit_is_a_protocol_error(connect: Any, fake: FakeDaemon) -> None:

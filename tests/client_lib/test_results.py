@@ -1,12 +1,13 @@
 """Replies, read strictly."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 
 from client_lib import ProtocolError, RerankResult
-from client_lib.results import read_embed, read_rerank, read_status, view_vectors
+from client_lib.results import read_embed, read_metrics, read_rerank, read_status, view_vectors
 
 from .fake_daemon import TIMINGS, USAGE, embed_body
 
@@ -15,6 +16,26 @@ RERANK = {
     "model": "m", "method": "cross_encoder", "usage": USAGE, "truncated": [1], "timings": TIMINGS,
     "results": [{"index": 1, "relevance_score": 0.5}, {"index": 0, "relevance_score": -2}],
 }  # fmt: skip
+
+
+def test_every_number_of_a_reply_is_read_as_itself() -> None:
+    """By its name, whatever order they come in."""
+    shuffled = {
+        "usage": dict(reversed(USAGE.items())), "timings": dict(sorted(TIMINGS.items())),
+        "truncated": [0, 2],
+    }  # fmt: skip
+    for reply in (read_embed({**EMBED, **shuffled}, 3), read_rerank({**RERANK, **shuffled}, 2)):
+        assert asdict(reply.usage) == USAGE
+        assert asdict(reply.timings) == TIMINGS
+        assert reply.truncated == (0, 2)
+    assert (reply.model, reply.method) == ("m", "cross_encoder")
+    assert read_embed({**EMBED, "model": "mine"}, 3).model == "mine"
+
+
+def test_metrics_are_read() -> None:
+    """The text, and the type by which HTTP would announce it."""
+    reply = read_metrics({"content_type": "text/plain", "text": "x 1\n"})
+    assert (reply.content_type, reply.text) == ("text/plain", "x 1\n")
 
 
 def test_vectors_are_read_in_one_piece() -> None:

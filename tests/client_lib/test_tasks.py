@@ -4,15 +4,17 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from client_lib import AsyncClient, CallTimeout, ClientClosed
+from client_lib import AsyncClient, CallTimeout, ClientClosed, ConnectionLost, Draining
 from client_lib.wire.messages import Cancel, Embed
 
 from .fake_daemon import Act, FakeDaemon, answer, vector
+from .played import PlayedDaemon
 
 # More loop iterations than a call takes from its first step to its last.
 STEPS = range(30)
@@ -32,12 +34,6 @@ async def cancelled_after(steps: int, work: Any) -> None:
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled() or task.exception() is None
-
-
-def pending(client: AsyncClient) -> int:
-    """Return how many calls the client still waits for."""
-    link = client._line._link if client._line else None
-    return len(link._calls) if link else 0
 
 
 async def heard(fake: FakeDaemon, kind: Any, count: int = 1) -> list[Any]:
@@ -93,9 +89,9 @@ async def test_cancelled_at_every_await(
             for _ in range(2):  # The first has to connect; the second finds a connection.
                 fake.script = act
                 await cancelled_after(steps, call(client))
-                assert pending(client) == 0
                 fake.script = answer
                 assert np.array_equal(await client.encode("next"), vector("next"))
+                assert fake.unsettled == 0  # it was answered, cancelled, or never sent
     gc.collect()  # what was never awaited would warn here
 
 
@@ -122,6 +118,9 @@ async def test_cancelled_while_the_client_closes(fake: FakeDaemon) -> None:
         await client.ping()
         await cancelled_after(steps, client.close())
         await client.close()
+        with pytest.raises(ClientClosed):
+            await client.ping()
+        await asyncio.to_thread(fake.wait_until_left)
 
 
 async def test_cancelling_a_call_cancels_it_in_the_daemon(
@@ -150,20 +149,81 @@ async def test_the_callers_own_timeout_stays_the_callers(
 async def test_a_daemon_that_does_not_read_holds_the_writer_back(
     client: AsyncClient, fake: FakeDaemon
 ) -> None:
-    """Frames wait in their tasks, not in the transport, while the daemon takes nothing."""
+    """Frames wait in their tasks: of a task that is cancelled meanwhile nothing is ever sent."""
     release = threading.Event()
     fake.script = lambda request: release.wait(10) and answer(request)
     await asyncio.gather(client.ping(timeout=0.05), return_exceptions=True)
     texts = [f"{i}" + "x" * 1_000_000 for i in range(8)]
     tasks = [asyncio.create_task(client.encode(text)) for text in texts]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert client._line is not None
-    assert client._line._link is not None
-    assert client._line._link._transport.get_write_buffer_size() < 2_000_000
+    for _ in STEPS:
+        await asyncio.sleep(0)
+    for task in tasks[4:]:
+        task.cancel()
+    await asyncio.wait(tasks[4:])
     release.set()
-    for text, row in zip(texts, await asyncio.gather(*tasks), strict=True):
+    for text, row in zip(texts[:4], await asyncio.gather(*tasks[:4]), strict=True):
         assert np.array_equal(row, vector(text))
+    assert await client.ping() > 0
+    assert len(await heard(fake, Embed)) == 4
+    assert fake.unsettled == 0
+
+
+async def test_an_encode_keeps_four_requests_in_flight(
+    client: AsyncClient, fake: FakeDaemon
+) -> None:
+    """So that the daemon always has the next one, and others never wait behind more."""
+    fake.script = lambda request: Act.SILENCE if isinstance(request, Embed) else answer(request)
+    task = asyncio.create_task(client.encode([f"{i}" for i in range(2000)]))
+    assert len(await heard(fake, Embed, 4)) == 4
+    await client.ping()  # by then the daemon has had all that was sent before
+    assert len(await heard(fake, Embed, 4)) == 4
+    task.cancel()
+    await heard(fake, Cancel, 4)
+
+
+async def test_another_tasks_dial_is_waited_for_as_long_as_there_is_time(tmp_path: Path) -> None:
+    """A call whose time is up says that there is no daemon; the one that dials for all goes on."""
+    async with AsyncClient(tmp_path / "none") as client:
+        dialing = asyncio.create_task(client.ping())
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectionLost, match="No such file"):
+            await client.ping(timeout=0.05)
+        assert not dialing.done()
+    with pytest.raises(ClientClosed):
+        await dialing
+
+
+async def test_a_daemon_that_goes_answers_what_it_has_taken(tmp_path: Path) -> None:
+    """What it refuses for that goes to the next one; its connection ends with the last answer."""
+    with PlayedDaemon(tmp_path / "s") as daemon:
+        async with AsyncClient(daemon.socket) as client:
+            kept = asyncio.create_task(client.encode("kept"))
+            old = await asyncio.to_thread(daemon.accept)
+            taken = await asyncio.to_thread(old.take)
+            refused = asyncio.create_task(client.encode("refused"))
+            old.say(old.refused(await asyncio.to_thread(old.take), Draining("going")))
+            new = await asyncio.to_thread(daemon.accept)
+            new.say(new.answered(await asyncio.to_thread(new.take)))
+            assert np.array_equal(await refused, vector("refused"))
+            old.say(old.answered(taken))
+            assert np.array_equal(await kept, vector("kept"))
+            assert await asyncio.to_thread(old.has_ended)
+            later = asyncio.create_task(client.ping())
+            new.say(new.answered(await asyncio.to_thread(new.take)))  # not what the old one kept
+            assert await later > 0
+
+
+async def test_a_call_that_lost_its_daemon_says_that_there_is_none(tmp_path: Path) -> None:
+    """And not that it does not answer: it has gone."""
+    with PlayedDaemon(tmp_path / "s") as daemon:
+        client = AsyncClient(daemon.socket)
+        call = asyncio.create_task(client.ping(timeout=0.2))
+        connection = await asyncio.to_thread(daemon.accept)
+        await asyncio.to_thread(connection.take)
+    # With the block both the connection and the listener have ended; only the path is left.
+    with pytest.raises(ConnectionLost, match="sidecar serve"):
+        await call
+    await client.close()
 
 
 async def test_close_wakes_every_task(fake: FakeDaemon) -> None:

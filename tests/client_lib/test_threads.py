@@ -4,17 +4,20 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from client_lib import CallTimeout, Client, ClientClosed, operations
+from client_lib import CallTimeout, Client, ClientClosed, ConnectionLost, Draining, operations
+from client_lib.sync_line import Line
 from client_lib.trust import Trust
 from client_lib.wire.messages import Cancel, Embed, Request
 from client_lib.wire.protocol import Limits
 
 from .fake_daemon import Act, FakeDaemon, answer, embed_body, vector
+from .played import PlayedDaemon
 
 
 @pytest.fixture
@@ -134,11 +137,10 @@ def test_frames_of_calls_that_gave_up_do_not_pile_up(client: Client, fake: FakeD
     for _ in range(4):
         with pytest.raises(CallTimeout):
             client.embed(["x" * 2_000_000], timeout=0.05)
-    (line,) = client._lines.values()
-    assert line._link is not None
-    assert len(line._link._outbox) <= 2  # the frame that had begun to leave, and its cancel
     release.set()
     assert client.ping() > 0
+    assert fake.received < 2 * 2_000_000  # no frame but the one that had begun to leave
+    assert fake.unsettled == 0
 
 
 def test_a_pipeline_that_is_left_cancels_what_is_in_flight(
@@ -150,7 +152,9 @@ def test_a_pipeline_that_is_left_cancels_what_is_in_flight(
     )
     replies = client.pipeline((operations.embed([str(i)]) for i in range(9)), window=3)
     assert np.array_equal(next(replies).vectors, [vector("0")])
+    client.ping()  # by then the daemon has had all that was sent before
     asked = fake.wait_for(Embed, 3)
+    assert len(asked) == 3
     replies.close()
     cancelled = fake.wait_for(Cancel, 2)
     assert {cancel.target for cancel in cancelled} == {embed.id for embed in asked[1:]}
@@ -188,6 +192,121 @@ def test_close_ends_the_wait_for_a_daemon(
     client.close()
     with pytest.raises(ClientClosed):
         future.result()
+
+
+def test_another_threads_dial_is_waited_for_as_long_as_there_is_time(
+    tmp_path: Any, submit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call whose time is up says so, however long the one that dials for all goes on."""
+    tried = threading.Event()
+
+    def connect(path: str, trust: Trust) -> Any:
+        tried.set()
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("client_lib.sync_line.connect", connect)
+    with Client(tmp_path / "none") as client:
+        dialing = submit(client.ping)
+        assert tried.wait(10)
+        with pytest.raises(ConnectionLost):
+            client.ping(timeout=0.05)
+        assert not dialing.done()
+    with pytest.raises(ClientClosed):
+        dialing.result()
+
+
+def test_without_a_limit_threads_wait_for_each_other(
+    fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """One reads for both, and the other one's wait has no end that a clock could not hold."""
+    release = threading.Event()
+    fake.script = held(release, "a")
+    with Client(fake.socket, timeout=None) as client:
+        futures = [submit(client.encode, "a")]
+        fake.wait_for(Embed)
+        futures += [submit(client.encode, "b"), submit(client.encode, "c")]
+        with pytest.raises(CallTimeout):
+            client.ping(timeout=0.05)
+        release.set()
+        assert [future.result().tobytes() for future in futures] == [
+            vector(text).tobytes() for text in "abc"
+        ]
+
+
+def test_threads_that_come_together_share_the_first_connection(
+    fake: FakeDaemon, submit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where both find that there is none yet."""
+    together = threading.Barrier(2, timeout=10)
+
+    class Met(Line):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            together.wait()
+
+    monkeypatch.setattr("client_lib.sync.Line", Met)
+    with Client(fake.socket) as client:
+        for future in [submit(client.encode, text) for text in "ab"]:
+            future.result()
+    assert fake.connections == 1
+
+
+def test_one_message_may_answer_several_threads(tmp_path: Path, submit: Callable[..., Any]) -> None:
+    """Whoever still waits is given the lead, and not one that has its answer already."""
+    with PlayedDaemon(tmp_path / "s") as daemon, Client(daemon.socket, timeout=5) as client:
+        futures = [submit(client.encode, "0")]
+        connection = daemon.accept()
+        for _ in range(10):
+            asked = [connection.take()]
+            for text in ("1", "2"):
+                futures.append(submit(client.encode, text))
+                asked.append(connection.take())
+            connection.say(*map(connection.answered, asked[:2]))
+            for future in futures[:2]:
+                future.result()
+            connection.say(connection.answered(asked[2]))
+            assert np.array_equal(futures[2].result(), vector("2"))
+            futures = [submit(client.encode, "0")]
+        connection.say(connection.answered(connection.take()))
+        futures[0].result()
+
+
+def test_a_daemon_that_goes_answers_what_it_has_taken(
+    tmp_path: Path, submit: Callable[..., Any]
+) -> None:
+    """What it refuses for that goes to the next one; its connection ends with the last answer."""
+    with PlayedDaemon(tmp_path / "s") as daemon, Client(daemon.socket) as client:
+        kept = submit(client.encode, "kept")
+        old = daemon.accept()
+        taken = old.take()
+        refused = submit(client.encode, "refused")
+        old.say(old.refused(old.take(), Draining("going")))
+        new = daemon.accept()
+        again = new.take()
+        new.say(new.answered(again))
+        assert np.array_equal(refused.result(), vector("refused"))
+        old.say(old.answered(taken))
+        assert np.array_equal(kept.result(), vector("kept"))
+        assert old.has_ended()
+        later = submit(client.ping)
+        new.say(new.answered(new.take()))  # and not the call that the old one kept
+        assert later.result() > 0
+
+
+def test_a_forked_child_that_closes_leaves_the_parents_connection(
+    client: Client, fake: FakeDaemon
+) -> None:
+    """It has none of its own, and the parent's goes on."""
+    client.ping()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            client.close()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert client.ping() > 0
+    assert fake.connections == 1
 
 
 def test_a_forked_child_has_its_own_connection(

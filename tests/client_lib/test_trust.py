@@ -111,6 +111,16 @@ def test_the_environment_names_a_user(
         connect(impostor.socket, expect_user="daemon").ping()
 
 
+def test_root_may_be_named_by_its_number(
+    connect: Any, impostor: ForeignDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0 is a user, and none of the environment's is meant then; so with nobody at all."""
+    monkeypatch.setenv("SIDECAR_DAEMON_USER", "nobody")
+    for user in (0, ""):
+        with pytest.raises(UntrustedDaemon):
+            connect(impostor.socket, expect_user=user).ping()
+
+
 def test_an_unknown_name_is_told(connect: Any, impostor: ForeignDaemon) -> None:
     """A name that is misspelled names nobody."""
     with pytest.raises(UntrustedDaemon, match="'nobdy', whom this host does not know: set"):

@@ -10,16 +10,28 @@ from pathlib import Path
 from typing import Any, Self
 
 _STOP_SECONDS = 30.0
+# `sidecar`, with as much patience for who takes no answers as its first argument says.
+_HASTY = """
+import sys
+from sidecar.gateway import connection, sending
+connection.TAKE_SECONDS = sending.TAKE_SECONDS = float(sys.argv.pop(1))
+from sidecar.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 class GatewayProcess:
-    """Starts on entering, listens before the block begins, is stopped on leaving."""
+    """Starts on entering, listens before the block begins, is stopped on leaving.
 
-    def __init__(self, daemon: Path, *flags: str) -> None:
+    `take_seconds` is how long a caller may take nothing of its answer, where that is not as usual.
+    """
+
+    def __init__(self, daemon: Path, *flags: str, take_seconds: float | None = None) -> None:
         # What a test asks for is asked on any port that is free.
         where = [] if "--uds" in flags else ["--port", "0"]
+        program = ["-m", "sidecar"] if take_seconds is None else ["-c", _HASTY, str(take_seconds)]
         self._command = [
-            sys.executable, "-m", "sidecar", "gateway", "--socket", str(daemon), *where, *flags,
+            sys.executable, *program, "gateway", "--socket", str(daemon), *where, *flags,
         ]  # fmt: skip
         self.address = ""
         self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed on leaving

@@ -130,6 +130,21 @@ def test_who_waits_for_an_answer_is_not_closed_for_another(
     assert post(small) == 200
 
 
+def test_who_has_its_answer_makes_place(
+    small: GatewayProcess, fake: FakeDaemon, stack: ExitStack
+) -> None:
+    """The first of them, without a word that it could take for its next answer; others stay."""
+    idle = [stack.enter_context(closing(connect(small))) for _ in range(4)]
+    for sock in idle:
+        sock.sendall(HEAD % len(BODY) + BODY)
+        assert answer_of(sock).startswith(b"HTTP/1.1 200 ")
+    assert post(small) == 200
+    assert rest_of(idle[0]) == b""
+    for sock in idle[1:]:
+        sock.sendall(HEAD % len(BODY) + BODY)
+        assert answer_of(sock).startswith(b"HTTP/1.1 200 ")
+
+
 def test_what_is_announced_and_not_sent_keeps_nobody_out(
     gateway: GatewayProcess, fake: FakeDaemon, stack: ExitStack
 ) -> None:
@@ -180,12 +195,11 @@ def test_without_descriptors_it_goes_on_later(fake: FakeDaemon, stack: ExitStack
         assert running.event("gateway.draining")  # no other line has come in between
 
 
-@pytest.mark.slow
 def test_an_answer_that_nobody_takes_is_given_up(fake: FakeDaemon, tmp_path: Path) -> None:
     """After some seconds, with all that it holds; others are answered meanwhile."""
     path = tmp_path / "http.sock"
     with (
-        GatewayProcess(fake.socket, "--uds", str(path)) as running,
+        GatewayProcess(fake.socket, "--uds", str(path), take_seconds=0.5) as running,
         closing(socket.socket(socket.AF_UNIX)) as sock,
         httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path))) as http,
     ):

@@ -60,6 +60,66 @@ def test_errors_without_an_answer_have_theirs() -> None:
         errors.ProtocolError: 500, errors.UnsupportedVersion: 500,
     }  # fmt: skip
     assert {kind: refusal_of(kind("no")).status for kind in statuses} == statuses
+    codes = {kind: refusal_of(kind("no")).code for kind in statuses}
+    assert codes == {
+        errors.ConnectionLost: "connection_lost", errors.Draining: "draining",
+        errors.ClientClosed: "draining", errors.UntrustedDaemon: "untrusted_daemon",
+        errors.CallTimeout: "deadline_exceeded", errors.FrameTooLarge: "too_large",
+        errors.ProtocolError: "backend_failed", errors.UnsupportedVersion: "backend_failed",
+    }  # fmt: skip
+
+
+def test_when_to_come_back_is_told_in_whole_seconds() -> None:
+    """Never too early, and never at once."""
+    told = {None: "1", 0.0: "1", 1.0: "1", 999.0: "1", 1000.0: "1", 1001.0: "2", 90_500.0: "91"}
+    for milliseconds, seconds in told.items():
+        refusal = refusal_of(errors.Overloaded("full", retry_after_ms=milliseconds))
+        assert refusal.headers == {"retry-after": seconds}, milliseconds
+    assert refusal_of(errors.TooLarge("no", retry_after_ms=1000)).headers == {}
+
+
+def test_kinds_of_refusals_are_openais() -> None:
+    """By the status: who may not, who asks too much, whose fault it was."""
+    kinds = {
+        400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
+        404: "invalid_request_error", 421: "invalid_request_error", 429: "rate_limit_error",
+        499: "invalid_request_error", 500: "server_error", 503: "server_error",
+    }  # fmt: skip
+    for status, kind in kinds.items():
+        refusal = Refusal(status, "said", code="c", param="p", headers={"x": "y"}).response()
+        assert (refusal.status_code, refusal.headers["x"]) == (status, "y")
+        expected = {"message": "said", "type": kind, "param": "p", "code": "c"}
+        assert json.loads(bytes(refusal.body)) == {"error": expected}
+
+
+@pytest.mark.parametrize("body", [
+    {"input": "a", "dimensions": 2**31 - 1}, {"input": "a", "dimensions": 1}, {"input": [""]},
+    {"input": ["a"], "encoding_format": "base64", "user": "u", "role": "document"},
+])  # fmt: skip
+def test_what_is_just_right_is_taken(body: Any) -> None:
+    """With what is not said as documented."""
+    parsed = parse(EmbeddingsBody, json.dumps(body).encode())
+    assert {name: getattr(parsed, name) for name in body} == body
+    left_out = {
+        "encoding_format": "float", "dimensions": None, "prompt_name": None, "role": None,
+        "normalize": None, "model": None, "truncate": True, "priority": "interactive",
+    }  # fmt: skip
+    assert all(getattr(parsed, k) == v for k, v in left_out.items() if k not in body)
+
+
+def test_only_token_ids_are_advised_against() -> None:
+    """One that stands for a text, or a list of them; other numbers are merely wrong."""
+    advised = {
+        b'{"input": [1]}': True, b'{"input": [[1]]}': True, b'{"input": ["a", 2]}': True,
+        b'{"input": "a", "dimensions": "2"}': False, b'{"input": {"a": 1}}': False,
+    }  # fmt: skip
+    for body, expected in advised.items():
+        with pytest.raises(Refusal) as refused:
+            parse(EmbeddingsBody, body)
+        assert ("send the text itself" in refused.value.message) == expected, body
+    with pytest.raises(Refusal) as refused:
+        parse(RerankBody, b'{"query": "q", "documents": [1]}')
+    assert "send the text itself" not in refused.value.message
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,49 @@ def test_a_unix_socket_answers_by_any_name(fake: FakeDaemon, tmp_path: Path) -> 
 def test_a_request_without_a_name_is_answered() -> None:
     """HTTP/1.0 has none, as some health checks do; a browser always has one."""
     assert Hosts((), any_address=False).refusal(Headers({})) is None
+
+
+def test_which_names_are_ours() -> None:
+    """Those that were allowed, in any case and with any port; nothing that only looks like one."""
+    hosts = Hosts(("models.example", "[fd00::7]", "10.0.0.7"), any_address=False)
+    ours = [
+        "localhost", "localhost.", "a.b.localhost", "LocalHost:8000", "127.0.0.1", "127.255.0.9:1",
+        "[::1]:80", "models.example", "MODELS.EXAMPLE.:443", "[FD00::7]",
+        "10.0.0.7:8000",
+    ]  # fmt: skip
+    foreign = [
+        "evillocalhost", "localhost.evil.example", "localhost evil", "localhost@evil.example",
+        "evil@localhost", "localhost:80:80", "localhost:port", "localhost:123456", "", ":80", "::1",
+        "[::1", "sub.models.example", "models.example.evil", "10.0.0.8", "[fd00::8]", "128.0.0.1",
+        "0.0.0.0",
+    ]  # fmt: skip
+    told = {host: hosts.refusal(Headers({"host": host})) for host in [*ours, *foreign]}
+    assert [host for host, refusal in told.items() if refusal is None] == ours
+    assert {refusal.status for refusal in told.values() if refusal is not None} == {421}
+    spelled = Hosts(("[FD00:0:0::0007]",), any_address=False)
+    for host in ("[fd00::7]", "[fd00:0::7]:443"):
+        assert spelled.refusal(Headers({"host": host})) is None, host
+    anywhere = Hosts((), any_address=True)
+    for host, status in (("10.0.0.8", None), ("[fd00::8]:1", None), ("models.example", 421)):
+        refusal = anywhere.refusal(Headers({"host": host}))
+        assert (refusal and refusal.status) == status, host
+
+
+def test_which_pages_are_ours() -> None:
+    """Those of our names, by HTTP; a header that comes twice has to be right twice."""
+    hosts = Hosts(("models.example",), any_address=False)
+    ours = ["http://localhost", "https://models.example:8443", "http://[::1]:3000"]
+    foreign = [
+        "null", "", "localhost", "ftp://localhost", "file://", "x http://localhost",
+        "https://evil.example", "https://localhost.evil.example", "http://localhost/path",
+    ]  # fmt: skip
+    for origin in ours + foreign:
+        refusal = hosts.refusal(Headers({"host": "localhost", "origin": origin}))
+        assert (refusal and refusal.status) == (None if origin in ours else 403), origin
+    for name, status in ((b"host", 421), (b"origin", 403)):
+        good = b"localhost" if name == b"host" else b"http://localhost"
+        for values in ([good, b"evil.example"], [b"evil.example", good]):
+            twice = Headers(raw=[(name, value) for value in values])
+            refusal = hosts.refusal(twice)
+            assert refusal is not None
+            assert refusal.status == status

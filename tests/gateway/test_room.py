@@ -103,6 +103,54 @@ async def test_who_waits_for_room_does_not_stall(stack: ExitStack) -> None:
         await asyncio.gather(*waiting)
 
 
+async def test_who_has_waited_for_room_may_still_stall(stack: ExitStack) -> None:
+    """It is given up for the next one like any other, once it has what it waited for."""
+    room, never = Room(100, grace_seconds=0.0), asyncio.Event()
+    stack.enter_context(room.hold())  # the oldest, which may always come
+    with room.hold() as first:
+        await room.add(first, 100)
+        waiting = asyncio.ensure_future(begin(room, 100, never))
+        await asyncio.sleep(0)
+    for _ in range(10):  # it takes what has become free
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await room.add(stack.enter_context(room.hold()), 50)
+    with pytest.raises(Stalled):
+        await waiting
+
+
+async def test_the_time_of_a_wait_is_not_the_bodys(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it waits for room, it is as much on time afterwards as before."""
+    loop, late = asyncio.get_running_loop(), 0.0
+    real = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real() + late)
+    room = Room(100, grace_seconds=50.0)
+    await room.add(stack.enter_context(room.hold()), 100)
+    with room.hold() as body:
+        waiting = asyncio.ensure_future(room.add(body, 10))
+        await asyncio.sleep(0)
+        late = 1000.0
+        stack.close()
+        await waiting
+        assert body.due - loop.time() == pytest.approx(50.0, abs=20.0)
+
+
+async def test_room_is_free_again_to_the_byte() -> None:
+    """Of a body that came in pieces, and of one that was given up in the middle."""
+    room = Room(100)
+    for _ in range(3):
+        with room.hold() as oldest, room.hold() as body:
+            for _ in range(10):
+                await room.add(body, 10)
+            assert body.size == 100
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await room.add(body, 1)
+            assert oldest.size == 0
+
+
 def _set() -> asyncio.Event:
     event = asyncio.Event()
     event.set()
@@ -115,6 +163,9 @@ async def test_another_deadline_is_no_stall() -> None:
     with room.hold() as body, pytest.raises(TimeoutError):
         async with asyncio.timeout(0), room.arriving(body):
             await asyncio.Event().wait()
+    with room.hold() as body, pytest.raises(TimeoutError):
+        async with room.arriving(body), asyncio.timeout(0):
+            await asyncio.Event().wait()
 
 
 def test_a_byte_now_and_then_is_a_stall() -> None:
@@ -125,3 +176,8 @@ def test_a_byte_now_and_then_is_a_stall() -> None:
     assert 1.2 < body.due < 1.3
     body.note_arrival(1 << 30, 5.0)
     assert body.due == 6.0
+    slow = Body(0.0, 1.0)
+    slow.note_arrival(32 * 1024, 2.0)  # half a second's worth, a second late
+    assert slow.due == 2.5
+    slow.note_arrival(16 * 1024, 2.0)
+    assert (slow.due, slow.size) == (2.75, 48 * 1024)

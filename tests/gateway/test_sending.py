@@ -62,3 +62,30 @@ async def test_an_answer_that_is_not_taken_is_given_up(monkeypatch: pytest.Monke
             await asyncio.Event().wait()
 
     await Json({})(SCOPE, receive, send)
+
+
+async def test_a_longer_answer_has_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second for each 64 KiB, beside what any answer has."""
+    monkeypatch.setattr(sending, "TAKE_SECONDS", 0.0)
+    sent = 0
+
+    async def send(message: Any) -> None:
+        nonlocal sent
+        await asyncio.sleep(0)
+        sent += len(message.get("body", b""))
+
+    await Json("x" * 10_000_000)(SCOPE, receive, send)
+    assert sent == 10_000_002
+
+
+async def test_a_pieces_end_is_the_next_ones_begin() -> None:
+    """At whatever length, and also where there is nothing but the end."""
+    for length in (0, 64 * 1024 - 2, 64 * 1024 - 1, 128 * 1024 - 2):
+        pieces: list[bytes] = []
+
+        async def send(message: Any, pieces: list[bytes] = pieces) -> None:
+            pieces.append(message.get("body", b""))
+
+        await Json("x" * length)(SCOPE, receive, send)
+        assert b"".join(pieces) == b'"' + b"x" * length + b'"'
+        assert max(map(len, pieces)) <= 64 * 1024

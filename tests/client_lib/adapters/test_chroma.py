@@ -1,7 +1,7 @@
 """Chroma: a collection on disk, made, closed and found again."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,5 +65,23 @@ def test_what_decides_vectors_stays(function: SidecarEmbeddingFunction, tmp_path
     function.validate_config_update(config, {**config, "priority": "interactive"})
     with pytest.raises(ValueError, match="dimensions of this collection is None"):
         function.validate_config_update(config, {**config, "dimensions": 8})
+    harmless = {"socket", "timeout", "priority"}
+    for option in config:
+        changed = {**config, option: "another"}
+        with nullcontext() if option in harmless else pytest.raises(ValueError, match=option):
+            function.validate_config_update(config, changed)
     with pytest.raises(ValueError, match="sockte"):
         function.validate_config({"sockte": "/s"})
+
+
+def test_a_collection_keeps_all_options(socket: str, opened: Callable[[Any], Any]) -> None:
+    """By the name and in the space that it has for them."""
+    options = {
+        "socket": socket, "timeout": 7.0, "model": "m", "dimensions": 8, "normalize": True,
+        "query_prompt_name": "query", "document_prompt_name": "plain", "priority": "interactive",
+    }  # fmt: skip
+    made = opened(SidecarEmbeddingFunction(**options))
+    assert made.get_config() == options
+    again = opened(SidecarEmbeddingFunction.build_from_config(made.get_config()))
+    assert again.get_config() == options
+    assert (made.name(), made.default_space()) == ("sidecar", "cosine")

@@ -92,3 +92,39 @@ def test_the_ranker_may_be_asked_for_more(socket: str, opened: Callable[[Any], A
     ranker = opened(SidecarRanker(socket=socket, top_k=1))
     assert len(ranker.run(query="bread", documents=documents())["documents"]) == 1
     assert len(ranker.run(query="bread", documents=documents(), top_k=3)["documents"]) == 3
+
+
+async def test_the_ranker_keeps_its_own_number_by_asyncio_too(
+    socket: str, opened: Callable[[Any], Any]
+) -> None:
+    """Unless a run asks for another; a document without content is an empty text."""
+    ranker = opened(SidecarRanker(socket=socket, top_k=1))
+    found = [*documents(), Document(id="none")]
+    assert len((await ranker.run_async(query="bread", documents=found))["documents"]) == 1
+    many = (await ranker.run_async(query="bread", documents=found, top_k=9))["documents"]
+    assert many == ranker.run(query="bread", documents=found, top_k=9)["documents"]
+    with Client(socket) as client:
+        (hit,) = client.rerank("bread", [""]).results
+    (empty,) = (document for document in many if document.id == "none")
+    assert empty.score == pytest.approx(hit.relevance_score, abs=1e-6)
+    await ranker.close_async()
+
+
+def test_what_is_embedded_of_a_document(
+    socket: str, client: Client, opened: Callable[[Any], Any]
+) -> None:
+    """The fields that it has, in the order in which they are named, then its content."""
+    options = {
+        "meta_fields_to_embed": ["title", "year", "none", "pages"],
+        "embedding_separator": "|",
+    }
+    embedder = opened(SidecarDocumentEmbedder(socket=socket, **options))
+    meta = {"pages": 0, "title": "Carmen", "year": 1875, "none": None}
+    done = embedder.run(documents=[Document(content="an opera", meta=meta), Document(meta=meta)])
+    texts = ["passage: Carmen|1875|0|an opera", "passage: Carmen|1875|0|"]
+    assert [document.embedding for document in done["documents"]] == [
+        client.encode(text).tolist() for text in texts
+    ]
+    again = opened(SidecarDocumentEmbedder.from_dict(embedder.to_dict()))
+    assert again.to_dict() == embedder.to_dict()
+    assert {name: embedder.to_dict()["init_parameters"][name] for name in options} == options

@@ -6,6 +6,7 @@ from typing import Any
 
 import lancedb
 import numpy as np
+import pyarrow as pa
 import pytest
 from lancedb.embeddings import get_registry
 from lancedb.index import FTS
@@ -85,3 +86,18 @@ def test_errors_keep_their_names(tmp_path: Path) -> None:
         function.compute_query_embeddings_with_retry("x")
     with pytest.raises(ConnectionLost):
         function.compute_source_embeddings_with_retry(["x"])
+
+
+def test_another_column_is_judged(socket: str, opened: Callable[[Any], Any]) -> None:
+    """The one that the reranker is told of; all columns come along."""
+    found = pa.table({"text": ["", "", ""], "body": TEXTS, "id": [0, 1, 2]})
+    reranker = opened(SidecarReranker("body", socket=socket))
+    ranked = reranker.rerank_vector("flour and yeast", found)
+    assert ranked["body"][0].as_py() == TEXTS[1]
+    assert [TEXTS[row] for row in ranked["id"].to_pylist()] == ranked["body"].to_pylist()
+
+
+def test_dimensions_that_are_given_are_not_asked_for(tmp_path: Path) -> None:
+    """A table may be described where no daemon runs."""
+    create = get_registry().get("sidecar").create
+    assert create(socket=str(tmp_path / "none"), timeout=0.1, dimensions=8).ndims() == 8

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 DOCUMENTS = [Document(text, metadata={"row": row}) for row, text in enumerate(TEXTS)]
 
 
+@pytest.mark.system
 class TestStandardUnit(EmbeddingsUnitTests):
     """LangChain's own."""
 
@@ -26,6 +27,7 @@ class TestStandardUnit(EmbeddingsUnitTests):
         return SidecarEmbeddings
 
 
+@pytest.mark.system
 class TestStandardIntegration(EmbeddingsIntegrationTests):
     """LangChain's own, against the daemon."""
 
@@ -48,10 +50,13 @@ def embeddings(socket: str, opened: Callable[[Any], Any]) -> SidecarEmbeddings:
     return made
 
 
-def test_vectors_have_their_prompts(embeddings: SidecarEmbeddings, client: Client) -> None:
-    """A query and a document of the same words differ as the model wants it."""
-    assert embeddings.embed_query("x") == client.encode("query: x").tolist()
-    assert embeddings.embed_documents(["x"]) == client.encode(["passage: x"]).tolist()
+async def test_vectors_have_their_prompts(embeddings: SidecarEmbeddings, client: Client) -> None:
+    """A query and a document of the same words differ as the model wants it; by asyncio, too."""
+    query, documents = client.encode("query: x").tolist(), client.encode(["passage: x"]).tolist()
+    assert embeddings.embed_query("x") == await embeddings.aembed_query("x") == query
+    assert embeddings.embed_documents(["x"]) == documents
+    assert await embeddings.aembed_documents(["x"]) == documents
+    await embeddings.aclose()
 
 
 async def test_a_vector_store_finds(embeddings: SidecarEmbeddings) -> None:

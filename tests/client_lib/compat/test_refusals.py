@@ -95,6 +95,7 @@ def test_a_daemon_without_a_reranker_says_so(fake: FakeDaemon) -> None:
         CrossEncoder("judge", socket=fake.socket)
 
 
+@pytest.mark.timeout(20)  # and not the 30 seconds that a client has by itself
 def test_without_a_daemon_nothing_is_made(tmp_path: Path) -> None:
     """The constructor waits for `timeout` and says where it looked."""
     with pytest.raises(ConnectionLost, match="none"):
@@ -122,9 +123,25 @@ def test_options_that_only_a_daemon_can_follow_are_refused(
 
 def test_options_that_change_no_result_are_ignored(served: Callable[..., Path]) -> None:
     """Where files are found, who computes, what is nil."""
-    options = {"cache_folder": "/tmp", "token": "x", "backend": "onnx", "revision": None}
-    for kind in (SentenceTransformer, CrossEncoder):
-        kind(socket=served(), device="cuda", **options).close()
+    options = {
+        "backend": "onnx", "cache_folder": "/tmp", "device": "cuda", "local_files_only": True,
+        "model_card_data": {}, "revision": None, "token": "x", "trust_remote_code": True,
+        "use_auth_token": "x",
+    }  # fmt: skip
+    texts, pairs = ["a cat", "snow"], [("a cat", "a cat sleeps"), ("a cat", "snow")]
+    with (
+        SentenceTransformer(socket=served()) as plain,
+        SentenceTransformer(socket=served(), **options) as embedder,
+        CrossEncoder(socket=served()) as judge,
+        CrossEncoder(socket=served(), **options) as reranker,
+    ):
+        ignored = {"batch_size": 1, "chunk_size": 1}
+        assert np.array_equal(
+            embedder.encode(texts, task="retrieval", **ignored), plain.encode(texts)
+        )
+        assert np.array_equal(
+            reranker.predict(pairs, apply_softmax=True, **ignored), judge.predict(pairs)
+        )
 
 
 @pytest.mark.parametrize(
@@ -236,8 +253,9 @@ def test_length_and_labels_of_a_reranker(served: Callable[..., Path]) -> None:
     CrossEncoder("judge", num_labels=1, max_length=96, socket=served()).close()
     with pytest.raises(ValueError, match="max_length=8"):
         CrossEncoder("judge", max_length=8, socket=served())
-    with pytest.raises(ValueError, match="one label"):
-        CrossEncoder("judge", num_labels=3, socket=served())
+    for labels in (0, 2, 3):
+        with pytest.raises(ValueError, match=f"num_labels={labels}: .* one label"):
+            CrossEncoder("judge", num_labels=labels, socket=served())
 
 
 def test_what_only_a_local_model_has(embedder: SentenceTransformer, reranker: CrossEncoder) -> None:
@@ -265,6 +283,10 @@ def test_a_prompt_for_pairs_is_refused(reranker: CrossEncoder) -> None:
     """The wire has none for them."""
     with pytest.raises(ValueError, match="prompt="):
         reranker.predict(("a", "b"), prompt="query: ")
+    with pytest.raises(ValueError, match="prompt="):
+        reranker.rank("a", ["b"], None, False, None, "query: ")
+    with pytest.raises(ValueError, match="batch_size must be"):
+        reranker.rank("a", ["b"], batch_size=0)
 
 
 class Sigmoid:
