@@ -25,6 +25,8 @@ from sidecar.serving.footprint import CONNECTION_BYTES, SHORT_READ_BYTES
 from sidecar.serving.ledger import Budget
 from sidecar.serving.peer import Peer, has_left
 
+from .steps import cancelled_at_every_await, replies_to
+
 LARGE = encode(request_to_map(Embed(id=9, input=("word " * 40_000,))))
 
 
@@ -159,20 +161,26 @@ async def test_a_connection_that_does_not_fit_is_refused(make_dialogue, monkeypa
     assert dialogue.desk.door.to_list() == counted
 
 
-@pytest.mark.parametrize("steps", range(1, 30))
-async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue, steps):
+async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue, soon):
     """While a frame is being received, waits for room, or is computed."""
-    dialogue = await make_dialogue()
-    other = dialogue.desk.accounts.requests.hold(OTHER, 1)
-    dialogue.send(Ping(id=1), Embed(id=2, input=("a", "b")), Status(id=3))
-    dialogue.writer.write(LARGE)
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    dialogue.task.cancel()
-    await asyncio.gather(dialogue.task, return_exceptions=True)
-    await asyncio.sleep(0)
-    assert held(dialogue.desk) == 1
-    other.release()
+
+    async def visit(dialogue):
+        ledger = dialogue.desk.accounts.requests
+        ledger.budget = Budget(total=2**20, part=1.0)
+        other = ledger.hold(OTHER, 3 * 2**18)
+        dialogue.send(Hello(id=0, version=1), Ping(id=1), Embed(id=2, input=("a", "b")))
+        dialogue.send(Status(id=3))
+        dialogue.writer.write(LARGE)
+        await soon(lambda: ledger._waiting or dialogue.task.done())
+        ledger.budget = Budget(total=2**26, part=1.0)
+        other.release()
+        return await replies_to(dialogue, 0, 1, 2, 3, 9)
+
+    def make():
+        return make_dialogue(hello=False)
+
+    async for dialogue in cancelled_at_every_await(make, visit):
+        assert held(dialogue.desk) == 0
 
 
 async def test_status_tells_what_is_held_by_whom(make_dialogue, tiny):

@@ -12,6 +12,8 @@ from client_lib.wire.protocol import Limits
 from sidecar.serving.complaints import Complaints
 from sidecar.serving.state import State
 
+from .steps import cancelled_at_every_await, replies_to
+
 
 def embed(request_id, *texts, **fields):
     return Embed(id=request_id, input=texts, **fields)
@@ -307,23 +309,27 @@ async def test_a_slow_reader_is_not_read_from(make_dialogue, tiny, soon):
         assert (await dialogue.reply(i))["ok"]
 
 
-@pytest.mark.parametrize("steps", range(1, 41))
-async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny, steps):
-    """After any number of steps nothing is left: no slot, no row, no task, no open socket."""
-    dialogue = await make_dialogue(tiny(), hello=False)
-    tasks = asyncio.all_tasks() - {dialogue.task}
-    dialogue.send(Hello(id=0, version=1), embed(1, "a", "b"), Ping(id=2), embed(3, "c" * 500))
-    dialogue.send(Status(id=4), Cancel(id=5, target=1))
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    dialogue.task.cancel()
-    outcome = await asyncio.gather(dialogue.task, return_exceptions=True)
-    assert outcome == [None] or isinstance(outcome[0], asyncio.CancelledError)
-    assert asyncio.all_tasks() <= tasks
-    assert dialogue.desk.accepted.count == 0
-    assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
-    assert dialogue.session._open == {}
-    assert dialogue.session._sock.fileno() == -1
+async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny):
+    """Of its own, or of its requests: nothing is left, no slot, no row, no task, no open socket."""
+
+    async def visit(dialogue):
+        dialogue.send(Hello(id=0, version=1), embed(1, "a", "b"), Ping(id=2), embed(3, "c" * 500))
+        dialogue.send(Status(id=4), Cancel(id=5, target=1))
+        replies = await replies_to(dialogue, *range(6))
+        dialogue.send(embed(6, "d"), embed(7, "d", "e"))
+        return replies + await replies_to(dialogue, 6, 7)
+
+    def make():  # replies are more than the kernel keeps: they have to be waited for
+        return make_dialogue(tiny(name="n" * 2**18), hello=False)
+
+    tasks = asyncio.all_tasks()
+    async for dialogue in cancelled_at_every_await(make, visit):
+        assert asyncio.all_tasks() <= tasks
+        assert (dialogue.desk.accepted.count, dialogue.desk.untaken.count) == (0, 0)
+        assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
+        assert dialogue.desk.door.to_list() == []
+        assert dialogue.session._open == {}
+        assert dialogue.session._sock.fileno() == -1
 
 
 async def test_failures_are_told_a_few_a_second(make_dialogue):

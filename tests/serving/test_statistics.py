@@ -71,11 +71,11 @@ def test_batches_are_counted_by_lane(statistics):
     assert batches["tokens"]["sum"] == 940
 
 
-@pytest.mark.parametrize("step", [0.5, 7.0, 59.0, 60.0, 61.0, 150.0])
+@pytest.mark.parametrize("step", [5.0, 7.0, 59.0, 60.0, 61.0, 150.0])
 def test_recent_is_the_last_four_to_five_minutes(statistics, clock, step):
     """What is older leaves it, and stays in what was since the start."""
     times = []
-    while clock.now < 3000:
+    while clock.now < 2000:
         statistics.answered("embed", "interactive", answer())
         times.append(clock.now)
         recent = statistics.recent().completed

@@ -18,7 +18,8 @@ STREAM = b"".join(map(encode, MESSAGES))
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False)
     | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
 )  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def test_nested_lists_cannot_claim_more_than_their_frame_holds() -> None:
         decode(b"\x81\xa1a" + b"\xdc\xff\xff" * 1000)
 
 
-@given(st.dictionaries(st.text(), json_like))
+@given(st.dictionaries(st.text(), json_like, max_size=4))
 def test_any_map_survives(message: dict[str, object]) -> None:
     """What is encoded is decoded to the same."""
     assert list(FrameDecoder(2**24).feed(encode(message))) == [message]

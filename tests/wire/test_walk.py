@@ -329,7 +329,7 @@ def most(connection: ServerConnection, length: int) -> int:
     st.integers(-50, 2**24),
     st.integers(0, 1500),
 )
-@settings(FUZZ, max_examples=40)
+@settings(FUZZ, max_examples=max(20, FUZZ.max_examples // 10))
 def test_what_is_held_is_bounded(
     message: dict[Any, Any],
     injuries: list[tuple[float, int, bytes]],
