@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -172,12 +173,17 @@ class Dialogue:
         """Return the reply to that id as a map; None where the connection ended before it."""
         async with asyncio.timeout(PATIENCE):
             while request_id not in self._replies:
-                if not (data := await self.reader.read(2**16)):
+                if not (data := await self._read()):
                     return None
                 for message in self._decoder.feed(data):
                     assert message["id"] not in self._replies, "answered twice"
                     self._replies[message["id"]] = message
         return self._replies.pop(request_id)
+
+    async def _read(self):
+        with suppress(ConnectionError):  # the session has ended, and not read all
+            return await self.reader.read(2**16)
+        return b""
 
     async def ask(self, request):
         self.send(request)

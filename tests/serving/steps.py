@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from itertools import count
 
 from .conftest import PATIENCE
@@ -79,10 +78,3 @@ async def cancelled_at_every_await(make, visit):
             if cancelling.left > 0:
                 assert None not in replies
                 break
-
-
-async def replies_to(dialogue, *request_ids):
-    """Return a reply for each, None where the connection ended before it."""
-    with suppress(ConnectionError):
-        return [await dialogue.reply(each) for each in request_ids]
-    return [None]

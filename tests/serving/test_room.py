@@ -25,7 +25,7 @@ from sidecar.serving.footprint import CONNECTION_BYTES, SHORT_READ_BYTES
 from sidecar.serving.ledger import Budget
 from sidecar.serving.peer import Peer, has_left
 
-from .steps import cancelled_at_every_await, replies_to
+from .steps import cancelled_at_every_await
 
 LARGE = encode(request_to_map(Embed(id=9, input=("word " * 40_000,))))
 
@@ -103,6 +103,25 @@ async def test_a_long_frame_waits_until_there_is_room(make_dialogue, soon):
     rest.release()
 
 
+async def test_a_large_request_keeps_no_small_one_waiting(make_dialogue, soon):
+    """Not even one of the same process, which came later."""
+    dialogue = await make_dialogue()
+    ledger, peer = dialogue.desk.accounts.requests, dialogue.session._peer
+    ledger.budget = Budget(total=2**20, part=1.0)
+    other = ledger.hold(OTHER, 3 * 2**18)
+    first = ledger.hold(peer, 100_000)
+    dialogue.writer.write(LARGE)
+    await soon(lambda: ledger._waiting)
+    second = ledger.hold(peer, 96_000)
+    small = asyncio.create_task(dialogue.desk.accounts.room_to_arrive(peer, 50_000))
+    await soon(lambda: len(ledger._waiting) == 2)
+    second.release()
+    assert (await small).size == 50_000
+    assert len(ledger._waiting) == 1
+    for hold in (other, first, small.result()):
+        hold.release()
+
+
 async def test_half_a_frame_holds_what_has_arrived_of_it(make_dialogue, soon):
     """Whatever length its header tells: a byte of 16 MiB is a byte."""
     dialogue = await make_dialogue()
@@ -174,7 +193,7 @@ async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue,
         await soon(lambda: ledger._waiting or dialogue.task.done())
         ledger.budget = Budget(total=2**26, part=1.0)
         other.release()
-        return await replies_to(dialogue, 0, 1, 2, 3, 9)
+        return [await dialogue.reply(request_id) for request_id in (0, 1, 2, 3, 9)]
 
     def make():
         return make_dialogue(hello=False)

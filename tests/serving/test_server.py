@@ -3,6 +3,7 @@ import os
 import resource
 import socket
 from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -190,6 +191,49 @@ async def test_who_waits_for_a_session_is_counted(desk, soon, monkeypatch):
         assert desk.statistics.since_start().refused == {"overloaded": 7}
         await soon(lambda: not server._sessions)
         assert desk.door.to_list() == []
+
+
+async def test_who_was_turned_away_comes_in_once_there_is_a_place(desk, soon):
+    """In a later round, though it is the same process."""
+    desk.door.rules = Rules(max_connections=1)
+    async with serving(desk) as server:
+        with ExitStack() as stack:
+            first, second, third = (
+                stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)
+            )
+            first.connect(str(desk.settings.socket))
+            second.connect(str(desk.settings.socket))
+            await soon(lambda: desk.statistics.since_start().refused == {"overloaded": 1})
+            first.close()
+            await soon(lambda: not server._sessions)
+            third.connect(str(desk.settings.socket))
+            await soon(lambda: server._sessions)
+        await soon(lambda: not server._sessions)
+    assert desk.statistics.since_start().refused == {"overloaded": 1}
+
+
+@pytest.mark.parametrize(
+    ("since", "accepted"), [(1, 5), (9, 5), (13, 7), (19, 10), (37, 19), (45, 20), (999, 20)]
+)
+async def test_accepting_has_half_as_much_time_as_all_the_rest(desk, monkeypatch, since, accepted):
+    """In tenths of a millisecond: at least five, and twenty at most, of which each takes one."""
+    now, tick = 0.0, 0.000_100_1
+
+    def clock():
+        nonlocal now
+        now += tick
+        return now
+
+    monkeypatch.setattr(server_module, "time", SimpleNamespace(perf_counter=clock))
+    async with serving(desk) as server:
+        with ExitStack() as stack:
+            for count in (1, 40):
+                for _ in range(count):
+                    peer = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    peer.connect(str(desk.settings.socket))
+                server._accept()
+                now += (since - 1) * tick
+            assert len(server._sessions) == 1 + accepted
 
 
 async def test_who_has_left_again_has_no_session(desk, soon):
