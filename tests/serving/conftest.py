@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -112,12 +113,17 @@ def quiet():
 
 @pytest.fixture
 def soon():
-    """A wait, step by step of the loop, until a condition of another thread or task holds."""
+    """A wait until a condition of another thread or task holds.
+
+    Step by step of the loop at first; then other threads get the interpreter's lock.
+    """
 
     async def wait(condition):
         async with asyncio.timeout(PATIENCE):
-            while not condition():  # noqa: ASYNC110 - the condition has no event of its own
-                await asyncio.sleep(0)
+            for step in count():
+                if condition():
+                    return
+                await asyncio.sleep(0 if step < 100 else 0.001)
 
     return wait
 
