@@ -199,19 +199,29 @@ async def test_a_status_says_what_the_kernel_says_of_the_process(desk, monkeypat
     assert process["max_files"] == soft - 1
     low, high = (each.user + each.system for each in (before, after))
     assert low - 0.02 <= process["cpu_seconds"] <= high + 0.02
-    pages = [int(each) for each in Path("/proc/self/statm").read_text().split()]
+    pages = kernel_says("statm")
     page = resource.getpagesize()
     assert process["virtual_bytes"] == pytest.approx(pages[0] * page, rel=0.1)
     assert memory["rss_bytes"] == pytest.approx(pages[1] * page, rel=0.1)
     assert 0 < memory["pss_bytes"] <= memory["rss_bytes"]
     assert 0 < memory["at_start"]["rss_bytes"] <= 2 * memory["rss_bytes"]
-    assert process["open_files"] == pytest.approx(len(os.listdir("/proc/self/fd")), abs=5)
-    threads = len(os.listdir("/proc/self/task"))
-    assert process["threads"] == pytest.approx(threads, abs=3)
+    assert process["open_files"] == pytest.approx(entries("fd"), abs=5)
+    assert process["threads"] == pytest.approx(entries("task"), abs=3)
+    assert time.time() - process["started"] == pytest.approx(age_of_process(), abs=2)
+
+
+def kernel_says(name):
+    return [int(each) for each in Path("/proc/self", name).read_text().split()]
+
+
+def entries(name):
+    return sum(1 for _ in Path("/proc/self", name).iterdir())
+
+
+def age_of_process():
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    age = uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    assert time.time() - process["started"] == pytest.approx(age, abs=2)
+    return uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 async def test_a_status_says_what_daemon_it_is_and_since_when(desk):

@@ -35,7 +35,7 @@ async def test_who_has_spent_a_rounds_time_waits_for_the_next():
 
 
 async def test_what_a_user_spends_adds_up(monkeypatch):
-    """Over all that he does in a round, of which he has half a millisecond; then it is forgotten."""
+    """Over all that he does in a round, half a millisecond at most; then it is forgotten."""
     now = 100.0
     monkeypatch.setattr(loop_time_module, "time", SimpleNamespace(perf_counter=lambda: now))
     loop_time = LoopTime(lambda: False)
@@ -52,7 +52,7 @@ async def test_what_a_user_spends_adds_up(monkeypatch):
     assert not loop_time.is_over(1000)
 
 
-async def test_who_waits_is_in_front_of_who_comes_in_a_new_round():
+async def test_who_waits_is_in_front_of_who_comes_in_a_new_round(soon):
     """Though the user has time again: his connections keep their order."""
     loop_time, order = LoopTime(lambda: False), []
 
@@ -63,8 +63,7 @@ async def test_who_waits_is_in_front_of_who_comes_in_a_new_round():
     busy(loop_time, 1000)
     waiting = [asyncio.create_task(session(name)) for name in "abcdef"]
     await asyncio.sleep(0)
-    while not order:
-        await asyncio.sleep(0)
+    await soon(lambda: order)
     await asyncio.gather(*waiting, session("x"))
     assert order == list("abcdefx")
 

@@ -89,7 +89,7 @@ def test_two_that_start_at_once_do_not_both_come_to_listen(path, bind):
 
 
 def open_files():
-    return len(os.listdir("/proc/self/fd"))
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def test_nothing_but_the_socket_stays_open(path, bind):
