@@ -517,6 +517,21 @@ async def test_the_watchdog_is_fed_while_there_is_progress(watched):
     assert (told, slept, exits) == ([{"WATCHDOG": 1}], [1.0], [70])
 
 
+@pytest.mark.parametrize(("code", "exits"), [(0, 1), (70, 70)])
+async def test_what_takes_too_long_to_end_is_forced(code, exits):
+    """A crash before is what the exit code tells of; what ends in time is left alone."""
+    daemon = lifecycle._Daemon(unasked, Mock())
+    daemon._exit_code = code
+    daemon._leave = Mock()
+    await daemon._in_time(asyncio.sleep(0))
+    daemon._deadline = asyncio.get_running_loop().time() + 86_400
+    await daemon._in_time(asyncio.sleep(0))
+    daemon._leave.assert_not_called()
+    daemon._deadline = asyncio.get_running_loop().time() - 1
+    await daemon._in_time(asyncio.Event().wait())
+    daemon._leave.assert_called_once_with(exits)
+
+
 async def test_without_a_watchdog_a_daemon_ends_itself_in_its_own_time(watched):
     """Nobody is told before."""
     assert await watched(0.0, 5.9, watchdog_seconds=None, hang_seconds=6.0) == ([], [3.0] * 2, [])

@@ -135,6 +135,22 @@ async def test_half_a_frame_holds_what_has_arrived_of_it(make_dialogue, soon):
     assert 100_000 < held(dialogue.desk) - before <= 2**18
 
 
+async def test_a_long_frame_holds_as_much_as_has_arrived(make_dialogue, soon):
+    """At any time, and not much more; all of it once it is whole."""
+    dialogue = await make_dialogue()
+    ledger = dialogue.desk.accounts.requests
+    whole = 3 * 2**20
+    dialogue.writer.write(whole.to_bytes(4, "big"))
+    arrived = 4
+    while arrived < whole:
+        piece = b"x" * min(300_000, whole + 3 - arrived)  # all but the last byte
+        dialogue.writer.write(piece)
+        arrived += len(piece)
+        await soon(lambda so_far=arrived: dialogue.session._connection.buffered == so_far)
+        assert arrived < ledger.to_map()["held_bytes"] <= 2 * 1.125 * arrived + 2**18
+    assert ledger.to_map()["held_bytes"] <= 1.125 * whole + 100
+
+
 async def test_what_is_decoded_waits_for_others_that_are(make_dialogue, soon):
     """A frame that has arrived is not refused for it."""
     dialogue = await make_dialogue()

@@ -1,9 +1,11 @@
 import asyncio
+import errno
 import os
 import resource
 import socket
 from contextlib import ExitStack, suppress
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
@@ -160,6 +162,47 @@ async def test_without_descriptors_the_queue_waits(desk, soon, monkeypatch):
             await soon(lambda: server._sessions)
     exhausted = [event for event in events if event["event"] == "server.exhausted"]
     assert [event["reason"] for event in exhausted] == ["Too many open files"]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_whatever_a_host_has_too_little_of_is_waited_for(desk, soon, monkeypatch, number):
+    """Nobody is lost who stands in the queue meanwhile, and one line in a minute tells of it."""
+    monkeypatch.setattr(server_module, "_EXHAUSTED_SECONDS", 0.0)
+    accept, failures = server_module._accepted, [OSError(number, "")] * 3
+
+    def failing(listening):
+        if failures:
+            raise failures.pop()
+        return accept(listening)
+
+    monkeypatch.setattr(server_module, "_accepted", failing)
+    with capture_logs() as events, socket.socket(socket.AF_UNIX) as peer:
+        async with serving(desk) as server:
+            peer.connect(str(desk.settings.socket))
+            await soon(lambda: server._sessions)
+    told = [event["reason"] for event in events if event["event"] == "server.exhausted"]
+    assert (told, failures) == ([os.strerror(number)], [])
+
+
+async def test_a_server_that_has_stopped_does_not_listen_again(desk, monkeypatch):
+    """Though it rested at that moment, because descriptors had run out."""
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    monkeypatch.setattr(server_module, "_EXHAUSTED_SECONDS", 0.0)
+    monkeypatch.setattr(server_module, "_accepted", Mock(side_effect=OSError(errno.EMFILE, "")))
+    async with serving(desk) as server:
+        server._accept()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert told == []
+
+
+async def test_what_nobody_foresaw_is_not_taken_for_exhaustion(desk, monkeypatch):
+    """It is told of."""
+    monkeypatch.setattr(server_module, "_accepted", Mock(side_effect=OSError(errno.EBADF, "")))
+    async with serving(desk) as server:
+        with pytest.raises(OSError, match=r"\[Errno 9\]"):
+            server._accept()
 
 
 async def test_the_queue_of_a_server_is_as_long_as_its_socket_s(desk, soon):

@@ -132,17 +132,20 @@ async def test_a_request_is_cancelled_once(make_dialogue, tiny):
     assert (await dialogue.ask(Ping(id=4)))["ok"]
 
 
-async def test_what_has_an_answer_cannot_be_cancelled(make_dialogue, tiny, soon):
+@pytest.mark.parametrize("target", range(1, 5))
+async def test_what_has_an_answer_cannot_be_cancelled(make_dialogue, tiny, soon, target):
     """Though its peer has not taken it yet: there is one answer, a result or an error."""
     dialogue = await make_dialogue(tiny(name="n" * 2**20))
     dialogue.reader._transport.pause_reading()
     dialogue.send(embed(1, "a"), embed(2, "b"), embed(3, "c!"), Status(id=4))
     await soon(lambda: dialogue.desk.untaken.count == 4)
-    dialogue.send(*(Cancel(id=10 + target, target=target) for target in range(1, 5)))
+    before = dialogue.session._requests
+    dialogue.send(Cancel(id=10, target=target))
+    await soon(lambda: dialogue.session._requests > before)
     dialogue.reader._transport.resume_reading()
-    for target in range(1, 5):
-        assert (await dialogue.reply(10 + target))["cancelled"] is False
-        assert (await dialogue.reply(target))["ok"] == (target != 3)
+    assert (await dialogue.reply(10))["cancelled"] is False
+    for request_id in range(1, 5):
+        assert (await dialogue.reply(request_id))["ok"] == (request_id != 3)
     assert (await dialogue.ask(Ping(id=20)))["ok"]
 
 
@@ -442,9 +445,38 @@ async def test_no_more_requests_are_read_than_may_be_in_flight(make_dialogue, ti
     assert all(reply["ok"] for reply in replies)
 
 
+async def test_a_peer_that_leaves_while_it_waits_for_a_place_is_noticed(
+    make_dialogue, tiny, soon, monkeypatch
+):
+    """Nobody reads from it meanwhile."""
+    monkeypatch.setattr("sidecar.serving.incoming._LOOK_SECONDS", 0.01)
+    model = tiny()
+    dialogue = await make_dialogue(model, max_in_flight=1)
+    model.gate.clear()
+    dialogue.send(embed(1, "a"))
+    await model.began()
+    dialogue.send(embed(2, "b"))
+    await soon(lambda: dialogue.session._connection.whole)
+    dialogue.writer.transport.abort()
+    await dialogue.ended()
+    model.gate.set()
+    assert dialogue.desk.statistics.since_start().failed_by_code == {"cancelled": 1}
+
+
+async def test_what_a_peer_has_left_behind_is_not_begun(make_dialogue, tiny):
+    """It asked, and left before anybody could answer."""
+    model = tiny()
+    dialogue = await make_dialogue(model)
+    dialogue.send(Ping(id=1), embed(2, "a"), embed(3, "b"))
+    dialogue.writer.transport.abort()
+    await dialogue.ended()
+    assert model.order == []
+    assert dialogue.desk.statistics.since_start().failed_by_code == {}
+
+
 async def test_a_slow_reader_is_not_read_from(make_dialogue, tiny, soon):
     """Replies that nobody takes hold their slots, so memory stays bounded; then all arrive."""
-    dialogue = await make_dialogue(tiny(name="n" * 2**20), max_in_flight=4)
+    dialogue = await make_dialogue(tiny(name="n" * 2**18), max_in_flight=4)
     dialogue.reader._transport.pause_reading()
     with capture_logs() as events:
         dialogue.send(*(embed(i, "a") for i in range(1, 21)))

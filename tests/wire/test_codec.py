@@ -102,6 +102,8 @@ def test_what_came_before_a_bad_frame_is_yielded() -> None:
         b"\x81\xc0\x02",  # nil as key
         b"\x81\xa2\xff\xfe\x01",  # a key that is not UTF-8
         b"\x81\xa1a\xa2\xff\xfe",  # a value that is not UTF-8
+        b"\x81\xa1a\xd4\x05\x00",  # an extension
+        b"\x81\xa1a\xd6\xff\x00\x00\x00\x01",  # a timestamp
         b"\x81\xa1a\xd4\xff\x00",  # a timestamp of an impossible length
         b"\x81\xa1a\xd7\xff" + b"\xff" * 8,  # a timestamp beyond its range
         b"\x81\xa1a\xdd\xff\xff\xff\xff",  # a list of 2^32 - 1

@@ -183,6 +183,17 @@ def test_what_a_peer_has_to_send_is_known() -> None:
     assert connection.whole is None
 
 
+def test_what_a_frame_takes_is_known_from_its_length() -> None:
+    """Four bytes each of its bytes, 160 each value that may be in it, and a step thrice."""
+    limits = Limits(max_frame_bytes=2**24, max_inputs=100, max_text_bytes=2**18)
+    for length in (0, 10, 1_000, 200_000, 2**24):
+        values = min(length, 8 * 100 + 4 * 1_024)
+        expected = 4 * length + 160 * values + 3 * min(length, 2**18)
+        assert ServerConnection(limits).most_decoding(length) == expected
+    small = ServerConnection(Limits(max_text_bytes=10))
+    assert small.most_decoding(2**20) == 4 * 2**20 + 160 * (8 * 2_048 + 4_096) + 3 * 2**17
+
+
 @pytest.mark.parametrize("request_", [{"op": "ping"}, {"op": "hello", "version": 2}])
 def test_what_ends_a_connection_before_hello_ends_it(request_: dict[str, Any]) -> None:
     """Nothing that follows is taken, in the same piece or the next."""
