@@ -53,7 +53,7 @@ def test_memory_is_bounded(clock):
     complaints = Complaints(60.0, clock)
     for uid in (0, 1):
         assert [complaints.take(uid) for _ in range(6)] == [0] * 5 + [None]
-    for uid in range(2, 257):
+    for uid in range(2, 300):
         complaints.take(uid)
         complaints.take(1)  # is not quiet
     assert complaints.take(1) is None

@@ -11,6 +11,7 @@ from client_lib.wire.codec import encode
 from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Rerank, Status
 from client_lib.wire.protocol import Limits
 from sidecar.serving.complaints import Complaints
+from sidecar.serving.loop_time import LoopTime
 from sidecar.serving.state import State
 
 from .steps import cancelled_at_every_await
@@ -293,6 +294,59 @@ async def test_a_completed_request_is_an_event_with_its_peer(make_dialogue):
     (event,) = (event for event in events if event["event"] == "request.completed")
     assert (event["request_id"], event["rows"], event["tokens"]) == (7, 1, 3)
     assert (event["peer_pid"], event["peer_uid"]) == (os.getpid(), os.getuid())
+
+
+async def test_an_event_says_of_a_request_what_its_reply_says(make_dialogue, tiny):
+    """Each figure under its own name, and what it was."""
+    dialogue = await make_dialogue(tiny())
+    with capture_logs() as events:
+        embedded = await dialogue.ask(embed(7, "abc", "abc", "de", priority="bulk"))
+        reranked = await dialogue.ask(Rerank(id=8, query="a", documents=("bcdef", "g")))
+        dialogue.desk.engine.notes.flush()
+    told = [event for event in events if event["event"] == "request.completed"]
+    for event, reply in zip(told, (embedded, reranked), strict=True):
+        timings = reply["timings"]
+        timings.pop("batch_tokens")
+        assert {name: event[name] for name in timings} == timings
+        assert event["tokens"] == reply["usage"]["total_tokens"]
+        assert event["model"] == reply["model"] == "tiny"
+    assert [(e["op"], e["lane"], e["rows"], e["shared_rows"]) for e in told] == [
+        ("embed", "bulk", 3, 1), ("rerank", "interactive", 3, 0),
+    ]  # fmt: skip
+
+
+async def test_an_event_of_a_failure_says_whose_it_was(make_dialogue, tiny):
+    """An error where it was the daemon's; with code, reason, and the traceback for that alone."""
+    dialogue = await make_dialogue(tiny())
+    with capture_logs() as events:
+        wrong = await dialogue.ask(embed(7, "a", model="another"))
+        poison = await dialogue.ask(embed(8, "a!"))
+        dialogue.desk.engine.notes.flush()
+    told = [event for event in events if event["event"] == "request.failed"]
+    for event, reply, level in zip(told, (wrong, poison), ("info", "error"), strict=True):
+        assert (event["request_id"], event["log_level"]) == (reply["id"], level)
+        assert (event["code"], event["reason"]) == (
+            reply["error"]["code"], reply["error"]["message"],
+        )  # fmt: skip
+        assert (event["traceback"] is None) == (level == "info")
+
+
+async def test_a_connection_begins_in_its_user_s_part_of_the_loop(make_dialogue, monkeypatch):
+    """It waits for its turn, and what its beginning took is counted."""
+    turns, spent = [], []
+
+    async def turn(_, uid):
+        turns.append(uid)
+
+    monkeypatch.setattr(LoopTime, "turn", turn)
+    monkeypatch.setattr(LoopTime, "spend", lambda _, uid, started: spent.append(uid))
+    dialogue = await make_dialogue(hello=False)
+    await asyncio.sleep(0)
+    assert (turns, spent) == ([os.getuid()], [])
+    while not spent:  # noqa: ASYNC110 - connecting has no event of its own
+        await asyncio.sleep(0)
+    assert spent == [os.getuid()]
+    assert (await dialogue.ask(Hello(id=0, version=1)))["ok"]
 
 
 async def test_a_request_s_events_carry_the_caller_s_trace(make_dialogue):
