@@ -32,8 +32,9 @@ def check_pieces(sent: list[bytes], size: int) -> None:
     found: list[bytes] = []
     for at in range(0, len(stream), size):
         frames.feed(stream[at : at + size])
-        found += taken(frames)
         fed = min(at + size, len(stream))
+        assert frames.buffered == fed - [0, *ends][len(found)], (size, at)
+        found += taken(frames)
         begun, end = ([0, *ends][len(found)], [*ends, fed][len(found)])
         assert frames.buffered == fed - begun, (size, at)
         known = fed - begun >= HEADER_BYTES
