@@ -181,8 +181,10 @@ async def test_room_is_waited_for_in_its_own_account(accounts: Accounts, account
     assert getattr(accounts, account).to_map()["held_by_peer"] == {str(SOMEBODY): 1_000}
 
 
-async def test_who_waits_for_room_waits_as_long_as_a_peer_may_stall(accounts: Accounts) -> None:
+async def test_who_waits_for_room_waits_as_long_as_a_peer_may_stall() -> None:
     """After a reload as long as that says; and then he may come back."""
+    patient = replace(SETTINGS, rules=Rules(stall_seconds=86_400.0))
+    accounts = Accounts(patient, FOOTPRINT, TAKEN)
     ledger = accounts.decoding
     ledger.hold(OTHER, ledger.budget.total, always=True)
     accounts.update(replace(SETTINGS, rules=Rules(stall_seconds=0.01)), FOOTPRINT)
