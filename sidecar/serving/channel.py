@@ -76,7 +76,8 @@ class Channel(asyncio.BufferedProtocol):
                 async with asyncio.timeout(seconds):
                     await self._closed.wait()
         finally:
-            self._transport.abort()
+            if not self._closed.is_set():  # asyncio's transport cannot be aborted once it is
+                self._transport.abort()
 
     def abort(self) -> None:
         """Close it now."""

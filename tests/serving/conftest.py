@@ -4,7 +4,9 @@ import asyncio
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -111,12 +113,17 @@ def quiet():
 
 @pytest.fixture
 def soon():
-    """A wait, step by step of the loop, until a condition of another thread or task holds."""
+    """A wait until a condition of another thread or task holds.
+
+    Step by step of the loop at first; then other threads get the interpreter's lock.
+    """
 
     async def wait(condition):
         async with asyncio.timeout(PATIENCE):
-            while not condition():  # noqa: ASYNC110 - the condition has no event of its own
-                await asyncio.sleep(0)
+            for step in count():
+                if condition():
+                    return
+                await asyncio.sleep(0 if step < 100 else 0.001)
 
     return wait
 
@@ -172,12 +179,17 @@ class Dialogue:
         """Return the reply to that id as a map; None where the connection ended before it."""
         async with asyncio.timeout(PATIENCE):
             while request_id not in self._replies:
-                if not (data := await self.reader.read(2**16)):
+                if not (data := await self._read()):
                     return None
                 for message in self._decoder.feed(data):
                     assert message["id"] not in self._replies, "answered twice"
                     self._replies[message["id"]] = message
         return self._replies.pop(request_id)
+
+    async def _read(self):
+        with suppress(ConnectionError):  # the session has ended, and not read all
+            return await self.reader.read(2**16)
+        return b""
 
     async def ask(self, request):
         self.send(request)

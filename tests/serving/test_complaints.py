@@ -4,6 +4,8 @@ import pytest
 
 from sidecar.serving.complaints import Complaints
 
+from ..sizes import reachable
+
 
 class Clock:
     def __init__(self):
@@ -47,8 +49,34 @@ def test_quiet_gives_the_first_few_again(clock):
 
 
 def test_memory_is_bounded(clock):
-    """Whoever has been quiet longest is forgotten."""
+    """Whoever has been quiet longest is forgotten: of more than 256 users nothing is kept."""
     complaints = Complaints(60.0, clock)
-    for uid in range(10_000):
+    for uid in (0, 1):
+        assert [complaints.take(uid) for _ in range(6)] == [0] * 5 + [None]
+    for uid in range(2, 300):
         complaints.take(uid)
-    assert len(complaints._accounts) <= 256
+        assert complaints.take(1) is None, uid  # who is not quiet
+    assert complaints.take(0) == 0  # as if never seen
+
+
+def test_users_who_came_just_now_are_remembered(clock):
+    """Also where there are more than can be."""
+    complaints = Complaints(60.0, clock)
+    for uid in range(1_000):
+        for _ in range(6):
+            complaints.take(uid)
+    assert [complaints.take(uid) for uid in range(744, 1_000)] == [None] * 256
+    size = reachable(complaints)
+    for uid in range(1_000, 10_000):
+        complaints.take(uid)
+    assert reachable(complaints) <= size + 1_000
+
+
+def test_a_line_more_takes_its_time(clock):
+    """Not a moment sooner; a clock that has gone on for half of it has given half a line."""
+    complaints = Complaints(60.0, clock)
+    for _ in range(5):
+        complaints.take(1000)
+    for elapsed, written in ((30.0, None), (29.0, None), (2.0, 2), (58.0, None), (2.0, 1)):
+        clock.now += elapsed
+        assert complaints.take(1000) == written

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from itertools import count
 
 import pytest
@@ -39,17 +40,17 @@ def test_a_peer_comes_in_by_its_user_or_any_of_its_groups(rules: Rules, admitted
 def test_one_process_has_so_many_connections() -> None:
     """Another process is not concerned, and a connection that ends makes room."""
     door = Door(Rules(max_connections=2), 100)
-    other = Peer(pid=11, uid=1000, gid=1000)
+    other = Peer(pid=11, uid=1000, gid=2000)
     for peer in (SOMEBODY, SOMEBODY, other):
         door.enter(peer)
     with pytest.raises(Overloaded, match="2 connections of one process") as refused:
         door.enter(SOMEBODY)
-    assert refused.value.retry_after_ms
+    assert refused.value.retry_after_ms == 1_000
     door.leave(SOMEBODY)
     door.enter(SOMEBODY)
     assert door.to_list() == [
         {"pid": 10, "uid": 1000, "gid": 1000, "connections": 2},
-        {"pid": 11, "uid": 1000, "gid": 1000, "connections": 1},
+        {"pid": 11, "uid": 1000, "gid": 2000, "connections": 1},
     ]
 
 
@@ -81,12 +82,38 @@ def test_an_operator_comes_in_when_all_connections_are_taken() -> None:
     assert door.refusal(Peer(1, 0, 0)) is not None
 
 
+def test_what_is_for_operators_is_for_processes_that_have_none_yet() -> None:
+    """One that has a connection could use that; another may still come in."""
+    door = Door(Rules(), 100)
+    for uid in range(1000, 1010):
+        enter_all(door, uid)
+    operator = Peer(1, os.geteuid(), 0)
+    door.enter(operator)
+    assert isinstance(refusal := door.refusal(operator), Overloaded)
+    assert refusal.retry_after_ms == 1_000
+    assert door.refusal(Peer(2, os.geteuid(), 0)) is None
+    assert isinstance(Door(Rules(max_connections=0), 100).refusal(operator), Overloaded)
+
+
+def test_rules_that_no_longer_admit_a_peer_hold_for_one_that_is_in() -> None:
+    """Its connections are counted all the same, until they end."""
+    door = Door(Rules(), 100)
+    door.enter(SOMEBODY)
+    door.check(SOMEBODY)
+    door.rules = Rules(uids=frozenset({7}))
+    with pytest.raises(Forbidden, match="user 1000 is not among"):
+        door.check(SOMEBODY)
+    assert len(door.to_list()) == 1
+    door.leave(SOMEBODY)
+    assert door.to_list() == []
+
+
 def test_the_kernel_tells_who_is_there() -> None:
     """This process, by its own socket."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         peer = Peer.of(ours)
-    assert (peer.pid, peer.uid) == (os.getpid(), os.getuid())
+    assert (peer.pid, peer.uid, peer.gid) == (os.getpid(), os.getuid(), os.getgid())
     assert peer.groups == {os.getgid(), *os.getgroups()}
 
 
@@ -95,12 +122,12 @@ import os, socket, sys
 from sidecar.serving.peer import Peer
 os.setgroups(range(5_000, 5_000 + int(sys.argv[1])))
 ours, theirs = socket.socketpair(socket.AF_UNIX)
-print(sorted(Peer.of(ours).groups - {os.getgid()}) == os.getgroups())
+print(Peer.of(ours).groups == {os.getgid(), *os.getgroups()})
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take groups")
-@pytest.mark.parametrize("count", [1, 3, 256, 257, 5_000])
+@pytest.mark.parametrize("count", [0, 3, 256, 257, 5_000])
 def test_the_kernel_tells_all_groups(count: int) -> None:
     """Those too that are not the first, however many: a list may name any of them."""
     told = subprocess.run(
@@ -126,6 +153,62 @@ async def test_a_frame_that_is_never_finished_ends_the_connection(make_dialogue)
     dialogue.writer.write(encode(request_to_map(Ping(id=2)))[:-1])
     await dialogue.ended()
     assert await dialogue.reply(2) is None
+
+
+def test_a_peer_is_its_process_and_its_user() -> None:
+    """It is named by both, and who could end the daemon anyway is an operator."""
+    peer = Peer(pid=10, uid=1000, gid=27)
+    assert str(peer) == "pid 10 (uid 1000)"
+    assert peer.named() == {"peer_pid": 10, "peer_uid": 1000, "peer_gid": 27}
+    assert [Peer(1, uid, 0).is_operator for uid in (0, os.geteuid(), os.geteuid() + 1)] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
+class Clock:
+    """A clock that goes on by ten seconds whenever somebody looks."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 10.0
+        return self.now
+
+    perf_counter = staticmethod(time.perf_counter)
+
+
+async def test_a_frame_that_drips_ends_the_connection(make_dialogue, soon, monkeypatch) -> None:
+    """All of it has to come in the time that there is, and not each byte."""
+    monkeypatch.setattr("sidecar.serving.incoming.time", Clock())
+    with capture_logs() as events:
+        dialogue = await make_dialogue(rules=Rules(stall_seconds=45.0))
+        for number, byte in enumerate(encode(request_to_map(Ping(id=1))), start=1):
+            dialogue.writer.write(bytes([byte]))
+            await soon(
+                lambda number=number: (
+                    dialogue.task.done()
+                    or dialogue.session._connection.buffered == number
+                    or dialogue.session._requests == 2
+                )
+            )
+        assert await dialogue.reply(1) is None
+        await dialogue.ended()
+    (stalled,) = (event for event in events if event["event"] == "peer.stalled")
+    assert (stalled["awaited"], stalled["seconds"]) == ("the rest of a frame", 45.0)
+    assert stalled["peer_pid"] == os.getpid()
+
+
+async def test_each_frame_has_a_time_of_its_own(make_dialogue, soon, monkeypatch) -> None:
+    """However many have come before it, each in two pieces."""
+    monkeypatch.setattr("sidecar.serving.incoming.time", Clock())
+    dialogue = await make_dialogue(rules=Rules(stall_seconds=25.0))
+    for number in range(1, 10):
+        frame = encode(request_to_map(Ping(id=number)))
+        dialogue.writer.write(frame[:7])
+        await soon(lambda: dialogue.session._connection.buffered == 7)
+        dialogue.writer.write(frame[7:])
+        assert (await dialogue.reply(number))["ok"]
 
 
 async def test_a_peer_that_does_not_read_is_let_go(make_dialogue) -> None:

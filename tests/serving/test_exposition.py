@@ -53,6 +53,147 @@ def samples_of(text, form="openmetrics"):
     return found
 
 
+def histogram(base):
+    """A distribution of a status: one value below every bound, some at 4, some above all."""
+    buckets = [[2.0**-10, 1], [4.0, base], [8.0, 2 * base], [2.0**21, 5]]
+    return {"sum": 1_000.0 * base, "buckets": buckets}
+
+
+def answered(base):
+    phases = enumerate(("queue_ms", "tokenize_ms", "compute_ms", "total_ms"), base)
+    sizes = {"texts": base + 10, "tokens": base + 11, "cached": base + 12, "shared": base + 13}
+    return {**sizes, **{name: histogram(number) for number, name in phases}}
+
+
+# No two figures are equal, so that none can stand for another.
+STATUS = {
+    "version": "9.8.7", "socket": "unused", "state": "draining", "healthy": False, "threads": 3,
+    "models": [
+        MODEL,
+        {"name": "ranks", "task": "rerank", "quality": {"mean": 0.9, "p1": 0.8, "min": 0.7}},
+    ],
+    "queue": {
+        "interactive": {"rows": 31, "tokens": 32, "bytes": 33, "cost_ms": 34.0},
+        "bulk": {"rows": 41, "tokens": 42, "bytes": 43, "cost_ms": 44.0},
+        "bounds": {"rows": 51, "tokens": 52, "bytes": 53},
+    },
+    "cache": {"bytes": 61, "max_bytes": 62, "rows": 63},
+    "requests": {"completed": 1, "failed": {}, "in_flight": 5, "untaken": 6},
+    "peers": [{"connections": 4}, {"connections": 7}],
+    "memory": {"pss_bytes": 71, "rss_bytes": 72, "at_start": {"pss_bytes": 73, "rss_bytes": 74}},
+    "process": {
+        "started": 81, "cpu_seconds": 82, "virtual_bytes": 83, "open_files": 84, "max_files": 85,
+        "threads": 86,
+    },
+    "statistics": {
+        "recent": {},
+        "since_start": {
+            "requests": {
+                "embed": {"interactive": answered(100), "bulk": answered(200)},
+                "rerank": {"bulk": answered(300)},
+            },
+            "failed": {"embed": {"cancelled": 91, "overloaded": 92}},
+            "not_admitted": {"bulk": {"overloaded": 93, "too_large": 94}},
+            "refused": {"forbidden": 95},
+            "batches": {"bulk": {"rows": histogram(96), "tokens": histogram(97)}},
+        },
+    },
+}  # fmt: skip
+
+
+def test_every_figure_is_that_of_the_status():
+    """By name and labels, in the unit that the name ends with; there is nothing else."""
+    expected = {
+        ("sidecar_build_info", ("version", "9.8.7")): 1,
+        ("sidecar_healthy",): 0,
+        ("sidecar_inference_threads",): 3,
+        ("sidecar_peers",): 2,
+        ("sidecar_connections",): 11,
+        ("sidecar_requests_in_flight",): 5,
+        ("sidecar_model_weight_bytes", ("model", "mini")): 23,
+        ("sidecar_model_fp32_weight_bytes", ("model", "mini")): 91,
+        ("sidecar_cache_bytes",): 61,
+        ("sidecar_cache_limit_bytes",): 62,
+        ("sidecar_cache_texts",): 63,
+        ("sidecar_proportional_memory_bytes",): 71,
+        ("process_resident_memory_bytes",): 72,
+        ("sidecar_start_proportional_memory_bytes",): 73,
+        ("process_start_time_seconds",): 81,
+        ("process_cpu_seconds_total",): 82,
+        ("process_virtual_memory_bytes",): 83,
+        ("process_open_fds",): 84,
+        ("process_max_fds",): 85,
+        ("sidecar_request_errors_total", ("code", "cancelled"), ("op", "embed")): 91,
+        ("sidecar_request_errors_total", ("code", "overloaded"), ("op", "embed")): 92,
+        ("sidecar_requests_not_admitted_total", ("code", "overloaded"), ("lane", "bulk")): 93,
+        ("sidecar_requests_not_admitted_total", ("code", "too_large"), ("lane", "bulk")): 94,
+        ("sidecar_refusals_total", ("code", "forbidden")): 95,
+    }
+    for state in ("starting", "serving", "reloading", "draining", "stopped"):
+        expected["sidecar_state", ("sidecar_state", state)] = state == "draining"
+    for model in STATUS["models"]:
+        labels = {"model": model["name"], "task": model["task"]}
+        labels |= {name: model.get(name, "") for name in ("quantization", "device")}
+        expected["sidecar_model_info", *sorted(labels.items())] = 1
+        suffix = {"embed": "cosine", "rerank": "score_closeness"}[model["task"]]
+        for statistic, value in model["quality"].items():
+            labels = (("model", model["name"]), ("statistic", statistic))
+            expected[f"sidecar_model_quality_{suffix}", *labels] = value
+    for lane, start in (("interactive", 31), ("bulk", 41)):
+        for number, unit in enumerate(("texts", "tokens", "bytes"), start):
+            expected[f"sidecar_queue_{unit}", ("lane", lane)] = number
+        expected["sidecar_queue_work_seconds", ("lane", lane)] = (start + 3) / 1000
+    for number, unit in enumerate(("texts", "tokens", "bytes"), 51):
+        expected[f"sidecar_queue_limit_{unit}",] = number
+    for op, lane, base in (("embed", "interactive", 100), ("embed", "bulk", 200),
+                           ("rerank", "bulk", 300)):  # fmt: skip
+        labels = (("lane", lane), ("op", op))
+        for number, name in enumerate(("texts", "tokens", "cached_texts", "shared_texts"), 10):
+            expected[f"sidecar_{name}_total", *labels] = base + number
+    found = samples_of(exposition(STATUS, "openmetrics")[1])
+    plain = {key: value for key, value in found.items() if not key[0].endswith(_OF_HISTOGRAMS)}
+    assert plain == expected
+
+
+_OF_HISTOGRAMS = ("_bucket", "_count", "_sum")
+
+
+def test_every_distribution_is_that_of_the_status():
+    """Its sum, its count, and at each bound how many values are not above it."""
+    found = samples_of(exposition(STATUS, "openmetrics")[1])
+    expected = {}
+    times = [2.0**octave for octave in range(-1, 17)]
+    for op, lane, base in (("embed", "interactive", 100), ("embed", "bulk", 200),
+                           ("rerank", "bulk", 300)):  # fmt: skip
+        for number, phase in enumerate(("queue", "tokenize", "compute", "total"), base):
+            labels = {"op": op, "lane": lane, "phase": phase}
+            name = "sidecar_request_duration_seconds"
+            expected |= samples_of_histogram(name, labels, number, times, 1000)
+    rows, tokens = [1, 2, 4, 8, 16], [2**octave for octave in range(3, 15)]
+    for name, number, bounds in (("texts", 96, rows), ("tokens", 97, tokens)):
+        expected |= samples_of_histogram(f"sidecar_batch_{name}", {"lane": "bulk"}, number, bounds)
+    assert {k: v for k, v in found.items() if k[0].endswith(_OF_HISTOGRAMS)} == expected
+
+
+def samples_of_histogram(name, labels, base, bounds, per=1):
+    counts = {2.0**-10: 1, 4.0: base, 8.0: 2 * base, 2.0**21: 5}
+    samples = {
+        (f"{name}_sum", *sorted(labels.items())): 1_000.0 * base / per,
+        (f"{name}_count", *sorted(labels.items())): sum(counts.values()),
+    }
+    for bound in [*bounds, float("inf")]:
+        text = "+Inf" if bound == float("inf") else str(float(bound) / per)
+        key = (f"{name}_bucket", *sorted({**labels, "le": text}.items()))
+        samples[key] = sum(count for value, count in counts.items() if value <= bound)
+    return samples
+
+
+def test_the_same_is_said_in_both_formats():
+    """Whichever a monitor reads."""
+    of_one, of_other = (samples_of(exposition(STATUS, form)[1], form) for form in READERS)
+    assert of_one == of_other
+
+
 async def status_with(dialogue, **model):
     return {**await dialogue.desk.status(dialogue.session._peer), "models": [{**MODEL, **model}]}
 

@@ -70,9 +70,37 @@ def test_the_budgets_follow_from_what_is_left() -> None:
 def test_room_for_a_frame_grows_with_what_has_arrived(whole: int) -> None:
     """There is always enough, never much more, and few steps for a long one."""
     held = steps = 0
-    for size in range(1, whole + 1, 9_999):
+    for size in (*range(1, whole, 9_999), whole):
         if more := step_of_arriving(held, size, whole):
             held += more
             steps += 1
         assert of_arriving(size) <= held <= min(of_arriving(whole), 2 * of_arriving(size) + 2**18)
     assert steps <= 8
+    assert held >= of_arriving(whole) >= 1.125 * whole
+
+
+def test_each_text_takes_its_place_and_its_vector() -> None:
+    """As many as there are, short as they be: 12 bytes a number, 16 a token, a kilobyte a row."""
+    for dimensions, max_tokens in ((8, 256), (1_024, 3)):
+        footprint = Footprint(dimensions=dimensions, max_tokens=max_tokens)
+        for length in (1, 200, 1_000):
+            text = "a" * length
+            few, many = (Embed(id=1, input=(text,) * count) for count in (10, 110))
+            more = footprint.of_request(many) - footprint.of_request(few)
+            tokens = min(length, max_tokens)
+            each = 2 * sys.getsizeof(text) + 1_024 + 12 * dimensions + 16 * tokens
+            assert more == 100 * each, (dimensions, length)
+
+
+def test_the_longest_text_decides_what_a_tokenizer_works_with() -> None:
+    """With the query before it; the order of texts does not matter."""
+    texts = ("a" * 10, "b" * 5_000, "c" * 20)
+    size = FOOTPRINT.of_request(Embed(id=1, input=texts))
+    assert size == FOOTPRINT.of_request(Embed(id=1, input=texts[::-1]))
+    longer = FOOTPRINT.of_request(Embed(id=1, input=("a" * 10, "b" * 6_000, "c" * 20)))
+    assert longer - size == 1_000 * (2 + 64)
+    shorter = FOOTPRINT.of_request(Embed(id=1, input=("a", "b" * 5_000, "c" * 20)))
+    assert size - shorter == 9 * (2 + 16)
+    pairs = [Rerank(id=1, query="q" * count, documents=("d" * 300,)) for count in (300, 1_300)]
+    with_short, with_long = map(FOOTPRINT.of_request, pairs)
+    assert with_long - with_short == 1_000 * (2 + 64)

@@ -62,6 +62,5 @@ async def test_between_two_there_is_a_pause():
     """The first one has none."""
     loop = asyncio.get_running_loop()
     latest, before = Latest(Maker(), pause=0.05), loop.time()
-    for _ in range(3):
-        await latest.get(0)
+    assert [await latest.get(0) for _ in range(3)] == [1, 2, 3]
     assert loop.time() - before >= 0.1

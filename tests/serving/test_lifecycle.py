@@ -10,15 +10,16 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from client_lib.wire.messages import Embed, Hello, Status
 from client_lib.wire.protocol import ClientConnection
+from sidecar.serving import lifecycle
 from sidecar.serving.lifecycle import serve
 from sidecar.serving.settings import ServeSettings, Setup
 from sidecar.serving.socket_file import SocketFile, SocketUnavailable
-from sidecar.serving.state import Life, State
 from sidecar.systemd import take
 
 HERE = Path(__file__)
@@ -253,8 +254,8 @@ def test_a_peer_that_does_not_read_cannot_force_a_stop(start, closing):
     process = start(drain_seconds=86_400)
     process.event("server.listening")
     peer = closing(Peer(process.path))
-    for number in range(1, 256):
-        peer.send(Status(id=number))
+    for number in range(1, 20):  # of which the kernel keeps three
+        peer.send(Embed(id=number, input=("a",) * 2_000))
     other = closing(Peer(process.path))
     while other.ask(Status(id=1)).body["status"]["requests"]["untaken"] < 2:
         pass
@@ -475,13 +476,66 @@ async def test_what_loading_raises_reaches_the_caller(tmp_path):
     assert not path.exists()
 
 
-def test_a_life_only_moves_forward():
-    """Draining is not undone."""
-    life = Life()
-    life.move(State.SERVING)
-    life.move(State.DRAINING)
-    with pytest.raises(ValueError, match="draining cannot become serving"):
-        life.move(State.SERVING)
+@pytest.fixture
+async def watched(monkeypatch):
+    """A daemon's watch over a desk whose inference has stood still for so many seconds.
+
+    Returns what the manager was told, for how long the watch slept, and the exit code, if any.
+    """
+
+    async def watch(*stuck_for, watchdog_seconds, hang_seconds=30.0):
+        left, slept, exits = list(stuck_for), [], []
+
+        async def sleep(seconds):
+            slept.append(seconds)
+            if not left:
+                raise asyncio.CancelledError
+
+        def leave(code):
+            exits.append(code)
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(lifecycle.asyncio, "sleep", sleep)
+        manager = Mock(watchdog_seconds=watchdog_seconds)
+        daemon = lifecycle._Daemon(unasked, manager)
+        daemon._leave = leave
+        settings = ServeSettings(socket=Path("unused"), threads=1, hang_seconds=hang_seconds)
+        desk = Mock(settings=settings, stuck_for=lambda: left.pop(0), longest_forward=lambda: 0.0)
+        with pytest.raises(asyncio.CancelledError):
+            await daemon._watch(desk)
+        monkeypatch.undo()
+        return [each.kwargs for each in manager.tell.call_args_list], slept, exits
+
+    return watch
+
+
+async def test_the_watchdog_is_fed_while_there_is_progress(watched):
+    """Four times in its own time; half of that without progress is the end."""
+    told, slept, exits = await watched(0.0, 1.9, 0.0, watchdog_seconds=4.0)
+    assert (told, slept, exits) == ([{"WATCHDOG": 1}] * 3, [1.0] * 3, [])
+    told, slept, exits = await watched(0.0, 2.0, watchdog_seconds=4.0)
+    assert (told, slept, exits) == ([{"WATCHDOG": 1}], [1.0], [70])
+
+
+@pytest.mark.parametrize(("code", "exits"), [(0, 1), (70, 70)])
+async def test_what_takes_too_long_to_end_is_forced(code, exits):
+    """A crash before is what the exit code tells of; what ends in time is left alone."""
+    daemon = lifecycle._Daemon(unasked, Mock())
+    daemon._exit_code = code
+    daemon._leave = Mock()
+    await daemon._in_time(asyncio.sleep(0))
+    daemon._deadline = asyncio.get_running_loop().time() + 86_400
+    await daemon._in_time(asyncio.sleep(0))
+    daemon._leave.assert_not_called()
+    daemon._deadline = asyncio.get_running_loop().time() - 1
+    await daemon._in_time(asyncio.Event().wait())
+    daemon._leave.assert_called_once_with(exits)
+
+
+async def test_without_a_watchdog_a_daemon_ends_itself_in_its_own_time(watched):
+    """Nobody is told before."""
+    assert await watched(0.0, 5.9, watchdog_seconds=None, hang_seconds=6.0) == ([], [3.0] * 2, [])
+    assert await watched(6.0, watchdog_seconds=None, hang_seconds=6.0) == ([], [], [70])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 
+from sidecar.serving import loop_time as loop_time_module
 from sidecar.serving.loop_time import LoopTime
 
 
@@ -30,6 +32,40 @@ async def test_who_has_spent_a_rounds_time_waits_for_the_next():
     assert steps == []
     await loop_time.turn(1000)
     assert steps == ["another round"]
+
+
+async def test_what_a_user_spends_adds_up(monkeypatch):
+    """Over all that he does in a round, half a millisecond at most; then it is forgotten."""
+    now = 100.0
+    monkeypatch.setattr(loop_time_module, "time", SimpleNamespace(perf_counter=lambda: now))
+    loop_time = LoopTime(lambda: False)
+    for _ in range(4):
+        loop_time.spend(1000, now - 0.000_12)
+        loop_time.spend(1001, now - 0.000_01)
+    assert not loop_time.is_over(1000)
+    loop_time.spend(1000, now - 0.000_021)
+    assert loop_time.is_over(1000)
+    assert not loop_time.is_over(1001)
+    await asyncio.sleep(0)
+    assert not loop_time.is_over(1000)
+    loop_time.spend(1000, now - 0.000_499)
+    assert not loop_time.is_over(1000)
+
+
+async def test_who_waits_is_in_front_of_who_comes_in_a_new_round(soon):
+    """Though the user has time again: his connections keep their order."""
+    loop_time, order = LoopTime(lambda: False), []
+
+    async def session(name):
+        await loop_time.turn(1000)
+        order.append(name)
+
+    busy(loop_time, 1000)
+    waiting = [asyncio.create_task(session(name)) for name in "abcdef"]
+    await asyncio.sleep(0)
+    await soon(lambda: order)
+    await asyncio.gather(*waiting, session("x"))
+    assert order == list("abcdefx")
 
 
 async def test_connections_of_a_user_go_on_one_a_round():

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import threading
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,6 +17,8 @@ from structlog.testing import capture_logs
 from client_lib.wire.codec import FrameDecoder
 from client_lib.wire.messages import Embed, Hello, Status
 from client_lib.wire.protocol import ClientConnection, Limits
+from sidecar.events import Selection
+from sidecar.serving.bounds import Bounds
 from sidecar.serving.desk import Desk
 from sidecar.serving.door import Rules
 from sidecar.serving.lifecycle import serve
@@ -82,7 +86,7 @@ class Service:
         """Return a connection on which hello has been said, and its reply."""
         async with asyncio.timeout(PATIENCE):
             while not self.path.exists():  # noqa: ASYNC110 - the file has no event
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
         talk = Talk(*await asyncio.open_unix_connection(self.path))
         self._talks.append(talk)
         return talk, await talk.ask(Hello(id=0, version=1))
@@ -122,6 +126,14 @@ def seen(log, soon):
     return wait
 
 
+@pytest.fixture(autouse=True)
+def walks_through_memory(monkeypatch):
+    """None, which take a second where many other tests have left much; undo it to have some."""
+    with monkeypatch.context() as patch:
+        patch.setattr("sidecar.serving.memory.gc", Mock())
+        yield patch
+
+
 @pytest.fixture
 def setup_of(tmp_path):
     def make(*models, configured=None, **settings):
@@ -136,9 +148,10 @@ def setup_of(tmp_path):
 
 
 @pytest.fixture
-async def start(seen):
-    """A maker of services that listen; at the end they have stopped with 0."""
+async def start(seen, monkeypatch):
+    """A maker of services that listen; at the end they have stopped with 0, and not by force."""
     made = []
+    monkeypatch.setattr(os, "_exit", Mock(side_effect=AssertionError("left by force")))
 
     async def start(setup, manager=None):
         service = Service(setup, manager or Manager())
@@ -173,8 +186,11 @@ async def test_what_was_accepted_is_finished_by_the_old_model(start, setup_of, t
     assert (await seen("engine.retired"))["models"] == ["old"]
 
 
-async def test_models_that_no_longer_serve_are_let_go_of(start, setup_of, seen):
+async def test_models_that_no_longer_serve_are_let_go_of(
+    start, setup_of, seen, walks_through_memory
+):
     """The first ones, too, which were meant to stay for good."""
+    walks_through_memory.undo()
     loaded = []
 
     def load():
@@ -189,6 +205,81 @@ async def test_models_that_no_longer_serve_are_let_go_of(start, setup_of, seen):
         hang_up()
         await seen("engine.retired", times=i)
     assert [model() and model().name for model in loaded] == [None, None, None, "3"]
+
+
+async def test_two_generations_of_models_take_memory_at_most(start, setup_of, tiny, seen):
+    """The next is not loaded before the last but one has finished."""
+    old = tiny(name="old", holds="#")
+    service = await start(setup_of(old))
+    talk, _ = await service.talk()
+    old.gate.clear()
+    talk.send(Embed(id=1, input=("#",)))
+    await old.began(forwards=9)
+    service.setup = setup_of(tiny(name="new"))
+    hang_up()
+    await seen("server.reloaded")
+    hang_up()
+    await seen("server.reloading", times=2)
+    for number in range(2, 5):  # each of which takes a thread that loading would take before
+        assert (await talk.ask(Status(id=number)))["status"]["state"] == "reloading"
+    assert service.read == 1
+    old.gate.set()
+    await seen("server.reloaded", times=2)
+    assert service.read == 2
+    await seen("engine.retired", times=2)
+
+
+async def test_a_reload_changes_what_is_configured_and_keeps_what_was_counted(
+    start, setup_of, tiny, seen, monkeypatch
+):
+    """Bounds, the cache, and which events are written; statistics are the daemon's."""
+    selected = []
+    monkeypatch.setattr("sidecar.events.select", selected.append)
+    sizes = {"cache_bytes": 2**20, "bounds": Bounds(rows=500)}
+    service = await start(setup_of(tiny(name="old"), **sizes))
+    talk, _ = await service.talk()
+    await talk.ask(Embed(id=1, input=("a",)))
+    first = (await talk.ask(Status(id=2)))["status"]
+    selection = Selection(level="warning")
+    sizes = {"cache_bytes": 2**21, "bounds": Bounds(rows=700), "selection": selection}
+    service.setup = setup_of(tiny(name="new"), **sizes)
+    hang_up()
+    await seen("engine.retired")
+    await talk.ask(Embed(id=3, input=("b",)))
+    second = (await talk.ask(Status(id=4)))["status"]
+    assert [each["cache"]["max_bytes"] for each in (first, second)] == [2**20, 2**21]
+    assert [each["queue"]["bounds"]["rows"] for each in (first, second)] == [500, 700]
+    assert [each["requests"]["completed"] for each in (first, second)] == [1, 2]
+    assert [model["name"] for model in second["models"]] == ["new"]
+    assert selected == [selection]
+
+
+async def test_a_passed_socket_is_where_the_daemon_is(setup_of, tiny, start, seen, tmp_path):
+    """Whatever is configured, before and after a reload; its file stays the manager's."""
+    path = tmp_path / "passed.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(8)
+        service = await start(setup_of(tiny()), Manager(listener=listener))
+        service.path = path
+        talk, _ = await service.talk()
+        service.setup = setup_of(tiny(), socket=tmp_path / "other.sock")
+        hang_up()
+        assert (await seen("server.reloaded"))["changed"] == []
+        assert (await talk.ask(Status(id=1)))["status"]["socket"] == str(path)
+        assert await service.stop() == 0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["passed.sock"]
+
+
+async def test_a_daemon_may_open_as_many_files_as_the_system_lets_it(start, setup_of, tiny):
+    """It raises its own limit before it counts what connections may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1_000), hard))
+    try:
+        await start(setup_of(tiny()))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, 65_536)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("where", ["configure", "load", "learn"])

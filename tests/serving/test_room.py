@@ -25,6 +25,8 @@ from sidecar.serving.footprint import CONNECTION_BYTES, SHORT_READ_BYTES
 from sidecar.serving.ledger import Budget
 from sidecar.serving.peer import Peer, has_left
 
+from .steps import cancelled_at_every_await
+
 LARGE = encode(request_to_map(Embed(id=9, input=("word " * 40_000,))))
 
 
@@ -101,6 +103,25 @@ async def test_a_long_frame_waits_until_there_is_room(make_dialogue, soon):
     rest.release()
 
 
+async def test_a_large_request_keeps_no_small_one_waiting(make_dialogue, soon):
+    """Not even one of the same process, which came later."""
+    dialogue = await make_dialogue()
+    ledger, peer = dialogue.desk.accounts.requests, dialogue.session._peer
+    ledger.budget = Budget(total=2**20, part=1.0)
+    other = ledger.hold(OTHER, 3 * 2**18)
+    first = ledger.hold(peer, 100_000)
+    dialogue.writer.write(LARGE)
+    await soon(lambda: ledger._waiting)
+    second = ledger.hold(peer, 96_000)
+    small = asyncio.create_task(dialogue.desk.accounts.room_to_arrive(peer, 50_000))
+    await soon(lambda: len(ledger._waiting) == 2)
+    second.release()
+    assert (await small).size == 50_000
+    assert len(ledger._waiting) == 1
+    for hold in (other, first, small.result()):
+        hold.release()
+
+
 async def test_half_a_frame_holds_what_has_arrived_of_it(make_dialogue, soon):
     """Whatever length its header tells: a byte of 16 MiB is a byte."""
     dialogue = await make_dialogue()
@@ -112,6 +133,22 @@ async def test_half_a_frame_holds_what_has_arrived_of_it(make_dialogue, soon):
     dialogue.writer.write(body[1:100_000])
     await soon(lambda: dialogue.session._connection.buffered > 99_999)
     assert 100_000 < held(dialogue.desk) - before <= 2**18
+
+
+async def test_a_long_frame_holds_as_much_as_has_arrived(make_dialogue, soon):
+    """At any time, and not much more; all of it once it is whole."""
+    dialogue = await make_dialogue()
+    ledger = dialogue.desk.accounts.requests
+    whole = 3 * 2**20
+    dialogue.writer.write(whole.to_bytes(4, "big"))
+    arrived = 4
+    while arrived < whole:
+        piece = b"x" * min(300_000, whole + 3 - arrived)  # all but the last byte
+        dialogue.writer.write(piece)
+        arrived += len(piece)
+        await soon(lambda so_far=arrived: dialogue.session._connection.buffered == so_far)
+        assert arrived < ledger.to_map()["held_bytes"] <= 2 * 1.125 * arrived + 2**18
+    assert ledger.to_map()["held_bytes"] <= 1.125 * whole + 100
 
 
 async def test_what_is_decoded_waits_for_others_that_are(make_dialogue, soon):
@@ -159,20 +196,26 @@ async def test_a_connection_that_does_not_fit_is_refused(make_dialogue, monkeypa
     assert dialogue.desk.door.to_list() == counted
 
 
-@pytest.mark.parametrize("steps", range(1, 30))
-async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue, steps):
+async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue, soon):
     """While a frame is being received, waits for room, or is computed."""
-    dialogue = await make_dialogue()
-    other = dialogue.desk.accounts.requests.hold(OTHER, 1)
-    dialogue.send(Ping(id=1), Embed(id=2, input=("a", "b")), Status(id=3))
-    dialogue.writer.write(LARGE)
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    dialogue.task.cancel()
-    await asyncio.gather(dialogue.task, return_exceptions=True)
-    await asyncio.sleep(0)
-    assert held(dialogue.desk) == 1
-    other.release()
+
+    async def visit(dialogue):
+        ledger = dialogue.desk.accounts.requests
+        ledger.budget = Budget(total=2**20, part=1.0)
+        other = ledger.hold(OTHER, 3 * 2**18)
+        dialogue.send(Hello(id=0, version=1), Ping(id=1), Embed(id=2, input=("a", "b")))
+        dialogue.send(Status(id=3))
+        dialogue.writer.write(LARGE)
+        await soon(lambda: ledger._waiting or dialogue.task.done())
+        ledger.budget = Budget(total=2**26, part=1.0)
+        other.release()
+        return [await dialogue.reply(request_id) for request_id in (0, 1, 2, 3, 9)]
+
+    def make():
+        return make_dialogue(hello=False)
+
+    async for dialogue in cancelled_at_every_await(make, visit):
+        assert held(dialogue.desk) == 0
 
 
 async def test_status_tells_what_is_held_by_whom(make_dialogue, tiny):

@@ -1,8 +1,11 @@
 import asyncio
+import errno
 import os
 import resource
 import socket
 from contextlib import ExitStack, suppress
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
@@ -161,6 +164,47 @@ async def test_without_descriptors_the_queue_waits(desk, soon, monkeypatch):
     assert [event["reason"] for event in exhausted] == ["Too many open files"]
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_whatever_a_host_has_too_little_of_is_waited_for(desk, soon, monkeypatch, number):
+    """Nobody is lost who stands in the queue meanwhile, and one line in a minute tells of it."""
+    monkeypatch.setattr(server_module, "_EXHAUSTED_SECONDS", 0.0)
+    accept, failures = server_module._accepted, [OSError(number, "")] * 3
+
+    def failing(listening):
+        if failures:
+            raise failures.pop()
+        return accept(listening)
+
+    monkeypatch.setattr(server_module, "_accepted", failing)
+    with capture_logs() as events, socket.socket(socket.AF_UNIX) as peer:
+        async with serving(desk) as server:
+            peer.connect(str(desk.settings.socket))
+            await soon(lambda: server._sessions)
+    told = [event["reason"] for event in events if event["event"] == "server.exhausted"]
+    assert (told, failures) == ([os.strerror(number)], [])
+
+
+async def test_a_server_that_has_stopped_does_not_listen_again(desk, monkeypatch):
+    """Though it rested at that moment, because descriptors had run out."""
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    monkeypatch.setattr(server_module, "_EXHAUSTED_SECONDS", 0.0)
+    monkeypatch.setattr(server_module, "_accepted", Mock(side_effect=OSError(errno.EMFILE, "")))
+    async with serving(desk) as server:
+        server._accept()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert told == []
+
+
+async def test_what_nobody_foresaw_is_not_taken_for_exhaustion(desk, monkeypatch):
+    """It is told of."""
+    monkeypatch.setattr(server_module, "_accepted", Mock(side_effect=OSError(errno.EBADF, "")))
+    async with serving(desk) as server:
+        with pytest.raises(OSError, match=r"\[Errno 9\]"):
+            server._accept()
+
+
 async def test_the_queue_of_a_server_is_as_long_as_its_socket_s(desk, soon):
     """Entering it does not make it shorter: nobody is refused who connects meanwhile."""
     async with serving(desk) as server:
@@ -190,6 +234,49 @@ async def test_who_waits_for_a_session_is_counted(desk, soon, monkeypatch):
         assert desk.statistics.since_start().refused == {"overloaded": 7}
         await soon(lambda: not server._sessions)
         assert desk.door.to_list() == []
+
+
+async def test_who_was_turned_away_comes_in_once_there_is_a_place(desk, soon):
+    """In a later round, though it is the same process."""
+    desk.door.rules = Rules(max_connections=1)
+    async with serving(desk) as server:
+        with ExitStack() as stack:
+            first, second, third = (
+                stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)
+            )
+            first.connect(str(desk.settings.socket))
+            second.connect(str(desk.settings.socket))
+            await soon(lambda: desk.statistics.since_start().refused == {"overloaded": 1})
+            first.close()
+            await soon(lambda: not server._sessions)
+            third.connect(str(desk.settings.socket))
+            await soon(lambda: server._sessions)
+        await soon(lambda: not server._sessions)
+    assert desk.statistics.since_start().refused == {"overloaded": 1}
+
+
+@pytest.mark.parametrize(
+    ("since", "accepted"), [(1, 5), (9, 5), (13, 7), (19, 10), (37, 19), (45, 20), (999, 20)]
+)
+async def test_accepting_has_half_as_much_time_as_all_the_rest(desk, monkeypatch, since, accepted):
+    """In tenths of a millisecond: at least five, and twenty at most, of which each takes one."""
+    now, tick = 0.0, 0.000_100_1
+
+    def clock():
+        nonlocal now
+        now += tick
+        return now
+
+    monkeypatch.setattr(server_module, "time", SimpleNamespace(perf_counter=clock))
+    async with serving(desk) as server:
+        with ExitStack() as stack:
+            for count in (1, 40):
+                for _ in range(count):
+                    peer = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    peer.connect(str(desk.settings.socket))
+                server._accept()
+                now += (since - 1) * tick
+            assert len(server._sessions) == 1 + accepted
 
 
 async def test_who_has_left_again_has_no_session(desk, soon):

@@ -4,11 +4,17 @@ import socket
 import stat
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from sidecar.serving import socket_file
-from sidecar.serving.socket_file import SocketFile, SocketUnavailable, refuse_if_unusable
+from sidecar.serving.socket_file import (
+    PassedSocket,
+    SocketFile,
+    SocketUnavailable,
+    refuse_if_unusable,
+)
 
 
 @pytest.fixture
@@ -69,6 +75,7 @@ def test_a_lock_on_the_directory_keeps_no_daemon_from_starting(path, bind):
         bind(path)
     finally:
         os.close(directory)
+    assert path.is_socket()
 
 
 def test_two_that_start_at_once_do_not_both_come_to_listen(path, bind):
@@ -79,6 +86,71 @@ def test_two_that_start_at_once_do_not_both_come_to_listen(path, bind):
         bind(path)
     os.close(lock)
     bind(path)
+
+
+def open_files():
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_nothing_but_the_socket_stays_open(path, bind):
+    """Nor where it is refused."""
+    before = open_files()
+    file = bind(path)
+    assert open_files() == before + 1
+    with pytest.raises(SocketUnavailable):
+        SocketFile.bind(path)
+    refuse_if_unusable(path.with_name("other"))
+    assert open_files() == before + 1
+    file.socket.close()
+    assert open_files() == before
+
+
+def test_a_lock_that_its_owner_has_removed_is_none(path, bind, monkeypatch):
+    """It was opened, and locked once the other had ended: then another may have made a new one."""
+    lock, flock, listen = path.with_name(f".{path.name}.lock"), fcntl.flock, socket_file._listen
+    locked = []
+
+    def remove_first(descriptor, how):
+        if not locked:
+            lock.unlink()
+            locked.append("removed")
+        flock(descriptor, how)
+
+    def look(*arguments):
+        with lock.open() as file, pytest.raises(BlockingIOError):
+            flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked.append("locked")
+        return listen(*arguments)
+
+    monkeypatch.setattr(socket_file.fcntl, "flock", remove_first)
+    monkeypatch.setattr(socket_file, "_listen", look)
+    before = open_files()
+    bind(path)
+    assert locked == ["removed", "locked"]
+    assert open_files() == before + 1
+    assert [entry.name for entry in path.parent.iterdir()] == ["s.sock"]
+
+
+@pytest.mark.parametrize("step", ["chmod", "rename"])
+def test_a_start_that_fails_leaves_nothing(path, monkeypatch, step):
+    """No file and no descriptor; what could not be done is named."""
+    before = open_files()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, step, Mock(side_effect=OSError(28, "No space left on device")))
+        with pytest.raises(SocketUnavailable, match=f"{path}: No space left on device"):
+            SocketFile.bind(path)
+    assert list(path.parent.iterdir()) == []
+    assert open_files() == before
+
+
+def test_a_passed_socket_is_where_the_manager_made_it(path):
+    """And its file is the manager's."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        passed = PassedSocket(sock)
+        assert (passed.path, passed.socket) == (path, sock)
+        passed.unlink()
+        assert path.is_socket()
 
 
 def test_the_lock_can_be_had_by_nobody_else(path, bind, monkeypatch):

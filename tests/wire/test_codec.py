@@ -18,7 +18,8 @@ STREAM = b"".join(map(encode, MESSAGES))
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False)
     | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
 )  # fmt: skip
 
 
@@ -101,6 +102,8 @@ def test_what_came_before_a_bad_frame_is_yielded() -> None:
         b"\x81\xc0\x02",  # nil as key
         b"\x81\xa2\xff\xfe\x01",  # a key that is not UTF-8
         b"\x81\xa1a\xa2\xff\xfe",  # a value that is not UTF-8
+        b"\x81\xa1a\xd4\x05\x00",  # an extension
+        b"\x81\xa1a\xd6\xff\x00\x00\x00\x01",  # a timestamp
         b"\x81\xa1a\xd4\xff\x00",  # a timestamp of an impossible length
         b"\x81\xa1a\xd7\xff" + b"\xff" * 8,  # a timestamp beyond its range
         b"\x81\xa1a\xdd\xff\xff\xff\xff",  # a list of 2^32 - 1
@@ -123,7 +126,7 @@ def test_nested_lists_cannot_claim_more_than_their_frame_holds() -> None:
         decode(b"\x81\xa1a" + b"\xdc\xff\xff" * 1000)
 
 
-@given(st.dictionaries(st.text(), json_like))
+@given(st.dictionaries(st.text(), json_like, max_size=4))
 def test_any_map_survives(message: dict[str, object]) -> None:
     """What is encoded is decoded to the same."""
     assert list(FrameDecoder(2**24).feed(encode(message))) == [message]

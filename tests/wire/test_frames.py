@@ -1,6 +1,7 @@
 """Bodies out of a stream, and the memory that they are collected in."""
 
 import sys
+from itertools import accumulate
 
 import pytest
 
@@ -23,18 +24,37 @@ def taken(frames: Frames) -> list[bytes]:
     return bodies
 
 
-@pytest.mark.parametrize("size", [1, 3, 4, 5, 1_000, LONG_FRAME_BYTES, len(LONG), 10**6])
-def test_long_and_short_bodies_come_whole_and_in_order(size: int) -> None:
-    """However they were cut, and joined."""
-    sent = [b"a", LONG, b"", b"b" * 100, LONG[1:], LONG[:LONG_FRAME_BYTES], b"c"]
+def check_pieces(sent: list[bytes], size: int) -> None:
+    """Feed frames in pieces of `size`; what is missing, and kept, is known at each."""
     stream = b"".join(map(framed, sent))
-    frames = Frames(2**20)
-    found = []
+    ends = list(accumulate(HEADER_BYTES + len(body) for body in sent))
+    frames = Frames(max(map(len, sent)))
+    found: list[bytes] = []
     for at in range(0, len(stream), size):
         frames.feed(stream[at : at + size])
+        fed = min(at + size, len(stream))
+        assert frames.buffered == fed - [0, *ends][len(found)], (size, at)
         found += taken(frames)
+        begun, end = ([0, *ends][len(found)], [*ends, fed][len(found)])
+        assert frames.buffered == fed - begun, (size, at)
+        known = fed - begun >= HEADER_BYTES
+        assert frames.missing == (end - fed if known else 0), (size, at)
+        assert frames.pending == (end - begun - HEADER_BYTES if known else 0), (size, at)
     assert found == sent
-    assert (frames.buffered, frames.pending) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [1_000, LONG_FRAME_BYTES, len(LONG), 10**6])
+def test_long_and_short_bodies_come_whole_and_in_order(size: int) -> None:
+    """However they were cut, and joined."""
+    check_pieces([b"a", LONG, b"", b"b" * 100, LONG[1:], LONG[:LONG_FRAME_BYTES], b"c"], size)
+
+
+def test_bodies_come_whole_wherever_the_cuts_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a length, too; a frame is long here that has more than 16 bytes."""
+    monkeypatch.setattr("client_lib.wire.frames.LONG_FRAME_BYTES", 16)
+    sent = [b"a", LONG[:90], b"", LONG[1:12], LONG[2:14], LONG[3:15], LONG[:17], LONG[:16], b"c"]
+    for size in range(1, 80):
+        check_pieces(sent, size)
 
 
 def test_a_long_body_has_its_memory_at_the_second_piece() -> None:

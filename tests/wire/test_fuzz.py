@@ -1,6 +1,6 @@
 """The daemon's side of the protocol under bytes that nobody would send on purpose.
 
-Seconds with the tests; by hand for minutes, with `FUZZ_PROFILE=minutes`. What hypothesis finds
+A moment with the tests; by hand for minutes, with `FUZZ_PROFILE=minutes`. What hypothesis finds
 it prints, and tries first the next time.
 """
 
@@ -26,7 +26,8 @@ from client_lib.wire.messages import (
 )
 from client_lib.wire.protocol import VERSION, Limits, Received, Refused, ServerConnection
 
-settings.register_profile("seconds", max_examples=300, deadline=None)
+_EXAMPLES = 2 * settings.default.max_examples
+settings.register_profile("seconds", max_examples=_EXAMPLES, deadline=None)
 settings.register_profile("minutes", max_examples=20_000, deadline=None)
 FUZZ = settings.get_profile(os.environ.get("FUZZ_PROFILE", "seconds"))
 

@@ -15,10 +15,12 @@ from client_lib.wire.messages import (
     Cancel,
     Embed,
     Hello,
+    Metrics,
     Ping,
     Request,
     Rerank,
     Status,
+    check_fields,
     is_id,
     parse_request,
     request_to_map,
@@ -48,12 +50,14 @@ requests: st.SearchStrategy[Request] = st.one_of(
     st.builds(Status, id=ids),
     st.builds(Ping, id=ids),
     st.builds(Cancel, id=ids, target=ids),
+    st.builds(Metrics, id=ids, format=st.sampled_from(["openmetrics", "prometheus"])),
 )  # fmt: skip
 
 EMBED = {"id": 1, "op": "embed", "input": ["a"]}
 RERANK = {"id": 1, "op": "rerank", "query": "q", "documents": ["a"]}
 HELLO = {"id": 1, "op": "hello", "version": 1}
 CANCEL = {"id": 1, "op": "cancel", "target": 0}
+METRICS = {"id": 1, "op": "metrics"}
 
 
 @given(requests)
@@ -76,6 +80,46 @@ def test_absent_fields_have_their_defaults() -> None:
     )  # fmt: skip
 
 
+def test_the_least_and_the_most_that_a_field_may_be_are_taken() -> None:
+    """Each as it was sent."""
+    for message, field, values in (
+        (EMBED, "dimensions", [None, 1, 2**40]),
+        (EMBED, "timeout_ms", [None, 1, 2**40]),
+        (EMBED, "normalize", [None, True, False]),
+        (EMBED, "truncate", [True, False]),
+        (EMBED, "role", [None, "query", "document"]),
+        (EMBED, "priority", ["interactive", "bulk"]),
+        (EMBED, "precision", ["float32", "float16", "int8", "uint8", "binary", "ubinary"]),
+        (EMBED, "traceparent", [None, TRACEPARENT, TRACEPARENT[:-2] + "00"]),
+        (RERANK, "top_n", [None, 1, 2**40]),
+        (RERANK, "query", ["", "q" * 10_000]),
+        (RERANK, "priority", ["interactive", "bulk"]),
+        (HELLO, "client", ["", "c" * 4_096]),
+        (CANCEL, "target", [0, MAX_ID]),
+        (METRICS, "format", ["openmetrics", "prometheus"]),
+    ):
+        for value in values:
+            assert getattr(parse_request({**message, field: value}), field) == value, field
+    assert parse_request(METRICS) == Metrics(id=1, format="openmetrics")
+    assert parse_request(HELLO) == Hello(id=1, version=1, client="")
+    assert parse_request(RERANK) == Rerank(
+        id=1, query="q", documents=("a",), model=None, top_n=None, truncate=True,
+        priority="interactive", timeout_ms=None, traceparent=None,
+    )  # fmt: skip
+
+
+def test_a_client_checks_fields_as_the_daemon_does() -> None:
+    """Those that it has, before there is a request."""
+    check_fields(Embed, {"dimensions": 3, "input": ["a"]})
+    check_fields(Embed, {})
+    for values in ({"dimensions": 0}, {"input": ["a"], "truncate": 1}, {"input": []}):
+        with pytest.raises(BadRequest) as of_client:
+            check_fields(Embed, values)
+        with pytest.raises(BadRequest) as of_daemon:
+            parse_request({**EMBED, **values})
+        assert str(of_client.value) == str(of_daemon.value)
+
+
 def test_fields_from_the_future_are_ignored() -> None:
     """A newer client's field does not disturb an older daemon."""
     assert parse_request({**EMBED, "colour": "blue"}) == parse_request(EMBED)
@@ -90,9 +134,12 @@ def test_fields_from_the_future_are_ignored() -> None:
         (EMBED, "role", ["", "Query", "passage", 1, ["query"], b"query"]),
         (EMBED, "normalize", [1, 0, "yes", []]),
         (EMBED, "dimensions", [0, -1, True, 1.5, "8"]),
+        (EMBED, "precision", [None, "", "float", "FLOAT32", "float64", 8, ["int8"], b"int8"]),
         (EMBED, "truncate", [None, 1, "no"]),
         (EMBED, "priority", [None, "", "Bulk", "batch", 1, ["bulk"], b"bulk"]),
         (EMBED, "timeout_ms", [0, -1, True, 2.5, "1"]),
+        (EMBED, "traceparent", [1, "", TRACEPARENT.encode()]),
+        (METRICS, "format", [None, "", "OpenMetrics", "json", 1, ["prometheus"], b"prometheus"]),
         (RERANK, "query", [None, 1, ["q"], b"q"]),
         (RERANK, "documents", [None, "a", [], [1]]),
         (RERANK, "model", [1, []]),
@@ -136,6 +183,9 @@ def test_a_missing_field_is_named(message: dict[str, Any], field: str) -> None:
         TRACEPARENT.replace("00f067aa0ba902b7", "0" * 16),
         TRACEPARENT[:-1],
         TRACEPARENT.replace("00-", "01-", 1) + "x",
+        TRACEPARENT.replace("00-", "01-", 1) + "-" + "x" * 201,
+        TRACEPARENT.replace("00-", "01-", 1) + "-a b",
+        TRACEPARENT.replace("00-", "0-", 1),
     ],
 )
 def test_an_invalid_traceparent_is_refused(wrong: str) -> None:
@@ -147,7 +197,7 @@ def test_an_invalid_traceparent_is_refused(wrong: str) -> None:
 def test_a_traceparent_of_a_later_version_may_say_more() -> None:
     """Its first fields are the same."""
     later = TRACEPARENT.replace("00-", "01-", 1)
-    for value in (later, f"{later}-what-is-to-come"):
+    for value in (later, f"{later}-what-is-to-come", f"{later}-{'x' * 200}"):
         request = parse_request({**EMBED, "traceparent": value})
         assert isinstance(request, Embed)
         assert request.traceparent == value

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from client_lib.wire.codec import encode
 from client_lib.wire.errors import (
-    _BY_CODE,
     BackendFailed,
     BadRequest,
     FrameTooLarge,
@@ -151,6 +150,68 @@ def test_too_many_texts_are_too_large(request_: Embed | Rerank) -> None:
     assert (type(answer.error), answer.fatal) == (TooLarge, False)
 
 
+@pytest.mark.parametrize(
+    "request_", [Embed(id=1, input=("a",) * 2), Rerank(id=1, query="q", documents=("a",) * 2)]
+)
+def test_as_many_texts_as_are_allowed_are_taken(request_: Embed | Rerank) -> None:
+    """The limit includes itself; the query is none of them."""
+    data = encode(request_to_map(request_))
+    assert list(opened(Limits(max_inputs=2)).receive(data)) == [request_]
+
+
+def test_what_a_peer_has_to_send_is_known() -> None:
+    """Hello at first, then the rest of what it has begun; between two frames it may be silent."""
+    connection = ServerConnection(Limits(max_frame_bytes=64))
+    assert connection.awaited == "hello"
+    connection.feed(HELLO[:-1])
+    assert (connection.awaited, connection.whole, connection.missing) == ("hello", None, 1)
+    connection.feed(HELLO[-1:])
+    assert (connection.whole, connection.missing) == (len(HELLO) - 4, 0)
+    assert [each for each in connection.take() if each] == [Hello(id=0, version=VERSION)]
+    assert (connection.awaited, connection.whole, connection.buffered) == (None, None, 0)
+    connection.feed(ping(1)[:6])
+    assert (connection.awaited, connection.buffered) == ("the rest of a frame", 6)
+    assert connection.missing == len(ping(1)) - 6
+    assert list(connection.receive(ping(1)[6:])) == [Ping(id=1)]
+    assert connection.awaited is None
+    connection.feed((65).to_bytes(4, "big"))
+    assert (connection.whole, connection.is_closed) == (0, False)
+    (last,) = (each for each in connection.take() if each)
+    assert isinstance(last, Refused)
+    assert (last.fatal, connection.is_closed, connection.whole) == (True, True, None)
+    connection.feed(ping(2))
+    assert connection.whole is None
+
+
+def test_what_a_frame_takes_is_known_from_its_length() -> None:
+    """Four bytes each of its bytes, 160 each value that may be in it, and a step thrice."""
+    limits = Limits(max_frame_bytes=2**24, max_inputs=100, max_text_bytes=2**18)
+    for length in (0, 10, 1_000, 200_000, 2**24):
+        values = min(length, 8 * 100 + 4 * 1_024)
+        expected = 4 * length + 160 * values + 3 * min(length, 2**18)
+        assert ServerConnection(limits).most_decoding(length) == expected
+    small = ServerConnection(Limits(max_text_bytes=10))
+    assert small.most_decoding(2**20) == 4 * 2**20 + 160 * (8 * 2_048 + 4_096) + 3 * 2**17
+
+
+@pytest.mark.parametrize("request_", [{"op": "ping"}, {"op": "hello", "version": 2}])
+def test_what_ends_a_connection_before_hello_ends_it(request_: dict[str, Any]) -> None:
+    """Nothing that follows is taken, in the same piece or the next."""
+    connection = ServerConnection(Limits())
+    (answer,) = connection.receive(encode({"id": 3, **request_}) + HELLO)
+    assert isinstance(answer, Refused)
+    assert (answer.id, answer.fatal, connection.is_closed) == (3, True, True)
+    assert list(connection.receive(HELLO)) == []
+
+
+def test_a_request_that_was_refused_has_no_id_in_flight() -> None:
+    """Its id is free at once, also where the whole hello was refused as said already."""
+    connection = opened(Limits(max_inputs=1))
+    for wrong in (HELLO, encode({"id": 0, "op": "embed", "input": ["a", "b"]})):
+        assert refused(connection, wrong).id == 0
+    assert list(connection.receive(ping(0))) == [Ping(id=0)]
+
+
 def test_a_frame_over_the_limit_is_too_large_and_fatal() -> None:
     """Its length alone ends the connection."""
     connection = opened(Limits(max_frame_bytes=64))
@@ -212,20 +273,26 @@ def test_replies_come_in_any_order() -> None:
     assert [(reply.id, reply.error) for reply in replies(data)] == [(2, None), (1, None)]
 
 
-@pytest.mark.parametrize("cls", _BY_CODE.values())
+KINDS = ReplyError.__subclasses__()
+
+
+@pytest.mark.parametrize("cls", KINDS)
 def test_every_code_survives_the_wire(cls: type[ReplyError]) -> None:
-    """Class, message, index and retry_after_ms arrive as they left."""
-    sent = cls("why", index=4, retry_after_ms=20.5)
-    (reply,) = replies(opened().fail(1, sent))
-    assert type(reply.error) is cls
-    assert reply.error is not None
-    assert reply.error.to_map() == sent.to_map()
+    """Class, message, index and retry_after_ms arrive as they left; the first index is 0."""
+    for index, retry_after_ms in ((4, 20.5), (0, 0), (None, 7), (3, None), (None, None)):
+        sent = cls("why", index=index, retry_after_ms=retry_after_ms)
+        (reply,) = replies(opened().fail(1, sent))
+        error = reply.error
+        assert type(error) is cls
+        assert (error.message, error.index, error.retry_after_ms) == ("why", index, retry_after_ms)
+        assert error.to_map() == sent.to_map()
+        assert (sent.to_map()["code"], sent.to_map()["retryable"]) == (cls.code, cls.retryable)
 
 
 def test_only_what_may_pass_is_retryable() -> None:
     """Overload and drain pass; every other refusal would be the same again."""
-    retryable = {code for code, cls in _BY_CODE.items() if cls.retryable}
-    assert retryable == {"overloaded", "draining"}
+    assert {cls.code for cls in KINDS if cls.retryable} == {"overloaded", "draining"}
+    assert len({cls.code for cls in KINDS}) == len(KINDS) == 10
 
 
 def test_absent_details_do_not_travel() -> None:

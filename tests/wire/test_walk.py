@@ -4,7 +4,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -17,12 +17,13 @@ from client_lib.wire.frames import HEADER_BYTES, LONG_FRAME_BYTES, framed
 from client_lib.wire.incoming import RequestDecoder
 from client_lib.wire.messages import Embed, Hello, Ping, request_to_map
 from client_lib.wire.protocol import VERSION, Limits, Received, Refused, ServerConnection
-from client_lib.wire.walk import STEP_BYTES, VALUE_WORK, LongText
+from client_lib.wire.walk import STEP_BYTES, VALUE_WORK, LongText, Steps, Unread
 
 from ..sizes import reachable
 from .test_fuzz import FUZZ, damage, damaged
 
 LIMITS = Limits(max_frame_bytes=2**16, max_inputs=4)
+LARGE = Limits()
 HELLO = encode(request_to_map(Hello(id=0, version=VERSION)))
 _CONTAINERS = 16
 
@@ -187,6 +188,73 @@ def test_what_is_wrong_with_a_frame_is_said(body: bytes, said: str) -> None:
     assert said in refused.error.message
 
 
+NUMBERS = [0, 127, 128, 255, 256, 2**16 - 1, 2**16, 2**32 - 1, 2**32, 2**64 - 1]
+SIGNED = [-1, -32, -33, -128, -129, -(2**15), -(2**15) - 1, -(2**31), -(2**31) - 1, -(2**63)]
+SIZES = [0, 1, 15, 16, 31, 32, 255, 256, 2**16 - 1, 2**16]
+
+
+def finished(steps_: Steps[dict[str, Any]]) -> dict[str, Any]:
+    while True:
+        try:
+            next(steps_)
+        except StopIteration as end:
+            return cast("dict[str, Any]", end.value)
+
+
+def test_every_kind_of_value_is_read_or_stepped_over() -> None:
+    """At the edges of each of its widths; what follows is read as if it were not there."""
+    plain = [None, True, False, 1.5, *NUMBERS, *SIGNED, *("x" * size for size in SIZES)]
+    lists = [["x"] * size for size in SIZES[:8]]
+    passed: list[Any] = [*(b"x" * size for size in SIZES), {}]
+    passed += [{str(i): i for i in range(size)} for size in (15, 16, 1_024)]
+    passed += [[b"x" * size] * 2 for size in SIZES[:8]] + [[1, ["a"] * size] for size in SIZES[:8]]
+    for single in (False, True):
+        for value in [*plain, *lists, *passed]:
+            message = {"before": 1, "x": value, "after": ["y", "z"]}
+            decoder = RequestDecoder(2**24, LARGE.shape())
+            decoder.feed(framed(msgpack.packb(message, use_single_float=single)))
+            read = finished(decoder.take())
+            x = read.pop("x")
+            assert read == {"before": 1, "after": ["y", "z"]}, repr(value)[:50]
+            kinds = {bytes: "binary", dict: "map", list: "list"}
+            skipped = any(value is each for each in passed)
+            expected = Unread(kinds[type(value)]) if skipped else value
+            assert x == expected, repr(value)[:50]
+            assert type(x) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("message", "more", "said"),
+    [
+        ({"k" * 4_096: 1}, {"k" * 4_097: 1}, "a key of 4097 bytes; 4096 at most"),
+        ({"é" * 2_048: 1}, {"é" * 2_048 + "e": 1}, "a key of 4097 bytes"),
+        ({"x": ["a"] * 32}, {"x": ["a"] * 33}, "a list of 33; 32 at most"),
+        ({"x": {str(i): 1 for i in range(1_024)}}, {"x": {str(i): 1 for i in range(1_025)}},
+         "a map of 1025; 1024 at most"),
+        ({str(i): 1 for i in range(1_022)}, {str(i): 1 for i in range(1_023)}, "a map of 1025"),
+        ({"x": [[]] * 14}, {"x": [[]] * 15}, "more than 16 lists and maps"),
+        ({"x": [{}] * 14}, {"x": [{}] * 15}, "more than 16 lists and maps"),
+        ({str(i): [] for i in range(15)}, {str(i): [] for i in range(16)}, "more than 16 lists"),
+        # 32 + 4 * 1,024 values; of a map keys and values count, also of the frame itself
+        ({"x": {str(i): 1 for i in range(1_000)}, "y": {str(i): 1 for i in range(1_000)},
+          "z": [1] * 32, "a": [1] * 32, "b": [1] * 32, "c": [1] * 16},
+         {"x": {str(i): 1 for i in range(1_000)}, "y": {str(i): 1 for i in range(1_000)},
+          "z": [1] * 32, "a": [1] * 32, "b": [1] * 32, "c": [1] * 17},
+         "more than 4128 values"),
+    ],
+    ids=["key", "key in UTF-8", "list", "map", "fields", "lists", "maps", "empty lists", "values"],
+)  # fmt: skip
+def test_a_frame_may_have_so_much_and_no_more(
+    message: dict[str, Any], more: dict[str, Any], said: str
+) -> None:
+    """Each limit includes itself."""
+    ping = {"op": "ping", "id": 1}
+    assert read(opened(), encode({**ping, **message})) == [Ping(id=1)]
+    (refused,) = read(opened(), encode({**ping, **more}))
+    assert isinstance(refused, Refused)
+    assert said in refused.error.message
+
+
 def test_values_are_counted_in_all() -> None:
     """Lists that each are within the limit may not be too many values together."""
     most = Limits(max_inputs=1000)
@@ -204,7 +272,6 @@ def steps(connection: ServerConnection, data: bytes) -> int:
     return sum(1 for received in walking(connection, data) if received is None)
 
 
-LARGE = Limits()
 EMBED = {"op": "embed", "id": 1}
 
 
@@ -329,7 +396,7 @@ def most(connection: ServerConnection, length: int) -> int:
     st.integers(-50, 2**24),
     st.integers(0, 1500),
 )
-@settings(FUZZ, max_examples=40)
+@settings(FUZZ, max_examples=max(20, FUZZ.max_examples // 10))
 def test_what_is_held_is_bounded(
     message: dict[Any, Any],
     injuries: list[tuple[float, int, bytes]],

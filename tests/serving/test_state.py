@@ -1,0 +1,36 @@
+import pytest
+
+from sidecar.serving.state import Life, State
+
+STARTING, SERVING, RELOADING, DRAINING, STOPPED = State
+FOLLOWS = {
+    STARTING: {SERVING, STOPPED},
+    SERVING: {RELOADING, DRAINING, STOPPED},
+    RELOADING: {SERVING, DRAINING, STOPPED},
+    DRAINING: {STOPPED},
+    STOPPED: set(),
+}
+WAYS = {
+    STARTING: [],
+    SERVING: [SERVING],
+    RELOADING: [SERVING, RELOADING],
+    DRAINING: [SERVING, DRAINING],
+    STOPPED: [STOPPED],
+}
+
+
+def test_a_life_moves_as_it_is_drawn():
+    """From each state to those that follow, and to no other; only serving ones take requests."""
+    for state, way in WAYS.items():
+        for to in State:
+            life = Life()
+            for each in way:
+                life.move(each)
+            assert (life.state, life.serves) == (state, state in {SERVING, RELOADING})
+            if to in FOLLOWS[state]:
+                life.move(to)
+                assert life.state is to
+            else:
+                with pytest.raises(ValueError, match=f"{state} cannot become {to}"):
+                    life.move(to)
+                assert life.state is state
