@@ -143,7 +143,10 @@ def test_two_who_write_the_same_do_not_meet(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_what_is_seen_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", [put, put_first])
+def test_what_is_seen_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Callable[[Path, Path], None]
+) -> None:
     """Each file, then the folder, then the rename, then the folder above."""
     steps: list[str] = []
     fsync, rename = os.fsync, Path.rename
@@ -161,7 +164,7 @@ def test_what_is_seen_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with draft_of(tmp_path / "out") as draft:
         for name in ("model.onnx", "manifest.json"):
             (draft / name).write_text(name)
-        put(draft, tmp_path / "out")
+        place(draft, tmp_path / "out")
     assert set(steps[:2]) == {"model.onnx", "manifest.json"}
     assert steps[2:] == [draft.name, "rename", tmp_path.name]
 
@@ -190,3 +193,11 @@ def test_a_text_is_not_written_through_a_link(tmp_path: Path) -> None:
     replace_text(tmp_path / "digests.json", "{}")
     assert (tmp_path / "mine").read_text() == "mine"
     assert not (tmp_path / "digests.json").is_symlink()
+
+
+def test_a_text_that_cannot_be_put_leaves_no_draft(tmp_path: Path) -> None:
+    """What is in its place stays, and the error is the system's."""
+    (tmp_path / "digests.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_text(tmp_path / "digests.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["digests.json"]

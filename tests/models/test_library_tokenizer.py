@@ -109,9 +109,7 @@ def both(folders: Written, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=st.one_of(_texts, st.text(max_size=60), st.tuples(_texts, _texts)))
-@settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_has_the_librarys_ids(both: dict[str, Any], kind: str, text: Text) -> None:
     """Random Unicode, and pieces that tokenizers treat by themselves, through every kind."""
     tokenizer, theirs = both[kind]

@@ -83,9 +83,7 @@ def test_two_threads_may_tokenize_at_once(
     some=st.lists(st.one_of(texts, st.tuples(texts, texts)), min_size=1, max_size=4),
     window=st.integers(1, 60),
 )
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_rows_are_those_of_the_whole_texts(
     pairs_of_tokenizers: dict[str, tuple[Tokenizer, ...]],
     kind: str,
