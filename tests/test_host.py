@@ -53,6 +53,14 @@ def test_the_processor_is_told_by_its_name_and_flags(host_of):
     assert (host.cpu_model, host.isa) == ("Some CPU", {"avx2", "avx512_vnni"})
 
 
+def test_every_flag_that_decides_is_told(host_of):
+    """Of the first processor; those behind it may say less."""
+    flags = "avx2 avx512f avx512_vnni avx_vnni amx_int8"
+    cpuinfo = f"model name : One\nflags : {flags} sse\n\nmodel name : Two\nflags : sse\n"
+    host = host_of(**{"proc/cpuinfo": cpuinfo})
+    assert (host.cpu_model, host.isa) == ("One", set(flags.split()))
+
+
 def test_arm_calls_them_features(host_of):
     """And has no model name."""
     host = host_of(**{"proc/cpuinfo": "Features\t: fp asimd asimddp i8mm\n"})

@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,3 +203,20 @@ def test_a_text_that_cannot_be_put_leaves_no_draft(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         replace_text(tmp_path / "digests.json", "{}")
     assert [path.name for path in tmp_path.iterdir()] == ["digests.json"]
+
+
+def test_what_is_cleared_is_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody finds a part of it: it has another name while its files are removed."""
+    folder, removed = tmp_path / "out", []
+    folder.mkdir()
+    (folder / "file").write_text("")
+    rmtree = shutil.rmtree
+
+    def noted(path: Path, **options: Any) -> None:
+        removed.append(folder.exists())
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", noted)
+    clear(folder)
+    assert removed == [False]
+    assert list(tmp_path.iterdir()) == []

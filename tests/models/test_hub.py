@@ -202,7 +202,7 @@ def test_a_name_with_brackets_is_no_pattern(client: Client) -> None:
 def test_a_full_disk_is_told_and_nothing_else_is_taken_for_one(client: Client) -> None:
     """Another failure leaves what was downloaded before."""
     client.error = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(TemporaryError, match="org/model cannot be downloaded: .*No space left"):
+    with pytest.raises(TemporaryError, match=r"org/model cannot be downloaded: .*No space left"):
         fetch("org/model")
     client.error = ConnectionError("no route")
     assert fetch("org/model") == client.folder

@@ -65,7 +65,7 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"abc")
     files = record(tmp_path)
-    before = set(os.listdir("/proc/self/fd"))
+    before = set(Path("/proc/self/fd").iterdir())
     check(tmp_path, files)
     check_sizes(tmp_path, files)
     (tmp_path / "b").write_bytes(b"abd")
@@ -75,7 +75,7 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     for look in (check, check_sizes):
         with pytest.raises(DamagedError):
             look(tmp_path, files)
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_what_is_remembered_is_not_read_again(
@@ -96,19 +96,19 @@ def test_what_is_remembered_is_not_read_again(
 
 
 @as_root
-def test_files_are_judged_on_behalf_of_whom_it_is_asked_for(minilm_artifact: Path) -> None:
+def test_files_are_judged_on_behalf_of_whom_it_is_asked_for(tiny_artifact: Path) -> None:
     """Root looks as the daemon of another user would: each file, and the manifest, counts."""
-    check_artifact(minilm_artifact)
-    check_artifact(minilm_artifact, owner=Owner(OTHER, frozenset({OTHER})))
-    paths = sorted(minilm_artifact.iterdir())
+    check_artifact(tiny_artifact)
+    check_artifact(tiny_artifact, owner=Owner(OTHER, frozenset({OTHER})))
+    paths = sorted(tiny_artifact.iterdir())
     assert len(paths) == 4
-    for path in [*paths, minilm_artifact]:
+    for path in [*paths, tiny_artifact]:
         facts = path.stat()
         os.chown(path, OTHER, OTHER)
         try:
-            check_artifact(minilm_artifact, owner=Owner(OTHER, frozenset({OTHER})))
+            check_artifact(tiny_artifact, owner=Owner(OTHER, frozenset({OTHER})))
             with pytest.raises(UntrustedError, match="belongs to") as caught:
-                check_artifact(minilm_artifact)
+                check_artifact(tiny_artifact)
             assert caught.value.path == path
         finally:
             os.chown(path, facts.st_uid, facts.st_gid)
@@ -126,3 +126,20 @@ def test_what_another_user_set_aside_stays(tmp_path: Path) -> None:
         set_aside(artifact)
     assert (aside / "file").exists()
     assert (artifact / "file").exists()
+
+
+def test_what_was_set_aside_is_so_behind_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder that both names are in is on the disk before another is made."""
+    artifact = tmp_path / "artifact"
+    artifact.mkdir()
+    synced: list[list[str]] = []
+
+    def fsync(file: int) -> None:
+        assert Path(f"/proc/self/fd/{file}").readlink() == tmp_path
+        synced.append([path.name for path in tmp_path.iterdir()])
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert set_aside(artifact) == tmp_path / "artifact.damaged"
+    assert synced == [["artifact.damaged"]]

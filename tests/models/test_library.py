@@ -22,8 +22,8 @@ INT8 = Precision("int8", weight_bits=8, floor=0.5)
 
 
 @pytest.fixture
-def manifest(minilm_artifact: Path) -> Manifest:
-    return manifests.read(minilm_artifact)
+def manifest(tiny_artifact: Path) -> Manifest:
+    return manifests.read(tiny_artifact)
 
 
 def wanted(folder: Path, **changes: Any) -> Wanted:
@@ -106,7 +106,7 @@ def test_every_field_of_a_manifest_is_covered_by_its_digest(
     manifests.write(tmp_path, manifest)
     text = (tmp_path / "manifest.json").read_text()
     for before, after in (
-        ('"max_tokens": 256', '"max_tokens": 512'), ('"query": ""', '"query": "q"'),
+        ('"max_tokens": 98', '"max_tokens": 512'), ('"query": ""', '"query": "q"'),
         (f'"seconds": {manifest.seconds}', '"seconds": 1.5'), ('"bytes": ', '"bytes": 1'),
     ):  # fmt: skip
         assert before in text, before
@@ -116,7 +116,7 @@ def test_every_field_of_a_manifest_is_covered_by_its_digest(
 
 
 def test_threads_and_the_cap_reach_the_model(
-    minilm_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the layout turns out to be damaged when it is loaded, too."""
     asked: list[int] = []
@@ -134,14 +134,14 @@ def test_threads_and_the_cap_reach_the_model(
     monkeypatch.setattr(library, "layout_of", counted)
     monkeypatch.setattr(library, "layout_anew", counted)
     monkeypatch.setattr(library, "load", failing)
-    model = open_model(wanted(minilm_artifact, threads=3, max_tokens=9), tmp_path)
+    model = open_model(wanted(tiny_artifact, threads=3, max_tokens=9), tmp_path)
     assert asked == [3, 3]
     assert model.max_tokens == 9
 
 
-def test_what_is_told_of_an_embedder_in_int8(minilm_artifact: Path, tmp_path: Path) -> None:
+def test_what_is_told_of_an_embedder_in_int8(tiny_artifact: Path, tmp_path: Path) -> None:
     """It takes at least one token, has no activation, and was measured for what it says."""
-    model = open_model(wanted(minilm_artifact), tmp_path)
+    model = open_model(wanted(tiny_artifact), tmp_path)
     told = model.describe()
     assert model.least_tokens == 1
     assert told["activation"] is None

@@ -1,7 +1,6 @@
-"""What a place in the cache depends on: all that decides what is written there, or how fast it is."""
+"""What a place in the cache depends on: all that decides what is written there."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +90,5 @@ def test_digests_are_remembered_where_they_may_be(
     from sidecar.models import digests
 
     monkeypatch.setattr(digests, "_SETTLED_NS", -(10**10))
-    seek: Callable[..., Path] = cached_path
-    seek(folder, INT8, tmp_path / "cache", remember=remember)
+    cached_path(folder, INT8, tmp_path / "cache", remember=remember)
     assert (tmp_path / "cache" / "digests.json").exists() == remember

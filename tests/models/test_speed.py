@@ -41,6 +41,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
+    monkeypatch.setattr(speed, "_ROUNDS", 5)
     monkeypatch.setattr(speed.time, "perf_counter", lambda: clock.now)
     return clock
 

@@ -134,3 +134,28 @@ def test_an_added_token_with_a_space_forbids_it(minilm_folder: Path, spaced: boo
     tokenizer = Tokenizer(minilm_folder / "tokenizer.json", MAX_TOKENS)._tokenizer
     tokenizer.add_tokens(["New York" if spaced else "NewYork"])
     assert _tokenizes_words_alone(tokenizer) is not spaced
+
+
+def test_added_tokens_have_ids_as_well(minilm_folder: Path, tmp_path: Path) -> None:
+    """The highest of all is what the model's table has to have a row for."""
+    plain = Tokenizer(minilm_folder / "tokenizer.json", MAX_TOKENS)
+    before = plain.highest_id
+    assert before == len(plain._tokenizer.get_vocab()) - 1
+    plain._tokenizer.add_tokens(["[K]", "[Q]"])
+    plain._tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer(tmp_path / "tokenizer.json", MAX_TOKENS).highest_id == before + 2
+
+
+def test_a_row_is_cut_where_it_is_longer_than_the_limit(tokenizer: Tokenizer) -> None:
+    """With its special tokens; of a pair the longer side gives way, and only then says so."""
+    for words, tokens, truncated in ((9, 11, False), (10, 12, False), (11, 12, True)):
+        (row,) = tokenizer.rows(["copper " * words])
+        assert (row.tokens, row.truncated) == (tokens, truncated)
+        assert not row.token_types.any()
+    for query, document, tokens, truncated in (
+        (3, 6, 12, False), (3, 7, 12, True), (6, 3, 12, False), (2, 2, 7, False), (40, 40, 12, True)
+    ):  # fmt: skip
+        (row,) = tokenizer.rows([("copper " * query, "heat " * document)])
+        assert (row.tokens, row.truncated) == (tokens, truncated), (query, document)
+    (pair,) = tokenizer.rows([("copper copper", "heat")])
+    assert pair.token_types.tolist() == [0, 0, 0, 0, 1, 1]
