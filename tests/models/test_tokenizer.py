@@ -159,3 +159,15 @@ def test_a_row_is_cut_where_it_is_longer_than_the_limit(tokenizer: Tokenizer) ->
         assert (row.tokens, row.truncated) == (tokens, truncated), (query, document)
     (pair,) = tokenizer.rows([("copper copper", "heat")])
     assert pair.token_types.tolist() == [0, 0, 0, 0, 1, 1]
+
+
+def test_beside_a_long_query_the_whole_document_counts(minilm_folder: Path) -> None:
+    """From the length on at which the query gives way as well, special tokens counted."""
+    path = minilm_folder / "tokenizer.json"
+    cutting, whole = Tokenizer(path, MAX_TOKENS), Tokenizer(path, MAX_TOKENS)
+    whole._words_alone = False
+    for words in range(1, 14):
+        pair = ("a " * words, "copper heats well now " * 20)
+        for cutting._window in (6, 12, 20, 25, 30, 45, 60):
+            (cut,), (uncut,) = cutting.rows([pair]), whole.rows([pair])
+            assert parts(cut) == parts(uncut), (words, cutting._window)
