@@ -40,7 +40,7 @@ _CHILD = """
 import signal, sys
 from sidecar.models.child import end_with_parent
 end_with_parent(int(sys.argv[1]))
-signal.alarm(60)  # so that no test waits for it
+signal.alarm(20)  # so that no test waits for it
 try:
     print("at work", flush=True)
     signal.pause()

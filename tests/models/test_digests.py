@@ -201,3 +201,18 @@ def test_a_digest_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "file.json").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert Digests().of(tmp_path / "file.json") == expected
+
+
+def test_a_host_that_does_not_name_its_run_reads_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it may have been booted since, nothing that is served is taken for read."""
+    monkeypatch.setattr(digests, "_BOOT", tmp_path / "nothing")
+    path = tmp_path / "file.json"
+    path.write_bytes(b"abc")
+    known = Digests(tmp_path, since_boot=True)
+    known.known_or(path, path.stat(), lambda: "of abc")
+    known.remember()
+    for since_boot in (True, False):
+        again = Digests(tmp_path, since_boot=since_boot)
+        assert again.known_or(path, path.stat(), lambda: "read again") == "read again"

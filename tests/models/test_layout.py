@@ -12,7 +12,8 @@ import structlog
 
 from sidecar.host import read_host
 from sidecar.models import layout as layouts
-from sidecar.models.layout import Layout, layout_of
+from sidecar.models.errors import DamagedError
+from sidecar.models.layout import Layout, layout_anew, layout_of
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Speed
 from sidecar.models.model import load
@@ -224,3 +225,26 @@ def test_a_layout_of_others_is_not_served(tiny_artifact: Path, tmp_path: Path, w
         os.chown(folder / what, facts.st_uid, facts.st_gid)
         (folder / what).chmod(facts.st_mode & 0o777)
     assert layout_of(tiny_artifact, tmp_path, threads=1).graph.parent == folder
+
+
+def test_what_is_whole_by_now_is_not_laid_out_again(tiny_artifact: Path, tmp_path: Path) -> None:
+    """Another daemon has found the same damage and was sooner; of the artifact's own it is told."""
+    layout = layout_of(tiny_artifact, tmp_path, threads=1)
+    made = layout.graph.stat().st_ino
+    damage = DamagedError(layout.graph, "was something else")
+    assert layout_anew(tiny_artifact, tmp_path, 1, damage) == layout
+    assert layout.graph.stat().st_ino == made
+    flipped = layout.graph.read_bytes()[::-1]
+    layout.graph.write_bytes(flipped)
+    assert layout_anew(tiny_artifact, tmp_path, 1, damage).graph == layout.graph
+    assert layout.graph.read_bytes() != flipped
+    with pytest.raises(DamagedError):
+        layout_anew(tiny_artifact, tmp_path, 1, DamagedError(tiny_artifact / GRAPH, "is another"))
+
+
+def test_drafts_of_the_killed_are_swept_before_another(tiny_artifact: Path, tmp_path: Path) -> None:
+    """Each start would leave one more of them."""
+    folder = layout_of(tiny_artifact, tmp_path, threads=1).graph.parent
+    folder.rename(tmp_path / f".{folder.name}.draft-0123456789abcdef")
+    layout_of(tiny_artifact, tmp_path, threads=1)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ import structlog
 
 from sidecar.models import library
 from sidecar.models import manifest as manifests
-from sidecar.models.announcements import reason_of, say_outcome
+from sidecar.models.announcements import reason_of, say_loaded, say_outcome
 from sidecar.models.description import Task
 from sidecar.models.errors import DamagedError, ModelError
 from sidecar.models.library import Wanted, check, open_model
 from sidecar.models.manifest import Manifest, Quality, Speed
 from sidecar.models.precision import Precision
+from sidecar.models.prompts import Prompts
+from sidecar.models.verification import Verification
 
 MakeModel = Callable[..., Path]
 INT8 = Precision("int8", weight_bits=8, floor=0.5)
@@ -183,3 +186,41 @@ def test_what_became_of_a_quantization_is_told(manifest: Manifest) -> None:
     with structlog.testing.capture_logs() as events:
         say_outcome(replace(manifest, quantization="none", kept=()))
     assert events == []
+
+
+@pytest.mark.parametrize("proven", [True, False])
+def test_what_was_loaded_is_told(proven: bool) -> None:
+    """Each figure under its own name; where nothing proves the model, a warning says so."""
+    proof = Verification(
+        versions={"torch": "1"}, texts=70, outputs=30, cosine_min=0.9, score_error_max=0.1
+    )
+    model: Any = SimpleNamespace(
+        name="org/tiny", task="embed", dimensions=11, max_tokens=22, model_max_tokens=33,
+        lone_threads=4, verified=proof if proven else None, prompting=Prompts(by_name={}),
+    )  # fmt: skip
+    with structlog.testing.capture_logs() as events:
+        say_loaded(model, "int8", 55)
+    told = events[0]
+    assert told.pop("pss_bytes") > 0
+    expected: dict[str, Any] = {
+        "event": "model.loaded", "log_level": "info", "model": "org/tiny", "task": "embed",
+        "quantization": "int8", "dimensions": 11, "max_tokens": 22, "model_max_tokens": 33,
+        "bytes": 55, "lone_threads": 4, "verified": proven,
+    }  # fmt: skip
+    if proven:
+        expected |= {
+            "verified_texts": 70, "verified_cosine_min": 0.9, "verified_score_error_max": 0.1,
+            "verified_versions": {"torch": "1"},
+        }  # fmt: skip
+    assert told == expected
+    assert [event["event"] for event in events[1:]] == ([] if proven else ["model.unverified"])
+
+
+def test_a_proof_is_told_in_a_line() -> None:
+    """By the figure of its task."""
+    proof = Verification(versions={"sentence-transformers": "6.1"}, texts=70, outputs=30)
+    assert str(replace(proof, cosine_min=0.9999987)) == (
+        "equal to sentence-transformers 6.1: token ids of 70 texts, "
+        "outputs of 30 texts (cosine >= 0.999999)"
+    )
+    assert str(replace(proof, score_error_max=3.2e-6)).endswith("(scores within 3.2e-06)")

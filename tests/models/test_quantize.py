@@ -257,3 +257,16 @@ def test_an_artifact_is_not_prepared_through_a_link(tmp_path: Path) -> None:
         prepare(order)
     assert (tmp_path / "out").is_symlink()
     assert (tmp_path / "mine" / "manifest.json").read_text() == "{}"
+
+
+def test_drafts_of_the_killed_are_swept_before_another(tmp_path: Path) -> None:
+    """Also where nothing comes of it."""
+    (tmp_path / ".out.draft-0123456789abcdef").mkdir()
+    (tmp_path / "model").mkdir()
+    order = Order(
+        folder=tmp_path / "model", name="t", precision=Precision("none", 7, 0),
+        output=tmp_path / "out",
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="is not a model folder"):
+        prepare(order)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -191,6 +191,22 @@ def test_the_default_prompt_is_applied(answers: Answers) -> None:
     assert "'a text'" in message_of(answers, ours)
 
 
+def test_a_prompt_that_is_named_goes_before_the_default_one(answers: Answers) -> None:
+    """As a request's does."""
+    ours = Ours()
+    ours.prompts, ours.default_prompt_name = {"query": "q: ", "passage": "p: "}, "query"
+    ours.outputs = {
+        ours.tokenize([f"q: {probe.text}"])[0].digest: vector
+        for probe, vector in zip(OUTPUTS_OF, VECTORS, strict=True)
+    }
+    texts = ("q: a text", "p: another")
+    told = replace(
+        answers, ids_of=(Probe("a text"), Probe("another", "passage")),
+        ids=tuple(map(ids, texts)), token_types=tuple(map(zeros, texts)),
+    )  # fmt: skip
+    assert compare(told, ours).texts == 2
+
+
 def test_a_prompt_that_is_not_read_differs(answers: Answers) -> None:
     """A prompt that the library finds in the folder and we do not is a difference."""
     ours = Ours()
