@@ -397,6 +397,13 @@ def test_texts_that_would_become_chats_are_refused(folders: Written, tmp_path: P
     folder = shutil.copytree(folders["bert"], tmp_path / "bert")
     edit(folder / _CONFIG, chat_template="{{ messages }}")
     ours(folder, tmp_path / "tokenizer.json")
+    text = {"method": "forward"}
+    edit(folder / _SETTINGS, modality_config={"text": text})
+    ours(folder, tmp_path / "tokenizer.json")
+    edit(folder / _SETTINGS, modality_config={"text": text, "message": text})
+    with pytest.raises(UnknownArchitectureError, match="chat_template"):
+        ours(folder, tmp_path / "tokenizer.json")
+    edit(folder / _SETTINGS, "modality_config")
     (folder / "modules.json").unlink()
     with pytest.raises(UnknownArchitectureError, match="chat_template"):
         ours(folder, tmp_path / "tokenizer.json")
