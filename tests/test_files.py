@@ -41,7 +41,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(kind=st.sampled_from(KINDS), mode=st.sampled_from([None, 0o644]))
 def test_only_a_file_is_replaced(kind: str, mode: int | None) -> None:
     """Links and all else are neither followed, written to, waited for nor removed."""

@@ -53,6 +53,14 @@ def test_the_processor_is_told_by_its_name_and_flags(host_of):
     assert (host.cpu_model, host.isa) == ("Some CPU", {"avx2", "avx512_vnni"})
 
 
+def test_every_flag_that_decides_is_told(host_of):
+    """Of the first processor; those behind it may say less."""
+    flags = "avx2 avx512f avx512_vnni avx_vnni amx_int8"
+    cpuinfo = f"model name : One\nflags : {flags} sse\n\nmodel name : Two\nflags : sse\n"
+    host = host_of(**{"proc/cpuinfo": cpuinfo})
+    assert (host.cpu_model, host.isa) == ("One", set(flags.split()))
+
+
 def test_arm_calls_them_features(host_of):
     """And has no model name."""
     host = host_of(**{"proc/cpuinfo": "Features\t: fp asimd asimddp i8mm\n"})
@@ -138,3 +146,40 @@ def test_this_host_can_be_read():
     host = read_host()
     assert host.cores >= 1
     assert host.memory_bytes > 0
+
+
+@pytest.mark.parametrize("stated", [None, "3"])
+def test_torch_is_asked_with_one_thread(monkeypatch, stated):
+    """It reads the number when it is loaded; one that the user has set stays."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if stated:
+        monkeypatch.setenv("OMP_NUM_THREADS", stated)
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cuda_device() is None
+    assert os.environ["OMP_NUM_THREADS"] == (stated or "1")
+
+
+def test_limits_of_cgroup_v1_count(host_of):
+    """Memory in bytes, and processors by quota and period, which need not be 100 ms."""
+    host = host_of(
+        **{
+            "proc/self/cgroup": "5:cpuacct,cpu:/app\n4:memory:/app\n",
+            "sys/fs/cgroup/cpu/app/cpu.cfs_quota_us": "150000",
+            "sys/fs/cgroup/cpu/app/cpu.cfs_period_us": "50000",
+            "sys/fs/cgroup/memory/app/memory.limit_in_bytes": "65536",
+        }
+    )
+    assert (host.cores, host.memory_bytes) == (3, 65_536)
+
+
+def test_another_controllers_limits_do_not_count(host_of):
+    """A hierarchy of v1 without a say in processors or memory, whatever lies in it."""
+    host = host_of(
+        **{
+            "proc/self/cgroup": "7:cpuset:/app\n3:name=systemd:/app\n",
+            "sys/fs/cgroup/app/cpu.max": "100000 100000",
+            "sys/fs/cgroup/app/memory.max": "4096",
+        }
+    )
+    assert (host.cores, host.memory_bytes) == (8, 1000 * 1024)

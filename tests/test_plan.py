@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sidecar.host import Host, read_host
-from sidecar.plan import PlanError, make_plan
+from sidecar.plan import PORTABLE_WEIGHT_BITS, PlanError, make_plan, weight_bits
 
 
 def cuda_host() -> Host:
@@ -90,3 +90,44 @@ def test_int4_is_not_for_cuda() -> None:
     """What a device does not have is refused with what it has."""
     with pytest.raises(PlanError, match="not available on a CUDA device; use fp16"):
         make_plan(use_quantization=True, quantization="int4", threads=0, host=cuda_host())
+
+
+def test_weights_have_the_bits_that_the_processor_bears() -> None:
+    """8 with any instruction that sums products in 32 bits; else 7, or they saturate."""
+    host = replace(read_host(), cuda=None)
+    common = {"use_quantization": True, "quantization": "int8", "threads": 0}
+    for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"):
+        able = replace(host, isa=frozenset({"avx2", flag}))
+        assert weight_bits(able) == make_plan(host=able, **common).weight_bits == 8, flag
+    for flags in ((), ("avx2",), ("avx2", "avx512f")):
+        unable = replace(host, isa=frozenset(flags))
+        assert weight_bits(unable) == make_plan(host=unable, **common).weight_bits == 7, flags
+    assert PORTABLE_WEIGHT_BITS == 7
+
+
+def test_a_reason_names_the_setting_that_decided() -> None:
+    """With what it is; on CUDA what that comes to."""
+    host = replace(read_host(), cuda=None)
+    for use, configured, device, reason in (
+        (False, "int8", "cpu", "USE_QUANTIZATION is false"),
+        (False, "none", "cpu", "USE_QUANTIZATION is false"),
+        (True, "none", "cpu", "QUANTIZATION_CONFIG is none"),
+        (True, "int4", "cpu", "QUANTIZATION_CONFIG is int4"),
+        (True, "none", "cuda", "QUANTIZATION_CONFIG is none"),
+        (True, "fp16", "cuda", "QUANTIZATION_CONFIG is fp16"),
+        (True, "auto", "cuda", "QUANTIZATION_CONFIG is auto, which on a CUDA device means fp16"),
+    ):
+        plan = make_plan(
+            use_quantization=use, quantization=configured, threads=0,
+            host=replace(host, cuda="Some GPU"), device=device,
+        )  # fmt: skip
+        assert plan.reason == reason
+
+
+def test_a_host_without_a_device_computes_on_its_cores() -> None:
+    """Whether that is left to it or said; the cores are those of this host."""
+    host = replace(read_host(), cores=6, cuda=None)
+    common = {"use_quantization": True, "quantization": "int8", "threads": 0, "host": host}
+    for device in ("auto", "cpu"):
+        plan = make_plan(device=device, **common)
+        assert (plan.device, plan.threads, plan.quantization) == ("cpu", 6, "int8")

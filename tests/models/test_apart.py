@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,3 +34,32 @@ def test_who_has_no_parent_left_prepares_nothing(
     )
     assert done.returncode == 143
     assert list(tmp_path.iterdir()) == []
+
+
+_CHILD = """
+import signal, sys
+from sidecar.models.child import end_with_parent
+end_with_parent(int(sys.argv[1]))
+signal.alarm(20)  # so that no test waits for it
+try:
+    print("at work", flush=True)
+    signal.pause()
+finally:
+    print("left by finally", flush=True)
+"""
+_PARENT = """
+import os, subprocess, sys
+subprocess.run([sys.executable, "-c", sys.argv[1], str(os.getpid())])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_who_loses_its_parent_stops_and_cleans_up(number: int) -> None:
+    """However the daemon ended: no process goes on preparing for it, and no draft stays."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _PARENT, _CHILD], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "at work\n"
+        parent.send_signal(number)
+        assert parent.stdout.read() == "left by finally\n"

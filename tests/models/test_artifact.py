@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from sidecar.models import manifest as manifests
+from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.manifest import Manifest
@@ -112,9 +113,16 @@ def test_long_text_is_cut_and_says_so(minilm_artifact: Path) -> None:
 
 def test_fp32_artifact_is_its_own_reference(make_model: MakeModel, tmp_path: Path) -> None:
     """Without quantization nothing is measured against FP32, for it is FP32."""
-    manifest = made(make_model(), tmp_path / "out", FP32)
+    folder = make_model()
+    manifest = made(folder, tmp_path / "out", FP32)
     assert manifest.quality is None
     assert manifest.bytes_weights == manifest.bytes_fp32
+    assert (manifest.requested, manifest.kept, manifest.name) == ("none", (), "tiny")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert manifest.source_sha256 == fingerprint(folder, Digests())
+    assert set(manifest.versions) == {"sidecar", "onnx", "onnxruntime"}
+    assert set(modes) == {"manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json"}
+    assert modes["model.onnx.data"] == modes["model.onnx"]  # as public as the graph
 
 
 def test_reranker_scores_are_probabilities(make_model: MakeModel, tmp_path: Path) -> None:

@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
-from sidecar.models.closeness import cosines, rank_agreement, summary
-from sidecar.models.probes import PASSAGES_PER_QUERY, calibration_inputs, probe_inputs
+from sidecar.models.closeness import closeness, cosines, rank_agreement, summary
+from sidecar.models.probes import (
+    PASSAGES_PER_QUERY,
+    calibration_inputs,
+    inputs_of,
+    probe_inputs,
+)
 
 
 def test_cosine_of_the_same_vectors_is_one() -> None:
@@ -41,3 +46,58 @@ def test_pairs_come_in_whole_queries(inputs) -> None:
 def test_nothing_is_verified_on_what_it_was_calibrated_on() -> None:
     """The two built-in sets share no text."""
     assert not set(probe_inputs("embed")) & set(calibration_inputs("embed"))
+
+
+def test_two_zero_vectors_are_the_same() -> None:
+    """As a static model gives them to a text of no tokens; others beside them are measured."""
+    vectors = np.array([[0, 0], [3, 4], [1, 0]], np.float32)
+    others = np.array([[0, 0], [4, 3], [0, 2]], np.float32)
+    np.testing.assert_allclose(cosines(vectors, others), [1, 24 / 25, 0], rtol=1e-6)
+
+
+def test_vectors_are_close_by_their_cosines() -> None:
+    """Of all dimensions, and of nothing else."""
+    rng = np.random.default_rng(1)
+    exact, other = rng.standard_normal((2, 60, 8)).astype(np.float32)
+    expected = [x @ y / np.sqrt((x @ x) * (y @ y)) for x, y in zip(exact, other, strict=True)]
+    quality = closeness("embed", exact, other)
+    assert quality.mean == pytest.approx(np.mean(expected), abs=1e-6)
+    assert quality.min == pytest.approx(min(expected), abs=1e-6)
+    assert quality.p1 == pytest.approx(np.percentile(expected, 1), abs=1e-6)
+    assert quality.min < quality.p1 < quality.mean
+    assert (quality.texts, quality.rank_agreement) == (60, None)
+
+
+def test_scores_are_close_by_their_distance_and_their_order() -> None:
+    """A score that is too high is as far off as one that is too low; pairs are of one query."""
+    rng = np.random.default_rng(2)
+    exact, other = rng.random((2, 3 * PASSAGES_PER_QUERY, 1)).astype(np.float32)
+    alike = total = 0
+    for query in range(3):
+        rows = range(query * PASSAGES_PER_QUERY, (query + 1) * PASSAGES_PER_QUERY)
+        for first in rows:
+            for second in rows:
+                if first < second:
+                    total += 1
+                    alike += (exact[first] < exact[second]) == (other[first] < other[second])
+    quality = closeness("rerank", exact, other)
+    assert quality.mean == pytest.approx(1 - np.abs(exact - other).mean(), abs=1e-6)
+    assert quality.min == pytest.approx(1 - np.abs(exact - other).max(), abs=1e-6)
+    assert quality.rank_agreement == pytest.approx(float(alike[0]) / total, abs=1e-4)
+    assert closeness("rerank", other, exact) == quality
+
+
+def test_what_a_model_is_tried_on() -> None:
+    """An embedder reads one text over its limit; a query meets its own answer first, then others.
+
+    Each query has as many, and behind the last passage comes the first one.
+    """
+    queries, passages = ["q0", "q1"], [f"p{number}" for number in range(PASSAGES_PER_QUERY + 1)]
+    texts = inputs_of("embed", queries, passages)
+    assert texts == [*queries, *passages, " ".join(passages)]
+    assert inputs_of("rerank", queries, passages) == [
+        *(("q0", f"p{number}") for number in range(PASSAGES_PER_QUERY)),
+        *(("q1", f"p{number}") for number in range(1, PASSAGES_PER_QUERY + 1)),
+    ]
+    turned = inputs_of("rerank", [*"abc"], [str(number) for number in range(9)])
+    assert [pair[1] for pair in turned if pair[0] == "c"] == [*"23456780"]

@@ -5,6 +5,8 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import structlog
@@ -71,13 +73,22 @@ def test_every_file_counts(make_model: MakeModel, tmp_path: Path) -> None:
     """Weights of torch's and SentencePiece's models, too; their names, and where they lie."""
     folder = make_model()
     seen = {fingerprint(folder, Digests())}
-    for name in ("pytorch_model.bin", "spiece.model", "vocab.txt", "2_Dense/config.json"):
+    for name in (
+        "pytorch_model.bin", "spiece.model", "vocab.txt", "2_Dense/config.json",
+        "chat_template.jinja", "more.safetensors",
+    ):  # fmt: skip
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"1")
         seen.add(fingerprint(folder, Digests()))
     (folder / "spiece.model").rename(folder / "sentencepiece.model")
     seen.add(fingerprint(folder, Digests()))
-    assert len(seen) == 6
+    assert len(seen) == 8
+    before = fingerprint(folder, Digests())
+    (folder / "vocab.txt").write_bytes(b"2")
+    assert fingerprint(folder, Digests()) != before
+    (folder / "vocab.txt").write_bytes(b"1")
+    (folder / "README.md").write_text("of no effect")
+    assert fingerprint(folder, Digests()) == before
 
 
 def test_a_file_just_written_is_not_remembered(
@@ -143,3 +154,65 @@ def test_a_copied_folder_is_not_prepared_again(make_model: MakeModel, tmp_path: 
     assert "model.prepared" not in told[1]
     (artifact,) = (tmp_path / "cache").glob("*/manifest.json")
     assert artifact.parent.name.startswith("first-none-")
+
+
+def test_a_file_is_known_by_all_that_tells_it_from_others(tmp_path: Path) -> None:
+    """Another device, inode, size or time, and it is read again."""
+    path = tmp_path / "file.json"
+    path.write_bytes(b"abc")
+    facts, known = path.stat(), Digests(tmp_path)
+    known.known_or(path, facts, lambda: "of abc")
+    known.remember()
+    assert Digests(tmp_path).known_or(path, facts, lambda: "read again") == "of abc"
+    names = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+    for name in names:
+        own = {each: getattr(facts, each) for each in names}
+        other: Any = SimpleNamespace(**own | {name: own[name] + 1})
+        assert Digests(tmp_path).known_or(path, other, lambda: "read again") == "read again", name
+
+
+def test_what_changes_while_it_is_read_is_not_remembered(tmp_path: Path) -> None:
+    """Its digest may be that of neither state."""
+    path = tmp_path / "file.json"
+    path.write_bytes(b"abc")
+    facts, known = path.stat(), Digests(tmp_path)
+
+    def read() -> str:
+        path.write_bytes(b"abcd")
+        return "of something"
+
+    assert known.known_or(path, facts, read) == "of something"
+    known.remember()
+    assert Digests(tmp_path).known_or(path, facts, lambda: "read again") == "read again"
+
+
+def test_what_other_processes_have_remembered_is_kept(tmp_path: Path) -> None:
+    """Two that share a cache each write what they know; neither loses the other's."""
+    one, other = Digests(tmp_path), Digests(tmp_path)
+    for known, name in ((one, "one.json"), (other, "other.json")):
+        (tmp_path / name).write_text(name)
+        known.of(tmp_path / name)
+        known.remember()
+    assert len(json.loads((tmp_path / "digests.json").read_text())) == 2
+
+
+def test_a_digest_is_sha256(tmp_path: Path) -> None:
+    """As everybody else computes it."""
+    (tmp_path / "file.json").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert Digests().of(tmp_path / "file.json") == expected
+
+
+def test_a_host_that_does_not_name_its_run_reads_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it may have been booted since, nothing that is served is taken for read."""
+    monkeypatch.setattr(digests, "_BOOT", tmp_path / "nothing")
+    path = tmp_path / "file.json"
+    path.write_bytes(b"abc")
+    known = Digests(tmp_path, since_boot=True)
+    known.known_or(path, path.stat(), lambda: "of abc")
+    known.remember()
+    for since_boot in (True, False):
+        again = Digests(tmp_path, since_boot=since_boot)
+        assert again.known_or(path, path.stat(), lambda: "read again") == "read again"

@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,7 +145,10 @@ def test_two_who_write_the_same_do_not_meet(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_what_is_seen_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", [put, put_first])
+def test_what_is_seen_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Callable[[Path, Path], None]
+) -> None:
     """Each file, then the folder, then the rename, then the folder above."""
     steps: list[str] = []
     fsync, rename = os.fsync, Path.rename
@@ -161,7 +166,7 @@ def test_what_is_seen_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with draft_of(tmp_path / "out") as draft:
         for name in ("model.onnx", "manifest.json"):
             (draft / name).write_text(name)
-        put(draft, tmp_path / "out")
+        place(draft, tmp_path / "out")
     assert set(steps[:2]) == {"model.onnx", "manifest.json"}
     assert steps[2:] == [draft.name, "rename", tmp_path.name]
 
@@ -190,3 +195,28 @@ def test_a_text_is_not_written_through_a_link(tmp_path: Path) -> None:
     replace_text(tmp_path / "digests.json", "{}")
     assert (tmp_path / "mine").read_text() == "mine"
     assert not (tmp_path / "digests.json").is_symlink()
+
+
+def test_a_text_that_cannot_be_put_leaves_no_draft(tmp_path: Path) -> None:
+    """What is in its place stays, and the error is the system's."""
+    (tmp_path / "digests.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_text(tmp_path / "digests.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["digests.json"]
+
+
+def test_what_is_cleared_is_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody finds a part of it: it has another name while its files are removed."""
+    folder, removed = tmp_path / "out", []
+    folder.mkdir()
+    (folder / "file").write_text("")
+    rmtree = shutil.rmtree
+
+    def noted(path: Path, **options: Any) -> None:
+        removed.append(folder.exists())
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", noted)
+    clear(folder)
+    assert removed == [False]
+    assert list(tmp_path.iterdir()) == []

@@ -198,3 +198,12 @@ def test_half_precision_weights_are_read_as_float32(make_model: MakeModel) -> No
     encoder = read_encoder(folder, describe(folder))
     assert encoder.embeddings.word.dtype == "float32"
     assert (encoder.embeddings.word == halves["embeddings.word_embeddings.weight"]).all()
+
+
+def test_a_list_of_modules_without_a_note_is_an_embedders(make_model: MakeModel) -> None:
+    """Whatever its transformer was made for; a classifier alone is a reranker."""
+    folder = make_model()
+    edit(folder / "config.json", architectures=["BertForSequenceClassification"])
+    assert task_of(folder) == describe(folder).task == "embed"
+    (folder / "modules.json").unlink()
+    assert task_of(folder) == "rerank"

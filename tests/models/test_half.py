@@ -16,6 +16,7 @@ from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
 from sidecar.models.probes import probe_inputs
+from sidecar.models.rows import Row
 from sidecar.models.torch_model import TorchModel, load
 from sidecar.models.torch_pipeline import Source
 
@@ -128,3 +129,74 @@ def test_half_precision_serves_on_cuda(make_model: MakeModel, tmp_path: Path, ta
     (applied,) = [event for event in events if event["event"] == "quantization.applied"]
     assert applied["message"].endswith("(CUDA)")
     assert told["quality"]["mean"] > 0.99
+
+
+class Stood:
+    """Stands in for a loaded model: its outputs are looked up by the row."""
+
+    def __init__(self, outputs: np.ndarray, quantization: str, weight_bytes: int) -> None:
+        self.task, self.quantization, self.weight_bytes = "embed", quantization, weight_bytes
+        self.outputs = outputs
+        self.verified = "proven" if quantization == "none" else None
+        self.proof: Any = None
+
+    def tokenize(self, texts: list[str]) -> list[Row]:
+        return [
+            Row(np.array([number]), np.zeros(1, np.int64), truncated=False)
+            for number in range(len(texts))
+        ]
+
+    def forward(self, row: Row) -> np.ndarray:
+        return self.outputs[row.ids[0]]
+
+
+def gate(
+    monkeypatch: pytest.MonkeyPatch, cosines: list[float], floor: float
+) -> tuple[Stood, Stood, Stood]:
+    """Return FP32, half precision of these cosines to it, and which of them serves."""
+    exact = Stood(np.array([[1, 0]] * 16, np.float32), "none", 400)
+    angles = np.arccos(np.resize(np.array(cosines), 16))
+    half_outputs = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    other = Stood(half_outputs, "fp16", 200)
+
+    def loaded(source: Any, *, device: str, dtype: str = "float32") -> Stood:
+        assert device == "cpu"
+        return exact if dtype == "float32" else other
+
+    monkeypatch.setattr(half, "load", loaded)
+    served: Any = half.load_in_half(Source(Path(), "t", "embed"), device="cpu", floor=floor)
+    return exact, other, served
+
+
+def test_half_precision_is_judged_by_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all probes; at the floor it serves, and carries the proof of FP32."""
+    exact, other, served = gate(monkeypatch, [1, 0.5], 0.75)
+    assert served is other
+    assert served.verified == exact.verified == "proven"
+    assert served.proof.quality.mean == 0.75
+    assert served.proof.quality.min == pytest.approx(0.5, abs=1e-6)
+    assert served.proof.quality.texts == 16
+    assert (served.proof.bytes_fp32, served.proof.fell_back) == (400, None)
+    assert served.proof.requested == "fp16"
+    exact, other, served = gate(monkeypatch, [1, 0.5], 0.750001)
+    assert served is exact
+    assert served.proof.fell_back.startswith("the closeness of half precision is 0.75, under")
+    assert served.proof.quality.mean == 0.75
+    assert set(served.proof.speed) == {"none", "fp16"}
+
+
+def test_one_value_that_is_not_finite_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one text in many, whatever the floor."""
+    exact, _, served = gate(monkeypatch, [1] * 15 + [np.nan], -1)
+    assert served is exact
+    assert "not finite" in served.proof.fell_back
+
+
+def test_scores_of_half_precision_are_activated_in_full(make_model: MakeModel) -> None:
+    """The logit comes in 16 bits; what the sigmoid makes of it has all of FP32's."""
+    path = make_model("albert", classifier=True)
+    model = load(Source(path, "t", "rerank"), dtype="float16")
+    rows = model.tokenize([("a query", "word " * count) for count in range(1, 9)])
+    scores = np.stack([model.forward(row) for row in rows])
+    assert scores.dtype == np.float32
+    assert (scores != scores.astype(np.float16)).any()

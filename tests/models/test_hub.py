@@ -1,14 +1,19 @@
 """Models from the hub: which files are fetched, and what is said where there are none."""
 
+import errno
+import fnmatch
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from sidecar.models.hub import needed
+from sidecar.models.errors import TemporaryError
+from sidecar.models.hub import fetch, find, needed
 
 from .hub import COMMIT, Hub, running
 
@@ -133,3 +138,80 @@ def test_folders_of_modules_are_needed() -> None:
     assert needed(["0_A/model.safetensors", "0_A/pytorch_model.bin"], ["0_A/"]) == [
         "0_A/model.safetensors"
     ]
+
+
+class Client:
+    """Stands in for the hub's client: notes what it is asked, and has one folder."""
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self.folder, self.names = folder, names
+        self.asked: list[tuple[str, Any, dict[str, Any]]] = []
+        self.error: Exception | None = None
+
+    def model_info(self, repository: str, *, revision: str | None = None) -> Any:
+        self.asked.append(("list", revision, {}))
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in self.names])
+
+    def hf_hub_download(self, repository: str, name: str, *, revision: str | None = None) -> str:
+        self.asked.append((name, revision, {}))
+        return str(self.folder / name)
+
+    def snapshot_download(
+        self, repository: str, *, revision: str | None = None, **options: Any
+    ) -> str:
+        self.asked.append(("fetch", revision, options))
+        if self.error and not options.get("local_files_only"):
+            raise self.error
+        return str(self.folder)
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
+    import huggingface_hub
+
+    (tmp_path / "modules.json").write_bytes(MODULES)
+    client = Client(tmp_path, ["modules.json", "vocab[1].txt", "model.safetensors"])
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: client)
+    for name in ("hf_hub_download", "snapshot_download"):
+        monkeypatch.setattr(huggingface_hub, name, getattr(client, name))
+    return client
+
+
+@pytest.mark.parametrize(("name", "revision"), [("org/model", None), ("org/model@v1", "v1")])
+def test_everything_is_of_the_revision_that_was_asked_for(
+    client: Client, name: str, revision: str | None
+) -> None:
+    """The list of files, the list of modules, the files; and what is found again."""
+    assert fetch(name) == client.folder
+    assert [what for what, _, _ in client.asked] == ["list", "modules.json", "fetch"]
+    assert find(name) == client.folder
+    assert {asked for _, asked, _ in client.asked} == {revision}
+    found = client.asked[-1][2]
+    assert found["local_files_only"]
+
+
+def test_a_name_with_brackets_is_no_pattern(client: Client) -> None:
+    """It would match another file, and not its own."""
+    fetch("org/model")
+    patterns = client.asked[-1][2]["allow_patterns"]
+    for name in client.names:
+        assert any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns), name
+    assert not any(fnmatch.fnmatchcase("vocab1.txt", pattern) for pattern in patterns)
+
+
+def test_a_full_disk_is_told_and_nothing_else_is_taken_for_one(client: Client) -> None:
+    """Another failure leaves what was downloaded before."""
+    client.error = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(TemporaryError, match=r"org/model cannot be downloaded: .*No space left"):
+        fetch("org/model")
+    client.error = ConnectionError("no route")
+    assert fetch("org/model") == client.folder
+
+
+def test_adapters_and_what_reads_texts_are_needed() -> None:
+    """Beside the weights: an adapter's own, vocabularies, SentencePiece's models, templates."""
+    there = [
+        "adapter_config.json", "adapter_model.safetensors", "model.safetensors", "spiece.model",
+        "vocab.txt", "merges.txt", "chat_template.jinja", "tokenizer.json",
+    ]  # fmt: skip
+    assert set(needed([*there, "adapter_model.bin", "notes.md"], [])) == {*there}

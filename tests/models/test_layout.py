@@ -4,19 +4,25 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import structlog
 
-from sidecar.models.layout import Layout, layout_of
+from sidecar.host import read_host
+from sidecar.models import layout as layouts
+from sidecar.models.errors import DamagedError
+from sidecar.models.layout import Layout, layout_anew, layout_of
 from sidecar.models.library import Wanted, open_model
-from sidecar.models.manifest import GRAPH
+from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Speed
 from sidecar.models.model import load
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row
+from sidecar.models.tokenizer import Tokenizer
 
 MakeModel = Callable[..., Path]
 
@@ -113,3 +119,132 @@ def test_cache_that_cannot_be_written_costs_a_warning(
     assert "cache" in failed["reason"]
     assert model.lone_threads == 1
     assert layout_of(artifact, tmp_path / "cache", threads=2) == Layout(artifact / GRAPH)
+
+
+@pytest.mark.parametrize(
+    ("one", "many", "threads"),
+    [
+        ((1.15, 2.3), (1.0, 2.0), 2),  # just enough, at both lengths
+        ((1.14, 4.0), (1.0, 2.0), 1),
+        ((2.0, 2.29), (1.0, 2.0), 1),
+        ((1.0, 1.0), (2.0, 2.0), 1),
+        ((5.0, 9.0), (2.0, 3.0), 2),
+    ],
+)
+def test_threads_are_taken_where_both_lengths_gain(
+    tiny_artifact: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    one: tuple[float, float],
+    many: tuple[float, float],
+    threads: int,
+) -> None:
+    """15 % at least, a query's and a paragraph's; what was measured is told in any case."""
+    measured = {"1 thread": Speed(*one, mixed_ms=9), "2 threads": Speed(*many, mixed_ms=1)}
+    asked: list[Any] = []
+
+    def measure(sessions: Any, rows: list[Row], typical: object) -> Any:
+        asked.append(([row.tokens for row in rows], typical))
+        return {name: measured[name] for name in sessions}
+
+    monkeypatch.setattr(layouts, "measure_speed", measure)
+    layout = layout_of(tiny_artifact, tmp_path, threads=2)
+    assert (layout.threads, layout.speed) == (threads, measured)
+    ((lengths, typical),) = asked
+    assert typical is min  # what else the host does is not to decide
+    tokenizer = Tokenizer(tiny_artifact / TOKENIZER, 98)
+    there = [row.tokens for row in tokenizer.rows(probe_inputs("embed"))]
+    assert lengths == [min(there, key=lambda each: abs(each - wish)) for wish in (12, 96)]
+    alone = layout_of(tiny_artifact, tmp_path, threads=1)
+    assert (alone.threads, set(alone.speed)) == (1, {"1 thread"})
+
+
+def test_a_layout_is_of_one_processor_and_one_engine(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its order of weights is theirs; another number of cores changes nothing."""
+    host, seen = read_host(), []
+    for other in (
+        host, replace(host, cpu_model="another"), replace(host, isa=host.isa ^ {"avx_vnni"}),
+        replace(host, cores=host.cores + 1),
+    ):  # fmt: skip
+        monkeypatch.setattr(layouts, "read_host", lambda other=other: other)
+        seen.append(layouts._key(tiny_artifact, 2))
+    monkeypatch.setattr(layouts.runtime, "version", lambda: "0.0")
+    seen.append(layouts._key(tiny_artifact, 2))
+    monkeypatch.setattr(layouts, "_FORMAT", 0)
+    seen.append(layouts._key(tiny_artifact, 2))
+    assert seen[3] == seen[0]
+    assert len(set(seen)) == len(seen) - 1
+
+
+def test_a_layout_that_computes_other_bytes_is_not_served(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that is wrong about its own order costs speed, and no vector."""
+    lay_out = layouts.runtime.lay_out
+
+    def wrongly(graph: Path, to: Path) -> None:
+        lay_out(graph, to)
+        weights = to.with_name(WEIGHTS)
+        content = weights.read_bytes()
+        weights.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+
+    monkeypatch.setattr(layouts.runtime, "lay_out", wrongly)
+    with structlog.testing.capture_logs() as events:
+        layout = layout_of(tiny_artifact, tmp_path, threads=1)
+    assert layout == Layout(tiny_artifact / GRAPH)
+    (event,) = events
+    assert event["event"] == "model.layout_failed"
+    assert "other bytes" in event["reason"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_layouts_of_others_are_not_swept(tiny_artifact: Path, tmp_path: Path) -> None:
+    """However old; root could."""
+    old = layout_of(tiny_artifact, tmp_path, threads=2).graph.parent
+    os.utime(old / "layout.json", (0, 0))
+    os.chown(old, 61_235, 61_235)
+    layout_of(tiny_artifact, tmp_path, threads=1)
+    assert old.is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["", "layout.json"])
+def test_a_layout_of_others_is_not_served(tiny_artifact: Path, tmp_path: Path, what: str) -> None:
+    """Nor one that they could change: the artifact's own graph is."""
+    folder = layout_of(tiny_artifact, tmp_path, threads=1).graph.parent
+    for spoil in (lambda path: os.chown(path, 61_235, 61_235), lambda path: path.chmod(0o777)):
+        facts = (folder / what).stat()
+        spoil(folder / what)
+        with structlog.testing.capture_logs() as events:
+            assert layout_of(tiny_artifact, tmp_path, threads=1) == Layout(tiny_artifact / GRAPH)
+        (event,) = events
+        assert "belongs to" in event["reason"]
+        os.chown(folder / what, facts.st_uid, facts.st_gid)
+        (folder / what).chmod(facts.st_mode & 0o777)
+    assert layout_of(tiny_artifact, tmp_path, threads=1).graph.parent == folder
+
+
+def test_what_is_whole_by_now_is_not_laid_out_again(tiny_artifact: Path, tmp_path: Path) -> None:
+    """Another daemon has found the same damage and was sooner; of the artifact's own it is told."""
+    layout = layout_of(tiny_artifact, tmp_path, threads=1)
+    made = layout.graph.stat().st_ino
+    damage = DamagedError(layout.graph, "was something else")
+    assert layout_anew(tiny_artifact, tmp_path, 1, damage) == layout
+    assert layout.graph.stat().st_ino == made
+    flipped = layout.graph.read_bytes()[::-1]
+    layout.graph.write_bytes(flipped)
+    assert layout_anew(tiny_artifact, tmp_path, 1, damage).graph == layout.graph
+    assert layout.graph.read_bytes() != flipped
+    with pytest.raises(DamagedError):
+        layout_anew(tiny_artifact, tmp_path, 1, DamagedError(tiny_artifact / GRAPH, "is another"))
+
+
+def test_drafts_of_the_killed_are_swept_before_another(tiny_artifact: Path, tmp_path: Path) -> None:
+    """Each start would leave one more of them."""
+    folder = layout_of(tiny_artifact, tmp_path, threads=1).graph.parent
+    folder.rename(tmp_path / f".{folder.name}.draft-0123456789abcdef")
+    layout_of(tiny_artifact, tmp_path, threads=1)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]

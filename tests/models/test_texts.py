@@ -53,3 +53,21 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     """A file that is not there is named."""
     with pytest.raises(ModelError, match="cannot be read"):
         read_texts(tmp_path / "none.txt", "embed")
+
+
+def test_eight_texts_are_enough(tmp_path: Path) -> None:
+    """And seven are not; blank lines do not count."""
+    path = tmp_path / "texts.txt"
+    path.write_text("\n \n".join(LINES[:8]))
+    assert read_texts(path, "embed") == tuple(LINES[:8])
+    path.write_text("\n \n".join(LINES[:7]))
+    with pytest.raises(ModelError, match="has 7 texts"):
+        read_texts(path, "embed")
+
+
+def test_half_a_character_is_named_by_its_line(tmp_path: Path) -> None:
+    """No tokenizer takes it."""
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "whole"}\n' * 8 + '{"text": "half \\ud83d"}\n')
+    with pytest.raises(ModelError, match=r"texts\.jsonl:9 holds half a character"):
+        read_texts(path, "embed")

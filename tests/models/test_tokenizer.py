@@ -83,9 +83,7 @@ def test_two_threads_may_tokenize_at_once(
     some=st.lists(st.one_of(texts, st.tuples(texts, texts)), min_size=1, max_size=4),
     window=st.integers(1, 60),
 )
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_rows_are_those_of_the_whole_texts(
     pairs_of_tokenizers: dict[str, tuple[Tokenizer, ...]],
     kind: str,
@@ -136,3 +134,40 @@ def test_an_added_token_with_a_space_forbids_it(minilm_folder: Path, spaced: boo
     tokenizer = Tokenizer(minilm_folder / "tokenizer.json", MAX_TOKENS)._tokenizer
     tokenizer.add_tokens(["New York" if spaced else "NewYork"])
     assert _tokenizes_words_alone(tokenizer) is not spaced
+
+
+def test_added_tokens_have_ids_as_well(minilm_folder: Path, tmp_path: Path) -> None:
+    """The highest of all is what the model's table has to have a row for."""
+    plain = Tokenizer(minilm_folder / "tokenizer.json", MAX_TOKENS)
+    before = plain.highest_id
+    assert before == len(plain._tokenizer.get_vocab()) - 1
+    plain._tokenizer.add_tokens(["[K]", "[Q]"])
+    plain._tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer(tmp_path / "tokenizer.json", MAX_TOKENS).highest_id == before + 2
+
+
+def test_a_row_is_cut_where_it_is_longer_than_the_limit(tokenizer: Tokenizer) -> None:
+    """With its special tokens; of a pair the longer side gives way, and only then says so."""
+    for words, tokens, truncated in ((9, 11, False), (10, 12, False), (11, 12, True)):
+        (row,) = tokenizer.rows(["copper " * words])
+        assert (row.tokens, row.truncated) == (tokens, truncated)
+        assert not row.token_types.any()
+    for query, document, tokens, truncated in (
+        (3, 6, 12, False), (3, 7, 12, True), (6, 3, 12, False), (2, 2, 7, False), (40, 40, 12, True)
+    ):  # fmt: skip
+        (row,) = tokenizer.rows([("copper " * query, "heat " * document)])
+        assert (row.tokens, row.truncated) == (tokens, truncated), (query, document)
+    (pair,) = tokenizer.rows([("copper copper", "heat")])
+    assert pair.token_types.tolist() == [0, 0, 0, 0, 1, 1]
+
+
+def test_beside_a_long_query_the_whole_document_counts(minilm_folder: Path) -> None:
+    """From the length on at which the query gives way as well, special tokens counted."""
+    path = minilm_folder / "tokenizer.json"
+    cutting, whole = Tokenizer(path, MAX_TOKENS), Tokenizer(path, MAX_TOKENS)
+    whole._words_alone = False
+    for words in range(1, 14):
+        pair = ("a " * words, "copper heats well now " * 20)
+        for cutting._window in (6, 12, 20, 25, 30, 45, 60):
+            (cut,), (uncut,) = cutting.rows([pair]), whole.rows([pair])
+            assert parts(cut) == parts(uncut), (words, cutting._window)

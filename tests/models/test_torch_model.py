@@ -119,6 +119,8 @@ def test_it_says_that_it_is_the_slow_path(folder: Path, tmp_path: Path) -> None:
     assert told["prompts"] == {"query": "", "document": ""}
     assert told["similarity_fn_name"] == "cosine"
     assert model.dimensions == 32
+    assert model.verified is not None
+    assert told["verified"]["outputs"] == model.verified.outputs > 5
     (loaded,) = [event for event in events if event["event"] == "model.loaded"]
     assert loaded["bytes"] > 0
     assert "quantization.applied" not in [event["event"] for event in events]
@@ -130,6 +132,11 @@ def test_long_text_is_reported_as_cut(folder: Path, reranker: Path) -> None:
     rows = model.tokenize([*TEXTS, "word " * (model.max_tokens - 2)])
     assert [row.truncated for row in rows] == [False, False, True, False]
     assert rows[2].tokens == rows[3].tokens == model.max_tokens
+    preprocess = model._preprocess
+    # A tokenizer that does not tell what it cut: who is at the limit may have been.
+    model._preprocess = lambda *texts, **options: dict(preprocess(*texts, **options))
+    rows = model.tokenize([*TEXTS, "word " * (model.max_tokens - 3)])
+    assert [row.truncated for row in rows] == [False, False, True, False]
     pairs = load(source(reranker, "rerank")).tokenize(PAIRS)
     assert [row.truncated for row in pairs] == [False, False, True]
 
@@ -156,13 +163,15 @@ def test_one_text_is_tokenized_at_a_time(folder: Path) -> None:
     assert all([row.digest for row in some] == expected for some in rows)
 
 
-def test_a_setting_caps_the_length(folder: Path) -> None:
+def test_a_setting_caps_the_length(folder: Path, tmp_path: Path) -> None:
     """As it does on our own graph: texts are cut there, and say so."""
     model = load(replace(source(folder), max_tokens=8))
     row = model.tokenize([TEXTS[2]])[0]
     assert (row.tokens, row.truncated) == (8, True)
     told = model.describe()
     assert (told["max_tokens"], told["model_max_tokens"]) == (8, load(source(folder)).max_tokens)
+    opened = open_model(replace(wanted(folder), max_tokens=9), tmp_path)
+    assert opened.max_tokens == opened.tokenize([TEXTS[2]])[0].tokens == 9
 
 
 def test_length_ends_where_positions_do(make_model: MakeModel) -> None:
@@ -295,3 +304,23 @@ def test_a_folder_with_a_vocabulary_alone_is_no_reason_for_the_slow_path(
     assert "model.slow_path" not in [event["event"] for event in events]
     expected = SentenceTransformer(str(path), device="cpu").encode(TEXTS, batch_size=1)
     assert cosines(embedded(model, TEXTS), expected).min() > 0.999  # in int8
+
+
+def test_a_pair_takes_the_rerankers_own_prompt(make_model: MakeModel, tmp_path: Path) -> None:
+    """Its default one, as the library puts it before every pair; others are for nobody."""
+    path = make_model("albert", classifier=True)
+    only = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    (path / "modules.json").write_text(json.dumps([only]))
+    task = {"transformer_task": "sequence-classification"}
+    (path / "sentence_bert_config.json").write_text(json.dumps(task))
+    own = {"model_type": "CrossEncoder", "prompts": {"rank": "judge whether it answers: "}}
+    scores = []
+    for default in ("rank", None):
+        stated = own | {"default_prompt_name": default}
+        (path / "config_sentence_transformers.json").write_text(json.dumps(stated))
+        expected = CrossEncoder(str(path), device="cpu").predict(PAIRS, batch_size=1)
+        model = open_model(wanted(path, "rerank"), tmp_path)
+        assert model.prompts == {}
+        scores.append(scored(model, PAIRS))
+        np.testing.assert_allclose(scores[-1], expected, atol=1e-5)
+    assert np.abs(scores[0] - scores[1]).max() > 1e-4

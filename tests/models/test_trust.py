@@ -147,4 +147,13 @@ def test_a_folder_tells_on_whose_behalf_to_judge(tmp_path: Path) -> None:
     os.chown(tmp_path, OWN, OTHER)
     assert Owner.of_folder(tmp_path) == Owner(OWN, frozenset({OTHER}))
     os.chown(tmp_path, 65534, OTHER)
-    assert Owner.of_folder(tmp_path).uid == 65534
+    group = pwd.getpwuid(65534).pw_gid
+    assert Owner.of_folder(tmp_path) == Owner(65534, frozenset({group}))
+
+
+def test_a_process_is_in_all_of_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first, and those beside it."""
+    monkeypatch.setattr(os, "geteuid", lambda: OWN)
+    monkeypatch.setattr(os, "getegid", lambda: OWN)
+    monkeypatch.setattr(os, "getgroups", lambda: [OTHER, OTHER + 1])
+    assert Owner.of_this_process() == Owner(OWN, frozenset({OWN, OTHER, OTHER + 1}))

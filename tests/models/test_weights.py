@@ -228,3 +228,16 @@ def test_any_float_is_widened_exactly(tmp_path: Path) -> None:
         assert weights.shape(name) == tuple(tensor.shape)
         np.testing.assert_array_equal(weights.tensor(name), tensor.float().numpy())
         assert weights.tensor(name).dtype == np.float32
+
+
+def test_of_a_tensor_in_two_shards_the_later_counts(tmp_path: Path) -> None:
+    """In the order of their names, as the library reads them, whatever the order of the list."""
+    for number, file in enumerate(("b.safetensors", "a.safetensors", "c.safetensors")):
+        own = {"same": torch.full((2,), float(number)), file: torch.zeros(1)}
+        save_file(own, tmp_path / file)
+    names = ["c.safetensors", "a.safetensors", "b.safetensors"]
+    index = {"weight_map": {"same": "a.safetensors", **{name: name for name in names}}}
+    (tmp_path / f"{WHOLE}.index.json").write_text(json.dumps(index))
+    weights = open_weights(tmp_path)
+    assert weights.names() == {"same", *names}
+    assert weights.tensor("same").tolist() == [2, 2]

@@ -111,6 +111,7 @@ def test_token_types_are_compared(answers: Answers) -> None:
     [
         (lambda v: v[::-1].copy(), "cosine"),
         (lambda v: v * [[1], [1], [1.01]], "vector of length 2.020000, but 2.000000"),
+        (lambda v: v * [[1], [0.99], [1]], "vector of length 0.990000, but 1.000000"),
         (lambda v: np.add(v, [[0, 0], [0, 0.01], [0, 0]]), "cosine"),
         (lambda v: v * [[1], [0], [1]], "cosine"),
         (lambda v: v * [[1], [np.nan], [1]], "cosine"),
@@ -118,7 +119,8 @@ def test_token_types_are_compared(answers: Answers) -> None:
     ],
     ids=[
         "another direction",
-        "another length",
+        "longer",
+        "shorter",
         "another by 5e-5",
         "zero",
         "not a number",
@@ -168,6 +170,18 @@ def test_scores_are_compared_by_distance(answers: Answers) -> None:
     assert compare(pairs, ours).score_error_max == pytest.approx(5e-5, rel=0.01)
     said = message_of(replace(pairs, outputs=near + 0.001), ours)
     assert "'a text' is scored 0.500000, but 0.501050 by sentence-transformers" in said
+    for other in (np.add(near, [[0], [1.5e-4], [0]]), np.subtract(near, [[0], [1.5e-4], [0]])):
+        assert "'another' is scored" in message_of(replace(pairs, outputs=other), ours)
+
+
+def test_a_score_that_is_no_number_differs(answers: Answers) -> None:
+    """On either side."""
+    scores = np.array([[0.5], [0.1], [0.9]], np.float32)
+    spoilt = np.array([[0.5], [np.nan], [0.9]], np.float32)
+    for ours, theirs in ((spoilt, scores), (scores, spoilt)):
+        model = Ours(ours)
+        model.task = "rerank"
+        assert "'another' is scored" in message_of(replace(answers, outputs=theirs), model)
 
 
 def test_the_default_prompt_is_applied(answers: Answers) -> None:
@@ -175,6 +189,22 @@ def test_the_default_prompt_is_applied(answers: Answers) -> None:
     ours = Ours()
     ours.default_prompt_name = "query"
     assert "'a text'" in message_of(answers, ours)
+
+
+def test_a_prompt_that_is_named_goes_before_the_default_one(answers: Answers) -> None:
+    """As a request's does."""
+    ours = Ours()
+    ours.prompts, ours.default_prompt_name = {"query": "q: ", "passage": "p: "}, "query"
+    ours.outputs = {
+        ours.tokenize([f"q: {probe.text}"])[0].digest: vector
+        for probe, vector in zip(OUTPUTS_OF, VECTORS, strict=True)
+    }
+    texts = ("q: a text", "p: another")
+    told = replace(
+        answers, ids_of=(Probe("a text"), Probe("another", "passage")),
+        ids=tuple(map(ids, texts)), token_types=tuple(map(zeros, texts)),
+    )  # fmt: skip
+    assert compare(told, ours).texts == 2
 
 
 def test_a_prompt_that_is_not_read_differs(answers: Answers) -> None:
@@ -187,7 +217,11 @@ def test_a_prompt_that_is_not_read_differs(answers: Answers) -> None:
 def test_answers_come_back_from_their_file(answers: Answers, tmp_path: Path) -> None:
     """What is written is read: probes, ids, types, outputs, and whom it is about."""
     pair = Probe(("a query", "a document"))
-    answers = replace(answers, outputs_of=(*OUTPUTS_OF[:2], pair))
+    large, types = np.array([250_001, 7, 0]), np.array([0, 1, 1])
+    answers = replace(
+        answers, outputs_of=(*OUTPUTS_OF[:2], pair), ids=(large, answers.ids[1]),
+        token_types=(types, answers.token_types[1]),
+    )  # fmt: skip
     write(tmp_path / "answers.npz", answers, about="digest")
     again, about = read(tmp_path / "answers.npz")
     assert about == "digest"
@@ -207,7 +241,8 @@ def test_probes_cover_what_tokenizers_treat_differently() -> None:
     assert "before [NEW] after[NEW]end" in texts
     assert "" in texts
     # Without special tokens and with them, such texts are under, at and over the limit.
-    assert {len(str(text).split()) for text in texts} >= {15, 16, 17, 34}
+    made = [str(text).split() for text in texts if str(text).startswith("first ")]
+    assert [len(words) for words in made if words[-1] == "last"] == [15, 16, 17, 34]
     assert {probe.prompt_name for probe in probes} == {None, "query", "passage"}
     assert all(isinstance(probe.text, tuple) for probe in id_probes("rerank", [], ["[CLS]"], 16))
 
@@ -219,3 +254,24 @@ def test_outputs_are_compared_on_dozens_of_texts_of_all_lengths() -> None:
     assert min(len(text) for text in texts) < 10
     assert max(len(text) for text in texts) > 500
     assert len(output_probes("rerank")) >= 24
+
+
+def test_every_prompt_and_every_added_token_is_tried() -> None:
+    """Each prompt before several texts; of tokens as many as 64; pairs on both sides."""
+    names = [probe.prompt_name for probe in id_probes("embed", ["query", "passage"], [], 16)]
+    assert names.count("query") == names.count("passage") > 1
+    many = [f"[{number}]" for number in range(70)]
+    texts = [str(probe.text) for probe in id_probes("embed", [], many, 16)]
+    assert [number for number in range(70) if f"before [{number}] after[{number}]end" in texts] == [
+        *range(64)
+    ]
+    pairs = [probe.text for probe in id_probes("rerank", [], ["[NEW]"], 16)]
+    assert ("a query", "before [NEW] after[NEW]end") in pairs
+    assert ("before [NEW] after[NEW]end", "a document") in pairs
+
+
+def test_a_model_without_a_limit_is_tried_on_no_endless_text() -> None:
+    """Nor is one that takes less than a word."""
+    for limit in (10**6, 0, 1):
+        texts = [str(probe.text) for probe in id_probes("embed", [], [], limit)]
+        assert max(map(len, texts)) < 100_000

@@ -158,3 +158,19 @@ def test_a_sentencepiece_model_is_converted(make_model: MakeModel, tmp_path: Pat
     assert found.verified is not None
     (row,) = found.tokenizer.rows(["the cat sat"])
     assert len(set(row.ids.tolist())) > 3
+
+
+@pytest.mark.slow
+def test_a_default_prompt_and_lengths_of_their_own_are_proven(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    """Texts get the folder's prompt on both sides, and vectors are compared as they are served."""
+    folder = make_model("bert")
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps(modules[:2]))  # no Normalize
+    own = {"prompts": {"query": "find: ", "other": "o: "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(own))
+    verified = read_exact(folder, tmp_path).verified
+    assert verified is not None
+    assert verified.cosine_min is not None
+    assert verified.cosine_min >= 0.99999

@@ -1,0 +1,36 @@
+"""What tests of models share: small artifacts, and less work to prepare one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def quick_preparation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrate tiny models on fewer tokens, and time them fewer times."""
+    from sidecar.models import quantize, speed
+
+    monkeypatch.setattr(quantize, "_TOKENS", 1_500)
+    monkeypatch.setattr(speed, "_ROUNDS", 2)
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(
+    make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A small BERT in INT8 with weights of 7 bits, unproven; a test copies what it changes."""
+    from sidecar.models import quantize, speed
+    from sidecar.models.oracle import ask
+    from sidecar.models.order import Order
+    from sidecar.models.precision import Precision
+    from sidecar.models.prepare import prepare
+
+    output = tmp_path_factory.mktemp("tiny") / "tiny-int8"
+    precision = Precision("int8", weight_bits=7, floor=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantize, "_TOKENS", 500)
+        patch.setattr(speed, "_ROUNDS", 1)
+        patch.setattr(ask, "has_library", lambda: False)
+        prepare(Order(folder=make_model(), name="tiny", precision=precision, output=output))
+    return output
