@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,21 @@ from sidecar.models.rows import Row
 MakeModel = Callable[..., Path]
 
 
+WORDS = 300
+
+
 def encoder_of(folder: Path) -> Encoder:
     return read_encoder(folder, describe(folder))
 
 
 def random_ids(tokens: int, *, batch: int = 1, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 30_000, (batch, tokens))
+    return np.random.default_rng(seed).integers(0, WORDS, (batch, tokens))
+
+
+@pytest.fixture(scope="session")
+def make_model(make_model: MakeModel) -> MakeModel:
+    """The maker of small models, of few words: a table is quantized row by row."""
+    return partial(make_model, vocab_size=WORDS)
 
 
 # Families in all; CamemBERT and ERNIE are computed as XLM-R and BERT are.
