@@ -26,6 +26,8 @@ Float64 = NDArray[np.float64]
 Table = Callable[[str, NDArray[np.float32]], Float64]
 Multiply = Callable[[str, Linear, Float64], Float64]
 
+EPSILONS = (0.05, 0.3, 2e-2, 0.1, 0.7)
+
 ACTIVATIONS: dict[Activation, Callable[[float], float]] = {
     Activation.IDENTITY: lambda x: x,
     Activation.ELU: lambda x: x if x > 0 else math.expm1(x),
@@ -201,7 +203,7 @@ def small_encoder(
     *,
     width: int = 16,
     words: int = 60,
-    epsilons: Sequence[float] = (1e-3, 0.3, 2e-2, 0.1, 0.7),
+    epsilons: Sequence[float] = EPSILONS,
     seed: int = 0,
     **parts: object,
 ) -> Encoder:
