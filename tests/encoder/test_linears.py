@@ -4,15 +4,21 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
 from sidecar.encoder import int4, int8
 from sidecar.encoder.activations import Activations, choose
 from sidecar.encoder.architecture import Linear
 from sidecar.encoder.calibration import Observed
 from sidecar.encoder.int4 import Int4Linear
+from sidecar.encoder.nodes import GraphWriter
 from sidecar.encoder.pairs import nearest, scales_of
+from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe
 from sidecar.encoder.rounding import quantize_rows
+from sidecar.host import read_host
+from sidecar.plan import weight_bits
 
 from .by_hand import Float64, Random, rounded_by_hand
 
@@ -238,3 +244,37 @@ def test_smoothed_four_bits_are_those_of_the_smoothed_layer() -> None:
     plain = replace(found, activations=Activations(8, after_gelu=False))
     np.testing.assert_allclose(found.dense(), plain.dense() * unsmooth)
     assert share_of_error(layer, found.dense()) < 0.02
+
+
+def run_parts(layer: Observed, linear: QuantizedLinear, parts: int) -> np.ndarray:
+    """Return the graph's products of `parts` parts, side by side, with the bias."""
+    graph = GraphWriter()
+    recipe = QuantizedRecipe({"w": linear}, {})
+    product = recipe.matmul(graph, "w", layer.linear, "x", after_gelu=layer.after_gelu, parts=parts)
+    assert len(product.parts) == parts
+    assert product.biased == (linear.activations.step is not None)
+    names = [f"y{i}" for i in range(parts)]
+    for part, name in zip(product.parts, names, strict=True):
+        graph.rename(part, name)
+    floats = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("x", *names)]
+    session = ort.InferenceSession(graph.model(floats[:1], floats[1:]).SerializeToString())
+    found = np.concatenate(session.run(names, {"x": layer.sample[np.newaxis]}), axis=-1)[0]
+    return np.asarray(found if product.biased else found + layer.linear.bias)
+
+
+@pytest.mark.parametrize("after_gelu", [False, True])
+def test_parts_are_multiplied_as_they_say_side_by_side(*, after_gelu: bool) -> None:
+    """Each by its own weights, scales and biases; with one scale for all rows, and with theirs."""
+    layer = layer_of(24, 12, after_gelu=after_gelu, seed=11)
+    plain = Activations(7, after_gelu)
+    ways: list[QuantizedLinear] = [int8.calibrate(layer, 7), int4.calibrate(layer, 7)]
+    ways.append(replace(int8.calibrate(layer, 7), activations=plain))
+    if weight_bits(read_host()) > 7:  # others saturate
+        ways += [int8.calibrate(layer, 8), int4.calibrate(layer, 8)]
+    for linear in ways:
+        expected = linear.activations.restored(layer.sample) @ linear.dense().T + layer.linear.bias
+        for parts in (1, 3):
+            found = run_parts(layer, linear, parts)
+            # An input between two steps may be rounded to the other one.
+            near = np.abs(found - expected) <= 1e-4 * np.abs(expected).max()
+            assert near.mean() > 0.99, (linear.activations, parts)
