@@ -66,7 +66,7 @@ def test_embedded_model_in_four_bits(minilm_folder: Path, tmp_path: Path) -> Non
     manifest = made(folder, tmp_path / "out", INT4, texts=tuple(texts))
     assert manifest.quantization == "int4"
     assert manifest.quality is not None
-    assert 0.99 <= manifest.quality.mean < 0.9999
+    assert 0.99 <= manifest.quality.mean < 0.9999, manifest.quality
     assert manifest.bytes_weights <= 0.15 * manifest.bytes_fp32
 
 
