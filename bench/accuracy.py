@@ -14,6 +14,8 @@ from sidecar.models.source import DEFAULT_EMBEDDING_MODEL
 
 _EXACT = "none"  # the plan that is FP32, and is always there
 _DATA = ("cranfield", "cacm", "cisi", "pubmedqa", "xquad-en", "stsb")
+# Less close to FP32 than this no model's outputs are, in the mean, unless something is wrong.
+_FLOORS = {"int8": 0.99, "int4": 0.97}
 _MB = 1e6
 _PERCENT = 100
 
@@ -40,6 +42,7 @@ def result(found: _Judged) -> Result:
         title=f"{found['model']}: accuracy against FP32",
         sides=(),
         figures=dict(_within(found["data"])),
+        failed=list(_too_far(found)),
         tables=[_plans(found), *(_table(each) for each in found["data"])],
         charts=[_chart(found)],
     )
@@ -77,13 +80,27 @@ def _plans(found: _Judged) -> Table:
     return Table("What was compared", (*head, "closeness, mean", "least"), rows)
 
 
+def _too_far(found: _Judged) -> Iterator[str]:
+    """Yield what is not served as its plan says, or is under the plan's floor."""
+    for plan, served in found["plans"].items():
+        if served["quantization"] != plan:
+            yield f"{plan}: served as {served['quantization']}"
+        elif plan in _FLOORS and (mean := _mean_closeness(found["data"], plan)) < _FLOORS[plan]:
+            yield f"{plan}: closeness {mean:.4f} under {_FLOORS[plan]}"
+
+
+def _mean_closeness(data: Sequence[_Judged], plan: str) -> float:
+    """Return the mean of the sets' means."""
+    return fmean(each["plans"][plan]["closeness"]["mean"] for each in data)
+
+
 def _closeness(data: Sequence[_Judged], plan: str) -> tuple[str, str]:
     """Return the mean of the sets' means, and the least of all outputs."""
     found = [each["plans"][plan]["closeness"] for each in data]
     if plan == _EXACT:
         return "-", "-"
     return (
-        f"{fmean(each['mean'] for each in found):.4f}",
+        f"{_mean_closeness(data, plan):.4f}",
         f"{min(each['min'] for each in found):.4f}",
     )
 

@@ -150,12 +150,13 @@ class _Grid:
         importance = self._importance[start : start + self.size]
         least, most = columns.min(axis=0).clip(max=0), columns.max(axis=0).clip(min=0)
         # The middle of the grid: of -128 ... 112 for the low halves, and 7.5 above that for
-        # the high ones, in the mean of what displaces them.
+        # the high ones, in the mean of what displaces them. As 0 is in the range, the zero point
+        # is within 120 of it, and so in -128 ... 127.
         middle = displaced.mean(axis=0) - _STEP / 2
         errors, scales, zeros = [], [], []
         for clip in _CLIPS:
             scale = np.maximum((most - least) * clip, _TINY) / ((_LEVELS - 1) * _STEP)
-            zero = np.clip(np.rint(middle - (most + least) / 2 * clip / scale), -128, 127)
+            zero = np.rint(middle - (most + least) / 2 * clip / scale)
             rounded = (_nearest(columns / scale + zero, displaced) - zero) * scale
             errors.append((np.square(rounded - columns) * importance).sum(axis=0))
             scales.append(scale)

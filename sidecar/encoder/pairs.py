@@ -3,7 +3,8 @@
 AVX2 has no instruction that sums u8 x s8 products in 32 bits. The one that it has adds the
 products of two neighbouring inputs in 16 bits, and saturates beyond 2^15. With activations up
 to 255 it never does where the two weights' magnitudes add up to 128 at most: 255 * 128 < 2^15.
-Where weights are spread as they are in a trained layer, few pairs want more; both give way.
+Of weights that are spread as they are in a trained layer, fewer than two pairs in a thousand want
+more; both give way.
 Dot-product instructions (VNNI, AMX, Arm's) know no such limit.
 """
 
@@ -68,7 +69,9 @@ class _Grid:
         if j % 2:
             bound: Float64 = np.minimum(most, _PAIR_MOST - self._first)
         else:
-            bound = np.minimum(most, np.abs(wanted) - _excess(wanted, rest[1] / self._scales))
+            # Nothing gives way for what the errors of other columns push beyond the grid.
+            first, second = np.minimum(np.abs([wanted, rest[1] / self._scales]), _MOST)
+            bound = first - _excess(first, second)
         return bound
 
 
@@ -102,13 +105,13 @@ def _restored(weight: Float32, scales: Float32, *, saturates: bool) -> Float32:
         pairs = wanted.shape[1] // 2 * 2
         first, second = wanted[:, 0:pairs:2], wanted[:, 1:pairs:2]
         excess = _excess(first, second)
-        first -= np.copysign(np.minimum(excess, np.abs(first)), first)
-        second -= np.copysign(np.minimum(excess, np.abs(second)), second)
+        first -= np.copysign(excess, first)
+        second -= np.copysign(excess, second)
     restored: Float32 = np.rint(wanted) * scales[:, np.newaxis]
     return restored
 
 
 def _excess(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
-    """Return what each of a pair has to give up of its magnitude."""
+    """Return what each of a pair within +-127 has to give up of its magnitude, which it has."""
     excess: NDArray[Any] = np.maximum(np.abs(first) + np.abs(second) - _PAIR_MOST, 0) / 2
     return excess

@@ -1,6 +1,7 @@
 """What `sidecar evaluate` found becomes a table a set of data, and a plot."""
 
 from pathlib import Path
+from typing import Any
 
 from bench import accuracy
 from sidecar.models.manifest import Quality
@@ -18,23 +19,23 @@ WORSE = Difference(-0.05, -0.09, -0.01, -0.1)
 NOTHING = Difference(0.0, -0.1, 0.1, None)
 
 
-def evaluated() -> dict[str, object]:
-    close = Quality(mean=0.999, p1=0.998, min=0.997, texts=9)
+def evaluated(plan: str = "int8", mean: float = 0.999, served: str = "") -> dict[str, Any]:
+    close = Quality(mean=mean, p1=0.998, min=0.997, texts=9)
     sets = [
         Judged("cranfield", "9 queries", "embed", (
             Outcome("none", (Figure("MRR@10", EXACT, None), Figure("NDCG@10", EXACT, None)), None),
-            Outcome("int8", (
+            Outcome(plan, (
                 Figure("MRR@10", EXACT, NOTHING), Figure("NDCG@10", 0.45, WORSE)
             ), close),
         )),
         Judged("flat", "2 pairs", "embed", (
             Outcome("none", (Figure("Spearman", 0.0, None),), None),
-            Outcome("int8", (Figure("Spearman", 0.0, NOTHING),), close),
+            Outcome(plan, (Figure("Spearman", 0.0, NOTHING),), close),
         )),
     ]  # fmt: skip
     plans = {
         "none": Served("none", None, "MatMul", 90_000_000, ()),
-        "int8": Served("int8", 7, "MatMulInteger", 22_500_000, ("layer.0.output",)),
+        plan: Served(served or plan, 7, "MatMulInteger", 22_500_000, ("layer.0.output",)),
     }
     return Evaluation("a model", Path("/srv/model"), "a processor", plans, sets).as_map()
 
@@ -67,3 +68,14 @@ def test_how_many_figures_are_within_noise_is_told() -> None:
     figures = accuracy.result(evaluated()).figures
     assert figures["int8: figures within noise"] == "2 of 3"
     assert figures["int8: mean difference of its figures, %"] == "-10"
+
+
+def test_a_plan_that_is_not_as_close_as_it_has_to_be_has_failed() -> None:
+    """As has one that is served as another: the floor had to be met by going back to FP32."""
+    for plan, floor in (("int8", 0.99), ("int4", 0.97)):
+        assert not accuracy.result(evaluated(plan, floor)).failed
+        (failed,) = accuracy.result(evaluated(plan, floor - 0.001)).failed
+        assert failed == f"{plan}: closeness {floor - 0.001:.4f} under {floor}"
+        assert accuracy.result(evaluated(plan, served="none")).failed == [f"{plan}: served as none"]
+    auto = accuracy.result(evaluated("auto", 0.9, served="auto"))
+    assert not auto.failed

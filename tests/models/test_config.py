@@ -11,10 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
 
 from sidecar.cli import main
+from sidecar.encoder.architecture import Head, Pooling
+from sidecar.encoder.families import FAMILIES
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.config import ALIASES, DEFAULTS, read_config, transformer_of
 from sidecar.models.folder.describe import describe
@@ -122,6 +125,21 @@ def test_keys_that_the_class_has_defaults_for(folder: Path) -> None:
         del config[key]
     stated(folder, **config)
     assert len(read_encoder(folder, describe(folder)).layers) == 2
+
+
+def test_epsilons_are_the_configs(tmp_path: Path) -> None:
+    """Every layer norm of every family has the one that is stated; DistilBERT's is always 1e-12."""
+    for family, epsilon in (
+        ("bert", 0.25), ("roberta", 1e-5), ("camembert", 1e-6), ("xlm-roberta", 0.5),
+        ("electra", 1e-3), ("ernie", 3e-5), ("mpnet", 0.125), ("distilbert", 1e-12),
+    ):  # fmt: skip
+        key = {} if family == "distilbert" else {"layer_norm_eps": epsilon}
+        config = read_config(stated(tmp_path / family, model_type=family, **key))
+        table = np.zeros((32, 768), np.float32)
+        encoder = FAMILIES[family].read(config, lambda _, table=table: table, Head((Pooling.MEAN,)))
+        norms = [encoder.embeddings.norm, encoder.layers[5].attention_norm]
+        norms.append(encoder.layers[0].output_norm)
+        assert [norm and norm.epsilon for norm in norms] == [epsilon] * 3, family
 
 
 DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
