@@ -15,12 +15,14 @@ class Room:
 
     def __init__(self, threads):
         self.rows, self.crashes = asyncio.Queue(), asyncio.Queue()
+        self.models = set()
         self.queue = Queue(Bounds(), threads)
         callbacks = Callbacks(self.rows.put_nowait, lambda *crash: self.crashes.put_nowait(crash))
         self.workers = Workers(self.queue, threads, callbacks)
         self.workers.start()
 
     def job(self, model, *texts, cost=1, **fields):
+        self.models.add(model)
         finish = Finish(model.dimensions, normalize=True)
         costs = [cost] * len(texts)
         rows = tuple(model.tokenize(texts))
@@ -46,6 +48,8 @@ async def make_room(tiny):
 
     yield make
     for room in rooms:
+        for model in room.models:
+            model.gate.set()
         await room.workers.stop()
 
 
