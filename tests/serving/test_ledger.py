@@ -120,6 +120,71 @@ def test_a_refusal_knows_how_long_bytes_are_held() -> None:
     assert ledger.seconds_until_room == pytest.approx(2.0, rel=0.01)
 
 
+def test_bytes_that_are_taken_over_are_held_since_they_were() -> None:
+    """By a hold that had none; one that had some counts from its own beginning."""
+    now = [0.0]
+    for empty, seconds in ((True, 2.0), (False, 7.0)):
+        ledger = Ledger(BUDGET, lambda: now[0])
+        for _ in range(300):
+            one = ledger.empty(A) if empty else ledger.hold(A, 1)
+            now[0] += 5.0
+            other = ledger.hold(A, 1)
+            assert one is not None
+            assert other is not None
+            one.take(other)
+            assert one.size == (1 if empty else 2)
+            now[0] += 2.0
+            one.release()
+        assert ledger.seconds_until_room == pytest.approx(seconds, rel=0.01)
+
+
+def test_what_is_to_be_had_of_an_empty_ledger() -> None:
+    """The largest that fits, and no byte more: of all, of a user's share, of a process's."""
+    for total, part, least, most in (
+        (100, 0.8, 0, 60),  # a process's part of its user's three quarters
+        (100, 1.0, 0, 75),
+        (100, 0.5, 50, 50),  # what anybody may have
+        (100, 0.5, 100, 100),  # as much as there is
+        (40, 0.5, 50, 40),  # and no more than there is
+    ):
+        ledger = Ledger(Budget(total=total, part=part, least=least))
+        assert ledger.hold(A, most + 1) is None
+        assert ledger.hold(A, most) is not None, (total, part, least)
+
+
+def test_a_refusal_names_what_a_process_may_have() -> None:
+    """While nobody else has anything; and by whom the rest is held."""
+    ledger = Ledger(BUDGET)
+    assert ledger.hold(A, 10)
+    assert ledger.hold(SIBLING, 5)
+    assert ledger.hold(B, 3)
+    assert ledger.to_map() == {
+        "budget_bytes": 100,
+        "budget_of_a_peer_bytes": 60,
+        "held_bytes": 18,
+        "held_by_peer": {str(A): 10, str(SIBLING): 5, str(B): 3},
+        "held_by_user": {"0": 15, "1": 3},
+    }
+
+
+async def test_who_waits_and_is_cancelled_holds_nothing() -> None:
+    """Before there is room, or in the moment in which there is."""
+    for in_time in (True, False):
+        ledger = Ledger(BUDGET)
+        held = ledger.hold(A, 60)
+        waiting = asyncio.create_task(ledger.room(A, 45))
+        await asyncio.sleep(0)
+        assert held is not None
+        if in_time:
+            waiting.cancel()
+        held.release()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert held_by(ledger) == {}
+        assert ledger.hold(A, 60) is not None
+
+
 async def test_who_waits_gets_the_first_room_that_suits() -> None:
     """A large one is not in the way of a small one."""
     ledger = Ledger(BUDGET)

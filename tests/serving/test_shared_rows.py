@@ -4,12 +4,16 @@ import asyncio
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from client_lib.wire.errors import BackendFailed, BadRequest
 from client_lib.wire.messages import PRECISIONS, Embed, Rerank
+from sidecar.models.rows import Row
 from sidecar.serving.bounds import Bounds
 from sidecar.serving.gathering import AT_ONCE, Gatherings
 from sidecar.serving.vectors import quantize
+
+from .conftest import PATIENCE
 
 
 def embed(*texts, **fields):
@@ -140,6 +144,24 @@ async def test_rows_that_still_wait_are_settled_too(make_engine, tiny, soon):
     assert engine.status()["queue"]["bulk"]["rows"] == 0
 
 
+async def test_a_batch_is_told_of_once_whoever_computed_its_rows(make_engine, tiny, soon):
+    """Its last row has left with an equal one of the other lane, its first had been computed."""
+    model = tiny(holds="x")
+    engine = make_engine(model)
+    model.gate.clear()
+    bulk = asyncio.create_task(engine.embed(embed("x", "abc", priority="bulk")))
+    await model.began()
+    search = await asking(engine, embed("abc", "d"), soon)
+    with capture_logs() as events:
+        model.gate.set()
+        await asyncio.gather(bulk, search)
+        await engine.embed(embed("later"))
+        engine.notes.flush()
+    assert model.order == ["x", "abc", "d", "later"]
+    told = [(event["lane"], event["rows"]) for event in events]
+    assert told == [("bulk", 2), ("interactive", 2), ("interactive", 1)]
+
+
 async def test_whoever_leaves_takes_nothing_from_the_others(make_engine, tiny, soon):
     """The request whose row was computed is cancelled; the other gets the vector."""
     model = tiny()
@@ -186,6 +208,63 @@ async def test_a_failure_is_every_asker_s(make_engine, tiny):
     assert [failure.index for failure in failures] == [0, 1]
     assert all(isinstance(failure, BackendFailed) for failure in failures)
     assert model.order.count("a!") == 2
+
+
+async def test_a_failure_that_very_many_wait_for_is_told_to_all(make_engine, tiny, soon):
+    """However many there are; and whoever asks again is computed anew."""
+    engine = make_engine(model := tiny())
+    model.gate.clear()
+    tasks = [asyncio.create_task(engine.embed(embed("a!")))]
+    await model.began()
+    tasks += [asyncio.create_task(engine.embed(embed("b", "a!"))) for _ in range(2 * AT_ONCE + 1)]
+    await soon(lambda: engine.status()["queue"]["interactive"]["rows"] == 4 * AT_ONCE + 2)
+    model.gate.set()
+    async with asyncio.timeout(PATIENCE):
+        first, *others = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (type(first), first.index) == (BackendFailed, 0)
+    assert {(type(each), each.index) for each in others} == {(BackendFailed, 1)}
+    with pytest.raises(BackendFailed):
+        await engine.embed(embed("a!"))
+    assert model.order.count("a!") == 4
+    assert engine.status()["queue"]["interactive"]["rows"] == 0
+
+
+async def test_pairs_that_are_divided_otherwise_are_other_rows(make_engine, tiny):
+    """The same tokens, of which others are the query's: neither shared nor kept for each other."""
+    model = tiny(task="rerank")
+
+    def tokenize(pairs):
+        rows = []
+        for query, document in pairs:
+            ids = np.frombuffer(f"{query}{document}".encode(), np.uint8).astype(np.int64)
+            types = np.repeat(np.array([0, 1]), [len(query), len(document)])
+            rows.append(Row(ids, types, truncated=False))
+        return rows
+
+    model.tokenize = tokenize
+    model.forward = lambda row: np.array([row.token_types.sum()], np.float32)
+    engine = make_engine(model, cache_bytes=10_000)
+    asks = [Rerank(id=1, query=query, documents=(rest,)) for query, rest in (("ab", "cd"), ("a", "bcd"))]
+    for _ in range(2):
+        results = await asyncio.gather(*(engine.rerank(ask) for ask in asks))
+        assert [result.ranking for result in results] == [((0, 2.0),), ((0, 3.0),)]
+
+
+async def test_vectors_that_are_not_scaled_are_other_rows(make_engine, tiny):
+    """And so are another model's, though their tokens are the same."""
+    one, other = tiny(name="one"), tiny(name="other")
+    other.forward = lambda row: np.full(8, len(row.ids), np.float32)
+    engine = make_engine(one, other, cache_bytes=10_000)
+    for _ in range(2):
+        unit, raw, third = await asyncio.gather(
+            engine.embed(embed("abc", model="one")),
+            engine.embed(embed("abc", model="one", normalize=False)),
+            engine.embed(embed("abc", model="other", normalize=False)),
+        )
+        np.testing.assert_allclose(unit.vectors, [one.vector("abc")], atol=1e-6)
+        np.testing.assert_allclose(raw.vectors, [tiny(normalize=False).vector("abc")], atol=1e-6)
+        assert third.vectors.tolist() == [[3.0] * 8]
+    assert shared(engine) == 0
 
 
 async def test_other_dimensions_are_another_row(make_engine, tiny):

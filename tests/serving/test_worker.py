@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -13,12 +14,12 @@ from sidecar.serving.worker import Callbacks, Workers
 class Room:
     """Workers, and everything that they reported."""
 
-    def __init__(self, threads):
+    def __init__(self, threads, clock):
         self.rows, self.crashes = asyncio.Queue(), asyncio.Queue()
         self.models = set()
         self.queue = Queue(Bounds(), threads)
         callbacks = Callbacks(self.rows.put_nowait, lambda *crash: self.crashes.put_nowait(crash))
-        self.workers = Workers(self.queue, threads, callbacks)
+        self.workers = Workers(self.queue, threads, callbacks, clock)
         self.workers.start()
 
     def job(self, model, *texts, cost=1, **fields):
@@ -42,8 +43,8 @@ class Room:
 async def make_room(tiny):
     rooms = []
 
-    def make(threads=1):
-        rooms.append(Room(threads))
+    def make(threads=1, clock=time.perf_counter):
+        rooms.append(Room(threads, clock))
         return rooms[-1]
 
     yield make
@@ -118,10 +119,8 @@ async def test_very_many_equal_rows_leave_without_another_call(make_room, tiny, 
     model.gate.clear()
     room.submit(model, "#")
     await model.began()
-    for _ in range(3 * MAX_LEAVING):
-        room.queue.push(room.job(model, "#"))
-    room.submit(model, "#")
-    await soon(lambda: room.queue.is_empty)
+    room.submit(model, *["#"] * (3 * MAX_LEAVING + 1))
+    await soon(lambda: not room.workers.waiting["interactive"])
     assert model.order == ["#"]
 
 
@@ -186,6 +185,15 @@ async def test_what_fails_once_is_no_failure(make_room, tiny):
     assert row.outcome == pytest.approx(model.vector("abc"), abs=1e-6)
 
 
+async def test_what_failed_is_tried_again_on_one_thread(make_room, tiny):
+    """What it lacked may have been memory, of which each of several takes some."""
+    room, model = make_room(), tiny()
+    model.forward_alone = None
+    room.submit(model, "a!")
+    (row,) = await room.finished()
+    assert isinstance(row.outcome, ValueError)
+
+
 async def test_two_failures_at_once_wait_for_each_other(make_room, tiny):
     """Each is computed alone in its turn, and then the others go on."""
     room, model = make_room(threads=2), tiny()
@@ -195,16 +203,44 @@ async def test_two_failures_at_once_wait_for_each_other(make_room, tiny):
 
 
 async def test_the_oldest_row_tells_how_long_it_runs(make_room, tiny):
-    """Nothing runs: no time; and the time of what runs grows."""
-    room, model = make_room(), tiny()
+    """Nothing runs: no time; of two the one that was begun first."""
+    now = [100.0]
+    room, model = make_room(threads=2, clock=lambda: now[0]), tiny()
     assert room.workers.longest() == 0
     model.gate.clear()
-    room.submit(model, "a")
-    await model.began()
-    before = room.workers.longest()
-    assert room.workers.longest() > before > 0
+    for text in "ab":
+        room.submit(model, text)
+        await model.began()
+        now[0] += 3.0
+    assert room.workers.longest() == 6
     model.gate.set()
+    await room.finished(2)
+    assert room.workers.longest() == 0
+
+
+async def test_nothing_moves_while_rows_run(make_room, tiny):
+    """Each that is begun or ends is a move, and so is one that comes where none was."""
+    now = [100.0]
+    room, model = make_room(clock=lambda: now[0]), tiny()
+    model.gate.clear()
+    now[0] = 110.0
+    room.submit(model, "a")
+    assert room.workers.still() == 0
+    await model.began()
+    now[0] = 117.0
+    room.submit(model, "b")  # where one runs already
+    assert room.workers.still() == 7
+    first, model.gate = model.gate, threading.Event()
+    first.set()
     await room.finished()
+    await model.began()
+    now[0] = 119.0
+    assert room.workers.still() == 2
+    model.gate.set()
+    (row,) = await room.finished()
+    assert (row.started, row.ended) == (117.0, 119.0)
+    now[0] = 120.0
+    assert room.workers.still() == 1
 
 
 async def test_a_vector_of_the_wrong_width_fails_its_row_alone(make_room, tiny):
@@ -245,6 +281,22 @@ async def test_the_last_row_of_a_batch_says_so(make_room, tiny):
     room.submit(model, "ab", "cde")
     rows = await room.finished(2)
     assert [row.last for row in rows] == [False, True]
+
+
+async def test_stop_lets_running_rows_end(make_room, tiny):
+    """They are reported; those that wait are left."""
+    room, model = make_room(), tiny()
+    model.gate.clear()
+    room.submit(model, "a", "b")
+    await model.began()
+    stopping = asyncio.create_task(room.workers.stop())
+    await asyncio.sleep(0)
+    model.gate.set()
+    await stopping
+    (row,) = await room.finished()
+    assert row.outcome == pytest.approx(model.vector("a"), abs=1e-6)
+    assert model.order == ["a"]
+    assert room.rows.empty()
 
 
 async def test_stop_joins_the_threads(make_room, tiny):
