@@ -24,7 +24,7 @@ def test_a_part_is_what_has_one_prompt(tiny):
 
 
 def test_texts_and_pairs_are_asked_for_as_they_are(tiny):
-    """The query is the first of a pair, as cross-encoders are trained; nothing else is put there."""
+    """The query is the first of a pair, as cross-encoders are trained; no prompt is put there."""
     request = Rerank(id=1, query="who?", documents=("he", "she"))
     pairs = Asked.pairs_of(tiny(task="rerank", dimensions=1), request)
     assert [part.texts for part in pairs.parts] == [[("who?", "he"), ("who?", "she")]]

@@ -398,7 +398,7 @@ async def test_what_would_begin_too_late_is_not_tokenized(make_engine, tiny, lan
             await engine.embed(late, Peer(1, 1, 1))
     assert asked == []
     soon = embed("z", timeout_ms=5, priority="bulk" if lane == "interactive" else "interactive")
-    with pytest.raises(DeadlineExceeded, match="not done within|it would take"):
+    with pytest.raises(DeadlineExceeded, match=r"not done within|it would take"):
         await engine.embed(soon, Peer(1, 1, 1))
     assert asked == ["z"]
     model.gate.set()
@@ -532,6 +532,18 @@ async def test_a_batch_that_ends_with_a_request_that_left_is_told_of(make_engine
         await search
         engine.notes.flush()
     assert [(event["lane"], event["rows"]) for event in events[1:]] == [("interactive", 1)]
+
+
+async def test_a_stopped_engine_has_no_threads(make_engine, tiny):
+    """Neither those that compute nor those of any model's tokenizer."""
+    models = tiny(name="one"), tiny(name="other")
+    engine = make_engine(*models, threads=2)
+    for model in models:
+        await engine.embed(embed("x" * 9_000, "y" * 20_000, model=model.name))
+    kinds = ("inference-", "tokenize-")
+    assert [thread for thread in threading.enumerate() if thread.name.startswith(kinds)]
+    await engine.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(kinds)]
 
 
 async def test_a_footprint_is_that_of_the_largest_models(make_engine, tiny):

@@ -56,6 +56,7 @@ async def test_requests_share_a_row_that_is_being_computed(make_engine, tiny, so
     assert model.order == ["abc"]
     assert len({result.vectors.tobytes() for result in results}) == 1
     assert shared(engine) == 3
+    assert [result.answer.timings.shared_rows for result in results] == [0, 1, 1, 1]
     assert all(result.answer.timings.queue_ms >= 0 for result in results)
 
 
@@ -81,6 +82,8 @@ async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engi
     assert {result.vectors.tobytes() for result in results} == {results[0].vectors.tobytes()}
     assert engine.status()["queue"]["interactive"]["rows"] == 0
     assert shared(engine) == 4 * AT_ONCE + 1
+    batches = engine.statistics.to_map()["since_start"]["batches"]
+    assert batches["interactive"]["rows"]["count"] == 1
 
 
 async def test_equal_texts_of_one_request_are_one_row(make_engine, tiny):
@@ -244,7 +247,9 @@ async def test_pairs_that_are_divided_otherwise_are_other_rows(make_engine, tiny
     model.tokenize = tokenize
     model.forward = lambda row: np.array([row.token_types.sum()], np.float32)
     engine = make_engine(model, cache_bytes=10_000)
-    asks = [Rerank(id=1, query=query, documents=(rest,)) for query, rest in (("ab", "cd"), ("a", "bcd"))]
+    asks = [
+        Rerank(id=1, query=query, documents=(rest,)) for query, rest in (("ab", "cd"), ("a", "bcd"))
+    ]
     for _ in range(2):
         results = await asyncio.gather(*(engine.rerank(ask) for ask in asks))
         assert [result.ranking for result in results] == [((0, 2.0),), ((0, 3.0),)]

@@ -50,8 +50,8 @@ def test_what_is_plenty_fits_whoever_holds_it(part, held, more):
 
     That is so for the largest number for which it holds, but for a hundredth.
     """
-    total, (own, siblings, others) = 10**6, held
-    in_all = sum(held)
+    total, in_all = 10**6, sum(held)
+    own, siblings, _ = held
     if in_all + more < plenty(part) * total:
         now = Held(in_all=in_all, by_user=own + siblings, by_process=own)
         assert own + more <= most_of_process(total, part, now)

@@ -2,6 +2,7 @@ import asyncio
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from sidecar.serving.batch import MAX_LEAVING, Queue
@@ -88,6 +89,36 @@ async def test_a_row_that_is_alone_may_have_all_cores(make_room, tiny):
     assert 4 not in alone
 
 
+async def test_a_row_that_others_wait_behind_is_not_alone(make_room, tiny):
+    """The last of them is, though they were of one batch."""
+    room, model = make_room(), tiny(lone_threads=2)
+    model.gate.clear()
+    room.submit(model, "a", cost=60_000_000)
+    await model.began()
+    room.submit(model, "b", "c", cost=60_000_000)
+    model.gate.set()
+    assert [row.alone for row in await room.finished(3)] == [True, False, True]
+
+
+async def test_a_row_that_took_longer_on_all_cores_than_expected_is_the_last_for_now(
+    make_room, tiny
+):
+    """By its cost, in microseconds, and the clock, in seconds."""
+    now, model = [0.0], tiny(lone_threads=2)
+    room, forward = make_room(clock=lambda: now[0]), model.forward
+
+    def slow(row):
+        now[0] += 2.0
+        return forward(row)
+
+    model.forward_alone = slow
+    alone = []
+    for text, cost in (("a", 2_000_001), ("b", 1_999_999), ("c", 1), ("d", 1)):
+        room.submit(model, text, cost=cost)
+        alone += [row.alone for row in await room.finished()]
+    assert alone == [True, True, False, True]
+
+
 async def test_a_model_that_gains_nothing_by_more_cores_does_not_get_them(make_room, tiny):
     """Its rows are computed as they are beside others."""
     room, model = make_room(), tiny()
@@ -167,6 +198,43 @@ async def test_a_row_that_failed_is_computed_once_more_alone(make_room, tiny, so
     outcomes = {row.entry.index: row.outcome for row in await room.finished(3)}
     assert isinstance(outcomes[1], ValueError)
     assert model.order == ["#", "b!", "b!", "c"]
+
+
+def give_way():
+    """Let other threads run, as far as they can."""
+    for _ in range(1_000):
+        time.sleep(0)
+
+
+async def test_nothing_is_computed_beside_a_row_that_is_tried_again(make_room, tiny):
+    """Neither what had begun before, which ends first, nor what waits; then all threads go on."""
+    room, model = make_room(threads=2), tiny(holds="#")
+    forward, beside = model.forward, []
+
+    def watched(row):
+        text = bytes(row.ids.astype(np.uint8)).decode()
+        if text == "b!" and "b!" in model.order:
+            beside.append(list(model.order))
+            give_way()  # for who waits to be waiting
+        try:
+            return forward(row)
+        finally:
+            if text == "#1":
+                give_way()
+                beside.append("end of #1")
+
+    model.forward = watched
+    model.gate.clear()
+    room.submit(model, "#1", "b!", "#2", "#3")
+    await model.began(2)
+    first, model.gate = model.gate, threading.Event()
+    first.set()
+    await model.began(3)  # once more, and the others at the same time
+    assert sorted(model.order) == ["#1", "#2", "#3", "b!", "b!"]
+    assert beside == ["end of #1", ["#1", "b!"]]
+    model.gate.set()
+    rows = await room.finished(4)
+    assert [isinstance(row.outcome, ValueError) for row in rows].count(True) == 1
 
 
 async def test_what_fails_once_is_no_failure(make_room, tiny):
