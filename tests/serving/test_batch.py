@@ -41,6 +41,18 @@ def test_an_empty_queue_has_no_row():
     assert queue().take(0.0) is None
 
 
+@pytest.mark.parametrize("lane", ["interactive", "bulk"])
+def test_a_queue_is_empty_once_all_rows_are_taken(lane):
+    """Those of a batch that was cut wait, too, in whichever lane they are."""
+    q = queue()
+    assert q.is_empty
+    q.push(job(1, 1, priority=lane))
+    for _ in range(2):
+        assert not q.is_empty
+        taken(q, 1)
+    assert q.is_empty
+
+
 def test_a_batch_gathers_the_rows_of_several_requests():
     """What waits together is cut together, a peer's in order of arrival."""
     first, second = job(1, 1), job(1)
@@ -273,6 +285,19 @@ def test_retry_after_counts_what_goes_ahead():
     with pytest.raises(Overloaded) as refused:
         q.push(job(*[1] * 5, peer="a", priority="bulk"))
     assert refused.value.retry_after_ms == round(2 * 10 * 10 / 6) + 60  # a sixth of each
+
+
+def test_a_process_waits_for_its_own_rows_where_that_is_sooner():
+    """Of its ten rows four have to leave, and as much of the other's, who has a second waiting."""
+    q = queue(
+        job(*[1_000] * 10, peer="a", user="u"),
+        job(*[100_000] * 10, peer="b", user="v"),
+        rows=40,
+        peer_share=0.5,
+    )
+    with pytest.raises(Overloaded) as refused:
+        q.push(job(*[1] * 5, peer="a", user="u"))
+    assert refused.value.retry_after_ms == 2 * 4
 
 
 def test_a_user_waits_for_what_others_have_waiting():

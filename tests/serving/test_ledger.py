@@ -48,6 +48,15 @@ def test_processes_of_a_user_share_what_is_the_users() -> None:
     assert ledger.to_map()["held_by_user"] == {"0": 70}
 
 
+def test_the_least_is_not_every_process_s_of_a_user() -> None:
+    """What he may have is shared by his processes, though one of them holds nothing yet."""
+    ledger = Ledger(BUDGET)
+    assert ledger.hold(A, 60)
+    assert ledger.hold(SIBLING, 16) is None
+    assert ledger.hold(SIBLING, 15)
+    assert ledger.to_map()["held_by_user"] == {"0": 75}
+
+
 def test_users_share_what_others_have_left() -> None:
     """However much one of them holds."""
     ledger = Ledger(BUDGET)
@@ -112,7 +121,7 @@ def test_a_refusal_knows_how_long_bytes_are_held() -> None:
     """Connections are not waited for."""
     now = [0.0]
     ledger = Ledger(BUDGET, lambda: now[0])
-    for lasting, seconds in [(True, 86_400.0), *[(False, 2.0)] * 300]:
+    for lasting, seconds in [*[(False, 2.0)] * 300, (True, 86_400.0)]:
         hold = ledger.hold(A, 1, lasting=lasting)
         assert hold is not None
         now[0] += seconds
