@@ -116,6 +116,7 @@ def test_interactive_rows_go_before_the_rest_of_a_bulk_batch():
 
 def test_who_cuts_has_the_queue_for_a_few_rows_only():
     """However many leave since they are computed already, or too late; a later call goes on."""
+    assert MAX_LEAVING <= 100
     equal = [job(1, texts=[1]) for _ in range(MAX_ROWS + 2 * MAX_LEAVING)]
     late = [job(1, deadline=0.5) for _ in range(MAX_LEAVING)]
     q = queue(*equal, *late, last := job(1))

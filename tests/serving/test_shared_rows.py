@@ -62,6 +62,7 @@ async def test_requests_share_a_row_that_is_being_computed(make_engine, tiny, so
 
 async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engine, tiny, soon):
     """To all of them, and to whoever asks for it in the meantime; it is computed once."""
+    assert AT_ONCE <= 500
     model = tiny()
     engine = make_engine(model)
 

@@ -11,6 +11,8 @@ from sidecar.serving.job import Job
 from sidecar.serving.vectors import Finish
 from sidecar.serving.worker import Callbacks, Workers
 
+from .conftest import PATIENCE
+
 
 class Room:
     """Workers, and everything that they reported."""
@@ -35,8 +37,16 @@ class Room:
         self.workers.submit(job)
         return job
 
+    async def stop(self, model):
+        """Stop the workers; should a thread not have heard of it, wake it, so that it ends."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.workers.stop()
+        finally:
+            self.submit(model, *"abcdefgh")
+
     async def finished(self, count=1):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return [await self.rows.get() for _ in range(count)]
 
 
@@ -52,7 +62,7 @@ async def make_room(tiny):
     for room in rooms:
         for model in room.models:
             model.gate.set()
-        await room.workers.stop()
+        await room.stop(tiny())
 
 
 async def test_an_idle_thread_runs_a_row_at_once(make_room, tiny):
@@ -146,6 +156,7 @@ async def test_rows_gather_while_the_threads_are_busy(make_room, tiny):
 
 async def test_very_many_equal_rows_leave_without_another_call(make_room, tiny, soon):
     """Some at a time, so that others have the queue in between; the thread comes back by itself."""
+    assert MAX_LEAVING <= 100
     room, model = make_room(threads=2), tiny(holds="#")
     model.gate.clear()
     room.submit(model, "#")
@@ -323,7 +334,7 @@ async def test_what_no_boundary_may_contain_is_a_crash(make_room, tiny):
     """It is reported to the loop, and the thread is gone."""
     room, model = make_room(), tiny()
     brought_down = room.submit(model, "a~")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         error, job = await room.crashes.get()
     assert isinstance(error, SystemExit)
     assert job is brought_down
@@ -357,7 +368,7 @@ async def test_stop_lets_running_rows_end(make_room, tiny):
     model.gate.clear()
     room.submit(model, "a", "b")
     await model.began()
-    stopping = asyncio.create_task(room.workers.stop())
+    stopping = asyncio.create_task(room.stop(model))
     await asyncio.sleep(0)
     model.gate.set()
     await stopping
@@ -370,5 +381,5 @@ async def test_stop_lets_running_rows_end(make_room, tiny):
 async def test_stop_joins_the_threads(make_room, tiny):
     """After it no inference thread is left."""
     room = make_room(threads=3)
-    await room.workers.stop()
+    await room.stop(tiny())
     assert not [t for t in threading.enumerate() if t.name.startswith("inference-")]
