@@ -10,6 +10,7 @@ from client_lib.wire.errors import BackendFailed, BadRequest
 from client_lib.wire.messages import PRECISIONS, Embed, Rerank
 from sidecar.models.rows import Row
 from sidecar.serving.bounds import Bounds
+from sidecar.serving.cost import Cost
 from sidecar.serving.gathering import AT_ONCE, Gatherings
 from sidecar.serving.vectors import quantize
 
@@ -64,7 +65,7 @@ async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engi
     """To all of them, and to whoever asks for it in the meantime; it is computed once."""
     assert AT_ONCE <= 500
     model = tiny()
-    engine = make_engine(model)
+    engine = make_engine(model, clock=lambda: 0.0)
 
     async def ask_again():
         first = await engine.embed(embed("a"))
@@ -83,6 +84,9 @@ async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engi
     assert {result.vectors.tobytes() for result in results} == {results[0].vectors.tobytes()}
     assert engine.status()["queue"]["interactive"]["rows"] == 0
     assert shared(engine) == 4 * AT_ONCE + 1
+    learned = Cost()
+    learned.record(1, 0.0)
+    assert engine.status()["costs"]["tiny"] == learned.to_map()
     batches = engine.statistics.to_map()["since_start"]["batches"]
     assert batches["interactive"]["rows"]["count"] == 1
 
