@@ -304,6 +304,27 @@ async def test_what_is_cached_is_not_computed_again(make_engine, tiny):
     )
 
 
+async def test_a_request_of_which_all_is_known_waits_for_nothing(make_engine, tiny):
+    """Its time went where its texts were made rows."""
+    now, model = [100.0], tiny()
+    engine = make_engine(model, cache_bytes=10_000, clock=lambda: now[0])
+    await engine.embed(embed("abc", "d"))
+    tokenize = model.tokenize
+
+    def slow(texts):
+        now[0] += 2.0
+        return tokenize(texts)
+
+    model.tokenize = slow
+    result = await engine.embed(embed("d", "abc"))
+    assert result.answer.timings.to_map() == {
+        "tokenize_ms": 2_000, "queue_ms": 0, "compute_ms": 0, "total_ms": 2_000,
+        "batch_rows": 0, "batch_tokens": 0, "cached_rows": 2, "shared_rows": 0,
+    }  # fmt: skip
+    expected = [model.vector(text) for text in ("d", "abc")]
+    np.testing.assert_allclose(result.vectors, expected, atol=1e-6)
+
+
 async def test_one_row_serves_every_precision(make_engine, tiny):
     """What is kept is float32; bytes are the same from the cache, and beside other texts."""
     model = tiny()
