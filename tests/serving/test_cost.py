@@ -39,6 +39,14 @@ def test_the_line_is_that_of_least_squares():
     )
 
 
+def test_a_row_of_no_tokens_counts_as_one_of_one():
+    """A model may have a vector for it, and nothing is divided by zero."""
+    none, one = Cost(), Cost()
+    none.record(0, 0.005)
+    one.record(1, 0.005)
+    assert none.to_map() == one.to_map()
+
+
 def test_a_line_that_predicts_time_out_of_nothing_is_turned():
     """Falling, it is level at the mean; below zero at first, it goes through zero."""
     falling, steep = Cost([(1, 1.0), (100, 0.5)]), Cost([(10, 0.01), (100, 1.0)])

@@ -207,6 +207,19 @@ async def test_who_waits_gets_the_first_room_that_suits() -> None:
     assert (await large).size == 45
 
 
+async def test_all_who_wait_and_fit_are_served_at_once() -> None:
+    """With one release, though no other follows it."""
+    ledger = Ledger(BUDGET)
+    held = [ledger.hold(A, 60), ledger.hold(B, 24)]
+    waiting = [asyncio.create_task(ledger.room(peer, 17)) for peer in (C, D, C)]
+    await asyncio.sleep(0)
+    assert held[0] is not None
+    assert not any(task.done() for task in waiting)
+    held[0].release()
+    async with asyncio.timeout(20):
+        assert [(await task).peer for task in waiting] == [C, D, C]
+
+
 async def test_users_who_wait_take_turns() -> None:
     """Whoever has come first, and with however many."""
     ledger = Ledger(Budget(total=10, part=1.0, least=10))

@@ -200,9 +200,17 @@ def test_a_debt_is_kept_though_another_model_is_asked_for():
     assert users(taken(made)) == "u" * 9 + "d"
 
 
-@pytest.mark.parametrize("leave", [Turns.drop, lambda made, one: made.withdraw(next(one.entries))])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        Turns.drop,
+        lambda made, one: made.withdraw(next(one.entries)),
+        lambda made, one: made.take(next(one.entries)),
+    ],
+    ids=["dropped", "withdrawn", "taken"],
+)
 def test_the_next_model_is_in_line_once_what_was_before_it_has_left(leave):
-    """Dropped or withdrawn."""
+    """However it has left."""
     made = turns(first := job(5, model="a"), second := job(5, model="b"))
     leave(made, first)
     assert made.head("b") == next(second.entries)
