@@ -217,12 +217,15 @@ async def test_a_cross_encoder_ranks_by_its_scores(make_engine, tiny):
 async def test_an_embedding_model_ranks_by_cosine(make_engine, tiny):
     """Query and documents get their prompts; the query is not one of the results."""
     model = tiny(prompts={"query": "q: ", "passage": "p: "}, normalize=False)
-    result = await make_engine(model).rerank(rerank("abc", "xyz", "abd"))
+    engine = make_engine(model)
+    result = await engine.rerank(rerank("abc", "xyz", "abd"))
     exact = tiny()
     expected = [float(exact.vector("q: abc") @ exact.vector(f"p: {d}")) for d in ("xyz", "abd")]
     assert result.method == "embedding"
     assert dict(result.ranking) == pytest.approx(dict(enumerate(expected)), abs=1e-6)
     assert [index for index, _ in result.ranking] == [1, 0]
+    best = await engine.rerank(rerank("abc", "xyz", "abd", top_n=1))
+    assert best.ranking == result.ranking[:1]
 
 
 async def test_an_embedding_rerank_refuses_the_query_by_name(make_engine, tiny):
@@ -638,6 +641,34 @@ async def test_what_a_row_costs_is_what_its_own_forward_took(make_engine, tiny):
         expected.record(tokens, 1.0)
     costs = engine.status()["costs"]
     assert costs == {"tiny": expected.to_map(), "other": Cost().to_map()}
+
+
+async def test_a_row_costs_what_its_own_model_s_rows_do(make_engine, tiny, soon):
+    """The models are asked in turn; the first one's rows take a second each."""
+    now, slow, quick = [0.0], tiny(name="slow"), tiny(name="quick")
+    engine = make_engine(slow, quick, clock=lambda: now[0])
+    forward, learned = slow.forward, Cost()
+
+    def slowed(row):
+        now[0] += 1.0
+        return forward(row)
+
+    slow.forward = slowed
+    await engine.embed(embed("abc", model="slow"))
+    learned.record(3, 1.0)
+    quick.gate.clear()
+    tasks = [asyncio.create_task(engine.embed(embed("#", model="quick"), "first"))]
+    await quick.began()
+    for name in ("slow", "quick"):
+        tasks.append(asyncio.create_task(engine.embed(embed("defg", model=name), name)))
+    await soon(lambda: rows_waiting(engine) == 2)
+    waiting = engine.status()["queue"]["interactive"]["peers"]
+    costs = {peer: load["cost_ms"] for peer, load in waiting.items()}
+    assert costs == {
+        name: cost.microseconds(4) / 1_000 for name, cost in (("slow", learned), ("quick", Cost()))
+    }
+    quick.gate.set()
+    await asyncio.gather(*tasks)
 
 
 async def test_a_row_that_had_all_cores_says_nothing_of_what_rows_cost(make_engine, tiny):
