@@ -659,8 +659,10 @@ async def test_a_row_costs_what_its_own_model_s_rows_do(make_engine, tiny, soon)
     quick.gate.clear()
     tasks = [asyncio.create_task(engine.embed(embed("#", model="quick"), "first"))]
     await quick.began()
-    for name in ("slow", "quick"):
-        tasks.append(asyncio.create_task(engine.embed(embed("defg", model=name), name)))
+    tasks += [
+        asyncio.create_task(engine.embed(embed("defg", model=name), name))
+        for name in ("slow", "quick")
+    ]
     await soon(lambda: rows_waiting(engine) == 2)
     waiting = engine.status()["queue"]["interactive"]["peers"]
     costs = {peer: load["cost_ms"] for peer, load in waiting.items()}
