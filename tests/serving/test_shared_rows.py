@@ -182,7 +182,8 @@ async def test_whoever_leaves_takes_nothing_from_the_others(make_engine, tiny, s
     first.cancel()
     await asyncio.wait([first])
     model.gate.set()
-    result = await second
+    async with asyncio.timeout(PATIENCE):
+        result = await second
     assert model.order == ["abc"]
     np.testing.assert_allclose(result.vectors, [model.vector("abc")], atol=1e-6)
 
