@@ -238,6 +238,12 @@ class Queue:
         return not self._interactive.next_cost() and not self._bulk.next_cost()
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or is computed, and nothing is remembered of anybody."""
+        lanes = self._interactive.turns, self._bulk.turns
+        return self.is_empty and not self._running and all(turns.is_idle for turns in lanes)
+
+    @property
     def loads(self) -> dict[Priority, Mapping[Hashable, Load]]:
         """What waits to be cut, by lane and peer."""
         return {"interactive": self._interactive.turns.loads, "bulk": self._bulk.turns.loads}

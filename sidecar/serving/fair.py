@@ -56,6 +56,11 @@ class Fair(Generic[_S]):
         return iter(self._sharers.values())
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nobody is here, or has a debt."""
+        return not self._sharers and not self._lines
+
+    @property
     def kinds(self) -> Collection[object]:
         """The kinds that somebody stands in line for."""
         return self._lines.keys()

@@ -171,6 +171,11 @@ class Turns:
         processes = (process for user in self._users for process in user.processes)
         return {process.key: process.load for process in processes if process.jobs}
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits, and nobody is remembered for what he has had."""
+        return self._users.is_empty
+
     def _find(self, job: Job) -> tuple[_User, _Process] | None:
         """Return whose job it is, None where no row of it waits."""
         user = self._users.known(job.user)

@@ -12,16 +12,25 @@ _FINISH = Finish(8, normalize=True)
 _new = count(1_000)
 
 
-def job(*costs, model="a", arrived=0.0, texts=None, **fields):
-    """A job with a row of three tokens for each cost (microseconds of one thread).
+def job(*costs, model="a", arrived=0.0, texts=None, tokens=None, row_bytes=16, **fields):
+    """A job with a row for each cost (microseconds of one thread), of three tokens or of `tokens`.
 
-    No two rows are equal but those of equal `texts`, small numbers.
+    A row of three holds 64 bytes. No two rows are equal but those of equal `texts`, small numbers.
     """
     texts = [next(_new) for _ in costs] if texts is None else texts
-    rows = tuple(_row(text) for text in texts)
-    return Job(model=model, rows=rows, costs=costs, finish=_FINISH, arrived=arrived, **fields)
+    lengths = [3] * len(costs) if tokens is None else tokens
+    rows = tuple(_row(*each) for each in zip(texts, lengths, strict=True))
+    return Job(
+        model=model,
+        rows=rows,
+        costs=costs,
+        finish=_FINISH,
+        arrived=arrived,
+        row_bytes=row_bytes,
+        **fields,
+    )
 
 
-def _row(text):
-    ids = np.full(3, text, np.int64)
+def _row(text, tokens):
+    ids = np.full(tokens, text, np.int64)
     return Row(ids, ids, truncated=False)

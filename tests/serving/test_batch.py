@@ -41,6 +41,18 @@ def test_an_empty_queue_has_no_row():
     assert queue().take(0.0) is None
 
 
+@pytest.mark.parametrize("lane", ["interactive", "bulk"])
+def test_a_queue_is_empty_once_all_rows_are_taken(lane):
+    """Those of a batch that was cut wait, too, in whichever lane they are."""
+    q = queue()
+    assert q.is_empty
+    q.push(job(1, 1, priority=lane))
+    for _ in range(2):
+        assert not q.is_empty
+        taken(q, 1)
+    assert q.is_empty
+
+
 def test_a_batch_gathers_the_rows_of_several_requests():
     """What waits together is cut together, a peer's in order of arrival."""
     first, second = job(1, 1), job(1)
@@ -104,6 +116,7 @@ def test_interactive_rows_go_before_the_rest_of_a_bulk_batch():
 
 def test_who_cuts_has_the_queue_for_a_few_rows_only():
     """However many leave since they are computed already, or too late; a later call goes on."""
+    assert MAX_LEAVING <= 100
     equal = [job(1, texts=[1]) for _ in range(MAX_ROWS + 2 * MAX_LEAVING)]
     late = [job(1, deadline=0.5) for _ in range(MAX_LEAVING)]
     q = queue(*equal, *late, last := job(1))
@@ -121,6 +134,27 @@ def test_bulk_rows_go_once_what_went_ahead_has_cost_nine_times_as_much():
     order = "".join(entry.job.priority[0] for _, entry in taken(q, 42))
     assert BULK_WAITS == 9
     assert order == "i" * 18 + "b" + "i" * 18 + "b" + "i" * 4
+
+
+def lanes(rows):
+    return "".join(entry.job.priority[0] for _, entry in rows)
+
+
+def test_a_cheap_bulk_row_makes_up_for_its_own_part_alone():
+    """What went ahead of a dearer one that has left is still owed to those that come after it."""
+    q = queue(job(*[10] * 100), dear := job(100, priority="bulk"), job(*[10] * 9, priority="bulk"))
+    assert lanes(taken(q, 50)) == "i" * 50
+    q.drop(dear)
+    # 500 are owed, and a row of 10 makes up for 90.
+    assert lanes(taken(q, 21)) == "b" * 5 + "i" * 4 + "b" + "i" * 9 + "b" + "i"
+
+
+def test_bulk_that_nothing_went_ahead_of_owes_nothing():
+    """What it had while nobody else asked is not held against it."""
+    q = queue(job(*[10] * 40, priority="bulk"))
+    assert lanes(taken(q, 30)) == "b" * 30
+    q.push(job(*[10] * 40))
+    assert lanes(taken(q, 20)) == ("i" * 9 + "b") * 2
 
 
 def test_without_bulk_nothing_is_owed():
@@ -159,7 +193,7 @@ def test_dropping_what_has_left_already_does_nothing():
     assert q.drop(done) is None
 
 
-@pytest.mark.parametrize("bounds", [{"rows": 14}, {"tokens": 42}, {"bytes": 640}])
+@pytest.mark.parametrize("bounds", [{"rows": 14}, {"tokens": 42}, {"bytes": 896}])
 def test_a_job_that_does_not_fit_now_is_refused_whole(bounds):
     """By rows, tokens and bytes; nothing of it was accepted, and it may come back."""
     q = queue(job(*[1] * 8), **bounds)
@@ -168,7 +202,7 @@ def test_a_job_that_does_not_fit_now_is_refused_whole(bounds):
     assert q.loads["interactive"][None].rows == 8
 
 
-@pytest.mark.parametrize("bounds", [{"rows": 14}, {"tokens": 42}, {"bytes": 640}])
+@pytest.mark.parametrize("bounds", [{"rows": 14}, {"tokens": 42}, {"bytes": 896}])
 def test_a_job_that_never_fits_is_too_large(bounds):
     """Coming back would not help, and it is told so."""
     with pytest.raises(TooLarge, match="in one request; the queue holds"):
@@ -183,6 +217,13 @@ def test_one_peer_may_not_fill_a_lane():
     q.push(job(*[1] * 4, peer="b"))
     with pytest.raises(TooLarge):
         q.push(job(*[1] * 7, peer="c"))
+
+
+def test_what_a_process_has_waiting_is_its_users_too():
+    """It is counted as its own, however many others of that user there are."""
+    q = queue(job(*[1] * 6, peer="a", user="u"), rows=16, peer_share=0.5)
+    with pytest.raises(Overloaded, match="6 of 18 of them your user's, 6 of 18 of them yours"):
+        q.push(job(1, peer="a", user="u"))
 
 
 def test_many_processes_of_a_user_leave_room_for_another_user():
@@ -218,7 +259,11 @@ def test_of_a_tiny_lane_a_process_has_one_row():
 def test_a_full_lane_does_not_fill_the_other():
     """However much waits in bulk, an interactive request is accepted."""
     q = queue(job(*[1] * 10, priority="bulk"), rows=14)
+    with pytest.raises(Overloaded):
+        q.push(job(1, priority="bulk"))
     q.push(job(1))
+    rows = {lane: load.rows for lane, peers in q.loads.items() for load in peers.values()}
+    assert rows == {"interactive": 1, "bulk": 10}
 
 
 def test_retry_after_is_when_enough_rows_will_have_left():
@@ -241,6 +286,19 @@ def test_retry_after_counts_what_goes_ahead():
     with pytest.raises(Overloaded) as refused:
         q.push(job(*[1] * 5, peer="a", priority="bulk"))
     assert refused.value.retry_after_ms == round(2 * 10 * 10 / 6) + 60  # a sixth of each
+
+
+def test_a_process_waits_for_its_own_rows_where_that_is_sooner():
+    """Of its ten rows four have to leave, and as much of the other's, who has a second waiting."""
+    q = queue(
+        job(*[1_000] * 10, peer="a", user="u"),
+        job(*[100_000] * 10, peer="b", user="v"),
+        rows=40,
+        peer_share=0.5,
+    )
+    with pytest.raises(Overloaded) as refused:
+        q.push(job(*[1] * 5, peer="a", user="u"))
+    assert refused.value.retry_after_ms == 2 * 4
 
 
 def test_a_user_waits_for_what_others_have_waiting():
@@ -313,9 +371,132 @@ def test_what_is_too_late_depends_on_the_user():
         q.push(job(10_000, peer="b", user="u", deadline=0.015))
 
 
+@pytest.mark.parametrize("user", [None, "u"])
+def test_a_process_s_own_rows_are_counted_once(user):
+    """Whoever's it is: of nine rows that wait, and one more."""
+    q = queue(job(*[10_000] * 9, peer="a", user=user))
+    with pytest.raises(DeadlineExceeded, match=r"it would take 0\.09 s; there are 0\.0825 s"):
+        q.push(job(10_000, peer="a", user=user, deadline=0.11))
+    q.push(job(10_000, peer="a", user=user, deadline=0.121))
+
+
 def test_what_would_end_too_late_is_not_begun():
-    """Its whole job leaves the queue; the others are not held up."""
-    late, stays = job(1000, 1000, 1000, deadline=2.0), job(1000)
+    """Its whole job leaves the queue, with rows that are short enough; others are not held up."""
+    late, stays = job(1000, 1, 1000, deadline=2.0), job(1000)
     q = queue(late, stays)
     rows = taken(q, now=1.9995)
     assert entries(rows) == [(stays, 0)]
+
+
+def test_what_would_end_in_the_last_moment_is_begun():
+    """A row of half a second at half a second before its deadline."""
+    q = queue(just := job(500_000, deadline=2.0))
+    assert entries(taken(q, now=1.5)) == [(just, 0)]
+
+
+def take(q):
+    """Take a row that goes on being computed."""
+    hand = q.take(0.0)
+    return hand and hand[1]
+
+
+def first(one):
+    return next(one.entries)
+
+
+def test_a_row_that_another_computes_costs_its_peer_nothing():
+    """It leaves as its turn comes, and its peer's next row has that turn."""
+    q = queue(running := job(50, texts=[1], peer="a"))
+    assert take(q) == first(running)
+    q.push(job(50, 5, 5, texts=[1, 2, 3], peer="b"))
+    q.push(job(5, 5, 5, peer="c"))
+    assert [entry.job.peer for _, entry in taken(q)] == [*"bcbcc"]
+
+
+def test_a_row_of_a_batch_that_another_computes_by_now_is_passed_over():
+    """It was cut before the other was taken; the batch goes on with what is after it."""
+    q = queue(bulk := job(1, 1, 1, texts=[5, 1, 6], priority="bulk"))
+    assert take(q) == first(bulk)
+    q.push(search := job(1, texts=[1]))
+    assert take(q) == first(search)
+    assert take(q).index == 2
+    assert q.is_empty
+
+
+def test_a_batch_ends_with_a_row_that_another_computes():
+    """Whoever says that this one has landed is told of that batch, once."""
+    q = queue(bulk := job(1, 1, texts=[5, 1], priority="bulk"))
+    running, _ = q.take(0.0)
+    q.push(search := job(1, texts=[1]))
+    take(q)
+    running.active -= 1
+    assert take(q) is None
+    equal = list(bulk.entries)[1]
+    assert q.landed(first(bulk).key, []) == [running.batch]
+    assert q.landed(first(search).key, [equal]) == []
+
+
+def test_what_has_landed_leaves_the_batches_that_were_cut():
+    """It is not computed again; the batch of which it was all that was left has ended with it."""
+    q = queue(bulk := job(1, 1, 1, texts=[5, 1, 2], priority="bulk"))
+    running, _ = q.take(0.0)
+    q.push(search := job(1, 1, texts=[1, 2]))
+    assert [take(q), take(q)] == list(search.entries)
+    running.active -= 1
+    _, one, two = bulk.entries
+    assert q.landed(one.key, [one]) == []
+    assert q.landed(two.key, [two]) == [running.batch]
+    assert take(q) is None
+
+
+def test_a_batch_of_which_a_row_runs_does_not_end_as_another_lands():
+    """Its last row is still to tell."""
+    q = queue(bulk := job(1, 1, texts=[5, 1], priority="bulk"))
+    assert take(q) == first(bulk)
+    q.push(search := job(1, texts=[1]))
+    assert take(q) == first(search)
+    assert q.landed(first(search).key, [list(bulk.entries)[1]]) == []
+
+
+def test_a_row_counts_as_computed_until_all_have_been_told():
+    """Who asks for it meanwhile gets it with them; afterwards it is computed anew."""
+    q = queue(done := job(1, texts=[1]))
+    take(q)
+    key = first(done).key
+    assert q.landed(key, [], whole=False) == []
+    q.push(job(1, texts=[1]))
+    assert take(q) is None
+    assert q.landed(key, [], whole=True) == []
+    q.push(again := job(1, texts=[1]))
+    assert take(q) == first(again)
+
+
+def test_an_equal_row_may_be_computed_once_the_first_has_landed():
+    """And not before, though it is another process's and a thread is free."""
+    q = queue(one := job(1, texts=[1], peer="a"))
+    take(q)
+    q.push(other := job(1, 1, texts=[1, 2], peer="b"))
+    assert take(q) == list(other.entries)[1]
+    assert q.landed(first(one).key, []) == []
+    q.push(third := job(1, texts=[1], peer="c"))
+    assert take(q) == first(third)
+
+
+def test_a_queue_without_rows_remembers_nobody():
+    """Taken, dropped, late or computed by others: nothing is kept of whose they were."""
+    q = queue(
+        job(5, 5, texts=[1, 2], user="u", peer="a"),
+        job(5, user="v", peer="b", model="b", priority="bulk"),
+        gone := job(5, 5, user="w", peer="c"),
+        job(5, user="x", peer="d", deadline=1.0, priority="bulk"),
+        job(5, texts=[1], user="y", peer="e"),
+    )
+    assert not q.is_idle
+    q.drop(gone)
+    rows = taken(q, now=2.0)
+    assert len(rows) == 3
+    assert not q.is_idle  # nobody said that they have landed
+    for _, entry in rows:
+        q.landed(entry.key, [])
+    assert take(q) is None
+    assert q.is_idle

@@ -2,7 +2,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.models.rows import Row
 from sidecar.serving.cache import Cache
+from sidecar.serving.job import key_of
+from sidecar.serving.vectors import Finish
 
 from .jobs import job
 
@@ -47,6 +50,46 @@ def test_what_was_asked_for_longest_ago_leaves_first():
     cache.put(key(3), result(3))
     assert sorted(cache.recall([key(1), key(2), key(3)])) == [0, 2]
     assert cache.to_map()["evicted"] == 1
+
+
+def test_results_of_any_size_leave_until_there_is_room():
+    """As many of the oldest as it takes, and no more; what they held is counted out."""
+    cache = Cache(3 * ENTRY)
+    for text in (1, 2, 3):
+        cache.put(key(text), result(text))
+    cache.put(key(4), np.zeros(8 + 1, np.float32))  # four bytes more than one of them
+    assert sorted(cache.recall(map(key, (1, 2, 3, 4)))) == [2, 3]
+    status = cache.to_map()
+    assert (status["rows"], status["bytes"], status["evicted"]) == (2, 2 * ENTRY + 4, 2)
+
+
+def test_a_result_is_kept_once():
+    """The first one, whose place among the others stays what it was."""
+    cache = Cache(2 * ENTRY)
+    cache.put(key(1), result(1))
+    cache.put(key(2), result(2))
+    cache.put(key(1), result(7))
+    assert cache.to_map()["bytes"] == 2 * ENTRY
+    cache.put(key(3), result(3))
+    known = cache.recall([key(1), key(2), key(3)])
+    assert {index: each[0] for index, each in known.items()} == {1: 2, 2: 3}
+
+
+def test_what_decides_a_result_is_its_key():
+    """The model, how vectors are finished, the tokens and which part of a pair they are of."""
+    ids, zeros = np.arange(4), np.zeros(4, np.int64)
+    row = Row(ids, zeros, truncated=False)
+    same = Row(ids.copy(), zeros.copy(), truncated=True)
+    assert key_of("a", Finish(8, True), row) == key_of("a", Finish(8, True), same)
+    others = [
+        key_of("b", Finish(8, True), row),
+        key_of("a", Finish(7, True), row),
+        key_of("a", Finish(8, False), row),
+        key_of("a", Finish(8, True), Row(ids[::-1], zeros, truncated=False)),
+        key_of("a", Finish(8, True), Row(ids[:3], zeros[:3], truncated=False)),
+        key_of("a", Finish(8, True), Row(ids, np.array([0, 0, 1, 1]), truncated=False)),
+    ]
+    assert len({key_of("a", Finish(8, True), row), *others}) == 1 + len(others)
 
 
 def test_a_result_that_is_too_large_is_not_kept():

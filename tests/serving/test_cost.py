@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,42 @@ def test_rows_on_a_line_are_predicted_exactly(tokens):
     assert Cost(LINE).microseconds(tokens) == microseconds(tokens)
 
 
+def test_the_line_is_that_of_least_squares():
+    """A row's weight is 1 / tokens, and a 256th less with each row that came after it."""
+    rng = np.random.default_rng(7)
+    first = [(4, 0.002), (64, 0.009), (300, 0.04)]
+    rows = [(int(t), 0.001 + 0.0001 * t * rng.uniform(0.5, 2)) for t in rng.integers(1, 400, 300)]
+    cost = Cost(first)
+    for row in rows:
+        cost.record(*row)
+    tokens, seconds = np.array([*first, *rows]).T
+    ages = np.r_[np.zeros(len(first)), np.arange(len(rows))[::-1]]
+    weights = (255 / 256) ** ages / tokens
+    slope, intercept = np.polyfit(tokens, seconds, 1, w=np.sqrt(weights))
+    assert (cost.per_token, cost.fixed) == pytest.approx((slope, intercept))
+    assert cost.microseconds(100) == round(1e6 * (intercept + 100 * slope))
+    assert cost.to_map() == pytest.approx(
+        {"fixed_ms": 1e3 * intercept, "per_token_ms": 1e3 * slope}, abs=1e-4
+    )
+
+
+def test_a_row_of_no_tokens_counts_as_one_of_one():
+    """A model may have a vector for it, and nothing is divided by zero."""
+    none, one = Cost(), Cost()
+    none.record(0, 0.005)
+    one.record(1, 0.005)
+    assert none.to_map() == one.to_map()
+
+
+def test_a_line_that_predicts_time_out_of_nothing_is_turned():
+    """Falling, it is level at the mean; below zero at first, it goes through zero."""
+    falling, steep = Cost([(1, 1.0), (100, 0.5)]), Cost([(10, 0.01), (100, 1.0)])
+    mean = np.average([1.0, 0.5], weights=[1, 1 / 100])
+    assert (falling.per_token, falling.fixed) == (0.0, pytest.approx(mean))
+    assert (steep.per_token, steep.fixed) == (pytest.approx(1.01 / 110), 0.0)
+    assert Cost([(1, 0.0), (9, 0.0)]).microseconds(5) == 1
+
+
 def test_a_host_that_slows_down_is_followed():
     """A thousand rows of one length at half the speed, and rows of that length cost twice."""
     cost = Cost(LINE)
@@ -30,7 +67,7 @@ def test_a_host_that_slows_down_is_followed():
 def test_rows_of_one_length_do_not_undo_what_is_known_of_others():
     """The slope stays, however long only short rows come."""
     cost = Cost(LINE)
-    for _ in range(100_000):
+    for _ in range(10_000):
         cost.record(4, 0.0014)
     assert cost.microseconds(256) == pytest.approx(microseconds(256), rel=0.01)
 
@@ -52,6 +89,24 @@ def test_a_model_is_learned_from_its_own_first_rows(tiny, task):
     cost = learn(model, lambda: float(next(now)))
     assert cost.microseconds(500) == pytest.approx(1_000_000, rel=0.01)
     assert len(model.order) == 8
+
+
+@pytest.mark.parametrize("task", ["embed", "rerank"])
+def test_the_first_row_of_a_length_is_not_timed(tiny, task):
+    """It takes ten seconds, and those after it a tenth for each token."""
+    now, model, lengths = [0.0], tiny(task=task, max_tokens=10_000), []
+    forward = model.forward
+
+    def slow(row):
+        now[0] += 10.0 if row.tokens not in lengths else 0.1 * row.tokens
+        lengths.append(row.tokens)
+        return forward(row)
+
+    model.forward = slow
+    cost = learn(model, lambda: now[0])
+    assert (cost.per_token, cost.fixed) == (pytest.approx(0.1), pytest.approx(0.0, abs=1e-9))
+    assert min(lengths) < 25
+    assert max(lengths) > 900
 
 
 def test_rows_of_one_length_tell_what_a_row_costs() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+import threading
 from dataclasses import asdict
 
 import numpy as np
@@ -17,7 +18,11 @@ from client_lib.wire.errors import (
 )
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.serving.bounds import Bounds
+from sidecar.serving.cost import Cost
+from sidecar.serving.footprint import Footprint
 from sidecar.serving.peer import Peer
+
+from .conftest import PATIENCE
 
 
 def embed(*texts, **fields):
@@ -66,10 +71,46 @@ async def test_a_long_text_is_refused_by_index_where_it_may_not_be_cut(make_engi
 
 async def test_long_texts_are_tokenized_off_the_loop(make_engine, tiny):
     """Many texts or long ones give the same rows as short ones."""
-    model = tiny(max_tokens=1000)
+    model, threads = tiny(max_tokens=1000), set()
+    tokenize = model.tokenize
+
+    def noted(some):
+        threads.add(threading.get_ident())
+        return tokenize(some)
+
+    model.tokenize = noted
     texts = ["y" * 900, *(f"{i}" for i in range(40))]
     result = await make_engine(model).embed(embed(*texts))
     np.testing.assert_allclose(result.vectors, [model.vector(t) for t in texts], atol=1e-6)
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+async def test_texts_are_tokenized_in_turn(make_engine, tiny):
+    """Users by what theirs has cost, and of one user the interactive before the bulk ones."""
+    model, begun, go, order = tiny(), threading.Event(), threading.Event(), []
+    tokenize = model.tokenize
+
+    def held(texts):
+        order.append(texts[0][0])
+        begun.set()
+        assert go.wait(PATIENCE)
+        return tokenize(texts)
+
+    model.tokenize = held
+    engine, one, other = make_engine(model), Peer(1, 1, 1), Peer(2, 2, 2)
+
+    def asking(letter, peer, priority):
+        return asyncio.create_task(engine.embed(embed(letter * 9_000, priority=priority), peer))
+
+    tasks = [asking("a", one, "bulk")]
+    assert await asyncio.to_thread(begun.wait, PATIENCE)
+    tasks += [asking(letter, one, "bulk") for letter in "bc"]
+    tasks += [asking("s", one, "interactive"), asking("o", other, "bulk")]
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*tasks)
+    assert order == [*"aosbc"]
 
 
 @pytest.mark.parametrize(
@@ -176,12 +217,15 @@ async def test_a_cross_encoder_ranks_by_its_scores(make_engine, tiny):
 async def test_an_embedding_model_ranks_by_cosine(make_engine, tiny):
     """Query and documents get their prompts; the query is not one of the results."""
     model = tiny(prompts={"query": "q: ", "passage": "p: "}, normalize=False)
-    result = await make_engine(model).rerank(rerank("abc", "xyz", "abd"))
+    engine = make_engine(model)
+    result = await engine.rerank(rerank("abc", "xyz", "abd"))
     exact = tiny()
     expected = [float(exact.vector("q: abc") @ exact.vector(f"p: {d}")) for d in ("xyz", "abd")]
     assert result.method == "embedding"
     assert dict(result.ranking) == pytest.approx(dict(enumerate(expected)), abs=1e-6)
     assert [index for index, _ in result.ranking] == [1, 0]
+    best = await engine.rerank(rerank("abc", "xyz", "abd", top_n=1))
+    assert best.ranking == result.ranking[:1]
 
 
 async def test_an_embedding_rerank_refuses_the_query_by_name(make_engine, tiny):
@@ -341,6 +385,176 @@ async def test_a_request_that_cannot_be_done_in_time_is_refused_at_once(make_eng
     await running
 
 
+@pytest.mark.parametrize("lane", ["interactive", "bulk"])
+async def test_what_would_begin_too_late_is_not_tokenized(make_engine, tiny, lane):
+    """By what waits of the same process in the lane that it asks for."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    some = [embed(*"abcdefghijklmnopqrstuvwxyz", priority=lane)]
+    running = [asyncio.create_task(engine.embed(each, Peer(1, 1, 1))) for each in some]
+    await model.began()
+    tokenize, asked = model.tokenize, []
+    model.tokenize = lambda texts: asked.extend(texts) or tokenize(texts)
+    for late in (embed("x", timeout_ms=5, priority=lane), embed("y", timeout_ms=1, priority=lane)):
+        with pytest.raises(DeadlineExceeded, match="it would take"):
+            await engine.embed(late, Peer(1, 1, 1))
+    assert asked == []
+    soon = embed("z", timeout_ms=5, priority="bulk" if lane == "interactive" else "interactive")
+    with pytest.raises(DeadlineExceeded, match=r"not done within|it would take"):
+        await engine.embed(soon, Peer(1, 1, 1))
+    assert asked == ["z"]
+    model.gate.set()
+    await asyncio.gather(*running)
+
+
+@pytest.mark.parametrize(("tokenizing", "in_time"), [(9.9, False), (9.5, True)])
+async def test_what_tokenizing_took_is_gone_from_a_request_s_time(
+    make_engine, tiny, tokenizing, in_time
+):
+    """Of ten seconds; to compute its rows takes more than a tenth of one, and less than a half."""
+    now, model = [0.0], tiny()
+    engine = make_engine(model, clock=lambda: now[0])
+    tokenize = model.tokenize
+
+    def slow(texts):
+        now[0] += tokenizing
+        return tokenize(texts)
+
+    model.tokenize = slow
+    request = embed(*map(str, range(1_000, 1_300)), timeout_ms=10_000)
+    if in_time:
+        assert (await engine.embed(request)).answer.rows == 300
+    else:
+        with pytest.raises(DeadlineExceeded, match=r"there are 0\.1 s for it"):
+            await engine.embed(request)
+
+
+async def test_what_waits_is_counted_with_its_texts_and_results(make_engine, tiny, soon):
+    """Tokens, the text of which they were made, and the vector that it will become."""
+    model = tiny(name="wide", dimensions=1_000)
+    engine = make_engine(model)
+    model.gate.clear()
+    asking = asyncio.create_task(engine.embed(embed("first")))
+    await model.began()
+    more = asyncio.create_task(engine.embed(embed("x" * 10_000, "y" * 20_000)))
+    await soon(lambda: rows_waiting(engine) == 2)
+    waiting = engine.status()["queue"]["interactive"]
+    least = 2 * (15_000 + 4 * 1_000) + 16 * 2 * 32
+    assert (waiting["tokens"], waiting["peers"]["None"]["bytes"]) == (64, waiting["bytes"])
+    assert least < waiting["bytes"] < least + 2 * 1_024
+    assert waiting["cost_ms"] == 2 * Cost().microseconds(32) / 1_000
+    for task in (asking, more):
+        task.cancel()
+    model.gate.set()
+    await asyncio.gather(asking, more, return_exceptions=True)
+    assert engine.status()["queue"]["interactive"]["bytes"] == 0
+
+
+async def test_a_request_is_told_where_its_time_went(make_engine, tiny, soon):
+    """Tokenizing, waiting, and from its first row's start to its last row's end."""
+    now, model = [0.0], tiny(holds="#")
+    engine = make_engine(model, clock=lambda: now[0])
+    model.gate.clear()
+    running = asyncio.create_task(engine.embed(embed("#")))
+    await model.began()
+    tokenize, forward = model.tokenize, model.forward
+
+    def slow(step, seconds):
+        def slowed(what):
+            now[0] += seconds
+            return step(what)
+
+        return slowed
+
+    model.tokenize, model.forward = slow(tokenize, 2.0), slow(forward, 4.0)
+    asking = asyncio.create_task(engine.embed(embed("ab", "cde", "fghi")))
+    await soon(lambda: rows_waiting(engine) == 3)
+    now[0] += 5.0
+    model.gate.set()
+    with capture_logs() as events:
+        timings = (await asking).answer.timings
+        engine.notes.flush()
+    assert timings.to_map() == {
+        "tokenize_ms": 2_000, "queue_ms": 5_000, "compute_ms": 12_000, "total_ms": 19_000,
+        "batch_rows": 3, "batch_tokens": 9, "cached_rows": 0, "shared_rows": 0,
+    }  # fmt: skip
+    event = next(event for event in events if event.get("rows") == 3)
+    assert (event["queue_ms"], event["compute_ms"]) == (5_000, 12_000)
+    assert (await running).answer.timings.queue_ms == 0
+
+
+async def test_a_request_is_told_of_its_largest_batch(make_engine, tiny, soon):
+    """And a batch's line has whose it was; the statistics have it by lane."""
+    model = tiny(holds="#")
+    engine = make_engine(model)
+    model.gate.clear()
+    running = asyncio.create_task(engine.embed(embed("#")))
+    await model.began()
+    asking = [
+        asyncio.create_task(engine.embed(embed(*texts, priority="bulk"), peer))
+        for texts, peer in ((map(str, range(10, 28)), "x"), (["abc", "def"], "y"))
+    ]
+    await soon(lambda: rows_waiting(engine, "bulk") == 20)
+    model.gate.set()
+    with capture_logs() as events:
+        first, second = [result.answer.timings for result in await asyncio.gather(*asking)]
+        await running
+        engine.notes.flush()
+    assert (first.batch_rows, first.batch_tokens) == (16, 14 * 2 + 2 * 3)
+    assert (second.batch_rows, second.batch_tokens) == (16, 14 * 2 + 2 * 3)
+    names = ("lane", "model", "peers", "rows", "tokens")
+    assert [tuple(event[name] for name in names) for event in events] == [
+        ("interactive", "tiny", 1, 1, 1),
+        ("bulk", "tiny", 2, 16, 34),
+        ("bulk", "tiny", 1, 4, 8),
+    ]
+    batches = engine.statistics.to_map()["since_start"]["batches"]
+    assert batches["bulk"]["rows"]["count"] == 2
+    assert batches["interactive"]["rows"]["count"] == 1
+
+
+async def test_a_batch_that_ends_with_a_request_that_left_is_told_of(make_engine, tiny, soon):
+    """Its rest is dropped while the thread is with another lane: no row of it will come."""
+    model = tiny()
+    engine = make_engine(model)
+    model.gate.clear()
+    bulk = asyncio.create_task(engine.embed(embed("a", "b", "c", priority="bulk")))
+    await model.began()
+    search = asyncio.create_task(engine.embed(embed("s")))
+    await soon(lambda: rows_waiting(engine) == 1)
+    first, model.gate = model.gate, threading.Event()
+    first.set()
+    await model.began()
+    with capture_logs() as events:
+        bulk.cancel()
+        await asyncio.gather(bulk, return_exceptions=True)
+        engine.notes.flush()
+        assert [(event["lane"], event["rows"]) for event in events] == [("bulk", 3)]
+        model.gate.set()
+        await search
+        engine.notes.flush()
+    assert [(event["lane"], event["rows"]) for event in events[1:]] == [("interactive", 1)]
+
+
+async def test_a_stopped_engine_has_no_threads(make_engine, tiny):
+    """Neither those that compute nor those of any model's tokenizer."""
+    models = tiny(name="one"), tiny(name="other")
+    engine = make_engine(*models, threads=2)
+    for model in models:
+        await engine.embed(embed("x" * 9_000, "y" * 20_000, model=model.name))
+    kinds = ("inference-", "tokenize-")
+    assert [thread for thread in threading.enumerate() if thread.name.startswith(kinds)]
+    await engine.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(kinds)]
+
+
+async def test_a_footprint_is_that_of_the_largest_models(make_engine, tiny):
+    """The widest vector of any, and the longest row of any."""
+    models = tiny(name="wide", dimensions=9), tiny(name="long", max_tokens=99)
+    assert make_engine(*models).footprint == Footprint(dimensions=9, max_tokens=99)
+
+
 async def test_a_request_of_many_texts_gives_way_to_others(make_engine, tiny, soon):
     """Between looking for known results, making its rows ready and queueing them."""
     engine, steps, seen = make_engine(tiny(), cache_bytes=10**7), itertools.count(), []
@@ -409,6 +623,54 @@ async def test_what_rows_cost_is_learned_from_those_that_are_computed(make_engin
     assert engine.status()["costs"]["tiny"] == before
     await engine.embed(embed("abc"))
     assert engine.status()["costs"]["tiny"]["fixed_ms"] > before["fixed_ms"]
+
+
+async def test_what_a_row_costs_is_what_its_own_forward_took(make_engine, tiny):
+    """Not what it waited for others of its batch, nor what another model's rows take."""
+    now, model = [0.0], tiny()
+    engine = make_engine(model, tiny(name="other"), clock=lambda: now[0])
+    forward = model.forward
+
+    def slow(row):
+        now[0] += 1.0
+        return forward(row)
+
+    model.forward, expected = slow, Cost()
+    await engine.embed(embed("abc", "defgh", "ij"))
+    for tokens in (3, 5, 2):
+        expected.record(tokens, 1.0)
+    costs = engine.status()["costs"]
+    assert costs == {"tiny": expected.to_map(), "other": Cost().to_map()}
+
+
+async def test_a_row_costs_what_its_own_model_s_rows_do(make_engine, tiny, soon):
+    """The models are asked in turn; the first one's rows take a second each."""
+    now, slow, quick = [0.0], tiny(name="slow"), tiny(name="quick")
+    engine = make_engine(slow, quick, clock=lambda: now[0])
+    forward, learned = slow.forward, Cost()
+
+    def slowed(row):
+        now[0] += 1.0
+        return forward(row)
+
+    slow.forward = slowed
+    await engine.embed(embed("abc", model="slow"))
+    learned.record(3, 1.0)
+    quick.gate.clear()
+    tasks = [asyncio.create_task(engine.embed(embed("#", model="quick"), "first"))]
+    await quick.began()
+    tasks += [
+        asyncio.create_task(engine.embed(embed("defg", model=name), name))
+        for name in ("slow", "quick")
+    ]
+    await soon(lambda: rows_waiting(engine) == 2)
+    waiting = engine.status()["queue"]["interactive"]["peers"]
+    costs = {peer: load["cost_ms"] for peer, load in waiting.items()}
+    assert costs == {
+        name: cost.microseconds(4) / 1_000 for name, cost in (("slow", learned), ("quick", Cost()))
+    }
+    quick.gate.set()
+    await asyncio.gather(*tasks)
 
 
 async def test_a_row_that_had_all_cores_says_nothing_of_what_rows_cost(make_engine, tiny):

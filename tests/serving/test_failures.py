@@ -1,6 +1,7 @@
 """Whatever fails between a text and its reply: its request is told, and nothing stays behind."""
 
 import asyncio
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from client_lib.wire.messages import Embed, Rerank
 from sidecar.serving.cache import Cache
 from sidecar.serving.cost import Cost
 from sidecar.serving.gathering import Gathering, Gatherings
-from sidecar.serving.job import Load
 from sidecar.serving.lone import Lone
 from sidecar.serving.notes import Notes
 from sidecar.serving.results import EmbedResult
@@ -76,10 +76,7 @@ def assert_empty(engine):
     """Nobody waits, nothing is queued, nothing is counted as being here."""
     assert (len(engine._gatherings), engine._gatherings._waiting) == (0, {})
     assert engine._tally.count == 0
-    queue = engine._queue
-    assert (queue.is_empty, queue._running, queue._over) == (True, set(), [])
-    for lane in (queue._interactive, queue._bulk):
-        assert (lane.turns.load, lane.turns.loads) == (Load(), {})
+    assert engine._queue.is_idle
 
 
 def assert_vectors(result, model, *texts):
@@ -202,6 +199,23 @@ async def test_a_line_that_cannot_be_written_holds_up_no_other(told):
     notes.flush()
     assert written == [1, 2]
     assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+
+
+async def test_lines_are_written_soon_in_order_and_once(soon):
+    """By themselves, those of a moment together; or at once, where somebody asks for it."""
+    notes, written = Notes(), []
+    for number in (1, 2):
+        notes.add(partial(written.append, number))
+    assert written == []
+    await soon(lambda: written)
+    assert written == [1, 2]
+    notes.add(partial(written.append, 3))
+    notes.flush()
+    assert written == [1, 2, 3]
+    notes.flush()
+    notes.add(partial(written.append, 4))
+    await soon(lambda: len(written) > 3)
+    assert written == [1, 2, 3, 4]
 
 
 async def test_a_vector_that_is_not_finite_is_not_served(make_engine, tiny):

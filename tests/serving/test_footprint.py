@@ -31,6 +31,38 @@ def test_a_request_takes_more_than_its_texts_and_vectors(text: str) -> None:
     assert FOOTPRINT.of_request(pairs) > 2 * sys.getsizeof(text)
 
 
+def grown(before: object, after: object, footprint: Footprint = FOOTPRINT) -> int:
+    return footprint.of_request(after) - footprint.of_request(before)  # type: ignore[arg-type]
+
+
+def test_a_character_counts_as_often_as_it_is_held() -> None:
+    """In the text with and without its prompt; as a token, of which a row has its most."""
+    texts = ("a" * 50, "b" * 10)
+    longest = Embed(id=1, input=("a" * 51, "b" * 10))
+    shorter = Embed(id=1, input=("a" * 50, "b" * 11))
+    asked = Embed(id=1, input=texts)
+    assert grown(asked, shorter) == 2 + 16
+    assert grown(asked, longest) == 2 + 16 + 64  # what a tokenizer needs is the longest one's
+    assert grown(asked, longest, replace(FOOTPRINT, max_tokens=50)) == 2 + 64
+    wide = Embed(id=1, input=("a" * 49 + "語", "b" * 10))
+    assert grown(asked, wide) == 2 * (sys.getsizeof("a" * 49 + "語") - sys.getsizeof("a" * 50))
+
+
+def test_a_query_s_character_is_a_token_of_every_pair() -> None:
+    """Its text is there once."""
+    documents = ("a" * 50, "b" * 10, "c" * 20)
+    asked, longer = (Rerank(id=1, query=q, documents=documents) for q in ("q" * 30, "q" * 31))
+    assert grown(asked, longer) == 2 + 3 * 16 + 64
+    assert grown(asked, longer, replace(FOOTPRINT, max_tokens=50)) == 2 + 2 * 16 - 16 + 64
+
+
+def test_a_vector_s_number_is_held_three_times() -> None:
+    """As computed, beside the others, and in the reply: of each text."""
+    asked = Embed(id=1, input=("a", "b", "c", "d", "e"))
+    wider = replace(FOOTPRINT, dimensions=FOOTPRINT.dimensions + 1)
+    assert wider.of_request(asked) - FOOTPRINT.of_request(asked) == 5 * 3 * 4
+
+
 def test_what_must_not_be_refused_takes_nothing() -> None:
     """What is answered at once, with what the connection holds; a status takes a little."""
     for request in (Hello(id=0, version=1), Cancel(id=1, target=2), Ping(id=1)):
@@ -64,6 +96,18 @@ def test_the_budgets_follow_from_what_is_left() -> None:
     assert budgets.requests == Budget(total=125 * 10**6, part=0.5, least=10**6)
     plenty = replace(memory, ceiling=10**12, most=10**9).budgets(needs)
     assert (plenty.requests.total, plenty.control.total) == (10**9, 25 * 10**7)
+
+
+def test_there_is_room_for_the_largest_frame_while_it_arrives() -> None:
+    """However little its texts would take, and however many there may be."""
+    few = FOOTPRINT.needs(Limits(max_frame_bytes=2**24, max_inputs=1))
+    many = Footprint(dimensions=1, max_tokens=1).needs(Limits(max_frame_bytes=2**24, max_inputs=2))
+    for needs in (few, many):
+        assert needs.request >= of_arriving(2**24) >= 9 * 2**24 // 8
+        assert needs.all >= needs.request + needs.decoding + 2**20
+    request = Embed(id=1, input=("x" * (2**24 // 64),) * 64)
+    needs = FOOTPRINT.needs(Limits(max_frame_bytes=2**24, max_inputs=64))
+    assert needs.request == max(FOOTPRINT.of_request(request), of_arriving(2**24))
 
 
 @pytest.mark.parametrize("whole", [20_000, 300_000, 16 * 2**20])

@@ -48,6 +48,15 @@ def test_processes_of_a_user_share_what_is_the_users() -> None:
     assert ledger.to_map()["held_by_user"] == {"0": 70}
 
 
+def test_the_least_is_not_every_process_s_of_a_user() -> None:
+    """What he may have is shared by his processes, though one of them holds nothing yet."""
+    ledger = Ledger(BUDGET)
+    assert ledger.hold(A, 60)
+    assert ledger.hold(SIBLING, 16) is None
+    assert ledger.hold(SIBLING, 15)
+    assert ledger.to_map()["held_by_user"] == {"0": 75}
+
+
 def test_users_share_what_others_have_left() -> None:
     """However much one of them holds."""
     ledger = Ledger(BUDGET)
@@ -112,12 +121,77 @@ def test_a_refusal_knows_how_long_bytes_are_held() -> None:
     """Connections are not waited for."""
     now = [0.0]
     ledger = Ledger(BUDGET, lambda: now[0])
-    for lasting, seconds in [(True, 86_400.0), *[(False, 2.0)] * 300]:
+    for lasting, seconds in [*[(False, 2.0)] * 300, (True, 86_400.0)]:
         hold = ledger.hold(A, 1, lasting=lasting)
         assert hold is not None
         now[0] += seconds
         hold.release()
     assert ledger.seconds_until_room == pytest.approx(2.0, rel=0.01)
+
+
+def test_bytes_that_are_taken_over_are_held_since_they_were() -> None:
+    """By a hold that had none; one that had some counts from its own beginning."""
+    now = [0.0]
+    for empty, seconds in ((True, 2.0), (False, 7.0)):
+        ledger = Ledger(BUDGET, lambda: now[0])
+        for _ in range(300):
+            one = ledger.empty(A) if empty else ledger.hold(A, 1)
+            now[0] += 5.0
+            other = ledger.hold(A, 1)
+            assert one is not None
+            assert other is not None
+            one.take(other)
+            assert one.size == (1 if empty else 2)
+            now[0] += 2.0
+            one.release()
+        assert ledger.seconds_until_room == pytest.approx(seconds, rel=0.01)
+
+
+def test_what_is_to_be_had_of_an_empty_ledger() -> None:
+    """The largest that fits, and no byte more: of all, of a user's share, of a process's."""
+    for total, part, least, most in (
+        (100, 0.8, 0, 60),  # a process's part of its user's three quarters
+        (100, 1.0, 0, 75),
+        (100, 0.5, 50, 50),  # what anybody may have
+        (100, 0.5, 100, 100),  # as much as there is
+        (40, 0.5, 50, 40),  # and no more than there is
+    ):
+        ledger = Ledger(Budget(total=total, part=part, least=least))
+        assert ledger.hold(A, most + 1) is None
+        assert ledger.hold(A, most) is not None, (total, part, least)
+
+
+def test_a_refusal_names_what_a_process_may_have() -> None:
+    """While nobody else has anything; and by whom the rest is held."""
+    ledger = Ledger(BUDGET)
+    assert ledger.hold(A, 10)
+    assert ledger.hold(SIBLING, 5)
+    assert ledger.hold(B, 3)
+    assert ledger.to_map() == {
+        "budget_bytes": 100,
+        "budget_of_a_peer_bytes": 60,
+        "held_bytes": 18,
+        "held_by_peer": {str(A): 10, str(SIBLING): 5, str(B): 3},
+        "held_by_user": {"0": 15, "1": 3},
+    }
+
+
+async def test_who_waits_and_is_cancelled_holds_nothing() -> None:
+    """Before there is room, or in the moment in which there is."""
+    for in_time in (True, False):
+        ledger = Ledger(BUDGET)
+        held = ledger.hold(A, 60)
+        waiting = asyncio.create_task(ledger.room(A, 45))
+        await asyncio.sleep(0)
+        assert held is not None
+        if in_time:
+            waiting.cancel()
+        held.release()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert held_by(ledger) == {}
+        assert ledger.hold(A, 60) is not None
 
 
 async def test_who_waits_gets_the_first_room_that_suits() -> None:
@@ -131,6 +205,19 @@ async def test_who_waits_gets_the_first_room_that_suits() -> None:
     assert not large.done()
     held.release()
     assert (await large).size == 45
+
+
+async def test_all_who_wait_and_fit_are_served_at_once() -> None:
+    """With one release, though no other follows it."""
+    ledger = Ledger(BUDGET)
+    held = [ledger.hold(A, 60), ledger.hold(B, 24)]
+    waiting = [asyncio.create_task(ledger.room(peer, 17)) for peer in (C, D, C)]
+    await asyncio.sleep(0)
+    assert held[0] is not None
+    assert not any(task.done() for task in waiting)
+    held[0].release()
+    async with asyncio.timeout(20):
+        assert [(await task).peer for task in waiting] == [C, D, C]
 
 
 async def test_users_who_wait_take_turns() -> None:

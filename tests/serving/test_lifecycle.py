@@ -356,21 +356,40 @@ def test_a_queue_that_does_not_move_ends_the_daemon(start, closing, tmp_path):
 
 
 async def test_accepted_work_is_finished(tmp_path, tiny, soon):
-    """A request that runs when the signal comes is answered, and then the daemon ends with 0."""
+    """The daemon drains for as long as a request runs, and ends with 0 once it is answered.
+
+    Meanwhile it says so to those who are there, and takes on nothing.
+    """
     model = tiny(holds="#")
     model.gate.clear()
     settings = ServeSettings(socket=tmp_path / "s.sock", threads=1)
     serving = asyncio.create_task(serve(Setup(load=lambda: [model], settings=settings), unasked))
     reader, writer = await connected(settings.socket)
-    connection = ClientConnection()
-    writer.write(connection.send(Hello(id=0, version=1)) + connection.send(embed(1, "#")))
+    connection, replies = ClientConnection(), {}
+
+    async def ask(request):
+        writer.write(connection.send(request))
+        while request.id not in replies and (data := await reader.read(2**16)):
+            replies.update((reply.id, reply) for reply in connection.receive(data))
+        return replies.get(request.id)
+
+    await ask(Hello(id=0, version=1))
+    writer.write(connection.send(embed(1, "#")))
     await model.began(forwards=9)  # eight of them before it listened
     os.kill(os.getpid(), signal.SIGTERM)
     await soon(lambda: not settings.socket.exists())
+    # A status is made on a thread, the second after a pause: a drain that does not wait is over.
+    told = [await ask(Status(id=number)) for number in (2, 3)]
+    refused = await ask(embed(4, "new"))
     model.gate.set()
-    replies = list(connection.receive(await reader.read(-1)))
-    assert [(reply.id, reply.error) for reply in replies] == [(0, None), (1, None)]
+    replies.update((reply.id, reply) for reply in connection.receive(await reader.read(-1)))
     assert await serving == 0
+    assert 1 in replies
+    assert replies[1].error is None
+    told = [reply and reply.body["status"] for reply in told]
+    assert [status and status["state"] for status in told] == ["draining"] * 2
+    assert [status["requests"]["in_flight"] for status in told] == [1, 1]
+    assert refused.error.code == "draining"
     writer.close()
     await writer.wait_closed()
 

@@ -23,7 +23,19 @@ def test_a_busy_host_is_tried_ever_more_rarely():
     assert shares(Lone(), 18, seconds=3.0) == [
         True, False, True, *[False] * 2, True, *[False] * 4, True, *[False] * 7,
     ]  # fmt: skip
-    assert sum(shares(Lone(), 100_000, seconds=3.0)) < 120
+    # Every 1 025th in the end, and no more rarely: it may be free again.
+    assert 100 < sum(shares(Lone(), 100_000, seconds=3.0)) < 120
+
+
+def test_a_row_that_goes_well_halves_what_the_next_failure_costs():
+    """A shared row that takes as long as it would have alone has gone well."""
+    lone = Lone()
+    shares(lone, 36, seconds=3.0)  # five of them were shared: the next failure costs 32 rows
+    assert shares(lone, 1, seconds=1.0) == [True]
+    assert shares(lone, 18, seconds=1.001) == [True, *[False] * 16, True]
+    lone = Lone()
+    shares(lone, 20, seconds=0.5)
+    assert shares(lone, 3, seconds=3.0) == [True, False, True]
 
 
 def test_a_host_that_is_free_again_is_used_again():

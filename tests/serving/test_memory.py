@@ -1,10 +1,15 @@
 """What is said of the process's memory while it serves."""
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Iterator
 
+import pytest
 import structlog
 
-from sidecar.serving.memory import tell_moves
+from sidecar.serving import memory
+from sidecar.serving.memory import settle, tell_moves
 
 
 async def told(*readings: int | Exception) -> list[int]:
@@ -29,6 +34,51 @@ async def told(*readings: int | Exception) -> list[int]:
     assert all(each["event"] == "server.memory" for each in events)
     assert all(each["rss_bytes"] == 2 * each["pss_bytes"] for each in events)
     return [each["pss_bytes"] for each in events]
+
+
+class Loop:
+    """What refers to itself, so that only a collection frees it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture
+def unfrozen() -> Iterator[None]:
+    """Leave nothing frozen behind."""
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("unfrozen")
+def test_what_serves_no_more_is_freed() -> None:
+    """Though it was kept for good when it began to serve; what serves now is walked no more."""
+    serving = Loop()
+    left = weakref.ref(serving)
+    settle()
+    assert left() is serving
+    assert gc.get_freeze_count() > 0
+    del serving
+    gc.collect()
+    settle()
+    assert left() is None
+
+
+@pytest.mark.usefixtures("unfrozen")
+async def test_what_is_held_is_told_after_all_was_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To the system, too; nothing is told where nobody can look."""
+    order: list[str] = []
+    monkeypatch.setattr(memory, "let_go", lambda: order.append("let go"))
+    monkeypatch.setattr(memory, "read_memory", lambda: {"rss_bytes": len(order)})
+    assert await memory.release() == {"rss_bytes": 1}
+
+    def fail() -> None:
+        raise OSError(24, "too many")
+
+    monkeypatch.setattr(memory, "read_memory", fail)
+    assert await memory.release() == {}
 
 
 async def test_memory_is_told_when_it_moves() -> None:

@@ -4,12 +4,17 @@ import asyncio
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from client_lib.wire.errors import BackendFailed, BadRequest
 from client_lib.wire.messages import PRECISIONS, Embed, Rerank
+from sidecar.models.rows import Row
 from sidecar.serving.bounds import Bounds
+from sidecar.serving.cost import Cost
 from sidecar.serving.gathering import AT_ONCE, Gatherings
 from sidecar.serving.vectors import quantize
+
+from .conftest import PATIENCE
 
 
 def embed(*texts, **fields):
@@ -52,13 +57,15 @@ async def test_requests_share_a_row_that_is_being_computed(make_engine, tiny, so
     assert model.order == ["abc"]
     assert len({result.vectors.tobytes() for result in results}) == 1
     assert shared(engine) == 3
+    assert [result.answer.timings.shared_rows for result in results] == [0, 1, 1, 1]
     assert all(result.answer.timings.queue_ms >= 0 for result in results)
 
 
 async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engine, tiny, soon):
     """To all of them, and to whoever asks for it in the meantime; it is computed once."""
+    assert AT_ONCE <= 500
     model = tiny()
-    engine = make_engine(model)
+    engine = make_engine(model, clock=lambda: 0.0)
 
     async def ask_again():
         first = await engine.embed(embed("a"))
@@ -77,6 +84,11 @@ async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engi
     assert {result.vectors.tobytes() for result in results} == {results[0].vectors.tobytes()}
     assert engine.status()["queue"]["interactive"]["rows"] == 0
     assert shared(engine) == 4 * AT_ONCE + 1
+    learned = Cost()
+    learned.record(1, 0.0)
+    assert engine.status()["costs"]["tiny"] == learned.to_map()
+    batches = engine.statistics.to_map()["since_start"]["batches"]
+    assert batches["interactive"]["rows"]["count"] == 1
 
 
 async def test_equal_texts_of_one_request_are_one_row(make_engine, tiny):
@@ -140,6 +152,24 @@ async def test_rows_that_still_wait_are_settled_too(make_engine, tiny, soon):
     assert engine.status()["queue"]["bulk"]["rows"] == 0
 
 
+async def test_a_batch_is_told_of_once_whoever_computed_its_rows(make_engine, tiny, soon):
+    """Its last row has left with an equal one of the other lane, its first had been computed."""
+    model = tiny(holds="x")
+    engine = make_engine(model)
+    model.gate.clear()
+    bulk = asyncio.create_task(engine.embed(embed("x", "abc", priority="bulk")))
+    await model.began()
+    search = await asking(engine, embed("abc", "d"), soon)
+    with capture_logs() as events:
+        model.gate.set()
+        await asyncio.gather(bulk, search)
+        await engine.embed(embed("later"))
+        engine.notes.flush()
+    assert model.order == ["x", "abc", "d", "later"]
+    told = [(event["lane"], event["rows"]) for event in events]
+    assert told == [("bulk", 2), ("interactive", 2), ("interactive", 1)]
+
+
 async def test_whoever_leaves_takes_nothing_from_the_others(make_engine, tiny, soon):
     """The request whose row was computed is cancelled; the other gets the vector."""
     model = tiny()
@@ -152,7 +182,8 @@ async def test_whoever_leaves_takes_nothing_from_the_others(make_engine, tiny, s
     first.cancel()
     await asyncio.wait([first])
     model.gate.set()
-    result = await second
+    async with asyncio.timeout(PATIENCE):
+        result = await second
     assert model.order == ["abc"]
     np.testing.assert_allclose(result.vectors, [model.vector("abc")], atol=1e-6)
 
@@ -188,6 +219,65 @@ async def test_a_failure_is_every_asker_s(make_engine, tiny):
     assert model.order.count("a!") == 2
 
 
+async def test_a_failure_that_very_many_wait_for_is_told_to_all(make_engine, tiny, soon):
+    """However many there are; and whoever asks again is computed anew."""
+    engine = make_engine(model := tiny())
+    model.gate.clear()
+    tasks = [asyncio.create_task(engine.embed(embed("a!")))]
+    await model.began()
+    tasks += [asyncio.create_task(engine.embed(embed("b", "a!"))) for _ in range(2 * AT_ONCE + 1)]
+    await soon(lambda: engine.status()["queue"]["interactive"]["rows"] == 4 * AT_ONCE + 2)
+    model.gate.set()
+    async with asyncio.timeout(PATIENCE):
+        first, *others = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (type(first), first.index) == (BackendFailed, 0)
+    assert {(type(each), each.index) for each in others} == {(BackendFailed, 1)}
+    with pytest.raises(BackendFailed):
+        await engine.embed(embed("a!"))
+    assert model.order.count("a!") == 4
+    assert engine.status()["queue"]["interactive"]["rows"] == 0
+
+
+async def test_pairs_that_are_divided_otherwise_are_other_rows(make_engine, tiny):
+    """The same tokens, of which others are the query's: neither shared nor kept for each other."""
+    model = tiny(task="rerank")
+
+    def tokenize(pairs):
+        rows = []
+        for query, document in pairs:
+            ids = np.frombuffer(f"{query}{document}".encode(), np.uint8).astype(np.int64)
+            types = np.repeat(np.array([0, 1]), [len(query), len(document)])
+            rows.append(Row(ids, types, truncated=False))
+        return rows
+
+    model.tokenize = tokenize
+    model.forward = lambda row: np.array([row.token_types.sum()], np.float32)
+    engine = make_engine(model, cache_bytes=10_000)
+    asks = [
+        Rerank(id=1, query=query, documents=(rest,)) for query, rest in (("ab", "cd"), ("a", "bcd"))
+    ]
+    for _ in range(2):
+        results = await asyncio.gather(*(engine.rerank(ask) for ask in asks))
+        assert [result.ranking for result in results] == [((0, 2.0),), ((0, 3.0),)]
+
+
+async def test_vectors_that_are_not_scaled_are_other_rows(make_engine, tiny):
+    """And so are another model's, though their tokens are the same."""
+    one, other = tiny(name="one"), tiny(name="other")
+    other.forward = lambda row: np.full(8, len(row.ids), np.float32)
+    engine = make_engine(one, other, cache_bytes=10_000)
+    for _ in range(2):
+        unit, raw, third = await asyncio.gather(
+            engine.embed(embed("abc", model="one")),
+            engine.embed(embed("abc", model="one", normalize=False)),
+            engine.embed(embed("abc", model="other", normalize=False)),
+        )
+        np.testing.assert_allclose(unit.vectors, [one.vector("abc")], atol=1e-6)
+        np.testing.assert_allclose(raw.vectors, [tiny(normalize=False).vector("abc")], atol=1e-6)
+        assert third.vectors.tolist() == [[3.0] * 8]
+    assert shared(engine) == 0
+
+
 async def test_other_dimensions_are_another_row(make_engine, tiny):
     """What is not computed the same way is not the same."""
     model = tiny()
@@ -213,6 +303,27 @@ async def test_what_is_cached_is_not_computed_again(make_engine, tiny):
     np.testing.assert_allclose(
         mixed.vectors, [model.vector(text) for text in ("new", "abc", "other")], atol=1e-6
     )
+
+
+async def test_a_request_of_which_all_is_known_waits_for_nothing(make_engine, tiny):
+    """Its time went where its texts were made rows."""
+    now, model = [100.0], tiny()
+    engine = make_engine(model, cache_bytes=10_000, clock=lambda: now[0])
+    await engine.embed(embed("abc", "d"))
+    tokenize = model.tokenize
+
+    def slow(texts):
+        now[0] += 2.0
+        return tokenize(texts)
+
+    model.tokenize = slow
+    result = await engine.embed(embed("d", "abc"))
+    assert result.answer.timings.to_map() == {
+        "tokenize_ms": 2_000, "queue_ms": 0, "compute_ms": 0, "total_ms": 2_000,
+        "batch_rows": 0, "batch_tokens": 0, "cached_rows": 2, "shared_rows": 0,
+    }  # fmt: skip
+    expected = [model.vector(text) for text in ("d", "abc")]
+    np.testing.assert_allclose(result.vectors, expected, atol=1e-6)
 
 
 async def test_one_row_serves_every_precision(make_engine, tiny):

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.serving.shares import Held, most_of_process, most_of_user
+from sidecar.serving.peer import Peer
+from sidecar.serving.shares import Held, Holdings, most_of_process, most_of_user, plenty
 
 NOTHING = Held(in_all=0, by_user=0, by_process=0)
 
@@ -37,6 +38,40 @@ def test_more_held_than_there_is_leaves_nothing():
     """As after a reload with a smaller total."""
     held = Held(in_all=500, by_user=0, by_process=0)
     assert most_of_user(100, held) == most_of_process(100, 0.5, held) == 0
+
+
+@given(
+    st.floats(0.01, 1),
+    st.lists(st.integers(0, 10**6), min_size=3, max_size=3),
+    st.integers(0, 10**6),
+)
+def test_what_is_plenty_fits_whoever_holds_it(part, held, more):
+    """A process, its siblings and other users: where they have less together, no share is passed.
+
+    That is so for the largest number for which it holds, but for a hundredth.
+    """
+    total, in_all = 10**6, sum(held)
+    own, siblings, _ = held
+    if in_all + more < plenty(part) * total:
+        now = Held(in_all=in_all, by_user=own + siblings, by_process=own)
+        assert own + more <= most_of_process(total, part, now)
+    assert 0.98 * 0.75 * part < plenty(part) < 0.75 * part
+
+
+def test_what_is_held_is_counted_for_the_process_and_its_user():
+    """Whoever holds nothing any more is not named."""
+    holdings, one, sibling, other = Holdings(), Peer(1, 7, 7), Peer(2, 7, 7), Peer(3, 8, 8)
+    for peer, size in ((one, 10), (sibling, 20), (other, 40), (one, 5)):
+        holdings.add(peer, size)
+    assert holdings.of(one) == Held(in_all=75, by_user=35, by_process=15)
+    assert holdings.of(other) == Held(in_all=75, by_user=40, by_process=40)
+    assert holdings.of(Peer(4, 9, 9)) == Held(in_all=75, by_user=0, by_process=0)
+    holdings.remove(one, 15)
+    assert holdings.by_process == {sibling: 20, other: 40}
+    holdings.remove(other, 40)
+    assert (holdings.in_all, holdings.by_user) == (20, {7: 20})
+    assert holdings.of(other) == Held(in_all=20, by_user=0, by_process=0)
+    assert (dict(holdings.by_user), dict(holdings.by_process)) == ({7: 20}, {sibling: 20})
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=200))

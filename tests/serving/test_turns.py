@@ -39,6 +39,12 @@ def test_turns_are_by_cost():
     assert peers(taken(made)) == "abbbbbabbbbb"
 
 
+def test_of_two_that_have_had_as_much_the_first_to_have_it_is_next():
+    """Whichever of them came first."""
+    made = turns(job(5, 5, 5, peer="a"), job(10, 10, peer="b"))
+    assert peers(taken(made)) == "ababa"
+
+
 def test_a_peer_that_comes_back_has_not_saved_up_turns():
     """It takes turns from then on."""
     made = turns(job(*[5] * 8, peer="a"))
@@ -84,7 +90,51 @@ def test_forgotten_peers_leave_nothing():
     made.drop(gone)
     made.drop(gone)
     assert peers(taken(made)) == "ac"
-    assert (made.load, list(made._users), list(made._users.kinds)) == (Load(), [], [])
+    assert made.load == Load()
+    assert made.is_idle
+
+
+def sizes(*loads):
+    return [(load.rows, load.tokens, load.bytes, load.cost) for load in loads]
+
+
+def test_what_leaves_takes_along_all_that_it_held():
+    """Rows, tokens, bytes and cost of its process and its user; those of others stay."""
+    made = Turns()
+    made.push(stays := job(7, tokens=[9], row_bytes=1_000, user="u", peer="y"))
+    made.push(job(3, tokens=[2], row_bytes=50, user="v", peer="z"))
+    made.push(one := job(10, 20, 40, 80, tokens=[1, 2, 4, 8], row_bytes=100, user="u", peer="x"))
+    held = made.load_of("x", "u"), made.load_of_user("u"), made.load
+    assert sizes(*held) == [
+        (4, 15, 4 * 100 + 16 * 15, 150),
+        (5, 24, 1_400 + 16 * 24, 157),
+        (6, 26, 1_450 + 16 * 26, 160),
+    ]
+    *_, third, _ = one.entries
+    assert made.withdraw(third)
+    assert sizes(made.load_of("x", "u")) == [(3, 11, 300 + 16 * 11, 110)]
+    for _ in range(2):  # a row of each process, of whatever user
+        made.take(made.head())
+    made.take(made.head())
+    assert (made.load_of_user("v"), made.load_of("y", "u")) == (Load(), Load())
+    assert sizes(made.load_of("x", "u"), made.load) == [(2, 10, 200 + 16 * 10, 100)] * 2
+    assert made.loads == {"x": made.load}
+    made.drop(one)
+    assert (made.load, made.loads) == (Load(), {})
+    assert not made.withdraw(next(stays.entries))
+
+
+def test_a_row_leaves_once():
+    """Taken or withdrawn, it is no more there to be withdrawn, and the others stay in order."""
+    made = turns(one := job(1, 1, 1, 1))
+    first, second, third, last = one.entries
+    made.take(first)
+    assert made.withdraw(third)
+    for gone in (first, third):
+        assert not made.withdraw(gone)
+    assert made.load.rows == 2
+    assert taken(made) == [second, last]
+    assert not made.withdraw(last)
 
 
 def users(entries):
@@ -150,9 +200,17 @@ def test_a_debt_is_kept_though_another_model_is_asked_for():
     assert users(taken(made)) == "u" * 9 + "d"
 
 
-@pytest.mark.parametrize("leave", [Turns.drop, lambda made, one: made.withdraw(next(one.entries))])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        Turns.drop,
+        lambda made, one: made.withdraw(next(one.entries)),
+        lambda made, one: made.take(next(one.entries)),
+    ],
+    ids=["dropped", "withdrawn", "taken"],
+)
 def test_the_next_model_is_in_line_once_what_was_before_it_has_left(leave):
-    """Dropped or withdrawn."""
+    """However it has left."""
     made = turns(first := job(5, model="a"), second := job(5, model="b"))
     leave(made, first)
     assert made.head("b") == next(second.entries)
@@ -170,6 +228,24 @@ def test_what_other_users_are_served_in_the_meantime():
     assert made.cost_until("new", 5, "new") == 20
 
 
+def test_what_all_are_served_until_a_part_has_left():
+    """Of each other user's and of each own process's; whoever has most is the last."""
+    made = turns(
+        job(100, user="u", peer="a"),
+        job(30, user="u", peer="b"),
+        job(80, user="v", peer="c"),
+        job(300, user="w", peer="d"),
+    )
+    # Half of the longest: 50 of a's, with all of b's. v has had his 80 by 150 of w's.
+    assert made.cost_until_part(0.5, "u") == (50 + 30) + 80 + 150
+    # To whom nothing is left to wait for of his own.
+    assert made.cost_until_part(0.5, "new") == (80 + 130) + 150
+    # Own processes decide where they are the last: 90 and 30, then as much of each other's.
+    assert made.cost_until_part(0.9, "w") == 270 + 130 + 80
+    assert turns(job(10, user="u")).cost_until_part(0.15, "v") == 2  # rounded up
+    assert Turns().cost_until_part(1.0, "u") == 0
+
+
 def test_forgotten_users_leave_nothing():
     """However their rows have left."""
     first, second = job(5, 5, user="u", peer="x"), job(5, user="v", peer="y", model="b")
@@ -177,7 +253,8 @@ def test_forgotten_users_leave_nothing():
     made.drop(first)
     assert made.withdraw(next(second.entries))
     assert made.head() is None
-    assert (made.load, list(made._users), list(made._users.kinds)) == (Load(), [], [])
+    assert made.load == Load()
+    assert made.is_idle
 
 
 costs = st.lists(st.integers(1, 100), min_size=1, max_size=12)

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client_lib.wire.errors import BackendFailed
 from client_lib.wire.messages import PRECISIONS
 from sidecar.serving.vectors import Finish, best_first, cosines, quantize
 
@@ -61,6 +62,47 @@ def test_precisions_are_quantize_embeddings(dimensions):
         assert np.mean(mine != expected) < 1e-3
 
 
+@given(rows=st.integers(1, 5), dimensions=st.integers(1, 500), scale=st.floats(0.1, 4))
+def test_precisions_are_their_formulas(rows, dimensions, scale):
+    """Steps of a sixteenth of the root mean square of a unit vector's numbers; halves to even."""
+    vectors = unit(rows, dimensions) * np.float32(scale)
+    steps = np.clip(np.round(vectors * np.float32(16 * np.sqrt(dimensions))), -128, 127)
+    for precision, expected in (
+        ("int8", steps.astype(np.int8)),
+        ("uint8", (steps + 128).astype(np.uint8)),
+        ("float16", vectors.astype(np.float16)),
+    ):
+        made = quantize(vectors, precision)
+        assert made.dtype == expected.dtype
+        assert np.array_equal(made, expected)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_vector_is_cut_and_then_scaled(normalize):
+    """In float32, as a plain formula has it; what was cut off does not count."""
+    vector = np.random.default_rng(2).normal(size=12).astype(np.float32)
+    cut = vector[:5]
+    expected = cut / np.linalg.norm(cut) if normalize else cut
+    np.testing.assert_allclose(Finish(5, normalize)(vector), expected, rtol=1e-6)
+    whole = Finish(12, normalize)(vector)
+    np.testing.assert_allclose(whole, vector / np.linalg.norm(vector) if normalize else vector)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_an_error(normalize, number):
+    """Where it is kept; and so is a length that is too large for a number."""
+    vector = np.ones(4, np.float32)
+    vector[2] = number
+    with pytest.raises(BackendFailed, match="not finite"):
+        Finish(3, normalize)(vector)
+    assert np.isfinite(Finish(2, normalize)(vector)).all()
+    large = np.full(4, 3e38, np.float32)
+    with np.errstate(over="ignore"), pytest.raises(BackendFailed):
+        Finish(4, normalize=True)(large)
+    assert np.array_equal(Finish(4, normalize=False)(large), large)
+
+
 def test_integers_keep_zero_and_saturate():
     """A number beyond the range becomes its end, and zero stays zero."""
     vector = np.zeros((1, 256), np.float32)
@@ -104,8 +146,10 @@ def test_a_score_does_not_depend_on_the_other_documents():
     together = cosines(query, documents)
     alone = [cosines(query, document[None])[0] for document in documents]
     assert together.tobytes() == np.array(alone).tobytes()
+    np.testing.assert_allclose(together, documents @ query, rtol=1e-4, atol=1e-4)
 
 
 def test_ties_go_by_index():
-    """The order is the same every time."""
+    """The order is the same every time, however many there are."""
     assert best_first(np.array([1, 3, 1, 3], np.float32)) == [1, 3, 0, 2]
+    assert best_first(np.repeat(np.float32([1, 2]), 100)) == [*range(100, 200), *range(100)]

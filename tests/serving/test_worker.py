@@ -1,6 +1,8 @@
 import asyncio
 import threading
+import time
 
+import numpy as np
 import pytest
 
 from sidecar.serving.batch import MAX_LEAVING, Queue
@@ -9,18 +11,22 @@ from sidecar.serving.job import Job
 from sidecar.serving.vectors import Finish
 from sidecar.serving.worker import Callbacks, Workers
 
+from .conftest import PATIENCE
+
 
 class Room:
     """Workers, and everything that they reported."""
 
-    def __init__(self, threads):
+    def __init__(self, threads, clock):
         self.rows, self.crashes = asyncio.Queue(), asyncio.Queue()
+        self.models = set()
         self.queue = Queue(Bounds(), threads)
         callbacks = Callbacks(self.rows.put_nowait, lambda *crash: self.crashes.put_nowait(crash))
-        self.workers = Workers(self.queue, threads, callbacks)
+        self.workers = Workers(self.queue, threads, callbacks, clock)
         self.workers.start()
 
     def job(self, model, *texts, cost=1, **fields):
+        self.models.add(model)
         finish = Finish(model.dimensions, normalize=True)
         costs = [cost] * len(texts)
         rows = tuple(model.tokenize(texts))
@@ -31,8 +37,16 @@ class Room:
         self.workers.submit(job)
         return job
 
+    async def stop(self, model):
+        """Stop the workers; should a thread not have heard of it, wake it, so that it ends."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.workers.stop()
+        finally:
+            self.submit(model, *"abcdefgh")
+
     async def finished(self, count=1):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return [await self.rows.get() for _ in range(count)]
 
 
@@ -40,13 +54,15 @@ class Room:
 async def make_room(tiny):
     rooms = []
 
-    def make(threads=1):
-        rooms.append(Room(threads))
+    def make(threads=1, clock=time.perf_counter):
+        rooms.append(Room(threads, clock))
         return rooms[-1]
 
     yield make
     for room in rooms:
-        await room.workers.stop()
+        for model in room.models:
+            model.gate.set()
+        await room.stop(tiny())
 
 
 async def test_an_idle_thread_runs_a_row_at_once(make_room, tiny):
@@ -83,6 +99,36 @@ async def test_a_row_that_is_alone_may_have_all_cores(make_room, tiny):
     assert 4 not in alone
 
 
+async def test_a_row_that_others_wait_behind_is_not_alone(make_room, tiny):
+    """The last of them is, though they were of one batch."""
+    room, model = make_room(), tiny(lone_threads=2)
+    model.gate.clear()
+    room.submit(model, "a", cost=60_000_000)
+    await model.began()
+    room.submit(model, "b", "c", cost=60_000_000)
+    model.gate.set()
+    assert [row.alone for row in await room.finished(3)] == [True, False, True]
+
+
+async def test_a_row_that_took_longer_on_all_cores_than_expected_is_the_last_for_now(
+    make_room, tiny
+):
+    """By its cost, in microseconds, and the clock, in seconds."""
+    now, model = [0.0], tiny(lone_threads=2)
+    room, forward = make_room(clock=lambda: now[0]), model.forward
+
+    def slow(row):
+        now[0] += 2.0
+        return forward(row)
+
+    model.forward_alone = slow
+    alone = []
+    for text, cost in (("a", 2_000_001), ("b", 1_999_999), ("c", 1), ("d", 1)):
+        room.submit(model, text, cost=cost)
+        alone += [row.alone for row in await room.finished()]
+    assert alone == [True, True, False, True]
+
+
 async def test_a_model_that_gains_nothing_by_more_cores_does_not_get_them(make_room, tiny):
     """Its rows are computed as they are beside others."""
     room, model = make_room(), tiny()
@@ -110,14 +156,13 @@ async def test_rows_gather_while_the_threads_are_busy(make_room, tiny):
 
 async def test_very_many_equal_rows_leave_without_another_call(make_room, tiny, soon):
     """Some at a time, so that others have the queue in between; the thread comes back by itself."""
+    assert MAX_LEAVING <= 100
     room, model = make_room(threads=2), tiny(holds="#")
     model.gate.clear()
     room.submit(model, "#")
     await model.began()
-    for _ in range(3 * MAX_LEAVING):
-        room.queue.push(room.job(model, "#"))
-    room.submit(model, "#")
-    await soon(lambda: room.queue.is_empty)
+    room.submit(model, *["#"] * (3 * MAX_LEAVING + 1))
+    await soon(lambda: not room.workers.waiting["interactive"])
     assert model.order == ["#"]
 
 
@@ -166,6 +211,43 @@ async def test_a_row_that_failed_is_computed_once_more_alone(make_room, tiny, so
     assert model.order == ["#", "b!", "b!", "c"]
 
 
+def give_way():
+    """Let other threads run, as far as they can."""
+    for _ in range(1_000):
+        time.sleep(0)
+
+
+async def test_nothing_is_computed_beside_a_row_that_is_tried_again(make_room, tiny):
+    """Neither what had begun before, which ends first, nor what waits; then all threads go on."""
+    room, model = make_room(threads=2), tiny(holds="#")
+    forward, beside = model.forward, []
+
+    def watched(row):
+        text = bytes(row.ids.astype(np.uint8)).decode()
+        if text == "b!" and "b!" in model.order:
+            beside.append(list(model.order))
+            give_way()  # for who waits to be waiting
+        try:
+            return forward(row)
+        finally:
+            if text == "#1":
+                give_way()
+                beside.append("end of #1")
+
+    model.forward = watched
+    model.gate.clear()
+    room.submit(model, "#1", "b!", "#2", "#3")
+    await model.began(2)
+    first, model.gate = model.gate, threading.Event()
+    first.set()
+    await model.began(3)  # once more, and the others at the same time
+    assert sorted(model.order) == ["#1", "#2", "#3", "b!", "b!"]
+    assert beside == ["end of #1", ["#1", "b!"]]
+    model.gate.set()
+    rows = await room.finished(4)
+    assert [isinstance(row.outcome, ValueError) for row in rows].count(True) == 1
+
+
 async def test_what_fails_once_is_no_failure(make_room, tiny):
     """A row that found no memory beside others finds it alone."""
     room, model = make_room(threads=2), tiny()
@@ -182,6 +264,15 @@ async def test_what_fails_once_is_no_failure(make_room, tiny):
     assert row.outcome == pytest.approx(model.vector("abc"), abs=1e-6)
 
 
+async def test_what_failed_is_tried_again_on_one_thread(make_room, tiny):
+    """What it lacked may have been memory, of which each of several takes some."""
+    room, model = make_room(), tiny()
+    model.forward_alone = None
+    room.submit(model, "a!")
+    (row,) = await room.finished()
+    assert isinstance(row.outcome, ValueError)
+
+
 async def test_two_failures_at_once_wait_for_each_other(make_room, tiny):
     """Each is computed alone in its turn, and then the others go on."""
     room, model = make_room(threads=2), tiny()
@@ -191,16 +282,44 @@ async def test_two_failures_at_once_wait_for_each_other(make_room, tiny):
 
 
 async def test_the_oldest_row_tells_how_long_it_runs(make_room, tiny):
-    """Nothing runs: no time; and the time of what runs grows."""
-    room, model = make_room(), tiny()
+    """Nothing runs: no time; of two the one that was begun first."""
+    now = [100.0]
+    room, model = make_room(threads=2, clock=lambda: now[0]), tiny()
     assert room.workers.longest() == 0
     model.gate.clear()
-    room.submit(model, "a")
-    await model.began()
-    before = room.workers.longest()
-    assert room.workers.longest() > before > 0
+    for text in "ab":
+        room.submit(model, text)
+        await model.began()
+        now[0] += 3.0
+    assert room.workers.longest() == 6
     model.gate.set()
+    await room.finished(2)
+    assert room.workers.longest() == 0
+
+
+async def test_nothing_moves_while_rows_run(make_room, tiny):
+    """Each that is begun or ends is a move, and so is one that comes where none was."""
+    now = [100.0]
+    room, model = make_room(clock=lambda: now[0]), tiny()
+    model.gate.clear()
+    now[0] = 110.0
+    room.submit(model, "a")
+    assert room.workers.still() == 0
+    await model.began()
+    now[0] = 117.0
+    room.submit(model, "b")  # where one runs already
+    assert room.workers.still() == 7
+    first, model.gate = model.gate, threading.Event()
+    first.set()
     await room.finished()
+    await model.began()
+    now[0] = 119.0
+    assert room.workers.still() == 2
+    model.gate.set()
+    (row,) = await room.finished()
+    assert (row.started, row.ended) == (117.0, 119.0)
+    now[0] = 120.0
+    assert room.workers.still() == 1
 
 
 async def test_a_vector_of_the_wrong_width_fails_its_row_alone(make_room, tiny):
@@ -215,7 +334,7 @@ async def test_what_no_boundary_may_contain_is_a_crash(make_room, tiny):
     """It is reported to the loop, and the thread is gone."""
     room, model = make_room(), tiny()
     brought_down = room.submit(model, "a~")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         error, job = await room.crashes.get()
     assert isinstance(error, SystemExit)
     assert job is brought_down
@@ -243,8 +362,24 @@ async def test_the_last_row_of_a_batch_says_so(make_room, tiny):
     assert [row.last for row in rows] == [False, True]
 
 
+async def test_stop_lets_running_rows_end(make_room, tiny):
+    """They are reported; those that wait are left."""
+    room, model = make_room(), tiny()
+    model.gate.clear()
+    room.submit(model, "a", "b")
+    await model.began()
+    stopping = asyncio.create_task(room.stop(model))
+    await asyncio.sleep(0)
+    model.gate.set()
+    await stopping
+    (row,) = await room.finished()
+    assert row.outcome == pytest.approx(model.vector("a"), abs=1e-6)
+    assert model.order == ["a"]
+    assert room.rows.empty()
+
+
 async def test_stop_joins_the_threads(make_room, tiny):
     """After it no inference thread is left."""
     room = make_room(threads=3)
-    await room.workers.stop()
+    await room.stop(tiny())
     assert not [t for t in threading.enumerate() if t.name.startswith("inference-")]

@@ -108,16 +108,16 @@ class World:
         assert not self._requests
         assert not self._busy
         assert self.queue.take(self.now) is None
-        for lane in (self.queue._interactive, self.queue._bulk):
-            users = lane.turns._users
-            assert (list(users), list(users.kinds), lane.turns.load) == ([], [], Load())
+        assert self.queue.is_idle
+        assert self.queue.loads == {"interactive": {}, "bulk": {}}
 
     def _submit(self, request):
         costs = request.fields["costs"]
         rest = {key: value for key, value in request.fields.items() if key != "costs"}
         deadline = self.now + request.timeout
         user = user_of(rest.get("peer"))
-        made = job(*costs, arrived=self.now, deadline=deadline, user=user, **rest)
+        holds = {"row_bytes": 20 * (request.number % 10)}
+        made = job(*costs, arrived=self.now, deadline=deadline, user=user, **holds, **rest)
         before = self.queue.loads
         try:
             self.queue.push(made)
