@@ -230,12 +230,12 @@ _CHANGES: list[Change] = [
 
 
 # Kinds that the class of another one makes: between them they go through every change, each by
-# itself through all where `HYPOTHESIS_PROFILE` asks for it.
+# itself through all under `--hypothesis-profile=minutes`.
 _VARIANTS = ("bert-cased", "electra", "ernie", "roberta-spaced", "plain-roberta")
 
 
 def _is_thorough() -> bool:
-    return settings.default is not None and settings.default.max_examples > 100
+    return settings().max_examples > 100
 
 
 def _share_of(variant: str) -> list[Change]:

@@ -30,15 +30,6 @@ PATIENCE = 20.0  # seconds until a test that waits for something gives up
 _TABLE = np.random.default_rng(5).normal(size=(128, 8)).astype(np.float32)
 
 
-def pytest_configure():
-    """Let examples take as long as they do: that says how busy the host is."""
-    from hypothesis import HealthCheck, settings
-
-    unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.register_profile("unhurried", unhurried)
-    settings.load_profile("unhurried")
-
-
 @dataclass(eq=False)
 class TinyModel:
     """A character is a token, a text's vector the mean of its characters' rows.

@@ -1,10 +1,9 @@
 """The daemon's side of the protocol under bytes that nobody would send on purpose.
 
-A moment with the tests; by hand for minutes, with `FUZZ_PROFILE=minutes`. What hypothesis finds
-it prints, and tries first the next time.
+A moment with the tests; by hand for minutes, with `--hypothesis-profile=minutes`. What
+hypothesis finds it prints, and tries first the next time.
 """
 
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -26,10 +25,7 @@ from client_lib.wire.messages import (
 )
 from client_lib.wire.protocol import VERSION, Limits, Received, Refused, ServerConnection
 
-_EXAMPLES = 2 * settings.default.max_examples
-settings.register_profile("seconds", max_examples=_EXAMPLES, deadline=None)
-settings.register_profile("minutes", max_examples=20_000, deadline=None)
-FUZZ = settings.get_profile(os.environ.get("FUZZ_PROFILE", "seconds"))
+FUZZ = settings(max_examples=2 * settings().max_examples)
 
 LIMITS = Limits(max_frame_bytes=512, max_inputs=4, max_text_bytes=64)
 HELLO = Hello(id=0, version=VERSION)

@@ -9,12 +9,6 @@ import pytest
 from client_lib import Client
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Know the marks of frameworks' own tests, whose plugins these tests do without."""
-    for mark in ("benchmark", "vcr"):
-        config.addinivalue_line("markers", f"{mark}: langchain-tests' own")
-
-
 @pytest.fixture(scope="session")
 def socket(prompted_daemon: Any) -> str:
     return str(prompted_daemon.socket)

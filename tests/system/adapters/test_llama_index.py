@@ -11,7 +11,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 from client_lib import Client
 from client_lib.adapters.llama_index import SidecarEmbedding, SidecarRerank
 
-from .texts import TEXTS
+from ...client_lib.adapters.texts import TEXTS
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 from client_lib import Client
 from client_lib.adapters.chroma import SidecarEmbeddingFunction
 
-from .texts import TEXTS
+from ...client_lib.adapters.texts import TEXTS
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .texts import TEXTS
+from ...client_lib.adapters.texts import TEXTS
 
 pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parents[3] / "docs" / "adapters"

@@ -15,7 +15,7 @@ from lancedb.pydantic import LanceModel, Vector
 from client_lib import Client, ConnectionLost
 from client_lib.adapters.lancedb import SidecarEmbeddingFunction, SidecarReranker
 
-from .texts import TEXTS
+from ...client_lib.adapters.texts import TEXTS
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from client_lib.adapters.haystack import (
     SidecarTextEmbedder,
 )
 
-from .texts import TEXTS
+from ...client_lib.adapters.texts import TEXTS
 
 pytestmark = pytest.mark.slow
 QUESTION = "Who composed Carmen?"

@@ -12,13 +12,12 @@ from langchain_tests.unit_tests import EmbeddingsUnitTests
 from client_lib import Client
 from client_lib.adapters.langchain import SidecarEmbeddings, SidecarReranker
 
-from .texts import TEXTS
+from ...client_lib.adapters.texts import TEXTS
 
 pytestmark = pytest.mark.slow
 DOCUMENTS = [Document(text, metadata={"row": row}) for row, text in enumerate(TEXTS)]
 
 
-@pytest.mark.system
 class TestStandardUnit(EmbeddingsUnitTests):
     """LangChain's own."""
 
@@ -27,7 +26,6 @@ class TestStandardUnit(EmbeddingsUnitTests):
         return SidecarEmbeddings
 
 
-@pytest.mark.system
 class TestStandardIntegration(EmbeddingsIntegrationTests):
     """LangChain's own, against the daemon."""
 
