@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,14 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from .daemon import Daemon
+from .preparing import prepare_here, prepare_quickly
 
 # Set before any of these libraries is imported: tests ask no hub, and tell nobody.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Several processes test at once, and share the processors: more threads wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 os.environ["ANONYMIZED_TELEMETRY"] = "false"  # chromadb's
@@ -52,28 +56,19 @@ def reranker_folder() -> Path:
 @pytest.fixture(scope="session")
 def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model in INT8, prepared once for the whole run."""
-    return _prepared_once(tmp_path_factory, minilm_folder, "all-MiniLM-L6-v2")
+    return _prepared_once(minilm_folder, "all-MiniLM-L6-v2", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def reranker_artifact(reranker_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained cross-encoder in INT8, prepared once for the whole run.
-
-    Calibrated on an eighth of the pairs: on all of them it takes longer than its tests.
-    """
-    from sidecar.models.probes import calibration_inputs
-
-    pairs = calibration_inputs("rerank")[::8]
-    return _prepared_once(tmp_path_factory, reranker_folder, reranker_folder.name, pairs)
+    """The trained cross-encoder in INT8, prepared once for the whole run."""
+    return _prepared_once(reranker_folder, reranker_folder.name, tmp_path_factory)
 
 
-def _prepared_once(
-    factory: pytest.TempPathFactory, model: Path, name: str, texts: Iterable[Any] = ()
-) -> Path:
+def _prepared_once(model: Path, name: str, factory: pytest.TempPathFactory) -> Path:
     """Return the artifact that all processes of the run share, and prepare it where none has."""
     from sidecar.models.order import Order
     from sidecar.models.precision import Precision
-    from sidecar.models.prepare import prepare
 
     place = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -82,24 +77,8 @@ def _prepared_once(
     with FileLock(place / f"{name}.lock"):
         if not output.exists():
             precision = Precision("int8", weight_bits=7, floor=0.995)
-            order = Order(
-                folder=model, name=name, precision=precision, output=output, texts=tuple(texts)
-            )
-            prepare(order)
+            prepare_quickly(Order(folder=model, name=name, precision=precision, output=output))
     return output
-
-
-class _Ended:
-    """A process that has ended, for those who wait for one."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-    def wait(self) -> int:
-        return self.code
-
-    def terminate(self) -> None:
-        pass
 
 
 @pytest.fixture(autouse=True)
@@ -143,26 +122,8 @@ def in_one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
     Tests marked `real_process` start a process for each, as the product does: 10 seconds a model.
     """
-    if request.node.get_closest_marker("real_process"):
-        return
-    from sidecar.models import library
-    from sidecar.models.oracle import ask
-
-    def prepared(order: Any) -> Any:
-        from sidecar.models.prepare import prepare
-
-        return prepare(order)
-
-    def started(folder: Path, task: Any, scratch: Path) -> _Ended:
-        import torch
-
-        from sidecar.models.oracle.library import answer
-
-        torch.set_num_threads(1)  # more of them only wait for each other: the models are small
-        return _Ended(answer(str(folder), task, str(scratch)))
-
-    monkeypatch.setattr(library, "prepare_apart", prepared)
-    monkeypatch.setattr(ask, "_started", started)
+    if not request.node.get_closest_marker("real_process"):
+        prepare_here(monkeypatch)
 
 
 _SMALL = {

@@ -12,10 +12,11 @@ import pytest
 
 from client_lib import Client
 from sidecar.models.model import load
+from sidecar.models.order import Order
 from sidecar.models.precision import Precision
-from sidecar.models.prepare import Order, prepare
 
 from .daemon import Configured
+from .preparing import prepare_quickly
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ def other_artifact(
     """A small model with random weights, in INT8."""
     output = tmp_path_factory.mktemp("artifacts") / "small-int8"
     precision = Precision("int8", weight_bits=7, floor=0.0)
-    prepare(Order(folder=make_model(), name="small", precision=precision, output=output))
+    prepare_quickly(Order(folder=make_model(), name="small", precision=precision, output=output))
     return output
 
 

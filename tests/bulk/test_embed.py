@@ -65,7 +65,7 @@ def test_rows_are_written_in_order(embed: Run, corpus: Path, tmp_path: Path) -> 
     summary = json.loads(out)
     assert summary.pop("seconds") >= 0
     assert summary == {
-        "texts": 1100, "tokens": 5 * 7, "truncated": 0, "output": str(tmp_path / "out.npy"),
+        "texts": 1100, "tokens": 5 * 6, "truncated": 0, "output": str(tmp_path / "out.npy"),
         "model": "fake", "quantization": "int8",
     }  # fmt: skip
     assert not (tmp_path / "out.npy.part").exists()
@@ -78,7 +78,7 @@ def test_requests_are_bulk_and_as_asked(
     flags = ("--prompt-name", "a", "--role", "query", "--dimensions", "4", "--no-normalize")
     code, out, _ = embed(corpus, "-o", tmp_path / "out.npy", *flags)
     assert code == 0
-    assert "1100 texts, 35 tokens" in out
+    assert "1100 texts, 30 tokens" in out
     for request in fake.wait_for(Embed, 5):
         assert (request.priority, request.prompt_name, request.role) == ("bulk", "a", "query")
         assert (request.dimensions, request.normalize) == (4, False)
@@ -110,7 +110,7 @@ def test_what_was_begun_is_gone_on_with(
     before, fake.script = len(fake.seen), told
     code, out, _ = embed(corpus, "-o", output, "--json")
     assert code == 0
-    assert json.loads(out)["tokens"] == 5 * 7
+    assert json.loads(out)["tokens"] == 5 * 6
     asked = [text for each in fake.seen[before:] if isinstance(each, Embed) for text in each.input]
     assert asked == TEXTS[512:]
     assert (np.load(output) == [vector(text) for text in TEXTS]).all()
@@ -368,7 +368,7 @@ def test_the_writing_of_a_table_is_shown(fake: FakeDaemon, tmp_path: Path) -> No
         socket=fake.socket,
     )  # fmt: skip
     note = job.run(lambda *step: shown.append(step))
-    assert (note.rows, note.total, note.tokens) == (300, 300, 14)
+    assert (note.rows, note.total, note.tokens) == (300, 300, 12)
     assert shown == [
         ("embedding", 256, 300), ("embedding", 300, 300), ("writing", 300, 300),
     ]  # fmt: skip

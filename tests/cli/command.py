@@ -8,7 +8,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
 from sidecar.cli import main
+
+from ..preparing import prepare_here
 
 
 def sidecar(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +34,9 @@ def sidecar(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
 
 def prepare(folder: Path, cache: Path, **environ: str) -> None:
     """Prepare the model in `folder` for a daemon, which takes ten times as long for it."""
-    done = sidecar("prepare", str(folder), "--cache-dir", str(cache), **environ)
+    with pytest.MonkeyPatch.context() as patch:
+        prepare_here(patch)
+        done = sidecar("prepare", str(folder), "--cache-dir", str(cache), **environ)
     assert done.returncode == 0, done.stderr
 
 

@@ -170,9 +170,9 @@ def in_half_on_the_cpu(source: Source, *, device: str, floor: float) -> TorchMod
 
 
 @pytest.mark.slow
-def test_demo_works_and_leaves_nothing(tmp_path: Path, minilm_folder: Path) -> None:
+def test_demo_works_and_leaves_nothing(tmp_path: Path, minilm_artifact: Path) -> None:
     """The demo exits 0, shows each of its parts, and its folder is gone."""
-    done = sidecar("demo", TMPDIR=str(tmp_path))
+    done = sidecar("demo", "--embedding-model", str(minilm_artifact), TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     for part in ("quantized", "batches", "search", "Rerank", "identical", "memory"):
         assert part in done.stdout

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ..preparing import prepare_quickly
+
 
 @pytest.fixture(autouse=True)
 def quick_preparation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,17 +22,14 @@ def tiny_artifact(
     make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A small BERT in INT8 with weights of 7 bits, unproven; a test copies what it changes."""
-    from sidecar.models import quantize, speed
     from sidecar.models.oracle import ask
     from sidecar.models.order import Order
     from sidecar.models.precision import Precision
-    from sidecar.models.prepare import prepare
 
     output = tmp_path_factory.mktemp("tiny") / "tiny-int8"
     precision = Precision("int8", weight_bits=7, floor=0)
+    order = Order(folder=make_model(), name="tiny", precision=precision, output=output)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantize, "_TOKENS", 500)
-        patch.setattr(speed, "_ROUNDS", 1)
         patch.setattr(ask, "has_library", lambda: False)
-        prepare(Order(folder=make_model(), name="tiny", precision=precision, output=output))
+        prepare_quickly(order)
     return output

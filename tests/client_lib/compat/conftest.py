@@ -10,6 +10,8 @@ import pytest
 
 from client_lib import compat
 
+from ...cli.command import prepare
+
 
 @dataclass(frozen=True)
 class Folders:
@@ -80,8 +82,11 @@ def there(
         "--embedding-model", str(folders.embedder), "--reranker-model", str(folders.reranker),
         "--use-quantization", "false",
     ]  # fmt: skip
+    place = tmp_path_factory.mktemp("fp32")
+    for folder in (folders.embedder, folders.reranker):
+        prepare(folder, place / "cache", USE_QUANTIZATION="false")
     with (
-        serve(tmp_path_factory.mktemp("fp32"), *flags) as daemon,
+        serve(place, *flags) as daemon,
         compat.SentenceTransformer(str(folders.embedder), socket=daemon.socket) as embedder,
         compat.CrossEncoder(str(folders.reranker), socket=daemon.socket) as reranker,
     ):
