@@ -22,7 +22,10 @@ _SUFFIX = ".damaged"
 def check_artifact(artifact: Path, *, owner: Owner | None = None) -> None:
     """Read all files of an artifact. Raises what `manifests.read` and `intact.check` raise."""
     manifest = manifests.read(artifact)
-    refuse_untrusted(artifact / FILE, owner=owner or Owner.of_this_process())
+    try:
+        refuse_untrusted(artifact / FILE, owner=owner or Owner.of_this_process())
+    except FileNotFoundError:  # another daemon replaces it
+        raise DamagedError(artifact / FILE, "is gone") from None
     check(artifact, manifest.files, owner=owner)
 
 

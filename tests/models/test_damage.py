@@ -18,10 +18,12 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 
 from sidecar.models import digests, intact
+from sidecar.models import manifest as manifests
 from sidecar.models.damage import check_artifact, set_aside
 from sidecar.models.errors import DamagedError, ModelError, UntrustedError
 from sidecar.models.intact import Stored, check, checked_meanwhile, record
 from sidecar.models.library import Wanted, open_model
+from sidecar.models.manifest import Manifest
 from sidecar.models.model import Model, load
 from sidecar.models.precision import Precision
 
@@ -253,6 +255,21 @@ def test_what_is_whole_by_now_is_not_set_aside(cache: Path) -> None:
     assert set_aside(artifact) is None
     check_artifact(artifact)
     shutil.rmtree(artifact)
+    assert set_aside(artifact) is None
+
+
+def test_an_artifact_that_goes_while_it_is_read_is_set_aside_by_nobody(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another daemon has done so between two looks at it."""
+    artifact, read = artifact_in(cache), manifests.read
+
+    def read_and_lose(folder: Path) -> Manifest:
+        manifest = read(folder)
+        shutil.rmtree(folder)
+        return manifest
+
+    monkeypatch.setattr(manifests, "read", read_and_lose)
     assert set_aside(artifact) is None
 
 
