@@ -37,7 +37,7 @@ def transport(
 
 @pytest.fixture
 def client(transport: dict[str, Any]) -> Iterator[openai.OpenAI]:
-    http = httpx2.Client(transport=httpx2.HTTPTransport(uds=transport["uds"]))
+    http = httpx2.Client(transport=httpx2.HTTPTransport(uds=transport["uds"], verify=False))
     with openai.OpenAI(
         base_url=transport["base_url"], api_key="any", http_client=http, max_retries=0
     ) as client:
@@ -47,7 +47,9 @@ def client(transport: dict[str, Any]) -> Iterator[openai.OpenAI]:
 @pytest.fixture
 def make_async(transport: dict[str, Any]) -> Callable[[], openai.AsyncOpenAI]:
     def make() -> openai.AsyncOpenAI:
-        http = httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=transport["uds"]))
+        http = httpx2.AsyncClient(
+            transport=httpx2.AsyncHTTPTransport(uds=transport["uds"], verify=False)
+        )
         return openai.AsyncOpenAI(
             base_url=transport["base_url"], api_key="any", http_client=http, max_retries=0
         )

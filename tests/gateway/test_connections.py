@@ -48,7 +48,9 @@ def hasty(fake_of_module: FakeDaemon) -> Iterator[GatewayProcess]:
 
 
 def post(gateway: GatewayProcess) -> int:
-    return httpx2.post(f"{gateway.address}/v1/embeddings", json={"input": "a"}).status_code
+    return httpx2.post(
+        f"{gateway.address}/v1/embeddings", json={"input": "a"}, verify=False
+    ).status_code
 
 
 def rest_of(sock: socket.socket) -> bytes:
@@ -180,14 +182,14 @@ def test_what_follows_an_answer_may_be_anything(gateway: GatewayProcess, fake: F
 def test_without_descriptors_it_goes_on_later(fake: FakeDaemon, stack: ExitStack) -> None:
     """One line says so; who is connected is served, who comes waits until there are some."""
     with GatewayProcess(fake.socket) as running:
-        with httpx2.Client(base_url=running.address) as http:
-            assert http.post("/v1/embeddings", json={"input": "a"}).status_code == 200
+        with httpx2.Client(base_url=running.address, verify=False) as http:
+            assert http.post("/v1/embeddings", json={"input": "a"}, verify=False).status_code == 200
             before = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
             resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (0, before[1]))
             late = [stack.enter_context(closing(connect(running))) for _ in range(30)]
             reason = running.event("gateway.turned_away")["reason"]
             assert reason == "no connection could be taken: Too many open files"
-            assert http.post("/v1/embeddings", json={"input": "a"}).status_code == 200
+            assert http.post("/v1/embeddings", json={"input": "a"}, verify=False).status_code == 200
         resource.prlimit(running.pid, resource.RLIMIT_NOFILE, before)
         late[-1].sendall(HEAD % len(BODY) + BODY)
         assert late[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -201,7 +203,7 @@ def test_an_answer_that_nobody_takes_is_given_up(fake: FakeDaemon, tmp_path: Pat
     with (
         GatewayProcess(fake.socket, "--uds", str(path), take_seconds=0.5) as running,
         closing(socket.socket(socket.AF_UNIX)) as sock,
-        httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path))) as http,
+        httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path), verify=False)) as http,
     ):
         sock.settimeout(30)
         sock.connect(str(path))
@@ -209,7 +211,10 @@ def test_an_answer_that_nobody_takes_is_given_up(fake: FakeDaemon, tmp_path: Pat
         body = json.dumps(asked).encode()
         sock.sendall(HEAD.replace(b"embeddings", b"rerank") % len(body) + body)
         fake.wait_for(Rerank)
-        assert http.post("http://x/v1/embeddings", json={"input": "a"}).status_code == 200
+        assert (
+            http.post("http://x/v1/embeddings", json={"input": "a"}, verify=False).status_code
+            == 200
+        )
         event = running.event("gateway.turned_away")
         assert event["reason"] == "an answer was not taken in time"
         assert 0 < len(rest_of(sock)) < 1_000_000

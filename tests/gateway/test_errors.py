@@ -310,7 +310,7 @@ def test_no_daemon_is_told_with_advice(no_daemon: Path) -> None:
     """503 on every path, with where it was looked for."""
     with (
         GatewayProcess(no_daemon, "--timeout", "0.2") as running,
-        httpx2.Client(base_url=running.address) as http,
+        httpx2.Client(base_url=running.address, verify=False) as http,
     ):
         replies = [post(http, input="a"), http.get("/v1/models"), http.get("/metrics")]
         health = http.get("/health")

@@ -35,7 +35,7 @@ def test_keys_are_asked_for(fake: FakeDaemon, file: Path) -> None:
     file.write_text(f"{FIRST}\n{SECOND}\n")
     with (
         GatewayProcess(fake.socket, "--api-key-file", str(file)) as running,
-        httpx2.Client(base_url=running.address) as http,
+        httpx2.Client(base_url=running.address, verify=False) as http,
     ):
         for good in (f"Bearer {FIRST}", f"bearer {SECOND}"):
             assert embed(http, good.encode()).status_code == 200
@@ -55,7 +55,7 @@ def test_health_is_for_everybody_and_its_reason_for_who_has_a_key(
     flags = ("--api-key-file", str(file), "--timeout", "0.2")
     with (
         GatewayProcess(no_daemon, *flags) as running,
-        httpx2.Client(base_url=running.address) as http,
+        httpx2.Client(base_url=running.address, verify=False) as http,
     ):
         without = http.get("/health")
         wrong = http.get("/health", headers={"authorization": f"Bearer {SECOND}"})
