@@ -183,13 +183,13 @@ def test_without_descriptors_it_goes_on_later(fake: FakeDaemon, stack: ExitStack
     """One line says so; who is connected is served, who comes waits until there are some."""
     with GatewayProcess(fake.socket) as running:
         with httpx2.Client(base_url=running.address, verify=False) as http:
-            assert http.post("/v1/embeddings", json={"input": "a"}, verify=False).status_code == 200
+            assert http.post("/v1/embeddings", json={"input": "a"}).status_code == 200
             before = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
             resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (0, before[1]))
             late = [stack.enter_context(closing(connect(running))) for _ in range(30)]
             reason = running.event("gateway.turned_away")["reason"]
             assert reason == "no connection could be taken: Too many open files"
-            assert http.post("/v1/embeddings", json={"input": "a"}, verify=False).status_code == 200
+            assert http.post("/v1/embeddings", json={"input": "a"}).status_code == 200
         resource.prlimit(running.pid, resource.RLIMIT_NOFILE, before)
         late[-1].sendall(HEAD % len(BODY) + BODY)
         assert late[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -211,10 +211,7 @@ def test_an_answer_that_nobody_takes_is_given_up(fake: FakeDaemon, tmp_path: Pat
         body = json.dumps(asked).encode()
         sock.sendall(HEAD.replace(b"embeddings", b"rerank") % len(body) + body)
         fake.wait_for(Rerank)
-        assert (
-            http.post("http://x/v1/embeddings", json={"input": "a"}, verify=False).status_code
-            == 200
-        )
+        assert http.post("http://x/v1/embeddings", json={"input": "a"}).status_code == 200
         event = running.event("gateway.turned_away")
         assert event["reason"] == "an answer was not taken in time"
         assert 0 < len(rest_of(sock)) < 1_000_000

@@ -157,10 +157,7 @@ def test_a_unix_socket_is_the_groups(fake: FakeDaemon, tmp_path: Path) -> None:
         assert running.address == f"unix:{path}"
         assert main(["gateway", "--uds", str(path)]) == 78
         with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path), verify=False)) as http:
-            assert (
-                http.post("http://x/v1/embeddings", json={"input": "a"}, verify=False).status_code
-                == 200
-            )
+            assert http.post("http://x/v1/embeddings", json={"input": "a"}).status_code == 200
         assert running.stop() == 0
     assert not path.exists()
 
@@ -247,7 +244,4 @@ def test_other_hosts_may_be_let_in(fake: FakeDaemon) -> None:
     flags = ("--host", "0.0.0.0", "--allow-unauthenticated")
     with GatewayProcess(fake.socket, *flags) as running:
         url = running.address.replace("0.0.0.0", "127.0.0.1")
-        assert (
-            httpx2.post(f"{url}/v1/embeddings", json={"input": "a"}, verify=False).status_code
-            == 200
-        )
+        assert httpx2.post(f"{url}/v1/embeddings", json={"input": "a"}).status_code == 200
