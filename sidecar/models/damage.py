@@ -10,7 +10,7 @@ import structlog
 from sidecar.models import manifest as manifests
 from sidecar.models.durable import sync_folder
 from sidecar.models.errors import DamagedError, ModelError
-from sidecar.models.intact import check
+from sidecar.models.intact import check, loss_told
 from sidecar.models.manifest import FILE
 from sidecar.models.trust import Owner, refuse_untrusted
 
@@ -22,10 +22,8 @@ _SUFFIX = ".damaged"
 def check_artifact(artifact: Path, *, owner: Owner | None = None) -> None:
     """Read all files of an artifact. Raises what `manifests.read` and `intact.check` raise."""
     manifest = manifests.read(artifact)
-    try:
+    with loss_told(artifact / FILE):  # another daemon may replace it meanwhile
         refuse_untrusted(artifact / FILE, owner=owner or Owner.of_this_process())
-    except FileNotFoundError:  # another daemon replaces it
-        raise DamagedError(artifact / FILE, "is gone") from None
     check(artifact, manifest.files, owner=owner)
 
 

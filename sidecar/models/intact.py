@@ -109,7 +109,7 @@ def checked_meanwhile(
     with ExitStack() as stack, ThreadPoolExecutor(_THREADS) as pool:
         pending = []
         for folder, files in parts:
-            with loss_told(folder):
+            with loss_told(folder / next(iter(files), "")):  # what is lost is told of a file
                 refuse_untrusted(folder, owner=owner)
             for name, stored in files.items():
                 path = folder / name

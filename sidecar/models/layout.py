@@ -86,7 +86,7 @@ def layout_anew(artifact: Path, cache: Path, threads: int, damage: DamagedError)
 
     Raises `damage` where it is the artifact's own.
     """
-    if damage.path.parent == artifact:
+    if artifact in {damage.path, damage.path.parent}:
         raise damage
     say_damaged(artifact.name, damage)
     folder = damage.path.parent

@@ -9,7 +9,7 @@ from sidecar.encoder.architecture import Float32, Pooling
 from sidecar.models import manifest as manifests
 from sidecar.models.compute import forward, session_of
 from sidecar.models.digests import Digests
-from sidecar.models.intact import Files, checked_meanwhile
+from sidecar.models.intact import Files, checked_meanwhile, loss_told
 from sidecar.models.layout import Layout
 from sidecar.models.manifest import GRAPH, TOKENIZER, Manifest, Speed
 from sidecar.models.prompts import Prompts
@@ -114,7 +114,8 @@ def load(
     manifest = manifest or manifests.read(folder)
     layout = layout or Layout(folder / GRAPH)
     limit = capped(manifest.description.max_tokens, max_tokens)
-    refuse_untrusted(folder / manifests.FILE, owner=Owner.of_this_process())
+    with loss_told(folder / manifests.FILE):  # another daemon may replace it meanwhile
+        refuse_untrusted(folder / manifests.FILE, owner=Owner.of_this_process())
     with checked_meanwhile(*_loaded_from(folder, layout, manifest), digests=digests):
         return Model(manifest, layout, folder / TOKENIZER, limit)
 

@@ -22,6 +22,7 @@ from sidecar.models import manifest as manifests
 from sidecar.models.damage import check_artifact, set_aside
 from sidecar.models.errors import DamagedError, ModelError, UntrustedError
 from sidecar.models.intact import Stored, check, checked_meanwhile, record
+from sidecar.models.layout import layout_anew
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.manifest import Manifest
 from sidecar.models.model import Model, load
@@ -271,6 +272,25 @@ def test_an_artifact_that_goes_while_it_is_read_is_set_aside_by_nobody(
 
     monkeypatch.setattr(manifests, "read", read_and_lose)
     assert set_aside(artifact) is None
+
+
+def test_a_cache_is_not_what_is_damaged(cache: Path) -> None:
+    """An artifact that is gone is told by a file of its own: nothing beside it is touched."""
+    neighbour = cache / "neighbour"
+    neighbour.mkdir()
+    manifest = manifests.read(artifact_in(cache))
+    gone = cache / "gone"
+    with pytest.raises(DamagedError, match="is missing") as caught:
+        check(gone, manifest.files)
+    assert caught.value.path.parent == gone
+    for damage in (caught.value, DamagedError(gone, "is missing")):
+        with pytest.raises(DamagedError):
+            layout_anew(gone, cache, 1, damage)
+    assert neighbour.is_dir()
+    artifact = artifact_in(cache)
+    (artifact / "manifest.json").unlink()
+    with pytest.raises(DamagedError, match=r"manifest\.json is missing"):
+        load(artifact, manifest=manifest)
 
 
 def test_daemons_that_share_a_damaged_cache_all_serve(
