@@ -30,15 +30,21 @@ def prepare_here(patch: pytest.MonkeyPatch) -> None:
 
 def prepare_quickly(order: Any) -> Any:
     """Prepare an artifact, calibrated on fewer tokens and timed fewer times than is worth it."""
-    from sidecar.models import quantize, speed
     from sidecar.models.oracle import ask
     from sidecar.models.prepare import prepare
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantize, "_TOKENS", 1_500)
-        patch.setattr(speed, "_ROUNDS", 2)
+        quicken(patch)
         patch.setattr(ask, "_started", _answer_here)
         return prepare(order)
+
+
+def quicken(patch: pytest.MonkeyPatch) -> None:
+    """Calibrate on fewer tokens, and time fewer times: small models tell no difference."""
+    from sidecar.models import quantize, speed
+
+    patch.setattr(quantize, "_TOKENS", 1_500)
+    patch.setattr(speed, "_ROUNDS", 2)
 
 
 def _answer_here(folder: Path, task: Any, scratch: Path) -> _Ended:

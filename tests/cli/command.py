@@ -33,7 +33,7 @@ def sidecar(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
 
 
 def prepare(folder: Path, cache: Path, **environ: str) -> None:
-    """Prepare the model in `folder` for a daemon, which takes ten times as long for it."""
+    """Prepare the model in `folder` for a daemon, which would start processes for it."""
     with pytest.MonkeyPatch.context() as patch:
         prepare_here(patch)
         done = sidecar("prepare", str(folder), "--cache-dir", str(cache), **environ)

@@ -37,7 +37,7 @@ def gateway(fake_of_module: FakeDaemon) -> Iterator[GatewayProcess]:
 
 @pytest.fixture
 def http(gateway: GatewayProcess, fake: FakeDaemon) -> Iterator[httpx2.Client]:
-    """Plain HTTP to it; a context for TLS takes 40 ms to make, and is not made."""
+    """Plain HTTP to it; a context for TLS takes long to make, and is not made."""
     with httpx2.Client(base_url=gateway.address, timeout=30, verify=False) as client:
         yield client
 

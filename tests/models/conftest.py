@@ -5,16 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from ..preparing import prepare_quickly
+from ..preparing import prepare_quickly, quicken
 
 
 @pytest.fixture(autouse=True)
 def quick_preparation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calibrate tiny models on fewer tokens, and time them fewer times."""
-    from sidecar.models import quantize, speed
-
-    monkeypatch.setattr(quantize, "_TOKENS", 1_500)
-    monkeypatch.setattr(speed, "_ROUNDS", 2)
+    """Spend less on tiny models, where a test calls `prepare` itself, too."""
+    quicken(monkeypatch)
 
 
 @pytest.fixture(scope="session")
