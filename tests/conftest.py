@@ -27,6 +27,10 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 os.environ["ANONYMIZED_TELEMETRY"] = "false"  # chromadb's
 
+# What a script runs in the background has SIGINT ignored, and so would the commands be that are
+# interrupted here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # How many examples a property is tried on: `pytest --hypothesis-profile=minutes` takes more. They
 # may take as long as they do: that says how busy the host is.
 _UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
