@@ -42,6 +42,17 @@ _THREADS = "OMP_NUM_THREADS"
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+# A test for which a model is written, prepared or served takes seconds.
+_SLOW = {"make_model", "minilm_artifact", "reranker_artifact", "daemon", "prompted_daemon", "serve"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what has to be, so that no test of it forgets to say so."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _SLOW & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """The embedded default model, real and whole."""

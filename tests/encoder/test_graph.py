@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModel, AutoModelForSequenceClassification
 
 from sidecar.encoder import walk
 from sidecar.encoder.architecture import Encoder
@@ -29,6 +27,12 @@ from sidecar.models.model import session_of
 from sidecar.models.precision import Precision
 from sidecar.models.quantize import quantized
 from sidecar.models.rows import Row
+
+from ..later import Later
+
+torch = Later("torch")
+AutoModel = Later("transformers", "AutoModel")
+AutoModelForSequenceClassification = Later("transformers", "AutoModelForSequenceClassification")
 
 MakeModel = Callable[..., Path]
 

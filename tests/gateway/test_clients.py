@@ -8,13 +8,16 @@ from typing import Any
 
 import httpx2
 import numpy as np
-import openai
 import pytest
 
 from client_lib import Client
 
 from ..daemon import Daemon
+from ..later import Later
 from .process import GatewayProcess
+
+openai = Later("openai")
+OpenAI = AsyncOpenAI = Any  # their classes
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +39,7 @@ def transport(
 
 
 @pytest.fixture
-def client(transport: dict[str, Any]) -> Iterator[openai.OpenAI]:
+def client(transport: dict[str, Any]) -> Iterator[OpenAI]:
     http = httpx2.Client(transport=httpx2.HTTPTransport(uds=transport["uds"], verify=False))
     with openai.OpenAI(
         base_url=transport["base_url"], api_key="any", http_client=http, max_retries=0
@@ -45,8 +48,8 @@ def client(transport: dict[str, Any]) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture
-def make_async(transport: dict[str, Any]) -> Callable[[], openai.AsyncOpenAI]:
-    def make() -> openai.AsyncOpenAI:
+def make_async(transport: dict[str, Any]) -> Callable[[], AsyncOpenAI]:
+    def make() -> AsyncOpenAI:
         http = httpx2.AsyncClient(
             transport=httpx2.AsyncHTTPTransport(uds=transport["uds"], verify=False)
         )
@@ -64,11 +67,11 @@ def vectors(daemon: Daemon) -> np.ndarray[Any, np.dtype[np.float32]]:
         return client.encode(TEXTS)
 
 
-def as_bytes(reply: openai.types.CreateEmbeddingResponse) -> list[bytes]:
+def as_bytes(reply: Any) -> list[bytes]:
     return [np.asarray(each.embedding, np.float32).tobytes() for each in reply.data]
 
 
-def test_vectors_are_the_protocols_to_the_byte(client: openai.OpenAI, vectors: Any) -> None:
+def test_vectors_are_the_protocols_to_the_byte(client: OpenAI, vectors: Any) -> None:
     """By base64, which OpenAI's client asks for by default, and as numbers."""
     expected = [vector.tobytes() for vector in vectors]
     by_default = client.embeddings.create(model=MODEL, input=TEXTS)
@@ -76,14 +79,14 @@ def test_vectors_are_the_protocols_to_the_byte(client: openai.OpenAI, vectors: A
     assert as_bytes(by_default) == as_bytes(as_numbers) == expected
 
 
-def test_base64_is_the_float32s_bytes(client: openai.OpenAI, vectors: Any) -> None:
+def test_base64_is_the_float32s_bytes(client: OpenAI, vectors: Any) -> None:
     """Little-endian, a text after the other."""
     reply = client.embeddings.create(model=MODEL, input=TEXTS, encoding_format="base64")
     decoded = [b64decode(each.embedding) for each in reply.data]  # type: ignore[arg-type]
     assert decoded == [vector.tobytes() for vector in vectors]
 
 
-def test_the_reply_is_openais(client: openai.OpenAI) -> None:
+def test_the_reply_is_openais(client: OpenAI) -> None:
     """Its kinds, indexes, model and usage; and which texts were cut."""
     reply = client.embeddings.create(model=MODEL, input=TEXTS, user="somebody")
     assert reply.object == "list"
@@ -95,7 +98,7 @@ def test_the_reply_is_openais(client: openai.OpenAI) -> None:
     assert reply.model_extra == {"truncated": []}
 
 
-def test_one_string_is_one_text(client: openai.OpenAI, vectors: Any) -> None:
+def test_one_string_is_one_text(client: OpenAI, vectors: Any) -> None:
     """And dimensions keeps the first so many, scaled to length 1."""
     reply = client.embeddings.create(model=MODEL, input=TEXTS[0])
     assert as_bytes(reply) == [vectors[0].tobytes()]
@@ -105,7 +108,7 @@ def test_one_string_is_one_text(client: openai.OpenAI, vectors: Any) -> None:
 
 
 async def test_many_at_once_get_each_their_own(
-    make_async: Callable[[], openai.AsyncOpenAI], vectors: Any
+    make_async: Callable[[], AsyncOpenAI], vectors: Any
 ) -> None:
     """A hundred requests of one async client."""
     async with make_async() as client:
@@ -117,7 +120,7 @@ async def test_many_at_once_get_each_their_own(
     assert [as_bytes(reply) for reply in replies] == expected
 
 
-def test_the_largest_batch_is_the_daemons(client: openai.OpenAI, daemon: Daemon) -> None:
+def test_the_largest_batch_is_the_daemons(client: OpenAI, daemon: Daemon) -> None:
     """2 048 texts, as OpenAI takes; one more is too large."""
     texts = [f"text {index % 50}" for index in range(2048)]
     with Client(daemon.socket) as direct:
@@ -129,7 +132,7 @@ def test_the_largest_batch_is_the_daemons(client: openai.OpenAI, daemon: Daemon)
     assert caught.value.status_code == 413
 
 
-def test_errors_are_openais(client: openai.OpenAI) -> None:
+def test_errors_are_openais(client: OpenAI) -> None:
     """Its client raises them by their own names, and shows which field was wrong."""
     with pytest.raises(openai.NotFoundError, match="all-MiniLM-L6-v2") as unknown:
         client.embeddings.create(model="text-embedding-3-small", input="a text")
@@ -145,7 +148,7 @@ def test_errors_are_openais(client: openai.OpenAI) -> None:
     assert too_long.value.param == "input[1]"
 
 
-def test_models_are_listed(client: openai.OpenAI) -> None:
+def test_models_are_listed(client: OpenAI) -> None:
     """By the names that requests give, with their tasks, and with what was proven of them."""
     (model,) = client.models.list().data
     assert (model.id, model.object, model.owned_by) == (MODEL, "model", "sidecar")
@@ -154,7 +157,7 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
     assert model.model_extra["verified"]["cosine_min"] >= 0.99999
 
 
-def test_the_request_id_finds_the_daemons_events(client: openai.OpenAI, daemon: Daemon) -> None:
+def test_the_request_id_finds_the_daemons_events(client: OpenAI, daemon: Daemon) -> None:
     """It is the trace that they name. They are written soon after the reply."""
     reply = client.embeddings.create(model=MODEL, input="a text with a trace")
 
@@ -170,7 +173,7 @@ DOCUMENTS = ["bread rises because of yeast", {"text": "passports are renewed at 
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_rerank_is_coheres_and_jinas(client: openai.OpenAI, version: str) -> None:
+def test_rerank_is_coheres_and_jinas(client: OpenAI, version: str) -> None:
     """The same scores as by the protocol, best first, in the fields that both have."""
     url = client.base_url.copy_with(path=f"/{version}/rerank")
     body = {"model": MODEL, "query": TEXTS[0], "documents": DOCUMENTS, "top_n": 1}
@@ -183,7 +186,7 @@ def test_rerank_is_coheres_and_jinas(client: openai.OpenAI, version: str) -> Non
     assert reply["method"] == "embedding"
 
 
-def test_documents_are_returned_where_asked(client: openai.OpenAI, daemon: Daemon) -> None:
+def test_documents_are_returned_where_asked(client: OpenAI, daemon: Daemon) -> None:
     """As objects with their text, and in the order of the scores that the protocol gives."""
     url = client.base_url.copy_with(path="/v1/rerank")
     body = {"query": TEXTS[0], "documents": DOCUMENTS, "return_documents": True}
@@ -201,7 +204,7 @@ def test_documents_are_returned_where_asked(client: openai.OpenAI, daemon: Daemo
     ]
 
 
-def test_health_and_metrics_are_the_daemons(client: openai.OpenAI) -> None:
+def test_health_and_metrics_are_the_daemons(client: OpenAI) -> None:
     """Health in a word; metrics in the format that the monitor accepts."""
     health = client._client.get(str(client.base_url.copy_with(path="/health")))
     assert (health.status_code, health.json()) == (200, {"status": "ok"})

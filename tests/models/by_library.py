@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from sidecar.encoder.architecture import Float32
 from sidecar.encoder.graph import build
@@ -15,6 +14,11 @@ from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.rows import Text
 from sidecar.models.tokenizer import Tokenizer
+
+from ..later import Later
+
+CrossEncoder = Later("sentence_transformers", "CrossEncoder")
+SentenceTransformer = Later("sentence_transformers", "SentenceTransformer")
 
 TEXTS = ["", "ok", "how do I renew a passport", "a [PAD] in the middle", "copper heats. " * 40]
 PAIRS = [("a query", "ok"), ("what is copper", "a metal"), ("copper", "conducts heat. " * 30)]

@@ -15,6 +15,22 @@ def quick_preparation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def cuda() -> str:
+    """The device's name for torch, where this host has one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return "cuda"
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device that torch may compute on."""
+    return request.param if request.param == "cpu" else request.getfixturevalue("cuda")
+
+
+@pytest.fixture(scope="session")
 def tiny_artifact(
     make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
 
 from sidecar.models.errors import ModelError, UnknownArchitectureError
 from sidecar.models.folder.describe import describe
@@ -24,10 +21,17 @@ from sidecar.models.torch_model import TorchModel
 from sidecar.models.torch_model import load as load_with_torch
 from sidecar.models.torch_pipeline import Source
 
+from ..later import Later
+
+torch = Later("torch")
+load_file = Later("safetensors.torch", "load_file")
+save_file = Later("safetensors.torch", "save_file")
+SentenceTransformer = Later("sentence_transformers", "SentenceTransformer")
+
 MakeModel = Callable[..., Path]
-Tensors = dict[str, torch.Tensor]
+Tensors = dict[str, Any]
 TEXTS = ["a short text", "Another one, somewhat longer than the first; and naïve.", "word " * 200]
-FLOAT32 = {"dtype": torch.float32}
+FLOAT32 = {"dtype": "float32"}
 WHOLE = "model.safetensors"
 
 

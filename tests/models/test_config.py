@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import transformers
 
 from sidecar.cli import main
 from sidecar.encoder.architecture import Head, Pooling
@@ -23,6 +22,10 @@ from sidecar.models.folder.config import ALIASES, DEFAULTS, read_config, transfo
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.source import locate
+
+from ..later import Later
+
+transformers = Later("transformers")
 
 MakeModel = Callable[..., Path]
 

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import structlog
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 
 from sidecar.models import digests, intact
@@ -27,6 +25,11 @@ from sidecar.models.library import Wanted, open_model
 from sidecar.models.manifest import Manifest
 from sidecar.models.model import Model, load
 from sidecar.models.precision import Precision
+
+from ..later import Later
+
+SentenceTransformer = Later("sentence_transformers", "SentenceTransformer")
+StaticEmbedding = Later("sentence_transformers.sentence_transformer.modules", "StaticEmbedding")
 
 NOBODY = 65534
 FILES = ("manifest.json", "model.onnx", "model.onnx.data", "tokenizer.json")

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
-from transformers.activations import ACT2FN
 
 from sidecar.encoder import fields
 from sidecar.encoder.families import FAMILIES
@@ -17,7 +15,11 @@ from sidecar.models.folder.config import DEFAULTS
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
 
+from ..later import Later
 from .by_library import differences
+
+transformers = Later("transformers")
+ACT2FN = Later("transformers.activations", "ACT2FN")
 
 MakeModel = Callable[..., Path]
 # So that the library, which does not mind the table of positions, runs over its end nowhere.
@@ -62,7 +64,7 @@ def test_mpnets_padding_id_is_one(make_model: MakeModel, tmp_path: Path) -> None
 
 def test_activations_are_the_librarys(make_model: MakeModel, tmp_path: Path) -> None:
     """Each that is known gives the library's vectors; its names are transformers' own."""
-    assert set(fields._ACTIVATIONS) <= set(ACT2FN)
+    assert set(fields._ACTIVATIONS) <= set(ACT2FN.keys())
     for name in sorted(fields._ACTIVATIONS):
         assert differences(make_model(hidden_act=name), tmp_path).max() <= 1e-5, name
     folder = make_model("distilbert", activation="gelu_new")

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import structlog
-import torch
 from safetensors.numpy import load_file, save_file
 
 from sidecar.models import half, library
@@ -19,6 +18,10 @@ from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row
 from sidecar.models.torch_model import TorchModel, load
 from sidecar.models.torch_pipeline import Source
+
+from ..later import Later
+
+torch = Later("torch")
 
 MakeModel = Callable[..., Path]
 
@@ -117,7 +120,7 @@ def test_an_artifact_is_for_a_cpu(tmp_path: Path) -> None:
         open_model(wanted(tmp_path, device="cuda"), tmp_path / "cache")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.usefixtures("cuda")
 @pytest.mark.parametrize("task", ["embed", "rerank"])
 def test_half_precision_serves_on_cuda(make_model: MakeModel, tmp_path: Path, task: str) -> None:
     """The same on the device that it is for, from the call that the daemon makes."""

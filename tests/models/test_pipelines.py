@@ -7,12 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file, save_file
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense, Normalize
-from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
-from torch import nn
 
 from sidecar.encoder.architecture import Activation, Encoder, Head, Linear
 from sidecar.encoder.architecture import Dense as OurDense
@@ -26,20 +21,30 @@ from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
 
+from ..later import Later
 from .by_library import TEXTS, differences
+
+torch = Later("torch")
+SentenceTransformer = Later("sentence_transformers", "SentenceTransformer")
+Dense = Later("sentence_transformers.base.modules", "Dense")
+Normalize = Later("sentence_transformers.base.modules", "Normalize")
+Dropout = Later("sentence_transformers.sentence_transformer.modules", "Dropout")
+LayerNorm = Later("sentence_transformers.sentence_transformer.modules", "LayerNorm")
+Pooling = Later("sentence_transformers.sentence_transformer.modules", "Pooling")
+nn = Later("torch.nn")
 
 MakeModel = Callable[..., Path]
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 
 @pytest.fixture(scope="module")
-def transformer(make_model: MakeModel) -> nn.Module:
+def transformer(make_model: MakeModel) -> Any:
     """A small BERT as the first module."""
-    first: nn.Module = SentenceTransformer(str(make_model()), device="cpu")[0]
+    first: Any = SentenceTransformer(str(make_model()), device="cpu")[0]
     return first
 
 
-def saved(folder: Path, *modules: nn.Module) -> Path:
+def saved(folder: Path, *modules: Any) -> Path:
     """Write a pipeline of `modules`; their weights are random, and so are a norm's."""
     torch.manual_seed(3)
     for module in modules[1:]:
@@ -54,7 +59,7 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_poolings_are_the_librarys(transformer: nn.Module, tmp_path: Path) -> None:
+def test_poolings_are_the_librarys(transformer: Any, tmp_path: Path) -> None:
     """Each alone, and several side by side in the order in which they are stated."""
     together = [MODES, MODES[::-1], ["lasttoken", "mean"], ["max", "max"]]
     for index, modes in enumerate([*MODES, *together]):
@@ -63,7 +68,7 @@ def test_poolings_are_the_librarys(transformer: nn.Module, tmp_path: Path) -> No
         assert describe(folder).pooling == ((modes,) if isinstance(modes, str) else tuple(modes))
 
 
-def test_older_flags_have_an_order_of_their_own(transformer: nn.Module, tmp_path: Path) -> None:
+def test_older_flags_have_an_order_of_their_own(transformer: Any, tmp_path: Path) -> None:
     """However a config lists them; with none set it is the mean, and a stated mode goes before."""
     folder = saved(tmp_path / "model", transformer, Pooling(64))
     config = folder / "1_Pooling" / "config.json"
@@ -81,7 +86,7 @@ def test_older_flags_have_an_order_of_their_own(transformer: nn.Module, tmp_path
     assert differences(folder, tmp_path).max() <= 1e-5
 
 
-def pipelines() -> dict[str, Sequence[nn.Module]]:
+def pipelines() -> dict[str, Sequence[Any]]:
     """What may stand behind a mean of 64 dimensions, by what is shown with it."""
     return {
         "tanh is the default": [Dense(64, 24), Normalize()],
@@ -97,7 +102,7 @@ def pipelines() -> dict[str, Sequence[nn.Module]]:
     }
 
 
-def test_modules_behind_pooling_are_the_librarys(transformer: nn.Module, tmp_path: Path) -> None:
+def test_modules_behind_pooling_are_the_librarys(transformer: Any, tmp_path: Path) -> None:
     """Any number of them in any order; only a unit length at the end is a request's choice."""
     for name, modules in pipelines().items():
         folder = saved(tmp_path / name, transformer, Pooling(64), *modules)
@@ -105,11 +110,11 @@ def test_modules_behind_pooling_are_the_librarys(transformer: nn.Module, tmp_pat
         library = SentenceTransformer(str(folder), device="cpu")
         encoder = read_encoder(folder, describe(folder))
         assert encoder.outputs == library.get_embedding_dimension(), name
-        kinds = [type(module).__name__ for module in modules if not isinstance(module, Dropout)]
+        kinds = [kind for each in modules if (kind := type(each).__name__) != "Dropout"]
         assert describe(folder).normalize == (kinds[-1:] == ["Normalize"]), name
 
 
-def test_a_pipeline_is_prepared_in_fewer_bits(transformer: nn.Module, tmp_path: Path) -> None:
+def test_a_pipeline_is_prepared_in_fewer_bits(transformer: Any, tmp_path: Path) -> None:
     """It passes the gate, and a text has the same bytes whatever is computed before it."""
     modules = [Pooling(64, MODES), Normalize(), Dense(6 * 64, 32), LayerNorm(32), Normalize()]
     folder = saved(tmp_path / "model", transformer, *modules)
@@ -124,7 +129,7 @@ def test_a_pipeline_is_prepared_in_fewer_bits(transformer: nn.Module, tmp_path: 
     assert [model.forward(row).tobytes() for row in reversed(rows)] == vectors[::-1]
 
 
-def test_weights_that_are_no_numbers_are_named(transformer: nn.Module, tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_are_named(transformer: Any, tmp_path: Path) -> None:
     """NaN in a module behind the pooling is not served either."""
     folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 32))
     path = folder / "2_Dense" / "model.safetensors"
@@ -135,7 +140,7 @@ def test_weights_that_are_no_numbers_are_named(transformer: nn.Module, tmp_path:
         read_encoder(folder, describe(folder))
 
 
-def test_activations_of_dense_are_torchs(transformer: nn.Module, tmp_path: Path) -> None:
+def test_activations_of_dense_are_torchs(transformer: Any, tmp_path: Path) -> None:
     """Every class of torch.nn that is known by name, and the default of a silent config."""
     dense = Dense(64, 32)
     folder = saved(tmp_path / "model", transformer, Pooling(64, MODES[:1]), dense)
@@ -154,9 +159,7 @@ def test_activations_of_dense_are_torchs(transformer: nn.Module, tmp_path: Path)
             read_encoder(folder, describe(folder))
 
 
-def test_modules_between_other_features_are_not_ours(
-    transformer: nn.Module, tmp_path: Path
-) -> None:
+def test_modules_between_other_features_are_not_ours(transformer: Any, tmp_path: Path) -> None:
     """One that does not read and write the text's vector is left to the library."""
     folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 64), Normalize())
     for change in ({"module_input_name": "token_embeddings"}, {"module_output_name": "scores"}):
@@ -170,7 +173,7 @@ def test_modules_between_other_features_are_not_ours(
     assert describe(folder).normalize
 
 
-def test_weights_that_do_not_fit_are_named(transformer: nn.Module, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_named(transformer: Any, tmp_path: Path) -> None:
     """A bias too many, a size that is not the config's, and a module that its inputs do not fit."""
     folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 32))
     config = folder / "2_Dense" / "config.json"
@@ -185,7 +188,7 @@ def test_weights_that_do_not_fit_are_named(transformer: nn.Module, tmp_path: Pat
         read_encoder(folder, describe(folder))
 
 
-def test_a_pipeline_without_pooling_is_not_ours(transformer: nn.Module, tmp_path: Path) -> None:
+def test_a_pipeline_without_pooling_is_not_ours(transformer: Any, tmp_path: Path) -> None:
     """A list of modules is taken as it is: no pooling is added to it."""
     folder = saved(tmp_path / "model", transformer, Pooling(64))
     path = folder / "modules.json"
@@ -202,7 +205,7 @@ def test_a_pipeline_without_pooling_is_not_ours(transformer: nn.Module, tmp_path
             describe(folder)
 
 
-def test_the_first_module_may_have_a_folder(transformer: nn.Module, tmp_path: Path) -> None:
+def test_the_first_module_may_have_a_folder(transformer: Any, tmp_path: Path) -> None:
     """As older versions of the library wrote it: 0_Transformer holds the config and weights."""
     folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 32))
     inside = folder / "0_Transformer"

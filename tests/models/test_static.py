@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense, Normalize
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 
 from sidecar.models.description import Description
@@ -22,7 +19,13 @@ from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
 
+from ..later import Later
 from .by_library import TEXTS, differences
+
+SentenceTransformer = Later("sentence_transformers", "SentenceTransformer")
+Dense = Later("sentence_transformers.base.modules", "Dense")
+Normalize = Later("sentence_transformers.base.modules", "Normalize")
+StaticEmbedding = Later("sentence_transformers.sentence_transformer.modules", "StaticEmbedding")
 
 DIMENSIONS = 48
 

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from sidecar.models.errors import ModelError
 
+from ..later import Later
 from .folders import (
     WHOLE,
     MakeModel,
@@ -24,6 +23,10 @@ from .folders import (
     served,
     without,
 )
+
+torch = Later("torch")
+load_file = Later("safetensors.torch", "load_file")
+save_file = Later("safetensors.torch", "save_file")
 
 
 @pytest.fixture(scope="module")

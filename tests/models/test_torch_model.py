@@ -11,10 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import structlog
-import torch
-from sentence_transformers import CrossEncoder, SentenceTransformer
-from sentence_transformers.base.modules import Dense
-from sentence_transformers.sentence_transformer.modules import Normalize
 
 from sidecar.models import torch_model, torch_pipeline
 from sidecar.models.closeness import cosines
@@ -25,15 +21,17 @@ from sidecar.models.prompting import prompts_of
 from sidecar.models.torch_model import TorchModel, load
 from sidecar.models.torch_pipeline import Source
 
+from ..later import Later
+
+torch = Later("torch")
+CrossEncoder = Later("sentence_transformers", "CrossEncoder")
+SentenceTransformer = Later("sentence_transformers", "SentenceTransformer")
+Dense = Later("sentence_transformers.base.modules", "Dense")
+Normalize = Later("sentence_transformers.sentence_transformer.modules", "Normalize")
+
 MakeModel = Callable[..., Path]
 TEXTS = ["a short text", "another one, somewhat longer than the first", "word " * 300]
 PAIRS = [("a query", text) for text in TEXTS]
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-    ),
-]
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +260,6 @@ def test_other_mathematics_take_the_slow_path(make_model: MakeModel, tmp_path: P
     np.testing.assert_allclose(embedded(model, TEXTS), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("dtype", "closeness"), [("float16", 0.9999), ("bfloat16", 0.995)])
 def test_half_precision_is_close(
     make_model: MakeModel, device: str, dtype: str, closeness: float
@@ -279,7 +276,6 @@ def test_half_precision_is_close(
     assert np.abs(exact - approximate).max() < 10 * (1 - closeness)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_the_same_text_gives_the_same_bytes(make_model: MakeModel, device: str, dtype: str) -> None:
     """Alone, among others, and from many threads at once."""

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
-from sentence_transformers import CrossEncoder
 
 from sidecar.models.errors import ModelError
 from sidecar.models.folder.weights import open_weights
 
+from ..later import Later
 from .folders import (
     FLOAT32,
     TEXTS,
     WHOLE,
     MakeModel,
+    Tensors,
     broken,
     by_torch,
     copy,
@@ -28,6 +27,11 @@ from .folders import (
     served,
     without,
 )
+
+torch = Later("torch")
+load_file = Later("safetensors.torch", "load_file")
+save_file = Later("safetensors.torch", "save_file")
+CrossEncoder = Later("sentence_transformers", "CrossEncoder")
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +45,11 @@ def folder(bert: Path, tmp_path: Path) -> Path:
     return copy(bert, tmp_path / "model")
 
 
-def in_type(dtype: torch.dtype) -> Callable[[Path], None]:
-    return lambda folder: rewrite(folder, lambda ts: {n: t.to(dtype) for n, t in ts.items()})
+def in_type(dtype: str) -> Callable[[Path], None]:
+    def change(tensors: Tensors) -> Tensors:
+        return {name: tensor.to(getattr(torch, dtype)) for name, tensor in tensors.items()}
+
+    return lambda folder: rewrite(folder, change)
 
 
 def in_shards(folder: Path) -> None:
@@ -116,7 +123,7 @@ def in_a_folder_of_its_own(folder: Path) -> None:
 
 
 LAYOUTS = [
-    in_type(torch.bfloat16), in_type(torch.float16), in_type(torch.float64), in_shards, pickled,
+    in_type("bfloat16"), in_type("float16"), in_type("float64"), in_shards, pickled,
     pickled_as_of_old, pickled_in_shards, beside_another_format, named_as_of_old,
     with_what_training_left, in_a_folder_of_its_own,
 ]  # fmt: skip

@@ -5,7 +5,6 @@ difference (Efron and Tibshirani 1993, chapter 13: the percentile interval).
 """
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from sidecar.operate.evaluate.evaluation import Difference
 from sidecar.operate.evaluate.metrics import Metric, Samples
@@ -18,6 +17,8 @@ _DIGITS = 12  # behind them stands what is left of sums in another order, which 
 
 def difference(exact: Metric, own: Metric) -> Difference:
     """Return how far `own` is from `exact`: one metric on the same queries, in the same order."""
+    from scipy.stats import bootstrap  # noqa: PLC0415 - a second, after bad data were refused
+
     sides = len(exact.samples)
 
     def of(*samples: Samples) -> float:

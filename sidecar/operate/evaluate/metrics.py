@@ -8,7 +8,6 @@ import ir_measures
 import numpy as np
 from ir_measures import AP, RR, P, R, nDCG
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from sidecar.operate.evaluate.data import Data, Reranking, Retrieval, Similarity
 
@@ -59,6 +58,8 @@ def spearman(a: Samples, b: Samples) -> float:
     """Return Spearman's rank correlation; 0 where one side has no order."""
     if not np.ptp(a) or not np.ptp(b):
         return 0.0
+    from scipy.stats import spearmanr  # noqa: PLC0415 - a second, after bad data were refused
+
     return float(spearmanr(a, b).statistic)
 
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from sidecar.models.oracle.pipeline import answers_of
 from sidecar.models.oracle.texts import id_probes, output_probes
+
+from ...later import Later
+
+torch = Later("torch")
 
 
 class Pipeline:
@@ -28,7 +31,7 @@ class Pipeline:
     def _resolve_prompt(self, prompt: str | None, name: str | None) -> str:
         return self.prompts[name] if name else ""
 
-    def preprocess(self, texts: list[Any], *, prompt: str) -> dict[str, torch.Tensor]:
+    def preprocess(self, texts: list[Any], *, prompt: str) -> dict[str, Any]:
         (text,) = texts
         ids = [1, *map(ord, prompt + "".join(text)), 2]
         found = {"input_ids": torch.tensor([[*ids, 0, 0]])}
