@@ -141,23 +141,26 @@ def in_one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         prepare_here(monkeypatch)
 
 
+_WORDS = 4_000  # of the real vocabulary, the first ones: letters and the most frequent words
 _SMALL = {
+    "vocab_size": _WORDS,
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "intermediate_size": 128, "max_position_embeddings": 98, "num_labels": 1,
 }  # fmt: skip
 _SMALL_DISTILBERT = {
+    "vocab_size": _WORDS,
     "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128,
     "max_position_embeddings": 98, "num_labels": 1,
 }  # fmt: skip
 _FAMILIES = {
     "bert": ("Bert", _SMALL),
-    "roberta": ("Roberta", {**_SMALL, "vocab_size": 30_522, "type_vocab_size": 1}),
-    "xlm-roberta": ("XLMRoberta", {**_SMALL, "vocab_size": 30_522, "type_vocab_size": 1}),
-    "camembert": ("Camembert", {**_SMALL, "vocab_size": 30_522}),
+    "roberta": ("Roberta", {**_SMALL, "type_vocab_size": 1}),
+    "xlm-roberta": ("XLMRoberta", {**_SMALL, "type_vocab_size": 1}),
+    "camembert": ("Camembert", _SMALL),
     "electra": ("Electra", {**_SMALL, "embedding_size": 48}),
     "ernie": ("Ernie", {**_SMALL, "use_task_id": True}),
-    "albert": ("Albert", {**_SMALL, "vocab_size": 30_522}),  # no graph here computes it
-    "mpnet": ("MPNet", {**_SMALL, "vocab_size": 30_527}),
+    "albert": ("Albert", _SMALL),  # no graph here computes it
+    "mpnet": ("MPNet", {**_SMALL, "vocab_size": _WORDS + 5}),
     "distilbert": ("DistilBert", _SMALL_DISTILBERT),
 }
 
@@ -174,6 +177,7 @@ def make_model(
     import transformers
 
     made: dict[str, Path] = {}
+    tokenizer = _small_tokenizer(minilm_folder / "tokenizer.json")
 
     def make(family: str = "bert", **options: Any) -> Path:
         """Return a folder of the caller's own, which may be changed."""
@@ -201,13 +205,21 @@ def make_model(
             for parameter in model.parameters():
                 parameter.mul_(3).add_(0.02 * torch.randn_like(parameter))
         model.save_pretrained(folder)
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            (folder / file).write_bytes((minilm_folder / file).read_bytes())
+        shutil.copy(minilm_folder / "tokenizer_config.json", folder)
+        (folder / "tokenizer.json").write_text(tokenizer)
         if not classifier:
             _write_modules(folder, pooling)
         return folder
 
     return make
+
+
+def _small_tokenizer(real: Path) -> str:
+    """Return the tokenizer in JSON, with the first words of its vocabulary alone."""
+    tokenizer = json.loads(real.read_text())
+    words = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {word: index for word, index in words.items() if index < _WORDS}
+    return json.dumps(tokenizer)
 
 
 def _write_modules(folder: Path, pooling: str) -> None:

@@ -22,7 +22,8 @@ LEAST_COSINE = 0.99999
 MOST_SCORE_ERROR = 1e-4
 _FP32 = Precision("none", weight_bits=8, floor=0.0)
 _LONG = "The quick brown fox jumps over the lazy dog while Größe und Maß 東京 decide. "
-# What tokenizers are tried on: of these the ids are compared, for an output is made of ids alone.
+# What tokenizers are tried on, beside every special and added token: of these the ids are compared,
+# for an output is made of ids alone.
 _TOKENIZED = (
     "MIXED Case Words AND camelCase",
     "e\u0301 a\u0308 n\u0303 combining marks",
@@ -43,7 +44,7 @@ _TOKENIZED = (
     "don't can't I'm, you're; (well) [no] {yes} <html> </s>x",
     "ΑΒΓ ΣΊΣΥΦΟΣ İstanbul ǅ ẞ",
 )
-# Of these the outputs, too: nothing, short texts, and some that are cut.
+# Of these the outputs are, too: nothing, short texts, and some that are cut.
 _COMPUTED = (
     "",
     "How do I reset my password?",
@@ -124,32 +125,34 @@ def opened(folder: Path, task: Task, cache: Path) -> Model | TorchModel:
     return open_model(wanted, cache)
 
 
-def first_difference(
-    model: Model | TorchModel, library: Library, texts: Sequence[Text] | None = None
-) -> str:
-    """Return what of `texts`, or of all probes, differs first, or ""."""
-    for text in texts if texts is not None else probes(library):
-        if told := _difference(model, library, text):
+def first_difference(model: Model | TorchModel, library: Library) -> str:
+    """Return what of all probes differs first, or ""."""
+    computed = set(_inputs(library.task, _COMPUTED))
+    for text in probes(library):
+        if told := _difference(model, library, text, computed=text in computed):
             return told
-    if library.task == "embed" and texts is None:
-        return next(_different_prompts(model, library), "")
-    return ""
+    return next(_different_prompts(model, library), "") if library.task == "embed" else ""
 
 
 def probes(library: Library) -> list[Text]:
     """Return the texts, with every special and added token inside one; for a reranker pairs."""
     around = [f"before {token} after{token}" for token in library.tokens()]
-    texts = [*_COMPUTED, *_TOKENIZED, *around]
-    if library.task == "embed":
+    return _inputs(library.task, (*_COMPUTED, *_TOKENIZED, *around))
+
+
+def _inputs(task: Task, texts: Sequence[str]) -> list[Text]:
+    """Return the texts, or for a reranker pairs of each, and of long and short ones."""
+    if task == "embed":
         return list(texts)
     pairs = [(text, _DOCUMENTS[index % len(_DOCUMENTS)]) for index, text in enumerate(texts)]
     return [*pairs, (_LONG, _LONG * 4), ("short", _LONG * 4), (_LONG * 4, "short")]
 
 
-def _difference(model: Model | TorchModel, library: Library, text: Text) -> str:
+def _difference(model: Model | TorchModel, library: Library, text: Text, *, computed: bool) -> str:
+    """Return how the ids of `text` differ, or its output where that is `computed`, or ""."""
     row, ids = model.tokenize([text])[0], library.ids(text)
     same = row.ids.tolist() == ids
-    if same and (text if isinstance(text, str) else text[0]) in _TOKENIZED:
+    if same and not computed:
         return ""
     if (theirs := library.result(text)) is None:
         return ""

@@ -9,6 +9,8 @@ import pytest
 from .case import Case
 from .generator import write
 
+_NO_MEMORY = {"rss_bytes": 0, "pss_bytes": 0}
+
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
@@ -53,9 +55,10 @@ def quiet_library() -> Iterator[None]:
 def nobody_to_correct_it(in_one_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask no library: what is compared is how a folder is read here.
 
-    Nor is an artifact timed on more threads, which costs a second a folder and changes no byte;
-    that has tests of its own.
+    Nor is an artifact timed on more threads, which costs a second a folder and changes no byte, or
+    the memory counted that this process has by then; those have tests of their own.
     """
+    monkeypatch.setattr("sidecar.models.announcements.read_memory", lambda: _NO_MEMORY)
     monkeypatch.setattr("sidecar.models.library.layout_of", lambda *_: None)
     for module in ("sidecar.models.library", "sidecar.models.oracle.ask"):
         monkeypatch.setattr(f"{module}.has_library", lambda: False)

@@ -121,8 +121,9 @@ def test_a_config_without_a_class_is_refused(folder: Path) -> None:
     assert "states no model_type" in refused(describe, folder)
 
 
-def test_keys_that_the_class_has_defaults_for(folder: Path) -> None:
+def test_keys_that_the_class_has_defaults_for(make_model: MakeModel) -> None:
     """May be left out; what they stand for is checked with the weights."""
+    folder = make_model(vocab_size=30_522)
     config = json.loads((folder / "config.json").read_text())
     for key in ("hidden_act", "layer_norm_eps", "vocab_size", "type_vocab_size", "architectures"):
         del config[key]

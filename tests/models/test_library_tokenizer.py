@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from sidecar.models.folder.tokenizer import assemble, from_library
 from sidecar.models.rows import Text
 from sidecar.models.tokenizer import Tokenizer
 
+from ..minutes import may_take_minutes
 from .tokenizers_zoo import (
     KINDS,
     MAX_TOKENS,
@@ -42,6 +44,26 @@ _BERT_PROCESSING = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS
 _BYTE_LEVEL = {
     "type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True,
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weights_loaded_once() -> Iterator[None]:
+    """Have the library load a model once for all folders that differ in other files."""
+    pytest.importorskip("sentence_transformers")
+    from transformers import PreTrainedModel
+
+    load = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
+    loaded: dict[Any, Any] = {}
+
+    def once(of: type, folder: str, *, config: Any, **options: Any) -> Any:
+        what = of, (Path(folder) / "config.json").read_text(), repr(options)
+        if what not in loaded:
+            loaded[what] = load(of, folder, config=config, **options)
+        return loaded[what]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PreTrainedModel, "from_pretrained", classmethod(once))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -229,17 +251,15 @@ _CHANGES: list[Change] = [
 ]  # fmt: skip
 
 
-# Kinds that the class of another one makes: between them they go through every change, each by
-# itself through all under `--hypothesis-profile=minutes`.
-_VARIANTS = ("bert-cased", "electra", "ernie", "roberta-spaced", "plain-roberta")
+# One kind of each algorithm goes through every change; the others share them, three to a change.
+_ALGORITHMS = ("bert", "roberta", "xlm-roberta")  # WordPiece, BPE, Unigram
+_OTHERS = [kind for kind in KINDS if kind not in _ALGORITHMS]
 
 
-def _is_thorough() -> bool:
-    return settings().max_examples > 100
-
-
-def _share_of(variant: str) -> list[Change]:
-    return _CHANGES[_VARIANTS.index(variant) % 3 :: 3]
+def _changes_of(kind: str) -> list[Change]:
+    if kind in _ALGORITHMS or may_take_minutes():
+        return _CHANGES
+    return _CHANGES[_OTHERS.index(kind) % 3 :: 3]
 
 
 def change(folder: Path, file: str, field: str, value: Any) -> None:
@@ -270,9 +290,11 @@ def compared(kind: str, folder: Path, scratch: Path) -> str:
 def test_a_changed_field_changes_our_ids_as_the_librarys(
     kind: str, folders: Written, tmp_path: Path
 ) -> None:
-    """Any one of them, in any file: the ids and the limit stay the library's."""
-    changes = _CHANGES if kind not in _VARIANTS or _is_thorough() else _share_of(kind)
-    for number, (file, field, value) in enumerate(changes):
+    """Any one of them, in any file: the ids and the limit stay the library's.
+
+    Every kind goes through every change under `--hypothesis-profile=minutes`.
+    """
+    for number, (file, field, value) in enumerate(_changes_of(kind)):
         folder = shutil.copytree(folders[kind], tmp_path / str(number))
         change(folder, file, field, value)
         assert not compared(kind, folder, tmp_path / "tokenizer.json"), (file, field, value)
@@ -285,7 +307,7 @@ def test_changes_together_change_our_ids_as_the_librarys(
 ) -> None:
     """A few at a time, as files of a folder play together."""
     choose = random.Random(kind)
-    for number in range(40 if _is_thorough() else 8):
+    for number in range(40 if may_take_minutes() else 8):
         folder = shutil.copytree(folders[kind], tmp_path / str(number))
         changes = choose.sample(_CHANGES, 4)
         for each in changes:

@@ -69,7 +69,7 @@ def test_a_full_disk_is_told_and_tried_again(
     make_model: MakeModel, tmp_path: Path, size: str, quantize: str
 ) -> None:
     """One line, exit code 75, no draft: in the first file, the reference, the artifact."""
-    command = ("prepare", str(make_model()), "--cache-dir", str(tmp_path))
+    command = ("prepare", str(make_model(vocab_size=30_522)), "--cache-dir", str(tmp_path))
     command += ("--use-quantization", quantize)
     done = on_a_small_disk(tmp_path, size, *command)
     assert (done.returncode, done.stdout) == (75, "")

@@ -70,7 +70,7 @@ def test_layers_beyond_the_configs_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("vocab_size", 30_521, "word_embeddings"),
+        ("vocab_size", 3_999, "word_embeddings"),
         ("max_position_embeddings", 97, "position_embeddings"),
         ("type_vocab_size", 3, "token_type_embeddings"),
         ("hidden_size", 32, "embeddings"),
@@ -145,10 +145,10 @@ def test_code_of_its_own_beside_a_known_class(folder: Path, tmp_path: Path) -> N
 def test_ids_beyond_the_table_are_refused(folder: Path, tmp_path: Path) -> None:
     """The numbers of both are told; such an id would end a request, or read another's memory."""
     tables = without("word_embeddings")
-    rows = load_file(folder / WHOLE)["embeddings.word_embeddings.weight"][:30_521].clone()
+    rows = load_file(folder / WHOLE)["embeddings.word_embeddings.weight"][:3_999].clone()
     rewrite(folder, lambda ts: {**tables(ts), "embeddings.word_embeddings.weight": rows})
-    edit(folder / "config.json", vocab_size=30_521)
-    said = r"ids up to 30521, and the embedding table 30521 rows"
+    edit(folder / "config.json", vocab_size=3_999)
+    said = r"ids up to 3999, and the embedding table 3999 rows"
     with pytest.raises(ModelError, match=said):
         served(folder, tmp_path)
     with pytest.raises(ModelError, match=said):
