@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from .daemon import Daemon
 from .preparing import prepare_here, prepare_quickly
+from .words import WORDS, with_few_words
 
 # Set before any of these libraries is imported: tests ask no hub, and tell nobody.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -42,8 +43,11 @@ _THREADS = "OMP_NUM_THREADS"
 SHARED = Path(__file__).parents[2] / "shared"
 
 
-# A test for which a model is written, prepared or served takes seconds.
-_SLOW = {"make_model", "minilm_artifact", "reranker_artifact", "daemon", "prompted_daemon", "serve"}
+# A test for which a model is written, prepared or served takes seconds, as does a gateway's start.
+_SLOW = {
+    "make_model", "minilm_artifact", "tiny_artifact", "daemon", "prompted_daemon", "serve",
+    "fake_of_module",
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -70,29 +74,19 @@ def reranker_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model in INT8, prepared once for the whole run."""
-    return _prepared_once(minilm_folder, "all-MiniLM-L6-v2", tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def reranker_artifact(reranker_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained cross-encoder in INT8, prepared once for the whole run."""
-    return _prepared_once(reranker_folder, reranker_folder.name, tmp_path_factory)
-
-
-def _prepared_once(model: Path, name: str, factory: pytest.TempPathFactory) -> Path:
-    """Return the artifact that all processes of the run share, and prepare it where none has."""
+    """The embedded model in INT8, prepared once for all processes of the run."""
     from sidecar.models.order import Order
     from sidecar.models.precision import Precision
 
-    place = factory.getbasetemp()
+    place = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         place = place.parent  # what the workers have for themselves lies in it
-    output = place / f"{name}-int8"
-    with FileLock(place / f"{name}.lock"):
+    name, output = "all-MiniLM-L6-v2", place / "minilm-int8"
+    with FileLock(place / "minilm.lock"):
         if not output.exists():
             precision = Precision("int8", weight_bits=7, floor=0.995)
-            prepare_quickly(Order(folder=model, name=name, precision=precision, output=output))
+            order = Order(folder=minilm_folder, name=name, precision=precision, output=output)
+            prepare_quickly(order)
     return output
 
 
@@ -141,14 +135,13 @@ def in_one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         prepare_here(monkeypatch)
 
 
-_WORDS = 4_000  # of the real vocabulary, the first ones: letters and the most frequent words
 _SMALL = {
-    "vocab_size": _WORDS,
+    "vocab_size": WORDS,
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "intermediate_size": 128, "max_position_embeddings": 98, "num_labels": 1,
 }  # fmt: skip
 _SMALL_DISTILBERT = {
-    "vocab_size": _WORDS,
+    "vocab_size": WORDS,
     "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128,
     "max_position_embeddings": 98, "num_labels": 1,
 }  # fmt: skip
@@ -160,7 +153,7 @@ _FAMILIES = {
     "electra": ("Electra", {**_SMALL, "embedding_size": 48}),
     "ernie": ("Ernie", {**_SMALL, "use_task_id": True}),
     "albert": ("Albert", _SMALL),  # no graph here computes it
-    "mpnet": ("MPNet", {**_SMALL, "vocab_size": _WORDS + 5}),
+    "mpnet": ("MPNet", {**_SMALL, "vocab_size": WORDS + 5}),
     "distilbert": ("DistilBert", _SMALL_DISTILBERT),
 }
 
@@ -177,7 +170,7 @@ def make_model(
     import transformers
 
     made: dict[str, Path] = {}
-    tokenizer = _small_tokenizer(minilm_folder / "tokenizer.json")
+    tokenizer = with_few_words(minilm_folder / "tokenizer.json")
 
     def make(family: str = "bert", **options: Any) -> Path:
         """Return a folder of the caller's own, which may be changed."""
@@ -212,14 +205,6 @@ def make_model(
         return folder
 
     return make
-
-
-def _small_tokenizer(real: Path) -> str:
-    """Return the tokenizer in JSON, with the first words of its vocabulary alone."""
-    tokenizer = json.loads(real.read_text())
-    words = tokenizer["model"]["vocab"]
-    tokenizer["model"]["vocab"] = {word: index for word, index in words.items() if index < _WORDS}
-    return json.dumps(tokenizer)
 
 
 def _write_modules(folder: Path, pooling: str) -> None:

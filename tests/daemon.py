@@ -11,11 +11,12 @@ from typing import Any, Self
 
 import psutil
 
-from client_lib import Client
+from client_lib import Client, ConnectionLost
 
 _START_SECONDS = 300.0
 _STOP_SECONDS = 30.0
 _PATIENCE = 120.0
+_LOOK_SECONDS = 0.02  # rather than all the time: the daemon needs the processor more
 
 
 class Daemon:
@@ -45,9 +46,22 @@ class Daemon:
             self.process = subprocess.Popen(self._command, stdout=events, env=environ)
 
     def start(self) -> None:
+        """Start it, and return once it answers."""
         self.launch()
-        with Client(self.socket, timeout=_START_SECONDS) as client:
-            client.ping()
+        assert self.process is not None
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            assert self.process.poll() is None, "the daemon has ended"
+            assert time.monotonic() < deadline, "the daemon does not answer"
+            time.sleep(_LOOK_SECONDS)
+
+    def _answers(self) -> bool:
+        with Client(self.socket, timeout=_START_SECONDS, retries=False) as client:
+            try:
+                client.ping()
+            except ConnectionLost:
+                return False
+        return True
 
     def kill(self) -> None:
         assert self.process is not None
@@ -89,7 +103,7 @@ class Configured(Daemon):
         """The processes that the daemon has started, once there are any."""
         assert self.process is not None
         while not (found := psutil.Process(self.process.pid).children(recursive=True)):
-            os.sched_yield()
+            time.sleep(_LOOK_SECONDS)
         return found
 
     def wait_for(self, name: str, times: int = 1) -> None:
@@ -99,4 +113,4 @@ class Configured(Daemon):
         while len(self.events(name)) < times:
             assert self.process.poll() is None, "the daemon has ended"
             assert time.monotonic() < deadline, f"no {name}"
-            os.sched_yield()
+            time.sleep(_LOOK_SECONDS)

@@ -20,7 +20,7 @@ from .command import sidecar
 pytestmark = pytest.mark.slow
 
 # Several requests: the note is written after the first, and the others take their time.
-TEXTS = [f"{number}: {'a text of some words ' * (number % 8)}" for number in range(768)]
+TEXTS = [f"{number}: {'a text of some words ' * (number % 8)}" for number in range(512)]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_kill_loses_nothing(fresh: Daemon, corpus: Path, tmp_path: Path) -> No
     assert 0 < before < len(TEXTS)
     done = sidecar("embed", str(corpus), "-o", str(output), "--socket", str(fresh.socket))
     assert done.returncode == 0, done.stderr
-    assert "768 texts" in done.stdout
+    assert f"{len(TEXTS)} texts" in done.stdout
     flags = ("--socket", str(fresh.socket), "--json")
     done = sidecar("embed", str(corpus), "-o", str(whole), *flags)
     assert json.loads(done.stdout)["model"] == "all-MiniLM-L6-v2"
@@ -90,7 +90,7 @@ def test_ctrl_c_says_how_to_go_on(fresh: Daemon, corpus: Path, tmp_path: Path) -
         _, err = process.communicate()
     assert process.returncode == 130
     assert "sidecar: interrupted" in err
-    assert f"of 768 texts are in {output}.part: the same command goes on from there" in err
+    assert f"of {len(TEXTS)} texts are in {output}.part: the same command goes on from there" in err
     assert "Traceback" not in err
     assert not output.exists()
     done = sidecar("embed", str(corpus), "-o", str(output), "--socket", str(fresh.socket))
