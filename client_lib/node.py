@@ -25,6 +25,7 @@ from client_lib.wire.errors import ConnectionLost, SidecarError, UntrustedDaemon
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _LOOK_SECONDS = 0.5  # from look to look, whether somebody uses the daemon
+_START_LOOK_SECONDS = 0.05  # whether one that was just started answers: somebody waits for it
 _ANSWER_SECONDS = 5.0  # of one that listens; where none does, that is known at once
 _LAST_BYTES = 2_000  # that are told of what a daemon said that did not start
 _KEEP = "--keep"
@@ -122,7 +123,7 @@ def _launch_keeper(folder: Path, flags: Sequence[str]) -> int:
         )  # fmt: skip
     while not answers(_socket(folder)):
         try:
-            keeper.wait(_LOOK_SECONDS)
+            keeper.wait(_START_LOOK_SECONDS)
         except subprocess.TimeoutExpired:
             continue
         print(_last_words(folder), file=sys.stderr)  # noqa: T201 - a process's way to say it

@@ -83,18 +83,22 @@ class Library:
         ids: list[int] = features["input_ids"].reshape(-1).tolist()
         return ids
 
-    def result(self, text: Text, **prompt: str | None) -> Any:
-        """Return its vector, behind no prompt unless one is asked for, or its score as [1].
+    def results(self, texts: Sequence[Text], **prompt: str | None) -> list[Any]:
+        """Return each text's vector, behind no prompt unless one is asked for, or score as [1].
 
         It is None where the library raises: it lets a text be longer than the table of
         positions, and ids stand beyond the table of embeddings.
         """
         try:
-            if self.task == "rerank":
-                return np.atleast_1d(self.pipeline.predict([text], batch_size=1)[0])
-            return self.pipeline.encode([text], batch_size=1, **(prompt or {"prompt": ""}))[0]
+            return self._computed(texts, **prompt)
         except (IndexError, RuntimeError):
-            return None
+            return [self.results([text], **prompt)[0] for text in texts] if texts[1:] else [None]
+
+    def _computed(self, texts: Sequence[Text], **prompt: str | None) -> list[Any]:
+        if self.task == "rerank":
+            scores = self.pipeline.predict(list(texts), batch_size=1)
+            return [np.atleast_1d(score) for score in scores]
+        return list(self.pipeline.encode(list(texts), batch_size=1, **(prompt or {"prompt": ""})))
 
     def tokens(self) -> list[str]:
         """Return the special and the added tokens."""
@@ -127,9 +131,12 @@ def opened(folder: Path, task: Task, cache: Path) -> Model | TorchModel:
 
 def first_difference(model: Model | TorchModel, library: Library) -> str:
     """Return what of all probes differs first, or ""."""
-    computed = set(_inputs(library.task, _COMPUTED))
     for text in probes(library):
-        if told := _difference(model, library, text, computed=text in computed):
+        if told := _different_ids(model, library, text):
+            return told
+    computed = _inputs(library.task, _COMPUTED)
+    for text, theirs in zip(computed, library.results(computed), strict=True):
+        if told := _different_output(model, library, text, theirs):
             return told
     return next(_different_prompts(model, library), "") if library.task == "embed" else ""
 
@@ -148,17 +155,16 @@ def _inputs(task: Task, texts: Sequence[str]) -> list[Text]:
     return [*pairs, (_LONG, _LONG * 4), ("short", _LONG * 4), (_LONG * 4, "short")]
 
 
-def _difference(model: Model | TorchModel, library: Library, text: Text, *, computed: bool) -> str:
-    """Return how the ids of `text` differ, or its output where that is `computed`, or ""."""
-    row, ids = model.tokenize([text])[0], library.ids(text)
-    same = row.ids.tolist() == ids
-    if same and not computed:
+def _different_ids(model: Model | TorchModel, library: Library, text: Text) -> str:
+    ours, theirs = model.tokenize([text])[0].ids.tolist(), library.ids(text)
+    if ours == theirs or library.results([text])[0] is None:
         return ""
-    if (theirs := library.result(text)) is None:
-        return ""
-    if not same:
-        return f"{text!r:.40}: ids {_near(row.ids.tolist(), ids)}"
-    if not ids:  # nothing to compute, and requests of such texts are refused
+    return f"{text!r:.40}: ids {_near(ours, theirs)}"
+
+
+def _different_output(model: Model | TorchModel, library: Library, text: Text, theirs: Any) -> str:
+    # Without an id there is nothing to compute, and requests of such texts are refused.
+    if theirs is None or not library.ids(text):
         return ""
     return distance(_result(model, text), theirs, library.task, f"{text!r:.40}")
 
@@ -177,7 +183,7 @@ def _different_prompts(model: Model | TorchModel, library: Library) -> Iterator[
             yield f"prompt {stated!r} is unknown"
             continue
         prompt = model.prompts[stated] if stated else ""
-        theirs = library.result(text, prompt_name=name)
+        (theirs,) = library.results([text], prompt_name=name)
         if theirs is not None and (
             told := distance(_result(model, (prompt or "") + text), theirs, "embed", f"{name}")
         ):

@@ -54,6 +54,6 @@ def _answers_of(library: Library) -> _Answers:
     """Return the library's answers on its folder, or none of them where it cannot be loaded."""
     texts = [(text, _TEXTS[0]) if library.task == "rerank" else text for text in _TEXTS]
     try:
-        return _Answers(tuple(library.result(text, prompt_name=None) for text in texts))
+        return _Answers(tuple(library.results(texts, prompt_name=None)))
     except Exception:  # noqa: BLE001 - whatever the library says of such a folder
         return _Answers(())

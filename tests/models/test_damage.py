@@ -27,6 +27,7 @@ from sidecar.models.model import Model, load
 from sidecar.models.precision import Precision
 
 from ..later import Later
+from ..words import WORDS, with_few_words
 
 SentenceTransformer = Later("sentence_transformers", "SentenceTransformer")
 StaticEmbedding = Later("sentence_transformers.sentence_transformer.modules", "StaticEmbedding")
@@ -39,8 +40,8 @@ FP32 = Precision("none", weight_bits=7, floor=0)
 @pytest.fixture(scope="module")
 def folder(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that is prepared in no time; its weights are large enough for a thread of theirs."""
-    tokenizer = Tokenizer.from_file(str(minilm_folder / "tokenizer.json"))
-    table = np.random.default_rng(5).standard_normal((30_522, 48)).astype(np.float32)
+    tokenizer = Tokenizer.from_str(with_few_words(minilm_folder / "tokenizer.json"))
+    table = np.random.default_rng(5).standard_normal((WORDS, 300)).astype(np.float32)
     folder = tmp_path_factory.mktemp("static") / "static"
     first = StaticEmbedding(tokenizer, embedding_weights=table)
     SentenceTransformer(modules=[first], device="cpu").save(str(folder))
