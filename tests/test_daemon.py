@@ -180,12 +180,13 @@ def test_stop_while_a_model_is_prepared_leaves_nothing(minilm_folder: Path, tmp_
 
 
 def test_trained_reranker_finds_the_answer(
-    minilm_folder: Path, reranker_folder: Path, tmp_path: Path
+    make_model: Callable[..., Path], reranker_folder: Path, tmp_path: Path
 ) -> None:
     """With a cross-encoder its scores decide; `python -m bench accuracy` quantizes this one."""
-    for folder in (minilm_folder, reranker_folder):
+    embedder = make_model()
+    for folder in (embedder, reranker_folder):
         prepare(folder, tmp_path / "cache", USE_QUANTIZATION="false")
-    flags = ["--embedding-model", str(minilm_folder), "--reranker-model", str(reranker_folder)]
+    flags = ["--embedding-model", str(embedder), "--reranker-model", str(reranker_folder)]
     with (
         Daemon(tmp_path, *flags, "--use-quantization", "false") as daemon,
         Client(daemon.socket) as client,

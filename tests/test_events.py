@@ -138,6 +138,7 @@ events.log.info("server.stopped", exit_code=0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["", "events.flush(); import os; os._exit(0)"])
 def test_what_was_said_is_written_before_the_process_ends(end):
     """At its end by itself, and for whoever ends it otherwise by `flush`."""

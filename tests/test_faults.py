@@ -107,7 +107,7 @@ def test_kills_under_load_lose_no_request(inheriting: Inheriting, alone: list[by
     """Three daemons are killed under six clients: all is answered, rightly, and none is refused."""
     path = inheriting.socket
     with ThreadPoolExecutor(6) as pool:
-        answers = [pool.submit(wrong_answers, path, alone, seed, 60) for seed in range(6)]
+        answers = [pool.submit(wrong_answers, path, alone, seed, 30) for seed in range(6)]
         for _ in range(3):
             with Client(path, timeout=PATIENCE) as client:
                 while client.status()["requests"]["completed"] < 12:

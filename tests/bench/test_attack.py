@@ -140,6 +140,7 @@ def test_attackers_are_other_users_and_are_gone_afterwards() -> None:
     assert deeds.broken == 0
 
 
+@pytest.mark.slow
 def test_without_root_it_says_what_it_needs() -> None:
     """One line, and no measurement of half the matter."""
     program = (

@@ -38,6 +38,7 @@ def test_the_same_chart_gives_the_same_files(drawn: Chart, tmp_path: Path) -> No
         assert once == again
 
 
+@pytest.mark.slow
 def test_our_series_come_first(tmp_path: Path) -> None:
     """Wherever a command has put them."""
     turned = replace(LINES, series=dict(reversed(LINES.series.items())))

@@ -40,6 +40,8 @@ def embed(fake: FakeDaemon, folder: Path, *flags: str, output: str = "out.npy") 
         return main(["embed", *words, "--socket", str(fake.socket), *flags])
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

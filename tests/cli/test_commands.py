@@ -179,6 +179,7 @@ def test_demo_works_and_leaves_nothing(tmp_path: Path, minilm_artifact: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_demo_says_why_it_could_not_start() -> None:
     """A model that cannot be had is named, and nothing hangs."""
     done = sidecar("demo", "--embedding-model", "/no/such/model")

@@ -163,6 +163,7 @@ def test_an_artifact_is_refused(minilm_artifact: Path) -> None:
     assert "name the model that it was prepared from" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     """In one line, with the command."""
     (tmp_path / "ir_measures.py").write_text("raise ModuleNotFoundError(name='ir_measures')")
@@ -174,6 +175,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_without_the_extra_for_the_page_it_says_so(tmp_path: Path) -> None:
     """Before anything is read or computed."""
     pytest.importorskip("ir_measures")

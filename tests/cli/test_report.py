@@ -24,6 +24,7 @@ def page(event_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone(page: Path) -> None:
     """No script, no other file, no address but of namespaces; its ids are unique and there."""
     assert_stands_alone(page.read_text())
@@ -76,6 +77,7 @@ def test_what_is_missing_is_said_in_its_place(event_log: Path, tmp_path: Path) -
         assert part in text
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_one_line(event_log: Path, tmp_path: Path) -> None:
     """With the reason."""
     pytest.importorskip("matplotlib")

@@ -16,6 +16,7 @@ from sidecar.models.prepare import prepare
 MakeModel = Callable[..., Path]
 
 
+@pytest.mark.slow
 def test_the_default_model_is_proven(
     minilm_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

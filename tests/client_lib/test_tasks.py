@@ -70,6 +70,8 @@ async def test_a_restart_under_many_tasks_loses_nothing(
         assert np.array_equal(task.result(), vector(f"{i:02}"))
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("act", [answer, lambda _: Act.SILENCE], ids=["answered", "unanswered"])
 @pytest.mark.parametrize(
     "call",
@@ -272,6 +274,7 @@ def test_a_client_is_refused_while_its_loop_runs(fake: FakeDaemon) -> None:
     asyncio.run(ask_from_elsewhere())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closes", [True, False])
 def test_a_client_outlives_its_loop(fake: FakeDaemon, closes: bool) -> None:
     """What nobody has closed is closed with the loop, and the next one has its own connection."""

@@ -306,6 +306,7 @@ def test_a_daemon_that_does_not_answer_in_time(hasty: GatewayProcess, fake: Fake
     assert 0 < request.timeout_ms <= 200
 
 
+@pytest.mark.slow
 def test_no_daemon_is_told_with_advice(no_daemon: Path) -> None:
     """503 on every path, with where it was looked for."""
     with (

@@ -47,6 +47,7 @@ def test_keys_are_asked_for(fake: FakeDaemon, file: Path) -> None:
         assert {http.get(path).status_code for path in ("/metrics", "/v1/models")} == {401}
 
 
+@pytest.mark.slow
 def test_health_is_for_everybody_and_its_reason_for_who_has_a_key(
     no_daemon: Path, file: Path
 ) -> None:

@@ -29,6 +29,8 @@ from sidecar.models.precision import Precision
 from ..later import Later
 from ..words import WORDS, with_few_words
 
+pytestmark = pytest.mark.slow
+
 SentenceTransformer = Later("sentence_transformers", "SentenceTransformer")
 StaticEmbedding = Later("sentence_transformers.sentence_transformer.modules", "StaticEmbedding")
 

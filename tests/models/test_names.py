@@ -65,6 +65,7 @@ def test_the_slow_path_has_the_same_names(make_model: MakeModel, hub: Path, tmp_
     assert opened(snapshot, tmp_path / "cache", PRECISIONS[0]) == "org/other"
 
 
+@pytest.mark.slow
 def test_the_packaged_model_has_its_own_name(minilm_folder: Path, tmp_path: Path) -> None:
     """Also where its folder was named first, which is called otherwise."""
     for way in (minilm_folder, DEFAULT_EMBEDDING_MODEL):

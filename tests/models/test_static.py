@@ -23,6 +23,8 @@ from ..later import Later
 from ..words import WORDS, with_few_words
 from .by_library import TEXTS, differences
 
+pytestmark = pytest.mark.slow
+
 SentenceTransformer = Later("sentence_transformers", "SentenceTransformer")
 Dense = Later("sentence_transformers.base.modules", "Dense")
 Normalize = Later("sentence_transformers.base.modules", "Normalize")

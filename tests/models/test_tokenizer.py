@@ -61,6 +61,7 @@ def parts(row: Row) -> tuple[list[int], list[int], bool]:
     return row.ids.tolist(), row.token_types.tolist(), row.truncated
 
 
+@pytest.mark.slow
 def test_two_threads_may_tokenize_at_once(
     pairs_of_tokenizers: dict[str, tuple[Tokenizer, ...]],
 ) -> None:

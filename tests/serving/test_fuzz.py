@@ -29,6 +29,7 @@ def patient(monkeypatch):
     monkeypatch.setattr("bench.fuzzing.stage._MOMENT_SECONDS", 20)
 
 
+@pytest.mark.slow
 def test_the_corpus_brings_about_no_fault_and_leaves_nothing_behind(tiny, monkeypatch):
     """Each kept input: no traceback, nothing held once its peer has left, others are answered."""
     monkeypatch.setattr("bench.fuzzing.stage._MOMENT_SECONDS", 0)
@@ -59,6 +60,7 @@ def test_a_traceback_is_a_fault(tiny, patient):
     assert "ValueError: this text is poison" in fault
 
 
+@pytest.mark.slow
 def test_the_end_of_inference_is_a_fault(tiny, patient):
     """What escapes a forward ends the daemon."""
     with Stage([tiny()]) as stage:
@@ -66,6 +68,7 @@ def test_the_end_of_inference_is_a_fault(tiny, patient):
     assert "worker.crashed: SystemExit(3)" in faults
 
 
+@pytest.mark.slow
 def test_what_is_still_held_after_a_peer_is_a_fault(tiny, monkeypatch):
     """The ledger's bytes, say."""
     monkeypatch.setattr("bench.fuzzing.stage._PATIENCE_SECONDS", 0.5)
@@ -77,6 +80,7 @@ def test_what_is_still_held_after_a_peer_is_a_fault(tiny, monkeypatch):
     assert fault.startswith("not over in 0.5 s: ")
 
 
+@pytest.mark.slow
 def test_a_turn_of_the_loop_is_timed(tiny, patient):
     """A tokenizer that takes its time on the loop has held up everybody; a pause has not."""
     model = tiny()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -121,6 +122,7 @@ async def converse(desk: Desk, stream: bytes, cuts: list[int]) -> list[tuple[int
     return [*seen, (0, held_in_the_books(desk))]
 
 
+@pytest.mark.slow
 def test_the_books_are_never_behind() -> None:
     """However the stream is cut, and whatever length its last header tells; and all is returned."""
     with asyncio.Runner() as runner:

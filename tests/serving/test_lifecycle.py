@@ -22,6 +22,8 @@ from sidecar.serving.settings import ServeSettings, Setup
 from sidecar.serving.socket_file import SocketFile, SocketUnavailable
 from sidecar.systemd import take
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__)
 PATIENCE = 30
 

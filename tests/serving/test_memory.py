@@ -50,6 +50,7 @@ def unfrozen() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unfrozen")
 def test_what_serves_no_more_is_freed() -> None:
     """Though it was kept for good when it began to serve; what serves now is walked no more."""
@@ -64,6 +65,7 @@ def test_what_serves_no_more_is_freed() -> None:
     assert left() is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unfrozen")
 async def test_what_is_held_is_told_after_all_was_given_back(
     monkeypatch: pytest.MonkeyPatch,

@@ -186,6 +186,7 @@ async def test_what_was_accepted_is_finished_by_the_old_model(start, setup_of, t
     assert (await seen("engine.retired"))["models"] == ["old"]
 
 
+@pytest.mark.slow
 async def test_models_that_no_longer_serve_are_let_go_of(
     start, setup_of, seen, walks_through_memory
 ):

@@ -196,6 +196,7 @@ async def test_a_connection_that_does_not_fit_is_refused(make_dialogue, monkeypa
     assert dialogue.desk.door.to_list() == counted
 
 
+@pytest.mark.slow
 async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue, soon):
     """While a frame is being received, waits for room, or is computed."""
 

@@ -542,6 +542,7 @@ async def test_a_slow_reader_is_not_read_from(make_dialogue, tiny, soon):
         assert (await dialogue.reply(i))["ok"]
 
 
+@pytest.mark.slow
 async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny):
     """Of its own, or of its requests: nothing is left, no slot, no row, no task, no open socket."""
 

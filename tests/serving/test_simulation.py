@@ -65,6 +65,7 @@ def test_any_sequence_keeps_the_rules(threads, sequence):
     world.finish()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_long_run_keeps_the_rules(seed):
     """The same, for thousands of steps at, above and far above what the threads can do."""
@@ -90,6 +91,7 @@ CROWDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CROWDS)
 @pytest.mark.parametrize("priority", ["interactive", "bulk"])
 def test_a_user_with_many_processes_leaves_another_half_of_the_time(name, priority):
@@ -110,6 +112,7 @@ def test_a_user_with_many_processes_leaves_another_half_of_the_time(name, priori
     assert spent["other"] >= sum(spent.values()) / 2 - (MAX_COST + LONGEST)  # the batch in hand
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.sampled_from("uvw"), st.integers(0, 9), rows), max_size=30),
     st.integers(1, 3),

@@ -96,6 +96,7 @@ def test_packaged_answers_are_the_librarys(minilm_folder: Path, tmp_path: Path) 
     np.testing.assert_allclose(packaged.outputs, today.outputs, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_library")
 def test_the_default_model_is_verified_without_the_library(
     minilm_folder: Path, tmp_path: Path

@@ -64,6 +64,7 @@ def artifact(prepared: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(prepared, tmp_path / "artifact"))
 
 
+@pytest.mark.slow
 def test_an_artifact_that_is_whole(artifact: Path, tmp_path: Path) -> None:
     """Is fine, and tells its size and on how many tokens its speed was measured."""
     found = read_model(wanted(artifact), tmp_path)
