@@ -20,7 +20,7 @@ from .command import sidecar
 pytestmark = pytest.mark.slow
 
 # Several requests: the note is written after the first, and the others take their time.
-TEXTS = [f"{number}: {'a text of some words ' * (number % 5)}" for number in range(384)]
+TEXTS = [f"{number}: {'a text of some words ' * (number % 5)}" for number in range(768)]
 
 
 @pytest.fixture(scope="module")

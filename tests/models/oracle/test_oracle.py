@@ -38,13 +38,7 @@ def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "has_library", lambda: False)
 
 
-@pytest.mark.parametrize(
-    "classifier",
-    [
-        pytest.param(False, id="embedder"),
-        pytest.param(True, id="reranker", marks=pytest.mark.real_process),
-    ],
-)
+@pytest.mark.parametrize("classifier", [False, True], ids=["embedder", "reranker"])
 def test_a_model_is_verified(make_model: MakeModel, tmp_path: Path, classifier: bool) -> None:
     """A folder that is read rightly is proven by ids and outputs."""
     verified = read_exact(make_model("mpnet", classifier=classifier), tmp_path).verified
