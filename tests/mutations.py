@@ -30,7 +30,7 @@ SLIPS = Path(__file__).with_suffix(".toml")
 _PARTS = ("bench", "client_lib", "docs", "sidecar", "systemd", "tests", "pyproject.toml")
 _PAGES = "*.md"
 _TEST_SECONDS = 60  # a slip that makes a test hang longer than this is noticed
-_RUN_SECONDS = 600
+_SLIP_SECONDS = 240  # as is one that keeps the tests' process from ending
 _FAILED = 1  # pytest's exit code, see `pytest.ExitCode`
 
 
@@ -77,25 +77,30 @@ def judged(slip: Slip, tree: Path) -> Verdict:
     except ValueError as error:
         return Verdict(slip, f"gone: {error}", noticed=False)
     try:
-        code = _run(tree, slip.tests, "-x")
+        code = _run(tree, slip.tests, "-x", seconds=_SLIP_SECONDS, stdout=subprocess.DEVNULL)
     finally:
         shutil.copy2(ROOT / slip.file, file)  # with its time, by which what is compiled is known
-    if code == _FAILED:
+    if code in {_FAILED, None}:
         return Verdict(slip, "noticed", noticed=True)
     why = "passed unnoticed" if code == 0 else f"its tests cannot run: pytest exits with {code}"
     return Verdict(slip, why, noticed=False)
 
 
-def _run(tree: Path, tests: Sequence[str], *options: str) -> int | None:
-    """Return pytest's exit code, or None where it never ended."""
+def _run(
+    tree: Path,
+    tests: Sequence[str],
+    *options: str,
+    seconds: float | None = None,
+    stdout: int | None = None,
+) -> int | None:
+    """Return pytest's exit code, or None where it did not end within `seconds`."""
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
     # The package of the tree, not the installed one. A slip's own byte code is not kept.
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         return subprocess.run(
             [*command, f"--timeout={_TEST_SECONDS}", *options, *tests],
-            check=False, cwd=tree, env=environment, timeout=_RUN_SECONDS,
-            stdout=None if "-rf" in options else subprocess.DEVNULL,
+            check=False, cwd=tree, env=environment, timeout=seconds, stdout=stdout,
         ).returncode  # fmt: skip
     except subprocess.TimeoutExpired:
         return None
