@@ -41,7 +41,6 @@ def embed(fake: FakeDaemon, folder: Path, *flags: str, output: str = "out.npy") 
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

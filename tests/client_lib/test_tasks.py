@@ -71,7 +71,6 @@ async def test_a_restart_under_many_tasks_loses_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("act", [answer, lambda _: Act.SILENCE], ids=["answered", "unanswered"])
 @pytest.mark.parametrize(
     "call",
@@ -213,6 +212,38 @@ async def test_a_daemon_that_goes_answers_what_it_has_taken(tmp_path: Path) -> N
             later = asyncio.create_task(client.ping())
             new.say(new.answered(await asyncio.to_thread(new.take)))  # not what the old one kept
             assert await later > 0
+
+
+async def test_a_daemon_that_goes_is_left_with_the_last_call_that_is_given_up(
+    tmp_path: Path,
+) -> None:
+    """It hears of that, and its connection ends: it waits for nobody any more."""
+    with PlayedDaemon(tmp_path / "s") as daemon:
+        async with AsyncClient(daemon.socket) as client:
+            late = asyncio.create_task(client.encode("late", timeout=0.5))
+            old = await asyncio.to_thread(daemon.accept)
+            await asyncio.to_thread(old.take)
+            refused = asyncio.create_task(client.encode("refused"))
+            old.say(old.refused(await asyncio.to_thread(old.take), Draining("going")))
+            new = await asyncio.to_thread(daemon.accept)
+            new.say(new.answered(await asyncio.to_thread(new.take)))
+            await refused
+            with pytest.raises(CallTimeout):
+                await late
+            assert isinstance(await asyncio.to_thread(old.take), Cancel)
+            assert await asyncio.to_thread(old.has_ended)
+
+
+async def test_a_closed_client_has_no_connection(tmp_path: Path) -> None:
+    """From that moment on: its loop may not run again."""
+    with PlayedDaemon(tmp_path / "s") as daemon:
+        client = AsyncClient(daemon.socket)
+        ping = asyncio.create_task(client.ping())
+        connection = await asyncio.to_thread(daemon.accept)
+        connection.say(connection.answered(await asyncio.to_thread(connection.take)))
+        await ping
+        await client.close()
+        assert connection.has_ended()
 
 
 async def test_a_call_that_lost_its_daemon_says_that_there_is_none(tmp_path: Path) -> None:

@@ -293,6 +293,38 @@ def test_a_daemon_that_goes_answers_what_it_has_taken(
         assert later.result() > 0
 
 
+def test_a_daemon_that_goes_is_left_with_the_last_call_that_is_given_up(
+    tmp_path: Path, submit: Callable[..., Any]
+) -> None:
+    """It hears of that, and its connection ends: it waits for nobody any more."""
+    with PlayedDaemon(tmp_path / "s") as daemon, Client(daemon.socket) as client:
+        late = submit(client.encode, "late", timeout=0.5)
+        old = daemon.accept()
+        old.take()
+        refused = submit(client.encode, "refused")
+        old.say(old.refused(old.take(), Draining("going")))
+        new = daemon.accept()
+        new.say(new.answered(new.take()))
+        refused.result()
+        with pytest.raises(CallTimeout):
+            late.result()
+        assert isinstance(old.take(), Cancel)
+        assert old.has_ended()
+
+
+def test_who_asks_but_once_is_told_that_the_client_was_closed(
+    fake: FakeDaemon, submit: Callable[..., Any]
+) -> None:
+    """And not that the daemon has gone."""
+    fake.script = lambda _: Act.SILENCE
+    client = Client(fake.socket, retries=False)
+    call = submit(client.encode, "a")
+    fake.wait_for(Embed, 1)
+    client.close()
+    with pytest.raises(ClientClosed):
+        call.result()
+
+
 def test_a_forked_child_that_closes_leaves_the_parents_connection(
     client: Client, fake: FakeDaemon
 ) -> None:

@@ -276,3 +276,13 @@ def test_a_cluster_does_not_start_one_beside_an_impostor(
     monkeypatch.setenv("SIDECAR_SOCKET", str(impostor.socket))
     with pytest.raises(UntrustedDaemon):
         SidecarEmbedder()
+
+
+@pytest.mark.parametrize("all_users", [True, False])
+def test_the_user_nobody_is_oneself_where_all_users_are_seen(
+    monkeypatch: pytest.MonkeyPatch, all_users: bool
+) -> None:
+    """In a user namespace everybody outside has that number."""
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    monkeypatch.setattr(trust, "_sees_all_users", lambda: all_users)
+    assert trust.is_own(NOBODY) is all_users
