@@ -70,6 +70,10 @@ class PlayedConnection:
         """Return the frame that refuses it."""
         return self._server.fail(request.id, error)
 
+    def close(self) -> None:
+        """Go, whatever was not read."""
+        self._sock.close()
+
     def has_ended(self) -> bool:
         """Whether the client closes the connection, and asks nothing more."""
         return self._taken == [] and self._sock.recv(65536) == b""

@@ -246,6 +246,22 @@ async def test_a_closed_client_has_no_connection(tmp_path: Path) -> None:
         assert connection.has_ended()
 
 
+async def test_who_waits_to_write_goes_to_the_next_daemon(tmp_path: Path) -> None:
+    """The one that took nothing more has gone: nobody else would say so."""
+    with PlayedDaemon(tmp_path / "s") as daemon:
+        async with AsyncClient(daemon.socket) as client, asyncio.timeout(20):
+            large = asyncio.create_task(client.encode("x" * 1_000_000))  # more than a socket keeps
+            old = await asyncio.to_thread(daemon.accept)
+            waiting = asyncio.create_task(client.encode("waiting"))
+            await asyncio.sleep(0.05)
+            old.close()
+            new = await asyncio.to_thread(daemon.accept)
+            for _ in range(2):
+                new.say(new.answered(await asyncio.to_thread(new.take)))
+            assert np.array_equal(await waiting, vector("waiting"))
+            await large
+
+
 async def test_a_call_that_lost_its_daemon_says_that_there_is_none(tmp_path: Path) -> None:
     """And not that it does not answer: it has gone."""
     with PlayedDaemon(tmp_path / "s") as daemon:
