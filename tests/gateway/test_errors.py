@@ -349,6 +349,7 @@ def test_a_fault_of_the_gateway_is_an_event(
     event = gateway.event("gateway.failed")
     assert (event["error"], event["path"]) == ("KeyError", "/v1/models")
     assert event["trace_id"] == reply.headers["x-request-id"]
+    assert "in models" in event["traceback"]
     assert reply.headers["connection"] == "close"
     fake.script = answer
     assert post(http, input="a").status_code == 200
