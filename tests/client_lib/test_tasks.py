@@ -253,7 +253,8 @@ async def test_who_waits_to_write_goes_to_the_next_daemon(tmp_path: Path) -> Non
             large = asyncio.create_task(client.encode("x" * 1_000_000))  # more than a socket keeps
             old = await asyncio.to_thread(daemon.accept)
             waiting = asyncio.create_task(client.encode("waiting"))
-            await asyncio.sleep(0.05)
+            for _ in STEPS:
+                await asyncio.sleep(0)
             old.close()
             new = await asyncio.to_thread(daemon.accept)
             for _ in range(2):
