@@ -17,7 +17,7 @@ _DIGITS = 12  # behind them stands what is left of sums in another order, which 
 
 def difference(exact: Metric, own: Metric) -> Difference:
     """Return how far `own` is from `exact`: one metric on the same queries, in the same order."""
-    from scipy.stats import bootstrap  # noqa: PLC0415 - a second, after bad data were refused
+    from scipy.stats import bootstrap  # noqa: PLC0415 - slow; bad data are refused first
 
     sides = len(exact.samples)
 

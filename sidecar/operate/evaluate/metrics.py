@@ -58,7 +58,7 @@ def spearman(a: Samples, b: Samples) -> float:
     """Return Spearman's rank correlation; 0 where one side has no order."""
     if not np.ptp(a) or not np.ptp(b):
         return 0.0
-    from scipy.stats import spearmanr  # noqa: PLC0415 - a second, after bad data were refused
+    from scipy.stats import spearmanr  # noqa: PLC0415 - slow; bad data are refused first
 
     return float(spearmanr(a, b).statistic)
 
