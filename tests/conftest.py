@@ -1,5 +1,6 @@
 """What several rooms' tests stand on: real folders, small or whole, and their artifacts."""
 
+import gc
 import json
 import os
 import shutil
@@ -55,6 +56,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and _SLOW & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector of garbage from what lives as long as the run: it is looked at often."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_disk_is_waited_for() -> Iterator[None]:
+    """Leave to the kernel when it writes: no test outlives the host."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")

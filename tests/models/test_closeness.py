@@ -55,6 +55,23 @@ def test_two_zero_vectors_are_the_same() -> None:
     np.testing.assert_allclose(cosines(vectors, others), [1, 24 / 25, 0], rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("floor", [-1.0, 0.0, 0.99])
+def test_a_zero_vector_is_not_close_to_another(floor: float) -> None:
+    """It has no direction, so its cosine is no number, which passes no floor."""
+    zero, other = np.array([[0, 0]], np.float32), np.array([[0, 2]], np.float32)
+    for pair in ((zero, other), (other, zero)):
+        assert not cosines(*pair)[0] >= floor
+
+
+def test_a_tie_is_an_order_of_its_own() -> None:
+    """Of three pairs of documents, one is tied on one side only and one on both."""
+    exact = np.array([[1, 1, 2]], np.float32)
+    assert rank_agreement(exact, exact) == 1
+    assert rank_agreement(exact, np.array([[1, 0, 2]], np.float32)) == pytest.approx(2 / 3)
+    assert rank_agreement(np.array([[1, 0, 2]], np.float32), exact) == pytest.approx(2 / 3)
+
+
 def test_vectors_are_close_by_their_cosines() -> None:
     """Of all dimensions, and of nothing else."""
     rng = np.random.default_rng(1)

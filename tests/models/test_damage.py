@@ -21,7 +21,7 @@ from sidecar.models.damage import check_artifact, set_aside
 from sidecar.models.errors import DamagedError, ModelError, UntrustedError
 from sidecar.models.intact import Stored, check, checked_meanwhile, record
 from sidecar.models.layout import layout_anew
-from sidecar.models.library import Wanted, open_model
+from sidecar.models.library import Wanted, open_model, with_artifact
 from sidecar.models.manifest import Manifest
 from sidecar.models.model import Model, load
 from sidecar.models.precision import Precision
@@ -278,6 +278,23 @@ def test_an_artifact_that_goes_while_it_is_read_is_set_aside_by_nobody(
 
     monkeypatch.setattr(manifests, "read", read_and_lose)
     assert set_aside(artifact) is None
+
+
+def test_what_another_daemon_has_put_right_is_not_told(folder: Path, cache: Path) -> None:
+    """It was damaged when it was read and is whole by now: the other daemon has said so."""
+    artifact = artifact_in(cache)
+    asked: list[Path] = []
+
+    def use(_: Path, found: Path) -> str:
+        asked.append(found)
+        if len(asked) == 1:
+            raise DamagedError(found / "model.onnx", "has other bytes")
+        return "served"
+
+    with structlog.testing.capture_logs() as events:
+        assert with_artifact(wanted(folder), cache, use) == "served"
+    assert asked == [artifact, artifact]
+    assert events == []
 
 
 def test_a_cache_is_not_what_is_damaged(cache: Path) -> None:

@@ -16,6 +16,7 @@ from sidecar.models.description import Task
 from sidecar.models.errors import DamagedError, ModelError
 from sidecar.models.library import Wanted, check, open_model
 from sidecar.models.manifest import Manifest, Quality, Speed
+from sidecar.models.model import Model
 from sidecar.models.precision import Precision
 from sidecar.models.prompts import Prompts
 from sidecar.models.verification import Verification
@@ -150,6 +151,17 @@ def test_what_is_told_of_an_embedder_in_int8(tiny_artifact: Path, tmp_path: Path
     assert told["activation"] is None
     assert (told["device"], told["requested"], told["weight_bits"]) == ("cpu", "int8", 7)
     assert "files" not in told
+
+
+def test_a_model_that_is_open_has_run_and_says_why_it_was_chosen(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request pays for the first forward, which takes memory and threads."""
+    ran: list[object] = []
+    monkeypatch.setattr(Model, "forward", lambda _, row: ran.append(row))
+    model = open_model(wanted(tiny_artifact), tmp_path)
+    assert len(ran) == 1
+    assert model.reason == reason_of("a test", manifests.read(tiny_artifact).speed)
 
 
 def test_a_reason_tells_how_many_times_as_fast() -> None:

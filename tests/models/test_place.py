@@ -82,6 +82,19 @@ def test_a_place_is_found_by_what_the_files_hold(folder: Path, tmp_path: Path) -
     assert cached_path(copy, INT8, tmp_path / "cache").name.startswith("copy-")
 
 
+def test_of_two_artifacts_of_a_model_the_first_by_name_is_taken(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Two daemons that prepared it at once: all that come later agree on one."""
+    cache = tmp_path / "cache"
+    name = cached_path(folder, INT8, cache).name
+    places = [cache / name.replace("model", other) for other in ("b", "a", "c")]
+    for made in places:
+        made.mkdir(parents=True)
+        (made / "manifest.json").write_text("{}")
+    assert cached_path(folder, INT8, cache) == places[1]
+
+
 @pytest.mark.parametrize("remember", [True, False])
 def test_digests_are_remembered_where_they_may_be(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remember: bool
