@@ -9,7 +9,7 @@ import numpy as np
 from sidecar.encoder.architecture import Float32
 from sidecar.models.model import load
 from sidecar.models.rows import Row, Text
-from sidecar.serving.vectors import Finish
+from sidecar.serving.postprocess import Postprocess
 
 
 class InSidecar:
@@ -17,7 +17,7 @@ class InSidecar:
 
     def __init__(self, artifact: Path, threads: int) -> None:
         self._model = load(artifact)
-        self._finish = Finish(self._model.dimensions, self._model.normalize)
+        self._finish = Postprocess(self._model.dimensions, self._model.normalize)
         self._pool = ThreadPoolExecutor(threads)
 
     def __call__(self, texts: Sequence[Text]) -> Float32:

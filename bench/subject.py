@@ -15,7 +15,7 @@ from sidecar.models.prepare import prepare
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 from sidecar.plan import weight_bits
-from sidecar.serving.vectors import Finish
+from sidecar.serving.postprocess import Postprocess
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def make(arguments: argparse.Namespace, workshop: Path) -> Subject:
     prepare(Order(folder=folder, name="model", precision=precision, output=artifact))
     model = load(artifact)
     texts = _texts(random.Random(arguments.seed), arguments.texts, model.max_tokens)
-    finish = Finish(model.dimensions, model.normalize)
+    finish = Postprocess(model.dimensions, model.normalize)
     rows = (model.tokenize([text])[0] for text in texts)
     vectors = [finish(model.forward(row)).tobytes() for row in rows]
     name = "tiny" if arguments.tiny else arguments.model

@@ -27,11 +27,11 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
+class Postprocess:
     """No more is sent; answers are read to the end."""
 
 
-Step: TypeAlias = Send | Read | Finish
+Step: TypeAlias = Send | Read | Postprocess
 
 
 def script(data: bytes) -> list[Step]:
@@ -61,7 +61,7 @@ def _steps(source: Source) -> Iterator[Step]:
             return
         kind = source.below(16)
         if kind == 15:
-            yield Finish()
+            yield Postprocess()
             return
         if kind == 14:
             yield Read()

@@ -19,19 +19,19 @@ from typing import Any, Self
 
 import structlog
 
-from bench.fuzzing.script import Finish, Read, Send, Step
+from bench.fuzzing.script import Postprocess, Read, Send, Step
 from client_lib import AsyncClient
-from sidecar.serving.bounds import Bounds
-from sidecar.serving.desk import Desk
-from sidecar.serving.engine import Engine
-from sidecar.serving.lifecycle import SWITCH_SECONDS
-from sidecar.serving.memory import settle
-from sidecar.serving.roster import ServedModel
-from sidecar.serving.server import Server
+from sidecar.serving.context import ServerContext
+from sidecar.serving.engine.engine import Engine
+from sidecar.serving.process.heap import settle
+from sidecar.serving.process.lifecycle import SWITCH_SECONDS
+from sidecar.serving.process.warm_up import learn
+from sidecar.serving.registry import ServedModel
+from sidecar.serving.scheduler.limits import QueueLimits
 from sidecar.serving.settings import ServeSettings
-from sidecar.serving.socket_file import SocketFile
-from sidecar.serving.state import Life, State
-from sidecar.serving.warm_up import learn
+from sidecar.serving.state import Lifecycle, State
+from sidecar.serving.transport.listener import SocketFile
+from sidecar.serving.transport.server import Server
 
 _READ_BYTES = 2**18
 _MOMENT_SECONDS = 0.01
@@ -77,7 +77,7 @@ class Stage:
         self._folder = tempfile.TemporaryDirectory(prefix="sidecar-fuzz-")
         self._path = Path(self._folder.name) / "socket"
         self._faults: list[str] = []
-        self._desk: Desk
+        self._desk: ServerContext
         self._other: AsyncClient
 
     def __enter__(self) -> Self:
@@ -118,11 +118,11 @@ class Stage:
 
     async def _serve(self, opened: asyncio.Future[None]) -> None:
         costs = {model.name: learn(model) for model in self._models}
-        engine = Engine(self._models, costs, threads=1, bounds=Bounds())
+        engine = Engine(self._models, costs, threads=1, bounds=QueueLimits())
         engine.start()
         listener = SocketFile.bind(self._path)
         settings = ServeSettings(socket=self._path, threads=1, memory_bytes=2**31)
-        self._desk = Desk(engine, settings, Life())
+        self._desk = ServerContext(engine, settings, Lifecycle())
         self._desk.life.move(State.SERVING)
         async with Server(self._desk, listener), AsyncClient(self._path) as self._other:
             await self._other.ping()
@@ -156,7 +156,7 @@ class Stage:
                             await self._loop.sock_sendall(sock, data)
                         case Read():
                             await self._something(came)
-                        case Finish():
+                        case Postprocess():
                             sock.shutdown(socket.SHUT_WR)
                             await reading
             finally:

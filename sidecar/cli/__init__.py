@@ -11,7 +11,7 @@ from sidecar.cli.terminal import complain
 from sidecar.config import ConfigError
 from sidecar.models.errors import ModelError, TemporaryError
 from sidecar.plan import PlanError
-from sidecar.serving.socket_file import SocketUnavailable
+from sidecar.serving.transport.listener import SocketUnavailable
 from sidecar.systemd import HandedOverError
 
 _COMMANDS = (

@@ -16,7 +16,7 @@ from sidecar.cli.target import target
 from sidecar.cli.terminal import complain
 from sidecar.config import ConfigError
 from sidecar.gateway.settings import Listener, Settings
-from sidecar.serving.socket_file import SocketFile
+from sidecar.serving.transport.listener import SocketFile
 
 _HOST, _PORT = "127.0.0.1", "8000"
 _MOST_PORT = 65_535

@@ -19,10 +19,10 @@ from sidecar.models.description import Task
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.plan import Plan
-from sidecar.serving import lifecycle
-from sidecar.serving.bounds import Bounds
-from sidecar.serving.door import Rules
-from sidecar.serving.roster import ServedModel
+from sidecar.serving.admission.access import AccessPolicy
+from sidecar.serving.process import lifecycle
+from sidecar.serving.registry import ServedModel
+from sidecar.serving.scheduler.limits import QueueLimits
 from sidecar.serving.settings import ServeSettings, Setup
 
 
@@ -94,7 +94,7 @@ def _serve_settings(config: Config, plan: Plan, host: Host) -> ServeSettings:
         socket=config.socket,
         threads=plan.threads,
         limits=Limits(config.max_frame_bytes, config.max_inputs, config.max_text_bytes),
-        bounds=Bounds(
+        bounds=QueueLimits(
             rows=config.max_queue_rows,
             tokens=config.max_queue_tokens,
             bytes=config.max_queue_bytes,
@@ -102,7 +102,7 @@ def _serve_settings(config: Config, plan: Plan, host: Host) -> ServeSettings:
         ),
         cache_bytes=config.cache_bytes,
         memory_bytes=config.max_memory_bytes or host.memory_bytes,
-        rules=Rules(
+        rules=AccessPolicy(
             uids=config.allow_users,
             gids=config.allow_groups,
             max_connections=config.max_connections,

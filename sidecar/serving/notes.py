@@ -11,7 +11,7 @@ from collections.abc import Callable
 _DELAY_SECONDS = 0.01
 
 
-class Notes:
+class DeferredLog:
     """Lines to be written soon, in order; used on one loop alone."""
 
     def __init__(self) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from client_lib.wire.messages import Precision
-from sidecar.serving.roster import Float32
-from sidecar.serving.vectors import best_first, quantize
+from sidecar.serving.postprocess import best_first, quantize
+from sidecar.serving.registry import Float32
 
 
 def milliseconds(seconds: float) -> float:

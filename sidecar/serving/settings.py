@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from client_lib.wire.protocol import Limits
 from sidecar.events import Selection
-from sidecar.serving.bounds import Bounds
-from sidecar.serving.door import Rules
-from sidecar.serving.roster import ServedModel
+from sidecar.serving.admission.access import AccessPolicy
+from sidecar.serving.registry import ServedModel
+from sidecar.serving.scheduler.limits import QueueLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +29,8 @@ class ServeSettings:
     limits: Limits = field(default_factory=Limits)
     cache_bytes: int = 0
     memory_bytes: int = 2**40
-    bounds: Bounds = field(default_factory=Bounds)
-    rules: Rules = field(default_factory=Rules)
+    bounds: QueueLimits = field(default_factory=QueueLimits)
+    rules: AccessPolicy = field(default_factory=AccessPolicy)
     max_in_flight: int = 256
     drain_seconds: float = 30.0
     hang_seconds: float = 30.0

@@ -31,7 +31,7 @@ _NEXT: Mapping[State, frozenset[State]] = {
 _SERVES = {State.SERVING, State.RELOADING}
 
 
-class Life:
+class Lifecycle:
     """The current state. `lifecycle` moves it, everybody else looks."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 from bench.fuzz import Turn, page
 from bench.fuzzing import corpus
 from bench.fuzzing.findings import Finding, Findings, read
-from bench.fuzzing.script import Finish, Send, script
+from bench.fuzzing.script import Postprocess, Send, script
 from bench.fuzzing.search import Ended
 from bench.fuzzing.source import Source
 from bench.fuzzing.values import text
@@ -47,7 +47,7 @@ def test_the_same_bytes_are_the_same_script() -> None:
         data = bytes((seed * i * 31 + i) % 256 for i in range(seed))
         steps = script(data)
         assert steps == script(data)
-        assert not any(isinstance(step, Finish) for step in steps[:-1])
+        assert not any(isinstance(step, Postprocess) for step in steps[:-1])
         assert sum(len(step.data) for step in steps if isinstance(step, Send)) < 2**25 + 100
 
 

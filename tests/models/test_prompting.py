@@ -19,7 +19,7 @@ from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import Order, prepare
 from sidecar.models.prompting import prompts_of
-from sidecar.serving.asked import Asked
+from sidecar.serving.engine.work import WorkItem
 
 MakeModel = Callable[..., Path]
 FP32 = Precision("none", weight_bits=7, floor=0.0)
@@ -169,7 +169,7 @@ def test_roles_are_the_library_s_own(
     for role in (*ROLES, None):
         request = Embed(id=1, input=("a text",), role=role)
         for name in (None, "query"):
-            (part,) = Asked.texts_of(model, replace(request, prompt_name=name)).parts
+            (part,) = WorkItem.texts_of(model, replace(request, prompt_name=name)).parts
             expected = calls[role]("a text", **({"prompt_name": name} if name else {}))
             ours = theirs.encode(part.prompt + part.texts[0], prompt="")
             np.testing.assert_allclose(ours, expected, atol=1e-6)

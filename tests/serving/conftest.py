@@ -17,14 +17,14 @@ from client_lib.wire.codec import FrameDecoder
 from client_lib.wire.messages import Hello
 from client_lib.wire.protocol import ClientConnection, Limits
 from sidecar.models.rows import Row
-from sidecar.serving.bounds import Bounds
-from sidecar.serving.cost import Cost
-from sidecar.serving.desk import Desk
-from sidecar.serving.engine import Engine
-from sidecar.serving.peer import Peer
-from sidecar.serving.session import Session
+from sidecar.serving.admission.peer import Peer
+from sidecar.serving.context import ServerContext
+from sidecar.serving.engine.engine import Engine
+from sidecar.serving.scheduler.cost_model import CostModel
+from sidecar.serving.scheduler.limits import QueueLimits
 from sidecar.serving.settings import ServeSettings
-from sidecar.serving.state import Life, State
+from sidecar.serving.state import Lifecycle, State
+from sidecar.serving.transport.session import Session
 
 PATIENCE = 20.0  # seconds until a test that waits for something gives up
 _TABLE = np.random.default_rng(5).normal(size=(128, 8)).astype(np.float32)
@@ -148,8 +148,8 @@ async def make_engine(tiny):
     made = []
 
     def make(*models, threads=1, bounds=None, **options):
-        costs = {model.name: Cost() for model in models}
-        engine = Engine(models, costs, threads=threads, bounds=bounds or Bounds(), **options)
+        costs = {model.name: CostModel() for model in models}
+        engine = Engine(models, costs, threads=threads, bounds=bounds or QueueLimits(), **options)
         engine.start()
         made.append((engine, models))
         return engine
@@ -215,7 +215,7 @@ async def make_dialogue(make_engine, tiny):
             limits=limits or Limits(),
             **options,
         )
-        desk = Desk(engine, settings, Life())
+        desk = ServerContext(engine, settings, Lifecycle())
         desk.life.move(State.SERVING)
         if state is not State.SERVING:
             desk.life.move(state)

@@ -5,10 +5,10 @@ from itertools import count
 import numpy as np
 
 from sidecar.models.rows import Row
-from sidecar.serving.job import Job
-from sidecar.serving.vectors import Finish
+from sidecar.serving.postprocess import Postprocess
+from sidecar.serving.scheduler.job import Job
 
-_FINISH = Finish(8, normalize=True)
+_FINISH = Postprocess(8, normalize=True)
 _new = count(1_000)
 
 

@@ -9,15 +9,15 @@ from structlog.testing import capture_logs
 
 from client_lib.wire.errors import BackendFailed, BadRequest, Draining
 from client_lib.wire.messages import Embed, Rerank
-from sidecar.serving.cache import Cache
-from sidecar.serving.cost import Cost
-from sidecar.serving.gathering import Gathering, Gatherings
-from sidecar.serving.lone import Lone
-from sidecar.serving.notes import Notes
+from sidecar.serving.engine.collector import ResultCollector, ResultCollectors
+from sidecar.serving.engine.result_cache import ResultCache
+from sidecar.serving.notes import DeferredLog
+from sidecar.serving.postprocess import Postprocess
 from sidecar.serving.results import EmbedResult
-from sidecar.serving.statistics import Statistics
-from sidecar.serving.vectors import Finish
-from sidecar.serving.worker import Workers
+from sidecar.serving.scheduler.cost_model import CostModel
+from sidecar.serving.scheduler.intra_op import IntraOpPolicy
+from sidecar.serving.scheduler.worker_pool import WorkerPool
+from sidecar.serving.telemetry.statistics import Statistics
 
 
 class Fault(Exception):
@@ -86,7 +86,12 @@ def assert_vectors(result, model, *texts):
 
 @pytest.mark.parametrize(
     "at",
-    [(Finish, "__call__", 2), (Gathering, "_put"), (Gathering, "_note"), (Gathering, "_computed")],
+    [
+        (Postprocess, "__call__", 2),
+        (ResultCollector, "_put"),
+        (ResultCollector, "_note"),
+        (ResultCollector, "_computed"),
+    ],
     ids=lambda at: at[1],
 )
 async def test_a_step_of_the_answer_that_raises_fails_its_request_alone(ask_two, fail, at):
@@ -101,7 +106,7 @@ async def test_a_step_of_the_answer_that_raises_fails_its_request_alone(ask_two,
 
 @pytest.mark.parametrize(
     "at",
-    [(Cost, "record"), (Cache, "put"), (Statistics, "batch"), (Notes, "add")],
+    [(CostModel, "record"), (ResultCache, "put"), (Statistics, "batch"), (DeferredLog, "add")],
     ids=lambda at: at[1],
 )
 async def test_a_step_that_only_tells_of_a_row_fails_no_request(ask_two, fail, told, at):
@@ -114,7 +119,9 @@ async def test_a_step_that_only_tells_of_a_row_fails_no_request(ask_two, fail, t
 
 
 @pytest.mark.parametrize(
-    "at", [(Gatherings, "land"), (Workers, "landed"), (Lone, "record")], ids=lambda at: at[1]
+    "at",
+    [(ResultCollectors, "land"), (WorkerPool, "landed"), (IntraOpPolicy, "record")],
+    ids=lambda at: at[1],
 )
 async def test_books_that_fail_end_inference(ask_two, fail, at):
     """They could keep anybody waiting: all are answered, and clients ask the next daemon."""
@@ -126,7 +133,7 @@ async def test_books_that_fail_end_inference(ask_two, fail, at):
 
 async def test_a_queue_that_fails_takes_no_row_with_it_that_is_computed(ask_two, fail):
     """The row that was computed before is delivered; whoever waits is sent to the next daemon."""
-    engine, model, (first, second) = await ask_two(fail, Workers, "_take")
+    engine, model, (first, second) = await ask_two(fail, WorkerPool, "_take")
     assert_vectors(first, model, "#a")
     assert isinstance(second, Draining)
     assert isinstance(await engine.crashed, Fault)
@@ -139,7 +146,7 @@ async def test_a_queue_that_fails_is_nobody_s_fault(make_engine, tiny, fail):
     model.gate.clear()
     asking = asyncio.create_task(engine.embed(embed(1, "a", "b")))
     await model.began()
-    fail(Workers, "_take")
+    fail(WorkerPool, "_take")
     model.gate.set()
     with pytest.raises(Draining):
         await asking
@@ -151,7 +158,7 @@ async def test_a_request_for_whose_result_there_is_no_memory_leaves_the_queue(
     """Its rows had been taken already."""
     model = tiny()
     engine = make_engine(model)
-    fail(Gathering, "__init__")
+    fail(ResultCollector, "__init__")
     with pytest.raises(Fault):
         await engine.embed(embed(1, "a", "b"))
     assert_vectors(await engine.embed(embed(2, "c")), model, "c")
@@ -160,7 +167,7 @@ async def test_a_request_for_whose_result_there_is_no_memory_leaves_the_queue(
 
 async def test_a_result_that_cannot_be_kept_is_not_counted(make_engine, tiny, monkeypatch):
     """There was no memory for the copy; the cache holds what it says it holds."""
-    cache = Cache(10_000)
+    cache = ResultCache(10_000)
 
     class Full(np.ndarray):
         def copy(self):
@@ -193,7 +200,7 @@ async def test_a_reply_that_fails_holds_nothing(make_dialogue, tiny, fail, told,
 
 async def test_a_line_that_cannot_be_written_holds_up_no_other(told):
     """The rest of those that were put off with it follow."""
-    notes, written = Notes(), []
+    notes, written = DeferredLog(), []
     for note in (lambda: written.append(1), lambda: 1 // 0, lambda: written.append(2)):
         notes.add(note)
     notes.flush()
@@ -203,7 +210,7 @@ async def test_a_line_that_cannot_be_written_holds_up_no_other(told):
 
 async def test_lines_are_written_soon_in_order_and_once(soon):
     """By themselves, those of a moment together; or at once, where somebody asks for it."""
-    notes, written = Notes(), []
+    notes, written = DeferredLog(), []
     for number in (1, 2):
         notes.add(partial(written.append, number))
     assert written == []
@@ -266,7 +273,7 @@ async def test_a_model_may_have_a_vector_for_no_tokens(make_engine, tiny):
 async def test_a_request_that_nobody_begins_is_a_standstill(make_engine, tiny, monkeypatch):
     """Its age is counted from when it came, and not from when the last row had ended."""
     now = [0.0]
-    monkeypatch.setattr(Workers, "_take", lambda _: None)
+    monkeypatch.setattr(WorkerPool, "_take", lambda _: None)
     engine = make_engine(tiny(), clock=lambda: now[0])
     now[0] = 100.0
     assert engine.standstill() == 0
@@ -316,7 +323,7 @@ async def test_lines_about_a_failure_have_its_cause(make_dialogue, tiny, fail):
     """The event has the traceback; the caller the kind of exception alone."""
     talk = await make_dialogue(tiny())
     with capture_logs() as events:
-        fail(Gathering, "_note")
+        fail(ResultCollector, "_note")
         reply = await talk.ask(embed(1, "a"))
         talk.desk.engine.notes.flush()
     assert reply["error"]["message"] == "the daemon failed with Fault"

@@ -1,6 +1,6 @@
 import pytest
 
-from sidecar.serving.state import Life, State
+from sidecar.serving.state import Lifecycle, State
 
 STARTING, SERVING, RELOADING, DRAINING, STOPPED = State
 FOLLOWS = {
@@ -23,7 +23,7 @@ def test_a_life_moves_as_it_is_drawn():
     """From each state to those that follow, and to no other; only serving ones take requests."""
     for state, way in WAYS.items():
         for to in State:
-            life = Life()
+            life = Lifecycle()
             for each in way:
                 life.move(each)
             assert (life.state, life.serves) == (state, state in {SERVING, RELOADING})

@@ -12,14 +12,14 @@ from heapq import heappop, heappush
 from itertools import count
 
 from client_lib.wire.errors import DeadlineExceeded, Overloaded, TooLarge
-from sidecar.serving.batch import BULK_WAITS, MAX_COST, MAX_ROWS, Queue, Running
-from sidecar.serving.bounds import Bounds
-from sidecar.serving.job import Entry, Job, Load
-from sidecar.serving.shares import OF_USERS
+from sidecar.serving.admission.fair_share import OF_USERS
+from sidecar.serving.scheduler.job import Entry, Job, Usage
+from sidecar.serving.scheduler.limits import QueueLimits
+from sidecar.serving.scheduler.queue import BULK_WAITS, MAX_COST, MAX_ROWS, ActiveBatch, Queue
 
 from .jobs import job
 
-BOUNDS = Bounds(rows=100, tokens=280, bytes=13_000, peer_share=0.6)
+BOUNDS = QueueLimits(rows=100, tokens=280, bytes=13_000, peer_share=0.6)
 LONGEST = 150_000  # microseconds; more than a batch may cost together
 
 
@@ -185,7 +185,7 @@ class World:
         """Bounds are kept, and nobody idles while something waits."""
         own = BOUNDS.of_lone_process
         for peers in self.queue.loads.values():
-            assert fits(sum(peers.values(), Load()), BOUNDS)
+            assert fits(sum(peers.values(), Usage()), BOUNDS)
             assert all(fits(load, BOUNDS, OF_USERS) for load in by_user(peers).values())
             assert all(fits(load, own) for load in peers.values())
 
@@ -198,7 +198,7 @@ class World:
         if made.user not in by_user(waiting):
             self._served[made.priority] = Counter()
 
-    def _watch_row(self, running: Running, entry: Entry):
+    def _watch_row(self, running: ActiveBatch, entry: Entry):
         batch = running.batch
         if batch.id not in self._batches:
             self._watch_batch(batch)
@@ -263,7 +263,7 @@ def by_user(peers):
     """The loads of `peers`, added up by user."""
     loads = {}
     for peer, load in peers.items():
-        loads[user_of(peer)] = loads.get(user_of(peer), Load()) + load
+        loads[user_of(peer)] = loads.get(user_of(peer), Usage()) + load
     return loads
 
 

@@ -7,7 +7,7 @@ import pytest
 from sidecar.config import resolve_each, to_config, variables
 from sidecar.operate.doctor.finding import Severity
 from sidecar.operate.doctor.settings import check_contradictions, check_names, check_values
-from sidecar.serving.bounds import Bounds
+from sidecar.serving.scheduler.limits import QueueLimits
 
 
 def contradictions(**environ: str) -> list[str]:
@@ -111,7 +111,7 @@ def test_a_request_that_would_always_be_refused() -> None:
     """More texts are let in than one process may have waiting."""
     (found,) = contradictions(SIDECAR_MAX_INPUTS="10000")
     assert "always refused" in found
-    most = Bounds().of_lone_process.rows
+    most = QueueLimits().of_lone_process.rows
     assert contradictions(SIDECAR_MAX_INPUTS=str(most)) == []
     (found,) = contradictions(SIDECAR_MAX_INPUTS=str(most + 1))
     assert f"SIDECAR_MAX_INPUTS={most + 1} texts are let in, but" in found

@@ -1,0 +1,1 @@
+"""Who may use the daemon, and how much of it each user and process may have."""

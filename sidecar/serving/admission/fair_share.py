@@ -1,0 +1,96 @@
+"""How much of what all share one user may have, and one of the user's processes. Pure.
+
+A part of what the others leave, and not of the whole: however many share, something is left for
+whoever comes next, and who is alone has the most. It is what switches do with the buffer that
+their ports share (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
+switches", 1998), here on two levels.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sidecar.serving.admission.peer import Peer
+
+OF_USERS = 0.75
+"""The part of what all other users leave that one user may have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerUsage:
+    """What is held now: `in_all`, by one user, and by one of the user's processes."""
+
+    in_all: int
+    by_user: int
+    by_process: int
+
+
+def most_of_user(total: int, held: PeerUsage) -> int:
+    """Return how much of `total` the user may hold while others hold what they do."""
+    return max(0, int(OF_USERS * (total - (held.in_all - held.by_user))))
+
+
+def most_of_process(total: int, part: float, held: PeerUsage) -> int:
+    """Return how much of `total` the process may hold while others hold what they do.
+
+    That is `part` of its user's share, of which the user's other processes have had theirs.
+    """
+    others = held.by_user - held.by_process
+    return max(0, int(part * (most_of_user(total, held) - others)))
+
+
+def plenty(part: float) -> float:
+    """Return which part of a total all may hold together before anybody's share can be exceeded.
+
+    A process's own bytes lower its room by themselves, its siblings' by `part` of them, and other
+    users' by less: where all were its own it would fit. Less a little, for rounding.
+    """
+    return 0.99 * OF_USERS * part
+
+
+class PeerUsages:
+    """How much of something every process holds, and every user."""
+
+    def __init__(self) -> None:
+        self._in_all = 0
+        self._by_user: Counter[int] = Counter()
+        self._by_process: Counter[Peer] = Counter()
+
+    def add(self, peer: Peer, size: int) -> None:
+        """Count `size` more for the process and its user."""
+        self._in_all += size
+        self._by_user[peer.uid] += size
+        self._by_process[peer] += size
+
+    def remove(self, peer: Peer, size: int) -> None:
+        """Count `size` less, and forget who holds nothing any more."""
+        self._in_all -= size
+        self._by_user[peer.uid] -= size
+        if not self._by_user[peer.uid]:
+            del self._by_user[peer.uid]
+        self._by_process[peer] -= size
+        if not self._by_process[peer]:
+            del self._by_process[peer]
+
+    def of(self, peer: Peer) -> PeerUsage:
+        """Return what is held now, as far as it concerns one process."""
+        return PeerUsage(
+            in_all=self._in_all,
+            by_user=self._by_user.get(peer.uid, 0),
+            by_process=self._by_process.get(peer, 0),
+        )
+
+    @property
+    def in_all(self) -> int:
+        """What all hold together."""
+        return self._in_all
+
+    @property
+    def by_user(self) -> Mapping[int, int]:
+        """What each user holds, by its number."""
+        return self._by_user
+
+    @property
+    def by_process(self) -> Mapping[Peer, int]:
+        """What each process holds."""
+        return self._by_process

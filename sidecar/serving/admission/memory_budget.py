@@ -1,0 +1,187 @@
+"""Bytes that are held for peers: bounded in all, and for each user and each of its processes.
+
+Whatever the daemon keeps of a peer is held here first: its connection, what has arrived of a long
+frame, a request until its reply has been taken. What does not fit is refused, or waited with.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from sidecar.serving.admission.fair_share import (
+    PeerUsage,
+    PeerUsages,
+    most_of_process,
+    most_of_user,
+    plenty,
+)
+from sidecar.serving.admission.peer import Peer
+
+# How much of a new hold's length there is in the mean of all.
+_NEWEST = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """The most that may be held: `total` bytes in all, shared by users and their processes.
+
+    A process may have `part` of its user's share. Whoever holds nothing else may hold `least`,
+    however small that share is, where it fits into the total.
+    """
+
+    total: int
+    part: float = 0.5
+    least: int = 0
+
+    @property
+    def of_a_process(self) -> int:
+        """What a process may hold while nobody else holds anything."""
+        return self.most_of_process(PeerUsage(in_all=0, by_user=0, by_process=0))
+
+    def most_of_user(self, held: PeerUsage) -> int:
+        """Return how much the user may hold while others hold what they do."""
+        return max(self.least, most_of_user(self.total, held))
+
+    def most_of_process(self, held: PeerUsage) -> int:
+        """Return how much the process may hold while others hold what they do."""
+        return max(self.least, most_of_process(self.total, self.part, held))
+
+    def has_room(self, held: PeerUsage, size: int) -> bool:
+        """Whether the process may hold `size` more."""
+        return (
+            held.in_all + size <= self.total
+            and held.by_user + size <= self.most_of_user(held)
+            and held.by_process + size <= self.most_of_process(held)
+        )
+
+
+class Reservation:
+    """Some bytes of one peer; `release` gives them back, and once is enough."""
+
+    __slots__ = ("_ledger", "began", "lasting", "peer", "size")
+
+    def __init__(self, ledger: "MemoryBudget", peer: Peer, size: int, *, lasting: bool) -> None:
+        self._ledger = ledger
+        self.peer = peer
+        self.size = size
+        self.began = ledger.clock()
+        self.lasting = lasting
+
+    def take(self, other: "Reservation") -> None:
+        """Have the bytes of `other`, a hold of the same peer, as well."""
+        if not self.size:
+            self.began = other.began
+        self.size += other.size
+        other.size = 0
+
+    def release(self) -> None:
+        """Give the bytes back, unless that has happened."""
+        size, self.size = self.size, 0
+        if size:
+            self._ledger.let_go(self, size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    peer: Peer
+    size: int
+    turn: asyncio.Future[Reservation]
+
+
+class MemoryBudget:
+    """Who holds how much. Used on one loop alone; `budget` may be replaced at any time."""
+
+    def __init__(self, budget: Quota, clock: Callable[[], float] = time.monotonic) -> None:
+        self.budget = budget
+        self.clock = clock
+        self._holdings = PeerUsages()
+        self._waiting: list[_Waiter] = []
+        self._turns = count(1)
+        self._last_turn: dict[int, int] = {}  # of the users who wait, or have waited just now
+        self._mean_seconds = 0.0
+
+    def hold(
+        self, peer: Peer, size: int, *, lasting: bool = False, always: bool = False
+    ) -> Reservation | None:
+        """Hold `size` bytes for `peer`; None where they do not fit now. Nothing always fits.
+
+        `lasting`: nobody should wait for their release. `always`: they are held whether they
+        fit or not.
+        """
+        if size:
+            if not (always or self._is_plenty(size) or self._has_room(peer, size)):
+                return None
+            self._holdings.add(peer, size)
+        return Reservation(self, peer, size, lasting=lasting)
+
+    def empty(self, peer: Peer) -> Reservation:
+        """Return a hold of nothing, to take over others."""
+        return Reservation(self, peer, 0, lasting=False)
+
+    async def room(self, peer: Peer, size: int) -> Reservation:
+        """Return a hold as soon as there is room.
+
+        Of those who wait, whom it suits, the user goes first who was served the longest ago.
+        """
+        if (hold := self.hold(peer, size)) is not None:
+            return hold
+        waiter = _Waiter(peer, size, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        try:
+            return await waiter.turn
+        except asyncio.CancelledError:
+            if waiter.turn.done() and not waiter.turn.cancelled():  # in the same moment
+                waiter.turn.result().release()
+            else:
+                self._forget(waiter)
+            raise
+
+    def let_go(self, hold: Reservation, size: int) -> None:
+        """Take back the `size` bytes of `hold`; for `Reservation.release` alone."""
+        self._holdings.remove(hold.peer, size)
+        if not hold.lasting:
+            self._mean_seconds += _NEWEST * (self.clock() - hold.began - self._mean_seconds)
+        if self._waiting:
+            self._serve_waiting()
+
+    @property
+    def seconds_until_room(self) -> float:
+        """For how long bytes have been held of late: by then, others will have been released."""
+        return self._mean_seconds
+
+    def to_map(self) -> dict[str, Any]:
+        """Return what `status` says of it, in bytes."""
+        return {
+            "budget_bytes": self.budget.total,
+            "budget_of_a_peer_bytes": self.budget.of_a_process,
+            "held_bytes": self._holdings.in_all,
+            "held_by_peer": {str(peer): size for peer, size in self._holdings.by_process.items()},
+            "held_by_user": {str(uid): size for uid, size in self._holdings.by_user.items()},
+        }
+
+    def _is_plenty(self, size: int) -> bool:
+        """Whether there is room whoever asks, which is the usual case, and soon found out."""
+        return self._holdings.in_all + size < plenty(self.budget.part) * self.budget.total
+
+    def _has_room(self, peer: Peer, size: int) -> bool:
+        return self.budget.has_room(self._holdings.of(peer), size)
+
+    def _serve_waiting(self) -> None:
+        for waiter in sorted(self._waiting, key=self._turn_of):  # stable: then in their order
+            if waiter.turn.done():  # cancelled, and about to say so
+                continue
+            if (hold := self.hold(waiter.peer, waiter.size)) is not None:
+                self._last_turn[waiter.peer.uid] = next(self._turns)
+                self._forget(waiter)
+                waiter.turn.set_result(hold)
+
+    def _forget(self, waiter: _Waiter) -> None:
+        self._waiting.remove(waiter)
+        if not self._waiting:
+            self._last_turn.clear()
+
+    def _turn_of(self, waiter: _Waiter) -> int:
+        return self._last_turn.get(waiter.peer.uid, 0)

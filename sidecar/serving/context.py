@@ -1,0 +1,240 @@
+"""What all sessions share: the engines, the limits, the count of requests, the status."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeAlias, get_args
+
+import psutil
+
+import sidecar
+from client_lib.wire.errors import Draining, ReplyError
+from client_lib.wire.messages import MetricsFormat
+from client_lib.wire.protocol import Limits, Refused
+from sidecar.events import log
+from sidecar.memory import read_memory
+from sidecar.serving.admission.access import AccessControl, forbidden
+from sidecar.serving.admission.accounts import MemoryAccounts
+from sidecar.serving.admission.log_limiter import LogRateLimiter
+from sidecar.serving.admission.loop_time import LoopTime
+from sidecar.serving.admission.peer import Peer
+from sidecar.serving.engine.engine import Engine
+from sidecar.serving.in_flight import InFlightCounter
+from sidecar.serving.settings import ServeSettings
+from sidecar.serving.state import Lifecycle
+from sidecar.serving.telemetry.snapshot import Snapshot
+from sidecar.serving.transport.channel import INBOX_BYTES
+
+Expel: TypeAlias = Callable[[ReplyError], None]
+
+# After which one more line may be written: of a user's rejected frames, of his failed requests.
+_REJECTION_SECONDS = 60.0
+_FAILURE_SECONDS = 0.2
+
+
+class ServerContext:
+    """Where sessions bring their requests.
+
+    `engines` has the one that takes what is new, and after a reload, before it, the one that
+    still finishes what it had taken. `accepted` counts the requests that have no answer yet,
+    `untaken` the answers that their peers have not taken yet: the daemon owes the former, and
+    waits for the latter a moment.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: ServeSettings, life: Lifecycle, connections: int = 2**16
+    ) -> None:
+        self.engines = [engine]
+        self.settings = settings
+        self.life = life
+        self.accepted = InFlightCounter()
+        self.untaken = InFlightCounter()
+        self.door = AccessControl(settings.rules, connections)
+        self.inbox = bytearray(INBOX_BYTES)
+        self.loop_time = LoopTime(lambda: self.accepted.count > 0)
+        self.failures = LogRateLimiter(_FAILURE_SECONDS)
+        self.statistics = engine.statistics
+        self._rejections = LogRateLimiter(_REJECTION_SECONDS)
+        self._guests: dict[object, tuple[Peer, Expel]] = {}
+        self._status = Snapshot(self._make_status)
+        self._metrics = {
+            form: Snapshot(partial(self._make_metrics, form)) for form in get_args(MetricsFormat)
+        }
+        self._started = time.monotonic()
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._memory_at_start = read_memory()
+        taken = self._memory_at_start["rss_bytes"]
+        self.accounts = MemoryAccounts(settings, engine.footprint, taken)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that takes what is new."""
+        return self.engines[-1]
+
+    def engine_for(self, peer: Peer) -> Engine:
+        """Return the engine for a request of `peer`. Raises `Draining` or `Forbidden`."""
+        if not self.life.serves:
+            raise Draining("the daemon is shutting down; ask the next one")
+        self.door.check(peer)
+        return self.engine
+
+    def swap(self, engine: Engine, settings: ServeSettings) -> Engine:
+        """Let `engine` take what is new, and return the one that no longer does.
+
+        Whom the new settings do not admit is here no longer.
+        """
+        old = self.engine
+        self.engines.append(engine)
+        self.settings = settings
+        self.door.rules = settings.rules
+        self.accounts.update(settings, engine.footprint)
+        for peer, expel in list(self._guests.values()):
+            if not settings.rules.admit(peer):
+                expel(forbidden(peer))
+        return old
+
+    def enter(self, peer: Peer) -> ExitStack:
+        """Count one more connection of `peer`; closing what is returned counts it out.
+
+        Raises `Forbidden` or `Overloaded`.
+        """
+        self.door.enter(peer)
+        with ExitStack() as leaving:
+            leaving.callback(self.door.leave, peer)
+            leaving.callback(self.accounts.hold_connection(peer).release)
+            return leaving.pop_all()
+
+    @contextmanager
+    def visit(self, peer: Peer, expel: Expel) -> Iterator[None]:
+        """Serve `peer`, which has entered. Raises `Forbidden` where a reload came in between.
+
+        `expel` is to end it, should a later one no longer admit the peer.
+        """
+        self.door.check(peer)
+        guest = object()
+        self._guests[guest] = peer, expel
+        try:
+            yield
+        finally:
+            del self._guests[guest]
+
+    def note_refused(self, peer: Peer, refused: Refused) -> None:
+        """Count what was refused, and tell of it unless enough was told of this user."""
+        self.statistics.refused(refused.error.code)
+        if (unlogged := self._rejections.take(peer.uid)) is not None:
+            log.warning(
+                "peer.rejected",
+                **peer.named(),
+                request_id=refused.id,
+                code=refused.error.code,
+                reason=refused.error.message,
+                fatal=refused.fatal,
+                unlogged=unlogged,
+            )
+
+    def note_stalled(self, peer: Peer, awaited: str, seconds: float) -> None:
+        """Tell that a peer did not go on for so long, unless enough was told of this user."""
+        if (unlogged := self._rejections.take(peer.uid)) is not None:
+            log.warning(
+                "peer.stalled",
+                **peer.named(),
+                awaited=awaited,
+                seconds=seconds,
+                unlogged=unlogged,
+            )
+
+    def longest_forward(self) -> float:
+        """Return for how long the oldest row that any engine computes has been, in seconds."""
+        return max(engine.longest_forward() for engine in self.engines)
+
+    def stuck_for(self) -> float:
+        """Return for how long inference has made no progress, in seconds; see `worker.hung`."""
+        return max(self.longest_forward(), *(engine.standstill() for engine in self.engines))
+
+    def hello(self, limits: Limits) -> dict[str, Any]:
+        """Return the body of the answer to `hello` on a connection with `limits`."""
+        return {
+            "server": f"sidecar/{sidecar.__version__}",
+            "limits": asdict(limits),
+            "pid": os.getpid(),
+        }
+
+    def _healthy(self) -> bool:
+        """Whether inference makes progress; long before the daemon gives up on itself."""
+        crashed = any(engine.crashed.done() for engine in self.engines)
+        return not crashed and self.stuck_for() < self.settings.hang_seconds / 2
+
+    async def status(self, peer: Peer) -> dict[str, Any]:
+        """Return what the daemon is and how it is; memory in bytes."""
+        return await self._status.get(peer.uid)
+
+    async def metrics(self, peer: Peer, form: MetricsFormat) -> dict[str, str]:
+        """Return the body of the answer to `metrics`: the status in figures, as text."""
+        return await self._metrics[form].get(peer.uid)
+
+    async def _make_status(self) -> dict[str, Any]:
+        # The kernel walks the whole address space for this: not on the loop.
+        memory, process = await asyncio.to_thread(_measure)
+        return {
+            "version": sidecar.__version__,
+            "pid": os.getpid(),
+            "socket": str(self.settings.socket),
+            "state": self.life.state.value,
+            "healthy": self._healthy(),
+            "since": self._since,
+            "up_seconds": round(time.monotonic() - self._started, 3),
+            **self.engine.status(),
+            "requests": self._requests(),
+            "peers": self.door.to_list(),
+            "memory": {
+                **memory,
+                "at_start": self._memory_at_start,
+                "ceiling_bytes": self.settings.memory_bytes,
+                **self.accounts.to_map(),
+            },
+            "process": process,
+            "statistics": self.statistics.to_map(),
+        }
+
+    async def _make_metrics(self, form: MetricsFormat) -> dict[str, str]:
+        status = await self._make_status()
+        content_type, text = await asyncio.to_thread(_exposition, status, form)
+        return {"content_type": content_type, "text": text}
+
+    def _requests(self) -> dict[str, Any]:
+        whole = self.statistics.since_start()
+        return {
+            "completed": whole.completed,
+            "failed": whole.failed_by_code,
+            "in_flight": self.accepted.count,
+            "untaken": self.untaken.count,
+        }
+
+
+def _exposition(status: Mapping[str, Any], form: MetricsFormat) -> tuple[str, str]:
+    # Late: not every daemon is asked for metrics, and what writes them is 4 MB.
+    from sidecar.serving.telemetry.prometheus import exposition  # noqa: PLC0415
+
+    return exposition(status, form)
+
+
+def _measure() -> tuple[dict[str, int], dict[str, float]]:
+    return read_memory(), _process()
+
+
+def _process() -> dict[str, float]:
+    process = psutil.Process()
+    times = process.cpu_times()
+    return {
+        "started": process.create_time(),
+        "cpu_seconds": times.user + times.system,
+        "virtual_bytes": process.memory_info().vms,
+        "open_files": process.num_fds(),
+        "max_files": process.rlimit(psutil.RLIMIT_NOFILE)[0],
+        "threads": process.num_threads(),
+    }

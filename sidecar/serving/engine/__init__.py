@@ -1,0 +1,1 @@
+"""Requests to rows, rows to results."""

@@ -1,0 +1,179 @@
+"""Requests' rows, computed in any order and by several threads, put together again."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, takewhile
+
+import numpy as np
+
+from client_lib.wire.errors import ReplyError
+from sidecar.serving import failures
+from sidecar.serving.registry import Float32
+from sidecar.serving.results import Timings, milliseconds
+from sidecar.serving.scheduler.job import Entry, Job, Key
+from sidecar.serving.scheduler.worker_pool import CompletedRow
+
+AT_ONCE = 256
+"""How many rows, or places of one row, the loop has to do with before it turns to others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What was asked for: float32 [n, d], where known rows are still to be set; times in seconds.
+
+    `shared` rows were computed for an equal row of another place or request.
+    """
+
+    vectors: Float32
+    started: float
+    ended: float
+    batch_rows: int
+    batch_tokens: int
+    shared: int
+
+    @classmethod
+    def of_nothing(cls, job: Job) -> "Computed":
+        """Return what a job comes to all of whose rows are known."""
+        vectors = np.empty((job.size, job.finish.dimensions), np.float32)
+        return cls(vectors, job.arrived, job.arrived, 0, 0, 0)
+
+    def timings(self, begun: float, arrived: float, cached: int, now: float) -> Timings:
+        """Return where the time went of a request that had begun before its job `arrived`."""
+        return Timings(
+            queue_ms=milliseconds(self.started - arrived),
+            tokenize_ms=milliseconds(arrived - begun),
+            compute_ms=milliseconds(self.ended - self.started),
+            total_ms=milliseconds(now - begun),
+            batch_rows=self.batch_rows,
+            batch_tokens=self.batch_tokens,
+            cached_rows=cached,
+            shared_rows=self.shared,
+        )
+
+
+class ResultCollector:
+    """Collects a job's rows; `outcome` is done when the last has come, or the first failed."""
+
+    def __init__(self, job: Job) -> None:
+        self.outcome: asyncio.Future[Computed] = asyncio.get_running_loop().create_future()
+        self._job = job
+        self._vectors = np.empty((job.size, job.finish.dimensions), np.float32)
+        self.missing = len(job.rows)
+        self._shared = 0
+        self._first: CompletedRow | None = None
+        self._largest: CompletedRow | None = None
+
+    def take(self, index: int, row: CompletedRow) -> None:
+        """Put `row`, which may be an equal one, in the place of the job's row `index`.
+
+        Raises nothing: what goes wrong fails this request, and no other that waits for the row.
+        """
+        if isinstance(row.outcome, Exception):
+            self.fail(failures.of_model(row.outcome, self._job.places[index][0]))
+            return
+        try:
+            self._put(index, row.outcome, row)
+        except Exception as error:  # noqa: BLE001 - not swallowed: the request is told
+            self.fail(failures.of_daemon(error))
+
+    def fail(self, error: ReplyError) -> None:
+        """Fail the request, unless it is settled already."""
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+
+    def _put(self, index: int, vector: Float32, row: CompletedRow) -> None:
+        places = self._job.places[index]
+        for place in places:
+            self._vectors[place] = vector
+        self.missing -= 1
+        self._shared += len(places) - (row.entry == Entry(self._job, index))
+        self._note(row)
+        if not self.missing and not self.outcome.done():
+            self.outcome.set_result(self._computed(row.ended))
+
+    def _note(self, row: CompletedRow) -> None:
+        if self._first is None or row.started < self._first.started:
+            self._first = row
+        if self._largest is None or row.batch.rows > self._largest.batch.rows:
+            self._largest = row
+
+    def _computed(self, ended: float) -> Computed:
+        assert self._first is not None
+        assert self._largest is not None
+        batch = self._largest.batch
+        # An equal row may have been begun before this job had come.
+        started = max(self._first.started, self._job.arrived)
+        return Computed(self._vectors, started, ended, batch.rows, batch.tokens, self._shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The `others` that need a row no more, and whether nobody waits for it any longer.
+
+    `shared`: for how many places it was, beside its own.
+    """
+
+    others: Sequence[Entry]
+    shared: int
+    whole: bool
+
+
+class ResultCollectors:
+    """Every job in flight, and who waits for which row: whatever lands is for all of them."""
+
+    def __init__(self) -> None:
+        self._by_job: dict[Job, ResultCollector] = {}
+        self._waiting: dict[Key, list[Entry]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_job)
+
+    def open(self, job: Job) -> ResultCollector:
+        """Begin to collect the rows of `job`, of which there is one at least."""
+        gathering = self._by_job[job] = ResultCollector(job)
+        for key, entry in zip(job.keys, job.entries, strict=True):
+            self._waiting.setdefault(key, []).append(entry)
+        return gathering
+
+    def close(self, job: Job) -> None:
+        """Collect for `job` no more, whether or not it was opened whole."""
+        gathering = self._by_job.pop(job, None)
+        if gathering is None or not gathering.missing:
+            return
+        for key in set(job.keys):
+            entries = self._waiting.pop(key, ())
+            if others := [entry for entry in entries if entry.job is not job]:
+                self._waiting[key] = others
+
+    def land(self, row: CompletedRow) -> Landed:
+        """Give `row` to those who wait for it, or to so many as takes the loop no time.
+
+        Until the last has it, whoever comes newly waits for it, too.
+        """
+        entries = self._waiting.pop(row.entry.key, [])
+        count = _as_many_as_fit(entries)
+        if rest := entries[count:]:
+            self._waiting[row.entry.key] = rest
+        now = entries[:count]
+        for entry in now:
+            self._by_job[entry.job].take(entry.index, row)
+        others = [entry for entry in now if entry != row.entry]
+        shared = sum(len(entry.places) for entry in now) - (len(now) - len(others))
+        return Landed(others, shared, whole=not rest)
+
+    def fail(self, job: Job, error: ReplyError) -> None:
+        """Fail `job`, if it is still open."""
+        if job in self._by_job:
+            self._by_job[job].fail(error)
+
+    def fail_all(self, error: ReplyError) -> None:
+        """Fail every job that is not settled."""
+        for gathering in self._by_job.values():
+            gathering.fail(error)
+
+
+def _as_many_as_fit(entries: Sequence[Entry]) -> int:
+    """Return how many of `entries`, one at least, have no more than `AT_ONCE` places in all."""
+    places = accumulate(len(entry.places) for entry in entries)
+    return max(1, sum(1 for _ in takewhile(lambda total: total <= AT_ONCE, places)))

@@ -1,0 +1,126 @@
+"""Texts to rows: short ones on the loop, others on a thread, and long ones on another."""
+
+import asyncio
+import threading
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from client_lib.wire.messages import Priority
+from sidecar.models.rows import Row, Text
+from sidecar.serving.engine.fair_lock import FairLock
+from sidecar.serving.registry import ServedModel
+
+# A text's cost is counted in characters, about 0.3 µs each: so many for its row, and its own.
+_ROW = 25
+# Staying on the loop saves a hop to a thread and back, 25 to 70 µs; it holds up everybody else.
+_INLINE_COST = 425
+# A request gives way to others after so much, 3 ms; a text that is longer is not divided.
+_SLICE_COST = 10_000
+
+
+class _Counter:
+    """One thread that tokenizes, and whose turn it is there; users take turns by characters."""
+
+    def __init__(self, model: ServedModel, name: str) -> None:
+        self._model = model
+        # Held while the thread tokenizes, be it for a request that has been given up.
+        self.free = threading.Lock()
+        self._turnstile = FairLock()
+        self._thread = ThreadPoolExecutor(1, name)
+
+    async def rows(
+        self, texts: Sequence[Text], prompt: str, priority: Priority, user: Hashable
+    ) -> list[Row]:
+        """Return one row a text, once it is their turn."""
+        await self._turnstile.enter(priority, user, _cost(texts, prompt))
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._tokenize, texts, prompt)
+        finally:
+            self._turnstile.leave()
+
+    async def stop(self) -> None:
+        """Let what the thread has begun end, and join it."""
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+
+    def _tokenize(self, texts: Sequence[Text], prompt: str) -> list[Row]:
+        with self.free:
+            return self._model.tokenize(_prompted(texts, prompt))
+
+
+class TokenizerPool:
+    """One model's tokenizer and its two threads: what a long text takes holds up no short ones."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self._model = model
+        self._short = _Counter(model, f"tokenize-{model.name}")
+        self._long = _Counter(model, f"tokenize-{model.name}-long")
+
+    async def rows(
+        self,
+        texts: Sequence[Text],
+        priority: Priority,
+        *,
+        prompt: str = "",
+        user: Hashable = None,
+    ) -> list[Row]:
+        """Return one row a text, in order; of the text with `prompt` before it, if it is no pair.
+
+        The prompt is put there slice by slice: for all texts at once that would hold up the loop.
+        """
+        if _cost(texts, prompt) <= _INLINE_COST:
+            rows = self._rows_now(texts, prompt)
+            if rows is not None:
+                return rows
+        rows = []
+        for some in _slices(texts, prompt):
+            is_long = _cost(some, prompt) > _SLICE_COST
+            counter = self._long if is_long else self._short
+            rows += await counter.rows(some, prompt, priority, user)
+        return rows
+
+    async def stop(self) -> None:
+        """Let what the threads have begun end, and join them."""
+        await self._short.stop()
+        await self._long.stop()
+
+    def _rows_now(self, texts: Sequence[Text], prompt: str) -> list[Row] | None:
+        """Tokenize on the loop, unless a thread does: a model may let in one at a time."""
+        if not self._short.free.acquire(blocking=False):
+            return None
+        try:
+            if not self._long.free.acquire(blocking=False):
+                return None
+            try:
+                return self._model.tokenize(_prompted(texts, prompt))
+            finally:
+                self._long.free.release()
+        finally:
+            self._short.free.release()
+
+
+def _slices(texts: Sequence[Text], prompt: str = "") -> Iterator[Sequence[Text]]:
+    """Yield consecutive parts of `texts`: a text, and what else fits into a slice with it."""
+    start, left = 0, _SLICE_COST
+    for index, text in enumerate(texts):
+        cost = _cost_of(text, prompt)
+        left -= cost
+        if left < 0 and index > start:
+            yield texts[start:index]
+            start, left = index, _SLICE_COST - cost
+    yield texts[start:]
+
+
+def _prompted(texts: Sequence[Text], prompt: str) -> Sequence[Text]:
+    if not prompt:
+        return texts
+    return [prompt + text if isinstance(text, str) else text for text in texts]
+
+
+def _cost(texts: Sequence[Text], prompt: str) -> int:
+    return sum(_cost_of(text, prompt) for text in texts)
+
+
+def _cost_of(text: Text, prompt: str) -> int:
+    own = len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+    return _ROW + len(prompt) + own

@@ -1,0 +1,255 @@
+"""From the first line to the exit code: load, listen, serve and reload, drain, stop.
+
+Exit codes: 0 after a stop that was asked for and lost nothing, 1 after one that was forced (a
+second signal, or the drain's time ran out), 70 (EX_SOFTWARE) after inference crashed or hung.
+
+A thread that computes cannot be interrupted, and is waited for only while that is wanted:
+every forced way out goes through `_leave`.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import uvloop
+
+from sidecar.events import flush, log, trace
+from sidecar.memory import read_memory
+from sidecar.serving.admission.access import OPERATORS_OWN
+from sidecar.serving.context import ServerContext
+from sidecar.serving.engine.engine import Engine
+from sidecar.serving.in_flight import InFlightCounter
+from sidecar.serving.process import descriptors
+from sidecar.serving.process.heap import settle, tell_moves
+from sidecar.serving.process.loader import Loaded, load, patience
+from sidecar.serving.process.reload import Reloader
+from sidecar.serving.settings import Configure, Setup
+from sidecar.serving.state import Lifecycle, State
+from sidecar.serving.telemetry.statistics import Statistics
+from sidecar.serving.transport.listener import (
+    Listener,
+    PassedSocket,
+    SocketFile,
+    refuse_if_unusable,
+)
+from sidecar.serving.transport.server import Server
+from sidecar.systemd import Manager
+
+EXIT_OK = 0
+EXIT_FORCED = 1
+EXIT_CRASHED = 70
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# How long a drain waits for replies that are computed, and that their peers do not take.
+_UNTAKEN_SECONDS = 2.0
+# A tenth of Python's own. A thread that computes needs the interpreter's lock several times for
+# each row, and a loop that is busy lets it go no sooner than this.
+SWITCH_SECONDS = 0.000_5
+_UNMANAGED = Manager()
+
+
+def run(setup: Setup, configure: Configure, manager: Manager = _UNMANAGED) -> int:
+    """Serve until told to stop, and return the exit code. See `serve`."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(setup, configure, manager))
+
+
+async def serve(setup: Setup, configure: Configure, manager: Manager = _UNMANAGED) -> int:
+    """Load the models on a thread, listen, serve until a signal, drain; return the exit code.
+
+    On SIGHUP `configure` is asked for another setup, which takes the place of the one before
+    once its models have been loaded. `manager` is the service manager: a listener that it
+    passed on takes the place of `setup.settings.socket`, and it is told how far things are.
+    Raises `SocketUnavailable` if the socket cannot be had, and whatever `setup.load` raises.
+    Ends the process itself where a thread that still computes would be in the way.
+    """
+    return await _Daemon(configure, manager).run(setup)
+
+
+class _Daemon:
+    def __init__(self, configure: Configure, manager: Manager) -> None:
+        self._manager = manager
+        self._reloader = Reloader(configure, self._engine, manager)
+        self._life = Lifecycle()
+        self._statistics = Statistics()
+        self._started = time.monotonic()
+        self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._listener: Listener | None = None
+        self._deadline: float | None = None
+        self._exit_code = EXIT_OK
+
+    async def run(self, setup: Setup) -> int:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_note_loop_failure)
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._signalled, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up, _has_terminal())
+        if self._manager.listener is None:
+            # Known before a minute of loading rather than after it.
+            refuse_if_unusable(setup.settings.socket)
+        descriptors.raise_limit()
+        await self._serve(self._open(await self._load(setup)), setup)
+        if self._reloader.busy:
+            self._leave(self._exit_code)
+        self._note_stopped(self._exit_code)
+        return self._exit_code
+
+    async def _load(self, setup: Setup) -> Loaded:
+        loading = asyncio.ensure_future(asyncio.to_thread(load, lambda: setup))
+        async with patience(self._manager, "Loading models"):
+            await asyncio.wait((loading, self._stop), return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            self._leave(EXIT_OK)
+        return loading.result()
+
+    def _open(self, loaded: Loaded) -> ServerContext:
+        settings, passed = loaded.setup.settings, self._manager.listener
+        engine = self._engine(loaded)
+        self._listener = PassedSocket(passed) if passed else SocketFile.bind(settings.socket)
+        engine.start()
+        connections = descriptors.for_connections(OPERATORS_OWN)
+        return ServerContext(
+            engine, replace(settings, socket=self._listener.path), self._life, connections
+        )
+
+    def _engine(self, loaded: Loaded) -> Engine:
+        settings = loaded.setup.settings
+        engine = Engine(
+            loaded.models,
+            loaded.costs,
+            threads=settings.threads,
+            bounds=settings.bounds,
+            cache_bytes=settings.cache_bytes,
+            statistics=self._statistics,
+        )
+        engine.crashed.add_done_callback(self._crashed)
+        return engine
+
+    async def _serve(self, desk: ServerContext, setup: Setup) -> None:
+        assert self._listener is not None
+        try:
+            async with Server(desk, self._listener) as server, asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch(desk))
+                telling = group.create_task(tell_moves())
+                reloading = group.create_task(self._reloader.run(desk, setup))
+                self._ready(desk, self._listener)
+                reason = await self._stop
+                reloading.cancel()
+                server.stop_accepting()
+                self._begin_draining(reason, desk)
+                await self._in_time(desk.accepted.idle())
+                await self._hand_over(desk.untaken)
+                watching.cancel()
+                telling.cancel()
+        finally:
+            for engine in desk.engines:
+                await self._in_time(engine.stop())
+
+    def _ready(self, desk: ServerContext, listener: Listener) -> None:
+        """Everything works from here on: the one place to tell whoever waits for that."""
+        self._life.move(State.SERVING)
+        settle()
+        models = desk.engine.model_names
+        self._manager.tell(READY=1, STATUS=f"Serving {', '.join(models)}")
+        log.info(
+            "server.listening",
+            socket=str(listener.path),
+            models=models,
+            threads=desk.settings.threads,
+            seconds=self._age(),
+            pss_bytes=read_memory()["pss_bytes"],
+        )
+
+    async def _watch(self, desk: ServerContext) -> None:
+        """End the daemon when inference makes no progress; until then, feed the watchdog."""
+        while (seconds := desk.stuck_for()) < self._longest(desk):
+            if self._manager.watchdog_seconds:
+                self._manager.tell(WATCHDOG=1)
+            await asyncio.sleep(self._longest(desk) / 2)
+        # Nothing can interrupt a forward; clients resubmit to the next daemon.
+        ends = desk.longest_forward() < seconds
+        reason = "rows wait, and none is begun" if ends else "a row does not come to its end"
+        log.error("worker.hung", seconds=round(seconds, 3), reason=reason)
+        self._leave(EXIT_CRASHED)
+
+    def _longest(self, desk: ServerContext) -> float:
+        """Return for how long nothing may move, in seconds; a reload may change it."""
+        watchdog = self._manager.watchdog_seconds
+        return watchdog / 2 if watchdog else desk.settings.hang_seconds
+
+    def _begin_draining(self, reason: str, desk: ServerContext) -> None:
+        seconds, in_flight = desk.settings.drain_seconds, desk.accepted.count
+        self._life.move(State.DRAINING)
+        self._deadline = asyncio.get_running_loop().time() + seconds
+        self._manager.tell(STOPPING=1, STATUS=f"Finishing {in_flight} requests")
+        log.info("server.draining", reason=reason, in_flight=in_flight, drain_seconds=seconds)
+
+    async def _hand_over(self, untaken: InFlightCounter) -> None:
+        """Wait a moment for peers to take what was computed for them; none can hold up a stop."""
+        assert self._deadline is not None
+        moment = min(asyncio.get_running_loop().time() + _UNTAKEN_SECONDS, self._deadline)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(moment):
+                await untaken.idle()
+        (log.warning if untaken.count else log.info)("server.drained", untaken=untaken.count)
+
+    async def _in_time(self, step: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await step
+        except TimeoutError:
+            self._leave(self._exit_code or EXIT_FORCED)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if self._stop.done():
+            self._leave(EXIT_FORCED)
+        self._stop.set_result(number.name)
+
+    def _hung_up(self, in_a_terminal: bool) -> None:
+        if in_a_terminal and not _has_terminal():  # it was closed: nobody asks for a reload
+            if not self._stop.done():
+                self._stop.set_result("its terminal was closed")
+        else:
+            self._reloader.ask()
+
+    def _crashed(self, crashed: asyncio.Future[BaseException]) -> None:
+        error = crashed.result()
+        log.error("worker.crashed", error=type(error).__name__, traceback=trace(error))
+        self._exit_code = EXIT_CRASHED
+        if not self._stop.done():
+            self._stop.set_result("an inference thread crashed")
+
+    def _leave(self, exit_code: int) -> NoReturn:
+        if self._listener is not None:
+            self._listener.unlink()
+        self._note_stopped(exit_code)
+        flush()
+        os._exit(exit_code)
+
+    def _note_stopped(self, exit_code: int) -> None:
+        self._life.move(State.STOPPED)
+        log.info("server.stopped", exit_code=exit_code, seconds=self._age())
+
+    def _age(self) -> float:
+        return round(time.monotonic() - self._started, 3)
+
+
+def _has_terminal() -> bool:
+    """Whether this process is one of a terminal, as one that was typed in is."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def _note_loop_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    traceback = trace(error) if isinstance(error, BaseException) else None
+    log.error("loop.failed", message=context["message"], traceback=traceback)

@@ -1,0 +1,145 @@
+"""SIGHUP: the configuration once more, its models, and a swap that no request notices.
+
+The new models load on a thread while the old ones serve. Then all that is new goes to the new
+engine; the old one finishes what it had taken, and is let go of with its memory. What fails
+before the swap leaves everything as it was.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NoReturn, TypeAlias
+
+from sidecar import events
+from sidecar.events import log, trace
+from sidecar.serving.context import ServerContext
+from sidecar.serving.engine.engine import Engine
+from sidecar.serving.process.heap import release
+from sidecar.serving.process.loader import Loaded, load, patience
+from sidecar.serving.settings import Configure, ServeSettings, Setup
+from sidecar.serving.state import State
+from sidecar.systemd import Manager
+
+MakeEngine: TypeAlias = Callable[[Loaded], Engine]
+
+
+class Reloader:
+    """Reloads when it is asked to: one at a time, and once more if it was asked meanwhile.
+
+    `make` makes the engine of models that were loaded. `busy` while a thread loads them, which
+    nothing can interrupt.
+    """
+
+    def __init__(self, configure: Configure, make: MakeEngine, manager: Manager) -> None:
+        self._configure = configure
+        self._make = make
+        self._manager = manager
+        self.busy = False
+        self._asked = asyncio.Event()
+        self._retiring: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        """Reload soon."""
+        self._asked.set()
+
+    async def run(self, desk: ServerContext, setup: Setup) -> NoReturn:
+        """Replace what `setup` led to, and what replaced that, whenever asked; until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._asked.wait()
+                self._asked.clear()
+                setup = await self._reload(desk, setup, group)
+
+    async def _reload(self, desk: ServerContext, setup: Setup, group: asyncio.TaskGroup) -> Setup:
+        started = time.monotonic()
+        desk.life.move(State.RELOADING)
+        self._manager.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1_000)
+        log.info("server.reloading", models=desk.engine.model_names)
+        failure = ""
+        try:
+            async with patience(self._manager, "Reloading"):
+                new, engine = await self._load()
+        except Exception as error:  # noqa: BLE001 - whatever it is, what serves goes on serving
+            failure = _note_failure(error, started)
+        else:
+            self._swap(desk, engine, new.settings, group)
+            _note_reloaded(setup, new, engine, started)
+            setup = new
+        desk.life.move(State.SERVING)
+        status = f"Serving {', '.join(desk.engine.model_names)}{failure}"
+        self._manager.tell(READY=1, STATUS=status)
+        return setup
+
+    def _swap(
+        self, desk: ServerContext, engine: Engine, settings: ServeSettings, group: asyncio.TaskGroup
+    ) -> None:
+        socket, target = desk.settings.socket, desk.settings.log_target
+        if settings.socket != socket and self._manager.listener is None:
+            log.warning("setting.ignored", setting="socket", value=settings.socket, kept=socket)
+        if settings.log_target != target:
+            log.warning(
+                "setting.ignored", setting="log_target", value=settings.log_target, kept=target
+            )
+        events.select(settings.selection)
+        old = desk.swap(engine, replace(settings, socket=socket, log_target=target))
+        self._retiring = group.create_task(_retire(desk, old))
+
+    async def _load(self) -> tuple[Setup, Engine]:
+        """Return what the configuration says now, and the engine for it, which has started."""
+        if self._retiring is not None:  # the models of two configurations at most take memory
+            await self._retiring
+        self.busy = True
+        loaded = await asyncio.to_thread(self._load_here)
+        engine = self._make(loaded)
+        try:
+            engine.start()
+        except RuntimeError:  # the system has no thread left
+            await engine.stop()
+            raise
+        return loaded.setup, engine
+
+    def _load_here(self) -> Loaded:
+        try:
+            return load(self._configure)
+        finally:
+            self.busy = False
+
+
+async def _retire(desk: ServerContext, engine: Engine) -> None:
+    """Let `engine` finish, stop it, and give its memory back."""
+    started = time.monotonic()
+    models = engine.model_names
+    await engine.idle()
+    await engine.stop()
+    desk.engines.remove(engine)
+    del engine
+    log.info("engine.retired", models=models, seconds=_since(started), **await release())
+
+
+def _note_reloaded(old: Setup, new: Setup, engine: Engine, started: float) -> None:
+    before = old.configured
+    log.info(
+        "server.reloaded",
+        changed=[name for name, value in new.configured.items() if before.get(name) != value],
+        models=engine.model_names,
+        threads=new.settings.threads,
+        seconds=_since(started),
+    )
+
+
+def _note_failure(error: Exception, started: float) -> str:
+    """Say that nothing was changed and why; return that for the end of a status line."""
+    log.error(
+        "server.reload_failed",
+        error=type(error).__name__,
+        reason=str(error),
+        seconds=_since(started),
+        traceback=trace(error),
+    )
+    in_one_line = " ".join(f"{error}".split()) or type(error).__name__
+    return f"; not reloaded: {in_one_line}"
+
+
+def _since(started: float) -> float:
+    return round(time.monotonic() - started, 3)

@@ -1,0 +1,1 @@
+"""Which row is computed next, and the threads that compute it."""

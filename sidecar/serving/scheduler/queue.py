@@ -1,0 +1,308 @@
+"""The queue and the cut rule. Pure: no threads, no loop, no clock; `now` is an argument.
+
+Rows wait in two lanes, interactive and bulk; within a lane users take turns, and each user's
+processes among themselves (`turns`). When a
+thread runs dry it takes one row of its lane's current batch, and where that has none left the
+next is cut: at most `MAX_ROWS` rows of one model, at most `MAX_COST` unless one row alone is
+more. A batch that is being computed holds up nobody but its own lane: the threads leave it for
+an interactive row, and come back.
+
+Interactive goes first, but bulk never starves: a bulk row is taken once the interactive ones
+that went ahead of it have cost `BULK_WAITS` times what it costs. Whatever is asked
+interactively, bulk so has at least a tenth of the threads' time while any of it waits.
+
+Rows of equal keys have the same result, so one of them is computed at a time: while it is, the
+others leave the queue at no charge as their turns come, and the rest of them once it has landed.
+None of them ever waits longer than it would have alone.
+
+Times are seconds on the caller's clock, costs microseconds of one thread (see `Usage`).
+"""
+
+from collections import deque
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+
+from client_lib.wire.messages import Priority
+from sidecar.serving.registry import ServedModel
+from sidecar.serving.scheduler.fair_queue import FairQueue
+from sidecar.serving.scheduler.job import Entry, Job, Key, Usage
+from sidecar.serving.scheduler.limits import Excess, LaneUsage, QueueLimits
+from sidecar.serving.scheduler.rejections import overloaded, refuse_over, refuse_too_large
+
+MAX_ROWS = 16
+# What a peer that has just come waits for, at most, on top of its lane's turns.
+MAX_COST = 100_000
+BULK_WAITS = 9
+# So many rows, or late jobs, leave uncomputed at a time: who cuts has the queue to itself.
+MAX_LEAVING = 64
+# The part of its time within which a request has to be begun, or it is refused. The rest is for
+# estimates that are off; and were it up to the last moment, those who ask for little would
+# always slip in before those who ask for more.
+_BEGUN_WITHIN = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one model and one lane that were cut together at `cut`, and their tokens."""
+
+    id: int
+    entries: tuple[Entry, ...]
+    tokens: int
+    cut: float
+
+    @property
+    def model(self) -> ServedModel:
+        """The model of every row."""
+        return self.entries[0].job.model
+
+    @property
+    def priority(self) -> Priority:
+        """The lane of every row."""
+        return self.entries[0].job.priority
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return len(self.entries)
+
+    @property
+    def peers(self) -> int:
+        """How many peers they came from."""
+        return len({entry.job.peer for entry in self.entries})
+
+    @property
+    def longest_wait(self) -> float:
+        """How long its oldest row has waited to be cut, in seconds."""
+        return self.cut - min(entry.job.arrived for entry in self.entries)
+
+
+class ActiveBatch:
+    """A batch that is being computed: the rows that nobody took yet, and how many run."""
+
+    __slots__ = ("active", "batch", "rest")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.rest = deque(batch.entries)
+        self.active = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether no row of it is left."""
+        return not self.active and not self.rest
+
+
+class _Lane:
+    """The rows of one priority: those that wait, and the current batch."""
+
+    def __init__(self) -> None:
+        self.turns = FairQueue()
+        self.current: ActiveBatch | None = None
+
+    def next_cost(self) -> int:
+        """Return what the next row costs, 0 if there is none."""
+        if self.current is not None and self.current.rest:
+            return self.current.rest[0].cost
+        entry = self.turns.head()
+        return entry.cost if entry is not None else 0
+
+    def drop(self, job: Job) -> Batch | None:
+        """Forget the rows of `job` that nobody took; return the batch that this ends."""
+        self.turns.drop(job)
+        running = self.current
+        if running is None or not running.rest:
+            return None
+        running.rest = deque(entry for entry in running.rest if entry.job is not job)
+        return running.batch if running.over else None
+
+    def withdraw(self, entry: Entry) -> Batch | None:
+        """Forget one row that nobody took; return the batch that this ends."""
+        running = self.current
+        if self.turns.withdraw(entry) or running is None or entry not in running.rest:
+            return None
+        running.rest.remove(entry)
+        return running.batch if running.over else None
+
+    def cut(self, now: float, running: Collection[Key]) -> tuple[Entry, ...]:
+        """Take the next batch's rows out. A row that would end too late goes with its job.
+
+        One that is `running` already is not computed again. Where very many leave for these
+        reasons there may be none yet, though more wait.
+        """
+        entries: list[Entry] = []
+        left = MAX_COST
+        leaving = 0
+        entry = self.turns.head()
+        while (
+            entry is not None
+            and len(entries) < MAX_ROWS
+            and leaving < MAX_LEAVING
+            and (entry.cost <= left or not entries)
+        ):
+            if now + entry.cost / 1e6 > entry.job.deadline:
+                self.turns.drop(entry.job)
+                leaving += 1
+            elif entry.key in running:
+                self.turns.withdraw(entry)
+                leaving += 1
+            else:
+                self.turns.take(entry)
+                entries.append(entry)
+                left -= entry.cost
+            entry = self.turns.head(entries[0].job.model if entries else None)
+        return tuple(entries)
+
+
+class Queue:
+    """Rows that wait for one of `threads` threads, each lane within `bounds`.
+
+    A job is accepted whole or refused whole. One that has become too late leaves without a word:
+    whoever pushed it knows its deadline too.
+    """
+
+    def __init__(self, bounds: QueueLimits, threads: int) -> None:
+        self.bounds = bounds
+        self.batches = 0
+        self._most = bounds.of_lone_process
+        self._threads = threads
+        self._interactive, self._bulk = _Lane(), _Lane()
+        # What went ahead of the next bulk row, and has not been made up for.
+        self._owed = 0
+        self._running: set[Key] = set()
+        # Batches whose last row left without having been computed.
+        self._over: list[Batch] = []
+
+    def push(self, job: Job) -> None:
+        """Add a job's rows to its lane.
+
+        Raises `TooLarge` for a job that could never be accepted, `Overloaded` for one that
+        could be once rows have left, `DeadlineExceeded` for one that would be done too late.
+        """
+        refuse_too_large(job.load, self._most)
+        turns = self._lane(job.priority).turns
+        of_user = turns.load_of_user(job.user)
+        waiting = LaneUsage(turns.load, of_user, turns.load_of(job.peer, job.user))
+        excess = self.bounds.excess(waiting, job.load)
+        if excess.of_all:
+            raise overloaded(waiting, self._seconds_until_room(job, waiting, excess))
+        left = job.deadline - job.arrived
+        self.refuse_if_late(job.priority, job.peer, left, job.user)
+        cost = waiting.of_process.cost + job.load.cost
+        refuse_over(left, self._seconds_in_turn(job.priority, job.peer, cost, job.user))
+        turns.push(job)
+
+    def refuse_if_late(
+        self, priority: Priority, peer: Hashable, left: float, user: Hashable = None
+    ) -> None:
+        """Raise `DeadlineExceeded` where nothing of the `user`'s `peer` is begun in time, at best.
+
+        `left` seconds remain for it. This needs no job, and so no tokens.
+        """
+        cost = self._lane(priority).turns.load_of(peer, user).cost
+        refuse_over(_BEGUN_WITHIN * left, self._seconds_in_turn(priority, peer, cost, user))
+
+    def take(self, now: float) -> tuple[ActiveBatch, Entry] | None:
+        """Hand out the row to be computed next, and its batch; None where there is none.
+
+        Then more may wait, as `is_empty` tells, and has to be asked for in a moment: so few leave
+        at a time. Of rows that have its key none is handed out until it has `landed`.
+        """
+        bulk_cost = self._bulk.next_cost()
+        for lane in self._in_order(bulk_cost):
+            if (taken := self._take(lane, now)) is not None:
+                self._settle(taken[1], bulk_waits=bulk_cost > 0)
+                return taken
+        return None
+
+    def drop(self, job: Job) -> Batch | None:
+        """Forget the rows of `job` that nobody took; return the batch that this ends."""
+        return self._lane(job.priority).drop(job)
+
+    def landed(self, key: Key, others: Iterable[Entry], *, whole: bool = True) -> list[Batch]:
+        """Say that the row `key` is not computed any more, nor needs to be for the `others`.
+
+        Where more of these are still to be told, it is not `whole`, and counts as computed until
+        then. Returns the batches that have ended without their last row's computing.
+        """
+        if whole:
+            self._running.remove(key)
+        for entry in others:
+            if batch := self._lane(entry.job.priority).withdraw(entry):
+                self._over.append(batch)
+        over, self._over = self._over, []
+        return over
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits that could be taken now."""
+        return not self._interactive.next_cost() and not self._bulk.next_cost()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits or is computed, and nothing is remembered of anybody."""
+        lanes = self._interactive.turns, self._bulk.turns
+        return self.is_empty and not self._running and all(turns.is_idle for turns in lanes)
+
+    @property
+    def loads(self) -> dict[Priority, Mapping[Hashable, Usage]]:
+        """What waits to be cut, by lane and peer."""
+        return {"interactive": self._interactive.turns.loads, "bulk": self._bulk.turns.loads}
+
+    def _lane(self, priority: Priority) -> _Lane:
+        return self._bulk if priority == "bulk" else self._interactive
+
+    def _in_order(self, bulk_cost: int) -> tuple[_Lane, _Lane]:
+        if 0 < BULK_WAITS * bulk_cost <= self._owed:
+            return self._bulk, self._interactive
+        return self._interactive, self._bulk
+
+    def _take(self, lane: _Lane, now: float) -> tuple[ActiveBatch, Entry] | None:
+        while (running := self._current(lane, now)) is not None:
+            entry = running.rest.popleft()
+            if entry.key not in self._running:
+                self._running.add(entry.key)
+                running.active += 1
+                return running, entry
+            if running.over:
+                self._over.append(running.batch)
+        return None
+
+    def _current(self, lane: _Lane, now: float) -> ActiveBatch | None:
+        if lane.current is None or not lane.current.rest:
+            lane.current = self._cut(lane, now)
+        return lane.current
+
+    def _cut(self, lane: _Lane, now: float) -> ActiveBatch | None:
+        entries = lane.cut(now, self._running)
+        if not entries:
+            return None
+        self.batches += 1
+        tokens = sum(entry.row.tokens for entry in entries)
+        return ActiveBatch(Batch(self.batches, entries, tokens, now))
+
+    def _settle(self, entry: Entry, *, bulk_waits: bool) -> None:
+        if entry.job.priority == "bulk":
+            self._owed = max(0, self._owed - BULK_WAITS * entry.cost)
+        elif bulk_waits:
+            self._owed += entry.cost
+
+    def _seconds(self, priority: Priority, cost: int) -> float:
+        """Return when `cost` of a lane will have been computed, at best."""
+        first = self._interactive.turns.load.cost if priority == "bulk" else 0
+        return (min(first, BULK_WAITS * cost) + cost) / (1e6 * self._threads)
+
+    def _seconds_in_turn(
+        self, priority: Priority, peer: Hashable, cost: int, user: Hashable
+    ) -> float:
+        """Return when `cost` of the `user`'s `peer` will have been computed, at best."""
+        turns = self._lane(priority).turns
+        return self._seconds(priority, turns.cost_until(peer, cost, user))
+
+    def _seconds_until_room(self, job: Job, waiting: LaneUsage, excess: Excess) -> float:
+        """Return when `job` will fit: by what leaves of its process alone, or of all."""
+        part = self._lane(job.priority).turns.cost_until_part(excess.of_all, job.user)
+        in_all = self._seconds(job.priority, part)
+        if excess.of_own > 1:
+            return in_all
+        own = round(excess.of_own * waiting.of_process.cost)
+        return min(in_all, self._seconds_in_turn(job.priority, job.peer, own, job.user))

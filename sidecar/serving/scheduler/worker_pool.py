@@ -1,0 +1,244 @@
+"""The inference threads: the one bridge between the loop and the threads.
+
+No barrier: a thread takes one row at a time from the queue, which cuts the next batch right
+then where the current one has none left, while the last rows of the former may still run. A
+finished row goes to the loop at once. One lock guards the queue; it is never held while a row is
+computed.
+
+A row that is taken while nothing else is computed or waits may have all cores.
+
+A row whose forward failed is computed once more with no other beside it: what it lacked may have
+been memory. Only what fails alone, too, is the row's own fault.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVarTuple
+
+from client_lib.wire.messages import Priority
+from sidecar.serving.registry import Float32
+from sidecar.serving.scheduler.intra_op import IntraOpPolicy
+from sidecar.serving.scheduler.job import Entry, Job, Key, Usage
+from sidecar.serving.scheduler.queue import ActiveBatch, Batch, Queue
+
+Clock: TypeAlias = Callable[[], float]
+_Args = TypeVarTuple("_Args")
+_MICROSECOND = 1e-6
+_MOMENT = 0.000_5  # for which a thread leaves the queue to others, in seconds
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedRow:
+    """One row that was computed: its vector, or what the model raised. Times in seconds.
+
+    `last`: no row of its batch is left. `alone`: it had the cores of others, too.
+    """
+
+    entry: Entry
+    batch: Batch
+    outcome: Float32 | Exception
+    started: float
+    ended: float
+    last: bool
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A row that a thread has taken."""
+
+    running: ActiveBatch
+    entry: Entry
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """Where the threads report to; both are called on the loop.
+
+    `crash` is given what escaped, and the job whose row was being computed, if one was.
+    """
+
+    row: Callable[[CompletedRow], None]
+    crash: Callable[[BaseException, Job | None], None]
+
+
+class WorkerPool:
+    """`threads` inference threads over one queue. Methods are called on the loop."""
+
+    def __init__(
+        self, queue: Queue, threads: int, callbacks: Callbacks, clock: Clock = time.perf_counter
+    ) -> None:
+        self._queue = queue
+        self._callbacks = callbacks
+        self._clock = clock
+        self._work = threading.Condition(threading.Lock())
+        self._stopping = False
+        # When the rows that are being computed have been taken, by thread; and how many of them
+        # wait to be, or are, computed once more, alone.
+        self._taken: dict[int, float] = {}
+        self._failed = 0
+        # When a row was last begun or ended, or came to where none was.
+        self._moved = clock()
+        self._lone = IntraOpPolicy()
+        self._loop = asyncio.get_running_loop()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"inference-{index}")
+            for index in range(threads)
+        ]
+
+    def start(self) -> None:
+        """Start the threads; they wait for work."""
+        for thread in self._threads:
+            thread.start()
+
+    def refuse_if_late(
+        self, priority: Priority, peer: Hashable, left: float, user: Hashable
+    ) -> None:
+        """Raise what `Queue.refuse_if_late` raises."""
+        with self._work:
+            self._queue.refuse_if_late(priority, peer, left, user)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. Raises what `Queue.push` raises."""
+        with self._work:
+            was_idle = self._queue.is_empty and not self._taken
+            self._queue.push(job)
+            if was_idle:
+                self._moved = self._clock()
+            self._work.notify(len(job.rows))
+
+    def drop(self, job: Job) -> Batch | None:
+        """Forget every row of `job` that does not run yet; return the batch that this ends."""
+        with self._work:
+            return self._queue.drop(job)
+
+    def landed(self, key: Key, others: Iterable[Entry], *, whole: bool) -> list[Batch]:
+        """Say what `Queue.landed` has to know: for each row that was reported, `whole` once."""
+        with self._work:
+            return self._queue.landed(key, others, whole=whole)
+
+    @property
+    def waiting(self) -> Mapping[Priority, Mapping[Hashable, Usage]]:
+        """What waits in the queue, by lane and peer."""
+        with self._work:
+            return self._queue.loads
+
+    def longest(self) -> float:
+        """Return for how long the oldest row that is being computed has been, in seconds."""
+        now = self._clock()
+        return max((now - taken for taken in list(self._taken.values())), default=0.0)
+
+    def still(self) -> float:
+        """Return for how long no row has been begun or ended, nor come to where none was."""
+        return self._clock() - self._moved
+
+    async def stop(self) -> None:
+        """Let running rows end, leave the others, and join the threads."""
+        with self._work:
+            self._stopping = True
+            self._work.notify_all()
+        await asyncio.to_thread(_join, self._threads)
+
+    # What follows runs on the threads.
+
+    def _run(self) -> None:
+        taken: _Taken | None = None
+        try:
+            taken = self._wait()
+            while taken is not None:
+                taken = self._compute(taken) or self._wait()
+        except BaseException as error:  # noqa: BLE001 - not swallowed: the loop ends the process
+            with self._work:
+                computing = self._taken.pop(threading.get_ident(), None) is not None
+                self._work.notify_all()
+            job = taken.entry.job if taken and computing else None
+            self._post(self._callbacks.crash, error, job)
+
+    def _wait(self) -> _Taken | None:
+        with self._work:
+            while not self._stopping and (taken := self._take()) is None:
+                self._work.wait(None if self._failed or self._queue.is_empty else _MOMENT)
+            return None if self._stopping else taken
+
+    def _take(self) -> _Taken | None:
+        if self._stopping or self._failed:
+            return None
+        now = self._clock()
+        if (taken := self._queue.take(now)) is None:
+            return None
+        running, entry = taken
+        alone = not self._taken and self._queue.is_empty
+        shares = alone and entry.job.model.lone_threads > 1 and self._lone.may_share()
+        self._begin(now)
+        return _Taken(running, entry, shares)
+
+    def _compute(self, row: _Taken) -> _Taken | None:
+        running, entry = row.running, row.entry
+        started = self._clock()
+        outcome = _forward(entry, alone=row.alone)
+        if isinstance(outcome, Exception):
+            outcome = self._compute_alone(entry)
+        ended = self._clock()
+        with self._work:
+            self._let_go()
+            running.active -= 1
+            finished = CompletedRow(
+                entry, running.batch, outcome, started, ended, running.over, row.alone
+            )
+        try:
+            with self._work:
+                if row.alone:
+                    self._lone.record(ended - started, entry.cost * _MICROSECOND)
+                return self._take()
+        finally:  # whatever befalls the next row, this one is done
+            # The last thing before this thread computes or waits, and so lets go of the GIL: the
+            # loop that it wakes can run at once.
+            self._post(self._callbacks.row, finished)
+
+    def _compute_alone(self, entry: Entry) -> Float32 | Exception:
+        with self._work:
+            self._failed += 1  # from here on no thread takes a new row
+            self._let_go()
+            self._work.wait_for(lambda: not self._taken)
+            self._begin(self._clock())
+        try:
+            return _forward(entry, alone=False)
+        finally:
+            with self._work:
+                self._failed -= 1
+                self._work.notify_all()
+
+    def _begin(self, now: float) -> None:
+        self._taken[threading.get_ident()] = self._moved = now
+
+    def _let_go(self) -> None:
+        del self._taken[threading.get_ident()]
+        self._moved = self._clock()
+        if self._failed:
+            self._work.notify_all()
+
+    def _post(self, callback: Callable[[*_Args], None], *args: *_Args) -> None:
+        self._loop.call_soon_threadsafe(callback, *args)
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    """Wait for those that have been started.
+
+    No method: the thread that waits forgets what it ran a moment after the loop has heard of it,
+    and until then nothing that it refers to can be let go of, the models among them.
+    """
+    for thread in threads:
+        if thread.ident is not None:  # the system may have refused one more thread
+            thread.join()
+
+
+def _forward(entry: Entry, *, alone: bool) -> Float32 | Exception:
+    model = entry.job.model
+    try:
+        return entry.job.finish((model.forward_alone if alone else model.forward)(entry.row))
+    except Exception as error:  # noqa: BLE001 - it is this request's failure, and nobody else's
+        return error

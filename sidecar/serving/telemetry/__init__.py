@@ -1,0 +1,1 @@
+"""What the daemon has done, in numbers."""

@@ -1,0 +1,1 @@
+"""The socket and its connections: bytes to requests, results to bytes."""

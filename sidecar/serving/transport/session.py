@@ -1,0 +1,320 @@
+"""One peer: its bytes to requests, the engine's results to bytes.
+
+Every request is a task of the session's group, and the boundary at which its errors end. A
+request takes one of `max_in_flight` slots from before its frame is decoded until its reply is
+written, so a peer that sends too fast or reads too slowly is not read from any more. Knows no
+models.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
+
+from client_lib.wire.errors import BackendFailed, Cancelled, ReplyError
+from client_lib.wire.messages import (
+    Cancel,
+    Embed,
+    Hello,
+    Metrics,
+    Ping,
+    Priority,
+    Request,
+    Rerank,
+    Status,
+)
+from client_lib.wire.protocol import VERSION, Refused, ServerConnection
+from sidecar.events import log, trace
+from sidecar.serving import failures
+from sidecar.serving.admission.memory_budget import Reservation
+from sidecar.serving.admission.peer import Peer, has_left
+from sidecar.serving.context import ServerContext
+from sidecar.serving.results import Answer, EmbedResult, RerankResult
+from sidecar.serving.transport.reader import FrameReader, PeerLeft, Stalled
+from sidecar.serving.transport.writer import FrameWriter
+
+_Result: TypeAlias = Mapping[str, Any] | EmbedResult | RerankResult
+_Outcome: TypeAlias = _Result | ReplyError
+# What takes time; the others are answered as they come.
+_Task: TypeAlias = Embed | Rerank | Status | Metrics
+
+_CANCELLED = Cancelled("cancelled by its peer, or left behind by it")
+# From here on copying a reply's vectors would hold up the other peers.
+_PACK_ON_A_THREAD_BYTES = 256 * 1024
+
+
+class Session:
+    """One connection, from its first frame to its end."""
+
+    def __init__(self, desk: ServerContext, sock: socket.socket, peer: Peer) -> None:
+        self._desk = desk
+        self._sock = sock
+        self._peer = peer
+        # For as long as the connection lasts: the peer has been told them.
+        self._limits = desk.settings.limits
+        self._stall_seconds = desk.settings.rules.stall_seconds
+        self._connection = ServerConnection(self._limits)
+        self._incoming = FrameReader(desk, peer, sock, self._connection)
+        self._channel = self._incoming.channel
+        self._outgoing = FrameWriter(self._channel, self._stall_seconds, self._note_stalled)
+        self._slots = asyncio.Semaphore(desk.settings.max_in_flight)
+        # Requests that can still be cancelled: their reply has not been written.
+        self._open: dict[int, asyncio.Task[_Outcome]] = {}
+        self._requests = 0
+        self._refused = 0
+        self._running: asyncio.Task[Any] | None = None
+
+    async def run(self) -> None:
+        """Serve the peer until it leaves or breaks the protocol.
+
+        Cancelled, it takes no more requests; what is written already still goes out.
+        """
+        loop = asyncio.get_running_loop()
+        self._running = asyncio.current_task()
+        with self._sock:
+            await self._desk.loop_time.turn(self._peer.uid)
+            if has_left(self._sock):
+                return
+            started = time.perf_counter()
+            await loop.connect_accepted_socket(lambda: self._channel, self._sock)
+            log.debug("peer.connected", **self._peer.named())
+            self._desk.loop_time.spend(self._peer.uid, started)
+            try:
+                await self._visit()
+            finally:
+                log.debug(
+                    "peer.disconnected",
+                    **self._peer.named(),
+                    requests=self._requests,
+                    refused=self._refused,
+                )
+
+    async def _visit(self) -> None:
+        """Serve the peer if it still may be here."""
+        try:
+            with self._desk.visit(self._peer, self._expel):
+                try:
+                    await self._serve()
+                finally:
+                    await self._outgoing.hang_up()
+                    self._incoming.taken()
+        except ReplyError as refusal:
+            await self._outgoing.send(self._refuse(Refused(None, refusal, True)))
+        finally:
+            await self._outgoing.hang_up()
+
+    async def _serve(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._listen(group)
+        except* (PeerLeft, ConnectionError):
+            pass
+        except* Stalled as stalled:
+            self._note_stalled(str(stalled.exceptions[0]))
+        except* ReplyError as refusals:  # the connection is, whoever said so
+            for refusal in refusals.exceptions:
+                assert isinstance(refusal, ReplyError)
+                await self._outgoing.send(self._refuse(Refused(None, refusal, True)))
+        except* Exception as errors:  # noqa: BLE001 - one connection's failure, not the daemon's
+            log.error("peer.failed", **self._peer.named(), traceback=trace(errors))
+
+    def _expel(self, refusal: ReplyError) -> None:
+        """End the connection of a peer that was let in, and may not be here any more."""
+        self._outgoing.write(self._refuse(Refused(None, refusal, True)))
+        assert self._running is not None
+        self._running.cancel()
+
+    async def _listen(self, group: asyncio.TaskGroup) -> NoReturn:
+        while await self._incoming.frame(group):
+            await self._take_next(group)
+        raise PeerLeft
+
+    async def _take_next(self, group: asyncio.TaskGroup) -> None:
+        """Begin the request whose frame is whole, or answer why not."""
+        if self._slots.locked():
+            await self._incoming.while_here(group, self._slots.acquire())
+        else:
+            await self._slots.acquire()
+        # No variable of a task that waits may refer to a request: it can be large.
+        answer = self._take(group, await self._incoming.take(group))
+        self._incoming.taken()
+        if answer is not None:
+            self._slots.release()
+            await self._outgoing.send(answer)
+        if self._connection.is_closed:
+            raise PeerLeft
+
+    def _take(self, group: asyncio.TaskGroup, received: Request | Refused) -> bytes | None:
+        """Answer a frame at once, or begin what it asks for and return None."""
+        if self._channel.is_closing:  # nobody is left, and what was read is for nobody
+            raise PeerLeft
+        started = time.perf_counter()
+        try:
+            return self._begin_or_answer(group, received)
+        finally:
+            self._desk.loop_time.spend(self._peer.uid, started)
+
+    def _begin_or_answer(
+        self, group: asyncio.TaskGroup, received: Request | Refused
+    ) -> bytes | None:
+        match received:
+            case Refused():
+                return self._refuse(received)
+            case Hello():
+                answer = {"version": VERSION, **self._desk.hello(self._limits)}
+            case Ping():
+                answer = {}
+            case Cancel():
+                answer = {"cancelled": self._cancel(received.target)}
+            case _:
+                return self._begin(group, received)
+        self._requests += 1
+        return self._connection.reply(received.id, **answer)
+
+    def _refuse(self, refused: Refused) -> bytes:
+        """Return the frame that tells of what was refused, once the daemon's log has."""
+        self._refused += 1
+        self._desk.note_refused(self._peer, refused)
+        return self._connection.fail(refused.id, refused.error)
+
+    def _begin(self, group: asyncio.TaskGroup, request: _Task) -> bytes | None:
+        """Begin a task for the request; return the frame that says why not where it is refused."""
+        self._requests += 1
+        try:
+            hold = self._desk.accounts.hold(self._peer, request)
+        except ReplyError as refusal:
+            self._fail(request, refusal)
+            return self._connection.fail(request.id, refusal)
+        task = group.create_task(self._answer(request))
+        self._open[request.id] = task
+        # Not in the task's own `finally`: a task that is cancelled before it starts has none,
+        # and an event can wait until the reply is on its way.
+        task.add_done_callback(partial(self._end, request, hold))
+        return None
+
+    def _end(self, request: _Task, hold: Reservation, task: asyncio.Task[_Outcome]) -> None:
+        hold.release()
+        self._slots.release()
+        if self._open.get(request.id) is task:
+            del self._open[request.id]
+        outcome = _CANCELLED if task.cancelled() else task.result()
+        if isinstance(outcome, ReplyError):
+            self._fail(request, outcome)
+        elif isinstance(outcome, EmbedResult | RerankResult):
+            assert isinstance(request, Embed | Rerank)
+            self._desk.statistics.answered(request.op, request.priority, outcome.answer)
+            note = partial(_note_success, self._named(request), request.priority, outcome.answer)
+            self._desk.engine.notes.add(note)
+
+    def _fail(self, request: _Task, error: ReplyError) -> None:
+        self._desk.statistics.failed(request.op, error.code)
+        if (unlogged := self._desk.failures.take(self._peer.uid)) is not None:
+            note = partial(_note_failure, self._named(request), error, unlogged)
+            self._desk.engine.notes.add(note)
+
+    def _named(self, request: _Task) -> dict[str, Any]:
+        """Return which request it is, for events: they must not keep it itself, which is large."""
+        return {
+            "op": request.op,
+            "request_id": request.id,
+            "peer_pid": self._peer.pid,
+            "peer_uid": self._peer.uid,
+            **_trace_of(request),
+        }
+
+    async def _answer(self, request: _Task) -> _Outcome:
+        # Counted from the first step on: whatever begins in a drain is refused by it.
+        owed = isinstance(request, Embed | Rerank)
+        with self._desk.accepted if owed else nullcontext():
+            outcome, frame = await self._settle(request)
+        with self._desk.untaken:
+            await self._outgoing.send(frame)
+        return outcome
+
+    async def _settle(self, request: _Task) -> tuple[_Outcome, bytes]:
+        """Return how `request` ended, and the frame that says so. It cannot be cancelled then."""
+        try:
+            result = await self._perform(request)
+            del self._open[request.id]
+            return result, await self._pack(request.id, result)
+        except Exception as error:  # noqa: BLE001 - the boundary: it fails one request
+            failure = error if isinstance(error, ReplyError) else failures.of_daemon(error)
+            self._open.pop(request.id, None)
+            return failure, self._connection.fail(request.id, failure)
+
+    async def _perform(self, request: _Task) -> _Result:
+        match request:
+            case Embed() | Rerank():
+                return await self._compute(request)
+            case Status():
+                return {"status": await self._desk.status(self._peer)}
+            case Metrics():
+                return await self._desk.metrics(self._peer, request.format)
+
+    async def _compute(self, request: Embed | Rerank) -> EmbedResult | RerankResult:
+        engine = self._desk.engine_for(self._peer)
+        if isinstance(request, Embed):
+            return await engine.embed(request, self._peer)
+        return await engine.rerank(request, self._peer)
+
+    def _cancel(self, target: int) -> bool:
+        if (task := self._open.pop(target, None)) is None:
+            return False
+        task.cancel()
+        self._outgoing.write(self._connection.fail(target, Cancelled("cancelled by its peer")))
+        return True
+
+    async def _pack(self, request_id: int, result: _Result) -> bytes:
+        if isinstance(result, Mapping):
+            return self._connection.reply(request_id, **result)
+        if result.payload_bytes > _PACK_ON_A_THREAD_BYTES:
+            return await asyncio.to_thread(self._pack_now, request_id, result)
+        return self._pack_now(request_id, result)
+
+    def _pack_now(self, request_id: int, result: EmbedResult | RerankResult) -> bytes:
+        return self._connection.reply(request_id, **result.to_map())
+
+    def _note_stalled(self, awaited: str) -> None:
+        self._desk.note_stalled(self._peer, awaited, self._stall_seconds)
+
+
+def _note_success(named: Mapping[str, Any], lane: Priority, answer: Answer) -> None:
+    timings = answer.timings
+    log.info(
+        "request.completed",
+        **named,
+        lane=lane,
+        model=answer.model,
+        rows=answer.rows,
+        tokens=answer.tokens,
+        cached_rows=timings.cached_rows,
+        shared_rows=timings.shared_rows,
+        queue_ms=timings.queue_ms,
+        tokenize_ms=timings.tokenize_ms,
+        compute_ms=timings.compute_ms,
+        total_ms=timings.total_ms,
+        batch_rows=timings.batch_rows,
+    )
+
+
+def _note_failure(named: Mapping[str, Any], error: ReplyError, unlogged: int) -> None:
+    fault = isinstance(error, BackendFailed)
+    (log.error if fault else log.info)(
+        "request.failed",
+        **named,
+        code=error.code,
+        reason=error.message,
+        traceback=trace(error) if fault else None,
+        unlogged=unlogged,
+    )
+
+
+def _trace_of(request: _Task) -> dict[str, str]:
+    """Return the ids in the caller's traceparent, where there is one."""
+    if not isinstance(request, Embed | Rerank) or request.traceparent is None:
+        return {}
+    _, trace_id, parent_id, *_ = request.traceparent.split("-")
+    return {"trace_id": trace_id, "parent_id": parent_id}

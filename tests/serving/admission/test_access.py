@@ -1,0 +1,244 @@
+"""Who is let in, and what becomes of those who stall."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from itertools import count
+
+import pytest
+from structlog.testing import capture_logs
+
+from client_lib.wire.codec import encode
+from client_lib.wire.errors import Forbidden, Overloaded
+from client_lib.wire.messages import Embed, Ping, request_to_map
+from sidecar.serving.admission.access import OPERATORS_OWN, AccessControl, AccessPolicy
+from sidecar.serving.admission.peer import Peer
+
+SOMEBODY = Peer(pid=10, uid=1000, gid=1000, groups=frozenset({1000, 27}))
+
+
+@pytest.mark.parametrize(
+    ("rules", "admitted"),
+    [
+        (AccessPolicy(), True),
+        (AccessPolicy(uids=frozenset({1000})), True),
+        (AccessPolicy(uids=frozenset({0})), False),
+        (AccessPolicy(gids=frozenset({27})), True),
+        (AccessPolicy(gids=frozenset({28})), False),
+        (AccessPolicy(uids=frozenset({0}), gids=frozenset({27})), True),
+    ],
+)
+def test_a_peer_comes_in_by_its_user_or_any_of_its_groups(
+    rules: AccessPolicy, admitted: bool
+) -> None:
+    """Without a list everybody does."""
+    refusal = AccessControl(rules, 100).refusal(SOMEBODY)
+    assert refusal is None if admitted else isinstance(refusal, Forbidden)
+
+
+def test_one_process_has_so_many_connections() -> None:
+    """Another process is not concerned, and a connection that ends makes room."""
+    door = AccessControl(AccessPolicy(max_connections=2), 100)
+    other = Peer(pid=11, uid=1000, gid=2000)
+    for peer in (SOMEBODY, SOMEBODY, other):
+        door.enter(peer)
+    with pytest.raises(Overloaded, match="2 connections of one process") as refused:
+        door.enter(SOMEBODY)
+    assert refused.value.retry_after_ms == 1_000
+    door.leave(SOMEBODY)
+    door.enter(SOMEBODY)
+    assert door.to_list() == [
+        {"pid": 10, "uid": 1000, "gid": 1000, "connections": 2},
+        {"pid": 11, "uid": 1000, "gid": 2000, "connections": 1},
+    ]
+
+
+def enter_all(door: AccessControl, uid: int) -> int:
+    """Let in as many processes of a user as come in, one connection each, and count them."""
+    pids = count(1)
+    entered = 0
+    while door.refusal(peer := Peer(next(pids), uid, uid)) is None:
+        door.enter(peer)
+        entered += 1
+    return entered
+
+
+def test_no_user_has_all_connections() -> None:
+    """However many processes he starts: users who come later find some, and are told how many."""
+    door = AccessControl(AccessPolicy(), 100)
+    assert [enter_all(door, uid) for uid in (1000, 1001, 1002)] == [75, 18, 5]
+    with pytest.raises(Overloaded, match="75 connections of user 1000, 98 of all users"):
+        door.enter(Peer(9_999, 1000, 1000))
+
+
+def test_an_operator_comes_in_when_all_connections_are_taken() -> None:
+    """A few times, and by processes that have none yet: to look what is wrong."""
+    door = AccessControl(AccessPolicy(), 100)
+    for uid in range(1000, 1010):
+        enter_all(door, uid)
+    assert door.refusal(Peer(1, 2000, 2000)) is not None
+    assert enter_all(door, 0) == OPERATORS_OWN
+    assert door.refusal(Peer(1, 0, 0)) is not None
+
+
+def test_what_is_for_operators_is_for_processes_that_have_none_yet() -> None:
+    """One that has a connection could use that; another may still come in."""
+    door = AccessControl(AccessPolicy(), 100)
+    for uid in range(1000, 1010):
+        enter_all(door, uid)
+    operator = Peer(1, os.geteuid(), 0)
+    door.enter(operator)
+    assert isinstance(refusal := door.refusal(operator), Overloaded)
+    assert refusal.retry_after_ms == 1_000
+    assert door.refusal(Peer(2, os.geteuid(), 0)) is None
+    assert isinstance(
+        AccessControl(AccessPolicy(max_connections=0), 100).refusal(operator), Overloaded
+    )
+
+
+def test_rules_that_no_longer_admit_a_peer_hold_for_one_that_is_in() -> None:
+    """Its connections are counted all the same, until they end."""
+    door = AccessControl(AccessPolicy(), 100)
+    door.enter(SOMEBODY)
+    door.check(SOMEBODY)
+    door.rules = AccessPolicy(uids=frozenset({7}))
+    with pytest.raises(Forbidden, match="user 1000 is not among"):
+        door.check(SOMEBODY)
+    assert len(door.to_list()) == 1
+    door.leave(SOMEBODY)
+    assert door.to_list() == []
+
+
+def test_the_kernel_tells_who_is_there() -> None:
+    """This process, by its own socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        peer = Peer.of(ours)
+    assert (peer.pid, peer.uid, peer.gid) == (os.getpid(), os.getuid(), os.getgid())
+    assert peer.groups == {os.getgid(), *os.getgroups()}
+
+
+_IN_GROUPS = """
+import os, socket, sys
+from sidecar.serving.admission.peer import Peer
+os.setgroups(range(5_000, 5_000 + int(sys.argv[1])))
+ours, theirs = socket.socketpair(socket.AF_UNIX)
+print(Peer.of(ours).groups == {os.getgid(), *os.getgroups()})
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take groups")
+@pytest.mark.parametrize("count", [0, 3, 256, 257, 5_000])
+def test_the_kernel_tells_all_groups(count: int) -> None:
+    """Those too that are not the first, however many: a list may name any of them."""
+    told = subprocess.run(
+        [sys.executable, "-c", _IN_GROUPS, str(count)], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "True\n"
+
+
+async def test_a_peer_that_may_no_longer_is_told_and_let_go(make_dialogue) -> None:
+    """A reload came between its connection and its first step: one error, then it ends."""
+    dialogue = await make_dialogue(hello=False)
+    dialogue.desk.door.rules = AccessPolicy(uids=frozenset({os.getuid() + 1}))
+    refusal = await dialogue.reply(None)
+    assert refusal["error"]["code"] == "forbidden"
+    await dialogue.ended()
+    assert dialogue.desk.door.to_list() == []
+
+
+async def test_a_frame_that_is_never_finished_ends_the_connection(make_dialogue) -> None:
+    """However slowly its bytes drip; whole frames may come as seldom as they like."""
+    dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=0.05))
+    assert (await dialogue.ask(Ping(id=1)))["ok"]
+    dialogue.writer.write(encode(request_to_map(Ping(id=2)))[:-1])
+    await dialogue.ended()
+    assert await dialogue.reply(2) is None
+
+
+def test_a_peer_is_its_process_and_its_user() -> None:
+    """It is named by both, and who could end the daemon anyway is an operator."""
+    peer = Peer(pid=10, uid=1000, gid=27)
+    assert str(peer) == "pid 10 (uid 1000)"
+    assert peer.named() == {"peer_pid": 10, "peer_uid": 1000, "peer_gid": 27}
+    assert [Peer(1, uid, 0).is_operator for uid in (0, os.geteuid(), os.geteuid() + 1)] == [
+        True, True, False,
+    ]  # fmt: skip
+
+
+class Clock:
+    """A clock that goes on by ten seconds whenever somebody looks."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 10.0
+        return self.now
+
+    perf_counter = staticmethod(time.perf_counter)
+
+
+async def test_a_frame_that_drips_ends_the_connection(make_dialogue, soon, monkeypatch) -> None:
+    """All of it has to come in the time that there is, and not each byte."""
+    monkeypatch.setattr("sidecar.serving.transport.reader.time", Clock())
+    with capture_logs() as events:
+        dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=45.0))
+        for number, byte in enumerate(encode(request_to_map(Ping(id=1))), start=1):
+            dialogue.writer.write(bytes([byte]))
+            await soon(
+                lambda number=number: (
+                    dialogue.task.done()
+                    or dialogue.session._connection.buffered == number
+                    or dialogue.session._requests == 2
+                )
+            )
+        assert await dialogue.reply(1) is None
+        await dialogue.ended()
+    (stalled,) = (event for event in events if event["event"] == "peer.stalled")
+    assert (stalled["awaited"], stalled["seconds"]) == ("the rest of a frame", 45.0)
+    assert stalled["peer_pid"] == os.getpid()
+
+
+async def test_each_frame_has_a_time_of_its_own(make_dialogue, soon, monkeypatch) -> None:
+    """However many have come before it, each in two pieces."""
+    monkeypatch.setattr("sidecar.serving.transport.reader.time", Clock())
+    dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=25.0))
+    for number in range(1, 10):
+        frame = encode(request_to_map(Ping(id=number)))
+        dialogue.writer.write(frame[:7])
+        await soon(lambda: dialogue.session._connection.buffered == 7)
+        dialogue.writer.write(frame[7:])
+        assert (await dialogue.reply(number))["ok"]
+
+
+async def test_a_peer_that_does_not_read_is_let_go(make_dialogue) -> None:
+    """Its replies fill the socket and no more; what it holds is freed."""
+    dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=0.05))
+    dialogue.reader._transport.pause_reading()
+    texts = ("a",) * 2_000
+    dialogue.send(*(Embed(id=number, input=texts) for number in range(1, 40)))
+    await dialogue.ended()
+    assert dialogue.desk.accepted.count == 0
+    assert dialogue.desk.door.to_list() == []
+
+
+async def test_idle_peers_are_left_alone(make_dialogue) -> None:
+    """Who has said hello and begun nothing may be silent for ever."""
+    dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=0.05))
+    await asyncio.sleep(0.1)
+    for number in range(1, 4):
+        assert (await dialogue.ask(Ping(id=number)))["ok"]
+
+
+async def test_a_peer_that_does_not_say_hello_is_let_go(make_dialogue) -> None:
+    """A connection is nothing to be kept for later."""
+    with capture_logs() as events:
+        dialogue = await make_dialogue(hello=False, rules=AccessPolicy(stall_seconds=0.05))
+        await dialogue.ended()
+    (stalled,) = (event for event in events if event["event"] == "peer.stalled")
+    assert stalled["awaited"] == "hello"
+    assert dialogue.desk.door.to_list() == []

@@ -1,0 +1,237 @@
+"""What peers may have of the process's memory, and what is said to whom there is none for."""
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from client_lib.wire.errors import Overloaded, ReplyError, TooLarge
+from client_lib.wire.messages import Cancel, Embed, Hello, Metrics, Ping, Request, Rerank, Status
+from client_lib.wire.protocol import Limits
+from sidecar.serving.admission.access import AccessPolicy
+from sidecar.serving.admission.accounts import MemoryAccounts
+from sidecar.serving.admission.memory_budget import MemoryBudget, Quota
+from sidecar.serving.admission.memory_estimator import (
+    CONNECTION_BYTES,
+    AvailableMemory,
+    MemoryEstimator,
+)
+from sidecar.serving.admission.peer import Peer
+from sidecar.serving.scheduler.limits import QueueLimits
+from sidecar.serving.settings import ServeSettings
+
+FOOTPRINT = MemoryEstimator(dimensions=384, max_tokens=256)
+SETTINGS = ServeSettings(
+    socket=Path("unused"),
+    threads=1,
+    limits=Limits(max_frame_bytes=2**20, max_inputs=64),
+    cache_bytes=30 * 2**20,
+    memory_bytes=300 * 2**20,
+    bounds=QueueLimits(bytes=17 * 2**20, peer_share=0.4),
+    rules=AccessPolicy(stall_seconds=5.0),
+)
+TAKEN = 70 * 2**20
+SOMEBODY, OTHER = Peer(pid=10, uid=1000, gid=1), Peer(pid=11, uid=1001, gid=1)
+EMBED = Embed(id=1, input=("a" * 1_000,))
+
+
+@pytest.fixture
+def accounts() -> MemoryAccounts:
+    return MemoryAccounts(SETTINGS, FOOTPRINT, TAKEN)
+
+
+def refusal_of(accounts: MemoryAccounts, request: Request, peer: Peer = SOMEBODY) -> ReplyError:
+    with pytest.raises(ReplyError) as refused:
+        accounts.hold(peer, request)
+    return refused.value
+
+
+def held(accounts: MemoryAccounts) -> tuple[int, int, int]:
+    ledgers = accounts.requests, accounts.decoding, accounts.control
+    requests, decoding, control = (ledger.to_map()["held_bytes"] for ledger in ledgers)
+    return requests, decoding, control
+
+
+def test_budgets_are_of_what_models_and_results_leave(accounts: MemoryAccounts) -> None:
+    """Requests get at most twice what may wait in a lane; a process its share of that."""
+    for settings in (SETTINGS, replace(SETTINGS, memory_bytes=2**40, cache_bytes=0)):
+        memory = AvailableMemory(
+            ceiling=settings.memory_bytes,
+            taken=TAKEN + settings.cache_bytes,
+            most=2 * 17 * 2**20,
+            peer_share=0.4,
+        )
+        budgets = memory.budgets(FOOTPRINT.needs(settings.limits))
+        made = MemoryAccounts(settings, FOOTPRINT, TAKEN)
+        assert made.requests.budget == budgets.requests
+        assert made.decoding.budget == budgets.decoding
+        assert made.control.budget == budgets.control
+
+
+def test_a_reload_changes_all_budgets(accounts: MemoryAccounts) -> None:
+    """By its settings, and by its models; what is held stays held."""
+    accounts.hold(SOMEBODY, EMBED)
+    settings = replace(SETTINGS, limits=Limits(max_frame_bytes=2**21), memory_bytes=2**29)
+    footprint = MemoryEstimator(dimensions=1_024, max_tokens=512)
+    accounts.update(settings, footprint)
+    fresh = MemoryAccounts(settings, footprint, TAKEN)
+    assert accounts.requests.budget == fresh.requests.budget
+    assert accounts.decoding.budget == fresh.decoding.budget
+    assert accounts.control.budget == fresh.control.budget
+    assert held(accounts)[0] == FOOTPRINT.of_request(EMBED)
+    accounts.hold(OTHER, EMBED)
+    assert held(accounts)[0] == FOOTPRINT.of_request(EMBED) + footprint.of_request(EMBED)
+
+
+def test_every_request_is_held_in_its_account(accounts: MemoryAccounts) -> None:
+    """Work in one, what is asked about the daemon in the other, what is answered at once in none.
+
+    Released, nothing is left in any.
+    """
+    rerank = Rerank(id=1, query="q", documents=("a", "b"))
+    of_status, of_embed, of_rerank = map(FOOTPRINT.of_request, (Status(id=1), EMBED, rerank))
+    cases: list[tuple[Request, tuple[int, int, int]]] = [
+        (EMBED, (of_embed, 0, 0)),
+        (rerank, (of_rerank, 0, 0)),
+        (Status(id=1), (0, 0, of_status)),
+        (Metrics(id=1), (0, 0, of_status)),
+        (Hello(id=1, version=1), (0, 0, 0)),
+        (Ping(id=1), (0, 0, 0)),
+        (Cancel(id=1, target=2), (0, 0, 0)),
+    ]
+    for request, expected in cases:
+        hold = accounts.hold(SOMEBODY, request)
+        assert held(accounts) == expected, request
+        hold.release()
+        assert held(accounts) == (0, 0, 0), request
+    hold = accounts.hold_connection(SOMEBODY)
+    assert held(accounts) == (0, 0, CONNECTION_BYTES)
+    hold.release()
+
+
+def test_only_what_may_ever_fit_is_worth_coming_back_with(accounts: MemoryAccounts) -> None:
+    """A process's own share decides, and not all that there is."""
+    most = FOOTPRINT.of_request(Embed(id=1, input=("a",) * 10))
+    accounts.requests.budget = Quota(total=10 * most, part=0.01, least=most)
+    accounts.requests.hold(OTHER, 10 * most, always=True)
+    for texts, kind in ((9, Overloaded), (10, Overloaded), (11, TooLarge), (40, TooLarge)):
+        request = Embed(id=1, input=("a",) * texts)
+        refused = refusal_of(accounts, request)
+        assert type(refused) is kind, texts
+        assert (refused.retry_after_ms is None) == (kind is TooLarge)
+        assert (f"there are {most}: split it" in refused.message) == (kind is TooLarge)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told_ms"), [(0.0, 10), (0.004, 10), (2.0, 2_000), (60, 5_000)]
+)
+def test_who_comes_back_is_told_when(
+    accounts: MemoryAccounts, seconds: float, told_ms: int
+) -> None:
+    """After as long as bytes are held, of late; never at once, and no later than a peer may stall.
+
+    Connections, which last, are not what is waited for.
+    """
+    now = [0.0]
+    accounts.requests = MemoryBudget(Quota(total=2**20), lambda: now[0])
+    accounts.control = MemoryBudget(Quota(total=2**20), lambda: now[0])
+    for _ in range(300):
+        hold = accounts.hold(SOMEBODY, EMBED)
+        now[0] += seconds
+        hold.release()
+    accounts.requests.hold(OTHER, 2**20, always=True)
+    refused = refusal_of(accounts, EMBED)
+    assert refused.retry_after_ms == told_ms
+    assert f"retry in {told_ms} ms" in refused.message
+
+
+def test_connections_say_nothing_of_how_long_to_wait(accounts: MemoryAccounts) -> None:
+    """They may last for days."""
+    now = [0.0]
+    accounts.control = MemoryBudget(Quota(total=2**20), lambda: now[0])
+    hold = accounts.hold_connection(SOMEBODY)
+    now[0] += 86_400.0
+    hold.release()
+    assert accounts.control.seconds_until_room == 0
+
+
+def test_an_operator_is_told_how_things_are_whatever_others_hold(accounts: MemoryAccounts) -> None:
+    """Root, and the daemon's own user; others may come back later. Work is refused to all alike."""
+    full = accounts.control.budget.total
+    accounts.control.hold(OTHER, full, always=True)
+    for uid in (0, os.geteuid()):
+        operator = Peer(pid=1, uid=uid, gid=uid)
+        for request in (Status(id=1), Metrics(id=1)):
+            accounts.hold(operator, request).release()
+        accounts.hold_connection(operator).release()
+    assert type(refusal_of(accounts, Status(id=1))) is Overloaded
+    with pytest.raises(Overloaded):
+        accounts.hold_connection(SOMEBODY)
+    accounts.requests.hold(OTHER, accounts.requests.budget.total, always=True)
+    assert type(refusal_of(accounts, EMBED, Peer(pid=1, uid=0, gid=0))) is Overloaded
+    assert held(accounts)[2] == full
+
+
+@pytest.mark.parametrize("account", ["decoding", "requests"])
+async def test_room_is_waited_for_in_its_own_account(
+    accounts: MemoryAccounts, account: str
+) -> None:
+    """To decode, or for more of a frame; the other's being full does not matter."""
+    room = {"decoding": accounts.room_to_decode, "requests": accounts.room_to_arrive}[account]
+    for ledger in (accounts.decoding, accounts.requests, accounts.control):
+        if ledger is not getattr(accounts, account):
+            ledger.hold(OTHER, ledger.budget.total, always=True)
+    assert (await room(SOMEBODY, 1_000)).size == 1_000
+    assert getattr(accounts, account).to_map()["held_by_peer"] == {str(SOMEBODY): 1_000}
+
+
+async def test_who_waits_for_room_waits_as_long_as_a_peer_may_stall() -> None:
+    """After a reload as long as that says; and then he may come back."""
+    patient = replace(SETTINGS, rules=AccessPolicy(stall_seconds=86_400.0))
+    accounts = MemoryAccounts(patient, FOOTPRINT, TAKEN)
+    ledger = accounts.decoding
+    ledger.hold(OTHER, ledger.budget.total, always=True)
+    accounts.update(replace(SETTINGS, rules=AccessPolicy(stall_seconds=0.01)), FOOTPRINT)
+    with pytest.raises(Overloaded):
+        await asyncio.wait_for(accounts.room_to_decode(SOMEBODY, 1_000), 20)
+    refused = refusal_of_room(accounts)
+    assert refused.retry_after_ms == 10
+    assert not ledger._waiting
+
+
+def refusal_of_room(accounts: MemoryAccounts) -> ReplyError:
+    accounts.requests.hold(OTHER, accounts.requests.budget.total, always=True)
+    return refusal_of(accounts, EMBED)
+
+
+def test_a_status_tells_of_all_three(accounts: MemoryAccounts) -> None:
+    """Requests by their own names, the other two under theirs."""
+    accounts.hold(SOMEBODY, EMBED)
+    accounts.hold(OTHER, Status(id=1))
+    told: dict[str, Any] = accounts.to_map()
+    assert told["budget_bytes"] == accounts.requests.budget.total
+    assert told["budget_of_a_peer_bytes"] == accounts.requests.budget.of_a_process
+    assert told["held_by_peer"] == {str(SOMEBODY): FOOTPRINT.of_request(EMBED)}
+    assert told["decoding"]["budget_bytes"] == accounts.decoding.budget.total
+    assert told["decoding"]["held_by_user"] == {}
+    assert told["control"]["budget_bytes"] == accounts.control.budget.total
+    assert told["control"]["held_by_user"] == {"1001": FOOTPRINT.of_request(Status(id=1))}
+
+
+@pytest.mark.parametrize("more", [-1, 0])
+def test_scarce_memory_is_said_when_there_is_less_than_is_needed(more: int) -> None:
+    """With how much that is; where there is just enough, nothing is."""
+    needs = FOOTPRINT.needs(SETTINGS.limits).all
+    ceiling = TAKEN + SETTINGS.cache_bytes + -(-4 * (needs + more) // 3)
+    with capture_logs() as events:
+        MemoryAccounts(replace(SETTINGS, memory_bytes=ceiling), FOOTPRINT, TAKEN)
+    told = [
+        (event["left_bytes"], event["budget_bytes"], event["taken_bytes"], event["ceiling_bytes"])
+        for event in events
+    ]
+    expected = (needs - 1, needs, TAKEN + SETTINGS.cache_bytes, ceiling)
+    assert told == ([expected] if more else [])

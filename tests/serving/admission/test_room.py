@@ -1,0 +1,267 @@
+"""Sessions and the memory that is held for them."""
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+
+import pytest
+from structlog.testing import capture_logs
+
+from client_lib.wire.codec import encode
+from client_lib.wire.errors import Overloaded
+from client_lib.wire.messages import (
+    Cancel,
+    Embed,
+    Hello,
+    Metrics,
+    Ping,
+    Status,
+    request_to_map,
+)
+from client_lib.wire.protocol import Limits
+from sidecar.serving.admission.access import AccessPolicy
+from sidecar.serving.admission.memory_budget import Quota
+from sidecar.serving.admission.memory_estimator import CONNECTION_BYTES, SHORT_READ_BYTES
+from sidecar.serving.admission.peer import Peer, has_left
+
+from ..steps import cancelled_at_every_await
+
+LARGE = encode(request_to_map(Embed(id=9, input=("word " * 40_000,))))
+
+
+OTHER = Peer(pid=1, uid=os.getuid() + 1, gid=1)
+
+
+def held(desk):
+    """All that is held for anybody, connections included."""
+    ledgers = (desk.accounts.requests, desk.accounts.decoding, desk.accounts.control)
+    return sum(ledger.to_map()["held_bytes"] for ledger in ledgers)
+
+
+async def test_a_request_is_held_until_its_reply_is_taken(make_dialogue, tiny, soon):
+    """Then the connection alone, and nothing after its end."""
+    model = tiny()
+    dialogue = await make_dialogue(model)
+    assert held(dialogue.desk) == CONNECTION_BYTES
+    model.gate.clear()
+    dialogue.send(Embed(id=1, input=("a",)))
+    await model.began()
+    assert held(dialogue.desk) > CONNECTION_BYTES
+    model.gate.set()
+    assert (await dialogue.reply(1))["ok"]
+    await soon(lambda: held(dialogue.desk) == CONNECTION_BYTES)
+    dialogue.writer.close()
+    await dialogue.ended()
+    assert held(dialogue.desk) == 0
+
+
+async def test_what_does_not_fit_is_refused_whole(make_dialogue):
+    """With a time to come back after, or for good where it could never fit."""
+    dialogue = await make_dialogue()
+    ledger = dialogue.desk.accounts.requests
+    ledger.budget = Quota(total=2**20, part=1.0)
+    other = ledger.hold(OTHER, 3 * 2**18)
+    rest = ledger.hold(dialogue.session._peer, 190_000)
+    error = (await dialogue.ask(Embed(id=1, input=("a",))))["error"]
+    assert (error["code"], error["retryable"]) == ("overloaded", True)
+    assert error["retry_after_ms"] > 0
+    other.release()
+    rest.release()
+    assert (await dialogue.ask(Embed(id=1, input=("a",))))["ok"]
+    error = (await dialogue.ask(Embed(id=2, input=("a" * 60_000,))))["error"]
+    assert (error["code"], error["retryable"]) == ("too_large", False)
+    assert dialogue.desk.statistics.since_start().failed_by_code == {
+        "overloaded": 1, "too_large": 1,
+    }  # fmt: skip
+
+
+async def test_who_has_filled_his_share_is_told_how_things_are(make_dialogue):
+    """Hello, ping, cancel, status and metrics need nothing of it, nor does a connection."""
+    dialogue = await make_dialogue(hello=False)
+    ledger = dialogue.desk.accounts.requests
+    assert ledger.hold(dialogue.session._peer, ledger.budget.of_a_process)
+    requests = (Hello(id=0, version=1), Ping(id=1), Cancel(id=2, target=9), Status(id=3))
+    for request in (*requests, Metrics(id=4)):
+        assert (await dialogue.ask(request))["ok"]
+    assert (await dialogue.ask(Embed(id=5, input=("a",))))["error"]["code"] == "overloaded"
+
+
+async def test_a_long_frame_waits_until_there_is_room(make_dialogue, soon):
+    """No more of it is read meanwhile than fits, and then it is answered."""
+    dialogue = await make_dialogue()
+    ledger = dialogue.desk.accounts.requests
+    ledger.budget = Quota(total=2**20, part=1.0)
+    other = ledger.hold(OTHER, 3 * 2**18)
+    rest = ledger.hold(dialogue.session._peer, 180_000)
+    dialogue.writer.write(LARGE)
+    await soon(lambda: ledger._waiting)
+    assert dialogue.session._connection.buffered <= SHORT_READ_BYTES
+    ledger.budget = Quota(total=2**26, part=1.0)
+    other.release()
+    assert (await dialogue.reply(9))["truncated"] == [0]
+    rest.release()
+
+
+async def test_a_large_request_keeps_no_small_one_waiting(make_dialogue, soon):
+    """Not even one of the same process, which came later."""
+    dialogue = await make_dialogue()
+    ledger, peer = dialogue.desk.accounts.requests, dialogue.session._peer
+    ledger.budget = Quota(total=2**20, part=1.0)
+    other = ledger.hold(OTHER, 3 * 2**18)
+    first = ledger.hold(peer, 100_000)
+    dialogue.writer.write(LARGE)
+    await soon(lambda: ledger._waiting)
+    second = ledger.hold(peer, 96_000)
+    small = asyncio.create_task(dialogue.desk.accounts.room_to_arrive(peer, 50_000))
+    await soon(lambda: len(ledger._waiting) == 2)
+    second.release()
+    assert (await small).size == 50_000
+    assert len(ledger._waiting) == 1
+    for hold in (other, first, small.result()):
+        hold.release()
+
+
+async def test_half_a_frame_holds_what_has_arrived_of_it(make_dialogue, soon):
+    """Whatever length its header tells: a byte of 16 MiB is a byte."""
+    dialogue = await make_dialogue()
+    before = held(dialogue.desk)
+    body = LARGE[4:]
+    dialogue.writer.write((16 * 2**20).to_bytes(4, "big") + body[:1])
+    await soon(lambda: dialogue.session._connection.missing)
+    assert held(dialogue.desk) - before <= 2**18
+    dialogue.writer.write(body[1:100_000])
+    await soon(lambda: dialogue.session._connection.buffered > 99_999)
+    assert 100_000 < held(dialogue.desk) - before <= 2**18
+
+
+async def test_a_long_frame_holds_as_much_as_has_arrived(make_dialogue, soon):
+    """At any time, and not much more; all of it once it is whole."""
+    dialogue = await make_dialogue()
+    ledger = dialogue.desk.accounts.requests
+    whole = 3 * 2**20
+    dialogue.writer.write(whole.to_bytes(4, "big"))
+    arrived = 4
+    while arrived < whole:
+        piece = b"x" * min(300_000, whole + 3 - arrived)  # all but the last byte
+        dialogue.writer.write(piece)
+        arrived += len(piece)
+        await soon(lambda so_far=arrived: dialogue.session._connection.buffered == so_far)
+        assert arrived < ledger.to_map()["held_bytes"] <= 2 * 1.125 * arrived + 2**18
+    assert ledger.to_map()["held_bytes"] <= 1.125 * whole + 100
+
+
+async def test_what_is_decoded_waits_for_others_that_are(make_dialogue, soon):
+    """A frame that has arrived is not refused for it."""
+    dialogue = await make_dialogue()
+    decoding = dialogue.desk.accounts.decoding
+    other = decoding.hold(OTHER, decoding.budget.total)
+    dialogue.writer.write(LARGE)
+    await soon(lambda: decoding._waiting)
+    other.release()
+    assert (await dialogue.reply(9))["truncated"] == [0]
+    assert decoding.to_map()["held_bytes"] == 0
+
+
+async def test_a_frame_that_never_finds_room_ends_its_connection(make_dialogue):
+    """After as long as a peer may stall: it is told to come back."""
+    dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=0.1))
+    dialogue.desk.accounts.requests.budget = Quota(total=2**17, part=1.0)
+    dialogue.writer.write(LARGE)
+    error = (await dialogue.reply(None))["error"]
+    assert (error["code"], error["retryable"]) == ("overloaded", True)
+    await dialogue.ended()
+    assert held(dialogue.desk) == 0
+
+
+async def test_a_peer_that_leaves_while_it_waits_is_noticed(make_dialogue, soon, monkeypatch):
+    """Though nobody reads from it."""
+    monkeypatch.setattr("sidecar.serving.transport.reader._LOOK_SECONDS", 0.01)
+    dialogue = await make_dialogue()
+    dialogue.desk.accounts.requests.budget = Quota(total=2**17, part=1.0)
+    dialogue.writer.write(LARGE)
+    await soon(lambda: dialogue.desk.accounts.requests._waiting)
+    dialogue.writer.transport.abort()
+    await dialogue.ended()
+    assert held(dialogue.desk) == 0
+
+
+async def test_a_connection_that_does_not_fit_is_refused(make_dialogue, monkeypatch):
+    """And is not counted."""
+    dialogue = await make_dialogue()
+    counted = dialogue.desk.door.to_list()
+    monkeypatch.setattr("sidecar.serving.admission.accounts.CONNECTION_BYTES", 2**40)
+    with pytest.raises(Overloaded):
+        dialogue.desk.enter(OTHER)
+    assert dialogue.desk.door.to_list() == counted
+
+
+@pytest.mark.slow
+async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue, soon):
+    """While a frame is being received, waits for room, or is computed."""
+
+    async def visit(dialogue):
+        ledger = dialogue.desk.accounts.requests
+        ledger.budget = Quota(total=2**20, part=1.0)
+        other = ledger.hold(OTHER, 3 * 2**18)
+        dialogue.send(Hello(id=0, version=1), Ping(id=1), Embed(id=2, input=("a", "b")))
+        dialogue.send(Status(id=3))
+        dialogue.writer.write(LARGE)
+        await soon(lambda: ledger._waiting or dialogue.task.done())
+        ledger.budget = Quota(total=2**26, part=1.0)
+        other.release()
+        return [await dialogue.reply(request_id) for request_id in (0, 1, 2, 3, 9)]
+
+    def make():
+        return make_dialogue(hello=False)
+
+    async for dialogue in cancelled_at_every_await(make, visit):
+        assert held(dialogue.desk) == 0
+
+
+async def test_status_tells_what_is_held_by_whom(make_dialogue, tiny):
+    """And how much may be."""
+    model = tiny()
+    dialogue = await make_dialogue(model, memory_bytes=2**40)
+    model.gate.clear()
+    dialogue.send(Embed(id=1, input=("a",)))
+    await model.began()
+    memory = (await dialogue.ask(Status(id=2)))["status"]["memory"]
+    assert memory["ceiling_bytes"] == 2**40
+    assert memory["budget_bytes"] >= memory["budget_of_a_peer_bytes"] > memory["held_bytes"] > 0
+    assert list(memory["held_by_peer"]) == [f"pid {os.getpid()} (uid {os.getuid()})"]
+    assert list(memory["held_by_user"]) == [str(os.getuid())]
+    assert memory["control"]["held_bytes"] > CONNECTION_BYTES
+
+
+async def test_too_little_memory_is_said_and_served_with(make_dialogue):
+    """A largest request still fits."""
+    with capture_logs() as events:
+        dialogue = await make_dialogue(memory_bytes=1)
+    (event,) = (event for event in events if event["event"] == "memory.scarce")
+    assert event["left_bytes"] < 0
+    assert event["budget_bytes"] > 4 * Limits().max_frame_bytes
+    assert (await dialogue.ask(Embed(id=1, input=("a",))))["ok"]
+
+
+def test_a_socket_knows_whether_its_other_end_is_open():
+    """Without reading what may still be in it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours:
+        with theirs:
+            theirs.send(b"unread")
+            assert not has_left(ours)
+        assert has_left(ours)
+
+
+async def test_a_connection_that_was_closed_at_this_end_has_left():
+    """A failed write closes it, while its requests may still wait for their turn."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with theirs:
+        _, writer = await asyncio.open_unix_connection(sock=ours)
+        sock = writer.get_extra_info("socket")
+        assert not has_left(sock)
+        writer.transport.abort()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        assert has_left(sock)

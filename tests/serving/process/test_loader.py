@@ -1,0 +1,54 @@
+"""Models from a setup, and the service manager's patience meanwhile."""
+
+import asyncio
+from pathlib import Path
+from unittest.mock import Mock, call
+
+import pytest
+
+from sidecar.serving.process import loader
+from sidecar.serving.process.loader import load, patience
+from sidecar.serving.settings import ServeSettings, Setup
+
+
+def test_what_is_loaded_has_computed_its_first_rows(tiny):
+    """Each model, and its cost is known by its name."""
+    models = [tiny(name="a"), tiny(name="b", task="rerank", max_tokens=10_000)]
+    settings = ServeSettings(socket=Path("unused"), threads=1)
+    setup = Setup(load=lambda: models, settings=settings)
+    loaded = load(lambda: setup)
+    assert (loaded.setup, loaded.models) == (setup, models)
+    assert list(loaded.costs) == ["a", "b"]
+    assert [len(model.order) for model in models] == [8, 8]
+
+
+async def test_the_manager_is_asked_for_time_for_as_long_as_it_takes(monkeypatch):
+    """At once, and again and again: half a minute more, each time well before that is over."""
+    assert loader._PULSE_SECONDS <= 10
+    monkeypatch.setattr(loader, "_PULSE_SECONDS", 0)
+    manager, enough = Mock(), asyncio.Event()
+    manager.tell.side_effect = lambda **_: enough.set() if manager.tell.call_count > 4 else None
+    async with patience(manager, "Loading models"):
+        manager.tell.assert_called_once_with(
+            STATUS="Loading models", EXTEND_TIMEOUT_USEC=30_000_000
+        )
+        await asyncio.wait_for(enough.wait(), 20)
+    told = manager.tell.call_args_list
+    assert told[1:] == [call(EXTEND_TIMEOUT_USEC=30_000_000)] * (len(told) - 1)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert manager.tell.call_args_list == told
+
+
+async def test_a_failure_to_load_asks_for_no_more_time(monkeypatch):
+    """Whoever waits is told of it by the end."""
+    monkeypatch.setattr(loader, "_PULSE_SECONDS", 0)
+    manager = Mock()
+    with pytest.raises(ZeroDivisionError):
+        async with patience(manager, "Loading models"):
+            raise ZeroDivisionError
+    await asyncio.sleep(0)
+    told = manager.tell.call_count
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert manager.tell.call_count == told

@@ -1,0 +1,145 @@
+"""What is held for a connection in the books is never less than what it holds in memory."""
+
+import asyncio
+import socket
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client_lib.wire.codec import encode
+from client_lib.wire.messages import Embed, Hello, Ping, Status, request_to_map
+from client_lib.wire.protocol import Received
+from sidecar.serving.admission.peer import Peer
+from sidecar.serving.context import ServerContext
+from sidecar.serving.engine.engine import Engine
+from sidecar.serving.scheduler.cost_model import CostModel
+from sidecar.serving.scheduler.limits import QueueLimits
+from sidecar.serving.settings import ServeSettings
+from sidecar.serving.state import Lifecycle, State
+from sidecar.serving.transport.session import Session
+
+from ...sizes import reachable
+from ..conftest import PATIENCE, TinyModel
+
+HELLO = encode(request_to_map(Hello(id=0, version=1)))
+TEXTS = {
+    "short": "a",
+    "ascii": "word " * 3_000,
+    "one emoji": "x" * 100_000 + "😀",
+    "chinese": "語" * 50_000,
+}
+FRAMES = st.lists(st.tuples(st.sampled_from([*TEXTS, "ping", "status"]), st.integers(1, 4)))
+# The connection itself, before it is let in and after it has ended.
+_OBJECTS = 16 * 1024
+
+
+def frame(kind: str, count: int) -> bytes:
+    match kind:
+        case "ping":
+            return encode(request_to_map(Ping(id=2)))
+        case "status":
+            return encode(request_to_map(Status(id=3)))
+    return encode(request_to_map(Embed(id=1, input=(TEXTS[kind],) * count)))
+
+
+class Watched:
+    """A session whose frames are watched while they are decoded."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._take = session._connection.take
+        self._steps: weakref.ref[object] = weakref.ref(self)
+        session._connection.take = self._watched  # type: ignore[method-assign]
+
+    def _watched(self) -> Iterator[Received | None]:
+        steps = self._take()
+        self._steps = weakref.ref(steps)
+        return steps
+
+    def held_in_memory(self) -> int:
+        """Bytes that have arrived, wherever they are, and what is being made of them.
+
+        A long frame has an address for each of its bytes at once, and memory as they arrive.
+        """
+        steps, kept = self._steps(), self._session._channel.kept
+        if steps is None or steps is self:
+            return kept + self._session._connection.buffered
+        return kept + reachable(steps)
+
+
+def held_in_the_books(desk: ServerContext) -> int:
+    ledgers = (desk.accounts.requests, desk.accounts.decoding, desk.accounts.control)
+    return sum(ledger.to_map()["held_bytes"] for ledger in ledgers)
+
+
+async def opened() -> ServerContext:
+    model = TinyModel()
+    engine = Engine([model], {model.name: CostModel()}, threads=1, bounds=QueueLimits())
+    engine.start()
+    desk = ServerContext(engine, ServeSettings(socket=Path("unused"), threads=1), Lifecycle())
+    desk.life.move(State.SERVING)
+    return desk
+
+
+async def converse(desk: ServerContext, stream: bytes, cuts: list[int]) -> list[tuple[int, int]]:
+    """Send a session the stream in pieces; return what it held in memory and in the books."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    ours.setblocking(False)
+    peer = Peer.of(ours)
+    place = desk.enter(peer)
+    session = Session(desk, ours, peer)
+    watched = Watched(session)
+    running = asyncio.create_task(session.run())
+    running.add_done_callback(lambda _: place.close())
+    reader, writer = await asyncio.open_unix_connection(sock=theirs)
+    seen = []
+
+    async def send() -> None:
+        with suppress(ConnectionError):  # it is closed where a frame was none
+            for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+                writer.write(stream[start:end])
+                await writer.drain()
+            writer.write_eof()
+
+    async def receive() -> None:
+        with suppress(ConnectionError):
+            await reader.read(-1)
+
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        group.create_task(send())
+        group.create_task(receive())
+        while not running.done():
+            seen.append((watched.held_in_memory(), held_in_the_books(desk)))
+            await asyncio.sleep(0)
+    writer.close()
+    await asyncio.gather(running, writer.wait_closed(), return_exceptions=True)
+    await desk.engine.idle()
+    return [*seen, (0, held_in_the_books(desk))]
+
+
+@pytest.mark.slow
+def test_the_books_are_never_behind() -> None:
+    """However the stream is cut, and whatever length its last header tells; and all is returned."""
+    with asyncio.Runner() as runner:
+        desk = runner.run(opened())
+
+        @given(FRAMES, st.lists(st.floats(0, 1), max_size=5), st.integers(-2_000, 2**24))
+        @settings(max_examples=100, deadline=None)
+        def hold(frames: list[tuple[str, int]], cuts: list[float], lie: int) -> None:
+            stream = HELLO + b"".join(frame(*each) for each in frames)
+            body = b"\x82\xa2id\x09" + b"z" * 3_000
+            stream += max(0, len(body) + lie).to_bytes(4, "big") + body
+            places = sorted(round(cut * len(stream)) for cut in cuts)
+            *steps, (_, left) = runner.run(converse(desk, stream, places))
+            assert all(real <= booked + _OBJECTS for real, booked in steps)
+            assert left == 0
+
+        try:
+            hold()
+        finally:
+            runner.run(desk.engine.stop())
