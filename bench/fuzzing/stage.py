@@ -23,9 +23,9 @@ from bench.fuzzing.script import Postprocess, Read, Send, Step
 from client_lib import AsyncClient
 from sidecar.serving.context import ServerContext
 from sidecar.serving.engine.engine import Engine
-from sidecar.serving.process.heap import settle
+from sidecar.serving.process.heap import freeze
 from sidecar.serving.process.lifecycle import SWITCH_SECONDS
-from sidecar.serving.process.warm_up import learn
+from sidecar.serving.process.warm_up import calibrate_cost
 from sidecar.serving.registry import ServedModel
 from sidecar.serving.scheduler.limits import QueueLimits
 from sidecar.serving.settings import ServeSettings
@@ -77,7 +77,7 @@ class Stage:
         self._folder = tempfile.TemporaryDirectory(prefix="sidecar-fuzz-")
         self._path = Path(self._folder.name) / "socket"
         self._faults: list[str] = []
-        self._desk: ServerContext
+        self._context: ServerContext
         self._other: AsyncClient
 
     def __enter__(self) -> Self:
@@ -92,7 +92,7 @@ class Stage:
         self._loop.run_until_complete(first)
         if self._serving.done():  # it could not begin
             self._serving.result()
-        settle()
+        freeze()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,21 +110,21 @@ class Stage:
         self._faults = played.faults
         self._selector.restart()
         self._loop.run_until_complete(self._act(steps, played))
-        self._desk.engine.notes.flush()  # what failed is told a moment later
-        if self._desk.engine.crashed.done():
-            played.faults.append(f"worker.crashed: {self._desk.engine.crashed.result()!r}")
+        self._context.engine.notes.flush()  # what failed is told a moment later
+        if self._context.engine.crashed.done():
+            played.faults.append(f"worker.crashed: {self._context.engine.crashed.result()!r}")
         played.longest = self._selector.longest
         return played
 
     async def _serve(self, opened: asyncio.Future[None]) -> None:
-        costs = {model.name: learn(model) for model in self._models}
+        costs = {model.name: calibrate_cost(model) for model in self._models}
         engine = Engine(self._models, costs, threads=1, bounds=QueueLimits())
         engine.start()
         listener = SocketFile.bind(self._path)
         settings = ServeSettings(socket=self._path, threads=1, memory_bytes=2**31)
-        self._desk = ServerContext(engine, settings, Lifecycle())
-        self._desk.life.move(State.SERVING)
-        async with Server(self._desk, listener), AsyncClient(self._path) as self._other:
+        self._context = ServerContext(engine, settings, Lifecycle())
+        self._context.life.move(State.SERVING)
+        async with Server(self._context, listener), AsyncClient(self._path) as self._other:
             await self._other.ping()
             self._before = self._kept()
             opened.set_result(None)
@@ -178,13 +178,13 @@ class Stage:
 
     def _kept(self) -> tuple[Any, ...]:
         """Return what is held for peers: bytes, connections, rows, requests."""
-        desk = self._desk
-        queue = desk.engine.status()["queue"]
+        context = self._context
+        queue = context.engine.status()["queue"]
         rows = {lane: load["rows"] for lane, load in queue.items() if lane != "bounds"}
-        connections = sum(peer["connections"] for peer in desk.door.to_list())
-        ledgers = (desk.accounts.requests, desk.accounts.decoding, desk.accounts.control)
-        held = [ledger.to_map()["held_bytes"] for ledger in ledgers]
-        return held, connections, rows, desk.accepted.count, desk.untaken.count
+        connections = sum(peer["connections"] for peer in context.access.to_list())
+        budgets = (context.accounts.requests, context.accounts.decoding, context.accounts.control)
+        held = [budget.to_map()["held_bytes"] for budget in budgets]
+        return held, connections, rows, context.accepted.count, context.untaken.count
 
     def _note(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if event.get("traceback"):

@@ -102,7 +102,7 @@ def _serve_settings(config: Config, plan: Plan, host: Host) -> ServeSettings:
         ),
         cache_bytes=config.cache_bytes,
         memory_bytes=config.max_memory_bytes or host.memory_bytes,
-        rules=AccessPolicy(
+        access=AccessPolicy(
             uids=config.allow_users,
             gids=config.allow_groups,
             max_connections=config.max_connections,

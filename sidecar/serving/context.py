@@ -54,7 +54,7 @@ class ServerContext:
         self.life = life
         self.accepted = InFlightCounter()
         self.untaken = InFlightCounter()
-        self.door = AccessControl(settings.rules, connections)
+        self.access = AccessControl(settings.access, connections)
         self.inbox = bytearray(INBOX_BYTES)
         self.loop_time = LoopTime(lambda: self.accepted.count > 0)
         self.failures = LogRateLimiter(_FAILURE_SECONDS)
@@ -69,7 +69,7 @@ class ServerContext:
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._memory_at_start = read_memory()
         taken = self._memory_at_start["rss_bytes"]
-        self.accounts = MemoryAccounts(settings, engine.footprint, taken)
+        self.accounts = MemoryAccounts(settings, engine.estimator, taken)
 
     @property
     def engine(self) -> Engine:
@@ -80,7 +80,7 @@ class ServerContext:
         """Return the engine for a request of `peer`. Raises `Draining` or `Forbidden`."""
         if not self.life.serves:
             raise Draining("the daemon is shutting down; ask the next one")
-        self.door.check(peer)
+        self.access.authorize(peer)
         return self.engine
 
     def swap(self, engine: Engine, settings: ServeSettings) -> Engine:
@@ -91,31 +91,31 @@ class ServerContext:
         old = self.engine
         self.engines.append(engine)
         self.settings = settings
-        self.door.rules = settings.rules
-        self.accounts.update(settings, engine.footprint)
+        self.access.policy = settings.access
+        self.accounts.update(settings, engine.estimator)
         for peer, expel in list(self._guests.values()):
-            if not settings.rules.admit(peer):
+            if not settings.access.allows(peer):
                 expel(forbidden(peer))
         return old
 
-    def enter(self, peer: Peer) -> ExitStack:
+    def connect(self, peer: Peer) -> ExitStack:
         """Count one more connection of `peer`; closing what is returned counts it out.
 
         Raises `Forbidden` or `Overloaded`.
         """
-        self.door.enter(peer)
+        self.access.acquire(peer)
         with ExitStack() as leaving:
-            leaving.callback(self.door.leave, peer)
-            leaving.callback(self.accounts.hold_connection(peer).release)
+            leaving.callback(self.access.release, peer)
+            leaving.callback(self.accounts.reserve_connection(peer).release)
             return leaving.pop_all()
 
     @contextmanager
-    def visit(self, peer: Peer, expel: Expel) -> Iterator[None]:
+    def registered(self, peer: Peer, expel: Expel) -> Iterator[None]:
         """Serve `peer`, which has entered. Raises `Forbidden` where a reload came in between.
 
         `expel` is to end it, should a later one no longer admit the peer.
         """
-        self.door.check(peer)
+        self.access.authorize(peer)
         guest = object()
         self._guests[guest] = peer, expel
         try:
@@ -123,7 +123,7 @@ class ServerContext:
         finally:
             del self._guests[guest]
 
-    def note_refused(self, peer: Peer, refused: Refused) -> None:
+    def log_rejection(self, peer: Peer, refused: Refused) -> None:
         """Count what was refused, and tell of it unless enough was told of this user."""
         self.statistics.refused(refused.error.code)
         if (unlogged := self._rejections.take(peer.uid)) is not None:
@@ -137,7 +137,7 @@ class ServerContext:
                 unlogged=unlogged,
             )
 
-    def note_stalled(self, peer: Peer, awaited: str, seconds: float) -> None:
+    def log_stall(self, peer: Peer, awaited: str, seconds: float) -> None:
         """Tell that a peer did not go on for so long, unless enough was told of this user."""
         if (unlogged := self._rejections.take(peer.uid)) is not None:
             log.warning(
@@ -190,7 +190,7 @@ class ServerContext:
             "up_seconds": round(time.monotonic() - self._started, 3),
             **self.engine.status(),
             "requests": self._requests(),
-            "peers": self.door.to_list(),
+            "peers": self.access.to_list(),
             "memory": {
                 **memory,
                 "at_start": self._memory_at_start,

@@ -20,7 +20,7 @@ class ServeSettings:
     kept; `memory_bytes` that peers cannot make the process exceed;
     `drain_seconds` to finish what was accepted; `hang_seconds` after which a daemon whose
     inference makes no progress is ended, where a service manager has no watchdog, half of whose
-    time takes its place; `rules` are for peers, `limits` bound one request, `max_in_flight` one
+    time takes its place; `access` is for peers, `limits` bound one request, `max_in_flight` one
     connection; events of `selection` are written, to `log_target`.
     """
 
@@ -30,7 +30,7 @@ class ServeSettings:
     cache_bytes: int = 0
     memory_bytes: int = 2**40
     bounds: QueueLimits = field(default_factory=QueueLimits)
-    rules: AccessPolicy = field(default_factory=AccessPolicy)
+    access: AccessPolicy = field(default_factory=AccessPolicy)
     max_in_flight: int = 256
     drain_seconds: float = 30.0
     hang_seconds: float = 30.0

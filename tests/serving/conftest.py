@@ -164,8 +164,8 @@ async def make_engine(tiny):
 class Dialogue:
     """The client's end of a session over a socket pair, without a client library."""
 
-    def __init__(self, session, reader, writer, desk):
-        self.session, self.reader, self.writer, self.desk = session, reader, writer, desk
+    def __init__(self, session, reader, writer, context):
+        self.session, self.reader, self.writer, self.context = session, reader, writer, context
         self.task = asyncio.create_task(session.run())
         self._connection = ClientConnection()
         self._replies = {}
@@ -215,17 +215,17 @@ async def make_dialogue(make_engine, tiny):
             limits=limits or Limits(),
             **options,
         )
-        desk = ServerContext(engine, settings, Lifecycle())
-        desk.life.move(State.SERVING)
+        context = ServerContext(engine, settings, Lifecycle())
+        context.life.move(State.SERVING)
         if state is not State.SERVING:
-            desk.life.move(state)
+            context.life.move(state)
         ours, theirs = socket.socketpair(socket.AF_UNIX)
         ours.setblocking(False)
         peer = Peer.of(ours)
-        place = desk.enter(peer)
-        session = Session(desk, ours, peer)
+        place = context.connect(peer)
+        session = Session(context, ours, peer)
         reader, writer = await asyncio.open_unix_connection(sock=theirs)
-        dialogue = Dialogue(session, reader, writer, desk)
+        dialogue = Dialogue(session, reader, writer, context)
         dialogue.task.add_done_callback(lambda _: place.close())
         made.append(dialogue)
         if hello:

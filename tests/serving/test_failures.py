@@ -74,8 +74,8 @@ def ask_two(make_engine, tiny):
 
 def assert_empty(engine):
     """Nobody waits, nothing is queued, nothing is counted as being here."""
-    assert (len(engine._gatherings), engine._gatherings._waiting) == (0, {})
-    assert engine._tally.count == 0
+    assert (len(engine._collectors), engine._collectors._waiting) == (0, {})
+    assert engine._in_flight.count == 0
     assert engine._queue.is_idle
 
 
@@ -120,7 +120,7 @@ async def test_a_step_that_only_tells_of_a_row_fails_no_request(ask_two, fail, t
 
 @pytest.mark.parametrize(
     "at",
-    [(ResultCollectors, "land"), (WorkerPool, "landed"), (IntraOpPolicy, "record")],
+    [(ResultCollectors, "deliver"), (WorkerPool, "completed"), (IntraOpPolicy, "record")],
     ids=lambda at: at[1],
 )
 async def test_books_that_fail_end_inference(ask_two, fail, at):
@@ -128,7 +128,7 @@ async def test_books_that_fail_end_inference(ask_two, fail, at):
     engine, _, (_, second) = await ask_two(fail, *at, lone_threads=2)
     assert isinstance(second, Draining)
     assert isinstance(await engine.crashed, Fault)
-    assert (len(engine._gatherings), engine._tally.count) == (0, 0)
+    assert (len(engine._collectors), engine._in_flight.count) == (0, 0)
 
 
 async def test_a_queue_that_fails_takes_no_row_with_it_that_is_computed(ask_two, fail):
@@ -186,16 +186,16 @@ async def test_a_result_that_cannot_be_kept_is_not_counted(make_engine, tiny, mo
 async def test_a_reply_that_fails_holds_nothing(make_dialogue, tiny, fail, told, at):
     """The request is answered all the same, and its memory and its slot are free again."""
     talk = await make_dialogue(tiny(), max_in_flight=1)
-    held = talk.desk.accounts.requests.to_map()["held_bytes"]
+    held = talk.context.accounts.requests.to_map()["held_bytes"]
     fail(*at)
     replies = [await talk.ask(embed(1, "a")), await talk.ask(embed(2, "b!"))]
     again = await talk.ask(embed(3, "c"))
     assert again["ok"]
     codes = [reply.get("error", {}).get("code") for reply in replies]
     assert codes == ["backend_failed" if at[1] == "to_map" else None, "backend_failed"]
-    assert talk.desk.accounts.requests.to_map()["held_bytes"] == held
-    assert (talk.desk.accepted.count, talk.desk.untaken.count) == (0, 0)
-    assert_empty(talk.desk.engine)
+    assert talk.context.accounts.requests.to_map()["held_bytes"] == held
+    assert (talk.context.accepted.count, talk.context.untaken.count) == (0, 0)
+    assert_empty(talk.context.engine)
 
 
 async def test_a_line_that_cannot_be_written_holds_up_no_other(told):
@@ -313,10 +313,10 @@ async def test_a_standstill_is_not_healthy(make_dialogue, tiny, monkeypatch):
     """`status` says so long before the daemon gives up on itself."""
     talk = await make_dialogue(tiny(), hang_seconds=10)
     seconds = [4.9]
-    monkeypatch.setattr(talk.desk.engine, "standstill", lambda: seconds[0])
-    assert (await talk.desk.status(talk.session._peer))["healthy"]
+    monkeypatch.setattr(talk.context.engine, "standstill", lambda: seconds[0])
+    assert (await talk.context.status(talk.session._peer))["healthy"]
     seconds[0] = 5.0
-    assert not (await talk.desk.status(talk.session._peer))["healthy"]
+    assert not (await talk.context.status(talk.session._peer))["healthy"]
 
 
 async def test_lines_about_a_failure_have_its_cause(make_dialogue, tiny, fail):
@@ -325,7 +325,7 @@ async def test_lines_about_a_failure_have_its_cause(make_dialogue, tiny, fail):
     with capture_logs() as events:
         fail(ResultCollector, "_note")
         reply = await talk.ask(embed(1, "a"))
-        talk.desk.engine.notes.flush()
+        talk.context.engine.notes.flush()
     assert reply["error"]["message"] == "the daemon failed with Fault"
     (event,) = [event for event in events if event["event"] == "request.failed"]
     assert "_note" in event["traceback"]

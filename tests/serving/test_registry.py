@@ -14,9 +14,9 @@ from sidecar.serving.registry import ModelRegistry, prompt_text
 def test_a_hub_id_is_the_same_with_and_without_organisation_and_revision(tiny, served, asked):
     """Whichever of these the daemon calls it, for embed and rerank alike."""
     model = tiny(name=served)
-    roster = ModelRegistry([tiny(name="b"), model])
-    assert roster.embedder(asked) is model
-    assert roster.reranker(asked) is model
+    registry = ModelRegistry([tiny(name="b"), model])
+    assert registry.embedder(asked) is model
+    assert registry.reranker(asked) is model
 
 
 @pytest.mark.parametrize(
@@ -33,16 +33,16 @@ def test_the_first_of_a_task_is_the_default(tiny):
     kinds = {"e": "embed", "f": "embed", "r": "rerank", "s": "rerank"}
     models = {name: tiny(name=name, task=task) for name, task in kinds.items()}
 
-    def roster(names):
+    def registry(names):
         return ModelRegistry([models[name] for name in names])
 
     for names, embedder, reranker in (("ef", "e", "e"), ("refs", "e", "r"), ("sre", "e", "s")):
-        assert roster(names).embedder(None) is models[embedder], names
-        assert roster(names).reranker(None) is models[reranker], names
-    assert roster("ef").reranker("f") is models["f"]
-    assert roster("rs").reranker(None) is models["r"]
+        assert registry(names).embedder(None) is models[embedder], names
+        assert registry(names).reranker(None) is models[reranker], names
+    assert registry("ef").reranker("f") is models["f"]
+    assert registry("rs").reranker(None) is models["r"]
     with pytest.raises(UnknownModel, match="no model here does 'embed'; served: r, s"):
-        roster("rs").embedder(None)
+        registry("rs").embedder(None)
 
 
 @pytest.mark.parametrize(

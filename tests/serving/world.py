@@ -166,7 +166,7 @@ class World:
         running.active -= 1
         landed = self._waiting.pop(entry.key, [])
         self.shared += len(landed) - (entry in landed)
-        self.queue.landed(entry.key, [each for each in landed if each != entry])
+        self.queue.completed(entry.key, [each for each in landed if each != entry])
         for each in landed:
             if (request := self._jobs.get(each.job)) is not None:  # else just settled, by another
                 self._deliver(request, each.index, failed)

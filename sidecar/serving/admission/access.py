@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from client_lib.wire.errors import Forbidden, Overloaded, ReplyError
-from sidecar.serving.admission.fair_share import PeerUsages, most_of_user
+from sidecar.serving.admission.fair_share import OccupancyTracker, most_of_user
 from sidecar.serving.admission.peer import Peer
 
 # For whoever looks what is wrong, when everybody else has taken what they may.
@@ -25,7 +25,7 @@ class AccessPolicy:
     max_connections: int = 64
     stall_seconds: float = 30.0
 
-    def admit(self, peer: Peer) -> bool:
+    def allows(self, peer: Peer) -> bool:
         """Whether `peer` may use the models, by its user or any of its groups."""
         if not self.uids and not self.gids:
             return True
@@ -35,20 +35,20 @@ class AccessPolicy:
 class AccessControl:
     """Lets peers in and counts their connections, at most `total`.
 
-    Users share these; a few more are for operators alone. `rules` may be replaced at any time.
+    Users share these; a few more are for operators alone. `policy` may be replaced at any time.
     """
 
-    def __init__(self, rules: AccessPolicy, total: int) -> None:
-        self.rules = rules
+    def __init__(self, policy: AccessPolicy, total: int) -> None:
+        self.policy = policy
         self.total = total
-        self._connections = PeerUsages()
+        self._connections = OccupancyTracker()
 
     def refusal(self, peer: Peer) -> ReplyError | None:
         """Return why one more connection of `peer` is refused; None where it is not."""
         held = self._connections.of(peer)
-        if not self.rules.admit(peer):
+        if not self.policy.allows(peer):
             return forbidden(peer)
-        if held.by_process >= self.rules.max_connections:
+        if held.by_process >= self.policy.max_connections:
             return _too_many(f"{held.by_process} connections of one process: share them")
         more = OPERATORS_OWN if peer.is_operator and not held.by_process else 0
         if held.by_user >= most_of_user(self.total, held) + more:
@@ -58,18 +58,18 @@ class AccessControl:
             )
         return None
 
-    def enter(self, peer: Peer) -> None:
+    def acquire(self, peer: Peer) -> None:
         """Count a connection in. Raises why it is refused."""
         if (refusal := self.refusal(peer)) is not None:
             raise refusal
         self._connections.add(peer, 1)
 
-    def check(self, peer: Peer) -> None:
+    def authorize(self, peer: Peer) -> None:
         """Raise `Forbidden` for a peer that has been let in by rules that no longer hold."""
-        if not self.rules.admit(peer):
+        if not self.policy.allows(peer):
             raise forbidden(peer)
 
-    def leave(self, peer: Peer) -> None:
+    def release(self, peer: Peer) -> None:
         """Count a connection out that was let in."""
         self._connections.remove(peer, 1)
 

@@ -26,48 +26,48 @@ class MemoryAccounts:
     requests about the daemon, under `control`. The process took `taken` bytes without peers.
     """
 
-    def __init__(self, settings: ServeSettings, footprint: MemoryEstimator, taken: int) -> None:
+    def __init__(self, settings: ServeSettings, estimator: MemoryEstimator, taken: int) -> None:
         self._taken = taken
-        self._footprint = footprint
-        self._stall_seconds = settings.rules.stall_seconds
+        self._estimator = estimator
+        self._stall_seconds = settings.access.stall_seconds
         budgets = self._budgets(settings)
         self.requests = MemoryBudget(budgets.requests)
         self.decoding = MemoryBudget(budgets.decoding)
         self.control = MemoryBudget(budgets.control)
 
-    def update(self, settings: ServeSettings, footprint: MemoryEstimator) -> None:
+    def update(self, settings: ServeSettings, estimator: MemoryEstimator) -> None:
         """Go by other settings and models from now on."""
-        self._footprint = footprint
-        self._stall_seconds = settings.rules.stall_seconds
+        self._estimator = estimator
+        self._stall_seconds = settings.access.stall_seconds
         budgets = self._budgets(settings)
-        self.requests.budget = budgets.requests
-        self.decoding.budget = budgets.decoding
-        self.control.budget = budgets.control
+        self.requests.quota = budgets.requests
+        self.decoding.quota = budgets.decoding
+        self.control.quota = budgets.control
 
-    def hold(self, peer: Peer, request: Request) -> Reservation:
+    def reserve_request(self, peer: Peer, request: Request) -> Reservation:
         """Hold what `request` needs until its reply has been taken.
 
         Raises `TooLarge` or `Overloaded`.
         """
-        size = self._footprint.of_request(request)
+        size = self._estimator.of_request(request)
         if isinstance(request, Status | Metrics):
-            return self._hold_control(peer, size)
-        if (hold := self.requests.hold(peer, size)) is not None:
+            return self._reserve_control(peer, size)
+        if (hold := self.requests.try_reserve(peer, size)) is not None:
             return hold
         raise self._no_room(size)
 
-    def hold_connection(self, peer: Peer) -> Reservation:
+    def reserve_connection(self, peer: Peer) -> Reservation:
         """Hold what a connection takes. Raises `Overloaded`."""
-        return self._hold_control(peer, CONNECTION_BYTES, lasting=True)
+        return self._reserve_control(peer, CONNECTION_BYTES, lasting=True)
 
-    async def room_to_decode(self, peer: Peer, size: int) -> Reservation:
+    async def reserve_decoding(self, peer: Peer, size: int) -> Reservation:
         """Hold what decoding a frame takes at most, once that fits.
 
         Raises `Overloaded` where it does not for as long as a peer may stall.
         """
         return await self._room(self.decoding, peer, size)
 
-    async def room_to_arrive(self, peer: Peer, size: int) -> Reservation:
+    async def reserve_arrival(self, peer: Peer, size: int) -> Reservation:
         """Hold so many bytes more of a frame, once they fit.
 
         Raises `Overloaded` where they do not for as long as a peer may stall.
@@ -82,21 +82,21 @@ class MemoryAccounts:
             "control": self.control.to_map(),
         }
 
-    def _hold_control(self, peer: Peer, size: int, *, lasting: bool = False) -> Reservation:
-        hold = self.control.hold(peer, size, lasting=lasting, always=peer.is_operator)
+    def _reserve_control(self, peer: Peer, size: int, *, lasting: bool = False) -> Reservation:
+        hold = self.control.try_reserve(peer, size, lasting=lasting, always=peer.is_operator)
         if hold is None:
             raise self._no_room(0)
         return hold
 
-    async def _room(self, ledger: MemoryBudget, peer: Peer, size: int) -> Reservation:
+    async def _room(self, budget: MemoryBudget, peer: Peer, size: int) -> Reservation:
         try:
             async with asyncio.timeout(self._stall_seconds):
-                return await ledger.room(peer, size)
+                return await budget.reserve(peer, size)
         except TimeoutError:
             raise self._no_room(0) from None
 
     def _no_room(self, size: int) -> ReplyError:
-        budget = self.requests.budget
+        budget = self.requests.quota
         if size > budget.of_a_process:
             return TooLarge(
                 f"the request takes up to {size} bytes of memory; for all that a process asks "
@@ -114,7 +114,7 @@ class MemoryAccounts:
             most=2 * settings.bounds.bytes,
             peer_share=settings.bounds.peer_share,
         )
-        needs = self._footprint.needs(settings.limits)
+        needs = self._estimator.needs(settings.limits)
         if memory.left < needs.all:
             log.warning(
                 "memory.scarce",

@@ -17,7 +17,7 @@ OF_USERS = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PeerUsage:
+class Occupancy:
     """What is held now: `in_all`, by one user, and by one of the user's processes."""
 
     in_all: int
@@ -25,12 +25,12 @@ class PeerUsage:
     by_process: int
 
 
-def most_of_user(total: int, held: PeerUsage) -> int:
+def most_of_user(total: int, held: Occupancy) -> int:
     """Return how much of `total` the user may hold while others hold what they do."""
     return max(0, int(OF_USERS * (total - (held.in_all - held.by_user))))
 
 
-def most_of_process(total: int, part: float, held: PeerUsage) -> int:
+def most_of_process(total: int, part: float, held: Occupancy) -> int:
     """Return how much of `total` the process may hold while others hold what they do.
 
     That is `part` of its user's share, of which the user's other processes have had theirs.
@@ -48,7 +48,7 @@ def plenty(part: float) -> float:
     return 0.99 * OF_USERS * part
 
 
-class PeerUsages:
+class OccupancyTracker:
     """How much of something every process holds, and every user."""
 
     def __init__(self) -> None:
@@ -72,9 +72,9 @@ class PeerUsages:
         if not self._by_process[peer]:
             del self._by_process[peer]
 
-    def of(self, peer: Peer) -> PeerUsage:
+    def of(self, peer: Peer) -> Occupancy:
         """Return what is held now, as far as it concerns one process."""
-        return PeerUsage(
+        return Occupancy(
             in_all=self._in_all,
             by_user=self._by_user.get(peer.uid, 0),
             by_process=self._by_process.get(peer, 0),

@@ -12,8 +12,8 @@ from itertools import count
 from typing import Any
 
 from sidecar.serving.admission.fair_share import (
-    PeerUsage,
-    PeerUsages,
+    Occupancy,
+    OccupancyTracker,
     most_of_process,
     most_of_user,
     plenty,
@@ -39,17 +39,17 @@ class Quota:
     @property
     def of_a_process(self) -> int:
         """What a process may hold while nobody else holds anything."""
-        return self.most_of_process(PeerUsage(in_all=0, by_user=0, by_process=0))
+        return self.most_of_process(Occupancy(in_all=0, by_user=0, by_process=0))
 
-    def most_of_user(self, held: PeerUsage) -> int:
+    def most_of_user(self, held: Occupancy) -> int:
         """Return how much the user may hold while others hold what they do."""
         return max(self.least, most_of_user(self.total, held))
 
-    def most_of_process(self, held: PeerUsage) -> int:
+    def most_of_process(self, held: Occupancy) -> int:
         """Return how much the process may hold while others hold what they do."""
         return max(self.least, most_of_process(self.total, self.part, held))
 
-    def has_room(self, held: PeerUsage, size: int) -> bool:
+    def has_room(self, held: Occupancy, size: int) -> bool:
         """Whether the process may hold `size` more."""
         return (
             held.in_all + size <= self.total
@@ -61,13 +61,13 @@ class Quota:
 class Reservation:
     """Some bytes of one peer; `release` gives them back, and once is enough."""
 
-    __slots__ = ("_ledger", "began", "lasting", "peer", "size")
+    __slots__ = ("_budget", "began", "lasting", "peer", "size")
 
-    def __init__(self, ledger: "MemoryBudget", peer: Peer, size: int, *, lasting: bool) -> None:
-        self._ledger = ledger
+    def __init__(self, budget: "MemoryBudget", peer: Peer, size: int, *, lasting: bool) -> None:
+        self._budget = budget
         self.peer = peer
         self.size = size
-        self.began = ledger.clock()
+        self.began = budget.clock()
         self.lasting = lasting
 
     def take(self, other: "Reservation") -> None:
@@ -81,7 +81,7 @@ class Reservation:
         """Give the bytes back, unless that has happened."""
         size, self.size = self.size, 0
         if size:
-            self._ledger.let_go(self, size)
+            self._budget.give_back(self, size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,18 +92,18 @@ class _Waiter:
 
 
 class MemoryBudget:
-    """Who holds how much. Used on one loop alone; `budget` may be replaced at any time."""
+    """Who holds how much. Used on one loop alone; `quota` may be replaced at any time."""
 
-    def __init__(self, budget: Quota, clock: Callable[[], float] = time.monotonic) -> None:
-        self.budget = budget
+    def __init__(self, quota: Quota, clock: Callable[[], float] = time.monotonic) -> None:
+        self.quota = quota
         self.clock = clock
-        self._holdings = PeerUsages()
+        self._holdings = OccupancyTracker()
         self._waiting: list[_Waiter] = []
         self._turns = count(1)
         self._last_turn: dict[int, int] = {}  # of the users who wait, or have waited just now
         self._mean_seconds = 0.0
 
-    def hold(
+    def try_reserve(
         self, peer: Peer, size: int, *, lasting: bool = False, always: bool = False
     ) -> Reservation | None:
         """Hold `size` bytes for `peer`; None where they do not fit now. Nothing always fits.
@@ -121,12 +121,12 @@ class MemoryBudget:
         """Return a hold of nothing, to take over others."""
         return Reservation(self, peer, 0, lasting=False)
 
-    async def room(self, peer: Peer, size: int) -> Reservation:
+    async def reserve(self, peer: Peer, size: int) -> Reservation:
         """Return a hold as soon as there is room.
 
         Of those who wait, whom it suits, the user goes first who was served the longest ago.
         """
-        if (hold := self.hold(peer, size)) is not None:
+        if (hold := self.try_reserve(peer, size)) is not None:
             return hold
         waiter = _Waiter(peer, size, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
@@ -139,7 +139,7 @@ class MemoryBudget:
                 self._forget(waiter)
             raise
 
-    def let_go(self, hold: Reservation, size: int) -> None:
+    def give_back(self, hold: Reservation, size: int) -> None:
         """Take back the `size` bytes of `hold`; for `Reservation.release` alone."""
         self._holdings.remove(hold.peer, size)
         if not hold.lasting:
@@ -155,8 +155,8 @@ class MemoryBudget:
     def to_map(self) -> dict[str, Any]:
         """Return what `status` says of it, in bytes."""
         return {
-            "budget_bytes": self.budget.total,
-            "budget_of_a_peer_bytes": self.budget.of_a_process,
+            "budget_bytes": self.quota.total,
+            "budget_of_a_peer_bytes": self.quota.of_a_process,
             "held_bytes": self._holdings.in_all,
             "held_by_peer": {str(peer): size for peer, size in self._holdings.by_process.items()},
             "held_by_user": {str(uid): size for uid, size in self._holdings.by_user.items()},
@@ -164,16 +164,16 @@ class MemoryBudget:
 
     def _is_plenty(self, size: int) -> bool:
         """Whether there is room whoever asks, which is the usual case, and soon found out."""
-        return self._holdings.in_all + size < plenty(self.budget.part) * self.budget.total
+        return self._holdings.in_all + size < plenty(self.quota.part) * self.quota.total
 
     def _has_room(self, peer: Peer, size: int) -> bool:
-        return self.budget.has_room(self._holdings.of(peer), size)
+        return self.quota.has_room(self._holdings.of(peer), size)
 
     def _serve_waiting(self) -> None:
         for waiter in sorted(self._waiting, key=self._turn_of):  # stable: then in their order
             if waiter.turn.done():  # cancelled, and about to say so
                 continue
-            if (hold := self.hold(waiter.peer, waiter.size)) is not None:
+            if (hold := self.try_reserve(waiter.peer, waiter.size)) is not None:
                 self._last_turn[waiter.peer.uid] = next(self._turns)
                 self._forget(waiter)
                 waiter.turn.set_result(hold)

@@ -108,7 +108,7 @@ class ResultCollector:
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class Delivery:
     """The `others` that need a row no more, and whether nobody waits for it any longer.
 
     `shared`: for how many places it was, beside its own.
@@ -146,7 +146,7 @@ class ResultCollectors:
             if others := [entry for entry in entries if entry.job is not job]:
                 self._waiting[key] = others
 
-    def land(self, row: CompletedRow) -> Landed:
+    def deliver(self, row: CompletedRow) -> Delivery:
         """Give `row` to those who wait for it, or to so many as takes the loop no time.
 
         Until the last has it, whoever comes newly waits for it, too.
@@ -160,7 +160,7 @@ class ResultCollectors:
             self._by_job[entry.job].take(entry.index, row)
         others = [entry for entry in now if entry != row.entry]
         shared = sum(len(entry.places) for entry in now) - (len(now) - len(others))
-        return Landed(others, shared, whole=not rest)
+        return Delivery(others, shared, whole=not rest)
 
     def fail(self, job: Job, error: ReplyError) -> None:
         """Fail `job`, if it is still open."""

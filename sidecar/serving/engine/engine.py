@@ -61,26 +61,26 @@ class Engine:
         self.statistics = statistics or Statistics()
         self._clock = clock
         self._threads = threads
-        self._roster = ModelRegistry(models)
+        self._registry = ModelRegistry(models)
         self._tokenizers = {model.name: TokenizerPool(model) for model in models}
         self._costs = costs
         self._queue = Queue(bounds, threads)
         callbacks = Callbacks(self._row_finished, self._crash)
         self._workers = WorkerPool(self._queue, threads, callbacks, clock)
-        self._gatherings = ResultCollectors()
+        self._collectors = ResultCollectors()
         self._cache = ResultCache(cache_bytes)
         self._shared = 0
-        self._tally = InFlightCounter()
+        self._in_flight = InFlightCounter()
 
     @property
     def model_names(self) -> list[str]:
         """The names of its models."""
-        return [model.name for model in self._roster.models]
+        return [model.name for model in self._registry.models]
 
     @property
-    def footprint(self) -> MemoryEstimator:
+    def estimator(self) -> MemoryEstimator:
         """What requests to its models take of memory."""
-        models = self._roster.models
+        models = self._registry.models
         return MemoryEstimator(
             max(model.dimensions for model in models), max(model.max_tokens for model in models)
         )
@@ -91,7 +91,7 @@ class Engine:
 
     async def idle(self) -> None:
         """Return once no request is here; for whoever brings it no more."""
-        await self._tally.idle()
+        await self._in_flight.idle()
 
     async def stop(self) -> None:
         """Let running rows end and join the threads; what still waits is left."""
@@ -109,7 +109,7 @@ class Engine:
 
         Raises the `ReplyError` that the caller is to be told. Cancelling it drops its rows.
         """
-        model = self._roster.embedder(request.model)
+        model = self._registry.embedder(request.model)
         answer, vectors = await self._answer(WorkItem.texts_of(model, request), peer)
         return EmbedResult(answer, vectors, request.precision)
 
@@ -118,7 +118,7 @@ class Engine:
 
         Raises the `ReplyError` that the caller is to be told. Cancelling it drops its rows.
         """
-        model = self._roster.reranker(request.model)
+        model = self._registry.reranker(request.model)
         if model.task == "rerank":
             answer, scores = await self._answer(WorkItem.pairs_of(model, request), peer)
             return RerankResult.by_score(answer, "cross_encoder", scores[:, 0], request.top_n)
@@ -132,12 +132,12 @@ class Engine:
 
     def standstill(self) -> float:
         """Return for how long requests have waited while no row was begun or ended, in seconds."""
-        return self._workers.still() if len(self._gatherings) else 0.0
+        return self._workers.still() if len(self._collectors) else 0.0
 
     def status(self) -> dict[str, Any]:
         """Return the engine's part of `status`."""
         return {
-            "models": [model.describe() for model in self._roster.models],
+            "models": [model.describe() for model in self._registry.models],
             "costs": {name: cost.to_map() for name, cost in self._costs.items()},
             "queue": {
                 **{lane: _lane_status(peers) for lane, peers in self._workers.waiting.items()},
@@ -149,7 +149,7 @@ class Engine:
         }
 
     async def _answer(self, asked: WorkItem, peer: Hashable) -> tuple[Answer, Float32]:
-        with self._tally:
+        with self._in_flight:
             return await self._answer_in_time(asked, peer)
 
     async def _answer_in_time(self, asked: WorkItem, peer: Hashable) -> tuple[Answer, Float32]:
@@ -232,10 +232,10 @@ class Engine:
         self._workers.submit(job)
         try:
             # No row comes back before this task lets the loop go.
-            return await self._gatherings.open(job).outcome
+            return await self._collectors.open(job).outcome
         finally:
             # Settled, failed or cancelled: whatever of it still waits is of no use.
-            self._gatherings.close(job)
+            self._collectors.close(job)
             if batch := self._workers.drop(job):
                 self._batch_ended(batch, self._clock())
 
@@ -246,15 +246,15 @@ class Engine:
         request waiting for ever.
         """
         try:
-            landed = self._gatherings.land(row)
-            over = self._workers.landed(row.entry.key, landed.others, whole=landed.whole)
+            delivery = self._collectors.deliver(row)
+            finished = self._workers.completed(row.entry.key, delivery.others, whole=delivery.whole)
         except Exception as error:  # noqa: BLE001 - not swallowed: the process ends
             self._crash(error, row.entry.job)
             return
-        self._shared += landed.shared
-        for batch in (row.batch, *over) if row.last and landed.whole else over:
+        self._shared += delivery.shared
+        for batch in (row.batch, *finished) if row.last and delivery.whole else finished:
             self._batch_ended(batch, row.ended)
-        if not landed.whole:
+        if not delivery.whole:
             asyncio.get_running_loop().call_soon(self._row_finished, row)
         elif not isinstance(row.outcome, Exception):
             self._learn(row, row.outcome)
@@ -274,8 +274,8 @@ class Engine:
             self.crashed.set_result(error)
         # Whoever brought it about is told so; the others may ask the next daemon.
         if job is not None:
-            self._gatherings.fail(job, failures.of_inference(error))
-        self._gatherings.fail_all(Draining("inference has stopped; ask the next daemon"))
+            self._collectors.fail(job, failures.of_inference(error))
+        self._collectors.fail_all(Draining("inference has stopped; ask the next daemon"))
 
 
 async def _give_way(rows: Sequence[Row]) -> None:

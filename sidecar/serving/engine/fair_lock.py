@@ -50,27 +50,27 @@ class FairLock:
         self._serial = count()
         self._users = StartTimeFairQueue(_User)
 
-    async def enter(self, priority: Priority, user: Hashable = None, cost: int = 1) -> None:
-        """Return when it is this one's turn; it has to `leave`."""
+    async def acquire(self, priority: Priority, user: Hashable = None, cost: int = 1) -> None:
+        """Return when it is this one's turn; it has to `release`."""
         number = next(self._serial)
         ticket = number + OVERTAKING if priority == "bulk" else number
         turn = asyncio.get_running_loop().create_future()
-        waits = self._users.join(user)
+        waits = self._users.flow(user)
         heappush(waits.waiters, _Waiter(ticket, number, cost, turn))
-        self._users.stand(waits)
+        self._users.enqueue(waits)
         if not self._taken:
             self._taken = True
-            self.leave()
+            self.release()
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # its turn came in the same moment
-                self.leave()
+                self.release()
             raise
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Let the next one in."""
-        while (user := self._users.first()) is not None:
+        while (user := self._users.head()) is not None:
             waiter = heappop(user.waiters)
             if not waiter.turn.done():
                 self._users.charge(user, waiter.cost)

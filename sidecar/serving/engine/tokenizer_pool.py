@@ -25,19 +25,19 @@ class _Counter:
         self._model = model
         # Held while the thread tokenizes, be it for a request that has been given up.
         self.free = threading.Lock()
-        self._turnstile = FairLock()
+        self._lock = FairLock()
         self._thread = ThreadPoolExecutor(1, name)
 
     async def rows(
         self, texts: Sequence[Text], prompt: str, priority: Priority, user: Hashable
     ) -> list[Row]:
         """Return one row a text, once it is their turn."""
-        await self._turnstile.enter(priority, user, _cost(texts, prompt))
+        await self._lock.acquire(priority, user, _cost(texts, prompt))
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._thread, self._tokenize, texts, prompt)
         finally:
-            self._turnstile.leave()
+            self._lock.release()
 
     async def stop(self) -> None:
         """Let what the thread has begun end, and join it."""

@@ -20,7 +20,7 @@ _MOVED = 0.01
 _CANNOT_LOOK = (OSError, RuntimeError, psutil.Error)
 
 
-def settle() -> None:
+def freeze() -> None:
     """Free what nobody holds any more, and let no later collection walk through the rest.
 
     What serves now stays: code, models, the engine. Takes tens of milliseconds, on any thread.
@@ -30,12 +30,12 @@ def settle() -> None:
     gc.freeze()
 
 
-async def release() -> Mapping[str, int]:
+async def trim() -> Mapping[str, int]:
     """Free what nobody holds any more, down to the system, and return what is held now, in bytes.
 
     That is empty where no descriptor or thread is left to look with.
     """
-    settle()
+    freeze()
     try:
         return await asyncio.to_thread(_give_back)
     except _CANNOT_LOOK:
@@ -47,7 +47,7 @@ def _give_back() -> Mapping[str, int]:
     return read_memory()
 
 
-async def tell_moves(
+async def report_changes(
     read: Callable[[], Mapping[str, int]] = read_memory, look_seconds: float = _LOOK_SECONDS
 ) -> NoReturn:
     """Say what the process holds whenever it has moved by a hundredth since it was said last.

@@ -26,8 +26,8 @@ from sidecar.serving.context import ServerContext
 from sidecar.serving.engine.engine import Engine
 from sidecar.serving.in_flight import InFlightCounter
 from sidecar.serving.process import descriptors
-from sidecar.serving.process.heap import settle, tell_moves
-from sidecar.serving.process.loader import Loaded, load, patience
+from sidecar.serving.process.heap import freeze, report_changes
+from sidecar.serving.process.loader import Loaded, extend_startup_timeout, load
 from sidecar.serving.process.reload import Reloader
 from sidecar.serving.settings import Configure, Setup
 from sidecar.serving.state import Lifecycle, State
@@ -102,7 +102,7 @@ class _Daemon:
 
     async def _load(self, setup: Setup) -> Loaded:
         loading = asyncio.ensure_future(asyncio.to_thread(load, lambda: setup))
-        async with patience(self._manager, "Loading models"):
+        async with extend_startup_timeout(self._manager, "Loading models"):
             await asyncio.wait((loading, self._stop), return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
             self._leave(EXIT_OK)
@@ -131,60 +131,60 @@ class _Daemon:
         engine.crashed.add_done_callback(self._crashed)
         return engine
 
-    async def _serve(self, desk: ServerContext, setup: Setup) -> None:
+    async def _serve(self, context: ServerContext, setup: Setup) -> None:
         assert self._listener is not None
         try:
-            async with Server(desk, self._listener) as server, asyncio.TaskGroup() as group:
-                watching = group.create_task(self._watch(desk))
-                telling = group.create_task(tell_moves())
-                reloading = group.create_task(self._reloader.run(desk, setup))
-                self._ready(desk, self._listener)
+            async with Server(context, self._listener) as server, asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch(context))
+                telling = group.create_task(report_changes())
+                reloading = group.create_task(self._reloader.run(context, setup))
+                self._ready(context, self._listener)
                 reason = await self._stop
                 reloading.cancel()
                 server.stop_accepting()
-                self._begin_draining(reason, desk)
-                await self._in_time(desk.accepted.idle())
-                await self._hand_over(desk.untaken)
+                self._begin_draining(reason, context)
+                await self._in_time(context.accepted.idle())
+                await self._hand_over(context.untaken)
                 watching.cancel()
                 telling.cancel()
         finally:
-            for engine in desk.engines:
+            for engine in context.engines:
                 await self._in_time(engine.stop())
 
-    def _ready(self, desk: ServerContext, listener: Listener) -> None:
+    def _ready(self, context: ServerContext, listener: Listener) -> None:
         """Everything works from here on: the one place to tell whoever waits for that."""
         self._life.move(State.SERVING)
-        settle()
-        models = desk.engine.model_names
+        freeze()
+        models = context.engine.model_names
         self._manager.tell(READY=1, STATUS=f"Serving {', '.join(models)}")
         log.info(
             "server.listening",
             socket=str(listener.path),
             models=models,
-            threads=desk.settings.threads,
+            threads=context.settings.threads,
             seconds=self._age(),
             pss_bytes=read_memory()["pss_bytes"],
         )
 
-    async def _watch(self, desk: ServerContext) -> None:
+    async def _watch(self, context: ServerContext) -> None:
         """End the daemon when inference makes no progress; until then, feed the watchdog."""
-        while (seconds := desk.stuck_for()) < self._longest(desk):
+        while (seconds := context.stuck_for()) < self._longest(context):
             if self._manager.watchdog_seconds:
                 self._manager.tell(WATCHDOG=1)
-            await asyncio.sleep(self._longest(desk) / 2)
+            await asyncio.sleep(self._longest(context) / 2)
         # Nothing can interrupt a forward; clients resubmit to the next daemon.
-        ends = desk.longest_forward() < seconds
+        ends = context.longest_forward() < seconds
         reason = "rows wait, and none is begun" if ends else "a row does not come to its end"
         log.error("worker.hung", seconds=round(seconds, 3), reason=reason)
         self._leave(EXIT_CRASHED)
 
-    def _longest(self, desk: ServerContext) -> float:
+    def _longest(self, context: ServerContext) -> float:
         """Return for how long nothing may move, in seconds; a reload may change it."""
         watchdog = self._manager.watchdog_seconds
-        return watchdog / 2 if watchdog else desk.settings.hang_seconds
+        return watchdog / 2 if watchdog else context.settings.hang_seconds
 
-    def _begin_draining(self, reason: str, desk: ServerContext) -> None:
-        seconds, in_flight = desk.settings.drain_seconds, desk.accepted.count
+    def _begin_draining(self, reason: str, context: ServerContext) -> None:
+        seconds, in_flight = context.settings.drain_seconds, context.accepted.count
         self._life.move(State.DRAINING)
         self._deadline = asyncio.get_running_loop().time() + seconds
         self._manager.tell(STOPPING=1, STATUS=f"Finishing {in_flight} requests")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from sidecar.serving.process.warm_up import learn
+from sidecar.serving.process.warm_up import calibrate_cost
 from sidecar.serving.registry import ServedModel
 from sidecar.serving.scheduler.cost_model import CostModel
 from sidecar.serving.settings import Configure, Setup
@@ -28,11 +28,11 @@ def load(configure: Configure) -> Loaded:
     """Read the configuration and load its models, on this thread. Raises what they raise."""
     setup = configure()
     models = setup.load()
-    return Loaded(setup, models, {model.name: learn(model) for model in models})
+    return Loaded(setup, models, {model.name: calibrate_cost(model) for model in models})
 
 
 @asynccontextmanager
-async def patience(manager: Manager, status: str) -> AsyncIterator[None]:
+async def extend_startup_timeout(manager: Manager, status: str) -> AsyncIterator[None]:
     """Tell the manager `status`, and for as long as the block takes, that it takes longer.
 
     A model that is prepared first takes minutes; the manager's patience is seconds.

@@ -15,8 +15,8 @@ from sidecar import events
 from sidecar.events import log, trace
 from sidecar.serving.context import ServerContext
 from sidecar.serving.engine.engine import Engine
-from sidecar.serving.process.heap import release
-from sidecar.serving.process.loader import Loaded, load, patience
+from sidecar.serving.process.heap import trim
+from sidecar.serving.process.loader import Loaded, extend_startup_timeout, load
 from sidecar.serving.settings import Configure, ServeSettings, Setup
 from sidecar.serving.state import State
 from sidecar.systemd import Manager
@@ -43,38 +43,44 @@ class Reloader:
         """Reload soon."""
         self._asked.set()
 
-    async def run(self, desk: ServerContext, setup: Setup) -> NoReturn:
+    async def run(self, context: ServerContext, setup: Setup) -> NoReturn:
         """Replace what `setup` led to, and what replaced that, whenever asked; until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._asked.wait()
                 self._asked.clear()
-                setup = await self._reload(desk, setup, group)
+                setup = await self._reload(context, setup, group)
 
-    async def _reload(self, desk: ServerContext, setup: Setup, group: asyncio.TaskGroup) -> Setup:
+    async def _reload(
+        self, context: ServerContext, setup: Setup, group: asyncio.TaskGroup
+    ) -> Setup:
         started = time.monotonic()
-        desk.life.move(State.RELOADING)
+        context.life.move(State.RELOADING)
         self._manager.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1_000)
-        log.info("server.reloading", models=desk.engine.model_names)
+        log.info("server.reloading", models=context.engine.model_names)
         failure = ""
         try:
-            async with patience(self._manager, "Reloading"):
+            async with extend_startup_timeout(self._manager, "Reloading"):
                 new, engine = await self._load()
         except Exception as error:  # noqa: BLE001 - whatever it is, what serves goes on serving
             failure = _note_failure(error, started)
         else:
-            self._swap(desk, engine, new.settings, group)
+            self._swap(context, engine, new.settings, group)
             _note_reloaded(setup, new, engine, started)
             setup = new
-        desk.life.move(State.SERVING)
-        status = f"Serving {', '.join(desk.engine.model_names)}{failure}"
+        context.life.move(State.SERVING)
+        status = f"Serving {', '.join(context.engine.model_names)}{failure}"
         self._manager.tell(READY=1, STATUS=status)
         return setup
 
     def _swap(
-        self, desk: ServerContext, engine: Engine, settings: ServeSettings, group: asyncio.TaskGroup
+        self,
+        context: ServerContext,
+        engine: Engine,
+        settings: ServeSettings,
+        group: asyncio.TaskGroup,
     ) -> None:
-        socket, target = desk.settings.socket, desk.settings.log_target
+        socket, target = context.settings.socket, context.settings.log_target
         if settings.socket != socket and self._manager.listener is None:
             log.warning("setting.ignored", setting="socket", value=settings.socket, kept=socket)
         if settings.log_target != target:
@@ -82,8 +88,8 @@ class Reloader:
                 "setting.ignored", setting="log_target", value=settings.log_target, kept=target
             )
         events.select(settings.selection)
-        old = desk.swap(engine, replace(settings, socket=socket, log_target=target))
-        self._retiring = group.create_task(_retire(desk, old))
+        old = context.swap(engine, replace(settings, socket=socket, log_target=target))
+        self._retiring = group.create_task(_retire(context, old))
 
     async def _load(self) -> tuple[Setup, Engine]:
         """Return what the configuration says now, and the engine for it, which has started."""
@@ -106,15 +112,15 @@ class Reloader:
             self.busy = False
 
 
-async def _retire(desk: ServerContext, engine: Engine) -> None:
+async def _retire(context: ServerContext, engine: Engine) -> None:
     """Let `engine` finish, stop it, and give its memory back."""
     started = time.monotonic()
     models = engine.model_names
     await engine.idle()
     await engine.stop()
-    desk.engines.remove(engine)
+    context.engines.remove(engine)
     del engine
-    log.info("engine.retired", models=models, seconds=_since(started), **await release())
+    log.info("engine.retired", models=models, seconds=_since(started), **await trim())
 
 
 def _note_reloaded(old: Setup, new: Setup, engine: Engine, started: float) -> None:

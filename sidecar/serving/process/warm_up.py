@@ -10,7 +10,7 @@ from sidecar.serving.scheduler.cost_model import CostModel, Sample
 _WORDS = (2, 16, 64, 192)
 
 
-def learn(model: ServedModel, clock: Callable[[], float] = time.perf_counter) -> CostModel:
+def calibrate_cost(model: ServedModel, clock: Callable[[], float] = time.perf_counter) -> CostModel:
     """Compute a few rows of several lengths, on this thread, and return what rows cost.
 
     Raises whatever the model raises.

@@ -77,7 +77,7 @@ class _User(Flow):
 
     def has(self, kind: object) -> bool:
         """Whether a process of his has a row of that model next."""
-        return self.processes.first(kind) is not None
+        return self.processes.head(kind) is not None
 
 
 class FairQueue:
@@ -88,8 +88,8 @@ class FairQueue:
 
     def push(self, job: Job) -> None:
         """Add a job's rows behind its process's others."""
-        user = self._users.join(job.user)
-        process = user.processes.join(job.peer)
+        user = self._users.flow(job.user)
+        process = user.processes.flow(job.peer)
         process.jobs[job] = _Rest()
         self._grow(user, process, job.load)
         self._stand(user, process)
@@ -113,8 +113,8 @@ class FairQueue:
 
     def head(self, model: ServedModel | None = None) -> Entry | None:
         """Return the row whose turn it is: among all, or among those of `model`."""
-        user = self._users.first(model)
-        process = user.processes.first(model) if user is not None else None
+        user = self._users.head(model)
+        process = user.processes.head(model) if user is not None else None
         return process.head if process is not None else None
 
     def take(self, entry: Entry) -> None:
@@ -131,8 +131,8 @@ class FairQueue:
 
         That is with those that wait now, in O(users) and O(processes of the user).
         """
-        known = self._users.known(user)
-        siblings = known.processes if known is not None else ()
+        find = self._users.find(user)
+        siblings = find.processes if find is not None else ()
         of_user = cost + _served((each.load for each in siblings if each.key != peer), cost)
         return of_user + _served((each.load for each in self._users if each.key != user), of_user)
 
@@ -142,8 +142,8 @@ class FairQueue:
         That is of each other user's, and of each process's of `user`: those who have most are
         the last.
         """
-        known = self._users.known(user)
-        own = [each.load for each in known.processes] if known is not None else []
+        find = self._users.find(user)
+        own = [each.load for each in find.processes] if find is not None else []
         others = [each.load for each in self._users if each.key != user]
         of_user = _served(own, _part_of_longest(own, part))
         level = max(of_user, _part_of_longest(others, part))
@@ -156,13 +156,13 @@ class FairQueue:
 
     def load_of_user(self, user: Hashable) -> Usage:
         """Return what waits of one user."""
-        known = self._users.known(user)
-        return known.load if known is not None else Usage()
+        find = self._users.find(user)
+        return find.load if find is not None else Usage()
 
     def load_of(self, peer: Hashable, user: Hashable = None) -> Usage:
         """Return what waits of one process of `user`."""
-        known = self._users.known(user)
-        process = known.processes.known(peer) if known is not None else None
+        find = self._users.find(user)
+        process = find.processes.find(peer) if find is not None else None
         return process.load if process is not None else Usage()
 
     @property
@@ -178,15 +178,15 @@ class FairQueue:
 
     def _find(self, job: Job) -> tuple[_User, _Process] | None:
         """Return whose job it is, None where no row of it waits."""
-        user = self._users.known(job.user)
-        process = user.processes.known(job.peer) if user is not None else None
+        user = self._users.find(job.user)
+        process = user.processes.find(job.peer) if user is not None else None
         if user is None or process is None or job not in process.jobs:
             return None
         return user, process
 
     def _stand(self, user: _User, process: _Process) -> None:
-        user.processes.stand(process)
-        self._users.stand(user)
+        user.processes.enqueue(process)
+        self._users.enqueue(user)
 
     def _remove(self, user: _User, process: _Process, entry: Entry) -> bool:
         rest = process.jobs[entry.job]

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from sidecar.serving.admission.fair_share import (
     OF_USERS,
-    PeerUsage,
+    Occupancy,
     most_of_process,
     most_of_user,
     plenty,
 )
 from sidecar.serving.scheduler.job import Usage
 
-_NOTHING = PeerUsage(in_all=0, by_user=0, by_process=0)
+_NOTHING = Occupancy(in_all=0, by_user=0, by_process=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class QueueLimits:
         each = [self._excess(*size) for size in zip(self._sizes, held, _sizes(more), strict=True)]
         return Excess(max(e.of_own for e in each), max(e.of_all for e in each))
 
-    def _excess(self, total: int, held: PeerUsage, more: int) -> Excess:
+    def _excess(self, total: int, held: Occupancy, more: int) -> Excess:
         own, siblings = held.by_process, held.by_user - held.by_process
         if own + more <= self._most(total, held):
             return _FITS
@@ -81,7 +81,7 @@ class QueueLimits:
         of_own = over / own if over <= own else float("inf")
         return Excess(of_own, min(1.0, over / falls) if falls else 1.0)
 
-    def _most(self, total: int, held: PeerUsage) -> int:
+    def _most(self, total: int, held: Occupancy) -> int:
         most = most_of_process(total, self.peer_share, held)
         return most if held.in_all else max(1, most)
 
@@ -98,7 +98,7 @@ def _sizes(load: Usage) -> tuple[int, int, int]:
     return load.rows, load.tokens, load.bytes
 
 
-def _held(waiting: LaneUsage) -> Iterator[PeerUsage]:
+def _held(waiting: LaneUsage) -> Iterator[Occupancy]:
     loads = waiting.in_all, waiting.of_user, waiting.of_process
     for in_all, of_user, own in zip(*map(_sizes, loads), strict=True):
-        yield PeerUsage(in_all=in_all, by_user=of_user, by_process=own)
+        yield Occupancy(in_all=in_all, by_user=of_user, by_process=own)

@@ -1,7 +1,7 @@
 """The queue and the cut rule. Pure: no threads, no loop, no clock; `now` is an argument.
 
 Rows wait in two lanes, interactive and bulk; within a lane users take turns, and each user's
-processes among themselves (`turns`). When a
+processes among themselves (`fair_queue`). When a
 thread runs dry it takes one row of its lane's current batch, and where that has none left the
 next is cut: at most `MAX_ROWS` rows of one model, at most `MAX_COST` unless one row alone is
 more. A batch that is being computed holds up nobody but its own lane: the threads leave it for
@@ -79,49 +79,49 @@ class Batch:
 class ActiveBatch:
     """A batch that is being computed: the rows that nobody took yet, and how many run."""
 
-    __slots__ = ("active", "batch", "rest")
+    __slots__ = ("active", "batch", "pending")
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self.rest = deque(batch.entries)
+        self.pending = deque(batch.entries)
         self.active = 0
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether no row of it is left."""
-        return not self.active and not self.rest
+        return not self.active and not self.pending
 
 
 class _Lane:
     """The rows of one priority: those that wait, and the current batch."""
 
     def __init__(self) -> None:
-        self.turns = FairQueue()
+        self.fair_queue = FairQueue()
         self.current: ActiveBatch | None = None
 
     def next_cost(self) -> int:
         """Return what the next row costs, 0 if there is none."""
-        if self.current is not None and self.current.rest:
-            return self.current.rest[0].cost
-        entry = self.turns.head()
+        if self.current is not None and self.current.pending:
+            return self.current.pending[0].cost
+        entry = self.fair_queue.head()
         return entry.cost if entry is not None else 0
 
     def drop(self, job: Job) -> Batch | None:
         """Forget the rows of `job` that nobody took; return the batch that this ends."""
-        self.turns.drop(job)
+        self.fair_queue.drop(job)
         running = self.current
-        if running is None or not running.rest:
+        if running is None or not running.pending:
             return None
-        running.rest = deque(entry for entry in running.rest if entry.job is not job)
-        return running.batch if running.over else None
+        running.pending = deque(entry for entry in running.pending if entry.job is not job)
+        return running.batch if running.is_finished else None
 
     def withdraw(self, entry: Entry) -> Batch | None:
         """Forget one row that nobody took; return the batch that this ends."""
         running = self.current
-        if self.turns.withdraw(entry) or running is None or entry not in running.rest:
+        if self.fair_queue.withdraw(entry) or running is None or entry not in running.pending:
             return None
-        running.rest.remove(entry)
-        return running.batch if running.over else None
+        running.pending.remove(entry)
+        return running.batch if running.is_finished else None
 
     def cut(self, now: float, running: Collection[Key]) -> tuple[Entry, ...]:
         """Take the next batch's rows out. A row that would end too late goes with its job.
@@ -132,7 +132,7 @@ class _Lane:
         entries: list[Entry] = []
         left = MAX_COST
         leaving = 0
-        entry = self.turns.head()
+        entry = self.fair_queue.head()
         while (
             entry is not None
             and len(entries) < MAX_ROWS
@@ -140,16 +140,16 @@ class _Lane:
             and (entry.cost <= left or not entries)
         ):
             if now + entry.cost / 1e6 > entry.job.deadline:
-                self.turns.drop(entry.job)
+                self.fair_queue.drop(entry.job)
                 leaving += 1
             elif entry.key in running:
-                self.turns.withdraw(entry)
+                self.fair_queue.withdraw(entry)
                 leaving += 1
             else:
-                self.turns.take(entry)
+                self.fair_queue.take(entry)
                 entries.append(entry)
                 left -= entry.cost
-            entry = self.turns.head(entries[0].job.model if entries else None)
+            entry = self.fair_queue.head(entries[0].job.model if entries else None)
         return tuple(entries)
 
 
@@ -170,7 +170,7 @@ class Queue:
         self._owed = 0
         self._running: set[Key] = set()
         # Batches whose last row left without having been computed.
-        self._over: list[Batch] = []
+        self._finished: list[Batch] = []
 
     def push(self, job: Job) -> None:
         """Add a job's rows to its lane.
@@ -179,9 +179,9 @@ class Queue:
         could be once rows have left, `DeadlineExceeded` for one that would be done too late.
         """
         refuse_too_large(job.load, self._most)
-        turns = self._lane(job.priority).turns
-        of_user = turns.load_of_user(job.user)
-        waiting = LaneUsage(turns.load, of_user, turns.load_of(job.peer, job.user))
+        fair_queue = self._lane(job.priority).fair_queue
+        of_user = fair_queue.load_of_user(job.user)
+        waiting = LaneUsage(fair_queue.load, of_user, fair_queue.load_of(job.peer, job.user))
         excess = self.bounds.excess(waiting, job.load)
         if excess.of_all:
             raise overloaded(waiting, self._seconds_until_room(job, waiting, excess))
@@ -189,7 +189,7 @@ class Queue:
         self.refuse_if_late(job.priority, job.peer, left, job.user)
         cost = waiting.of_process.cost + job.load.cost
         refuse_over(left, self._seconds_in_turn(job.priority, job.peer, cost, job.user))
-        turns.push(job)
+        fair_queue.push(job)
 
     def refuse_if_late(
         self, priority: Priority, peer: Hashable, left: float, user: Hashable = None
@@ -198,14 +198,14 @@ class Queue:
 
         `left` seconds remain for it. This needs no job, and so no tokens.
         """
-        cost = self._lane(priority).turns.load_of(peer, user).cost
+        cost = self._lane(priority).fair_queue.load_of(peer, user).cost
         refuse_over(_BEGUN_WITHIN * left, self._seconds_in_turn(priority, peer, cost, user))
 
     def take(self, now: float) -> tuple[ActiveBatch, Entry] | None:
         """Hand out the row to be computed next, and its batch; None where there is none.
 
         Then more may wait, as `is_empty` tells, and has to be asked for in a moment: so few leave
-        at a time. Of rows that have its key none is handed out until it has `landed`.
+        at a time. Of rows that have its key none is handed out until it has `completed`.
         """
         bulk_cost = self._bulk.next_cost()
         for lane in self._in_order(bulk_cost):
@@ -218,7 +218,7 @@ class Queue:
         """Forget the rows of `job` that nobody took; return the batch that this ends."""
         return self._lane(job.priority).drop(job)
 
-    def landed(self, key: Key, others: Iterable[Entry], *, whole: bool = True) -> list[Batch]:
+    def completed(self, key: Key, others: Iterable[Entry], *, whole: bool = True) -> list[Batch]:
         """Say that the row `key` is not computed any more, nor needs to be for the `others`.
 
         Where more of these are still to be told, it is not `whole`, and counts as computed until
@@ -228,8 +228,8 @@ class Queue:
             self._running.remove(key)
         for entry in others:
             if batch := self._lane(entry.job.priority).withdraw(entry):
-                self._over.append(batch)
-        over, self._over = self._over, []
+                self._finished.append(batch)
+        over, self._finished = self._finished, []
         return over
 
     @property
@@ -240,13 +240,18 @@ class Queue:
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits or is computed, and nothing is remembered of anybody."""
-        lanes = self._interactive.turns, self._bulk.turns
-        return self.is_empty and not self._running and all(turns.is_idle for turns in lanes)
+        lanes = self._interactive.fair_queue, self._bulk.fair_queue
+        return (
+            self.is_empty and not self._running and all(fair_queue.is_idle for fair_queue in lanes)
+        )
 
     @property
     def loads(self) -> dict[Priority, Mapping[Hashable, Usage]]:
         """What waits to be cut, by lane and peer."""
-        return {"interactive": self._interactive.turns.loads, "bulk": self._bulk.turns.loads}
+        return {
+            "interactive": self._interactive.fair_queue.loads,
+            "bulk": self._bulk.fair_queue.loads,
+        }
 
     def _lane(self, priority: Priority) -> _Lane:
         return self._bulk if priority == "bulk" else self._interactive
@@ -258,17 +263,17 @@ class Queue:
 
     def _take(self, lane: _Lane, now: float) -> tuple[ActiveBatch, Entry] | None:
         while (running := self._current(lane, now)) is not None:
-            entry = running.rest.popleft()
+            entry = running.pending.popleft()
             if entry.key not in self._running:
                 self._running.add(entry.key)
                 running.active += 1
                 return running, entry
-            if running.over:
-                self._over.append(running.batch)
+            if running.is_finished:
+                self._finished.append(running.batch)
         return None
 
     def _current(self, lane: _Lane, now: float) -> ActiveBatch | None:
-        if lane.current is None or not lane.current.rest:
+        if lane.current is None or not lane.current.pending:
             lane.current = self._cut(lane, now)
         return lane.current
 
@@ -288,19 +293,19 @@ class Queue:
 
     def _seconds(self, priority: Priority, cost: int) -> float:
         """Return when `cost` of a lane will have been computed, at best."""
-        first = self._interactive.turns.load.cost if priority == "bulk" else 0
+        first = self._interactive.fair_queue.load.cost if priority == "bulk" else 0
         return (min(first, BULK_WAITS * cost) + cost) / (1e6 * self._threads)
 
     def _seconds_in_turn(
         self, priority: Priority, peer: Hashable, cost: int, user: Hashable
     ) -> float:
         """Return when `cost` of the `user`'s `peer` will have been computed, at best."""
-        turns = self._lane(priority).turns
-        return self._seconds(priority, turns.cost_until(peer, cost, user))
+        fair_queue = self._lane(priority).fair_queue
+        return self._seconds(priority, fair_queue.cost_until(peer, cost, user))
 
     def _seconds_until_room(self, job: Job, waiting: LaneUsage, excess: Excess) -> float:
         """Return when `job` will fit: by what leaves of its process alone, or of all."""
-        part = self._lane(job.priority).turns.cost_until_part(excess.of_all, job.user)
+        part = self._lane(job.priority).fair_queue.cost_until_part(excess.of_all, job.user)
         in_all = self._seconds(job.priority, part)
         if excess.of_own > 1:
             return in_all

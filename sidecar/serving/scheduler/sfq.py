@@ -22,12 +22,12 @@ _Rank: TypeAlias = tuple[int, int]  # the tag; of equal ones the first to have i
 class Flow:
     """Whoever takes turns. All but its key and what it has next is its `StartTimeFairQueue`'s."""
 
-    __slots__ = ("key", "lines", "rank")
+    __slots__ = ("heaps", "key", "rank")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.rank: _Rank = (0, 0)
-        self.lines: set[object] = set()
+        self.heaps: set[object] = set()
 
     @property
     def kinds(self) -> Collection[object]:
@@ -47,77 +47,77 @@ class StartTimeFairQueue(Generic[_S]):
 
     def __init__(self, make: Callable[[Hashable], _S]) -> None:
         self._make = make
-        self._sharers: dict[Hashable, _S] = {}
-        self._lines: dict[object, list[tuple[_Rank, _S]]] = {}
+        self._flows: dict[Hashable, _S] = {}
+        self._heaps: dict[object, list[tuple[_Rank, _S]]] = {}
         self._serial = count()
-        self._passed = 0
+        self._virtual_time = 0
 
     def __iter__(self) -> Iterator[_S]:
-        return iter(self._sharers.values())
+        return iter(self._flows.values())
 
     @property
     def is_empty(self) -> bool:
         """Whether nobody is here, or has a debt."""
-        return not self._sharers and not self._lines
+        return not self._flows and not self._heaps
 
     @property
     def kinds(self) -> Collection[object]:
         """The kinds that somebody stands in line for."""
-        return self._lines.keys()
+        return self._heaps.keys()
 
-    def known(self, key: Hashable) -> _S | None:
+    def find(self, key: Hashable) -> _S | None:
         """Return the sharer, if it is here or has a debt."""
-        return self._sharers.get(key)
+        return self._flows.get(key)
 
-    def join(self, key: Hashable) -> _S:
-        """Return the sharer; one that is new has to `stand` then."""
-        sharer = self._sharers.get(key)
-        if sharer is None:
-            sharer = self._sharers[key] = self._make(key)
-            sharer.rank = self._passed, next(self._serial)
-        return sharer
+    def flow(self, key: Hashable) -> _S:
+        """Return the sharer; one that is new has to `enqueue` then."""
+        flow = self._flows.get(key)
+        if flow is None:
+            flow = self._flows[key] = self._make(key)
+            flow.rank = self._virtual_time, next(self._serial)
+        return flow
 
-    def stand(self, sharer: _S) -> None:
-        """Let `sharer` stand in the lines of all that it has next. After each change of that."""
-        for kind in sharer.kinds:
-            if kind not in sharer.lines:
-                sharer.lines.add(kind)
-                heappush(self._lines.setdefault(kind, []), (sharer.rank, sharer))
+    def enqueue(self, flow: _S) -> None:
+        """Let `flow` stand in the lines of all that it has next. After each change of that."""
+        for kind in flow.kinds:
+            if kind not in flow.heaps:
+                flow.heaps.add(kind)
+                heappush(self._heaps.setdefault(kind, []), (flow.rank, flow))
 
-    def first(self, kind: object = None) -> _S | None:
+    def head(self, kind: object = None) -> _S | None:
         """Return whose turn it is: among all, or among those who have something of `kind`."""
-        while (line := self._line(kind)) is not None:
-            sharer = self._front(line)
-            if sharer.has(kind):
-                return sharer
-            self._leave(line)
+        while (heap := self._next_kind(kind)) is not None:
+            flow = self._top(heap)
+            if flow.has(kind):
+                return flow
+            self._dequeue(heap)
         return None
 
-    def charge(self, sharer: _S, cost: int) -> None:
+    def charge(self, flow: _S, cost: int) -> None:
         """Note what the one whose turn it was has taken."""
-        tag, _ = sharer.rank
-        self._passed = max(self._passed, tag)
-        sharer.rank = tag + cost, next(self._serial)
-        self.stand(sharer)
+        tag, _ = flow.rank
+        self._virtual_time = max(self._virtual_time, tag)
+        flow.rank = tag + cost, next(self._serial)
+        self.enqueue(flow)
 
-    def _line(self, kind: object) -> object:
+    def _next_kind(self, kind: object) -> object:
         """Return the kind whose line is next, None where nobody stands."""
         if kind is not None:
-            return kind if kind in self._lines else None
-        return min(self._lines, key=lambda each: self._front(each).rank, default=None)
+            return kind if kind in self._heaps else None
+        return min(self._heaps, key=lambda each: self._top(each).rank, default=None)
 
-    def _front(self, kind: object) -> _S:
-        line = self._lines[kind]
-        while (front := line[0])[0] != front[1].rank:  # it was served in another line, or in this
-            heapreplace(line, (front[1].rank, front[1]))
-        return front[1]
+    def _top(self, kind: object) -> _S:
+        heap = self._heaps[kind]
+        while (top := heap[0])[0] != top[1].rank:  # it was served in another line, or in this
+            heapreplace(heap, (top[1].rank, top[1]))
+        return top[1]
 
-    def _leave(self, kind: object) -> None:
-        line = self._lines[kind]
-        (tag, _), sharer = heappop(line)
-        if not line:
-            del self._lines[kind]
-        self._passed = max(self._passed, tag)
-        sharer.lines.remove(kind)
-        if not sharer.lines:
-            del self._sharers[sharer.key]
+    def _dequeue(self, kind: object) -> None:
+        heap = self._heaps[kind]
+        (tag, _), flow = heappop(heap)
+        if not heap:
+            del self._heaps[kind]
+        self._virtual_time = max(self._virtual_time, tag)
+        flow.heaps.remove(kind)
+        if not flow.heaps:
+            del self._flows[flow.key]

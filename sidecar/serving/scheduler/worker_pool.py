@@ -83,7 +83,7 @@ class WorkerPool:
         self._failed = 0
         # When a row was last begun or ended, or came to where none was.
         self._moved = clock()
-        self._lone = IntraOpPolicy()
+        self._intra_op = IntraOpPolicy()
         self._loop = asyncio.get_running_loop()
         self._threads = [
             threading.Thread(target=self._run, name=f"inference-{index}")
@@ -116,10 +116,10 @@ class WorkerPool:
         with self._work:
             return self._queue.drop(job)
 
-    def landed(self, key: Key, others: Iterable[Entry], *, whole: bool) -> list[Batch]:
-        """Say what `Queue.landed` has to know: for each row that was reported, `whole` once."""
+    def completed(self, key: Key, others: Iterable[Entry], *, whole: bool) -> list[Batch]:
+        """Say what `Queue.completed` has to know: for each row that was reported, `whole` once."""
         with self._work:
-            return self._queue.landed(key, others, whole=whole)
+            return self._queue.completed(key, others, whole=whole)
 
     @property
     def waiting(self) -> Mapping[Priority, Mapping[Hashable, Usage]]:
@@ -172,7 +172,7 @@ class WorkerPool:
             return None
         running, entry = taken
         alone = not self._taken and self._queue.is_empty
-        shares = alone and entry.job.model.lone_threads > 1 and self._lone.may_share()
+        shares = alone and entry.job.model.lone_threads > 1 and self._intra_op.may_share()
         self._begin(now)
         return _Taken(running, entry, shares)
 
@@ -187,12 +187,12 @@ class WorkerPool:
             self._let_go()
             running.active -= 1
             finished = CompletedRow(
-                entry, running.batch, outcome, started, ended, running.over, row.alone
+                entry, running.batch, outcome, started, ended, running.is_finished, row.alone
             )
         try:
             with self._work:
                 if row.alone:
-                    self._lone.record(ended - started, entry.cost * _MICROSECOND)
+                    self._intra_op.record(ended - started, entry.cost * _MICROSECOND)
                 return self._take()
         finally:  # whatever befalls the next row, this one is done
             # The last thing before this thread computes or waits, and so lets go of the GIL: the

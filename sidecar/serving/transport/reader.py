@@ -35,18 +35,18 @@ class FrameReader:
     """
 
     def __init__(
-        self, desk: ServerContext, peer: Peer, sock: socket.socket, connection: ServerConnection
+        self, context: ServerContext, peer: Peer, sock: socket.socket, connection: ServerConnection
     ) -> None:
-        self.channel = Channel(desk.inbox)
+        self.channel = Channel(context.inbox)
         self._peer = peer
         self._sock = sock
         self._connection = connection
-        self._accounts = desk.accounts
-        self._loop_time = desk.loop_time
-        self._stall_seconds = desk.settings.rules.stall_seconds
+        self._accounts = context.accounts
+        self._loop_time = context.loop_time
+        self._stall_seconds = context.settings.access.stall_seconds
         self._patience = self._stall_seconds  # what is left of it for hello, or a frame's rest
-        self._arriving = desk.accounts.requests.empty(peer)
-        self._decoding = desk.accounts.decoding.empty(peer)
+        self._arriving = context.accounts.requests.empty(peer)
+        self._decoding = context.accounts.decoding.empty(peer)
 
     async def frame(self, group: asyncio.TaskGroup) -> bool:
         """Return True once a frame is whole, False once the peer has left.
@@ -61,7 +61,7 @@ class FrameReader:
 
     async def take(self, group: asyncio.TaskGroup) -> Request | Refused:
         """Return what the frame is that is whole; `taken` has to follow."""
-        await self._make_room_to_decode(group)
+        await self._make_reserve_decoding(group)
         steps = self._connection.take()
         while True:
             if self._loop_time.is_over(self._peer.uid):
@@ -85,13 +85,13 @@ class FrameReader:
                 raise PeerLeft
         return task.result()
 
-    async def _make_room_to_decode(self, group: asyncio.TaskGroup) -> None:
+    async def _make_reserve_decoding(self, group: asyncio.TaskGroup) -> None:
         assert self._connection.whole is not None
         size = self._connection.most_decoding(self._connection.whole)
-        if (hold := self._accounts.decoding.hold(self._peer, size)) is not None:
+        if (hold := self._accounts.decoding.try_reserve(self._peer, size)) is not None:
             self._decoding.take(hold)
         else:
-            room = self._accounts.room_to_decode(self._peer, size)
+            room = self._accounts.reserve_decoding(self._peer, size)
             await self.while_here(group, _take_over(self._decoding, room))
 
     async def _make_room_to_read(self, group: asyncio.TaskGroup) -> int:
@@ -101,7 +101,7 @@ class FrameReader:
             return SHORT_READ_BYTES
         most = min(missing, INBOX_BYTES)
         if more := step_of_arriving(self._arriving.size, arrived + most, arrived + missing):
-            room = self._accounts.room_to_arrive(self._peer, more)
+            room = self._accounts.reserve_arrival(self._peer, more)
             await self.while_here(group, _take_over(self._arriving, room))
         return most
 

@@ -38,8 +38,8 @@ class Server:
     it does anything else.
     """
 
-    def __init__(self, desk: ServerContext, listener: Listener) -> None:
-        self._desk = desk
+    def __init__(self, context: ServerContext, listener: Listener) -> None:
+        self._context = context
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._sessions: set[asyncio.Task[None]] = set()
@@ -110,20 +110,20 @@ class Server:
             self._turn_away(sock, peer)
             return
         try:
-            place = self._desk.enter(peer)
+            place = self._context.connect(peer)
         except ReplyError as refusal:
             refused = Refused(None, refusal, True)
             self._turned_away[peer] = refused, failure(None, refusal)
             self._turn_away(sock, peer)
             return
-        session = self._group.create_task(Session(self._desk, sock, peer).run())
+        session = self._group.create_task(Session(self._context, sock, peer).run())
         self._sessions.add(session)
         session.add_done_callback(partial(self._end, sock, place))
 
     def _turn_away(self, sock: socket.socket, peer: Peer) -> None:
         """Tell a peer why it does not come in: at no more cost than that."""
         refused, frame = self._turned_away[peer]
-        self._desk.note_refused(peer, refused)
+        self._context.log_rejection(peer, refused)
         with sock, suppress(OSError):
             sock.send(frame)
 

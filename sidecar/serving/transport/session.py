@@ -49,18 +49,18 @@ _PACK_ON_A_THREAD_BYTES = 256 * 1024
 class Session:
     """One connection, from its first frame to its end."""
 
-    def __init__(self, desk: ServerContext, sock: socket.socket, peer: Peer) -> None:
-        self._desk = desk
+    def __init__(self, context: ServerContext, sock: socket.socket, peer: Peer) -> None:
+        self._context = context
         self._sock = sock
         self._peer = peer
         # For as long as the connection lasts: the peer has been told them.
-        self._limits = desk.settings.limits
-        self._stall_seconds = desk.settings.rules.stall_seconds
+        self._limits = context.settings.limits
+        self._stall_seconds = context.settings.access.stall_seconds
         self._connection = ServerConnection(self._limits)
-        self._incoming = FrameReader(desk, peer, sock, self._connection)
+        self._incoming = FrameReader(context, peer, sock, self._connection)
         self._channel = self._incoming.channel
         self._outgoing = FrameWriter(self._channel, self._stall_seconds, self._note_stalled)
-        self._slots = asyncio.Semaphore(desk.settings.max_in_flight)
+        self._slots = asyncio.Semaphore(context.settings.max_in_flight)
         # Requests that can still be cancelled: their reply has not been written.
         self._open: dict[int, asyncio.Task[_Outcome]] = {}
         self._requests = 0
@@ -75,13 +75,13 @@ class Session:
         loop = asyncio.get_running_loop()
         self._running = asyncio.current_task()
         with self._sock:
-            await self._desk.loop_time.turn(self._peer.uid)
+            await self._context.loop_time.turn(self._peer.uid)
             if has_left(self._sock):
                 return
             started = time.perf_counter()
             await loop.connect_accepted_socket(lambda: self._channel, self._sock)
             log.debug("peer.connected", **self._peer.named())
-            self._desk.loop_time.spend(self._peer.uid, started)
+            self._context.loop_time.spend(self._peer.uid, started)
             try:
                 await self._visit()
             finally:
@@ -95,7 +95,7 @@ class Session:
     async def _visit(self) -> None:
         """Serve the peer if it still may be here."""
         try:
-            with self._desk.visit(self._peer, self._expel):
+            with self._context.registered(self._peer, self._expel):
                 try:
                     await self._serve()
                 finally:
@@ -155,7 +155,7 @@ class Session:
         try:
             return self._begin_or_answer(group, received)
         finally:
-            self._desk.loop_time.spend(self._peer.uid, started)
+            self._context.loop_time.spend(self._peer.uid, started)
 
     def _begin_or_answer(
         self, group: asyncio.TaskGroup, received: Request | Refused
@@ -164,7 +164,7 @@ class Session:
             case Refused():
                 return self._refuse(received)
             case Hello():
-                answer = {"version": VERSION, **self._desk.hello(self._limits)}
+                answer = {"version": VERSION, **self._context.hello(self._limits)}
             case Ping():
                 answer = {}
             case Cancel():
@@ -177,14 +177,14 @@ class Session:
     def _refuse(self, refused: Refused) -> bytes:
         """Return the frame that tells of what was refused, once the daemon's log has."""
         self._refused += 1
-        self._desk.note_refused(self._peer, refused)
+        self._context.log_rejection(self._peer, refused)
         return self._connection.fail(refused.id, refused.error)
 
     def _begin(self, group: asyncio.TaskGroup, request: _Task) -> bytes | None:
         """Begin a task for the request; return the frame that says why not where it is refused."""
         self._requests += 1
         try:
-            hold = self._desk.accounts.hold(self._peer, request)
+            hold = self._context.accounts.reserve_request(self._peer, request)
         except ReplyError as refusal:
             self._fail(request, refusal)
             return self._connection.fail(request.id, refusal)
@@ -205,15 +205,15 @@ class Session:
             self._fail(request, outcome)
         elif isinstance(outcome, EmbedResult | RerankResult):
             assert isinstance(request, Embed | Rerank)
-            self._desk.statistics.answered(request.op, request.priority, outcome.answer)
+            self._context.statistics.answered(request.op, request.priority, outcome.answer)
             note = partial(_note_success, self._named(request), request.priority, outcome.answer)
-            self._desk.engine.notes.add(note)
+            self._context.engine.notes.add(note)
 
     def _fail(self, request: _Task, error: ReplyError) -> None:
-        self._desk.statistics.failed(request.op, error.code)
-        if (unlogged := self._desk.failures.take(self._peer.uid)) is not None:
+        self._context.statistics.failed(request.op, error.code)
+        if (unlogged := self._context.failures.take(self._peer.uid)) is not None:
             note = partial(_note_failure, self._named(request), error, unlogged)
-            self._desk.engine.notes.add(note)
+            self._context.engine.notes.add(note)
 
     def _named(self, request: _Task) -> dict[str, Any]:
         """Return which request it is, for events: they must not keep it itself, which is large."""
@@ -228,9 +228,9 @@ class Session:
     async def _answer(self, request: _Task) -> _Outcome:
         # Counted from the first step on: whatever begins in a drain is refused by it.
         owed = isinstance(request, Embed | Rerank)
-        with self._desk.accepted if owed else nullcontext():
+        with self._context.accepted if owed else nullcontext():
             outcome, frame = await self._settle(request)
-        with self._desk.untaken:
+        with self._context.untaken:
             await self._outgoing.send(frame)
         return outcome
 
@@ -250,12 +250,12 @@ class Session:
             case Embed() | Rerank():
                 return await self._compute(request)
             case Status():
-                return {"status": await self._desk.status(self._peer)}
+                return {"status": await self._context.status(self._peer)}
             case Metrics():
-                return await self._desk.metrics(self._peer, request.format)
+                return await self._context.metrics(self._peer, request.format)
 
     async def _compute(self, request: Embed | Rerank) -> EmbedResult | RerankResult:
-        engine = self._desk.engine_for(self._peer)
+        engine = self._context.engine_for(self._peer)
         if isinstance(request, Embed):
             return await engine.embed(request, self._peer)
         return await engine.rerank(request, self._peer)
@@ -278,7 +278,7 @@ class Session:
         return self._connection.reply(request_id, **result.to_map())
 
     def _note_stalled(self, awaited: str) -> None:
-        self._desk.note_stalled(self._peer, awaited, self._stall_seconds)
+        self._context.log_stall(self._peer, awaited, self._stall_seconds)
 
 
 def _note_success(named: Mapping[str, Any], lane: Priority, answer: Answer) -> None:

@@ -21,7 +21,7 @@ SOMEBODY = Peer(pid=10, uid=1000, gid=1000, groups=frozenset({1000, 27}))
 
 
 @pytest.mark.parametrize(
-    ("rules", "admitted"),
+    ("policy", "admitted"),
     [
         (AccessPolicy(), True),
         (AccessPolicy(uids=frozenset({1000})), True),
@@ -32,68 +32,68 @@ SOMEBODY = Peer(pid=10, uid=1000, gid=1000, groups=frozenset({1000, 27}))
     ],
 )
 def test_a_peer_comes_in_by_its_user_or_any_of_its_groups(
-    rules: AccessPolicy, admitted: bool
+    policy: AccessPolicy, admitted: bool
 ) -> None:
     """Without a list everybody does."""
-    refusal = AccessControl(rules, 100).refusal(SOMEBODY)
+    refusal = AccessControl(policy, 100).refusal(SOMEBODY)
     assert refusal is None if admitted else isinstance(refusal, Forbidden)
 
 
 def test_one_process_has_so_many_connections() -> None:
     """Another process is not concerned, and a connection that ends makes room."""
-    door = AccessControl(AccessPolicy(max_connections=2), 100)
+    access = AccessControl(AccessPolicy(max_connections=2), 100)
     other = Peer(pid=11, uid=1000, gid=2000)
     for peer in (SOMEBODY, SOMEBODY, other):
-        door.enter(peer)
+        access.acquire(peer)
     with pytest.raises(Overloaded, match="2 connections of one process") as refused:
-        door.enter(SOMEBODY)
+        access.acquire(SOMEBODY)
     assert refused.value.retry_after_ms == 1_000
-    door.leave(SOMEBODY)
-    door.enter(SOMEBODY)
-    assert door.to_list() == [
+    access.release(SOMEBODY)
+    access.acquire(SOMEBODY)
+    assert access.to_list() == [
         {"pid": 10, "uid": 1000, "gid": 1000, "connections": 2},
         {"pid": 11, "uid": 1000, "gid": 2000, "connections": 1},
     ]
 
 
-def enter_all(door: AccessControl, uid: int) -> int:
+def enter_all(access: AccessControl, uid: int) -> int:
     """Let in as many processes of a user as come in, one connection each, and count them."""
     pids = count(1)
     entered = 0
-    while door.refusal(peer := Peer(next(pids), uid, uid)) is None:
-        door.enter(peer)
+    while access.refusal(peer := Peer(next(pids), uid, uid)) is None:
+        access.acquire(peer)
         entered += 1
     return entered
 
 
 def test_no_user_has_all_connections() -> None:
     """However many processes he starts: users who come later find some, and are told how many."""
-    door = AccessControl(AccessPolicy(), 100)
-    assert [enter_all(door, uid) for uid in (1000, 1001, 1002)] == [75, 18, 5]
+    access = AccessControl(AccessPolicy(), 100)
+    assert [enter_all(access, uid) for uid in (1000, 1001, 1002)] == [75, 18, 5]
     with pytest.raises(Overloaded, match="75 connections of user 1000, 98 of all users"):
-        door.enter(Peer(9_999, 1000, 1000))
+        access.acquire(Peer(9_999, 1000, 1000))
 
 
 def test_an_operator_comes_in_when_all_connections_are_taken() -> None:
     """A few times, and by processes that have none yet: to look what is wrong."""
-    door = AccessControl(AccessPolicy(), 100)
+    access = AccessControl(AccessPolicy(), 100)
     for uid in range(1000, 1010):
-        enter_all(door, uid)
-    assert door.refusal(Peer(1, 2000, 2000)) is not None
-    assert enter_all(door, 0) == OPERATORS_OWN
-    assert door.refusal(Peer(1, 0, 0)) is not None
+        enter_all(access, uid)
+    assert access.refusal(Peer(1, 2000, 2000)) is not None
+    assert enter_all(access, 0) == OPERATORS_OWN
+    assert access.refusal(Peer(1, 0, 0)) is not None
 
 
 def test_what_is_for_operators_is_for_processes_that_have_none_yet() -> None:
     """One that has a connection could use that; another may still come in."""
-    door = AccessControl(AccessPolicy(), 100)
+    access = AccessControl(AccessPolicy(), 100)
     for uid in range(1000, 1010):
-        enter_all(door, uid)
+        enter_all(access, uid)
     operator = Peer(1, os.geteuid(), 0)
-    door.enter(operator)
-    assert isinstance(refusal := door.refusal(operator), Overloaded)
+    access.acquire(operator)
+    assert isinstance(refusal := access.refusal(operator), Overloaded)
     assert refusal.retry_after_ms == 1_000
-    assert door.refusal(Peer(2, os.geteuid(), 0)) is None
+    assert access.refusal(Peer(2, os.geteuid(), 0)) is None
     assert isinstance(
         AccessControl(AccessPolicy(max_connections=0), 100).refusal(operator), Overloaded
     )
@@ -101,15 +101,15 @@ def test_what_is_for_operators_is_for_processes_that_have_none_yet() -> None:
 
 def test_rules_that_no_longer_admit_a_peer_hold_for_one_that_is_in() -> None:
     """Its connections are counted all the same, until they end."""
-    door = AccessControl(AccessPolicy(), 100)
-    door.enter(SOMEBODY)
-    door.check(SOMEBODY)
-    door.rules = AccessPolicy(uids=frozenset({7}))
+    access = AccessControl(AccessPolicy(), 100)
+    access.acquire(SOMEBODY)
+    access.authorize(SOMEBODY)
+    access.policy = AccessPolicy(uids=frozenset({7}))
     with pytest.raises(Forbidden, match="user 1000 is not among"):
-        door.check(SOMEBODY)
-    assert len(door.to_list()) == 1
-    door.leave(SOMEBODY)
-    assert door.to_list() == []
+        access.authorize(SOMEBODY)
+    assert len(access.to_list()) == 1
+    access.release(SOMEBODY)
+    assert access.to_list() == []
 
 
 def test_the_kernel_tells_who_is_there() -> None:
@@ -143,16 +143,16 @@ def test_the_kernel_tells_all_groups(count: int) -> None:
 async def test_a_peer_that_may_no_longer_is_told_and_let_go(make_dialogue) -> None:
     """A reload came between its connection and its first step: one error, then it ends."""
     dialogue = await make_dialogue(hello=False)
-    dialogue.desk.door.rules = AccessPolicy(uids=frozenset({os.getuid() + 1}))
+    dialogue.context.access.policy = AccessPolicy(uids=frozenset({os.getuid() + 1}))
     refusal = await dialogue.reply(None)
     assert refusal["error"]["code"] == "forbidden"
     await dialogue.ended()
-    assert dialogue.desk.door.to_list() == []
+    assert dialogue.context.access.to_list() == []
 
 
 async def test_a_frame_that_is_never_finished_ends_the_connection(make_dialogue) -> None:
     """However slowly its bytes drip; whole frames may come as seldom as they like."""
-    dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=0.05))
+    dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=0.05))
     assert (await dialogue.ask(Ping(id=1)))["ok"]
     dialogue.writer.write(encode(request_to_map(Ping(id=2)))[:-1])
     await dialogue.ended()
@@ -186,7 +186,7 @@ async def test_a_frame_that_drips_ends_the_connection(make_dialogue, soon, monke
     """All of it has to come in the time that there is, and not each byte."""
     monkeypatch.setattr("sidecar.serving.transport.reader.time", Clock())
     with capture_logs() as events:
-        dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=45.0))
+        dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=45.0))
         for number, byte in enumerate(encode(request_to_map(Ping(id=1))), start=1):
             dialogue.writer.write(bytes([byte]))
             await soon(
@@ -206,7 +206,7 @@ async def test_a_frame_that_drips_ends_the_connection(make_dialogue, soon, monke
 async def test_each_frame_has_a_time_of_its_own(make_dialogue, soon, monkeypatch) -> None:
     """However many have come before it, each in two pieces."""
     monkeypatch.setattr("sidecar.serving.transport.reader.time", Clock())
-    dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=25.0))
+    dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=25.0))
     for number in range(1, 10):
         frame = encode(request_to_map(Ping(id=number)))
         dialogue.writer.write(frame[:7])
@@ -217,18 +217,18 @@ async def test_each_frame_has_a_time_of_its_own(make_dialogue, soon, monkeypatch
 
 async def test_a_peer_that_does_not_read_is_let_go(make_dialogue) -> None:
     """Its replies fill the socket and no more; what it holds is freed."""
-    dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=0.05))
+    dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=0.05))
     dialogue.reader._transport.pause_reading()
     texts = ("a",) * 2_000
     dialogue.send(*(Embed(id=number, input=texts) for number in range(1, 40)))
     await dialogue.ended()
-    assert dialogue.desk.accepted.count == 0
-    assert dialogue.desk.door.to_list() == []
+    assert dialogue.context.accepted.count == 0
+    assert dialogue.context.access.to_list() == []
 
 
 async def test_idle_peers_are_left_alone(make_dialogue) -> None:
     """Who has said hello and begun nothing may be silent for ever."""
-    dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=0.05))
+    dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=0.05))
     await asyncio.sleep(0.1)
     for number in range(1, 4):
         assert (await dialogue.ask(Ping(id=number)))["ok"]
@@ -237,8 +237,8 @@ async def test_idle_peers_are_left_alone(make_dialogue) -> None:
 async def test_a_peer_that_does_not_say_hello_is_let_go(make_dialogue) -> None:
     """A connection is nothing to be kept for later."""
     with capture_logs() as events:
-        dialogue = await make_dialogue(hello=False, rules=AccessPolicy(stall_seconds=0.05))
+        dialogue = await make_dialogue(hello=False, access=AccessPolicy(stall_seconds=0.05))
         await dialogue.ended()
     (stalled,) = (event for event in events if event["event"] == "peer.stalled")
     assert stalled["awaited"] == "hello"
-    assert dialogue.desk.door.to_list() == []
+    assert dialogue.context.access.to_list() == []

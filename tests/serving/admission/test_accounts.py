@@ -24,7 +24,7 @@ from sidecar.serving.admission.peer import Peer
 from sidecar.serving.scheduler.limits import QueueLimits
 from sidecar.serving.settings import ServeSettings
 
-FOOTPRINT = MemoryEstimator(dimensions=384, max_tokens=256)
+ESTIMATOR = MemoryEstimator(dimensions=384, max_tokens=256)
 SETTINGS = ServeSettings(
     socket=Path("unused"),
     threads=1,
@@ -32,7 +32,7 @@ SETTINGS = ServeSettings(
     cache_bytes=30 * 2**20,
     memory_bytes=300 * 2**20,
     bounds=QueueLimits(bytes=17 * 2**20, peer_share=0.4),
-    rules=AccessPolicy(stall_seconds=5.0),
+    access=AccessPolicy(stall_seconds=5.0),
 )
 TAKEN = 70 * 2**20
 SOMEBODY, OTHER = Peer(pid=10, uid=1000, gid=1), Peer(pid=11, uid=1001, gid=1)
@@ -41,18 +41,18 @@ EMBED = Embed(id=1, input=("a" * 1_000,))
 
 @pytest.fixture
 def accounts() -> MemoryAccounts:
-    return MemoryAccounts(SETTINGS, FOOTPRINT, TAKEN)
+    return MemoryAccounts(SETTINGS, ESTIMATOR, TAKEN)
 
 
 def refusal_of(accounts: MemoryAccounts, request: Request, peer: Peer = SOMEBODY) -> ReplyError:
     with pytest.raises(ReplyError) as refused:
-        accounts.hold(peer, request)
+        accounts.reserve_request(peer, request)
     return refused.value
 
 
 def held(accounts: MemoryAccounts) -> tuple[int, int, int]:
-    ledgers = accounts.requests, accounts.decoding, accounts.control
-    requests, decoding, control = (ledger.to_map()["held_bytes"] for ledger in ledgers)
+    budgets = accounts.requests, accounts.decoding, accounts.control
+    requests, decoding, control = (budget.to_map()["held_bytes"] for budget in budgets)
     return requests, decoding, control
 
 
@@ -65,26 +65,26 @@ def test_budgets_are_of_what_models_and_results_leave(accounts: MemoryAccounts) 
             most=2 * 17 * 2**20,
             peer_share=0.4,
         )
-        budgets = memory.budgets(FOOTPRINT.needs(settings.limits))
-        made = MemoryAccounts(settings, FOOTPRINT, TAKEN)
-        assert made.requests.budget == budgets.requests
-        assert made.decoding.budget == budgets.decoding
-        assert made.control.budget == budgets.control
+        budgets = memory.budgets(ESTIMATOR.needs(settings.limits))
+        made = MemoryAccounts(settings, ESTIMATOR, TAKEN)
+        assert made.requests.quota == budgets.requests
+        assert made.decoding.quota == budgets.decoding
+        assert made.control.quota == budgets.control
 
 
 def test_a_reload_changes_all_budgets(accounts: MemoryAccounts) -> None:
     """By its settings, and by its models; what is held stays held."""
-    accounts.hold(SOMEBODY, EMBED)
+    accounts.reserve_request(SOMEBODY, EMBED)
     settings = replace(SETTINGS, limits=Limits(max_frame_bytes=2**21), memory_bytes=2**29)
-    footprint = MemoryEstimator(dimensions=1_024, max_tokens=512)
-    accounts.update(settings, footprint)
-    fresh = MemoryAccounts(settings, footprint, TAKEN)
-    assert accounts.requests.budget == fresh.requests.budget
-    assert accounts.decoding.budget == fresh.decoding.budget
-    assert accounts.control.budget == fresh.control.budget
-    assert held(accounts)[0] == FOOTPRINT.of_request(EMBED)
-    accounts.hold(OTHER, EMBED)
-    assert held(accounts)[0] == FOOTPRINT.of_request(EMBED) + footprint.of_request(EMBED)
+    estimator = MemoryEstimator(dimensions=1_024, max_tokens=512)
+    accounts.update(settings, estimator)
+    fresh = MemoryAccounts(settings, estimator, TAKEN)
+    assert accounts.requests.quota == fresh.requests.quota
+    assert accounts.decoding.quota == fresh.decoding.quota
+    assert accounts.control.quota == fresh.control.quota
+    assert held(accounts)[0] == ESTIMATOR.of_request(EMBED)
+    accounts.reserve_request(OTHER, EMBED)
+    assert held(accounts)[0] == ESTIMATOR.of_request(EMBED) + estimator.of_request(EMBED)
 
 
 def test_every_request_is_held_in_its_account(accounts: MemoryAccounts) -> None:
@@ -93,7 +93,7 @@ def test_every_request_is_held_in_its_account(accounts: MemoryAccounts) -> None:
     Released, nothing is left in any.
     """
     rerank = Rerank(id=1, query="q", documents=("a", "b"))
-    of_status, of_embed, of_rerank = map(FOOTPRINT.of_request, (Status(id=1), EMBED, rerank))
+    of_status, of_embed, of_rerank = map(ESTIMATOR.of_request, (Status(id=1), EMBED, rerank))
     cases: list[tuple[Request, tuple[int, int, int]]] = [
         (EMBED, (of_embed, 0, 0)),
         (rerank, (of_rerank, 0, 0)),
@@ -104,20 +104,20 @@ def test_every_request_is_held_in_its_account(accounts: MemoryAccounts) -> None:
         (Cancel(id=1, target=2), (0, 0, 0)),
     ]
     for request, expected in cases:
-        hold = accounts.hold(SOMEBODY, request)
+        hold = accounts.reserve_request(SOMEBODY, request)
         assert held(accounts) == expected, request
         hold.release()
         assert held(accounts) == (0, 0, 0), request
-    hold = accounts.hold_connection(SOMEBODY)
+    hold = accounts.reserve_connection(SOMEBODY)
     assert held(accounts) == (0, 0, CONNECTION_BYTES)
     hold.release()
 
 
 def test_only_what_may_ever_fit_is_worth_coming_back_with(accounts: MemoryAccounts) -> None:
     """A process's own share decides, and not all that there is."""
-    most = FOOTPRINT.of_request(Embed(id=1, input=("a",) * 10))
-    accounts.requests.budget = Quota(total=10 * most, part=0.01, least=most)
-    accounts.requests.hold(OTHER, 10 * most, always=True)
+    most = ESTIMATOR.of_request(Embed(id=1, input=("a",) * 10))
+    accounts.requests.quota = Quota(total=10 * most, part=0.01, least=most)
+    accounts.requests.try_reserve(OTHER, 10 * most, always=True)
     for texts, kind in ((9, Overloaded), (10, Overloaded), (11, TooLarge), (40, TooLarge)):
         request = Embed(id=1, input=("a",) * texts)
         refused = refusal_of(accounts, request)
@@ -140,10 +140,10 @@ def test_who_comes_back_is_told_when(
     accounts.requests = MemoryBudget(Quota(total=2**20), lambda: now[0])
     accounts.control = MemoryBudget(Quota(total=2**20), lambda: now[0])
     for _ in range(300):
-        hold = accounts.hold(SOMEBODY, EMBED)
+        hold = accounts.reserve_request(SOMEBODY, EMBED)
         now[0] += seconds
         hold.release()
-    accounts.requests.hold(OTHER, 2**20, always=True)
+    accounts.requests.try_reserve(OTHER, 2**20, always=True)
     refused = refusal_of(accounts, EMBED)
     assert refused.retry_after_ms == told_ms
     assert f"retry in {told_ms} ms" in refused.message
@@ -153,7 +153,7 @@ def test_connections_say_nothing_of_how_long_to_wait(accounts: MemoryAccounts) -
     """They may last for days."""
     now = [0.0]
     accounts.control = MemoryBudget(Quota(total=2**20), lambda: now[0])
-    hold = accounts.hold_connection(SOMEBODY)
+    hold = accounts.reserve_connection(SOMEBODY)
     now[0] += 86_400.0
     hold.release()
     assert accounts.control.seconds_until_room == 0
@@ -161,17 +161,17 @@ def test_connections_say_nothing_of_how_long_to_wait(accounts: MemoryAccounts) -
 
 def test_an_operator_is_told_how_things_are_whatever_others_hold(accounts: MemoryAccounts) -> None:
     """Root, and the daemon's own user; others may come back later. Work is refused to all alike."""
-    full = accounts.control.budget.total
-    accounts.control.hold(OTHER, full, always=True)
+    full = accounts.control.quota.total
+    accounts.control.try_reserve(OTHER, full, always=True)
     for uid in (0, os.geteuid()):
         operator = Peer(pid=1, uid=uid, gid=uid)
         for request in (Status(id=1), Metrics(id=1)):
-            accounts.hold(operator, request).release()
-        accounts.hold_connection(operator).release()
+            accounts.reserve_request(operator, request).release()
+        accounts.reserve_connection(operator).release()
     assert type(refusal_of(accounts, Status(id=1))) is Overloaded
     with pytest.raises(Overloaded):
-        accounts.hold_connection(SOMEBODY)
-    accounts.requests.hold(OTHER, accounts.requests.budget.total, always=True)
+        accounts.reserve_connection(SOMEBODY)
+    accounts.requests.try_reserve(OTHER, accounts.requests.quota.total, always=True)
     assert type(refusal_of(accounts, EMBED, Peer(pid=1, uid=0, gid=0))) is Overloaded
     assert held(accounts)[2] == full
 
@@ -181,54 +181,54 @@ async def test_room_is_waited_for_in_its_own_account(
     accounts: MemoryAccounts, account: str
 ) -> None:
     """To decode, or for more of a frame; the other's being full does not matter."""
-    room = {"decoding": accounts.room_to_decode, "requests": accounts.room_to_arrive}[account]
-    for ledger in (accounts.decoding, accounts.requests, accounts.control):
-        if ledger is not getattr(accounts, account):
-            ledger.hold(OTHER, ledger.budget.total, always=True)
+    room = {"decoding": accounts.reserve_decoding, "requests": accounts.reserve_arrival}[account]
+    for budget in (accounts.decoding, accounts.requests, accounts.control):
+        if budget is not getattr(accounts, account):
+            budget.try_reserve(OTHER, budget.quota.total, always=True)
     assert (await room(SOMEBODY, 1_000)).size == 1_000
     assert getattr(accounts, account).to_map()["held_by_peer"] == {str(SOMEBODY): 1_000}
 
 
 async def test_who_waits_for_room_waits_as_long_as_a_peer_may_stall() -> None:
     """After a reload as long as that says; and then he may come back."""
-    patient = replace(SETTINGS, rules=AccessPolicy(stall_seconds=86_400.0))
-    accounts = MemoryAccounts(patient, FOOTPRINT, TAKEN)
-    ledger = accounts.decoding
-    ledger.hold(OTHER, ledger.budget.total, always=True)
-    accounts.update(replace(SETTINGS, rules=AccessPolicy(stall_seconds=0.01)), FOOTPRINT)
+    patient = replace(SETTINGS, access=AccessPolicy(stall_seconds=86_400.0))
+    accounts = MemoryAccounts(patient, ESTIMATOR, TAKEN)
+    budget = accounts.decoding
+    budget.try_reserve(OTHER, budget.quota.total, always=True)
+    accounts.update(replace(SETTINGS, access=AccessPolicy(stall_seconds=0.01)), ESTIMATOR)
     with pytest.raises(Overloaded):
-        await asyncio.wait_for(accounts.room_to_decode(SOMEBODY, 1_000), 20)
+        await asyncio.wait_for(accounts.reserve_decoding(SOMEBODY, 1_000), 20)
     refused = refusal_of_room(accounts)
     assert refused.retry_after_ms == 10
-    assert not ledger._waiting
+    assert not budget._waiting
 
 
 def refusal_of_room(accounts: MemoryAccounts) -> ReplyError:
-    accounts.requests.hold(OTHER, accounts.requests.budget.total, always=True)
+    accounts.requests.try_reserve(OTHER, accounts.requests.quota.total, always=True)
     return refusal_of(accounts, EMBED)
 
 
 def test_a_status_tells_of_all_three(accounts: MemoryAccounts) -> None:
     """Requests by their own names, the other two under theirs."""
-    accounts.hold(SOMEBODY, EMBED)
-    accounts.hold(OTHER, Status(id=1))
+    accounts.reserve_request(SOMEBODY, EMBED)
+    accounts.reserve_request(OTHER, Status(id=1))
     told: dict[str, Any] = accounts.to_map()
-    assert told["budget_bytes"] == accounts.requests.budget.total
-    assert told["budget_of_a_peer_bytes"] == accounts.requests.budget.of_a_process
-    assert told["held_by_peer"] == {str(SOMEBODY): FOOTPRINT.of_request(EMBED)}
-    assert told["decoding"]["budget_bytes"] == accounts.decoding.budget.total
+    assert told["budget_bytes"] == accounts.requests.quota.total
+    assert told["budget_of_a_peer_bytes"] == accounts.requests.quota.of_a_process
+    assert told["held_by_peer"] == {str(SOMEBODY): ESTIMATOR.of_request(EMBED)}
+    assert told["decoding"]["budget_bytes"] == accounts.decoding.quota.total
     assert told["decoding"]["held_by_user"] == {}
-    assert told["control"]["budget_bytes"] == accounts.control.budget.total
-    assert told["control"]["held_by_user"] == {"1001": FOOTPRINT.of_request(Status(id=1))}
+    assert told["control"]["budget_bytes"] == accounts.control.quota.total
+    assert told["control"]["held_by_user"] == {"1001": ESTIMATOR.of_request(Status(id=1))}
 
 
 @pytest.mark.parametrize("more", [-1, 0])
 def test_scarce_memory_is_said_when_there_is_less_than_is_needed(more: int) -> None:
     """With how much that is; where there is just enough, nothing is."""
-    needs = FOOTPRINT.needs(SETTINGS.limits).all
+    needs = ESTIMATOR.needs(SETTINGS.limits).all
     ceiling = TAKEN + SETTINGS.cache_bytes + -(-4 * (needs + more) // 3)
     with capture_logs() as events:
-        MemoryAccounts(replace(SETTINGS, memory_bytes=ceiling), FOOTPRINT, TAKEN)
+        MemoryAccounts(replace(SETTINGS, memory_bytes=ceiling), ESTIMATOR, TAKEN)
     told = [
         (event["left_bytes"], event["budget_bytes"], event["taken_bytes"], event["ceiling_bytes"])
         for event in events

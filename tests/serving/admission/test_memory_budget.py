@@ -25,129 +25,129 @@ STEPS = st.lists(
 )
 
 
-def held_by(ledger: MemoryBudget) -> dict[str, int]:
-    held: dict[str, int] = ledger.to_map()["held_by_peer"]
+def held_by(budget: MemoryBudget) -> dict[str, int]:
+    held: dict[str, int] = budget.to_map()["held_by_peer"]
     return held
 
 
 def test_what_does_not_fit_is_not_held() -> None:
     """A process has a part of its user's share, and one that is refused holds nothing."""
-    ledger = MemoryBudget(BUDGET)
-    assert ledger.hold(A, 61) is None
-    assert ledger.hold(A, 60) is not None
-    assert ledger.hold(A, 1) is None
-    assert held_by(ledger) == {str(A): 60}
+    budget = MemoryBudget(BUDGET)
+    assert budget.try_reserve(A, 61) is None
+    assert budget.try_reserve(A, 60) is not None
+    assert budget.try_reserve(A, 1) is None
+    assert held_by(budget) == {str(A): 60}
 
 
 def test_processes_of_a_user_share_what_is_the_users() -> None:
     """Another process has a part of what the first has left of it."""
-    ledger = MemoryBudget(BUDGET)
-    assert ledger.hold(A, 50)
-    assert ledger.hold(SIBLING, 21) is None
-    assert ledger.hold(SIBLING, 20)
-    assert ledger.to_map()["held_by_user"] == {"0": 70}
+    budget = MemoryBudget(BUDGET)
+    assert budget.try_reserve(A, 50)
+    assert budget.try_reserve(SIBLING, 21) is None
+    assert budget.try_reserve(SIBLING, 20)
+    assert budget.to_map()["held_by_user"] == {"0": 70}
 
 
 def test_the_least_is_not_every_process_s_of_a_user() -> None:
     """What he may have is shared by his processes, though one of them holds nothing yet."""
-    ledger = MemoryBudget(BUDGET)
-    assert ledger.hold(A, 60)
-    assert ledger.hold(SIBLING, 16) is None
-    assert ledger.hold(SIBLING, 15)
-    assert ledger.to_map()["held_by_user"] == {"0": 75}
+    budget = MemoryBudget(BUDGET)
+    assert budget.try_reserve(A, 60)
+    assert budget.try_reserve(SIBLING, 16) is None
+    assert budget.try_reserve(SIBLING, 15)
+    assert budget.to_map()["held_by_user"] == {"0": 75}
 
 
 def test_users_share_what_others_have_left() -> None:
     """However much one of them holds."""
-    ledger = MemoryBudget(BUDGET)
-    assert ledger.hold(A, 60)
-    assert ledger.hold(B, 25) is None
-    assert ledger.hold(B, 24)
-    assert ledger.hold(C, 10)
+    budget = MemoryBudget(BUDGET)
+    assert budget.try_reserve(A, 60)
+    assert budget.try_reserve(B, 25) is None
+    assert budget.try_reserve(B, 24)
+    assert budget.try_reserve(C, 10)
 
 
 def test_the_least_is_everybodys_where_it_is_there() -> None:
     """A largest request can be made by whoever holds nothing else."""
-    ledger = MemoryBudget(BUDGET)
-    assert ledger.hold(A, 60)
-    assert ledger.hold(B, 20)
-    assert ledger.hold(C, 20)
-    assert ledger.hold(D, 1) is None
+    budget = MemoryBudget(BUDGET)
+    assert budget.try_reserve(A, 60)
+    assert budget.try_reserve(B, 20)
+    assert budget.try_reserve(C, 20)
+    assert budget.try_reserve(D, 1) is None
 
 
 def test_an_operator_is_never_refused() -> None:
     """What he holds is counted all the same."""
-    ledger = MemoryBudget(BUDGET)
-    assert ledger.hold(A, 200, always=True)
-    assert ledger.to_map()["held_bytes"] == 200
+    budget = MemoryBudget(BUDGET)
+    assert budget.try_reserve(A, 200, always=True)
+    assert budget.to_map()["held_bytes"] == 200
 
 
 def test_nothing_always_fits() -> None:
     """Also where a reload has left less than there is held."""
-    ledger = MemoryBudget(BUDGET)
-    held = ledger.hold(A, 60)
-    ledger.budget = Quota(total=10)
-    assert ledger.hold(A, 0) is not None
+    budget = MemoryBudget(BUDGET)
+    held = budget.try_reserve(A, 60)
+    budget.quota = Quota(total=10)
+    assert budget.try_reserve(A, 0) is not None
     assert held is not None
     held.release()
-    assert ledger.to_map()["held_bytes"] == 0
+    assert budget.to_map()["held_bytes"] == 0
 
 
 def test_bytes_are_given_back_once() -> None:
     """Whoever releases again gives back nothing."""
-    ledger = MemoryBudget(BUDGET)
-    one, other = ledger.hold(A, 30), ledger.hold(A, 30)
+    budget = MemoryBudget(BUDGET)
+    one, other = budget.try_reserve(A, 30), budget.try_reserve(A, 30)
     assert one is not None
     assert other is not None
     one.release()
     one.release()
-    assert held_by(ledger) == {str(A): 30}
+    assert held_by(budget) == {str(A): 30}
 
 
 def test_one_hold_takes_over_another() -> None:
     """And gives back the bytes of both, once."""
-    ledger = MemoryBudget(BUDGET)
-    one, other = ledger.hold(A, 30), ledger.hold(A, 20)
+    budget = MemoryBudget(BUDGET)
+    one, other = budget.try_reserve(A, 30), budget.try_reserve(A, 20)
     assert one is not None
     assert other is not None
     one.take(other)
     other.release()
-    assert held_by(ledger) == {str(A): 50}
+    assert held_by(budget) == {str(A): 50}
     one.release()
-    assert held_by(ledger) == {}
+    assert held_by(budget) == {}
 
 
 def test_a_refusal_knows_how_long_bytes_are_held() -> None:
     """Connections are not waited for."""
     now = [0.0]
-    ledger = MemoryBudget(BUDGET, lambda: now[0])
+    budget = MemoryBudget(BUDGET, lambda: now[0])
     for lasting, seconds in [*[(False, 2.0)] * 300, (True, 86_400.0)]:
-        hold = ledger.hold(A, 1, lasting=lasting)
+        hold = budget.try_reserve(A, 1, lasting=lasting)
         assert hold is not None
         now[0] += seconds
         hold.release()
-    assert ledger.seconds_until_room == pytest.approx(2.0, rel=0.01)
+    assert budget.seconds_until_room == pytest.approx(2.0, rel=0.01)
 
 
 def test_bytes_that_are_taken_over_are_held_since_they_were() -> None:
     """By a hold that had none; one that had some counts from its own beginning."""
     now = [0.0]
     for empty, seconds in ((True, 2.0), (False, 7.0)):
-        ledger = MemoryBudget(BUDGET, lambda: now[0])
+        budget = MemoryBudget(BUDGET, lambda: now[0])
         for _ in range(300):
-            one = ledger.empty(A) if empty else ledger.hold(A, 1)
+            one = budget.empty(A) if empty else budget.try_reserve(A, 1)
             now[0] += 5.0
-            other = ledger.hold(A, 1)
+            other = budget.try_reserve(A, 1)
             assert one is not None
             assert other is not None
             one.take(other)
             assert one.size == (1 if empty else 2)
             now[0] += 2.0
             one.release()
-        assert ledger.seconds_until_room == pytest.approx(seconds, rel=0.01)
+        assert budget.seconds_until_room == pytest.approx(seconds, rel=0.01)
 
 
-def test_what_is_to_be_had_of_an_empty_ledger() -> None:
+def test_what_is_to_be_had_of_an_empty_budget() -> None:
     """The largest that fits, and no byte more: of all, of a user's share, of a process's."""
     for total, part, least, most in (
         (100, 0.8, 0, 60),  # a process's part of its user's three quarters
@@ -156,18 +156,18 @@ def test_what_is_to_be_had_of_an_empty_ledger() -> None:
         (100, 0.5, 100, 100),  # as much as there is
         (40, 0.5, 50, 40),  # and no more than there is
     ):
-        ledger = MemoryBudget(Quota(total=total, part=part, least=least))
-        assert ledger.hold(A, most + 1) is None
-        assert ledger.hold(A, most) is not None, (total, part, least)
+        budget = MemoryBudget(Quota(total=total, part=part, least=least))
+        assert budget.try_reserve(A, most + 1) is None
+        assert budget.try_reserve(A, most) is not None, (total, part, least)
 
 
 def test_a_refusal_names_what_a_process_may_have() -> None:
     """While nobody else has anything; and by whom the rest is held."""
-    ledger = MemoryBudget(BUDGET)
-    assert ledger.hold(A, 10)
-    assert ledger.hold(SIBLING, 5)
-    assert ledger.hold(B, 3)
-    assert ledger.to_map() == {
+    budget = MemoryBudget(BUDGET)
+    assert budget.try_reserve(A, 10)
+    assert budget.try_reserve(SIBLING, 5)
+    assert budget.try_reserve(B, 3)
+    assert budget.to_map() == {
         "budget_bytes": 100,
         "budget_of_a_peer_bytes": 60,
         "held_bytes": 18,
@@ -179,9 +179,9 @@ def test_a_refusal_names_what_a_process_may_have() -> None:
 async def test_who_waits_and_is_cancelled_holds_nothing() -> None:
     """Before there is room, or in the moment in which there is."""
     for in_time in (True, False):
-        ledger = MemoryBudget(BUDGET)
-        held = ledger.hold(A, 60)
-        waiting = asyncio.create_task(ledger.room(A, 45))
+        budget = MemoryBudget(BUDGET)
+        held = budget.try_reserve(A, 60)
+        waiting = asyncio.create_task(budget.reserve(A, 45))
         await asyncio.sleep(0)
         assert held is not None
         if in_time:
@@ -190,17 +190,17 @@ async def test_who_waits_and_is_cancelled_holds_nothing() -> None:
         waiting.cancel()
         await asyncio.wait([waiting])
         assert waiting.cancelled()
-        assert held_by(ledger) == {}
-        assert ledger.hold(A, 60) is not None
+        assert held_by(budget) == {}
+        assert budget.try_reserve(A, 60) is not None
 
 
 async def test_who_waits_gets_the_first_room_that_suits() -> None:
     """A large one is not in the way of a small one."""
-    ledger = MemoryBudget(BUDGET)
-    held = ledger.hold(A, 60)
+    budget = MemoryBudget(BUDGET)
+    held = budget.try_reserve(A, 60)
     assert held is not None
-    large = asyncio.create_task(ledger.room(A, 45))
-    small = asyncio.create_task(ledger.room(B, 20))
+    large = asyncio.create_task(budget.reserve(A, 45))
+    small = asyncio.create_task(budget.reserve(B, 20))
     assert (await small).size == 20
     assert not large.done()
     held.release()
@@ -209,9 +209,9 @@ async def test_who_waits_gets_the_first_room_that_suits() -> None:
 
 async def test_all_who_wait_and_fit_are_served_at_once() -> None:
     """With one release, though no other follows it."""
-    ledger = MemoryBudget(BUDGET)
-    held = [ledger.hold(A, 60), ledger.hold(B, 24)]
-    waiting = [asyncio.create_task(ledger.room(peer, 17)) for peer in (C, D, C)]
+    budget = MemoryBudget(BUDGET)
+    held = [budget.try_reserve(A, 60), budget.try_reserve(B, 24)]
+    waiting = [asyncio.create_task(budget.reserve(peer, 17)) for peer in (C, D, C)]
     await asyncio.sleep(0)
     assert held[0] is not None
     assert not any(task.done() for task in waiting)
@@ -222,16 +222,16 @@ async def test_all_who_wait_and_fit_are_served_at_once() -> None:
 
 async def test_users_who_wait_take_turns() -> None:
     """Whoever has come first, and with however many."""
-    ledger = MemoryBudget(Quota(total=10, part=1.0, least=10))
+    budget = MemoryBudget(Quota(total=10, part=1.0, least=10))
     order: list[int] = []
 
     async def use(peer: Peer) -> None:
-        hold = await ledger.room(peer, 10)
+        hold = await budget.reserve(peer, 10)
         order.append(peer.uid)
         await asyncio.sleep(0)
         hold.release()
 
-    held = ledger.hold(C, 10)
+    held = budget.try_reserve(C, 10)
     assert held is not None
     async with asyncio.TaskGroup() as group:
         for peer in (A, A, A, SIBLING, B, B):
@@ -246,33 +246,33 @@ def test_however_it_ends_everything_is_released(steps: list[tuple[str, object, i
     """Held, waited for, cancelled, in any order: bounds are kept, and in the end it is empty."""
 
     async def run() -> None:
-        ledger = MemoryBudget(BUDGET)
+        budget = MemoryBudget(BUDGET)
         holds, waiting = [], []
         for what, which, size in steps:
-            if what == "hold" and (hold := ledger.hold(which, size)) is not None:
+            if what == "hold" and (hold := budget.try_reserve(which, size)) is not None:
                 holds.append(hold)
             elif what == "wait":
-                waiting.append(asyncio.create_task(ledger.room(which, size)))
+                waiting.append(asyncio.create_task(budget.reserve(which, size)))
                 await asyncio.sleep(0)
             elif what == "release" and holds:
                 holds.pop(int(str(which)) % len(holds)).release()
             elif what == "cancel" and waiting:
                 waiting[int(str(which)) % len(waiting)].cancel()
-            check(ledger)
+            check(budget)
         for task in waiting:
             task.cancel()
         done = await asyncio.gather(*waiting, return_exceptions=True)
         for hold in [*holds, *(each for each in done if not isinstance(each, BaseException))]:
             hold.release()
         await asyncio.sleep(0)
-        assert ledger.to_map()["held_bytes"] == 0
-        assert (held_by(ledger), ledger._waiting, ledger._last_turn) == ({}, [], {})
+        assert budget.to_map()["held_bytes"] == 0
+        assert (held_by(budget), budget._waiting, budget._last_turn) == ({}, [], {})
 
     asyncio.run(run())
 
 
-def check(ledger: MemoryBudget) -> None:
-    held = ledger.to_map()
+def check(budget: MemoryBudget) -> None:
+    held = budget.to_map()
     assert all(0 < size <= 60 for size in held["held_by_peer"].values())
     assert all(0 < size <= 75 for size in held["held_by_user"].values())
     for whose in ("held_by_peer", "held_by_user"):

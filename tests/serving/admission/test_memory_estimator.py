@@ -7,7 +7,7 @@ import pytest
 
 from client_lib.wire.messages import Cancel, Embed, Hello, Ping, Rerank, Status
 from client_lib.wire.protocol import Limits, ServerConnection
-from sidecar.serving.admission.fair_share import PeerUsage
+from sidecar.serving.admission.fair_share import Occupancy
 from sidecar.serving.admission.memory_budget import Quota
 from sidecar.serving.admission.memory_estimator import (
     CONNECTION_BYTES,
@@ -18,21 +18,21 @@ from sidecar.serving.admission.memory_estimator import (
     step_of_arriving,
 )
 
-FOOTPRINT = MemoryEstimator(dimensions=384, max_tokens=256)
+ESTIMATOR = MemoryEstimator(dimensions=384, max_tokens=256)
 LIMITS = Limits(max_frame_bytes=2**20, max_inputs=64)
 
 
 @pytest.mark.parametrize("text", ["a" * 10_000, "é" * 10_000, "😀" * 10_000])
 def test_a_request_takes_more_than_its_texts_and_vectors(text: str) -> None:
     """With its query, and whatever its characters take."""
-    size = FOOTPRINT.of_request(Embed(id=1, input=(text,) * 9))
+    size = ESTIMATOR.of_request(Embed(id=1, input=(text,) * 9))
     assert size > 9 * (sys.getsizeof(text) + 4 * 384)
     pairs = Rerank(id=1, query=text, documents=(text,))
-    assert FOOTPRINT.of_request(pairs) > 2 * sys.getsizeof(text)
+    assert ESTIMATOR.of_request(pairs) > 2 * sys.getsizeof(text)
 
 
-def grown(before: object, after: object, footprint: MemoryEstimator = FOOTPRINT) -> int:
-    return footprint.of_request(after) - footprint.of_request(before)  # type: ignore[arg-type]
+def grown(before: object, after: object, estimator: MemoryEstimator = ESTIMATOR) -> int:
+    return estimator.of_request(after) - estimator.of_request(before)  # type: ignore[arg-type]
 
 
 def test_a_character_counts_as_often_as_it_is_held() -> None:
@@ -43,7 +43,7 @@ def test_a_character_counts_as_often_as_it_is_held() -> None:
     asked = Embed(id=1, input=texts)
     assert grown(asked, shorter) == 2 + 16
     assert grown(asked, longest) == 2 + 16 + 64  # what a tokenizer needs is the longest one's
-    assert grown(asked, longest, replace(FOOTPRINT, max_tokens=50)) == 2 + 64
+    assert grown(asked, longest, replace(ESTIMATOR, max_tokens=50)) == 2 + 64
     wide = Embed(id=1, input=("a" * 49 + "語", "b" * 10))
     assert grown(asked, wide) == 2 * (sys.getsizeof("a" * 49 + "語") - sys.getsizeof("a" * 50))
 
@@ -53,21 +53,21 @@ def test_a_query_s_character_is_a_token_of_every_pair() -> None:
     documents = ("a" * 50, "b" * 10, "c" * 20)
     asked, longer = (Rerank(id=1, query=q, documents=documents) for q in ("q" * 30, "q" * 31))
     assert grown(asked, longer) == 2 + 3 * 16 + 64
-    assert grown(asked, longer, replace(FOOTPRINT, max_tokens=50)) == 2 + 2 * 16 - 16 + 64
+    assert grown(asked, longer, replace(ESTIMATOR, max_tokens=50)) == 2 + 2 * 16 - 16 + 64
 
 
 def test_a_vector_s_number_is_held_three_times() -> None:
     """As computed, beside the others, and in the reply: of each text."""
     asked = Embed(id=1, input=("a", "b", "c", "d", "e"))
-    wider = replace(FOOTPRINT, dimensions=FOOTPRINT.dimensions + 1)
-    assert wider.of_request(asked) - FOOTPRINT.of_request(asked) == 5 * 3 * 4
+    wider = replace(ESTIMATOR, dimensions=ESTIMATOR.dimensions + 1)
+    assert wider.of_request(asked) - ESTIMATOR.of_request(asked) == 5 * 3 * 4
 
 
 def test_what_must_not_be_refused_takes_nothing() -> None:
     """What is answered at once, with what the connection holds; a status takes a little."""
     for request in (Hello(id=0, version=1), Cancel(id=1, target=2), Ping(id=1)):
-        assert FOOTPRINT.of_request(request) == 0
-    assert 0 < FOOTPRINT.of_request(Status(id=1)) <= CONNECTION_BYTES
+        assert ESTIMATOR.of_request(request) == 0
+    assert 0 < ESTIMATOR.of_request(Status(id=1)) <= CONNECTION_BYTES
 
 
 @pytest.mark.parametrize("ceiling", [0, 2**20, 2**26, 2**40])
@@ -75,14 +75,14 @@ def test_what_must_not_be_refused_takes_nothing() -> None:
 def test_a_largest_request_fits_into_every_budget(ceiling: int, texts: int) -> None:
     """Also where models alone take more than there is; one text of all bytes is another matter."""
     memory = AvailableMemory(ceiling=ceiling, taken=2**26, most=2**29, peer_share=0.01)
-    budgets = memory.budgets(FOOTPRINT.needs(LIMITS))
+    budgets = memory.budgets(ESTIMATOR.needs(LIMITS))
     decoding = ServerConnection(LIMITS).most_decoding(LIMITS.max_frame_bytes)
-    held = PeerUsage(in_all=0, by_user=0, by_process=0)
+    held = Occupancy(in_all=0, by_user=0, by_process=0)
     assert budgets.requests.has_room(held, of_arriving(LIMITS.max_frame_bytes))
     assert budgets.decoding.has_room(held, decoding)
     assert budgets.control.has_room(held, CONNECTION_BYTES)
     request = Embed(id=1, input=("x" * (LIMITS.max_frame_bytes // 64),) * texts)
-    assert budgets.requests.has_room(held, FOOTPRINT.of_request(request))
+    assert budgets.requests.has_room(held, ESTIMATOR.of_request(request))
 
 
 def test_the_budgets_follow_from_what_is_left() -> None:
@@ -100,7 +100,7 @@ def test_the_budgets_follow_from_what_is_left() -> None:
 
 def test_there_is_room_for_the_largest_frame_while_it_arrives() -> None:
     """However little its texts would take, and however many there may be."""
-    few = FOOTPRINT.needs(Limits(max_frame_bytes=2**24, max_inputs=1))
+    few = ESTIMATOR.needs(Limits(max_frame_bytes=2**24, max_inputs=1))
     many = MemoryEstimator(dimensions=1, max_tokens=1).needs(
         Limits(max_frame_bytes=2**24, max_inputs=2)
     )
@@ -108,8 +108,8 @@ def test_there_is_room_for_the_largest_frame_while_it_arrives() -> None:
         assert needs.request >= of_arriving(2**24) >= 9 * 2**24 // 8
         assert needs.all >= needs.request + needs.decoding + 2**20
     request = Embed(id=1, input=("x" * (2**24 // 64),) * 64)
-    needs = FOOTPRINT.needs(Limits(max_frame_bytes=2**24, max_inputs=64))
-    assert needs.request == max(FOOTPRINT.of_request(request), of_arriving(2**24))
+    needs = ESTIMATOR.needs(Limits(max_frame_bytes=2**24, max_inputs=64))
+    assert needs.request == max(ESTIMATOR.of_request(request), of_arriving(2**24))
 
 
 @pytest.mark.parametrize("whole", [20_000, 300_000, 16 * 2**20])
@@ -128,11 +128,11 @@ def test_room_for_a_frame_grows_with_what_has_arrived(whole: int) -> None:
 def test_each_text_takes_its_place_and_its_vector() -> None:
     """As many as there are, short as they be: 12 bytes a number, 16 a token, a kilobyte a row."""
     for dimensions, max_tokens in ((8, 256), (1_024, 3)):
-        footprint = MemoryEstimator(dimensions=dimensions, max_tokens=max_tokens)
+        estimator = MemoryEstimator(dimensions=dimensions, max_tokens=max_tokens)
         for length in (1, 200, 1_000):
             text = "a" * length
             few, many = (Embed(id=1, input=(text,) * count) for count in (10, 110))
-            more = footprint.of_request(many) - footprint.of_request(few)
+            more = estimator.of_request(many) - estimator.of_request(few)
             tokens = min(length, max_tokens)
             each = 2 * sys.getsizeof(text) + 1_024 + 12 * dimensions + 16 * tokens
             assert more == 100 * each, (dimensions, length)
@@ -141,12 +141,12 @@ def test_each_text_takes_its_place_and_its_vector() -> None:
 def test_the_longest_text_decides_what_a_tokenizer_works_with() -> None:
     """With the query before it; the order of texts does not matter."""
     texts = ("a" * 10, "b" * 5_000, "c" * 20)
-    size = FOOTPRINT.of_request(Embed(id=1, input=texts))
-    assert size == FOOTPRINT.of_request(Embed(id=1, input=texts[::-1]))
-    longer = FOOTPRINT.of_request(Embed(id=1, input=("a" * 10, "b" * 6_000, "c" * 20)))
+    size = ESTIMATOR.of_request(Embed(id=1, input=texts))
+    assert size == ESTIMATOR.of_request(Embed(id=1, input=texts[::-1]))
+    longer = ESTIMATOR.of_request(Embed(id=1, input=("a" * 10, "b" * 6_000, "c" * 20)))
     assert longer - size == 1_000 * (2 + 64)
-    shorter = FOOTPRINT.of_request(Embed(id=1, input=("a", "b" * 5_000, "c" * 20)))
+    shorter = ESTIMATOR.of_request(Embed(id=1, input=("a", "b" * 5_000, "c" * 20)))
     assert size - shorter == 9 * (2 + 16)
     pairs = [Rerank(id=1, query="q" * count, documents=("d" * 300,)) for count in (300, 1_300)]
-    with_short, with_long = map(FOOTPRINT.of_request, pairs)
+    with_short, with_long = map(ESTIMATOR.of_request, pairs)
     assert with_long - with_short == 1_000 * (2 + 64)

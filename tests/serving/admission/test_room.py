@@ -33,36 +33,36 @@ LARGE = encode(request_to_map(Embed(id=9, input=("word " * 40_000,))))
 OTHER = Peer(pid=1, uid=os.getuid() + 1, gid=1)
 
 
-def held(desk):
+def held(context):
     """All that is held for anybody, connections included."""
-    ledgers = (desk.accounts.requests, desk.accounts.decoding, desk.accounts.control)
-    return sum(ledger.to_map()["held_bytes"] for ledger in ledgers)
+    budgets = (context.accounts.requests, context.accounts.decoding, context.accounts.control)
+    return sum(budget.to_map()["held_bytes"] for budget in budgets)
 
 
 async def test_a_request_is_held_until_its_reply_is_taken(make_dialogue, tiny, soon):
     """Then the connection alone, and nothing after its end."""
     model = tiny()
     dialogue = await make_dialogue(model)
-    assert held(dialogue.desk) == CONNECTION_BYTES
+    assert held(dialogue.context) == CONNECTION_BYTES
     model.gate.clear()
     dialogue.send(Embed(id=1, input=("a",)))
     await model.began()
-    assert held(dialogue.desk) > CONNECTION_BYTES
+    assert held(dialogue.context) > CONNECTION_BYTES
     model.gate.set()
     assert (await dialogue.reply(1))["ok"]
-    await soon(lambda: held(dialogue.desk) == CONNECTION_BYTES)
+    await soon(lambda: held(dialogue.context) == CONNECTION_BYTES)
     dialogue.writer.close()
     await dialogue.ended()
-    assert held(dialogue.desk) == 0
+    assert held(dialogue.context) == 0
 
 
 async def test_what_does_not_fit_is_refused_whole(make_dialogue):
     """With a time to come back after, or for good where it could never fit."""
     dialogue = await make_dialogue()
-    ledger = dialogue.desk.accounts.requests
-    ledger.budget = Quota(total=2**20, part=1.0)
-    other = ledger.hold(OTHER, 3 * 2**18)
-    rest = ledger.hold(dialogue.session._peer, 190_000)
+    budget = dialogue.context.accounts.requests
+    budget.quota = Quota(total=2**20, part=1.0)
+    other = budget.try_reserve(OTHER, 3 * 2**18)
+    rest = budget.try_reserve(dialogue.session._peer, 190_000)
     error = (await dialogue.ask(Embed(id=1, input=("a",))))["error"]
     assert (error["code"], error["retryable"]) == ("overloaded", True)
     assert error["retry_after_ms"] > 0
@@ -71,7 +71,7 @@ async def test_what_does_not_fit_is_refused_whole(make_dialogue):
     assert (await dialogue.ask(Embed(id=1, input=("a",))))["ok"]
     error = (await dialogue.ask(Embed(id=2, input=("a" * 60_000,))))["error"]
     assert (error["code"], error["retryable"]) == ("too_large", False)
-    assert dialogue.desk.statistics.since_start().failed_by_code == {
+    assert dialogue.context.statistics.since_start().failed_by_code == {
         "overloaded": 1, "too_large": 1,
     }  # fmt: skip
 
@@ -79,8 +79,8 @@ async def test_what_does_not_fit_is_refused_whole(make_dialogue):
 async def test_who_has_filled_his_share_is_told_how_things_are(make_dialogue):
     """Hello, ping, cancel, status and metrics need nothing of it, nor does a connection."""
     dialogue = await make_dialogue(hello=False)
-    ledger = dialogue.desk.accounts.requests
-    assert ledger.hold(dialogue.session._peer, ledger.budget.of_a_process)
+    budget = dialogue.context.accounts.requests
+    assert budget.try_reserve(dialogue.session._peer, budget.quota.of_a_process)
     requests = (Hello(id=0, version=1), Ping(id=1), Cancel(id=2, target=9), Status(id=3))
     for request in (*requests, Metrics(id=4)):
         assert (await dialogue.ask(request))["ok"]
@@ -90,14 +90,14 @@ async def test_who_has_filled_his_share_is_told_how_things_are(make_dialogue):
 async def test_a_long_frame_waits_until_there_is_room(make_dialogue, soon):
     """No more of it is read meanwhile than fits, and then it is answered."""
     dialogue = await make_dialogue()
-    ledger = dialogue.desk.accounts.requests
-    ledger.budget = Quota(total=2**20, part=1.0)
-    other = ledger.hold(OTHER, 3 * 2**18)
-    rest = ledger.hold(dialogue.session._peer, 180_000)
+    budget = dialogue.context.accounts.requests
+    budget.quota = Quota(total=2**20, part=1.0)
+    other = budget.try_reserve(OTHER, 3 * 2**18)
+    rest = budget.try_reserve(dialogue.session._peer, 180_000)
     dialogue.writer.write(LARGE)
-    await soon(lambda: ledger._waiting)
+    await soon(lambda: budget._waiting)
     assert dialogue.session._connection.buffered <= SHORT_READ_BYTES
-    ledger.budget = Quota(total=2**26, part=1.0)
+    budget.quota = Quota(total=2**26, part=1.0)
     other.release()
     assert (await dialogue.reply(9))["truncated"] == [0]
     rest.release()
@@ -106,18 +106,18 @@ async def test_a_long_frame_waits_until_there_is_room(make_dialogue, soon):
 async def test_a_large_request_keeps_no_small_one_waiting(make_dialogue, soon):
     """Not even one of the same process, which came later."""
     dialogue = await make_dialogue()
-    ledger, peer = dialogue.desk.accounts.requests, dialogue.session._peer
-    ledger.budget = Quota(total=2**20, part=1.0)
-    other = ledger.hold(OTHER, 3 * 2**18)
-    first = ledger.hold(peer, 100_000)
+    budget, peer = dialogue.context.accounts.requests, dialogue.session._peer
+    budget.quota = Quota(total=2**20, part=1.0)
+    other = budget.try_reserve(OTHER, 3 * 2**18)
+    first = budget.try_reserve(peer, 100_000)
     dialogue.writer.write(LARGE)
-    await soon(lambda: ledger._waiting)
-    second = ledger.hold(peer, 96_000)
-    small = asyncio.create_task(dialogue.desk.accounts.room_to_arrive(peer, 50_000))
-    await soon(lambda: len(ledger._waiting) == 2)
+    await soon(lambda: budget._waiting)
+    second = budget.try_reserve(peer, 96_000)
+    small = asyncio.create_task(dialogue.context.accounts.reserve_arrival(peer, 50_000))
+    await soon(lambda: len(budget._waiting) == 2)
     second.release()
     assert (await small).size == 50_000
-    assert len(ledger._waiting) == 1
+    assert len(budget._waiting) == 1
     for hold in (other, first, small.result()):
         hold.release()
 
@@ -125,20 +125,20 @@ async def test_a_large_request_keeps_no_small_one_waiting(make_dialogue, soon):
 async def test_half_a_frame_holds_what_has_arrived_of_it(make_dialogue, soon):
     """Whatever length its header tells: a byte of 16 MiB is a byte."""
     dialogue = await make_dialogue()
-    before = held(dialogue.desk)
+    before = held(dialogue.context)
     body = LARGE[4:]
     dialogue.writer.write((16 * 2**20).to_bytes(4, "big") + body[:1])
     await soon(lambda: dialogue.session._connection.missing)
-    assert held(dialogue.desk) - before <= 2**18
+    assert held(dialogue.context) - before <= 2**18
     dialogue.writer.write(body[1:100_000])
     await soon(lambda: dialogue.session._connection.buffered > 99_999)
-    assert 100_000 < held(dialogue.desk) - before <= 2**18
+    assert 100_000 < held(dialogue.context) - before <= 2**18
 
 
 async def test_a_long_frame_holds_as_much_as_has_arrived(make_dialogue, soon):
     """At any time, and not much more; all of it once it is whole."""
     dialogue = await make_dialogue()
-    ledger = dialogue.desk.accounts.requests
+    budget = dialogue.context.accounts.requests
     whole = 3 * 2**20
     dialogue.writer.write(whole.to_bytes(4, "big"))
     arrived = 4
@@ -147,15 +147,15 @@ async def test_a_long_frame_holds_as_much_as_has_arrived(make_dialogue, soon):
         dialogue.writer.write(piece)
         arrived += len(piece)
         await soon(lambda so_far=arrived: dialogue.session._connection.buffered == so_far)
-        assert arrived < ledger.to_map()["held_bytes"] <= 2 * 1.125 * arrived + 2**18
-    assert ledger.to_map()["held_bytes"] <= 1.125 * whole + 100
+        assert arrived < budget.to_map()["held_bytes"] <= 2 * 1.125 * arrived + 2**18
+    assert budget.to_map()["held_bytes"] <= 1.125 * whole + 100
 
 
 async def test_what_is_decoded_waits_for_others_that_are(make_dialogue, soon):
     """A frame that has arrived is not refused for it."""
     dialogue = await make_dialogue()
-    decoding = dialogue.desk.accounts.decoding
-    other = decoding.hold(OTHER, decoding.budget.total)
+    decoding = dialogue.context.accounts.decoding
+    other = decoding.try_reserve(OTHER, decoding.quota.total)
     dialogue.writer.write(LARGE)
     await soon(lambda: decoding._waiting)
     other.release()
@@ -165,35 +165,35 @@ async def test_what_is_decoded_waits_for_others_that_are(make_dialogue, soon):
 
 async def test_a_frame_that_never_finds_room_ends_its_connection(make_dialogue):
     """After as long as a peer may stall: it is told to come back."""
-    dialogue = await make_dialogue(rules=AccessPolicy(stall_seconds=0.1))
-    dialogue.desk.accounts.requests.budget = Quota(total=2**17, part=1.0)
+    dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=0.1))
+    dialogue.context.accounts.requests.quota = Quota(total=2**17, part=1.0)
     dialogue.writer.write(LARGE)
     error = (await dialogue.reply(None))["error"]
     assert (error["code"], error["retryable"]) == ("overloaded", True)
     await dialogue.ended()
-    assert held(dialogue.desk) == 0
+    assert held(dialogue.context) == 0
 
 
 async def test_a_peer_that_leaves_while_it_waits_is_noticed(make_dialogue, soon, monkeypatch):
     """Though nobody reads from it."""
     monkeypatch.setattr("sidecar.serving.transport.reader._LOOK_SECONDS", 0.01)
     dialogue = await make_dialogue()
-    dialogue.desk.accounts.requests.budget = Quota(total=2**17, part=1.0)
+    dialogue.context.accounts.requests.quota = Quota(total=2**17, part=1.0)
     dialogue.writer.write(LARGE)
-    await soon(lambda: dialogue.desk.accounts.requests._waiting)
+    await soon(lambda: dialogue.context.accounts.requests._waiting)
     dialogue.writer.transport.abort()
     await dialogue.ended()
-    assert held(dialogue.desk) == 0
+    assert held(dialogue.context) == 0
 
 
 async def test_a_connection_that_does_not_fit_is_refused(make_dialogue, monkeypatch):
     """And is not counted."""
     dialogue = await make_dialogue()
-    counted = dialogue.desk.door.to_list()
+    counted = dialogue.context.access.to_list()
     monkeypatch.setattr("sidecar.serving.admission.accounts.CONNECTION_BYTES", 2**40)
     with pytest.raises(Overloaded):
-        dialogue.desk.enter(OTHER)
-    assert dialogue.desk.door.to_list() == counted
+        dialogue.context.connect(OTHER)
+    assert dialogue.context.access.to_list() == counted
 
 
 @pytest.mark.slow
@@ -201,14 +201,14 @@ async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue,
     """While a frame is being received, waits for room, or is computed."""
 
     async def visit(dialogue):
-        ledger = dialogue.desk.accounts.requests
-        ledger.budget = Quota(total=2**20, part=1.0)
-        other = ledger.hold(OTHER, 3 * 2**18)
+        budget = dialogue.context.accounts.requests
+        budget.quota = Quota(total=2**20, part=1.0)
+        other = budget.try_reserve(OTHER, 3 * 2**18)
         dialogue.send(Hello(id=0, version=1), Ping(id=1), Embed(id=2, input=("a", "b")))
         dialogue.send(Status(id=3))
         dialogue.writer.write(LARGE)
-        await soon(lambda: ledger._waiting or dialogue.task.done())
-        ledger.budget = Quota(total=2**26, part=1.0)
+        await soon(lambda: budget._waiting or dialogue.task.done())
+        budget.quota = Quota(total=2**26, part=1.0)
         other.release()
         return [await dialogue.reply(request_id) for request_id in (0, 1, 2, 3, 9)]
 
@@ -216,7 +216,7 @@ async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue,
         return make_dialogue(hello=False)
 
     async for dialogue in cancelled_at_every_await(make, visit):
-        assert held(dialogue.desk) == 0
+        assert held(dialogue.context) == 0
 
 
 async def test_status_tells_what_is_held_by_whom(make_dialogue, tiny):

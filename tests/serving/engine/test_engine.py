@@ -549,10 +549,10 @@ async def test_a_stopped_engine_has_no_threads(make_engine, tiny):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(kinds)]
 
 
-async def test_a_footprint_is_that_of_the_largest_models(make_engine, tiny):
+async def test_an_estimate_is_that_of_the_largest_models(make_engine, tiny):
     """The widest vector of any, and the longest row of any."""
     models = tiny(name="wide", dimensions=9), tiny(name="long", max_tokens=99)
-    assert make_engine(*models).footprint == MemoryEstimator(dimensions=9, max_tokens=99)
+    assert make_engine(*models).estimator == MemoryEstimator(dimensions=9, max_tokens=99)
 
 
 async def test_a_request_of_many_texts_gives_way_to_others(make_engine, tiny):

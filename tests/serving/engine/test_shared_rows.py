@@ -76,7 +76,7 @@ async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engi
     again = asyncio.create_task(ask_again())
     await model.began()
     many = asyncio.gather(*(engine.embed(embed("a"), "another") for _ in range(4 * AT_ONCE)))
-    await soon(lambda: len(engine._gatherings) == 4 * AT_ONCE + 1)
+    await soon(lambda: len(engine._collectors) == 4 * AT_ONCE + 1)
     model.gate.set()
     async with asyncio.timeout(20):
         results = [*await many, *await again]
@@ -116,7 +116,7 @@ async def test_many_equal_texts_of_many_requests_are_handed_out_bit_by_bit(
         given.append(landed.shared)
         return landed
 
-    monkeypatch.setattr(ResultCollectors, "land", counted)
+    monkeypatch.setattr(ResultCollectors, "deliver", counted)
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
@@ -124,7 +124,7 @@ async def test_many_equal_texts_of_many_requests_are_handed_out_bit_by_bit(
     await model.began()
     texts = ["a"] * (AT_ONCE - 1)
     others = [asyncio.create_task(engine.embed(embed(*texts), peer)) for peer in "xyz"]
-    await soon(lambda: len(engine._gatherings) == 4)
+    await soon(lambda: len(engine._collectors) == 4)
     model.gate.set()
     await asyncio.gather(first, *others)
     assert given == [AT_ONCE - 1, AT_ONCE - 1, AT_ONCE - 1]

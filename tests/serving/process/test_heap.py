@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from sidecar.serving.process import heap
-from sidecar.serving.process.heap import settle, tell_moves
+from sidecar.serving.process.heap import freeze, report_changes
 
 
 async def told(*readings: int | Exception) -> list[int]:
@@ -27,7 +27,7 @@ async def told(*readings: int | Exception) -> list[int]:
         return {"rss_bytes": 2 * reading, "pss_bytes": reading}
 
     with structlog.testing.capture_logs() as events:
-        telling = asyncio.create_task(tell_moves(read, look_seconds=0))
+        telling = asyncio.create_task(report_changes(read, look_seconds=0))
         await asyncio.wait_for(end.wait(), 30)
         telling.cancel()
         await asyncio.wait([telling])
@@ -56,12 +56,12 @@ def test_what_serves_no_more_is_freed() -> None:
     """Though it was kept for good when it began to serve; what serves now is walked no more."""
     serving = Loop()
     left = weakref.ref(serving)
-    settle()
+    freeze()
     assert left() is serving
     assert gc.get_freeze_count() > 0
     del serving
     gc.collect()
-    settle()
+    freeze()
     assert left() is None
 
 
@@ -74,13 +74,13 @@ async def test_what_is_held_is_told_after_all_was_given_back(
     order: list[str] = []
     monkeypatch.setattr(heap, "let_go", lambda: order.append("let go"))
     monkeypatch.setattr(heap, "read_memory", lambda: {"rss_bytes": len(order)})
-    assert await heap.release() == {"rss_bytes": 1}
+    assert await heap.trim() == {"rss_bytes": 1}
 
     def fail() -> None:
         raise OSError(24, "too many")
 
     monkeypatch.setattr(heap, "read_memory", fail)
-    assert await heap.release() == {}
+    assert await heap.trim() == {}
 
 
 async def test_memory_is_told_when_it_moves() -> None:

@@ -499,7 +499,7 @@ async def test_what_loading_raises_reaches_the_caller(tmp_path):
 
 @pytest.fixture
 async def watched(monkeypatch):
-    """A daemon's watch over a desk whose inference has stood still for so many seconds.
+    """A daemon's watch over a context whose inference has stood still for so many seconds.
 
     Returns what the manager was told, for how long the watch slept, and the exit code, if any.
     """
@@ -521,9 +521,11 @@ async def watched(monkeypatch):
         daemon = lifecycle._Daemon(unasked, manager)
         daemon._leave = leave
         settings = ServeSettings(socket=Path("unused"), threads=1, hang_seconds=hang_seconds)
-        desk = Mock(settings=settings, stuck_for=lambda: left.pop(0), longest_forward=lambda: 0.0)
+        context = Mock(
+            settings=settings, stuck_for=lambda: left.pop(0), longest_forward=lambda: 0.0
+        )
         with pytest.raises(asyncio.CancelledError):
-            await daemon._watch(desk)
+            await daemon._watch(context)
         monkeypatch.undo()
         return [each.kwargs for each in manager.tell.call_args_list], slept, exits
 

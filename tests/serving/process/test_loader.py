@@ -7,7 +7,7 @@ from unittest.mock import Mock, call
 import pytest
 
 from sidecar.serving.process import loader
-from sidecar.serving.process.loader import load, patience
+from sidecar.serving.process.loader import extend_startup_timeout, load
 from sidecar.serving.settings import ServeSettings, Setup
 
 
@@ -28,7 +28,7 @@ async def test_the_manager_is_asked_for_time_for_as_long_as_it_takes(monkeypatch
     monkeypatch.setattr(loader, "_PULSE_SECONDS", 0)
     manager, enough = Mock(), asyncio.Event()
     manager.tell.side_effect = lambda **_: enough.set() if manager.tell.call_count > 4 else None
-    async with patience(manager, "Loading models"):
+    async with extend_startup_timeout(manager, "Loading models"):
         manager.tell.assert_called_once_with(
             STATUS="Loading models", EXTEND_TIMEOUT_USEC=30_000_000
         )
@@ -45,7 +45,7 @@ async def test_a_failure_to_load_asks_for_no_more_time(monkeypatch):
     monkeypatch.setattr(loader, "_PULSE_SECONDS", 0)
     manager = Mock()
     with pytest.raises(ZeroDivisionError):
-        async with patience(manager, "Loading models"):
+        async with extend_startup_timeout(manager, "Loading models"):
             raise ZeroDivisionError
     await asyncio.sleep(0)
     told = manager.tell.call_count

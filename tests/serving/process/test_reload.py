@@ -283,7 +283,7 @@ async def test_a_daemon_may_open_as_many_files_as_the_system_lets_it(start, setu
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("where", ["configure", "load", "learn"])
+@pytest.mark.parametrize("where", ["configure", "load", "calibrate_cost"])
 async def test_what_cannot_be_loaded_leaves_everything_as_it_was(
     start, setup_of, tiny, seen, where
 ):
@@ -296,13 +296,13 @@ async def test_what_cannot_be_loaded_leaves_everything_as_it_was(
     service.setup = {
         "configure": service.setup,
         "load": replace(service.setup, load=lambda: 1 // 0),
-        "learn": setup_of(broken),
+        "calibrate_cost": setup_of(broken),
     }[where]
     service.refuses = error if where == "configure" else None
     hang_up()
     failure = await seen("server.reload_failed")
     assert failure["error"] == {
-        "configure": "ValueError", "load": "ZeroDivisionError", "learn": "TypeError",
+        "configure": "ValueError", "load": "ZeroDivisionError", "calibrate_cost": "TypeError",
     }[where]  # fmt: skip
     assert (await talk.ask(Embed(id=1, input=("a",))))["model"] == "old"
     service.refuses, service.setup = None, setup_of(tiny(name="new"))
@@ -358,15 +358,15 @@ async def test_a_row_that_the_old_engine_computes_is_watched(make_engine, tiny):
     """A daemon whose old engine hangs is as hung as any."""
     old, new = tiny(name="old", holds="#"), tiny(name="new")
     old.gate.clear()
-    desk = ServerContext(
+    context = ServerContext(
         make_engine(old), ServeSettings(socket=Path("unused"), threads=1), Lifecycle()
     )
-    assert desk.longest_forward() == 0
-    asking = asyncio.create_task(desk.engine.embed(Embed(id=1, input=("#",))))
+    assert context.longest_forward() == 0
+    asking = asyncio.create_task(context.engine.embed(Embed(id=1, input=("#",))))
     await old.began()
-    assert desk.swap(make_engine(new), desk.settings) is desk.engines[0]
-    await desk.engine.embed(Embed(id=2, input=("#",)))
-    assert desk.longest_forward() > desk.engine.longest_forward()
+    assert context.swap(make_engine(new), context.settings) is context.engines[0]
+    await context.engine.embed(Embed(id=2, input=("#",)))
+    assert context.longest_forward() > context.engine.longest_forward()
     old.gate.set()
     await asking
 
@@ -404,7 +404,7 @@ async def test_what_holds_on_an_open_connection_is_who_may_ask(start, setup_of, 
     assert (await talk.ask(Embed(id=1, input=("a",) * 5)))["ok"]
     _, hello = await service.talk()
     assert hello["limits"]["max_inputs"] == 3
-    service.setup = setup_of(tiny(), rules=AccessPolicy(uids=frozenset({os.getuid() + 1})))
+    service.setup = setup_of(tiny(), access=AccessPolicy(uids=frozenset({os.getuid() + 1})))
     hang_up()
     await seen("server.reloaded", times=2)
     assert (await talk.reply(None))["error"]["code"] == "forbidden"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.serving.process.warm_up import learn
+from sidecar.serving.process.warm_up import calibrate_cost
 from sidecar.serving.scheduler.cost_model import CostModel
 
 LINE = [(tokens, 0.001 + 0.0001 * tokens) for tokens in (4, 16, 64, 256)]
@@ -86,7 +86,7 @@ def test_a_model_is_learned_from_its_own_first_rows(tiny, task):
     """By the given clock: a second for each row that was timed."""
     now = iter(range(100))
     model = tiny(task=task, max_tokens=10_000)
-    cost = learn(model, lambda: float(next(now)))
+    cost = calibrate_cost(model, lambda: float(next(now)))
     assert cost.microseconds(500) == pytest.approx(1_000_000, rel=0.01)
     assert len(model.order) == 8
 
@@ -103,7 +103,7 @@ def test_the_first_row_of_a_length_is_not_timed(tiny, task):
         return forward(row)
 
     model.forward = slow
-    cost = learn(model, lambda: now[0])
+    cost = calibrate_cost(model, lambda: now[0])
     assert (cost.per_token, cost.fixed) == (pytest.approx(0.1), pytest.approx(0.0, abs=1e-9))
     assert min(lengths) < 25
     assert max(lengths) > 900

@@ -182,7 +182,7 @@ def test_a_batch_that_still_runs_is_not_ended_by_a_drop():
     running, _ = q.take(0.0)
     assert q.drop(gone) is None
     running.active -= 1
-    assert running.over
+    assert running.is_finished
 
 
 def test_dropping_what_has_left_already_does_nothing():
@@ -432,8 +432,8 @@ def test_a_batch_ends_with_a_row_that_another_computes():
     running.active -= 1
     assert take(q) is None
     equal = list(bulk.entries)[1]
-    assert q.landed(first(bulk).key, []) == [running.batch]
-    assert q.landed(first(search).key, [equal]) == []
+    assert q.completed(first(bulk).key, []) == [running.batch]
+    assert q.completed(first(search).key, [equal]) == []
 
 
 def test_what_has_landed_leaves_the_batches_that_were_cut():
@@ -444,8 +444,8 @@ def test_what_has_landed_leaves_the_batches_that_were_cut():
     assert [take(q), take(q)] == list(search.entries)
     running.active -= 1
     _, one, two = bulk.entries
-    assert q.landed(one.key, [one]) == []
-    assert q.landed(two.key, [two]) == [running.batch]
+    assert q.completed(one.key, [one]) == []
+    assert q.completed(two.key, [two]) == [running.batch]
     assert take(q) is None
 
 
@@ -455,7 +455,7 @@ def test_a_batch_of_which_a_row_runs_does_not_end_as_another_lands():
     assert take(q) == first(bulk)
     q.push(search := job(1, texts=[1]))
     assert take(q) == first(search)
-    assert q.landed(first(search).key, [list(bulk.entries)[1]]) == []
+    assert q.completed(first(search).key, [list(bulk.entries)[1]]) == []
 
 
 def test_a_row_counts_as_computed_until_all_have_been_told():
@@ -463,10 +463,10 @@ def test_a_row_counts_as_computed_until_all_have_been_told():
     q = queue(done := job(1, texts=[1]))
     take(q)
     key = first(done).key
-    assert q.landed(key, [], whole=False) == []
+    assert q.completed(key, [], whole=False) == []
     q.push(job(1, texts=[1]))
     assert take(q) is None
-    assert q.landed(key, [], whole=True) == []
+    assert q.completed(key, [], whole=True) == []
     q.push(again := job(1, texts=[1]))
     assert take(q) == first(again)
 
@@ -477,7 +477,7 @@ def test_an_equal_row_may_be_computed_once_the_first_has_landed():
     take(q)
     q.push(other := job(1, 1, texts=[1, 2], peer="b"))
     assert take(q) == list(other.entries)[1]
-    assert q.landed(first(one).key, []) == []
+    assert q.completed(first(one).key, []) == []
     q.push(third := job(1, texts=[1], peer="c"))
     assert take(q) == first(third)
 
@@ -497,6 +497,6 @@ def test_a_queue_without_rows_remembers_nobody():
     assert len(rows) == 3
     assert not q.is_idle  # nobody said that they have landed
     for _, entry in rows:
-        q.landed(entry.key, [])
+        q.completed(entry.key, [])
     assert take(q) is None
     assert q.is_idle

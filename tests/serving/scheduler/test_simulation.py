@@ -107,7 +107,7 @@ def test_a_user_with_many_processes_leaves_another_half_of_the_time(name, priori
             queue.push(job(*few, user="other", peer="other", priority=priority))
         running, entry = queue.take(0.0)
         running.active -= 1
-        queue.landed(entry.key, [])
+        queue.completed(entry.key, [])
         spent[entry.job.user] += entry.cost
     assert spent["other"] >= sum(spent.values()) / 2 - (MAX_COST + LONGEST)  # the batch in hand
 
@@ -129,7 +129,7 @@ def test_no_thread_idles_while_a_row_waits(asked, threads):
     for _ in range(sum(len(one.rows) for jobs in pushed.values() for one in jobs)):
         running, entry = queue.take(0.0)
         running.active -= 1
-        queue.landed(entry.key, [])
+        queue.completed(entry.key, [])
         out.setdefault(entry.job.peer, []).append(entry)
     assert queue.take(0.0) is None
     assert out == {peer: [e for one in jobs for e in one.entries] for peer, jobs in pushed.items()}

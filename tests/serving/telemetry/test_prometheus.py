@@ -195,7 +195,7 @@ def test_the_same_is_said_in_both_formats():
 
 
 async def status_with(dialogue, **model):
-    return {**await dialogue.desk.status(dialogue.session._peer), "models": [{**MODEL, **model}]}
+    return {**await dialogue.context.status(dialogue.session._peer), "models": [{**MODEL, **model}]}
 
 
 @pytest.mark.parametrize("form", READERS)
@@ -231,7 +231,7 @@ async def test_counters_rise_with_requests(busy):
 
 async def test_histograms_say_what_the_status_says(busy):
     """The same sums and counts; the buckets grow up to the count."""
-    status = await busy.desk.status(busy.session._peer)
+    status = await busy.context.status(busy.session._peer)
     found = samples_of(exposition(status, "openmetrics")[1])
     name = "sidecar_request_duration_seconds"
     answered = status["statistics"]["since_start"]["requests"]["embed"]["interactive"]

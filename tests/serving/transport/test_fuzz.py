@@ -70,10 +70,10 @@ def test_the_end_of_inference_is_a_fault(tiny, patient):
 
 @pytest.mark.slow
 def test_what_is_still_held_after_a_peer_is_a_fault(tiny, monkeypatch):
-    """The ledger's bytes, say."""
+    """The budget's bytes, say."""
     monkeypatch.setattr("bench.fuzzing.stage._PATIENCE_SECONDS", 0.5)
     with Stage([tiny()]) as stage:
-        hold = stage._desk.accounts.requests.hold(Peer(pid=1, uid=1, gid=1), 7)
+        hold = stage._context.accounts.requests.try_reserve(Peer(pid=1, uid=1, gid=1), 7)
         (fault,) = stage.play([HELLO, Read()]).faults
         assert stage.play([HELLO, Read()]).faults == []  # its fault is not the next one's
         hold.release()

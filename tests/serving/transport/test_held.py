@@ -72,27 +72,27 @@ class Watched:
         return kept + reachable(steps)
 
 
-def held_in_the_books(desk: ServerContext) -> int:
-    ledgers = (desk.accounts.requests, desk.accounts.decoding, desk.accounts.control)
-    return sum(ledger.to_map()["held_bytes"] for ledger in ledgers)
+def held_in_the_books(context: ServerContext) -> int:
+    budgets = (context.accounts.requests, context.accounts.decoding, context.accounts.control)
+    return sum(budget.to_map()["held_bytes"] for budget in budgets)
 
 
 async def opened() -> ServerContext:
     model = TinyModel()
     engine = Engine([model], {model.name: CostModel()}, threads=1, bounds=QueueLimits())
     engine.start()
-    desk = ServerContext(engine, ServeSettings(socket=Path("unused"), threads=1), Lifecycle())
-    desk.life.move(State.SERVING)
-    return desk
+    context = ServerContext(engine, ServeSettings(socket=Path("unused"), threads=1), Lifecycle())
+    context.life.move(State.SERVING)
+    return context
 
 
-async def converse(desk: ServerContext, stream: bytes, cuts: list[int]) -> list[tuple[int, int]]:
+async def converse(context: ServerContext, stream: bytes, cuts: list[int]) -> list[tuple[int, int]]:
     """Send a session the stream in pieces; return what it held in memory and in the books."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     ours.setblocking(False)
     peer = Peer.of(ours)
-    place = desk.enter(peer)
-    session = Session(desk, ours, peer)
+    place = context.connect(peer)
+    session = Session(context, ours, peer)
     watched = Watched(session)
     running = asyncio.create_task(session.run())
     running.add_done_callback(lambda _: place.close())
@@ -114,19 +114,19 @@ async def converse(desk: ServerContext, stream: bytes, cuts: list[int]) -> list[
         group.create_task(send())
         group.create_task(receive())
         while not running.done():
-            seen.append((watched.held_in_memory(), held_in_the_books(desk)))
+            seen.append((watched.held_in_memory(), held_in_the_books(context)))
             await asyncio.sleep(0)
     writer.close()
     await asyncio.gather(running, writer.wait_closed(), return_exceptions=True)
-    await desk.engine.idle()
-    return [*seen, (0, held_in_the_books(desk))]
+    await context.engine.idle()
+    return [*seen, (0, held_in_the_books(context))]
 
 
 @pytest.mark.slow
 def test_the_books_are_never_behind() -> None:
     """However the stream is cut, and whatever length its last header tells; and all is returned."""
     with asyncio.Runner() as runner:
-        desk = runner.run(opened())
+        context = runner.run(opened())
 
         @given(FRAMES, st.lists(st.floats(0, 1), max_size=5), st.integers(-2_000, 2**24))
         @settings(max_examples=100, deadline=None)
@@ -135,11 +135,11 @@ def test_the_books_are_never_behind() -> None:
             body = b"\x82\xa2id\x09" + b"z" * 3_000
             stream += max(0, len(body) + lie).to_bytes(4, "big") + body
             places = sorted(round(cut * len(stream)) for cut in cuts)
-            *steps, (_, left) = runner.run(converse(desk, stream, places))
+            *steps, (_, left) = runner.run(converse(context, stream, places))
             assert all(real <= booked + _OBJECTS for real, booked in steps)
             assert left == 0
 
         try:
             hold()
         finally:
-            runner.run(desk.engine.stop())
+            runner.run(context.engine.stop())

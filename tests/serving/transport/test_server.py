@@ -22,19 +22,19 @@ from sidecar.serving.transport.server import Server
 
 
 @pytest.fixture
-async def desk(make_engine, tiny, tmp_path):
+async def context(make_engine, tiny, tmp_path):
     settings = ServeSettings(socket=tmp_path / "s.sock", threads=1, max_in_flight=4)
-    desk = ServerContext(make_engine(tiny()), settings, Lifecycle())
-    desk.life.move(State.SERVING)
-    return desk
+    context = ServerContext(make_engine(tiny()), settings, Lifecycle())
+    context.life.move(State.SERVING)
+    return context
 
 
-def serving(desk):
-    return Server(desk, SocketFile.bind(desk.settings.socket))
+def serving(context):
+    return Server(context, SocketFile.bind(context.settings.socket))
 
 
-async def connect(desk, *requests):
-    reader, writer = await asyncio.open_unix_connection(desk.settings.socket)
+async def connect(context, *requests):
+    reader, writer = await asyncio.open_unix_connection(context.settings.socket)
     for request in (Hello(id=0, version=1), *requests):
         writer.write(encode(request_to_map(request)))
     return reader, writer
@@ -50,37 +50,37 @@ async def hang_up(writer):
     await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
 
-async def test_leaving_ends_the_sessions_after_their_last_bytes(desk, soon):
+async def test_leaving_ends_the_sessions_after_their_last_bytes(context, soon):
     """Every peer gets what was answered, then the end of the stream."""
-    async with serving(desk):
-        peers = [await connect(desk, Embed(id=1, input=("a",))) for _ in range(3)]
-        await soon(lambda: desk.statistics.since_start().completed == 3)
+    async with serving(context):
+        peers = [await connect(context, Embed(id=1, input=("a",))) for _ in range(3)]
+        await soon(lambda: context.statistics.since_start().completed == 3)
     for reader, writer in peers:
         assert [reply["id"] for reply in await everything(reader)] == [0, 1]
         await hang_up(writer)
 
 
-async def test_a_peer_that_has_just_connected_is_not_left_open(desk, soon):
+async def test_a_peer_that_has_just_connected_is_not_left_open(context, soon):
     """Its session may not have taken a step yet."""
-    async with serving(desk) as server:
-        reader, writer = await asyncio.open_unix_connection(desk.settings.socket)
+    async with serving(context) as server:
+        reader, writer = await asyncio.open_unix_connection(context.settings.socket)
         await soon(lambda: server._sessions)
     assert await everything(reader) == []
     await hang_up(writer)
 
 
-async def test_leaving_takes_the_socket_away(desk):
+async def test_leaving_takes_the_socket_away(context):
     """Nobody can connect any more, and no file is left."""
-    async with serving(desk):
+    async with serving(context):
         pass
-    assert not desk.settings.socket.exists()
+    assert not context.settings.socket.exists()
 
 
-async def test_one_bad_peer_does_not_disturb_another(desk):
+async def test_one_bad_peer_does_not_disturb_another(context):
     """Garbage closes its own connection alone."""
-    async with serving(desk):
-        bad_reader, bad = await connect(desk)
-        good_reader, good = await connect(desk)
+    async with serving(context):
+        bad_reader, bad = await connect(context)
+        good_reader, good = await connect(context)
         bad.write(b"\xff" * 64)
         assert (await everything(bad_reader))[-1]["ok"] is False
         good.write(encode(request_to_map(Ping(id=1))))
@@ -90,67 +90,67 @@ async def test_one_bad_peer_does_not_disturb_another(desk):
     await hang_up(good)
 
 
-async def test_a_peer_that_does_not_read_cannot_hold_the_daemon(desk, soon, monkeypatch):
+async def test_a_peer_that_does_not_read_cannot_hold_the_daemon(context, soon, monkeypatch):
     """Its last bytes are waited for a moment, and then dropped."""
     monkeypatch.setattr("sidecar.serving.transport.writer._LINGER_SECONDS", 0.01)
     greeted = []
-    monkeypatch.setattr(desk, "hello", lambda _: greeted.append(1) or {"long": "x" * 2**22})
-    async with serving(desk):
-        reader, writer = await connect(desk, *(Ping(id=i) for i in range(1, 100)))
+    monkeypatch.setattr(context, "hello", lambda _: greeted.append(1) or {"long": "x" * 2**22})
+    async with serving(context):
+        reader, writer = await connect(context, *(Ping(id=i) for i in range(1, 100)))
         reader._transport.pause_reading()
         await soon(lambda: greeted)
     await hang_up(writer)
 
 
-async def test_many_that_connect_at_once_are_let_in_bit_by_bit(desk, soon, monkeypatch):
+async def test_many_that_connect_at_once_are_let_in_bit_by_bit(context, soon, monkeypatch):
     """The others have their turns in between."""
     monkeypatch.setattr(server_module, "_MOST_ACCEPTING_SECONDS", 0.0)
-    async with serving(desk) as server:
+    async with serving(context) as server:
         peers = [socket.socket(socket.AF_UNIX) for _ in range(100)]
         for peer in peers:
-            peer.connect(str(desk.settings.socket))
+            peer.connect(str(context.settings.socket))
         await asyncio.sleep(0)
         assert len(server._sessions) <= 2
         # A process may have 64: the others are told so.
-        await soon(lambda: desk.statistics.since_start().refused == {"overloaded": 36})
-        assert sum(peer["connections"] for peer in desk.door.to_list()) == 64
+        await soon(lambda: context.statistics.since_start().refused == {"overloaded": 36})
+        assert sum(peer["connections"] for peer in context.access.to_list()) == 64
         for peer in peers:
             peer.close()
         await soon(lambda: not server._sessions)
 
 
 @pytest.mark.parametrize(
-    ("rules", "code"),
+    ("policy", "code"),
     [
         (AccessPolicy(max_connections=0), "overloaded"),
         (AccessPolicy(uids=frozenset({os.getuid() + 1})), "forbidden"),
     ],
 )
-async def test_who_is_turned_away_is_told_why(desk, rules, code):
+async def test_who_is_turned_away_is_told_why(context, policy, code):
     """Without a session of its own."""
-    desk.door.rules = rules
-    async with serving(desk) as server:
-        reader, writer = await asyncio.open_unix_connection(desk.settings.socket)
+    context.access.policy = policy
+    async with serving(context) as server:
+        reader, writer = await asyncio.open_unix_connection(context.settings.socket)
         (refusal,) = await everything(reader)
         assert refusal["error"]["code"] == code
         assert not server._sessions
-        assert desk.door.to_list() == []
+        assert context.access.to_list() == []
     await hang_up(writer)
 
 
-async def test_without_descriptors_the_queue_waits(desk, soon, monkeypatch):
+async def test_without_descriptors_the_queue_waits(context, soon, monkeypatch):
     """One line tells of it, and who stood there is served once there are some again."""
     monkeypatch.setattr(server_module, "_EXHAUSTED_SECONDS", 0.01)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with capture_logs() as events, socket.socket(socket.AF_UNIX) as peer:
-        async with serving(desk) as server:
+        async with serving(context) as server:
             resource.setrlimit(resource.RLIMIT_NOFILE, (peer.fileno() + 1, limits[1]))
             taken = []
             try:
                 with suppress(OSError):
                     while True:
                         taken.append(os.open("/dev/null", os.O_RDONLY))
-                peer.connect(str(desk.settings.socket))
+                peer.connect(str(context.settings.socket))
                 await soon(lambda: events)
                 for _ in range(5):
                     await asyncio.sleep(0.01)
@@ -165,7 +165,7 @@ async def test_without_descriptors_the_queue_waits(desk, soon, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-async def test_whatever_a_host_has_too_little_of_is_waited_for(desk, soon, monkeypatch, number):
+async def test_whatever_a_host_has_too_little_of_is_waited_for(context, soon, monkeypatch, number):
     """Nobody is lost who stands in the queue meanwhile, and one line in a minute tells of it."""
     monkeypatch.setattr(server_module, "_EXHAUSTED_SECONDS", 0.0)
     accept, failures = server_module._accepted, [OSError(number, "")] * 3
@@ -177,88 +177,90 @@ async def test_whatever_a_host_has_too_little_of_is_waited_for(desk, soon, monke
 
     monkeypatch.setattr(server_module, "_accepted", failing)
     with capture_logs() as events, socket.socket(socket.AF_UNIX) as peer:
-        async with serving(desk) as server:
-            peer.connect(str(desk.settings.socket))
+        async with serving(context) as server:
+            peer.connect(str(context.settings.socket))
             await soon(lambda: server._sessions)
     told = [event["reason"] for event in events if event["event"] == "server.exhausted"]
     assert (told, failures) == ([os.strerror(number)], [])
 
 
-async def test_a_server_that_has_stopped_does_not_listen_again(desk, monkeypatch):
+async def test_a_server_that_has_stopped_does_not_listen_again(context, monkeypatch):
     """Though it rested at that moment, because descriptors had run out."""
     told = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     monkeypatch.setattr(server_module, "_EXHAUSTED_SECONDS", 0.0)
     monkeypatch.setattr(server_module, "_accepted", Mock(side_effect=OSError(errno.EMFILE, "")))
-    async with serving(desk) as server:
+    async with serving(context) as server:
         server._accept()
     for _ in range(10):
         await asyncio.sleep(0)
     assert told == []
 
 
-async def test_what_nobody_foresaw_is_not_taken_for_exhaustion(desk, monkeypatch):
+async def test_what_nobody_foresaw_is_not_taken_for_exhaustion(context, monkeypatch):
     """It is told of."""
     monkeypatch.setattr(server_module, "_accepted", Mock(side_effect=OSError(errno.EBADF, "")))
-    async with serving(desk) as server:
+    async with serving(context) as server:
         with pytest.raises(OSError, match=r"\[Errno 9\]"):
             server._accept()
 
 
-async def test_the_queue_of_a_server_is_as_long_as_its_socket_s(desk, soon):
+async def test_the_queue_of_a_server_is_as_long_as_its_socket_s(context, soon):
     """Entering it does not make it shorter: nobody is refused who connects meanwhile."""
-    async with serving(desk) as server:
+    async with serving(context) as server:
         with ExitStack() as peers:
             for _ in range(400):  # and the loop does not turn
                 peer = peers.enter_context(socket.socket(socket.AF_UNIX))
                 peer.setblocking(False)
-                peer.connect(str(desk.settings.socket))
-            await soon(lambda: desk.statistics.since_start().refused == {"overloaded": 336})
+                peer.connect(str(context.settings.socket))
+            await soon(lambda: context.statistics.since_start().refused == {"overloaded": 336})
         await soon(lambda: not server._sessions)
 
 
-async def test_who_waits_for_a_session_is_counted(desk, soon, monkeypatch):
+async def test_who_waits_for_a_session_is_counted(context, soon, monkeypatch):
     """From the moment of being let in: who connects and leaves in a loop piles up nothing."""
     for limit in ("_LEAST_ACCEPTING_SECONDS", "_MOST_ACCEPTING_SECONDS"):
         monkeypatch.setattr(server_module, limit, 60.0)
-    desk.door.rules = AccessPolicy(max_connections=3)
-    async with serving(desk) as server:
+    context.access.policy = AccessPolicy(max_connections=3)
+    async with serving(context) as server:
         with ExitStack() as stack:
             peers = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(10)]
             for peer in peers:
-                peer.connect(str(desk.settings.socket))
+                peer.connect(str(context.settings.socket))
             server._accept()
             assert len(server._sessions) == 3
             for refused in peers[3:]:
                 assert b"3 connections of one process" in refused.recv(1_000)
-        assert desk.statistics.since_start().refused == {"overloaded": 7}
+        assert context.statistics.since_start().refused == {"overloaded": 7}
         await soon(lambda: not server._sessions)
-        assert desk.door.to_list() == []
+        assert context.access.to_list() == []
 
 
-async def test_who_was_turned_away_comes_in_once_there_is_a_place(desk, soon):
+async def test_who_was_turned_away_comes_in_once_there_is_a_place(context, soon):
     """In a later round, though it is the same process."""
-    desk.door.rules = AccessPolicy(max_connections=1)
-    async with serving(desk) as server:
+    context.access.policy = AccessPolicy(max_connections=1)
+    async with serving(context) as server:
         with ExitStack() as stack:
             first, second, third = (
                 stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)
             )
-            first.connect(str(desk.settings.socket))
-            second.connect(str(desk.settings.socket))
-            await soon(lambda: desk.statistics.since_start().refused == {"overloaded": 1})
+            first.connect(str(context.settings.socket))
+            second.connect(str(context.settings.socket))
+            await soon(lambda: context.statistics.since_start().refused == {"overloaded": 1})
             first.close()
             await soon(lambda: not server._sessions)
-            third.connect(str(desk.settings.socket))
+            third.connect(str(context.settings.socket))
             await soon(lambda: server._sessions)
         await soon(lambda: not server._sessions)
-    assert desk.statistics.since_start().refused == {"overloaded": 1}
+    assert context.statistics.since_start().refused == {"overloaded": 1}
 
 
 @pytest.mark.parametrize(
     ("since", "accepted"), [(1, 5), (9, 5), (13, 7), (19, 10), (37, 19), (45, 20), (999, 20)]
 )
-async def test_accepting_has_half_as_much_time_as_all_the_rest(desk, monkeypatch, since, accepted):
+async def test_accepting_has_half_as_much_time_as_all_the_rest(
+    context, monkeypatch, since, accepted
+):
     """In tenths of a millisecond: at least five, and twenty at most, of which each takes one."""
     now, tick = 0.0, 0.000_100_1
 
@@ -268,28 +270,28 @@ async def test_accepting_has_half_as_much_time_as_all_the_rest(desk, monkeypatch
         return now
 
     monkeypatch.setattr(server_module, "time", SimpleNamespace(perf_counter=clock))
-    async with serving(desk) as server:
+    async with serving(context) as server:
         with ExitStack() as stack:
             for count in (1, 40):
                 for _ in range(count):
                     peer = stack.enter_context(socket.socket(socket.AF_UNIX))
-                    peer.connect(str(desk.settings.socket))
+                    peer.connect(str(context.settings.socket))
                 server._accept()
                 now += (since - 1) * tick
             assert len(server._sessions) == 1 + accepted
 
 
-async def test_who_has_left_again_has_no_session(desk, soon):
+async def test_who_has_left_again_has_no_session(context, soon):
     """Nobody is there to be served; what was counted for it is given back."""
     with capture_logs() as events:
-        async with serving(desk) as server:
+        async with serving(context) as server:
             with socket.socket(socket.AF_UNIX) as peer:
-                peer.connect(str(desk.settings.socket))
+                peer.connect(str(context.settings.socket))
             server._accept()
-            assert desk.door.to_list() == []
+            assert context.access.to_list() == []
             with socket.socket(socket.AF_UNIX) as peer:
-                peer.connect(str(desk.settings.socket))
+                peer.connect(str(context.settings.socket))
                 server._accept()
-            assert sum(each["connections"] for each in desk.door.to_list()) == 1
-            await soon(lambda: desk.door.to_list() == [])
+            assert sum(each["connections"] for each in context.access.to_list()) == 1
+            await soon(lambda: context.access.to_list() == [])
     assert "peer.connected" not in [event["event"] for event in events]

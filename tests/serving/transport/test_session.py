@@ -139,7 +139,7 @@ async def test_what_has_an_answer_cannot_be_cancelled(make_dialogue, tiny, soon,
     dialogue = await make_dialogue(tiny(name="n" * 2**20))
     dialogue.reader._transport.pause_reading()
     dialogue.send(embed(1, "a"), embed(2, "b"), embed(3, "c!"), Status(id=4))
-    await soon(lambda: dialogue.desk.untaken.count == 4)
+    await soon(lambda: dialogue.context.untaken.count == 4)
     before = dialogue.session._requests
     dialogue.send(Cancel(id=10, target=target))
     await soon(lambda: dialogue.session._requests > before)
@@ -181,7 +181,7 @@ async def test_requests_are_counted_by_what_they_are(make_dialogue, tiny):
     await dialogue.ask(Rerank(id=3, priority="bulk", **rerank))
     await dialogue.ask(Rerank(id=4, model="another", **rerank))
     await dialogue.ask(Ping(id=5))
-    done = dialogue.desk.statistics.to_map()["since_start"]
+    done = dialogue.context.statistics.to_map()["since_start"]
     texts = {
         (op, lane): each["texts"]
         for op, lanes in done["requests"].items()
@@ -212,8 +212,8 @@ async def test_replies_that_nobody_takes_are_told(make_dialogue, tiny, soon):
     dialogue = await make_dialogue(tiny(name="n" * 2**20))
     dialogue.reader._transport.pause_reading()
     dialogue.send(embed(1, "a"), embed(2, "b"))
-    await soon(lambda: dialogue.desk.untaken.count == 2)
-    told = (await dialogue.desk.status(dialogue.session._peer))["requests"]
+    await soon(lambda: dialogue.context.untaken.count == 2)
+    told = (await dialogue.context.status(dialogue.session._peer))["requests"]
     assert (told["in_flight"], told["untaken"]) == (0, 2)
 
 
@@ -224,7 +224,7 @@ async def test_a_draining_daemon_takes_no_more_requests(make_dialogue, tiny, soo
     model.gate.clear()
     dialogue.send(embed(1, "a"))
     await model.began()
-    dialogue.desk.life.move(State.DRAINING)
+    dialogue.context.life.move(State.DRAINING)
     error = (await dialogue.ask(embed(2, "b")))["error"]
     assert (error["code"], error["retryable"]) == ("draining", True)
     assert (await dialogue.ask(Ping(id=3)))["ok"]
@@ -236,7 +236,7 @@ async def test_a_draining_daemon_takes_no_more_requests(make_dialogue, tiny, soo
 async def test_reading_frames_takes_the_user_s_part_of_the_loop(make_dialogue, tiny):
     """Each step of a long frame waits for its turn, and is counted; so is what is begun then."""
     dialogue = await make_dialogue(tiny())
-    loop_time, peer = dialogue.desk.loop_time, dialogue.session._peer
+    loop_time, peer = dialogue.context.loop_time, dialogue.session._peer
     turns, spent, now = [], [], time.perf_counter()
 
     async def turn(uid):
@@ -265,7 +265,7 @@ async def test_a_failed_forward_is_told_by_type_and_logged_with_its_traceback(ma
     with capture_logs() as events:
         reply = await dialogue.ask(embed(1, "secret!"))
         await dialogue.ask(Ping(id=2))
-        dialogue.desk.engine.notes.flush()
+        dialogue.context.engine.notes.flush()
     assert reply["error"]["code"] == "backend_failed"
     assert "ValueError" in reply["error"]["message"]
     (event,) = (event for event in events if event["event"] == "request.failed")
@@ -290,7 +290,7 @@ async def test_a_completed_request_is_an_event_with_its_peer(make_dialogue):
     with capture_logs() as events:
         await dialogue.ask(embed(7, "abc"))
         await dialogue.ask(Ping(id=8))
-        dialogue.desk.engine.notes.flush()
+        dialogue.context.engine.notes.flush()
     (event,) = (event for event in events if event["event"] == "request.completed")
     assert (event["request_id"], event["rows"], event["tokens"]) == (7, 1, 3)
     assert (event["peer_pid"], event["peer_uid"]) == (os.getpid(), os.getuid())
@@ -302,7 +302,7 @@ async def test_an_event_says_of_a_request_what_its_reply_says(make_dialogue, tin
     with capture_logs() as events:
         embedded = await dialogue.ask(embed(7, "abc", "abc", "de", priority="bulk"))
         reranked = await dialogue.ask(Rerank(id=8, query="a", documents=("bcdef", "g")))
-        dialogue.desk.engine.notes.flush()
+        dialogue.context.engine.notes.flush()
     told = [event for event in events if event["event"] == "request.completed"]
     for event, reply in zip(told, (embedded, reranked), strict=True):
         timings = reply["timings"]
@@ -321,7 +321,7 @@ async def test_an_event_of_a_failure_says_whose_it_was(make_dialogue, tiny):
     with capture_logs() as events:
         wrong = await dialogue.ask(embed(7, "a", model="another"))
         poison = await dialogue.ask(embed(8, "a!"))
-        dialogue.desk.engine.notes.flush()
+        dialogue.context.engine.notes.flush()
     told = [event for event in events if event["event"] == "request.failed"]
     for event, reply, level in zip(told, (wrong, poison), ("info", "error"), strict=True):
         assert (event["request_id"], event["log_level"]) == (reply["id"], level)
@@ -358,7 +358,7 @@ async def test_a_request_s_events_carry_the_caller_s_trace(make_dialogue):
         await dialogue.ask(embed(2, "abc", traceparent=trace, model="none"))
         await dialogue.ask(embed(3, "abc"))
         await dialogue.ask(Ping(id=4))
-        dialogue.desk.engine.notes.flush()
+        dialogue.context.engine.notes.flush()
     traced = {e["request_id"]: e for e in events if e["event"].startswith("request.")}
     for request_id in (1, 2):
         assert traced[request_id]["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -446,7 +446,7 @@ async def test_frames_that_are_refused_make_few_lines(make_dialogue):
     assert 1 <= len(lines) <= 5
     (end,) = (event for event in events if event["event"] == "peer.disconnected")
     assert (end["requests"], end["refused"]) == (2, 60)  # hello, and the one that was right
-    assert dialogue.desk.statistics.since_start().refused == {"bad_request": 60}
+    assert dialogue.context.statistics.since_start().refused == {"bad_request": 60}
 
 
 async def test_a_peer_that_only_sends_nonsense_is_let_go(make_dialogue):
@@ -481,8 +481,8 @@ async def test_a_peer_that_leaves_takes_its_requests_with_it(make_dialogue, tiny
     await model.began()
     dialogue.writer.close()
     await dialogue.ended()
-    assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
-    assert (await dialogue.desk.status(dialogue.session._peer))["requests"] == {
+    assert dialogue.context.engine.status()["queue"]["interactive"]["rows"] == 0
+    assert (await dialogue.context.status(dialogue.session._peer))["requests"] == {
         "completed": 0, "failed": {"cancelled": 3}, "in_flight": 0, "untaken": 0,
     }  # fmt: skip
 
@@ -494,7 +494,7 @@ async def test_no_more_requests_are_read_than_may_be_in_flight(make_dialogue, ti
     model.gate.clear()
     dialogue.send(*(embed(i, "a") for i in range(1, 8)))
     await model.began()
-    assert dialogue.desk.accepted.count <= 2
+    assert dialogue.context.accepted.count <= 2
     model.gate.set()
     replies = [await dialogue.reply(i) for i in range(1, 8)]
     assert all(reply["ok"] for reply in replies)
@@ -515,7 +515,7 @@ async def test_a_peer_that_leaves_while_it_waits_for_a_place_is_noticed(
     dialogue.writer.transport.abort()
     await dialogue.ended()
     model.gate.set()
-    assert dialogue.desk.statistics.since_start().failed_by_code == {"cancelled": 1}
+    assert dialogue.context.statistics.since_start().failed_by_code == {"cancelled": 1}
 
 
 async def test_what_a_peer_has_left_behind_is_not_begun(make_dialogue, tiny):
@@ -526,7 +526,7 @@ async def test_what_a_peer_has_left_behind_is_not_begun(make_dialogue, tiny):
     dialogue.writer.transport.abort()
     await dialogue.ended()
     assert model.order == []
-    assert dialogue.desk.statistics.since_start().failed_by_code == {}
+    assert dialogue.context.statistics.since_start().failed_by_code == {}
 
 
 async def test_a_slow_reader_is_not_read_from(make_dialogue, tiny, soon):
@@ -536,7 +536,7 @@ async def test_a_slow_reader_is_not_read_from(make_dialogue, tiny, soon):
     with capture_logs() as events:
         dialogue.send(*(embed(i, "a") for i in range(1, 21)))
         await soon(dialogue.session._slots.locked)
-    assert dialogue.desk.statistics.since_start().completed < 20
+    assert dialogue.context.statistics.since_start().completed < 20
     assert not [event for event in events if event["event"] == "request.failed"]
     dialogue.reader._transport.resume_reading()
     for i in range(1, 21):
@@ -560,9 +560,9 @@ async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny):
     tasks = asyncio.all_tasks()
     async for dialogue in cancelled_at_every_await(make, visit):
         assert asyncio.all_tasks() <= tasks
-        assert (dialogue.desk.accepted.count, dialogue.desk.untaken.count) == (0, 0)
-        assert dialogue.desk.engine.status()["queue"]["interactive"]["rows"] == 0
-        assert dialogue.desk.door.to_list() == []
+        assert (dialogue.context.accepted.count, dialogue.context.untaken.count) == (0, 0)
+        assert dialogue.context.engine.status()["queue"]["interactive"]["rows"] == 0
+        assert dialogue.context.access.to_list() == []
         assert dialogue.session._open == {}
         assert dialogue.session._sock.fileno() == -1
 
@@ -571,16 +571,16 @@ async def test_failures_are_told_a_few_a_second(make_dialogue):
     """Of each user, with how many were left out; they are all answered, and all counted."""
     dialogue = await make_dialogue()
     now = 0.0
-    dialogue.desk.failures = LogRateLimiter(0.2, lambda: now)
+    dialogue.context.failures = LogRateLimiter(0.2, lambda: now)
     with capture_logs() as events:
         for number in range(1, 51):
             reply = await dialogue.ask(embed(number, "a", model="another"))
             assert reply["error"]["code"] == "unknown_model"
         now = 0.3
         await dialogue.ask(embed(51, "a", model="another"))
-        dialogue.desk.engine.notes.flush()
+        dialogue.context.engine.notes.flush()
     told = [event["unlogged"] for event in events if event["event"] == "request.failed"]
     assert told == [0] * 5 + [45]
     # Whichever process of his it is: a script that is started again is another one each time.
-    assert dialogue.desk.failures.take(dialogue.session._peer.uid) is None
-    assert dialogue.desk.statistics.since_start().failed_by_code == {"unknown_model": 51}
+    assert dialogue.context.failures.take(dialogue.session._peer.uid) is None
+    assert dialogue.context.statistics.since_start().failed_by_code == {"unknown_model": 51}
