@@ -56,7 +56,7 @@ def main(artifact: str, path: str) -> None:
                 connection.sendall(zeros)
                 continue
             (row,) = model.tokenize([text.decode()])
-            connection.sendall(model.forward_alone(row).tobytes())
+            connection.sendall(model.forward_parallel(row).tobytes())
 
 
 if __name__ == "__main__":

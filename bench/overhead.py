@@ -86,9 +86,9 @@ def _prepared(arguments: argparse.Namespace, workshop: Path) -> Path:
 def _calls(model: Model, text: str, connection: socket.socket) -> dict[str, Callable[[], object]]:
     (row,) = model.tokenize([text])
     return {
-        _FORWARD: lambda: model.forward_alone(row),
+        _FORWARD: lambda: model.forward_parallel(row),
         _TOKENIZE: lambda: model.tokenize([text]),
-        _BY_HAND: lambda: model.forward_alone(model.tokenize([text])[0]),
+        _BY_HAND: lambda: model.forward_parallel(model.tokenize([text])[0]),
         _PROTOCOL: parts.protocol(text, model.dimensions),
         _SOCKET: lambda: barest.echo(connection, text),
         _BAREST: lambda: barest.ask(connection, text),

@@ -41,7 +41,7 @@ class Found:
 
     `kept` names the layers that stayed in FP32; `fell_back` says why all of it does. `alone` is
     a text's speed while nothing else is computed, by the threads that share it, of which
-    `lone_threads` will.
+    `intra_op_threads` will.
     """
 
     model: str
@@ -52,7 +52,7 @@ class Found:
     kept: tuple[str, ...] = ()
     fell_back: str | None = None
     alone: Mapping[str, Speed] = field(default_factory=dict)
-    lone_threads: int = 1
+    intra_op_threads: int = 1
 
     def because(self, reason: str) -> str:
         """Return the plan's `reason` with what was measured."""
@@ -124,7 +124,7 @@ def _found_in(artifact: Manifest, layout: Layout) -> Found:
         quality=artifact.quality,
         kept=artifact.kept,
         alone=layout.speed,
-        lone_threads=layout.threads,
+        intra_op_threads=layout.threads,
     )
 
 
@@ -152,7 +152,7 @@ def _as_map(host: Host, plan: Plan, found: Found) -> dict[str, Any]:
         "quality": asdict(found.quality) if found.quality else None,
         "kept_in_fp32": list(found.kept),
         "alone": {
-            "threads": found.lone_threads,
+            "threads": found.intra_op_threads,
             "speed": {name: asdict(speed) for name, speed in found.alone.items()},
         },
         "choice": found.choice,
@@ -173,7 +173,7 @@ def _render(host: Host, plan: Plan, found: Found) -> RenderableType:
     choice.add_row("choice", f"{found.choice} for {found.model}")
     choice.add_row("because", found.because(plan.reason))
     if found.alone:
-        threads = "1 thread" if found.lone_threads == 1 else f"{found.lone_threads} threads"
+        threads = "1 thread" if found.intra_op_threads == 1 else f"{found.lone_threads} threads"
         choice.add_row("a text alone", f"is computed on {threads}; {_alone(found)}")
     return Group(facts, "", _candidates(found), "", choice)
 

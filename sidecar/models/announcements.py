@@ -110,7 +110,7 @@ def say_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int) 
         max_tokens=model.max_tokens,
         model_max_tokens=model.model_max_tokens,
         bytes=weight_bytes,
-        lone_threads=model.lone_threads,
+        lone_threads=model.intra_op_threads,
         pss_bytes=read_memory()["pss_bytes"],
         **_verification(model.verified),
     )

@@ -50,7 +50,7 @@ class Model:
         )
         # Where tokens are averaged, their number divides; a bag of none is the zero vector.
         self.least_tokens = 0 if Pooling.BAG in description.pooling else 1
-        self.lone_threads = layout.threads
+        self.intra_op_threads = layout.threads
         self.verified = manifest.verified
         self.reason: str | None = None
 
@@ -72,8 +72,8 @@ class Model:
         """Return float32 [dimensions]: the pooled vector, not normalised; or [1], a score."""
         return forward(self._session, self._manifest.description.activation, row)
 
-    def forward_alone(self, row: Row) -> Float32:
-        """Return the same, byte for byte, on `lone_threads` threads."""
+    def forward_parallel(self, row: Row) -> Float32:
+        """Return the same, byte for byte, on `intra_op_threads` threads."""
         return forward(self._wide, self._manifest.description.activation, row)
 
     def describe(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Model:
             "similarity_fn_name": description.similarity_fn_name,
             "activation": description.activation if self.task == "rerank" else None,
         }
-        alone = {"threads": self.lone_threads, "speed": _as_maps(self._layout.speed)}
+        alone = {"threads": self.intra_op_threads, "speed": _as_maps(self._layout.speed)}
         manifest = asdict(self._manifest)
         del manifest["files"]
         return {**manifest, **own, "alone": alone}

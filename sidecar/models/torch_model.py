@@ -93,7 +93,7 @@ class TorchModel:
         self._has_types = "token_type_ids" in sample
         self._constants = {k: v for k, v in sample.items() if isinstance(v, str | int)}
         self.weight_bytes = sum(p.numel() * p.element_size() for p in pipeline.parameters())
-        self.lone_threads = 1
+        self.intra_op_threads = 1
         self.verified: Verification | None = None
         self.proof: Proof | None = None
         self.reason: str | None = None
@@ -128,7 +128,7 @@ class TorchModel:
         vector: Float32 = outputs[0].cpu().numpy()
         return vector
 
-    def forward_alone(self, row: Row) -> Float32:
+    def forward_parallel(self, row: Row) -> Float32:
         """Return the same: there is no other way to compute it."""
         return self.forward(row)
 

@@ -54,11 +54,11 @@ class ServedModel(Protocol):
         """Return float32 [dimensions], not normalised. Called by many threads at once."""
 
     @property
-    def lone_threads(self) -> int:
+    def intra_op_threads(self) -> int:
         """How many threads compute a row that is alone; 1 where that is no different."""
 
-    def forward_alone(self, row: Row) -> Float32:
-        """Return what `forward` does, on `lone_threads` threads, where nothing else needs them."""
+    def forward_parallel(self, row: Row) -> Float32:
+        """Return what `forward` does, on `intra_op_threads` threads, where nothing else needs them."""
 
     def describe(self) -> dict[str, Any]:
         """Return what `status` says of this model."""

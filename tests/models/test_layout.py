@@ -76,7 +76,7 @@ def test_threads_that_share_a_row_give_its_bytes(
         expected = plain.forward(row).tobytes()
         for model in several:
             assert model.forward(row).tobytes() == expected
-            assert model.forward_alone(row).tobytes() == expected
+            assert model.forward_parallel(row).tobytes() == expected
 
 
 def test_layout_is_made_once(artifact_of: ArtifactOf, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_cache_that_cannot_be_written_costs_a_warning(
         model = open_model(wanted, tmp_path / "cache")
     (failed,) = [event for event in events if event["event"] == "model.layout_failed"]
     assert "cache" in failed["reason"]
-    assert model.lone_threads == 1
+    assert model.intra_op_threads == 1
     assert layout_of(artifact, tmp_path / "cache", threads=2) == Layout(artifact / GRAPH)
 
 

@@ -208,7 +208,7 @@ def test_what_was_loaded_is_told(proven: bool) -> None:
     )
     model: Any = SimpleNamespace(
         name="org/tiny", task="embed", dimensions=11, max_tokens=22, model_max_tokens=33,
-        lone_threads=4, verified=proof if proven else None, prompting=Prompts(by_name={}),
+        intra_op_threads=4, verified=proof if proven else None, prompting=Prompts(by_name={}),
     )  # fmt: skip
     with structlog.testing.capture_logs() as events:
         say_loaded(model, "int8", 55)

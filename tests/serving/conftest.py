@@ -46,7 +46,7 @@ class TinyModel:
     dimensions: int = 8
     least_tokens: int = 1
     max_tokens: int = 32
-    lone_threads: int = 1
+    intra_op_threads: int = 1
     normalize: bool = True
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -67,7 +67,7 @@ class TinyModel:
         kept = ids[: self.max_tokens]
         return Row(kept, np.zeros_like(kept), truncated=len(ids) > len(kept))
 
-    def forward_alone(self, row):
+    def forward_parallel(self, row):
         return self.forward(row)
 
     def forward(self, row):

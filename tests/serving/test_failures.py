@@ -125,7 +125,7 @@ async def test_a_step_that_only_tells_of_a_row_fails_no_request(ask_two, fail, t
 )
 async def test_books_that_fail_end_inference(ask_two, fail, at):
     """They could keep anybody waiting: all are answered, and clients ask the next daemon."""
-    engine, _, (_, second) = await ask_two(fail, *at, lone_threads=2)
+    engine, _, (_, second) = await ask_two(fail, *at, intra_op_threads=2)
     assert isinstance(second, Draining)
     assert isinstance(await engine.crashed, Fault)
     assert (len(engine._collectors), engine._in_flight.count) == (0, 0)

@@ -260,7 +260,7 @@ class Engine:
             self._learn(row, row.outcome)
 
     def _learn(self, row: CompletedRow, result: Float32) -> None:
-        if not row.alone:  # what rows cost is what they cost beside others
+        if not row.parallel:  # what rows cost is what they cost beside others
             cost = self._costs[row.batch.model.name]
             cost.record(row.entry.row.tokens, row.ended - row.started)
         self._cache.put(row.entry.key, result)

@@ -16,7 +16,7 @@ class IntraOpPolicy:
         self._skip = 0
         self._penalty = 1
 
-    def may_share(self) -> bool:
+    def may_run_parallel(self) -> bool:
         """Return whether the row that is about to be computed may have all cores."""
         if self._skip:
             self._skip -= 1

@@ -34,7 +34,7 @@ _MOMENT = 0.000_5  # for which a thread leaves the queue to others, in seconds
 class CompletedRow:
     """One row that was computed: its vector, or what the model raised. Times in seconds.
 
-    `last`: no row of its batch is left. `alone`: it had the cores of others, too.
+    `last`: no row of its batch is left. `parallel`: it had the cores of others, too.
     """
 
     entry: Entry
@@ -43,7 +43,7 @@ class CompletedRow:
     started: float
     ended: float
     last: bool
-    alone: bool
+    parallel: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _Taken:
 
     running: ActiveBatch
     entry: Entry
-    alone: bool
+    parallel: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +171,17 @@ class WorkerPool:
         if (taken := self._queue.take(now)) is None:
             return None
         running, entry = taken
-        alone = not self._taken and self._queue.is_empty
-        shares = alone and entry.job.model.lone_threads > 1 and self._intra_op.may_share()
+        is_only = not self._taken and self._queue.is_empty
+        parallel = (
+            is_only and entry.job.model.intra_op_threads > 1 and self._intra_op.may_run_parallel()
+        )
         self._begin(now)
-        return _Taken(running, entry, shares)
+        return _Taken(running, entry, parallel)
 
     def _compute(self, row: _Taken) -> _Taken | None:
         running, entry = row.running, row.entry
         started = self._clock()
-        outcome = _forward(entry, alone=row.alone)
+        outcome = _forward(entry, parallel=row.parallel)
         if isinstance(outcome, Exception):
             outcome = self._compute_alone(entry)
         ended = self._clock()
@@ -187,11 +189,11 @@ class WorkerPool:
             self._let_go()
             running.active -= 1
             finished = CompletedRow(
-                entry, running.batch, outcome, started, ended, running.is_finished, row.alone
+                entry, running.batch, outcome, started, ended, running.is_finished, row.parallel
             )
         try:
             with self._work:
-                if row.alone:
+                if row.parallel:
                     self._intra_op.record(ended - started, entry.cost * _MICROSECOND)
                 return self._take()
         finally:  # whatever befalls the next row, this one is done
@@ -206,7 +208,7 @@ class WorkerPool:
             self._work.wait_for(lambda: not self._taken)
             self._begin(self._clock())
         try:
-            return _forward(entry, alone=False)
+            return _forward(entry, parallel=False)
         finally:
             with self._work:
                 self._failed -= 1
@@ -236,9 +238,9 @@ def _join(threads: Iterable[threading.Thread]) -> None:
             thread.join()
 
 
-def _forward(entry: Entry, *, alone: bool) -> Float32 | Exception:
+def _forward(entry: Entry, *, parallel: bool) -> Float32 | Exception:
     model = entry.job.model
     try:
-        return entry.job.finish((model.forward_alone if alone else model.forward)(entry.row))
+        return entry.job.finish((model.forward_parallel if parallel else model.forward)(entry.row))
     except Exception as error:  # noqa: BLE001 - it is this request's failure, and nobody else's
         return error

@@ -679,7 +679,7 @@ async def test_a_row_costs_what_its_own_model_s_rows_do(make_engine, tiny, soon)
 async def test_a_row_that_had_all_cores_says_nothing_of_what_rows_cost(make_engine, tiny):
     """Those that wait will be computed beside others."""
     ticks = iter(range(10_000))
-    engine = make_engine(tiny(lone_threads=2), clock=lambda: float(next(ticks)))
+    engine = make_engine(tiny(intra_op_threads=2), clock=lambda: float(next(ticks)))
     before = engine.status()["costs"]["tiny"]
     await engine.embed(embed("abc"))
     assert engine.status()["costs"]["tiny"] == before

@@ -109,7 +109,7 @@ async def test_many_equal_texts_of_many_requests_are_handed_out_bit_by_bit(
 ):
     """The loop turns in between, whether the places are of one request or of several."""
     given = []
-    land = ResultCollectors.land
+    land = ResultCollectors.deliver
 
     def counted(self, row):
         landed = land(self, row)

@@ -7,7 +7,7 @@ def shares(lone, rows, seconds):
     """Whether each of some rows was shared; a shared one takes `seconds` instead of 1."""
     found = []
     for _ in range(rows):
-        found.append(lone.may_share())
+        found.append(lone.may_run_parallel())
         if found[-1]:
             lone.record(seconds, expected=1.0)
     return found

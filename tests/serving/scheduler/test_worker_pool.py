@@ -77,9 +77,9 @@ async def test_an_idle_thread_runs_a_row_at_once(make_room, tiny):
 
 async def test_a_row_that_is_alone_may_have_all_cores(make_room, tiny):
     """Not one that others wait behind, nor one that is begun while another is computed."""
-    room, model = make_room(threads=2), tiny(lone_threads=2)
+    room, model = make_room(threads=2), tiny(intra_op_threads=2)
     alone = []
-    model.forward_alone = lambda row: alone.append(row.tokens) or model.forward(row)
+    model.forward_parallel = lambda row: alone.append(row.tokens) or model.forward(row)
     room.submit(model, "a", cost=60_000_000)  # it does not take longer
     await room.finished()
     model.gate.clear()
@@ -91,7 +91,7 @@ async def test_a_row_that_is_alone_may_have_all_cores(make_room, tiny):
         room.submit(model, text)
     model.gate.set()
     rows = await room.finished(4)
-    assert [row.alone for row in sorted(rows, key=lambda row: row.entry.row.tokens)][:2] == [
+    assert [row.parallel for row in sorted(rows, key=lambda row: row.entry.row.tokens)][:2] == [
         True, False,
     ]  # fmt: skip
     assert alone[:2] == [1, 2]
@@ -101,41 +101,41 @@ async def test_a_row_that_is_alone_may_have_all_cores(make_room, tiny):
 
 async def test_a_row_that_others_wait_behind_is_not_alone(make_room, tiny):
     """The last of them is, though they were of one batch."""
-    room, model = make_room(), tiny(lone_threads=2)
+    room, model = make_room(), tiny(intra_op_threads=2)
     model.gate.clear()
     room.submit(model, "a", cost=60_000_000)
     await model.began()
     room.submit(model, "b", "c", cost=60_000_000)
     model.gate.set()
-    assert [row.alone for row in await room.finished(3)] == [True, False, True]
+    assert [row.parallel for row in await room.finished(3)] == [True, False, True]
 
 
 async def test_a_row_that_took_longer_on_all_cores_than_expected_is_the_last_for_now(
     make_room, tiny
 ):
     """By its cost, in microseconds, and the clock, in seconds."""
-    now, model = [0.0], tiny(lone_threads=2)
+    now, model = [0.0], tiny(intra_op_threads=2)
     room, forward = make_room(clock=lambda: now[0]), model.forward
 
     def slow(row):
         now[0] += 2.0
         return forward(row)
 
-    model.forward_alone = slow
+    model.forward_parallel = slow
     alone = []
     for text, cost in (("a", 2_000_001), ("b", 1_999_999), ("c", 1), ("d", 1)):
         room.submit(model, text, cost=cost)
-        alone += [row.alone for row in await room.finished()]
+        alone += [row.parallel for row in await room.finished()]
     assert alone == [True, True, False, True]
 
 
 async def test_a_model_that_gains_nothing_by_more_cores_does_not_get_them(make_room, tiny):
     """Its rows are computed as they are beside others."""
     room, model = make_room(), tiny()
-    model.forward_alone = None
+    model.forward_parallel = None
     room.submit(model, "abc")
     (row,) = await room.finished()
-    assert not row.alone
+    assert not row.parallel
     assert row.outcome == pytest.approx(model.vector("abc"), abs=1e-6)
 
 
@@ -267,7 +267,7 @@ async def test_what_fails_once_is_no_failure(make_room, tiny):
 async def test_what_failed_is_tried_again_on_one_thread(make_room, tiny):
     """What it lacked may have been memory, of which each of several takes some."""
     room, model = make_room(), tiny()
-    model.forward_alone = None
+    model.forward_parallel = None
     room.submit(model, "a!")
     (row,) = await room.finished()
     assert isinstance(row.outcome, ValueError)
