@@ -173,7 +173,7 @@ def _render(host: Host, plan: Plan, found: Found) -> RenderableType:
     choice.add_row("choice", f"{found.choice} for {found.model}")
     choice.add_row("because", found.because(plan.reason))
     if found.alone:
-        threads = "1 thread" if found.intra_op_threads == 1 else f"{found.lone_threads} threads"
+        threads = "1 thread" if found.intra_op_threads == 1 else f"{found.intra_op_threads} threads"
         choice.add_row("a text alone", f"is computed on {threads}; {_alone(found)}")
     return Group(facts, "", _candidates(found), "", choice)
 
