@@ -41,6 +41,22 @@ _BELOW = {
     "client_lib.compat": {"client_lib"},
 }  # fmt: skip
 
+# The same inside serving: its rooms and the modules between them. What is not named here is a
+# leaf, which any of them may import.
+_BELOW_IN_SERVING = {
+    "process": {
+        "transport", "context", "engine", "scheduler", "admission", "telemetry", "settings",
+    },
+    "transport": {"context", "admission"},
+    "context": {"engine", "admission", "telemetry", "memory_accounts", "settings"},
+    "memory_accounts": {"admission", "settings"},
+    "settings": {"scheduler", "admission"},
+    "engine": {"scheduler", "admission", "telemetry"},
+    "scheduler": {"admission"},
+    "admission": set(),
+    "telemetry": set(),
+}  # fmt: skip
+
 
 def room(module: str) -> str:
     """Return the room that a module stands in: client_lib is one but for those above it."""
@@ -80,6 +96,20 @@ def test_imports_run_downward(module: str, path: Path) -> None:
     for name in imported(path):
         there = room(name) if room(name) in _BELOW else "sidecar"
         assert there in allowed, f"{module} imports {name}"
+
+
+SERVING = [(module, path) for module, path in modules() if module.startswith("sidecar.serving.")]
+
+
+@pytest.mark.parametrize(("module", "path"), SERVING, ids=[name for name, _ in SERVING])
+def test_imports_inside_serving_run_downward(module: str, path: Path) -> None:
+    """Every import points to the same room of serving, a room below, or one of its leaves."""
+    here = module.split(".")[2]
+    allowed = _BELOW_IN_SERVING.get(here, set()) | {here}
+    for name in imported(path):
+        there = name.removeprefix("sidecar.serving.").split(".")[0]
+        if name.startswith("sidecar.serving.") and there in _BELOW_IN_SERVING:
+            assert there in allowed, f"{module} imports {name}"
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -25,7 +25,7 @@ from sidecar.serving.context import ServerContext
 from sidecar.serving.engine.engine import Engine
 from sidecar.serving.process.heap import freeze
 from sidecar.serving.process.lifecycle import SWITCH_SECONDS
-from sidecar.serving.process.warm_up import calibrate_cost
+from sidecar.serving.process.loader import calibrate_cost
 from sidecar.serving.registry import ServedModel
 from sidecar.serving.scheduler.limits import QueueLimits
 from sidecar.serving.settings import ServeSettings

@@ -19,16 +19,16 @@ from client_lib.wire.protocol import Limits, Refused
 from sidecar.events import log
 from sidecar.memory import read_memory
 from sidecar.serving.admission.access import AccessControl, forbidden
-from sidecar.serving.admission.accounts import MemoryAccounts
 from sidecar.serving.admission.log_limiter import LogRateLimiter
 from sidecar.serving.admission.loop_time import LoopTime
+from sidecar.serving.admission.memory_estimator import LONG_READ_BYTES
 from sidecar.serving.admission.peer import Peer
 from sidecar.serving.engine.engine import Engine
 from sidecar.serving.in_flight import InFlightCounter
+from sidecar.serving.memory_accounts import MemoryAccounts
 from sidecar.serving.settings import ServeSettings
 from sidecar.serving.state import Lifecycle
 from sidecar.serving.telemetry.snapshot import Snapshot
-from sidecar.serving.transport.channel import INBOX_BYTES
 
 Expel: TypeAlias = Callable[[ReplyError], None]
 
@@ -55,7 +55,7 @@ class ServerContext:
         self.accepted = InFlightCounter()
         self.untaken = InFlightCounter()
         self.access = AccessControl(settings.access, connections)
-        self.inbox = bytearray(INBOX_BYTES)
+        self.inbox = bytearray(LONG_READ_BYTES)
         self.loop_time = LoopTime(lambda: self.accepted.count > 0)
         self.failures = LogRateLimiter(_FAILURE_SECONDS)
         self.statistics = engine.statistics

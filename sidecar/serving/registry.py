@@ -55,10 +55,10 @@ class ServedModel(Protocol):
 
     @property
     def intra_op_threads(self) -> int:
-        """How many threads compute a row that is alone; 1 where that is no different."""
+        """How many threads compute a row when nothing else runs; 1: `forward` is as fast."""
 
     def forward_parallel(self, row: Row) -> Float32:
-        """Return what `forward` does, on `intra_op_threads` threads, where nothing else needs them."""
+        """Return what `forward` does, computed on `intra_op_threads` threads."""
 
     def describe(self) -> dict[str, Any]:
         """Return what `status` says of this model."""

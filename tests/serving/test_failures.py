@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 
 from client_lib.wire.errors import BackendFailed, BadRequest, Draining
 from client_lib.wire.messages import Embed, Rerank
+from sidecar.events.deferred import DeferredLog
 from sidecar.serving.engine.collector import ResultCollector, ResultCollectors
 from sidecar.serving.engine.result_cache import ResultCache
-from sidecar.serving.notes import DeferredLog
 from sidecar.serving.postprocess import Postprocess
 from sidecar.serving.results import EmbedResult
 from sidecar.serving.scheduler.cost_model import CostModel

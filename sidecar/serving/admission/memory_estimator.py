@@ -9,7 +9,9 @@ from client_lib.wire.protocol import Limits, ServerConnection
 from sidecar.serving.admission.memory_budget import Quota
 
 SHORT_READ_BYTES = 16 * 1024
-"""What is read at once of a connection of which nobody knows what comes."""
+"""The most that is read at once from a connection while its next frame is unknown."""
+LONG_READ_BYTES = 64 * 1024
+"""The most that is read at once of a long frame, into a buffer that all connections share."""
 CONNECTION_BYTES = 96 * 1024
 """Its objects, two short reads, a frame that is no longer than these, a reply not taken yet."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from client_lib.wire.errors import BackendFailed, DeadlineExceeded, Draining, Overloaded, TooLarge
 from client_lib.wire.messages import Embed, Rerank
 from sidecar.events import log
+from sidecar.events.deferred import DeferredLog
 from sidecar.models.rows import Row
 from sidecar.serving import failures
 from sidecar.serving.admission.memory_estimator import MemoryEstimator
@@ -23,7 +24,6 @@ from sidecar.serving.engine.result_cache import ResultCache
 from sidecar.serving.engine.tokenizer_pool import TokenizerPool
 from sidecar.serving.engine.work import WorkItem
 from sidecar.serving.in_flight import InFlightCounter
-from sidecar.serving.notes import DeferredLog
 from sidecar.serving.postprocess import cosines
 from sidecar.serving.registry import Float32, ModelRegistry, ServedModel
 from sidecar.serving.results import Answer, EmbedResult, RerankResult, milliseconds

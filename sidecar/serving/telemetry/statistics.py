@@ -7,12 +7,11 @@ stays what it is however long the daemon runs. Recording takes about a microseco
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from client_lib.wire.messages import Priority
 from sidecar.serving.results import Answer
-from sidecar.serving.scheduler.worker_pool import Clock
 from sidecar.serving.telemetry.histogram import Histogram
 
 _PERIOD_SECONDS = 60.0
@@ -153,7 +152,7 @@ class Period:
 class Statistics:
     """What has happened, by periods. Used on one loop alone."""
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._before = Period()  # the periods that are over
         self._recent: deque[tuple[float, Period]] = deque()

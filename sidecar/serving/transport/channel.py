@@ -7,7 +7,6 @@ import asyncio
 from contextlib import suppress
 from typing import cast
 
-INBOX_BYTES = 64 * 1024
 UNSENT_BYTES = 32 * 1024
 """What a peer may leave untaken before whoever writes has to wait."""
 

@@ -9,10 +9,14 @@ from typing import Any, TypeVar
 from client_lib.wire.messages import Request
 from client_lib.wire.protocol import Refused, ServerConnection
 from sidecar.serving.admission.memory_budget import Reservation
-from sidecar.serving.admission.memory_estimator import SHORT_READ_BYTES, step_of_arriving
+from sidecar.serving.admission.memory_estimator import (
+    LONG_READ_BYTES,
+    SHORT_READ_BYTES,
+    step_of_arriving,
+)
 from sidecar.serving.admission.peer import Peer, has_left
 from sidecar.serving.context import ServerContext
-from sidecar.serving.transport.channel import INBOX_BYTES, Channel
+from sidecar.serving.transport.channel import Channel
 
 _T = TypeVar("_T")
 # How often somebody looks whether a peer is there that is not read from.
@@ -99,7 +103,7 @@ class FrameReader:
         missing, arrived = self._connection.missing, self._connection.buffered
         if missing <= SHORT_READ_BYTES:
             return SHORT_READ_BYTES
-        most = min(missing, INBOX_BYTES)
+        most = min(missing, LONG_READ_BYTES)
         if more := step_of_arriving(self._arriving.size, arrived + most, arrived + missing):
             room = self._accounts.reserve_arrival(self._peer, more)
             await self.while_here(group, _take_over(self._arriving, room))

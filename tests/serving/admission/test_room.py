@@ -190,7 +190,7 @@ async def test_a_connection_that_does_not_fit_is_refused(make_dialogue, monkeypa
     """And is not counted."""
     dialogue = await make_dialogue()
     counted = dialogue.context.access.to_list()
-    monkeypatch.setattr("sidecar.serving.admission.accounts.CONNECTION_BYTES", 2**40)
+    monkeypatch.setattr("sidecar.serving.memory_accounts.CONNECTION_BYTES", 2**40)
     with pytest.raises(Overloaded):
         dialogue.context.connect(OTHER)
     assert dialogue.context.access.to_list() == counted

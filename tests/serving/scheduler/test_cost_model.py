@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.serving.process.warm_up import calibrate_cost
+from sidecar.serving.process.loader import calibrate_cost
 from sidecar.serving.scheduler.cost_model import CostModel
 
 LINE = [(tokens, 0.001 + 0.0001 * tokens) for tokens in (4, 16, 64, 256)]

@@ -6,12 +6,13 @@ from contextlib import suppress
 
 import pytest
 
-from sidecar.serving.transport.channel import INBOX_BYTES, UNSENT_BYTES, Channel
+from sidecar.serving.admission.memory_estimator import LONG_READ_BYTES
+from sidecar.serving.transport.channel import UNSENT_BYTES, Channel
 
 from ..conftest import PATIENCE
 
 DATA = bytes(range(251)) * 4_000  # a million bytes, of which no two neighbours are alike
-assert len(DATA) > 4 * INBOX_BYTES
+assert len(DATA) > 4 * LONG_READ_BYTES
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ async def ends():
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     ours.setblocking(False)
     theirs.setblocking(False)
-    channel = Channel(bytearray(INBOX_BYTES))
+    channel = Channel(bytearray(LONG_READ_BYTES))
     loop = asyncio.get_running_loop()
     await loop.connect_accepted_socket(lambda: channel, ours)
     yield channel, theirs
@@ -43,7 +44,7 @@ async def turns(count=20):
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("most", [1, 100, 4_096, INBOX_BYTES])
+@pytest.mark.parametrize("most", [1, 100, 4_096, LONG_READ_BYTES])
 async def test_all_bytes_arrive_in_order_and_few_are_kept(ends, most):
     """At most twice what the last read asked for, however much the peer sends."""
     channel, theirs = ends

@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from sidecar.serving.transport.channel import INBOX_BYTES, Channel
+from sidecar.serving.admission.memory_estimator import LONG_READ_BYTES
+from sidecar.serving.transport.channel import Channel
 from sidecar.serving.transport.writer import FrameWriter
 
 from ..conftest import PATIENCE
@@ -22,7 +23,7 @@ async def make_outgoing():
         ours, theirs = socket.socketpair(socket.AF_UNIX)
         ours.setblocking(False)
         theirs.setblocking(False)
-        channel, stalled = Channel(bytearray(INBOX_BYTES)), []
+        channel, stalled = Channel(bytearray(LONG_READ_BYTES)), []
         await asyncio.get_running_loop().connect_accepted_socket(lambda: channel, ours)
         made.append((channel, theirs))
         return FrameWriter(channel, stall_seconds, stalled.append), channel, theirs, stalled

@@ -13,7 +13,6 @@ from client_lib.wire.errors import Overloaded, ReplyError, TooLarge
 from client_lib.wire.messages import Cancel, Embed, Hello, Metrics, Ping, Request, Rerank, Status
 from client_lib.wire.protocol import Limits
 from sidecar.serving.admission.access import AccessPolicy
-from sidecar.serving.admission.accounts import MemoryAccounts
 from sidecar.serving.admission.memory_budget import MemoryBudget, Quota
 from sidecar.serving.admission.memory_estimator import (
     CONNECTION_BYTES,
@@ -21,6 +20,7 @@ from sidecar.serving.admission.memory_estimator import (
     MemoryEstimator,
 )
 from sidecar.serving.admission.peer import Peer
+from sidecar.serving.memory_accounts import MemoryAccounts
 from sidecar.serving.scheduler.limits import QueueLimits
 from sidecar.serving.settings import ServeSettings
 
