@@ -34,9 +34,9 @@ from sidecar.models.folder.weights import read_encoder
 from sidecar.models.layout import layout_of
 from sidecar.models.manifest import GRAPH
 from sidecar.models.model import load
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.rows import Row
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
 from sidecar.plan import weight_bits
@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace) -> Result:
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as place:
         artifact = Path(place) / "artifact"
         precision = Precision(arguments.quantization, weight_bits(host), 0.9)
-        prepare(Order(folder=folder, name="model", precision=precision, output=artifact))
+        prepare(PrepareRequest(folder=folder, name="model", precision=precision, output=artifact))
         rows = load(artifact).tokenize(asked)
         products = _products(folder)
         sessions = _sessions(folder, artifact, products, Path(place))

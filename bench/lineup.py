@@ -15,12 +15,12 @@ from bench import shapes
 from sidecar.cli.planning import host_and_plan, precision
 from sidecar.config import Config
 from sidecar.models import manifest as manifests
-from sidecar.models.apart import prepare_apart
 from sidecar.models.description import Description
 from sidecar.models.digests import Digests, fingerprint
 from sidecar.models.manifest import Manifest
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
+from sidecar.models.prepare_request import PrepareRequest
+from sidecar.models.prepare_subprocess import prepare_in_subprocess
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 
 PLANS = ("none", "int8", "int4")
@@ -106,7 +106,9 @@ def _prepared(folder: Path, name: str, served: Precision, workshop: Path) -> Pat
     artifact = workshop / f"{name}-{served.quantization}"
     if not _is_there(artifact, folder, served):
         print(f"preparing {name} in {served.quantization}", file=sys.stderr)
-        prepare_apart(Order(folder=folder, name=name, precision=served, output=artifact))
+        prepare_in_subprocess(
+            PrepareRequest(folder=folder, name=name, precision=served, output=artifact)
+        )
     return artifact
 
 

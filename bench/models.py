@@ -23,10 +23,10 @@ from bench.lone import FP32, INT8, SIDECAR
 from bench.model_tables import Memory, Study
 from bench.report import Result, Side
 from sidecar.host import read_host
-from sidecar.models.apart import prepare_apart
 from sidecar.models.manifest import Quality
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
+from sidecar.models.prepare_request import PrepareRequest
+from sidecar.models.prepare_subprocess import prepare_in_subprocess
 from sidecar.plan import weight_bits
 
 _MB = 1e6
@@ -64,7 +64,9 @@ def _engine(workshop: Path) -> Path:
     """Prepare a model that hardly takes memory beside what the engine itself does."""
     output, precision = workshop / "engine", Precision("int8", weight_bits(read_host()), floor=-1)
     folder = tiny.write(workshop / "tiny")
-    prepare_apart(Order(folder=folder, name="tiny", precision=precision, output=output))
+    prepare_in_subprocess(
+        PrepareRequest(folder=folder, name="tiny", precision=precision, output=output)
+    )
     return output
 
 

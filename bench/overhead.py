@@ -20,9 +20,9 @@ from client_lib import Client, EmbedReply
 from sidecar.host import read_host
 from sidecar.models.layout import layout_of
 from sidecar.models.model import Model, load
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
 from sidecar.plan import weight_bits
 
@@ -79,7 +79,7 @@ def _prepared(arguments: argparse.Namespace, workshop: Path) -> Path:
     folder = tiny.write(workshop / "tiny") if arguments.tiny else locate(arguments.model)
     name = "tiny" if arguments.tiny else display_name(arguments.model)
     precision = Precision("int8", weight_bits(read_host()), 0.9)
-    prepare(Order(folder=folder, name=name, precision=precision, output=artifact))
+    prepare(PrepareRequest(folder=folder, name=name, precision=precision, output=artifact))
     return artifact
 
 

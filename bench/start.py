@@ -23,10 +23,10 @@ from bench.report import Chart, Result, Side, Table, point, spread
 from client_lib import Client
 from sidecar.host import read_host
 from sidecar.models import manifest as manifests
-from sidecar.models.apart import prepare_apart
 from sidecar.models.folder.describe import describe
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
+from sidecar.models.prepare_request import PrepareRequest
+from sidecar.models.prepare_subprocess import prepare_in_subprocess
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate
 from sidecar.plan import weight_bits
 
@@ -132,7 +132,9 @@ def _prepared(folder: Path, quantization: str, output: Path) -> Path:
     print(f"preparing {folder.name} in {quantization}", file=sys.stderr)
     # Nothing here asks how close it is: no layer has to stay in FP32 for that.
     precision = Precision(quantization, weight_bits(read_host()), floor=-1)
-    prepare_apart(Order(folder=folder, name=output.name, precision=precision, output=output))
+    prepare_in_subprocess(
+        PrepareRequest(folder=folder, name=output.name, precision=precision, output=output)
+    )
     return output
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from bench import tiny
 from sidecar.host import read_host
 from sidecar.models.model import load
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.probes import probe_inputs
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, locate
 from sidecar.plan import weight_bits
@@ -41,7 +41,7 @@ def make(arguments: argparse.Namespace, workshop: Path) -> Subject:
     artifact = workshop / "artifact"
     # How close it is to FP32 is not asked here.
     precision = Precision("int8", weight_bits(read_host()), floor=-1)
-    prepare(Order(folder=folder, name="model", precision=precision, output=artifact))
+    prepare(PrepareRequest(folder=folder, name="model", precision=precision, output=artifact))
     model = load(artifact)
     texts = _texts(random.Random(arguments.seed), arguments.texts, model.max_tokens)
     finish = Postprocess(model.dimensions, model.normalize)

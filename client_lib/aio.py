@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from client_lib import operations
 from client_lib.address import default_socket
-from client_lib.aio_line import AsyncLine
-from client_lib.aio_link import TaskCall
+from client_lib.aio_connection import TaskCall
+from client_lib.aio_reconnect import AsyncReconnectingConnection
 from client_lib.calls import call_ids, seconds_of
 from client_lib.encoding import WINDOW, Encoding
 from client_lib.operations import Operation
@@ -51,8 +51,8 @@ class AsyncClient:
         self._retries = retries
         self._ids = call_ids()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._line: AsyncLine | None = None
-        self._lasting: AsyncGenerator[AsyncLine, None] | None = None
+        self._reconnecting: AsyncReconnectingConnection | None = None
+        self._lasting: AsyncGenerator[AsyncReconnectingConnection, None] | None = None
         self._closed = False
 
     async def encode(
@@ -176,8 +176,8 @@ class AsyncClient:
         """Close the connection. Calls in flight and calls to come raise `ClientClosed`."""
         self._closed = True
         self._leave_closed_loop()
-        if self._line is not None:
-            await self._line.close()
+        if self._reconnecting is not None:
+            await self._reconnecting.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -210,7 +210,11 @@ class AsyncClient:
         return TaskCall(request, deadline, seconds)
 
     async def _in_time(
-        self, operation: Operation[Any], call: TaskCall, line: AsyncLine, work: Awaitable[T]
+        self,
+        operation: Operation[Any],
+        call: TaskCall,
+        line: AsyncReconnectingConnection,
+        work: Awaitable[T],
     ) -> T:
         try:
             async with asyncio.timeout_at(None if math.isinf(call.deadline) else call.deadline):
@@ -224,16 +228,16 @@ class AsyncClient:
             call.sign(late)
             raise late from None
 
-    async def _open_line(self) -> AsyncLine:
+    async def _open_line(self) -> AsyncReconnectingConnection:
         if self._closed:
             raise ClientClosed("this client is closed; make another")
         self._leave_closed_loop()
-        if self._line is None:
+        if self._reconnecting is None:
             self._lasting = _while_loop_lasts(
-                AsyncLine(self._path, self._trust, retries=self._retries)
+                AsyncReconnectingConnection(self._path, self._trust, retries=self._retries)
             )
-            self._loop, self._line = asyncio.get_running_loop(), await anext(self._lasting)
-        return self._line
+            self._loop, self._reconnecting = asyncio.get_running_loop(), await anext(self._lasting)
+        return self._reconnecting
 
     def _leave_closed_loop(self) -> None:
         """Forget the connection of a loop that is closed, and refuse to share one that is not."""
@@ -244,10 +248,12 @@ class AsyncClient:
                 "this AsyncClient is in use on another event loop, which is not closed: make an "
                 "AsyncClient for each loop"
             )
-        self._loop = self._line = self._lasting = None
+        self._loop = self._reconnecting = self._lasting = None
 
 
-async def _while_loop_lasts(line: AsyncLine) -> AsyncGenerator[AsyncLine, None]:
+async def _while_loop_lasts(
+    line: AsyncReconnectingConnection,
+) -> AsyncGenerator[AsyncReconnectingConnection, None]:
     # asyncio closes an async generator when its loop ends, and when nobody holds it any more.
     try:
         yield line

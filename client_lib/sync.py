@@ -15,8 +15,8 @@ from client_lib.calls import call_ids, seconds_of
 from client_lib.encoding import WINDOW, Encoding
 from client_lib.operations import Operation
 from client_lib.results import EmbedReply, MetricsReply, RerankReply
-from client_lib.sync_line import Line
-from client_lib.sync_link import ThreadCall
+from client_lib.sync_connection import ThreadCall
+from client_lib.sync_reconnect import ReconnectingConnection
 from client_lib.trust import Trust
 from client_lib.wire.errors import CallTimeout, ClientClosed, SidecarError
 from client_lib.wire.messages import MetricsFormat, Precision, Priority
@@ -60,7 +60,7 @@ class Client:
         self._timeout = seconds_of(timeout)
         self._retries = retries
         self._ids = call_ids()
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[int, ReconnectingConnection] = {}
         self._closed = False
 
     def encode(
@@ -215,7 +215,7 @@ class Client:
         return self._finish(operation, self._begin(operation, timeout))
 
     def _begin(self, operation: Operation[Any], timeout: float | None) -> ThreadCall:
-        line = self._line()
+        line = self._reconnecting()
         seconds = self._timeout if timeout is None else seconds_of(timeout)
         request = operation.request(id=next(self._ids))
         call = ThreadCall(request, monotonic() + seconds, seconds)
@@ -228,7 +228,7 @@ class Client:
 
     def _finish(self, operation: Operation[T], call: ThreadCall) -> T:
         try:
-            body = self._line().finish(call)
+            body = self._reconnecting().finish(call)
         except CallTimeout:
             late = CallTimeout(f"no answer from {self._path} within {call.timeout:g} s")
             call.sign(late)
@@ -239,14 +239,16 @@ class Client:
             raise
         return operation.read(body)
 
-    def _line(self) -> Line:
+    def _reconnecting(self) -> ReconnectingConnection:
         if self._closed:
             raise ClientClosed("this client is closed; make another")
         pid = os.getpid()
         if (line := self._lines.get(pid)) is None:
             self._disown_others()
             # `setdefault` is atomic: threads that come here together get the same line.
-            line = self._lines.setdefault(pid, Line(self._path, self._trust, retries=self._retries))
+            line = self._lines.setdefault(
+                pid, ReconnectingConnection(self._path, self._trust, retries=self._retries)
+            )
         return line
 
     def _disown_others(self) -> None:

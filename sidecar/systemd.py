@@ -32,7 +32,7 @@ class Manager:
     watchdog_seconds: float | None = None
     notify_address: str | None = None
 
-    def tell(self, **state: str | int) -> None:
+    def notify(self, **state: str | int) -> None:
         """Send assignments such as `READY=1`; a manager that is gone is not told.
 
         Raises nothing: whether somebody listens is no concern of serving.

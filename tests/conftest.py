@@ -89,8 +89,8 @@ def reranker_folder() -> Path:
 @pytest.fixture(scope="session")
 def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded model in INT8, prepared once for all processes of the run."""
-    from sidecar.models.order import Order
     from sidecar.models.precision import Precision
+    from sidecar.models.prepare_request import PrepareRequest
 
     place = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -99,7 +99,9 @@ def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactor
     with FileLock(place / "minilm.lock"):
         if not output.exists():
             precision = Precision("int8", weight_bits=7, floor=0.995)
-            order = Order(folder=minilm_folder, name=name, precision=precision, output=output)
+            order = PrepareRequest(
+                folder=minilm_folder, name=name, precision=precision, output=output
+            )
             prepare_quickly(order)
     return output
 

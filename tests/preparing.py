@@ -28,7 +28,7 @@ def prepare_here(patch: pytest.MonkeyPatch) -> None:
     from sidecar.models import library
     from sidecar.models.oracle import ask
 
-    patch.setattr(library, "prepare_apart", prepare_quickly)
+    patch.setattr(library, "prepare_in_subprocess", prepare_quickly)
     patch.setattr(ask, "_started", _answer_here)
 
 

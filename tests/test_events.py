@@ -156,7 +156,7 @@ def test_a_trace_shows_the_cause():
 
 def test_what_was_lost_is_an_event(said):
     """With how much it was, once there is room again."""
-    records = [json.loads(line) for line in said(lambda _: events._say_lost(3))]
+    records = [json.loads(line) for line in said(lambda _: events._log_lost(3))]
     assert [(each["level"], each["event"], each["count"]) for each in records] == [
         ("warning", "events.lost", 3)
     ]

@@ -12,8 +12,8 @@ import pytest
 
 from client_lib import Client
 from sidecar.models.model import load
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
+from sidecar.models.prepare_request import PrepareRequest
 
 from .daemon import Configured
 from .preparing import prepare_quickly
@@ -31,7 +31,9 @@ def other_artifact(
     """A small model with random weights, in INT8."""
     output = tmp_path_factory.mktemp("artifacts") / "small-int8"
     precision = Precision("int8", weight_bits=7, floor=0.0)
-    prepare_quickly(Order(folder=make_model(), name="small", precision=precision, output=output))
+    prepare_quickly(
+        PrepareRequest(folder=make_model(), name="small", precision=precision, output=output)
+    )
     return output
 
 

@@ -23,7 +23,7 @@ def manager_socket(tmp_path: Path):
 def test_the_manager_is_told_line_by_line(manager_socket: socket.socket) -> None:
     """Assignments travel together in one datagram."""
     environ = {"NOTIFY_SOCKET": manager_socket.getsockname(), "HOME": "/"}
-    take(environ).tell(READY=1, STATUS="serving two models")
+    take(environ).notify(READY=1, STATUS="serving two models")
     assert manager_socket.recv(1024) == b"READY=1\nSTATUS=serving two models"
     assert environ == {"HOME": "/"}  # children do not speak for the service
 

@@ -84,7 +84,7 @@ class Stage:
         self._switch_seconds = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
         structlog.configure(processors=[self._note], cache_logger_on_first_use=False)
-        self._loop.set_exception_handler(self._note_loop_failure)
+        self._loop.set_exception_handler(self._log_loop_failure)
         self._stop = asyncio.Event()
         opened = self._loop.create_future()
         self._serving = self._loop.create_task(self._serve(opened))
@@ -191,5 +191,5 @@ class Stage:
             self._faults.append(f"{event['event']}: {event['traceback']}")
         raise structlog.DropEvent
 
-    def _note_loop_failure(self, _: Any, context: dict[str, Any]) -> None:
+    def _log_loop_failure(self, _: Any, context: dict[str, Any]) -> None:
         self._faults.append(f"loop.failed: {context['message']}: {context.get('exception')!r}")

@@ -15,9 +15,9 @@ from sidecar.config import to_config
 from sidecar.memory import let_go_early
 from sidecar.models.folder.describe import describe
 from sidecar.models.manifest import Manifest
-from sidecar.models.order import Order
 from sidecar.models.place import cached_path
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.source import display_name, locate
 from sidecar.models.texts import read_texts
 from sidecar.models.trust import Owner, refuse_untrusted_cache
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder, cache = locate(arguments.model), config.cache_dir
     if arguments.output is None and cache.is_dir():  # root may prepare in a service's cache
         refuse_untrusted_cache(cache, owner=Owner.of_folder(cache))
-    order = Order(
+    order = PrepareRequest(
         folder=folder,
         name=display_name(arguments.model),
         precision=wanted,
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _prepare(order: Order) -> Manifest:
+def _prepare(order: PrepareRequest) -> Manifest:
     with bars() as show:
         return prepare(order, show)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sidecar.encoder import walk
+from sidecar.encoder import layerwise
 from sidecar.encoder.architecture import Encoder, Float32, Linear
+from sidecar.encoder.layerwise import Ids, LinearInput
 from sidecar.encoder.recipes import Float32Recipe
-from sidecar.encoder.walk import Fed, Ids
 
 # Rows of input kept of each text for judging candidates: enough for a mean error, few enough
 # to keep all texts' in memory.
@@ -37,11 +37,11 @@ class Observed:
 def observe(encoder: Encoder, texts: Sequence[Ids]) -> Iterator[tuple[str, Observed]]:
     """Yield every Linear layer of `encoder` with its inputs, by its name in the graph."""
     recipe = Float32Recipe()
-    hidden = walk.embed(encoder, recipe, texts)
+    hidden = layerwise.run_embeddings(encoder, recipe, texts)
     for index in range(len(encoder.layers)):
         layer: dict[str, Observed] = {}
         behind: list[Float32] = []
-        for passed in walk.in_parts(encoder, index, recipe, hidden):
+        for passed in layerwise.run_layer_in_chunks(encoder, index, recipe, hidden):
             for name, fed in passed.fed.items():
                 part = observed(fed)
                 layer[name] = _together(layer[name], part) if name in layer else part
@@ -50,7 +50,7 @@ def observe(encoder: Encoder, texts: Sequence[Ids]) -> Iterator[tuple[str, Obser
         hidden = behind
 
 
-def observed(fed: Fed) -> Observed:
+def observed(fed: LinearInput) -> Observed:
     """Return the layer with what it was fed."""
     rows = np.concatenate(fed.rows)
     even = rows * evening(rows)

@@ -22,8 +22,8 @@ from sidecar.encoder.architecture import Float32
 from sidecar.encoder.calibration import Observed
 from sidecar.encoder.int8 import smoothed
 from sidecar.encoder.nodes import CONTRIB, GraphWriter
-from sidecar.encoder.pairs import nearest
 from sidecar.encoder.rounding import Float64, round_columns
+from sidecar.encoder.saturation import nearest
 
 _BYTE = 8
 _LARGEST_GROUP = 192

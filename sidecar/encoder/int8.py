@@ -10,7 +10,7 @@ from sidecar.encoder.activations import Activations, Integers, choose
 from sidecar.encoder.architecture import Float32
 from sidecar.encoder.calibration import Observed
 from sidecar.encoder.nodes import CONTRIB, GraphWriter
-from sidecar.encoder.pairs import nearest, round_pairs, scales_of
+from sidecar.encoder.saturation import nearest, round_pairs, scales_of
 
 _BYTE = 8
 

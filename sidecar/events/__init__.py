@@ -32,7 +32,7 @@ def configure(target: Target = _STDOUT, selection: Selection = _BY_DEFAULT) -> N
 
     They are written by a thread, the last of them when the process ends.
     """
-    outlet = _Outlet(Writer(target, _say_lost))
+    outlet = _Outlet(Writer(target, _log_lost))
     structlog.configure(
         processors=[selection, _stamp],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
@@ -82,5 +82,5 @@ def _stamp(
     return (head | fields,), {}
 
 
-def _say_lost(count: int) -> None:
+def _log_lost(count: int) -> None:
     log.warning("events.lost", count=count)

@@ -60,7 +60,7 @@ class Writer:
 
     def __init__(self, target: Target, say_lost: Callable[[int], None]) -> None:
         self._target = target
-        self._say_lost = say_lost
+        self._log_lost = say_lost
         self._waiting: list[bytes] = []
         self._bytes = 0  # of what waits and of what is being written
         self._lost = 0
@@ -98,4 +98,4 @@ class Writer:
                 self._lost -= told
                 self._changed.notify_all()
             if told:
-                self._say_lost(told)
+                self._log_lost(told)

@@ -59,7 +59,7 @@ class Connection(H11Protocol):
         """Read on, and see whether a request has come of it."""
         super().data_received(data)
         if self._is_busy:
-            self._note_busy()
+            self._mark_busy()
         elif self._idle:
             self._idle = False
             self._expect_header()
@@ -67,12 +67,12 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         """Wait for the next request, and for whatever is left of this one."""
         self._idle = True
-        self._door.note_idle(self)
+        self._door.mark_idle(self)
         # uvicorn closes it a little before; this is for what it has not got rid of then.
         self._wait(IDLE_SECONDS + self._header_seconds, None)
         super().on_response_complete()
         if self._is_busy:  # the next request had come already
-            self._note_busy()
+            self._mark_busy()
 
     def pause_writing(self) -> None:
         """Wait for the caller to take what was written."""
@@ -103,9 +103,9 @@ class Connection(H11Protocol):
         cycle = self.cycle
         return cycle is not None and not cycle.response_complete
 
-    def _note_busy(self) -> None:
+    def _mark_busy(self) -> None:
         self._idle = False
-        self._door.note_busy(self)
+        self._door.mark_busy(self)
         if not self.flow.write_paused:
             self._stop_waiting()
 

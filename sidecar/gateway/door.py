@@ -54,11 +54,11 @@ class Door:
         """Note that `caller` has begun a request, or has come to do so."""
         self._move(caller, self._due)
 
-    def note_busy(self, caller: Caller) -> None:
+    def mark_busy(self, caller: Caller) -> None:
         """Note that `caller` waits for an answer: it cannot be made to go."""
         self._forget(caller)
 
-    def note_idle(self, caller: Caller) -> None:
+    def mark_idle(self, caller: Caller) -> None:
         """Note that `caller` has its answer."""
         self._move(caller, self._idle)
 

@@ -24,7 +24,7 @@ class Body:
         self.waits = False
         self.arriving: asyncio.Timeout | None = None
 
-    def note_arrival(self, size: int, now: float) -> None:
+    def record_arrival(self, size: int, now: float) -> None:
         """Count `size` more bytes, which are the time that they may take at the least pace."""
         self.size += size
         earned = max(self.due, now) + size / _LEAST_PACE
@@ -87,7 +87,7 @@ class Room:
         body.waits = False
         now = loop.time()
         body.due = now + left  # its wait was no fault of its caller's
-        body.note_arrival(size, now)
+        body.record_arrival(size, now)
         self._free -= size
 
     async def _look_again(self, now: float) -> None:

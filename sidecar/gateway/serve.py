@@ -47,7 +47,7 @@ def run(settings: Settings, listener: Listener, manager: Manager) -> int:
 async def _serve(settings: Settings, listener: Listener, manager: Manager) -> int:
     gateway = Gateway(settings, listener)
     notices = Notices()
-    asyncio.get_running_loop().set_exception_handler(partial(_note_loop_failure, notices))
+    asyncio.get_running_loop().set_exception_handler(partial(_log_loop_failure, notices))
     door = Door(settings.max_connections)
     config = uvicorn.Config(
         gateway.app(),
@@ -74,7 +74,7 @@ async def _serve(settings: Settings, listener: Listener, manager: Manager) -> in
         await server.serve([listener.socket])
     finally:
         await gateway.close()
-    server.note_stopped(EXIT_OK)
+    server.log_stopped(EXIT_OK)
     return EXIT_OK
 
 
@@ -102,7 +102,7 @@ class _Server(uvicorn.Server):
         """Take connections, and tell whoever waits for that."""
         await super().startup(sockets)
         address = self._listener.address
-        self._manager.tell(READY=1, STATUS=f"Listening on {address}")
+        self._manager.notify(READY=1, STATUS=f"Listening on {address}")
         log.info("gateway.listening", address=address, socket=str(self._settings.daemon))
         if self._listener.is_open:
             log.warning("gateway.open", address=address, message=_OPEN)
@@ -112,7 +112,7 @@ class _Server(uvicorn.Server):
         self._listener.unlink()
         await super().shutdown(sockets)
 
-    def note_stopped(self, exit_code: int) -> None:
+    def log_stopped(self, exit_code: int) -> None:
         """Say that this was all."""
         seconds = round(time.monotonic() - self._started, 3)
         log.info("gateway.stopped", exit_code=exit_code, seconds=seconds)
@@ -120,16 +120,16 @@ class _Server(uvicorn.Server):
     def _signalled(self, number: signal.Signals) -> None:
         if self.should_exit:
             self._listener.unlink()
-            self.note_stopped(EXIT_FORCED)
+            self.log_stopped(EXIT_FORCED)
             flush()
             os._exit(EXIT_FORCED)
         in_flight = len(self.server_state.tasks)
-        self._manager.tell(STOPPING=1, STATUS=f"Finishing {in_flight} requests")
+        self._manager.notify(STOPPING=1, STATUS=f"Finishing {in_flight} requests")
         log.info("gateway.draining", reason=number.name, in_flight=in_flight)
         self.should_exit = True
 
 
-def _note_loop_failure(
+def _log_loop_failure(
     notices: Notices, _: asyncio.AbstractEventLoop, context: Mapping[str, Any]
 ) -> None:
     """Say what the loop could not do; that it has no descriptor for a caller, once a minute.

@@ -28,7 +28,7 @@ def reason_of(reason: str, speed: Mapping[str, Speed]) -> str:
     return "; ".join([reason, *measured])
 
 
-def say_selected(name: str, task: Task, quantization: str, reason: str) -> None:
+def log_selected(name: str, task: Task, quantization: str, reason: str) -> None:
     """Tell in which quantization a model is to be served, and why."""
     kind = "no" if quantization == "none" else quantization
     log.info(
@@ -41,7 +41,7 @@ def say_selected(name: str, task: Task, quantization: str, reason: str) -> None:
     )
 
 
-def say_outcome(manifest: Manifest) -> None:
+def log_outcome(manifest: Manifest) -> None:
     """Tell what became of the quantization of an artifact: what it came to, what fell back."""
     if manifest.kept:
         log.warning(
@@ -53,10 +53,10 @@ def say_outcome(manifest: Manifest) -> None:
             reason=f"{manifest.requested} throughout stays under the floor of closeness to FP32",
         )
     if manifest.quantization != "none":
-        _say_applied(manifest)
+        _log_applied(manifest)
 
 
-def _say_applied(manifest: Manifest) -> None:
+def _log_applied(manifest: Manifest) -> None:
     task = manifest.description.task
     to = " to reranker" if task == "rerank" else ""
     log.info(
@@ -73,7 +73,7 @@ def _say_applied(manifest: Manifest) -> None:
     )
 
 
-def say_proof(model: TorchModel, proof: Proof) -> None:
+def log_proof(model: TorchModel, proof: Proof) -> None:
     """Tell the same of a model that torch computes in half precision."""
     if proof.fell_back:
         log.warning(
@@ -99,7 +99,7 @@ def say_proof(model: TorchModel, proof: Proof) -> None:
     )
 
 
-def say_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int) -> None:
+def log_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int) -> None:
     """Tell what has been loaded, and warn where it is unverified or lacks prompts it needs."""
     log.info(
         "model.loaded",

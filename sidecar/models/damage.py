@@ -27,7 +27,7 @@ def check_artifact(artifact: Path, *, owner: Owner | None = None) -> None:
     check(artifact, manifest.files, owner=owner)
 
 
-def say_damaged(model: str, error: DamagedError, aside: Path | None = None) -> None:
+def log_damaged(model: str, error: DamagedError, aside: Path | None = None) -> None:
     """Tell what of a model in the cache is damaged; it was renamed to `aside`, or is removed."""
     log.warning(
         "model.damaged",

@@ -26,7 +26,7 @@ from sidecar.host import read_host
 from sidecar.memory import let_go
 from sidecar.models import manifest as manifests
 from sidecar.models.compute import is_as_stored, session_of
-from sidecar.models.damage import check_artifact, say_damaged
+from sidecar.models.damage import check_artifact, log_damaged
 from sidecar.models.digests import Digests
 from sidecar.models.drafts import clear, draft_of, put_first, sweep
 from sidecar.models.durable import make_folder
@@ -88,7 +88,7 @@ def layout_anew(artifact: Path, cache: Path, threads: int, damage: DamagedError)
     """
     if artifact in {damage.path, damage.path.parent}:
         raise damage
-    say_damaged(artifact.name, damage)
+    log_damaged(artifact.name, damage)
     folder = damage.path.parent
     try:
         if not _is_whole(folder, artifact):  # another daemon has not made it anew meanwhile

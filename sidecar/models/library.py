@@ -11,27 +11,27 @@ import structlog
 
 from sidecar.models import manifest as manifests
 from sidecar.models.announcements import (
+    log_loaded,
+    log_outcome,
+    log_proof,
+    log_selected,
     reason_of,
-    say_loaded,
-    say_outcome,
-    say_proof,
-    say_selected,
 )
-from sidecar.models.apart import prepare_apart
-from sidecar.models.damage import say_damaged, set_aside
+from sidecar.models.damage import log_damaged, set_aside
 from sidecar.models.description import Task
 from sidecar.models.digests import Digests
 from sidecar.models.errors import DamagedError, ModelError, UnknownArchitectureError
 from sidecar.models.folder.describe import describe, task_of
 from sidecar.models.folder.pipeline import STATIC, first_of
-from sidecar.models.half import load_in_half
+from sidecar.models.fp16 import load_fp16
 from sidecar.models.layout import layout_anew, layout_of
 from sidecar.models.manifest import Manifest
 from sidecar.models.model import Model, load
 from sidecar.models.oracle.ask import has_library
-from sidecar.models.order import Order
 from sidecar.models.place import cached_path
 from sidecar.models.precision import Precision
+from sidecar.models.prepare_request import PrepareRequest
+from sidecar.models.prepare_subprocess import prepare_in_subprocess
 from sidecar.models.probes import probe_inputs
 from sidecar.models.prompting import prompts_of
 from sidecar.models.prompts import Setting
@@ -105,7 +105,7 @@ def with_artifact(wanted: Wanted, cache: Path, use: Callable[[Path, Path], T]) -
             if manifests.is_artifact(folder):
                 raise
             if aside := set_aside(error.path.parent):
-                say_damaged(wanted.name, error, aside)
+                log_damaged(wanted.name, error, aside)
     return use(folder, _artifact_of(wanted, folder, cache))
 
 
@@ -114,12 +114,12 @@ def _open_artifact(wanted: Wanted, cache: Path, folder: Path, artifact: Path) ->
     check(wanted, manifest)
     prompts = prompts_of(artifact, wanted.name, wanted.task, wanted.prompts)
     reason = reason_of(wanted.reason, manifest.speed)
-    say_selected(wanted.name, wanted.task, manifest.quantization, reason)
+    log_selected(wanted.name, wanted.task, manifest.quantization, reason)
     model = _load(wanted, cache, artifact, manifest)
     model.reason, model.prompting = reason, prompts
     model.forward(model.tokenize(probe_inputs(wanted.task)[:1])[0])
-    say_outcome(manifest)
-    say_loaded(model, manifest.quantization, manifest.bytes_weights)
+    log_outcome(manifest)
+    log_loaded(model, manifest.quantization, manifest.bytes_weights)
     return model
 
 
@@ -152,16 +152,16 @@ def measure_with_torch(wanted: Wanted) -> TorchModel:
     source, precision = _source(wanted), wanted.precision
     if precision.quantization == "none":
         return load_with_torch(source, device=wanted.device)
-    return load_in_half(source, device=wanted.device, floor=precision.floor)
+    return load_fp16(source, device=wanted.device, floor=precision.floor)
 
 
 def _open_with_torch(wanted: Wanted) -> TorchModel:
     model = measure_with_torch(wanted)
     model.reason = reason_of(wanted.reason, model.proof.speed if model.proof else {})
-    say_selected(wanted.name, wanted.task, model.quantization, model.reason)
+    log_selected(wanted.name, wanted.task, model.quantization, model.reason)
     if model.proof:
-        say_proof(model, model.proof)
-    say_loaded(model, model.quantization, model.weight_bytes)
+        log_proof(model, model.proof)
+    log_loaded(model, model.quantization, model.weight_bytes)
     return model
 
 
@@ -174,7 +174,7 @@ def _open_slow_path(wanted: Wanted, reason: str) -> TorchModel:
         raise ModelError(reason if known else f"{reason}; {error}") from error
     model.reason = reason
     log.warning("model.slow_path", model=model.name, task=wanted.task, reason=reason)
-    say_loaded(model, model.quantization, model.weight_bytes)
+    log_loaded(model, model.quantization, model.weight_bytes)
     return model
 
 
@@ -223,7 +223,9 @@ def _prepare(wanted: Wanted, folder: Path, artifact: Path) -> None:
         quantization=precision.quantization,
     )
     name = display_name(wanted.name)
-    made = prepare_apart(Order(folder=folder, name=name, precision=precision, output=artifact))
+    made = prepare_in_subprocess(
+        PrepareRequest(folder=folder, name=name, precision=precision, output=artifact)
+    )
     log.info("model.prepared", model=wanted.name, task=wanted.task, seconds=made.seconds)
 
 

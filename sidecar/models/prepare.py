@@ -22,7 +22,7 @@ from sidecar.models.errors import ModelError
 from sidecar.models.exact import Exact, read_exact, weight_bytes
 from sidecar.models.intact import record
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Manifest, Speed
-from sidecar.models.order import Order
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.probes import calibration_inputs
 from sidecar.models.quantize import Progress, Quantized, in_fp32, quantized
 from sidecar.models.scarcity import is_full, scarcity_told
@@ -36,7 +36,7 @@ class _Made:
     speed: Mapping[str, Speed] = field(default_factory=dict)
 
 
-def prepare(order: Order, progress: Progress = lambda *_: None) -> Manifest:
+def prepare(order: PrepareRequest, progress: Progress = lambda *_: None) -> Manifest:
     """Write the artifact and return its manifest.
 
     It appears whole or not at all, after a loss of power, too: it is written beside `output`,
@@ -54,7 +54,7 @@ def prepare(order: Order, progress: Progress = lambda *_: None) -> Manifest:
         return _prepare(order, progress)
 
 
-def _prepare(order: Order, progress: Progress) -> Manifest:
+def _prepare(order: PrepareRequest, progress: Progress) -> Manifest:
     with ExitStack() as stack:
         draft = _draft(order.output, stack)
         manifest = _write(order, draft, progress)
@@ -77,7 +77,7 @@ def _draft(output: Path, stack: ExitStack) -> Path:
         ) from None
 
 
-def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
+def _write(order: PrepareRequest, draft: Path, progress: Progress) -> Manifest:
     started = time.perf_counter()
     with TemporaryDirectory(dir=draft) as scratch:
         exact = read_exact(order.folder, Path(scratch))
@@ -110,7 +110,7 @@ def _write(order: Order, draft: Path, progress: Progress) -> Manifest:
     )
 
 
-def _make(order: Order, exact: Exact, progress: Progress) -> _Made:
+def _make(order: PrepareRequest, exact: Exact, progress: Progress) -> _Made:
     """Return the model as `order` wants it, or as much of that as passes the gate."""
     encoder, tokenizer = exact.encoder, exact.tokenizer
     if order.precision.quantization == "none":

@@ -14,11 +14,11 @@ from sidecar.encoder.architecture import Embeddings, Encoder, Float32
 from sidecar.encoder.calibration import Observed, observe
 from sidecar.encoder.folding import folded
 from sidecar.encoder.graph import build
+from sidecar.encoder.layerwise import Ids
 from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe, QuantizedTable
 from sidecar.encoder.recipes import Float32Recipe
-from sidecar.encoder.refit import refit
+from sidecar.encoder.sequential import quantize_sequentially
 from sidecar.encoder.tables import int4_table, int8_table
-from sidecar.encoder.walk import Ids
 from sidecar.models.manifest import Quality
 from sidecar.models.precision import Precision
 from sidecar.models.rows import Row
@@ -132,7 +132,7 @@ def _in_int4(
 
     even = encoder.embeddings.word.shape[1] % 2 == 0  # two numbers share a byte
     tables = _tables(encoder.embeddings, int4_table if even else int8_table)
-    found = refit(encoder, texts, tables, quantize, partial(progress, "quantizing"))
+    found = quantize_sequentially(encoder, texts, tables, quantize, partial(progress, "quantizing"))
     return _Candidate(found.encoder, found.linears, tables, errors)
 
 

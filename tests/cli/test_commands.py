@@ -12,7 +12,7 @@ import structlog
 from sidecar.cli import main, planning
 from sidecar.events import journal
 from sidecar.host import read_host
-from sidecar.models import half, library
+from sidecar.models import fp16, library
 from sidecar.models.probes import probe_inputs
 from sidecar.models.torch_model import TorchModel
 from sidecar.models.torch_pipeline import Source
@@ -150,8 +150,8 @@ def test_plan_on_a_cuda_host(
     """There the device is named, and what FP16 measured; here the processor stands in for it."""
     host = replace(read_host(), cuda="Some GPU")
     monkeypatch.setattr(planning, "read_host", lambda probe: host)
-    monkeypatch.setattr(library, "load_in_half", in_half_on_the_cpu)
-    monkeypatch.setattr(half, "probe_inputs", lambda task: probe_inputs(task)[:8])
+    monkeypatch.setattr(library, "load_fp16", in_half_on_the_cpu)
+    monkeypatch.setattr(fp16, "probe_inputs", lambda task: probe_inputs(task)[:8])
     before = structlog.get_config()
     try:
         assert main(["plan", str(make_model()), "--json"]) == 0
@@ -166,7 +166,7 @@ def test_plan_on_a_cuda_host(
 
 def in_half_on_the_cpu(source: Source, *, device: str, floor: float) -> TorchModel:
     assert device == "cuda"
-    return half.load_in_half(source, device="cpu", floor=floor)
+    return fp16.load_fp16(source, device="cpu", floor=floor)
 
 
 @pytest.mark.slow

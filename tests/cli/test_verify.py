@@ -9,9 +9,9 @@ import pytest
 from sidecar.cli import main
 from sidecar.models import manifest as manifests
 from sidecar.models.oracle import ask
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 
 MakeModel = Callable[..., Path]
 
@@ -56,12 +56,16 @@ def test_an_artifact_tells_its_proof(
 ) -> None:
     """The proof travels with the artifact, and is of its files; one without says what to do."""
     precision = Precision("none", weight_bits=7, floor=0.9)
-    order = Order(folder=make_model(), name="m", precision=precision, output=tmp_path / "proven")
+    order = PrepareRequest(
+        folder=make_model(), name="m", precision=precision, output=tmp_path / "proven"
+    )
     assert prepare(order).verified is not None
     monkeypatch.setattr(ask, "has_library", lambda: False)
     assert main(["verify", str(tmp_path / "proven")]) == 0
     assert "equal to sentence-transformers" in capsys.readouterr().out
-    unproven = Order(folder=order.folder, name="m", precision=precision, output=tmp_path / "not")
+    unproven = PrepareRequest(
+        folder=order.folder, name="m", precision=precision, output=tmp_path / "not"
+    )
     assert prepare(unproven).verified is None
     assert manifests.read(tmp_path / "not").verified is None
     assert main(["verify", str(tmp_path / "not")]) == 69

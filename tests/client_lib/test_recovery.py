@@ -120,8 +120,8 @@ def test_permission_denied_is_not_retried(
         attempts.append(path)
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("client_lib.sync_line.connect", refuse)
-    monkeypatch.setattr("client_lib.aio_line.connect", refuse)
+    monkeypatch.setattr("client_lib.sync_reconnect.connect", refuse)
+    monkeypatch.setattr("client_lib.aio_reconnect.connect", refuse)
     with pytest.raises(ConnectionLost, match=r"Permission denied.*group"):
         connect(fake.socket).ping()
     assert len(attempts) == 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from client_lib import CallTimeout, Client, ClientClosed, ConnectionLost, Draining, operations
-from client_lib.sync_line import Line
+from client_lib.sync_reconnect import ReconnectingConnection
 from client_lib.trust import Trust
 from client_lib.wire.messages import Cancel, Embed, Request
 from client_lib.wire.protocol import Limits
@@ -185,7 +185,7 @@ def test_close_ends_the_wait_for_a_daemon(
         tried.set()
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr("client_lib.sync_line.connect", connect)
+    monkeypatch.setattr("client_lib.sync_reconnect.connect", connect)
     client = Client(tmp_path / "none")
     future = submit(client.ping)
     assert tried.wait(10)
@@ -204,7 +204,7 @@ def test_another_threads_dial_is_waited_for_as_long_as_there_is_time(
         tried.set()
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr("client_lib.sync_line.connect", connect)
+    monkeypatch.setattr("client_lib.sync_reconnect.connect", connect)
     with Client(tmp_path / "none") as client:
         dialing = submit(client.ping)
         assert tried.wait(10)
@@ -239,7 +239,7 @@ def test_threads_that_come_together_share_the_first_connection(
     """Also where both find that there is none yet."""
     together = threading.Barrier(2, timeout=10)
 
-    class Met(Line):
+    class Met(ReconnectingConnection):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             together.wait()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.encoder import walk
+from sidecar.encoder import layerwise
 from sidecar.encoder.architecture import Encoder
 from sidecar.encoder.folding import folded
 from sidecar.encoder.graph import build, build_embeddings, build_layer
@@ -214,8 +214,8 @@ def test_what_reaches_lower_than_gelu_keeps_all_of_its_range(make_model: MakeMod
     texts = [(random_ids(90), np.zeros((1, 90), np.int64))]
     for activation in ("gelu", "gelu_new", "quick_gelu", "relu", "silu"):
         encoder = encoder_of(make_model(hidden_act=activation))
-        hidden = walk.embed(encoder, Float32Recipe(), texts)
-        fed = walk.through(encoder, 0, Float32Recipe(), hidden).fed["layer.0.down"]
+        hidden = layerwise.run_embeddings(encoder, Float32Recipe(), texts)
+        fed = layerwise.run_layer(encoder, 0, Float32Recipe(), hidden).fed["layer.0.down"]
         assert fed.after_gelu == (min(rows.min() for rows in fed.rows) >= -0.1701), activation
 
 

@@ -14,9 +14,9 @@ from sidecar.encoder.architecture import Linear
 from sidecar.encoder.calibration import Observed
 from sidecar.encoder.int4 import Int4Linear
 from sidecar.encoder.nodes import GraphWriter
-from sidecar.encoder.pairs import nearest, scales_of
 from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe
 from sidecar.encoder.rounding import quantize_rows
+from sidecar.encoder.saturation import nearest, scales_of
 from sidecar.host import read_host
 from sidecar.plan import weight_bits
 

@@ -14,9 +14,9 @@ from sidecar.encoder.calibration import Observed
 from sidecar.encoder.int4 import Int4Linear, group_size
 from sidecar.encoder.int8 import Int8Linear, calibrate
 from sidecar.encoder.nodes import GraphWriter
-from sidecar.encoder.pairs import nearest, round_pairs, scales_of
 from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe, QuantizedTable
 from sidecar.encoder.rounding import quantize_rows
+from sidecar.encoder.saturation import nearest, round_pairs, scales_of
 from sidecar.encoder.tables import int4_table, int8_table
 from sidecar.host import read_host
 from sidecar.plan import weight_bits

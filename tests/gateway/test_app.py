@@ -173,7 +173,7 @@ async def test_how_a_daemon_is_that_is_not_there_is_known_at_once(
         looks.append(path)
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr("client_lib.aio_line.connect", look)
+    monkeypatch.setattr("client_lib.aio_reconnect.connect", look)
     async with opened() as http:
         for path in ("/health", "/metrics", "/v1/models"):
             assert (await http.get(path)).status_code == 503

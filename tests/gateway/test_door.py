@@ -34,7 +34,7 @@ def test_who_owes_its_request_longest_goes_first(clock: Clock) -> None:
     """Before those that are idle, once it has owed it for a while."""
     door = Door(3, clock)
     idle, first, second = entered(door, Caller(), Caller(), Caller())
-    door.note_idle(idle)
+    door.mark_idle(idle)
     clock.now = 1.5
     assert door.enter(Caller()) is first
     assert door.enter(Caller()) is second
@@ -44,9 +44,9 @@ def test_who_has_just_come_is_spared_for_one_that_is_idle(clock: Clock) -> None:
     """It may be about to ask; the idle one longest without a request goes."""
     door = Door(3, clock)
     first, second, _ = entered(door, Caller(), Caller(), Caller())
-    door.note_idle(second)
+    door.mark_idle(second)
     clock.now = 0.5
-    door.note_idle(first)
+    door.mark_idle(first)
     assert door.enter(Caller()) is second
     assert door.enter(Caller()) is first
 
@@ -56,7 +56,7 @@ def test_who_waits_for_an_answer_stays(clock: Clock) -> None:
     door = Door(2, clock)
     busy = entered(door, Caller(), Caller())
     for caller in busy:
-        door.note_busy(caller)
+        door.mark_busy(caller)
     clock.now = 100.0
     newcomer = Caller()
     assert door.enter(newcomer) is newcomer
@@ -70,7 +70,7 @@ def test_who_left_may_be_heard_of_again(clock: Clock) -> None:
     (first,) = entered(door, Caller())
     second = Caller()
     assert door.enter(second) is first
-    door.note_idle(first)
+    door.mark_idle(first)
     third = Caller()
     assert door.enter(third) is second
     door.leave(first)
@@ -91,7 +91,7 @@ def test_another_host_that_has_its_share_of_answers_under_way_waits(clock: Clock
     """Though there are places."""
     door = Door(4, clock)
     for caller in entered(door, Caller("192.0.2.1"), Caller("192.0.2.1")):
-        door.note_busy(caller)
+        door.mark_busy(caller)
     newcomer = Caller("192.0.2.1")
     assert door.enter(newcomer) is newcomer
     entered(door, Caller("::1"), Caller(None))

@@ -172,12 +172,12 @@ def test_a_byte_now_and_then_is_a_stall() -> None:
     """What counts is the pace: 64 KiB a second, and a second without any."""
     body = Body(0.0, 1.0)
     for now in (0.4, 0.8, 1.2):
-        body.note_arrival(1, now)
+        body.record_arrival(1, now)
     assert 1.2 < body.due < 1.3
-    body.note_arrival(1 << 30, 5.0)
+    body.record_arrival(1 << 30, 5.0)
     assert body.due == 6.0
     slow = Body(0.0, 1.0)
-    slow.note_arrival(32 * 1024, 2.0)  # half a second's worth, a second late
+    slow.record_arrival(32 * 1024, 2.0)  # half a second's worth, a second late
     assert slow.due == 2.5
-    slow.note_arrival(16 * 1024, 2.0)
+    slow.record_arrival(16 * 1024, 2.0)
     assert (slow.due, slow.size) == (2.75, 48 * 1024)

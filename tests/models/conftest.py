@@ -36,12 +36,12 @@ def tiny_artifact(
 ) -> Path:
     """A small BERT in INT8 with weights of 7 bits, unproven; a test copies what it changes."""
     from sidecar.models.oracle import ask
-    from sidecar.models.order import Order
     from sidecar.models.precision import Precision
+    from sidecar.models.prepare_request import PrepareRequest
 
     output = tmp_path_factory.mktemp("tiny") / "tiny-int8"
     precision = Precision("int8", weight_bits=7, floor=0)
-    order = Order(folder=make_model(), name="tiny", precision=precision, output=output)
+    order = PrepareRequest(folder=make_model(), name="tiny", precision=precision, output=output)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ask, "has_library", lambda: False)
         prepare_quickly(order)

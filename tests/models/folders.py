@@ -14,9 +14,9 @@ from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.model import Model
 from sidecar.models.model import load as load_artifact
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.torch_model import TorchModel
 from sidecar.models.torch_model import load as load_with_torch
 from sidecar.models.torch_pipeline import Source
@@ -57,7 +57,7 @@ def served(folder: Path, tmp_path: Path) -> Model:
     """Return the model on our own graph, in FP32."""
     output = tmp_path / "artifact"
     precision = Precision("none", weight_bits=7, floor=0)
-    prepare(Order(folder=folder, name="tiny", precision=precision, output=output))
+    prepare(PrepareRequest(folder=folder, name="tiny", precision=precision, output=output))
     return load_artifact(output)
 
 

@@ -18,10 +18,10 @@ from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.manifest import Manifest
 from sidecar.models.model import load
-from sidecar.models.order import Order
 from sidecar.models.place import cached_path
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.probes import calibration_inputs
 
 MakeModel = Callable[..., Path]
@@ -38,7 +38,7 @@ def wanted(folder: Path, **changes: Any) -> Wanted:
 
 
 def made(folder: Path, output: Path, precision: Precision = INT8, **changes: Any) -> Manifest:
-    order = Order(folder=folder, name="tiny", precision=precision, output=output)
+    order = PrepareRequest(folder=folder, name="tiny", precision=precision, output=output)
     return prepare(replace(order, **changes))
 
 

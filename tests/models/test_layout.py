@@ -18,9 +18,9 @@ from sidecar.models.layout import Layout, layout_anew, layout_of
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.manifest import GRAPH, TOKENIZER, WEIGHTS, Speed
 from sidecar.models.model import load
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.probes import probe_inputs
 from sidecar.models.rows import Row
 from sidecar.models.tokenizer import Tokenizer
@@ -47,7 +47,7 @@ def artifact_of(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory)
             precision = Precision(quantization, weight_bits=7, floor=-1)
             folder = make_model(family, **changes)
             prepare(
-                Order(
+                PrepareRequest(
                     folder=folder, name="tiny", precision=precision, output=made[what], texts=TEXTS
                 )
             )

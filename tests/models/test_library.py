@@ -11,7 +11,7 @@ import structlog
 
 from sidecar.models import library
 from sidecar.models import manifest as manifests
-from sidecar.models.announcements import reason_of, say_loaded, say_outcome
+from sidecar.models.announcements import log_loaded, log_outcome, reason_of
 from sidecar.models.description import Task
 from sidecar.models.errors import DamagedError, ModelError
 from sidecar.models.library import Wanted, check, open_model
@@ -185,7 +185,7 @@ def test_what_became_of_a_quantization_is_told(manifest: Manifest) -> None:
     ):
         description = replace(made.description, task=task)  # type: ignore[arg-type]
         with structlog.testing.capture_logs() as events:
-            say_outcome(replace(made, description=description))
+            log_outcome(replace(made, description=description))
         fell_back, applied = events
         assert fell_back["event"] == "quantization.fell_back"
         assert fell_back["layers"] == ["layer.1.up", "layer.0.down"]
@@ -196,7 +196,7 @@ def test_what_became_of_a_quantization_is_told(manifest: Manifest) -> None:
         }.items()  # fmt: skip
         assert ("cosine_mean" in applied) == (task == "embed")
     with structlog.testing.capture_logs() as events:
-        say_outcome(replace(manifest, quantization="none", kept=()))
+        log_outcome(replace(manifest, quantization="none", kept=()))
     assert events == []
 
 
@@ -211,7 +211,7 @@ def test_what_was_loaded_is_told(proven: bool) -> None:
         intra_op_threads=4, verified=proof if proven else None, prompting=Prompts(by_name={}),
     )  # fmt: skip
     with structlog.testing.capture_logs() as events:
-        say_loaded(model, "int8", 55)
+        log_loaded(model, "int8", 55)
     told = events[0]
     assert told.pop("pss_bytes") > 0
     expected: dict[str, Any] = {

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.models.library import Wanted, open_model
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name
 
 MakeModel = Callable[..., Path]
@@ -85,7 +85,7 @@ def test_a_folder_of_ones_own_is_called_as_it_is(make_model: MakeModel, tmp_path
 def test_an_artifact_keeps_the_name_of_its_model(make_model: MakeModel, tmp_path: Path) -> None:
     """Whatever its own folder is called."""
     folder = shutil.copytree(make_model(), tmp_path / "mine")
-    order = Order(
+    order = PrepareRequest(
         folder=folder, name=display_name(str(folder)), precision=PRECISIONS[0],
         output=tmp_path / "prepared",
     )  # fmt: skip

@@ -17,9 +17,9 @@ from sidecar.models.folder import steps
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.model import load
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 
 from ..later import Later
 from .by_library import TEXTS, differences
@@ -120,7 +120,7 @@ def test_a_pipeline_is_prepared_in_fewer_bits(transformer: Any, tmp_path: Path) 
     folder = saved(tmp_path / "model", transformer, *modules)
     precision = Precision("int8", weight_bits=7, floor=0.99)
     output = tmp_path / "int8"
-    made = prepare(Order(folder=folder, name="tiny", precision=precision, output=output))
+    made = prepare(PrepareRequest(folder=folder, name="tiny", precision=precision, output=output))
     assert (made.quantization, made.kept, made.dimensions) == ("int8", (), 32)
     model = load(output)
     assert model.normalize

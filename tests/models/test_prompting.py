@@ -17,7 +17,7 @@ from sidecar.models import manifest as manifests
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
-from sidecar.models.prepare import Order, prepare
+from sidecar.models.prepare import PrepareRequest, prepare
 from sidecar.models.prompting import prompts_of
 from sidecar.serving.engine.work import WorkItem
 
@@ -129,7 +129,7 @@ def test_an_artifact_keeps_what_its_folder_states(folder: Path, tmp_path: Path) 
     """The setting is laid over it when it is opened; it is known by the name in its manifest."""
     state(folder, prompts={"title": "t: "}, default_prompt_name="none of them")
     artifact = tmp_path / "artifact"
-    prepare(Order(folder=folder, name="intfloat/e5-base", precision=FP32, output=artifact))
+    prepare(PrepareRequest(folder=folder, name="intfloat/e5-base", precision=FP32, output=artifact))
     manifest = manifests.read(artifact)
     stated = {"query": "", "document": "", "title": "t: "}
     assert manifest.description.prompts == stated

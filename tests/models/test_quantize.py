@@ -16,9 +16,9 @@ from sidecar.models.errors import ModelError
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.manifest import Quality
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.quantize import quantized
 from sidecar.models.rows import Row
 
@@ -233,7 +233,7 @@ def test_a_users_own_texts_are_calibrated_on(
 
     monkeypatch.setattr(preparing, "quantized", stop)
     folder = make_model()
-    order = Order(
+    order = PrepareRequest(
         folder=folder, name="t", precision=Precision("int8", 7, 0), output=tmp_path / "out",
         texts=texts,
     )  # fmt: skip
@@ -250,7 +250,7 @@ def test_an_artifact_is_not_prepared_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "manifest.json").write_text("{}")
     (tmp_path / "out").symlink_to(tmp_path / "mine")
-    order = Order(
+    order = PrepareRequest(
         folder=tmp_path, name="t", precision=Precision("none", 7, 0), output=tmp_path / "out"
     )
     with pytest.raises(ModelError, match="is a symbolic link: name the folder"):
@@ -263,7 +263,7 @@ def test_drafts_of_the_killed_are_swept_before_another(tmp_path: Path) -> None:
     """Also where nothing comes of it."""
     (tmp_path / ".out.draft-0123456789abcdef").mkdir()
     (tmp_path / "model").mkdir()
-    order = Order(
+    order = PrepareRequest(
         folder=tmp_path / "model", name="t", precision=Precision("none", 7, 0),
         output=tmp_path / "out",
     )  # fmt: skip

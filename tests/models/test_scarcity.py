@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.host import read_host
-from sidecar.models import apart, scarcity
+from sidecar.models import prepare_subprocess, scarcity
 from sidecar.models.errors import ModelError, TemporaryError, UnknownArchitectureError
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.scarcity import scarcity_told
 
 MakeModel = Callable[..., Path]
@@ -44,10 +44,12 @@ def on_a_small_disk(folder: Path, size: str, *command: str) -> subprocess.Comple
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def order(tmp_path: Path) -> PrepareRequest:
     """An order that the process in `ending` does not carry out."""
     precision = Precision("int8", 8, 0.0)
-    return Order(folder=tmp_path, name="tiny", precision=precision, output=tmp_path / "out")
+    return PrepareRequest(
+        folder=tmp_path, name="tiny", precision=precision, output=tmp_path / "out"
+    )
 
 
 @pytest.fixture
@@ -91,12 +93,12 @@ def test_a_full_disk_ends_a_start_in_the_same_way(make_model: MakeModel, tmp_pat
 
 
 def test_a_process_that_was_killed_lacked_memory(
-    order: Order, ending: Callable[[str], None]
+    order: PrepareRequest, ending: Callable[[str], None]
 ) -> None:
     """That is what the kernel does; the message says how much it takes, and what there is."""
     ending(f"mkdir {order.output.parent}/.out.draft-0123456789abcdef; kill -9 $$")
     with pytest.raises(TemporaryError, match=r"preparing tiny was killed, .* memory: .* MiB are"):
-        apart.prepare_apart(order)
+        prepare_subprocess.prepare_in_subprocess(order)
     assert not list(order.output.parent.glob(".out.*"))
 
 
@@ -112,12 +114,12 @@ def test_a_process_that_was_killed_lacked_memory(
     ],
 )
 def test_what_the_process_says_is_raised(
-    order: Order, ending: Callable[[str], None], script: str, kind: type, message: str
+    order: PrepareRequest, ending: Callable[[str], None], script: str, kind: type, message: str
 ) -> None:
     """Of its own kind, in one line, whatever libraries have written before."""
     ending(script)
     with pytest.raises(ModelError, match=message) as raised:
-        apart.prepare_apart(order)
+        prepare_subprocess.prepare_in_subprocess(order)
     assert type(raised.value) is kind
     assert len(str(raised.value).splitlines()) == 1
 
@@ -157,8 +159,8 @@ def test_what_there_is_of_memory_is_told_in_mebibytes(monkeypatch: pytest.Monkey
 def test_an_order_reaches_the_process_as_it_was_given(tmp_path: Path) -> None:
     """Its texts, its precision and its places: what is written here is read there."""
     precision = Precision("int4", weight_bits=8, floor=0.875)
-    order = Order(
+    order = PrepareRequest(
         folder=tmp_path / "model", name="org/tiny", precision=precision,
         output=tmp_path / "out", texts=("one", "zwei ü"),
     )  # fmt: skip
-    assert apart._order(json.dumps(asdict(order), default=str)) == order
+    assert prepare_subprocess._order(json.dumps(asdict(order), default=str)) == order

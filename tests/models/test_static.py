@@ -15,9 +15,9 @@ from sidecar.models.folder.describe import describe, task_of
 from sidecar.models.folder.weights import read_encoder
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.model import load
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
 from sidecar.models.prepare import prepare
+from sidecar.models.prepare_request import PrepareRequest
 
 from ..later import Later
 from ..words import WORDS, with_few_words
@@ -159,7 +159,7 @@ def test_it_is_prepared_in_fewer_bits(
     """It passes the gate, is smaller, and gives the same bytes whatever ran before."""
     precision = Precision(quantization, weight_bits=8, floor=least)
     output = tmp_path / quantization
-    made = prepare(Order(folder=static, name="tiny", precision=precision, output=output))
+    made = prepare(PrepareRequest(folder=static, name="tiny", precision=precision, output=output))
     assert (made.quantization, made.kept, made.dimensions) == (quantization, (), DIMENSIONS)
     assert made.kernel == f"onnxruntime Gather, {quantization} rows"
     assert made.quality is not None
@@ -179,7 +179,9 @@ def test_an_odd_width_has_no_four_bits(static: Path, tmp_path: Path) -> None:
     (table,) = load_file(path).values()
     save_file({"embedding.weight": table[:, :47].copy()}, path)
     precision = Precision("int4", weight_bits=8, floor=0.98)
-    made = prepare(Order(folder=static, name="t", precision=precision, output=tmp_path / "out"))
+    made = prepare(
+        PrepareRequest(folder=static, name="t", precision=precision, output=tmp_path / "out")
+    )
     assert made.quality is not None
     assert made.quality.min >= 0.9999
 
@@ -187,7 +189,7 @@ def test_an_odd_width_has_no_four_bits(static: Path, tmp_path: Path) -> None:
 def test_longer_texts_say_that_they_were_cut(static: Path, tmp_path: Path) -> None:
     """What is over the limit is left out, and the row says so."""
     precision = Precision("none", weight_bits=8, floor=0.9)
-    prepare(Order(folder=static, name="t", precision=precision, output=tmp_path / "out"))
+    prepare(PrepareRequest(folder=static, name="t", precision=precision, output=tmp_path / "out"))
     short, long = load(tmp_path / "out").tokenize(["word " * 16_384, "word " * 16_385])
     assert (short.tokens, short.truncated) == (16_384, False)
     assert (long.tokens, long.truncated) == (16_384, True)

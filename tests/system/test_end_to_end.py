@@ -17,7 +17,7 @@ import pytest
 from client_lib import Client
 from sidecar.models.model import load
 from sidecar.models.precision import Precision
-from sidecar.models.prepare import Order, prepare
+from sidecar.models.prepare import PrepareRequest, prepare
 
 from .machine import UNITS, Machine
 
@@ -46,7 +46,7 @@ def alone(
     for name, family in (("one", "bert"), ("two", "distilbert")):
         output = folder / name
         source = make_model(family)
-        prepare(Order(folder=source, name=name, precision=precision, output=output))
+        prepare(PrepareRequest(folder=source, name=name, precision=precision, output=output))
         _copy(output, machine.path(f"/opt/models/{name}"))
         model = load(output)
         computed = [model.forward(model.tokenize([text])[0]) for text in TEXTS]

@@ -267,7 +267,7 @@ class Engine:
 
     def _batch_ended(self, batch: Batch, ended: float) -> None:
         self.statistics.batch(batch.priority, batch.rows, batch.tokens)
-        self.notes.add(partial(_note_batch, batch, ended))
+        self.notes.add(partial(_log_batch, batch, ended))
 
     def _crash(self, error: BaseException, job: Job | None) -> None:
         if not self.crashed.done():
@@ -294,7 +294,7 @@ def _lane_status(peers: Mapping[Hashable, Usage]) -> dict[str, Any]:
     return {**sum(peers.values(), Usage()).to_map(), "peers": by_peer}
 
 
-def _note_batch(batch: Batch, ended: float) -> None:
+def _log_batch(batch: Batch, ended: float) -> None:
     log.info(
         "batch.completed",
         batch_id=batch.id,

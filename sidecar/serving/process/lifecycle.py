@@ -86,7 +86,7 @@ class _Daemon:
 
     async def run(self, setup: Setup) -> int:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_note_loop_failure)
+        loop.set_exception_handler(_log_loop_failure)
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up, _has_terminal())
@@ -97,7 +97,7 @@ class _Daemon:
         await self._serve(self._open(await self._load(setup)), setup)
         if self._reloader.busy:
             self._leave(self._exit_code)
-        self._note_stopped(self._exit_code)
+        self._log_stopped(self._exit_code)
         return self._exit_code
 
     async def _load(self, setup: Setup) -> Loaded:
@@ -156,7 +156,7 @@ class _Daemon:
         self._life.move(State.SERVING)
         freeze()
         models = context.engine.model_names
-        self._manager.tell(READY=1, STATUS=f"Serving {', '.join(models)}")
+        self._manager.notify(READY=1, STATUS=f"Serving {', '.join(models)}")
         log.info(
             "server.listening",
             socket=str(listener.path),
@@ -170,7 +170,7 @@ class _Daemon:
         """End the daemon when inference makes no progress; until then, feed the watchdog."""
         while (seconds := context.stuck_for()) < self._longest(context):
             if self._manager.watchdog_seconds:
-                self._manager.tell(WATCHDOG=1)
+                self._manager.notify(WATCHDOG=1)
             await asyncio.sleep(self._longest(context) / 2)
         # Nothing can interrupt a forward; clients resubmit to the next daemon.
         ends = context.longest_forward() < seconds
@@ -187,7 +187,7 @@ class _Daemon:
         seconds, in_flight = context.settings.drain_seconds, context.accepted.count
         self._life.move(State.DRAINING)
         self._deadline = asyncio.get_running_loop().time() + seconds
-        self._manager.tell(STOPPING=1, STATUS=f"Finishing {in_flight} requests")
+        self._manager.notify(STOPPING=1, STATUS=f"Finishing {in_flight} requests")
         log.info("server.draining", reason=reason, in_flight=in_flight, drain_seconds=seconds)
 
     async def _hand_over(self, untaken: InFlightCounter) -> None:
@@ -228,11 +228,11 @@ class _Daemon:
     def _leave(self, exit_code: int) -> NoReturn:
         if self._listener is not None:
             self._listener.unlink()
-        self._note_stopped(exit_code)
+        self._log_stopped(exit_code)
         flush()
         os._exit(exit_code)
 
-    def _note_stopped(self, exit_code: int) -> None:
+    def _log_stopped(self, exit_code: int) -> None:
         self._life.move(State.STOPPED)
         log.info("server.stopped", exit_code=exit_code, seconds=self._age())
 
@@ -249,7 +249,7 @@ def _has_terminal() -> bool:
     return True
 
 
-def _note_loop_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _log_loop_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     traceback = trace(error) if isinstance(error, BaseException) else None
     log.error("loop.failed", message=context["message"], traceback=traceback)

@@ -56,7 +56,7 @@ async def extend_startup_timeout(manager: Manager, status: str) -> AsyncIterator
 
     A model that is prepared first takes minutes; the manager's patience is seconds.
     """
-    manager.tell(STATUS=status, EXTEND_TIMEOUT_USEC=_PATIENCE_USEC)
+    manager.notify(STATUS=status, EXTEND_TIMEOUT_USEC=_PATIENCE_USEC)
     pulse = asyncio.create_task(_pulse(manager))
     try:
         yield
@@ -67,4 +67,4 @@ async def extend_startup_timeout(manager: Manager, status: str) -> AsyncIterator
 async def _pulse(manager: Manager) -> None:
     while True:
         await asyncio.sleep(_PULSE_SECONDS)
-        manager.tell(EXTEND_TIMEOUT_USEC=_PATIENCE_USEC)
+        manager.notify(EXTEND_TIMEOUT_USEC=_PATIENCE_USEC)

@@ -56,21 +56,21 @@ class Reloader:
     ) -> Setup:
         started = time.monotonic()
         context.life.move(State.RELOADING)
-        self._manager.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1_000)
+        self._manager.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1_000)
         log.info("server.reloading", models=context.engine.model_names)
         failure = ""
         try:
             async with extend_startup_timeout(self._manager, "Reloading"):
                 new, engine = await self._load()
         except Exception as error:  # noqa: BLE001 - whatever it is, what serves goes on serving
-            failure = _note_failure(error, started)
+            failure = _log_failure(error, started)
         else:
             self._swap(context, engine, new.settings, group)
-            _note_reloaded(setup, new, engine, started)
+            _log_reloaded(setup, new, engine, started)
             setup = new
         context.life.move(State.SERVING)
         status = f"Serving {', '.join(context.engine.model_names)}{failure}"
-        self._manager.tell(READY=1, STATUS=status)
+        self._manager.notify(READY=1, STATUS=status)
         return setup
 
     def _swap(
@@ -123,7 +123,7 @@ async def _retire(context: ServerContext, engine: Engine) -> None:
     log.info("engine.retired", models=models, seconds=_since(started), **await trim())
 
 
-def _note_reloaded(old: Setup, new: Setup, engine: Engine, started: float) -> None:
+def _log_reloaded(old: Setup, new: Setup, engine: Engine, started: float) -> None:
     before = old.configured
     log.info(
         "server.reloaded",
@@ -134,7 +134,7 @@ def _note_reloaded(old: Setup, new: Setup, engine: Engine, started: float) -> No
     )
 
 
-def _note_failure(error: Exception, started: float) -> str:
+def _log_failure(error: Exception, started: float) -> str:
     """Say that nothing was changed and why; return that for the end of a status line."""
     log.error(
         "server.reload_failed",

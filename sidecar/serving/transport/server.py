@@ -87,7 +87,7 @@ class Server:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                self._tell_exhausted(error)
+                self._log_exhausted(error)
                 self._rest()
                 return
             self._open(sock)
@@ -137,7 +137,7 @@ class Server:
         self._loop.remove_reader(self._listener.socket)
         self._pause = self._loop.call_later(_EXHAUSTED_SECONDS, self._go_on)
 
-    def _tell_exhausted(self, error: OSError) -> None:
+    def _log_exhausted(self, error: OSError) -> None:
         if self._loop.time() - self._told >= _BETWEEN_LINES_SECONDS:
             self._told = self._loop.time()
             log.error("server.exhausted", reason=os.strerror(error.errno or 0))

@@ -206,13 +206,13 @@ class Session:
         elif isinstance(outcome, EmbedResult | RerankResult):
             assert isinstance(request, Embed | Rerank)
             self._context.statistics.answered(request.op, request.priority, outcome.answer)
-            note = partial(_note_success, self._named(request), request.priority, outcome.answer)
+            note = partial(_log_success, self._named(request), request.priority, outcome.answer)
             self._context.engine.notes.add(note)
 
     def _fail(self, request: _Task, error: ReplyError) -> None:
         self._context.statistics.failed(request.op, error.code)
         if (unlogged := self._context.failures.take(self._peer.uid)) is not None:
-            note = partial(_note_failure, self._named(request), error, unlogged)
+            note = partial(_log_failure, self._named(request), error, unlogged)
             self._context.engine.notes.add(note)
 
     def _named(self, request: _Task) -> dict[str, Any]:
@@ -281,7 +281,7 @@ class Session:
         self._context.log_stall(self._peer, awaited, self._stall_seconds)
 
 
-def _note_success(named: Mapping[str, Any], lane: Priority, answer: Answer) -> None:
+def _log_success(named: Mapping[str, Any], lane: Priority, answer: Answer) -> None:
     timings = answer.timings
     log.info(
         "request.completed",
@@ -300,7 +300,7 @@ def _note_success(named: Mapping[str, Any], lane: Priority, answer: Answer) -> N
     )
 
 
-def _note_failure(named: Mapping[str, Any], error: ReplyError, unlogged: int) -> None:
+def _log_failure(named: Mapping[str, Any], error: ReplyError, unlogged: int) -> None:
     fault = isinstance(error, BackendFailed)
     (log.error if fault else log.info)(
         "request.failed",

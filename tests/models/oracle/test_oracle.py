@@ -19,8 +19,8 @@ from sidecar.models.oracle import ask
 from sidecar.models.oracle import library as asking
 from sidecar.models.oracle.answers import read
 from sidecar.models.oracle.compare import DiffersError
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.torch_pipeline import Source
 
 MakeModel = Callable[..., Path]
@@ -111,7 +111,7 @@ def test_without_the_library_a_model_says_that_it_is_unverified(
     with monkeypatch.context() as patch:
         for module in (ask, library):
             patch.setattr(module, "has_library", lambda: False)
-        patch.setattr(library, "prepare_apart", _prepare_here)
+        patch.setattr(library, "prepare_in_subprocess", _prepare_here)
         with structlog.testing.capture_logs() as events:
             model = open_model(wanted(folder), cache)
         assert model.describe()["verified"] is None
@@ -130,7 +130,7 @@ def test_without_the_library_a_model_says_that_it_is_unverified(
     assert "model.unverified" not in names
 
 
-def _prepare_here(order: Order) -> Manifest:
+def _prepare_here(order: PrepareRequest) -> Manifest:
     """Prepare in this process, where the library is hidden."""
     from sidecar.models.prepare import prepare
 

@@ -14,7 +14,7 @@ from sidecar.models.manifest import read, write
 from sidecar.models.oracle import ask
 from sidecar.models.place import cached_path
 from sidecar.models.precision import Precision
-from sidecar.models.prepare import Order, prepare
+from sidecar.models.prepare import PrepareRequest, prepare
 from sidecar.models.probes import probe_inputs
 from sidecar.operate.doctor.finding import Severity
 from sidecar.operate.doctor.models import Found, check_limit, check_model, probe_lengths, read_model
@@ -43,7 +43,7 @@ def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("artifact") / "small"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ask, "has_library", lambda: False)  # nothing here is about its proof
-        prepare(Order(folder=folder, name="small", precision=PRECISION, output=output))
+        prepare(PrepareRequest(folder=folder, name="small", precision=PRECISION, output=output))
     return output
 
 

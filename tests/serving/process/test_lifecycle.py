@@ -527,7 +527,7 @@ async def watched(monkeypatch):
         with pytest.raises(asyncio.CancelledError):
             await daemon._watch(context)
         monkeypatch.undo()
-        return [each.kwargs for each in manager.tell.call_args_list], slept, exits
+        return [each.kwargs for each in manager.notify.call_args_list], slept, exits
 
     return watch
 

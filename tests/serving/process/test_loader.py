@@ -27,17 +27,17 @@ async def test_the_manager_is_asked_for_time_for_as_long_as_it_takes(monkeypatch
     assert loader._PULSE_SECONDS <= 10
     monkeypatch.setattr(loader, "_PULSE_SECONDS", 0)
     manager, enough = Mock(), asyncio.Event()
-    manager.tell.side_effect = lambda **_: enough.set() if manager.tell.call_count > 4 else None
+    manager.notify.side_effect = lambda **_: enough.set() if manager.notify.call_count > 4 else None
     async with extend_startup_timeout(manager, "Loading models"):
-        manager.tell.assert_called_once_with(
+        manager.notify.assert_called_once_with(
             STATUS="Loading models", EXTEND_TIMEOUT_USEC=30_000_000
         )
         await asyncio.wait_for(enough.wait(), 20)
-    told = manager.tell.call_args_list
+    told = manager.notify.call_args_list
     assert told[1:] == [call(EXTEND_TIMEOUT_USEC=30_000_000)] * (len(told) - 1)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert manager.tell.call_args_list == told
+    assert manager.notify.call_args_list == told
 
 
 async def test_a_failure_to_load_asks_for_no_more_time(monkeypatch):
@@ -48,7 +48,7 @@ async def test_a_failure_to_load_asks_for_no_more_time(monkeypatch):
         async with extend_startup_timeout(manager, "Loading models"):
             raise ZeroDivisionError
     await asyncio.sleep(0)
-    told = manager.tell.call_count
+    told = manager.notify.call_count
     for _ in range(5):
         await asyncio.sleep(0)
-    assert manager.tell.call_count == told
+    assert manager.notify.call_count == told

@@ -21,8 +21,8 @@ from sidecar.models.child import end_with_parent
 from sidecar.models.drafts import sweep
 from sidecar.models.errors import ModelError, TemporaryError, UnknownArchitectureError
 from sidecar.models.manifest import Manifest
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
+from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.scarcity import killed
 
 # The exit codes that tell these errors from the others, the most special first.
@@ -31,10 +31,10 @@ _ERRORS: Mapping[int, type[ModelError]] = {
 }  # fmt: skip
 
 
-def prepare_apart(order: Order) -> Manifest:
+def prepare_in_subprocess(order: PrepareRequest) -> Manifest:
     """Do what `prepare` does, and raise what it raises, without its memory."""
     done = subprocess.run(  # noqa: S603 - our own module, by this interpreter
-        [sys.executable, "-m", "sidecar.models.apart", str(os.getpid())],
+        [sys.executable, "-m", "sidecar.models.prepare_subprocess", str(os.getpid())],
         input=json.dumps(dataclasses.asdict(order), default=str),
         capture_output=True,
         text=True,
@@ -56,11 +56,11 @@ def _failure(name: str, code: int, said: str) -> ModelError:
     return kind(last) if kind else ModelError(f"preparing {name} ended unasked: {last}")
 
 
-def _order(text: str) -> Order:
+def _order(text: str) -> PrepareRequest:
     fields = json.loads(text)
     fields["precision"] = Precision(**fields["precision"])
     paths = {name: Path(fields[name]) for name in ("folder", "output")}
-    return Order(**{**fields, **paths, "texts": tuple(fields["texts"])})
+    return PrepareRequest(**{**fields, **paths, "texts": tuple(fields["texts"])})
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ Ids: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 _TEXTS_AT_ONCE = 16
 
 
-class Fed(NamedTuple):
+class LinearInput(NamedTuple):
     """A Linear layer, and every text's rows at its input, float32 [tokens, in] each."""
 
     linear: Linear
@@ -34,14 +34,14 @@ class Fed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class LayerOutput:
     """A layer's Linear layers by name, in order, and each text behind the layer."""
 
-    fed: dict[str, Fed]
+    fed: dict[str, LinearInput]
     texts: Sequence[Float32]
 
 
-def embed(encoder: Encoder, recipe: Recipe, texts: Sequence[Ids]) -> Sequence[Float32]:
+def run_embeddings(encoder: Encoder, recipe: Recipe, texts: Sequence[Ids]) -> Sequence[Float32]:
     """Return every text in front of the first layer, float32 [tokens, hidden]."""
     session = Session(build_embeddings(encoder, recipe).SerializeToString())
     return [
@@ -50,55 +50,57 @@ def embed(encoder: Encoder, recipe: Recipe, texts: Sequence[Ids]) -> Sequence[Fl
     ]
 
 
-def through(
+def run_layer(
     encoder: Encoder,
     index: int,
     recipe: Recipe,
     texts: Sequence[Float32],
     fed: Container[str] | None = None,
-) -> Passed:
+) -> LayerOutput:
     """Return what `texts`, float32 [tokens, hidden], become in layer `index`.
 
     What is `fed` to its Linear layers is kept for those of these names, or for all.
     """
     with ThreadPoolExecutor(read_host().cores) as pool:
-        return _Crossing(encoder, index, recipe, fed).of(texts, pool)
+        return _LayerRunner(encoder, index, recipe, fed).of(texts, pool)
 
 
-def in_parts(
+def run_layer_in_chunks(
     encoder: Encoder, index: int, recipe: Recipe, texts: Sequence[Float32]
-) -> Iterator[Passed]:
+) -> Iterator[LayerOutput]:
     """Yield the same for some texts after others, so that not all inputs are held at once."""
-    crossing = _Crossing(encoder, index, recipe)
+    runner = _LayerRunner(encoder, index, recipe)
     with ThreadPoolExecutor(read_host().cores) as pool:
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            yield crossing.of(texts[start : start + _TEXTS_AT_ONCE], pool)
+            yield runner.of(texts[start : start + _TEXTS_AT_ONCE], pool)
 
 
-class _Crossing:
+class _LayerRunner:
     """One layer, ready to run, with a tap at the input of the Linear layers in it."""
 
     def __init__(
         self, encoder: Encoder, index: int, recipe: Recipe, fed: Container[str] | None = None
     ) -> None:
-        tapping = _Tapping(recipe)
-        model = build_layer(encoder, index, tapping)
-        self._taps = {name: tap for name, tap in tapping.taps.items() if fed is None or name in fed}
+        tap_recipe = _TapRecipe(recipe)
+        model = build_layer(encoder, index, tap_recipe)
+        self._taps = {
+            name: tap for name, tap in tap_recipe.taps.items() if fed is None or name in fed
+        }
         for tap in self._taps.values():
             value = helper.make_tensor_value_info(tap.value, TensorProto.FLOAT, None)
             model.graph.output.append(value)
         self._session = Session(model.SerializeToString())
         self._values = ["hidden", *(tap.value for tap in self._taps.values())]
 
-    def of(self, texts: Sequence[Float32], pool: Executor) -> Passed:
+    def of(self, texts: Sequence[Float32], pool: Executor) -> LayerOutput:
         """Return what `texts` become."""
         columns = zip(*pool.map(self._run, texts), strict=True)
         hidden, *inputs = ([value[0] for value in column] for column in columns)
         fed = {
-            name: Fed(tap.linear, tap.after_gelu, rows)
+            name: LinearInput(tap.linear, tap.after_gelu, rows)
             for (name, tap), rows in zip(self._taps.items(), inputs, strict=True)
         }
-        return Passed(fed, hidden)
+        return LayerOutput(fed, hidden)
 
     def _run(self, text: Float32) -> list[Float32]:
         return self._session.run_for(self._values, {"x": text[np.newaxis]})
@@ -110,7 +112,7 @@ class _Tap(NamedTuple):
     after_gelu: bool
 
 
-class _Tapping:
+class _TapRecipe:
     """A recipe as it is, and a note of which value feeds which Linear layer."""
 
     def __init__(self, recipe: Recipe) -> None:

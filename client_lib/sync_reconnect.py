@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from client_lib.dial import PASSING, backoff, connect, pause, unreachable
-from client_lib.sync_link import Link, ThreadCall
+from client_lib.sync_connection import Connection, ThreadCall
 from client_lib.trust import Trust
 from client_lib.wire.errors import (
     ClientClosed,
@@ -17,21 +17,21 @@ from client_lib.wire.errors import (
 from client_lib.wire.protocol import Limits
 
 
-class Line:
+class ReconnectingConnection:
     """One process's way to the daemon: the connection in use, and how to get another."""
 
     def __init__(self, path: str, trust: Trust, *, retries: bool) -> None:
         self._path = path
         self._trust = trust
         self._retries = retries
-        self._link: Link | None = None
+        self._connection: Connection | None = None
         self._dialing = threading.Lock()
         self._closing = threading.Event()
         self._trouble: Exception | None = None
 
     def begin(self, call: ThreadCall) -> None:
         """Send `call` over a connection that lives, dialing until there is one."""
-        link = self._link
+        link = self._connection
         if link is None or not link.usable:
             link = self._redial(call)
         call.link = link
@@ -59,22 +59,22 @@ class Line:
         """End the connection; calls in flight raise `ClientClosed`."""
         self._closing.set()
         with self._dialing:
-            if self._link is not None:
-                self._link.close(ClientClosed("the client was closed during the call"))
+            if self._connection is not None:
+                self._connection.close(ClientClosed("the client was closed during the call"))
 
     def disown(self) -> None:
         """Let go of what belongs to the process that this one was forked from."""
-        if self._link is not None:
-            self._link.disown()
+        if self._connection is not None:
+            self._connection.disown()
 
-    def _redial(self, call: ThreadCall) -> Link:
+    def _redial(self, call: ThreadCall) -> Connection:
         # One dials for all; the others wait here and find its connection.
         if not self._dialing.acquire(timeout=min(call.left, threading.TIMEOUT_MAX)):
             raise unreachable(self._path, self._trouble)
         try:
-            while self._link is None or not self._link.usable:
+            while self._connection is None or not self._connection.usable:
                 self._attempt(call)
-            return self._link
+            return self._connection
         finally:
             self._dialing.release()
 
@@ -84,8 +84,8 @@ class Line:
         if call.left == 0:
             raise unreachable(self._path, self._trouble)
         try:
-            limits = self._link.limits if self._link else Limits()
-            self._link = Link(connect(self._path, self._trust), limits)
+            limits = self._connection.limits if self._connection else Limits()
+            self._connection = Connection(connect(self._path, self._trust), limits)
         except UntrustedDaemon:
             raise
         except PASSING as error:

@@ -8,7 +8,7 @@ from sidecar.models.rows import Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class PrepareRequest:
     """What to prepare: the model in `folder`, called `name`, into the artifact `output`.
 
     `texts` are calibrated on, or the built-in ones where there are none.

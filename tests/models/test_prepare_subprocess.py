@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.models.order import Order
 from sidecar.models.precision import Precision
+from sidecar.models.prepare_request import PrepareRequest
 
 pytestmark = pytest.mark.slow
 
@@ -20,14 +20,19 @@ def test_who_has_no_parent_left_prepares_nothing(
     make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     """A daemon that ended before its child could watch it leaves no process at work."""
-    order = Order(
+    order = PrepareRequest(
         folder=make_model(),
         name="orphan",
         precision=Precision("int8", 8, 0.0),
         output=tmp_path / "made",
     )
     done = subprocess.run(
-        [sys.executable, "-m", "sidecar.models.apart", "1"],  # init is not who started it
+        [
+            sys.executable,
+            "-m",
+            "sidecar.models.prepare_subprocess",
+            "1",
+        ],  # init is not who started it
         input=json.dumps(dataclasses.asdict(order), default=str),
         text=True,
         check=False,

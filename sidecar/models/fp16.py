@@ -26,9 +26,7 @@ class _Comparison:
     speed: Mapping[str, Speed] = field(default_factory=dict)
 
 
-def load_in_half(
-    source: Source, *, device: str, floor: float, dtype: str = "float16"
-) -> TorchModel:
+def load_fp16(source: Source, *, device: str, floor: float, dtype: str = "float16") -> TorchModel:
     """Return the model in `dtype` on `device`, or in FP32 where that is not close enough to it.
 
     `floor` is the least mean closeness on the probes (see `Quality`). What was measured is the

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sidecar.encoder.pairs import nearest, round_pairs, scales_of
+from sidecar.encoder.saturation import nearest, round_pairs, scales_of
 from sidecar.models.folder.describe import describe
 from sidecar.models.folder.weights import read_encoder
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from client_lib.aio_link import AsyncLink, TaskCall
+from client_lib.aio_connection import AsyncConnection, TaskCall
 from client_lib.dial import PASSING, backoff, connect, pause, unreachable
 from client_lib.trust import Trust
 from client_lib.wire.errors import (
@@ -20,7 +20,7 @@ from client_lib.wire.errors import (
 from client_lib.wire.protocol import Limits
 
 
-class AsyncLine:
+class AsyncReconnectingConnection:
     """The way to the daemon: the connection in use, and how to get another.
 
     Deadlines are not its business: whoever awaits it cancels it.
@@ -30,7 +30,7 @@ class AsyncLine:
         self._path = path
         self._trust = trust
         self._retries = retries
-        self._link: AsyncLink | None = None
+        self._connection: AsyncConnection | None = None
         self._dialing = asyncio.Lock()
         self._closing = asyncio.Event()
         self._trouble: Exception | None = None
@@ -38,7 +38,7 @@ class AsyncLine:
     async def begin(self, call: TaskCall) -> None:
         """Send `call` over a connection that lives, dialing until there is one."""
         call.link = None
-        link = self._link
+        link = self._connection
         if link is None or not link.usable:
             link = await self._redial(call)
         call.link = link
@@ -72,22 +72,22 @@ class AsyncLine:
         """End the connection; calls in flight raise `ClientClosed`."""
         self._closing.set()
         async with self._dialing:
-            if self._link is not None:
-                await self._link.close(ClientClosed("the client was closed during the call"))
+            if self._connection is not None:
+                await self._connection.close(ClientClosed("the client was closed during the call"))
 
-    async def _redial(self, call: TaskCall) -> AsyncLink:
+    async def _redial(self, call: TaskCall) -> AsyncConnection:
         # One dials for all; the others wait here and find its connection.
         async with self._dialing:
-            while self._link is None or not self._link.usable:
+            while self._connection is None or not self._connection.usable:
                 await self._attempt(call)
-            return self._link
+            return self._connection
 
     async def _attempt(self, call: TaskCall) -> None:
         if call.failures:
             await self._pause(pause(call.failures, self._trouble))
         try:
-            limits = self._link.limits if self._link else Limits()
-            self._link = await _connect(self._path, self._trust, limits)
+            limits = self._connection.limits if self._connection else Limits()
+            self._connection = await _connect(self._path, self._trust, limits)
         except UntrustedDaemon:
             raise
         except PASSING as error:
@@ -117,11 +117,11 @@ class AsyncLine:
             ) from cause
 
 
-async def _connect(path: str, trust: Trust, limits: Limits) -> AsyncLink:
+async def _connect(path: str, trust: Trust, limits: Limits) -> AsyncConnection:
     sock = connect(path, trust)
     try:
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_unix_connection(lambda: AsyncLink(limits), sock=sock)
+        _, link = await loop.create_unix_connection(lambda: AsyncConnection(limits), sock=sock)
     except BaseException:
         sock.close()
         raise

@@ -37,7 +37,7 @@ _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 class ThreadCall(Call):
     """A call that a thread waits for; its deadline is in `time.monotonic()`'s seconds."""
 
-    link: "Link | None" = None
+    link: "Connection | None" = None
 
     @property
     def left(self) -> float:
@@ -45,7 +45,7 @@ class ThreadCall(Call):
         return max(0.0, self.deadline - monotonic())
 
 
-class Link:
+class Connection:
     """One connection, from the first frame to the end."""
 
     def __init__(self, sock: socket.socket, limits: Limits) -> None:

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from sidecar.encoder import int4, int8, walk
+from sidecar.encoder import int4, int8, layerwise
 from sidecar.encoder.activations import Integers
 from sidecar.encoder.architecture import Activation, Encoder, Float32, Linear
 from sidecar.encoder.calibration import Observed, observe
 from sidecar.encoder.graph import build
+from sidecar.encoder.layerwise import Ids
 from sidecar.encoder.nodes import GraphWriter
 from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe, QuantizedTable
 from sidecar.encoder.recipes import Float32Recipe
-from sidecar.encoder.refit import refit
 from sidecar.encoder.runtime import Session
+from sidecar.encoder.sequential import quantize_sequentially
 from sidecar.encoder.tables import int4_table, int8_table
-from sidecar.encoder.walk import Ids
 
 from .by_hand import ByHand, Float64, product, small_encoder
 
@@ -87,15 +87,15 @@ def test_a_walk_keeps_what_it_is_asked_for() -> None:
     """The inputs of the layers of these names; none; or all of them, in parts as at once."""
     encoder, texts = small_encoder(), texts_of(35)
     recipe = Float32Recipe()
-    hidden = walk.embed(encoder, recipe, texts)
+    hidden = layerwise.run_embeddings(encoder, recipe, texts)
     for (ids, types), found in zip(texts, hidden, strict=True):
         np.testing.assert_allclose(found, ByHand(encoder).embedded(ids[0], types[0]), atol=1e-4)
-    whole = walk.through(encoder, 1, recipe, hidden)
+    whole = layerwise.run_layer(encoder, 1, recipe, hidden)
     assert [*whole.fed] == [f"layer.1.{part}" for part in PARTS]
-    some = walk.through(encoder, 1, recipe, hidden, {"layer.1.up"})
+    some = layerwise.run_layer(encoder, 1, recipe, hidden, {"layer.1.up"})
     assert [*some.fed] == ["layer.1.up"]
-    assert not walk.through(encoder, 1, recipe, hidden, ()).fed
-    parts = list(walk.in_parts(encoder, 1, recipe, hidden))
+    assert not layerwise.run_layer(encoder, 1, recipe, hidden, ()).fed
+    parts = list(layerwise.run_layer_in_chunks(encoder, 1, recipe, hidden))
     assert len(parts) > 1
     assert sum(len(part.texts) for part in parts) == 35
     together = [text for part in parts for text in part.texts]
@@ -222,7 +222,9 @@ def test_each_layer_is_fitted_to_what_fp32_has_at_its_place() -> None:
         return by_hand.coarse[name]  # the very weights: 1e-7 more could be another multiple
 
     told = []
-    found = refit(encoder, texts, {"word": table}, quantize, lambda *done: told.append(done))
+    found = quantize_sequentially(
+        encoder, texts, {"word": table}, quantize, lambda *done: told.append(done)
+    )
     assert steps == [f"layer.{i}.{part}" for i in (0, 1) for part in PARTS]
     assert told == [(count, 8) for count in range(1, 9)]
     assert found.linears == by_hand.coarse
@@ -255,7 +257,7 @@ def test_layers_make_up_for_those_before() -> None:
     def quantize(_: str, layer: Observed) -> QuantizedLinear:
         return int4.calibrate(layer, 7)
 
-    together = refit(encoder, texts, tables, quantize, lambda *_: None)
+    together = quantize_sequentially(encoder, texts, tables, quantize, lambda *_: None)
     apart = {name: int4.calibrate(layer, 7) for name, layer in observe(encoder, texts)}
     graphs = (
         build(encoder, Float32Recipe()),

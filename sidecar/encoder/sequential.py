@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from sidecar.encoder import walk
+from sidecar.encoder import layerwise
 from sidecar.encoder.architecture import Encoder, Float32, Linear
 from sidecar.encoder.calibration import Observed, evening, observed
+from sidecar.encoder.layerwise import Ids, LinearInput
 from sidecar.encoder.quantized import QuantizedLinear, QuantizedRecipe, QuantizedTable
 from sidecar.encoder.recipes import Float32Recipe
-from sidecar.encoder.walk import Fed, Ids
 
 Quantize: TypeAlias = Callable[[str, Observed], QuantizedLinear]
 
@@ -43,33 +43,33 @@ _RIDGE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Refitted:
+class SequentialResult:
     """The encoder with its fitted weights in FP32, and what became of them, by name."""
 
     encoder: Encoder
     linears: Mapping[str, QuantizedLinear]
 
 
-def refit(
+def quantize_sequentially(
     encoder: Encoder,
     texts: Sequence[Ids],
     tables: Mapping[str, QuantizedTable],
     quantize: Quantize,
     step: Callable[[int, int], None],
-) -> Refitted:
+) -> SequentialResult:
     """Return `encoder` quantized by `quantize`, which is given each layer's name and inputs.
 
     `step` is told how many Linear layers are done, and of how many.
     """
     linears: dict[str, QuantizedLinear] = {}
     recipe = QuantizedRecipe(linears, tables)  # sees what is added to `linears`
-    exact = walk.embed(encoder, Float32Recipe(), texts)
-    ours = walk.embed(encoder, recipe, texts)
+    exact = layerwise.run_embeddings(encoder, Float32Recipe(), texts)
+    ours = layerwise.run_embeddings(encoder, recipe, texts)
     for index in range(len(encoder.layers)):
-        wanted = walk.through(encoder, index, Float32Recipe(), exact)
+        wanted = layerwise.run_layer(encoder, index, Float32Recipe(), exact)
         for part in _PARTS:
             name = f"layer.{index}.{part}"
-            fed = walk.through(encoder, index, recipe, ours, _needed(name)).fed
+            fed = layerwise.run_layer(encoder, index, recipe, ours, _needed(name)).fed
             target, x = _target(name, wanted.fed, fed), np.concatenate(fed[name].rows)
             layer = _fitted(observed(fed[name]), x, target)
             del fed  # all texts' rows once more
@@ -77,8 +77,8 @@ def refit(
             linear = _centered(layer.linear, linears[name], x, target)
             encoder = _with(encoder, index, part, linear)
             step(len(linears), len(_PARTS) * len(encoder.layers))
-        exact, ours = wanted.texts, walk.through(encoder, index, recipe, ours, ()).texts
-    return Refitted(encoder, linears)
+        exact, ours = wanted.texts, layerwise.run_layer(encoder, index, recipe, ours, ()).texts
+    return SequentialResult(encoder, linears)
 
 
 def _residual(name: str) -> str | None:
@@ -92,7 +92,9 @@ def _needed(name: str) -> set[str]:
     return {name, _residual(name) or name}
 
 
-def _target(name: str, wanted: Mapping[str, Fed], fed: Mapping[str, Fed]) -> Float32:
+def _target(
+    name: str, wanted: Mapping[str, LinearInput], fed: Mapping[str, LinearInput]
+) -> Float32:
     """Return what the layer has to give for FP32's sum behind it, float32 [rows, out]."""
     linear = fed[name].linear
     target: Float32 = np.concatenate(wanted[name].rows) @ linear.weight.T + linear.bias

@@ -21,7 +21,7 @@ class TaskCall(Call):
     `link` is None while there is no connection to send it over.
     """
 
-    link: "AsyncLink | None" = None
+    link: "AsyncConnection | None" = None
     settled: asyncio.Future[None] | None = None
 
     @property
@@ -30,7 +30,7 @@ class TaskCall(Call):
         return max(0.0, self.deadline - asyncio.get_running_loop().time())
 
 
-class AsyncLink(asyncio.Protocol):
+class AsyncConnection(asyncio.Protocol):
     """One connection, from the first frame to the end."""
 
     def __init__(self, limits: Limits) -> None:

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from safetensors.numpy import load_file, save_file
 
-from sidecar.models import half, library
+from sidecar.models import fp16, library
 from sidecar.models.errors import ModelError
 from sidecar.models.library import Wanted, open_model
 from sidecar.models.precision import Precision
@@ -29,7 +29,7 @@ MakeModel = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short ones alone: processors are slow at half precision."""
-    monkeypatch.setattr(half, "probe_inputs", lambda task: probe_inputs(task)[:16])
+    monkeypatch.setattr(fp16, "probe_inputs", lambda task: probe_inputs(task)[:16])
 
 
 def wanted(folder: Path, task: str = "embed", *, device: str = "cpu", **changes: Any) -> Wanted:
@@ -98,7 +98,7 @@ def test_what_cannot_be_computed_stays_in_fp32(
             raise ModelError("Unsupported dtype Half")
         return load(source, device=device)
 
-    monkeypatch.setattr(half, "load", load_in_fp32_alone)
+    monkeypatch.setattr(fp16, "load", load_in_fp32_alone)
     model, events = opened(wanted(make_model()))
     assert events["quantization.fell_back"]["reason"] == "Unsupported dtype Half"
     assert (model.describe()["quantization"], model.describe()["speed"]) == ("none", {})
@@ -166,8 +166,8 @@ def gate(
         assert device == "cpu"
         return exact if dtype == "float32" else other
 
-    monkeypatch.setattr(half, "load", loaded)
-    served: Any = half.load_in_half(Source(Path(), "t", "embed"), device="cpu", floor=floor)
+    monkeypatch.setattr(fp16, "load", loaded)
+    served: Any = fp16.load_fp16(Source(Path(), "t", "embed"), device="cpu", floor=floor)
     return exact, other, served
 
 
