@@ -33,7 +33,7 @@ def test_an_abstract_address_is_understood() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(f"\0sidecar-test-{os.getpid()}")
         receiver.settimeout(10)
-        Manager(notify_address=f"@sidecar-test-{os.getpid()}").tell(WATCHDOG=1)
+        Manager(notify_address=f"@sidecar-test-{os.getpid()}").notify(WATCHDOG=1)
         assert receiver.recv(1024) == b"WATCHDOG=1"
 
 
@@ -42,11 +42,11 @@ def test_nobody_listening_is_no_error(tmp_path: Path) -> None:
     told: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "socket", lambda *kind: told.append(kind))
-        take({}).tell(READY=1)
+        take({}).notify(READY=1)
     assert told == []
     (tmp_path / "file").touch()
     for nobody in ("gone", "file"):
-        Manager(notify_address=str(tmp_path / nobody)).tell(READY=1)
+        Manager(notify_address=str(tmp_path / nobody)).notify(READY=1)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

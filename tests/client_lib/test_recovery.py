@@ -166,7 +166,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> tuple[list[OSError], list[float]
         pauses.append(pause(failures, cause))
         return 0.0
 
-    for room in ("sync_line", "aio_line"):
+    for room in ("sync_reconnect", "aio_reconnect"):
         monkeypatch.setattr(f"client_lib.{room}.connect", dialed)
         monkeypatch.setattr(f"client_lib.{room}.pause", recorded)
     return errors, pauses

@@ -244,7 +244,7 @@ def test_threads_that_come_together_share_the_first_connection(
             super().__init__(*args, **options)
             together.wait()
 
-    monkeypatch.setattr("client_lib.sync.Line", Met)
+    monkeypatch.setattr("client_lib.sync.ReconnectingConnection", Met)
     with Client(fake.socket) as client:
         for future in [submit(client.encode, text) for text in "ab"]:
             future.result()
