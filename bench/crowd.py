@@ -20,7 +20,8 @@ import numpy as np
 
 from bench.subject import Subject
 from client_lib import AsyncClient, Client
-from client_lib.dial import PASSING, connect, pause
+from client_lib.dial import connect
+from client_lib.recovery import TRANSIENT, pause
 from client_lib.trust import Trust
 from client_lib.wire.errors import ReplyError
 from client_lib.wire.messages import Embed, Hello
@@ -165,7 +166,7 @@ class ByHand:
                 with connect(str(self._path), Trust()) as sock:
                     sock.settimeout(_TIMEOUT)
                     self._converse(sock, stop)
-            except PASSING:
+            except TRANSIENT:
                 self._failures += 1
                 time.sleep(pause(self._failures))
             except Exception as error:  # noqa: BLE001 - as above

@@ -51,7 +51,7 @@ class AsyncClient:
         self._retries = retries
         self._ids = call_ids()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._reconnecting: AsyncReconnectingConnection | None = None
+        self._connection: AsyncReconnectingConnection | None = None
         self._lasting: AsyncGenerator[AsyncReconnectingConnection, None] | None = None
         self._closed = False
 
@@ -91,8 +91,8 @@ class AsyncClient:
                 await self._finish(*in_flight.popleft())
         finally:
             for _, call in in_flight:
-                if call.link is not None:
-                    call.link.abandon(call)
+                if call.connection is not None:
+                    call.connection.abandon(call)
         return encoding.vectors
 
     async def embed(
@@ -176,8 +176,8 @@ class AsyncClient:
         """Close the connection. Calls in flight and calls to come raise `ClientClosed`."""
         self._closed = True
         self._leave_closed_loop()
-        if self._reconnecting is not None:
-            await self._reconnecting.close()
+        if self._connection is not None:
+            await self._connection.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -194,14 +194,16 @@ class AsyncClient:
         return await self._finish(operation, await self._begin(operation, timeout))
 
     async def _begin(self, operation: Operation[Any], timeout: float | None) -> TaskCall:
-        line = await self._open_line()
+        connection = await self._open_connection()
         call = self._call(operation, timeout)
-        await self._in_time(operation, call, line, line.begin(call))
+        await self._in_time(operation, call, connection, connection.begin(call))
         return call
 
     async def _finish(self, operation: Operation[T], call: TaskCall) -> T:
-        line = await self._open_line()
-        return operation.read(await self._in_time(operation, call, line, line.finish(call)))
+        connection = await self._open_connection()
+        return operation.read(
+            await self._in_time(operation, call, connection, connection.finish(call))
+        )
 
     def _call(self, operation: Operation[Any], timeout: float | None) -> TaskCall:
         seconds = self._timeout if timeout is None else seconds_of(timeout)
@@ -213,7 +215,7 @@ class AsyncClient:
         self,
         operation: Operation[Any],
         call: TaskCall,
-        line: AsyncReconnectingConnection,
+        connection: AsyncReconnectingConnection,
         work: Awaitable[T],
     ) -> T:
         try:
@@ -224,20 +226,20 @@ class AsyncClient:
             operation.place(error)
             raise
         except TimeoutError:
-            late = line.late(call)
+            late = connection.late(call)
             call.sign(late)
             raise late from None
 
-    async def _open_line(self) -> AsyncReconnectingConnection:
+    async def _open_connection(self) -> AsyncReconnectingConnection:
         if self._closed:
             raise ClientClosed("this client is closed; make another")
         self._leave_closed_loop()
-        if self._reconnecting is None:
+        if self._connection is None:
             self._lasting = _while_loop_lasts(
                 AsyncReconnectingConnection(self._path, self._trust, retries=self._retries)
             )
-            self._loop, self._reconnecting = asyncio.get_running_loop(), await anext(self._lasting)
-        return self._reconnecting
+            self._loop, self._connection = asyncio.get_running_loop(), await anext(self._lasting)
+        return self._connection
 
     def _leave_closed_loop(self) -> None:
         """Forget the connection of a loop that is closed, and refuse to share one that is not."""
@@ -248,14 +250,14 @@ class AsyncClient:
                 "this AsyncClient is in use on another event loop, which is not closed: make an "
                 "AsyncClient for each loop"
             )
-        self._loop = self._reconnecting = self._lasting = None
+        self._loop = self._connection = self._lasting = None
 
 
 async def _while_loop_lasts(
-    line: AsyncReconnectingConnection,
+    connection: AsyncReconnectingConnection,
 ) -> AsyncGenerator[AsyncReconnectingConnection, None]:
     # asyncio closes an async generator when its loop ends, and when nobody holds it any more.
     try:
-        yield line
+        yield connection
     finally:
-        await line.close()
+        await connection.close()

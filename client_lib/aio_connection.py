@@ -18,10 +18,10 @@ from client_lib.wire.protocol import Limits
 class TaskCall(Call):
     """A call that a task waits for; its deadline is in the loop's seconds.
 
-    `link` is None while there is no connection to send it over.
+    `connection` is None while there is no connection to send it over.
     """
 
-    link: "AsyncConnection | None" = None
+    connection: "AsyncConnection | None" = None
     settled: asyncio.Future[None] | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""How tasks get a connection, lose it, and get another."""
+"""A connection for tasks that is made again when it is lost."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from contextlib import suppress
 from typing import Any
 
 from client_lib.aio_connection import AsyncConnection, TaskCall
-from client_lib.dial import PASSING, backoff, connect, pause, unreachable
+from client_lib.dial import connect
+from client_lib.recovery import Recovery
 from client_lib.trust import Trust
 from client_lib.wire.errors import (
     CallTimeout,
@@ -15,57 +16,55 @@ from client_lib.wire.errors import (
     Draining,
     Overloaded,
     SidecarError,
-    UntrustedDaemon,
 )
 from client_lib.wire.protocol import Limits
 
 
 class AsyncReconnectingConnection:
-    """The way to the daemon: the connection in use, and how to get another.
+    """One loop's way to the daemon: the connection in use, and its successors.
 
-    Deadlines are not its business: whoever awaits it cancels it.
+    It enforces no deadlines: the caller cancels what takes too long.
     """
 
     def __init__(self, path: str, trust: Trust, *, retries: bool) -> None:
         self._path = path
         self._trust = trust
-        self._retries = retries
+        self._recovery = Recovery(path, retries)
         self._connection: AsyncConnection | None = None
         self._dialing = asyncio.Lock()
         self._closing = asyncio.Event()
-        self._trouble: Exception | None = None
 
     async def begin(self, call: TaskCall) -> None:
-        """Send `call` over a connection that lives, dialing until there is one."""
-        call.link = None
-        link = self._connection
-        if link is None or not link.usable:
-            link = await self._redial(call)
-        call.link = link
-        await link.send(call)
+        """Send `call` over a working connection, dialing until there is one."""
+        call.connection = None
+        connection = self._connection
+        if connection is None or not connection.usable:
+            connection = await self._redial(call)
+        call.connection = connection
+        await connection.send(call)
 
     async def finish(self, call: TaskCall) -> Mapping[str, Any]:
-        """Return the body of `call`'s reply, however many daemons it takes."""
+        """Return the body of `call`'s reply, resubmitting it to as many daemons as it takes."""
         while True:
-            assert call.link is not None
+            assert call.connection is not None
             try:
-                return await call.link.wait(call)
+                return await call.connection.wait(call)
             except Draining as error:
-                call.link.retire()
-                self._lose(call, error)
+                call.connection.retire()
+                self._recovery.connection_failed(call, error)
             except ConnectionLost as error:
-                self._lose(call, error)
+                self._recovery.connection_failed(call, error)
             except Overloaded as error:
-                await self._hold_back(call, error)
+                await self._wait(self._recovery.seconds_after_refusal(error, call.left))
             except BaseException:
-                call.link.abandon(call)
+                call.connection.abandon(call)
                 raise
             await self.begin(call)
 
     def late(self, call: TaskCall) -> SidecarError:
-        """Return what it means that `call`'s time has run out: no answer, or no daemon."""
-        if call.link is None:
-            return unreachable(self._path, self._trouble)
+        """Return the error of a `call` that timed out: no answer, or no daemon to give one."""
+        if call.connection is None:
+            return self._recovery.unreachable()
         return CallTimeout(f"no answer from {self._path} within {call.timeout:g} s")
 
     async def close(self) -> None:
@@ -76,7 +75,7 @@ class AsyncReconnectingConnection:
                 await self._connection.close(ClientClosed("the client was closed during the call"))
 
     async def _redial(self, call: TaskCall) -> AsyncConnection:
-        # One dials for all; the others wait here and find its connection.
+        # One task dials for all; the others wait here and find its connection.
         async with self._dialing:
             while self._connection is None or not self._connection.usable:
                 await self._attempt(call)
@@ -84,45 +83,29 @@ class AsyncReconnectingConnection:
 
     async def _attempt(self, call: TaskCall) -> None:
         if call.failures:
-            await self._pause(pause(call.failures, self._trouble))
+            await self._wait(self._recovery.seconds_before_dial(call))
         try:
             limits = self._connection.limits if self._connection else Limits()
             self._connection = await _connect(self._path, self._trust, limits)
-        except UntrustedDaemon:
-            raise
-        except PASSING as error:
-            self._lose(call, error)
         except OSError as error:
-            raise unreachable(self._path, error) from error
+            self._recovery.dial_failed(call, error)
 
-    async def _hold_back(self, call: TaskCall, refusal: Overloaded) -> None:
-        seconds = backoff(refusal)
-        if not self._retries or seconds >= call.left:
-            raise refusal
-        await self._pause(seconds)
-
-    async def _pause(self, seconds: float) -> None:
+    async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
         if self._closing.is_set():
             raise ClientClosed("the client was closed during the call")
 
-    def _lose(self, call: TaskCall, cause: Exception) -> None:
-        self._trouble = cause
-        call.failures += 1
-        if not self._retries:
-            raise (
-                cause if isinstance(cause, Draining) else unreachable(self._path, cause)
-            ) from cause
-
 
 async def _connect(path: str, trust: Trust, limits: Limits) -> AsyncConnection:
     sock = connect(path, trust)
     try:
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_unix_connection(lambda: AsyncConnection(limits), sock=sock)
+        _, connection = await loop.create_unix_connection(
+            lambda: AsyncConnection(limits), sock=sock
+        )
     except BaseException:
         sock.close()
         raise
-    return link
+    return connection

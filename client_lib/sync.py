@@ -60,7 +60,7 @@ class Client:
         self._timeout = seconds_of(timeout)
         self._retries = retries
         self._ids = call_ids()
-        self._lines: dict[int, ReconnectingConnection] = {}
+        self._connections: dict[int, ReconnectingConnection] = {}
         self._closed = False
 
     def encode(
@@ -113,8 +113,8 @@ class Client:
                 yield self._finish(*in_flight.popleft())
         finally:
             for _, call in in_flight:
-                if call.link is not None:
-                    call.link.abandon(call)
+                if call.connection is not None:
+                    call.connection.abandon(call)
 
     def embed(
         self,
@@ -197,8 +197,8 @@ class Client:
         """Close the connection. Calls in flight and calls to come raise `ClientClosed`."""
         self._closed = True
         self._disown_others()
-        for line in self._lines.values():
-            line.close()
+        for connection in self._connections.values():
+            connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -215,12 +215,12 @@ class Client:
         return self._finish(operation, self._begin(operation, timeout))
 
     def _begin(self, operation: Operation[Any], timeout: float | None) -> ThreadCall:
-        line = self._reconnecting()
+        connection = self._open_connection()
         seconds = self._timeout if timeout is None else seconds_of(timeout)
         request = operation.request(id=next(self._ids))
         call = ThreadCall(request, monotonic() + seconds, seconds)
         try:
-            line.begin(call)
+            connection.begin(call)
         except SidecarError as error:
             call.sign(error)
             raise
@@ -228,7 +228,7 @@ class Client:
 
     def _finish(self, operation: Operation[T], call: ThreadCall) -> T:
         try:
-            body = self._reconnecting().finish(call)
+            body = self._open_connection().finish(call)
         except CallTimeout:
             late = CallTimeout(f"no answer from {self._path} within {call.timeout:g} s")
             call.sign(late)
@@ -239,20 +239,20 @@ class Client:
             raise
         return operation.read(body)
 
-    def _reconnecting(self) -> ReconnectingConnection:
+    def _open_connection(self) -> ReconnectingConnection:
         if self._closed:
             raise ClientClosed("this client is closed; make another")
         pid = os.getpid()
-        if (line := self._lines.get(pid)) is None:
+        if (connection := self._connections.get(pid)) is None:
             self._disown_others()
             # `setdefault` is atomic: threads that come here together get the same line.
-            line = self._lines.setdefault(
+            connection = self._connections.setdefault(
                 pid, ReconnectingConnection(self._path, self._trust, retries=self._retries)
             )
-        return line
+        return connection
 
     def _disown_others(self) -> None:
         # What a fork has copied from the parent is the parent's.
-        for pid in set(self._lines) - {os.getpid()}:
-            if line := self._lines.pop(pid, None):
-                line.disown()
+        for pid in set(self._connections) - {os.getpid()}:
+            if connection := self._connections.pop(pid, None):
+                connection.disown()

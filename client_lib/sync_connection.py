@@ -37,7 +37,7 @@ _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 class ThreadCall(Call):
     """A call that a thread waits for; its deadline is in `time.monotonic()`'s seconds."""
 
-    link: "Connection | None" = None
+    connection: "Connection | None" = None
 
     @property
     def left(self) -> float:

@@ -1,10 +1,11 @@
-"""How threads get a connection, lose it, and get another."""
+"""A connection for threads that is made again when it is lost."""
 
 import threading
 from collections.abc import Mapping
 from typing import Any
 
-from client_lib.dial import PASSING, backoff, connect, pause, unreachable
+from client_lib.dial import connect
+from client_lib.recovery import Recovery
 from client_lib.sync_connection import Connection, ThreadCall
 from client_lib.trust import Trust
 from client_lib.wire.errors import (
@@ -12,46 +13,44 @@ from client_lib.wire.errors import (
     ConnectionLost,
     Draining,
     Overloaded,
-    UntrustedDaemon,
 )
 from client_lib.wire.protocol import Limits
 
 
 class ReconnectingConnection:
-    """One process's way to the daemon: the connection in use, and how to get another."""
+    """One process's way to the daemon: the connection in use, and its successors."""
 
     def __init__(self, path: str, trust: Trust, *, retries: bool) -> None:
         self._path = path
         self._trust = trust
-        self._retries = retries
+        self._recovery = Recovery(path, retries)
         self._connection: Connection | None = None
         self._dialing = threading.Lock()
         self._closing = threading.Event()
-        self._trouble: Exception | None = None
 
     def begin(self, call: ThreadCall) -> None:
-        """Send `call` over a connection that lives, dialing until there is one."""
-        link = self._connection
-        if link is None or not link.usable:
-            link = self._redial(call)
-        call.link = link
-        link.send(call)
+        """Send `call` over a working connection, dialing until there is one."""
+        connection = self._connection
+        if connection is None or not connection.usable:
+            connection = self._redial(call)
+        call.connection = connection
+        connection.send(call)
 
     def finish(self, call: ThreadCall) -> Mapping[str, Any]:
-        """Return the body of `call`'s reply, however many daemons it takes."""
+        """Return the body of `call`'s reply, resubmitting it to as many daemons as it takes."""
         while True:
-            assert call.link is not None
+            assert call.connection is not None
             try:
-                return call.link.wait(call)
+                return call.connection.wait(call)
             except Draining as error:
-                call.link.retire()
-                self._lose(call, error)
+                call.connection.retire()
+                self._recovery.connection_failed(call, error)
             except ConnectionLost as error:
-                self._lose(call, error)
+                self._recovery.connection_failed(call, error)
             except Overloaded as error:
-                self._hold_back(call, error)
+                self._wait(self._recovery.seconds_after_refusal(error, call.left))
             except BaseException:
-                call.link.abandon(call)
+                call.connection.abandon(call)
                 raise
             self.begin(call)
 
@@ -63,14 +62,14 @@ class ReconnectingConnection:
                 self._connection.close(ClientClosed("the client was closed during the call"))
 
     def disown(self) -> None:
-        """Let go of what belongs to the process that this one was forked from."""
+        """Release what belongs to the parent process, after a fork."""
         if self._connection is not None:
             self._connection.disown()
 
     def _redial(self, call: ThreadCall) -> Connection:
-        # One dials for all; the others wait here and find its connection.
+        # One thread dials for all; the others wait here and find its connection.
         if not self._dialing.acquire(timeout=min(call.left, threading.TIMEOUT_MAX)):
-            raise unreachable(self._path, self._trouble)
+            raise self._recovery.unreachable()
         try:
             while self._connection is None or not self._connection.usable:
                 self._attempt(call)
@@ -79,31 +78,15 @@ class ReconnectingConnection:
             self._dialing.release()
 
     def _attempt(self, call: ThreadCall) -> None:
-        if self._closing.wait(min(pause(call.failures, self._trouble), call.left)):
-            raise ClientClosed("the client was closed during the call")
+        self._wait(min(self._recovery.seconds_before_dial(call), call.left))
         if call.left == 0:
-            raise unreachable(self._path, self._trouble)
+            raise self._recovery.unreachable()
         try:
             limits = self._connection.limits if self._connection else Limits()
             self._connection = Connection(connect(self._path, self._trust), limits)
-        except UntrustedDaemon:
-            raise
-        except PASSING as error:
-            self._lose(call, error)
         except OSError as error:
-            raise unreachable(self._path, error) from error
+            self._recovery.dial_failed(call, error)
 
-    def _hold_back(self, call: ThreadCall, refusal: Overloaded) -> None:
-        seconds = backoff(refusal)
-        if not self._retries or seconds >= call.left:
-            raise refusal
+    def _wait(self, seconds: float) -> None:
         if self._closing.wait(seconds):
             raise ClientClosed("the client was closed during the call")
-
-    def _lose(self, call: ThreadCall, cause: Exception) -> None:
-        self._trouble = cause
-        call.failures += 1
-        if not self._retries:
-            raise (
-                cause if isinstance(cause, Draining) else unreachable(self._path, cause)
-            ) from cause

@@ -20,10 +20,11 @@ from client_lib import (
 )
 from client_lib.address import default_socket, too_long
 from client_lib.calls import HELLO_ID, Call, Calls, call_ids, request_frame
-from client_lib.dial import backoff, connect, pause, unreachable
+from client_lib.dial import connect
 from client_lib.encoding import chunks
 from client_lib.names import is_path, is_same
 from client_lib.outbox import Outbox
+from client_lib.recovery import backoff, pause, unreachable
 from client_lib.trust import Trust
 from client_lib.wire.codec import decode
 from client_lib.wire.messages import Embed, Ping

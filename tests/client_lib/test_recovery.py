@@ -11,7 +11,7 @@ import pytest
 
 from client_lib import CallTimeout, ConnectionLost, Draining, TooLarge
 from client_lib.dial import connect as dial
-from client_lib.dial import pause
+from client_lib.recovery import pause
 from client_lib.trust import Trust
 from client_lib.wire.codec import FrameDecoder
 from client_lib.wire.messages import Embed, Ping
@@ -168,7 +168,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> tuple[list[OSError], list[float]
 
     for room in ("sync_reconnect", "aio_reconnect"):
         monkeypatch.setattr(f"client_lib.{room}.connect", dialed)
-        monkeypatch.setattr(f"client_lib.{room}.pause", recorded)
+    monkeypatch.setattr("client_lib.recovery.pause", recorded)
     return errors, pauses
 
 
