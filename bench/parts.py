@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from client_lib.results import EmbedReply, read_embed
 from client_lib.wire.messages import Embed, Hello
 from client_lib.wire.protocol import VERSION, ClientConnection, Limits, ServerConnection
+from client_lib.wire.replies import EmbedReply, Timings
 from sidecar import events
 from sidecar.events.writer import Lines
-from sidecar.serving.results import Answer, EmbedResult, Timings
+from sidecar.serving.results import Answer, Embeddings
 
 _NOTED_TOGETHER = 8  # requests in a busy daemon's hundredth of a second
 _TIMINGS = Timings(0.123, 0.234, 1.234, 1.987, 1, 12, 0, 0)
@@ -37,12 +37,12 @@ def protocol(text: str, dimensions: int) -> Callable[[], EmbedReply]:
     (hello,) = server.receive(client.send(Hello(id=0, version=VERSION)))
     server.reply(hello.id)
     answer = Answer("all-MiniLM-L6-v2", 1, 12, (), _TIMINGS)
-    result = EmbedResult(answer, np.ones((1, dimensions), np.float32))
+    result = Embeddings(answer, np.ones((1, dimensions), np.float32))
 
     def both_ways() -> EmbedReply:
         (request,) = server.receive(client.send(Embed(id=1, input=(text,))))
         (reply,) = client.receive(server.reply(request.id, **result.to_map()))
-        return read_embed(reply.body, 1)
+        return EmbedReply.from_map(reply.body, 1)
 
     return both_ways
 

@@ -1,7 +1,6 @@
 """The client of a Sidecar daemon: texts in, vectors and rankings out, over a Unix socket."""
 
 from client_lib.aio import AsyncClient
-from client_lib.results import EmbedReply, MetricsReply, RerankReply, RerankResult, Timings, Usage
 from client_lib.sync import Client
 from client_lib.wire.errors import (
     BackendFailed,
@@ -23,6 +22,14 @@ from client_lib.wire.errors import (
     UnsupportedVersion,
     UntrustedDaemon,
     UntrustedFolder,
+)
+from client_lib.wire.replies import (
+    EmbedReply,
+    MetricsReply,
+    RerankReply,
+    RerankResult,
+    Timings,
+    Usage,
 )
 
 __all__ = [

@@ -19,10 +19,10 @@ from client_lib.aio_reconnect import AsyncReconnectingConnection
 from client_lib.calls import call_ids, seconds_of
 from client_lib.encoding import WINDOW, Encoding
 from client_lib.operations import Operation
-from client_lib.results import EmbedReply, MetricsReply, RerankReply
 from client_lib.trust import Trust
 from client_lib.wire.errors import ClientClosed, SidecarError
 from client_lib.wire.messages import MetricsFormat, Precision, Priority
+from client_lib.wire.replies import EmbedReply, MetricsReply, RerankReply
 from client_lib.wire.roles import Role
 
 T = TypeVar("T")

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client_lib.operations import Operation, as_fields
-from client_lib.results import dtype_of, view_vectors
 from client_lib.texts import as_list, as_texts
 from client_lib.wire.errors import ProtocolError, UnknownModel
 from client_lib.wire.messages import Embed, Precision
+from client_lib.wire.replies import dtype_of, view_vectors
 
 # Requests that one `encode` keeps in flight: the daemon always has the next one at hand, and
 # other callers never queue behind more than these.

@@ -11,16 +11,6 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from client_lib.results import (
-    EmbedReply,
-    MetricsReply,
-    RerankReply,
-    dtype_of,
-    read_embed,
-    read_metrics,
-    read_rerank,
-    read_status,
-)
 from client_lib.texts import as_list, as_texts, check_text
 from client_lib.wire.errors import ReplyError, SidecarError
 from client_lib.wire.messages import (
@@ -34,6 +24,7 @@ from client_lib.wire.messages import (
     Status,
     check_fields,
 )
+from client_lib.wire.replies import EmbedReply, MetricsReply, RerankReply, StatusReply, dtype_of
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -66,7 +57,7 @@ def embed(
     dtype_of(precision)
     rows = as_texts(as_list(texts), "texts")
     request = partial(Embed, input=rows, precision=precision, **as_fields(Embed, options))
-    return Operation(request, partial(read_embed, rows=len(rows), precision=precision))
+    return Operation(request, partial(EmbedReply.from_map, rows=len(rows), precision=precision))
 
 
 def rerank(query: str, documents: Iterable[str], **options: Any) -> Operation[RerankReply]:
@@ -77,17 +68,21 @@ def rerank(query: str, documents: Iterable[str], **options: Any) -> Operation[Re
     check_text(query, "query")
     rows = as_texts(documents, "documents")
     request = partial(Rerank, query=query, documents=rows, **as_fields(Rerank, options))
-    return Operation(request, partial(read_rerank, documents=len(rows)))
+    return Operation(request, partial(RerankReply.from_map, documents=len(rows)))
 
 
 def status() -> Operation[dict[str, Any]]:
     """Ask what the daemon is, and how it is."""
-    return Operation(Status, read_status)
+    return Operation(Status, _read_status)
+
+
+def _read_status(body: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(StatusReply.from_map(body).status)
 
 
 def metrics(form: MetricsFormat) -> Operation[MetricsReply]:
     """Ask how the daemon is, in figures for a monitor."""
-    return Operation(partial(Metrics, format=form), read_metrics)
+    return Operation(partial(Metrics, format=form), MetricsReply.from_map)
 
 
 def ping() -> Operation[None]:

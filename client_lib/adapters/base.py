@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from client_lib.adapters.connections import Connections
-from client_lib.results import RerankResult
 from client_lib.wire.messages import Priority
+from client_lib.wire.replies import RerankResult
 from client_lib.wire.roles import Role
 
 Float32: TypeAlias = NDArray[np.float32]

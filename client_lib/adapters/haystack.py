@@ -10,7 +10,7 @@ with needs("haystack"):
     from haystack import Document, component, default_from_dict, default_to_dict
 
     from client_lib.adapters.base import Embedder, Float32, Reranker, Sidecar
-    from client_lib.results import RerankResult
+    from client_lib.wire.replies import RerankResult
 
 
 class _Component:

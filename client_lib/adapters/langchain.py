@@ -10,7 +10,7 @@ with needs("langchain"):
     from langchain_core.embeddings import Embeddings
 
     from client_lib.adapters.base import Count, Embedder, Reranker
-    from client_lib.results import RerankResult
+    from client_lib.wire.replies import RerankResult
 
 
 class SidecarEmbeddings(Embedder, Embeddings):

@@ -11,7 +11,7 @@ with needs("llama-index"):
     from pydantic import Field
 
     from client_lib.adapters.base import Count, Embedder, Reranker
-    from client_lib.results import RerankResult
+    from client_lib.wire.replies import RerankResult
 
 
 class SidecarEmbedding(Embedder, BaseEmbedding):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from client_lib.compat.output import Output
     from client_lib.operations import Operation
-    from client_lib.results import RerankReply
+    from client_lib.wire.replies import RerankReply
 
 Pair: TypeAlias = tuple[str, str]
 Activation: TypeAlias = Callable[[Any], Any]  # of tensors

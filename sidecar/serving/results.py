@@ -1,49 +1,17 @@
-"""What the engine returns, and how each travels. Times in milliseconds."""
+"""What the engine returns, and the replies that it becomes. Times are in milliseconds."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from client_lib.wire.messages import Precision
+from client_lib.wire.replies import EmbedReply, RerankReply, RerankResult, Timings, Usage
 from sidecar.serving.postprocess import best_first, quantize
 from sidecar.serving.registry import Float32
 
 
 def milliseconds(seconds: float) -> float:
-    """Return `seconds` as they are told: in ms, to the microsecond."""
+    """Return `seconds` as replies and events state times: in ms, to the microsecond."""
     return round(1000 * seconds, 3)
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Where a request's time went.
-
-    `queue_ms` ends when its first row starts; `compute_ms` lasts from there to the end of its
-    last row; the batch is the largest that one of its rows was in. `cached_rows` were not
-    computed at all, `shared_rows` for an equal row.
-    """
-
-    queue_ms: float
-    tokenize_ms: float
-    compute_ms: float
-    total_ms: float
-    batch_rows: int
-    batch_tokens: int
-    cached_rows: int
-    shared_rows: int
-
-    def to_map(self) -> dict[str, Any]:
-        """Return the `timings` of a reply."""
-        return {
-            "queue_ms": self.queue_ms,
-            "tokenize_ms": self.tokenize_ms,
-            "compute_ms": self.compute_ms,
-            "total_ms": self.total_ms,
-            "batch_rows": self.batch_rows,
-            "batch_tokens": self.batch_tokens,
-            "cached_rows": self.cached_rows,
-            "shared_rows": self.shared_rows,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,58 +24,55 @@ class Answer:
     truncated: tuple[int, ...]
     timings: Timings
 
-    def common(self) -> dict[str, Any]:
-        """Return the fields that the replies share."""
-        return {
-            "model": self.model,
-            "usage": {"prompt_tokens": self.tokens, "total_tokens": self.tokens},
-            "truncated": self.truncated,
-            "timings": self.timings.to_map(),
-        }
+    @property
+    def usage(self) -> Usage:
+        """The tokens of the request."""
+        return Usage(self.tokens, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
-class EmbedResult:
+class Embeddings:
     """Vectors, float32 [n, d], row i for text i, and the precision that they travel in."""
 
     answer: Answer
     vectors: Float32
     precision: Precision = "float32"
 
-    def to_map(self) -> Mapping[str, Any]:
-        """Return the reply's body; the bytes of float32 are not copied."""
-        vectors = quantize(self.vectors, self.precision)
-        table = {"dtype": vectors.dtype.name, "shape": vectors.shape, "data": vectors.data}
-        return {**self.answer.common(), "vectors": table}
+    def to_map(self) -> dict[str, Any]:
+        """Return the reply's body; vectors in float32 are not copied."""
+        answer, vectors = self.answer, quantize(self.vectors, self.precision)
+        reply = EmbedReply(answer.model, vectors, answer.usage, answer.timings, answer.truncated)
+        return reply.to_map()
 
     @property
     def payload_bytes(self) -> int:
-        """How much there is to pack: about as much as the reply is long, in float32."""
+        """The size of the vectors in float32, which bounds the work of packing them."""
         return self.vectors.nbytes
 
 
 @dataclass(frozen=True, slots=True)
-class RerankResult:
-    """Documents by index and score, the best first; `method` says what scored them."""
+class Ranking:
+    """Documents by relevance, the best first; `method` says what scored them."""
 
     answer: Answer
     method: str
-    ranking: tuple[tuple[int, float], ...]
+    results: tuple[RerankResult, ...]
 
     @classmethod
-    def by_score(
-        cls, answer: Answer, method: str, scores: Float32, top_n: int | None
-    ) -> "RerankResult":
+    def by_score(cls, answer: Answer, method: str, scores: Float32, top_n: int | None) -> "Ranking":
         """Return the `top_n` best, or all, by their `scores`, float32 [n]."""
-        ranking = tuple((index, float(scores[index])) for index in best_first(scores)[:top_n])
-        return cls(answer, method, ranking)
+        best = best_first(scores)[:top_n]
+        return cls(answer, method, tuple(RerankResult(i, float(scores[i])) for i in best))
 
-    def to_map(self) -> Mapping[str, Any]:
+    def to_map(self) -> dict[str, Any]:
         """Return the reply's body."""
-        results = [{"index": i, "relevance_score": score} for i, score in self.ranking]
-        return {**self.answer.common(), "method": self.method, "results": results}
+        answer = self.answer
+        reply = RerankReply(
+            answer.model, self.method, self.results, answer.usage, answer.timings, answer.truncated
+        )
+        return reply.to_map()
 
     @property
     def payload_bytes(self) -> int:
-        """How long the reply is, nearly."""
-        return 40 * len(self.ranking)
+        """The approximate size of the reply."""
+        return 40 * len(self.results)

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from client_lib import ProtocolError, RerankResult
-from client_lib.results import read_embed, read_metrics, read_rerank, read_status, view_vectors
+from client_lib.wire.replies import (
+    EmbedReply,
+    MetricsReply,
+    RerankReply,
+    StatusReply,
+    view_vectors,
+)
 
 from .fake_daemon import TIMINGS, USAGE, embed_body
 
@@ -24,23 +30,26 @@ def test_every_number_of_a_reply_is_read_as_itself() -> None:
         "usage": dict(reversed(USAGE.items())), "timings": dict(sorted(TIMINGS.items())),
         "truncated": [0, 2],
     }  # fmt: skip
-    for reply in (read_embed({**EMBED, **shuffled}, 3), read_rerank({**RERANK, **shuffled}, 2)):
+    for reply in (
+        EmbedReply.from_map({**EMBED, **shuffled}, 3),
+        RerankReply.from_map({**RERANK, **shuffled}, 2),
+    ):
         assert asdict(reply.usage) == USAGE
         assert asdict(reply.timings) == TIMINGS
         assert reply.truncated == (0, 2)
     assert (reply.model, reply.method) == ("m", "cross_encoder")
-    assert read_embed({**EMBED, "model": "mine"}, 3).model == "mine"
+    assert EmbedReply.from_map({**EMBED, "model": "mine"}, 3).model == "mine"
 
 
 def test_metrics_are_read() -> None:
     """The text, and the type by which HTTP would announce it."""
-    reply = read_metrics({"content_type": "text/plain", "text": "x 1\n"})
+    reply = MetricsReply.from_map({"content_type": "text/plain", "text": "x 1\n"})
     assert (reply.content_type, reply.text) == ("text/plain", "x 1\n")
 
 
 def test_vectors_are_read_in_one_piece() -> None:
     """Bytes become float32 [n, d] in C order: a view of them, or the caller's own copy."""
-    view, reply = view_vectors(EMBED, 3), read_embed(EMBED, 3)
+    view, reply = view_vectors(EMBED, 3), EmbedReply.from_map(EMBED, 3)
     assert np.array_equal(view, [[1, 2], [3, 4], [5, 6]])
     assert view.dtype == reply.vectors.dtype == np.float32
     assert not view.flags.writeable
@@ -67,23 +76,23 @@ def test_vectors_are_read_in_one_piece() -> None:
 def test_vectors_that_do_not_add_up_are_refused(change: dict[str, Any]) -> None:
     """dtype, shape, bytes and the number of texts have to agree."""
     with pytest.raises(ProtocolError):
-        read_embed({**EMBED, "vectors": {**EMBED["vectors"], **change}}, 3)
+        EmbedReply.from_map({**EMBED, "vectors": {**EMBED["vectors"], **change}}, 3)
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8", "uint8", "binary", "ubinary"])
 def test_a_daemon_that_knows_no_precision_is_found_out(precision: Any) -> None:
     """It answers in float32, which is never taken for something else."""
     with pytest.raises(ProtocolError, match=f"float32 vectors for precision {precision}"):
-        read_embed(EMBED, 3, precision)
+        EmbedReply.from_map(EMBED, 3, precision)
 
 
 def test_numbers_of_the_wrong_width_are_refused() -> None:
     """Bytes and shape have to agree in every precision."""
     body = embed_body([[1.0, 2.0]], precision="float16")
-    assert np.array_equal(read_embed(body, 1, "float16").vectors, [[1, 2]])
+    assert np.array_equal(EmbedReply.from_map(body, 1, "float16").vectors, [[1, 2]])
     body["vectors"]["data"] += b"\0\0"
     with pytest.raises(ProtocolError, match="6 bytes for float16"):
-        read_embed(body, 1, "float16")
+        EmbedReply.from_map(body, 1, "float16")
 
 
 @pytest.mark.parametrize("field", ["model", "vectors", "usage", "truncated", "timings"])
@@ -92,12 +101,12 @@ def test_every_field_of_embed_has_to_be_there(field: str) -> None:
     without = {key: value for key, value in EMBED.items() if key != field}
     for body in (without, {**EMBED, field: 1.5}):
         with pytest.raises(ProtocolError, match="embed"):
-            read_embed(body, 3)
+            EmbedReply.from_map(body, 3)
 
 
 def test_a_ranking_is_read() -> None:
     """Results keep the daemon's order, scores may be any number."""
-    reply = read_rerank(RERANK, 2)
+    reply = RerankReply.from_map(RERANK, 2)
     assert reply.results == (RerankResult(1, 0.5), RerankResult(0, -2))
     assert reply.truncated == (1,)
 
@@ -106,7 +115,7 @@ def test_a_ranking_is_read() -> None:
 def test_a_ranking_of_what_was_not_sent_is_refused(index: Any) -> None:
     """An index outside the request's documents is a ProtocolError."""
     with pytest.raises(ProtocolError):
-        read_rerank({**RERANK, "results": [{"index": index, "relevance_score": 1.0}]}, 2)
+        RerankReply.from_map({**RERANK, "results": [{"index": index, "relevance_score": 1.0}]}, 2)
 
 
 @pytest.mark.parametrize("field", ["model", "method", "results", "usage", "truncated", "timings"])
@@ -115,17 +124,17 @@ def test_every_field_of_rerank_has_to_be_there(field: str) -> None:
     without = {key: value for key, value in RERANK.items() if key != field}
     for body in (without, {**RERANK, field: 1.5}):
         with pytest.raises(ProtocolError, match="rerank"):
-            read_rerank(body, 2)
+            RerankReply.from_map(body, 2)
 
 
 def test_timings_from_the_future_are_ignored() -> None:
     """A newer daemon's fields do not disturb an older client."""
     body = {**EMBED, "timings": {**TIMINGS, "moon_ms": 1}, "colour": "blue"}
-    assert read_embed(body, 3).timings.batch_tokens == 7
+    assert EmbedReply.from_map(body, 3).timings.batch_tokens == 7
 
 
 @pytest.mark.parametrize("body", [{}, {"status": None}, {"status": 3}])
 def test_a_status_is_a_map(body: dict[str, Any]) -> None:
     """Anything else is a ProtocolError."""
     with pytest.raises(ProtocolError, match="status"):
-        read_status(body)
+        StatusReply.from_map(body)

@@ -13,7 +13,7 @@ from sidecar.events.deferred import DeferredLog
 from sidecar.serving.engine.collector import ResultCollector, ResultCollectors
 from sidecar.serving.engine.result_cache import ResultCache
 from sidecar.serving.postprocess import Postprocess
-from sidecar.serving.results import EmbedResult
+from sidecar.serving.results import Embeddings
 from sidecar.serving.scheduler.cost_model import CostModel
 from sidecar.serving.scheduler.intra_op import IntraOpPolicy
 from sidecar.serving.scheduler.worker_pool import WorkerPool
@@ -180,7 +180,7 @@ async def test_a_result_that_cannot_be_kept_is_not_counted(make_engine, tiny, mo
 
 @pytest.mark.parametrize(
     "at",
-    [(EmbedResult, "to_map"), (Statistics, "answered"), (Statistics, "failed")],
+    [(Embeddings, "to_map"), (Statistics, "answered"), (Statistics, "failed")],
     ids=lambda at: at[1],
 )
 async def test_a_reply_that_fails_holds_nothing(make_dialogue, tiny, fail, told, at):

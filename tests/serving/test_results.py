@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sidecar.serving.results import Answer, EmbedResult, RerankResult, Timings, milliseconds
+from client_lib.wire.replies import Timings
+from sidecar.serving.results import Answer, Embeddings, Ranking, milliseconds
 
 TIMINGS = {
     "queue_ms": 1.5, "tokenize_ms": 2.5, "compute_ms": 3.5, "total_ms": 8.5, "batch_rows": 5,
@@ -25,14 +26,14 @@ def test_times_are_told_in_milliseconds_to_the_microsecond():
 def test_vectors_travel_as_one_table():
     """Rows and columns, and the bytes of all, in the precision that was asked for."""
     vectors = np.array([[0.6, -0.8, 0.0], [0.0, 0.0, 1.0]], np.float32)
-    result = EmbedResult(ANSWER, vectors)
+    result = Embeddings(ANSWER, vectors)
     told = dict(result.to_map())
     table = told.pop("vectors")
     assert told == COMMON
     assert (table["dtype"], tuple(table["shape"])) == ("float32", (2, 3))
     assert bytes(table["data"]) == vectors.astype("<f4").tobytes()
     assert result.payload_bytes == 24
-    half = EmbedResult(ANSWER, vectors, "float16").to_map()["vectors"]
+    half = Embeddings(ANSWER, vectors, "float16").to_map()["vectors"]
     assert (half["dtype"], bytes(half["data"])) == ("float16", vectors.astype("<f2").tobytes())
 
 
@@ -41,7 +42,7 @@ def test_a_ranking_has_the_best_first():
     scores = np.array([0.25, 2.0, -1.0, 2.0, 0.5], np.float32)
     order = [1, 3, 4, 0, 2]
     for top_n in (None, 1, 3, 5, 9):
-        result = RerankResult.by_score(ANSWER, "cross_encoder", scores, top_n)
+        result = Ranking.by_score(ANSWER, "cross_encoder", scores, top_n)
         expected = [{"index": i, "relevance_score": float(scores[i])} for i in order[:top_n]]
         told = {**COMMON, "method": "cross_encoder", "results": expected}
         assert result.to_map() == told

@@ -8,9 +8,10 @@ from itertools import accumulate, takewhile
 import numpy as np
 
 from client_lib.wire.errors import ReplyError
+from client_lib.wire.replies import Timings
 from sidecar.serving import failures
 from sidecar.serving.registry import Float32
-from sidecar.serving.results import Timings, milliseconds
+from sidecar.serving.results import milliseconds
 from sidecar.serving.scheduler.job import Entry, Job, Key
 from sidecar.serving.scheduler.worker_pool import CompletedRow
 

@@ -26,7 +26,7 @@ from sidecar.serving.engine.work import WorkItem
 from sidecar.serving.in_flight import InFlightCounter
 from sidecar.serving.postprocess import cosines
 from sidecar.serving.registry import Float32, ModelRegistry, ServedModel
-from sidecar.serving.results import Answer, EmbedResult, RerankResult, milliseconds
+from sidecar.serving.results import Answer, Embeddings, Ranking, milliseconds
 from sidecar.serving.scheduler.cost_model import CostModel
 from sidecar.serving.scheduler.job import Job, Usage
 from sidecar.serving.scheduler.limits import QueueLimits
@@ -100,7 +100,7 @@ class Engine:
         await self._workers.stop()
         self.notes.flush()
 
-    async def embed(self, request: Embed, peer: Hashable = None) -> EmbedResult:
+    async def embed(self, request: Embed, peer: Hashable = None) -> Embeddings:
         """Return float32 [n, d] for n texts.
 
         Users take turns, and so do the peers of one: a user is the one of a `Peer`.
@@ -111,9 +111,9 @@ class Engine:
         """
         model = self._registry.embedder(request.model)
         answer, vectors = await self._answer(WorkItem.texts_of(model, request), peer)
-        return EmbedResult(answer, vectors, request.precision)
+        return Embeddings(answer, vectors, request.precision)
 
-    async def rerank(self, request: Rerank, peer: Hashable = None) -> RerankResult:
+    async def rerank(self, request: Rerank, peer: Hashable = None) -> Ranking:
         """Return the documents by relevance, the best first, ties by index; peers as in `embed`.
 
         Raises the `ReplyError` that the caller is to be told. Cancelling it drops its rows.
@@ -121,10 +121,10 @@ class Engine:
         model = self._registry.reranker(request.model)
         if model.task == "rerank":
             answer, scores = await self._answer(WorkItem.pairs_of(model, request), peer)
-            return RerankResult.by_score(answer, "cross_encoder", scores[:, 0], request.top_n)
+            return Ranking.by_score(answer, "cross_encoder", scores[:, 0], request.top_n)
         answer, vectors = await self._answer(WorkItem.documents_of(model, request), peer)
         scores = cosines(vectors[-1], vectors[:-1])
-        return RerankResult.by_score(answer, "embedding", scores, request.top_n)
+        return Ranking.by_score(answer, "embedding", scores, request.top_n)
 
     def longest_forward(self) -> float:
         """Return for how long the oldest row that is being computed has been, in seconds."""

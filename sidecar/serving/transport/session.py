@@ -32,11 +32,11 @@ from sidecar.serving import failures
 from sidecar.serving.admission.memory_budget import Reservation
 from sidecar.serving.admission.peer import Peer, has_left
 from sidecar.serving.context import ServerContext
-from sidecar.serving.results import Answer, EmbedResult, RerankResult
+from sidecar.serving.results import Answer, Embeddings, Ranking
 from sidecar.serving.transport.reader import FrameReader, PeerLeft, Stalled
 from sidecar.serving.transport.writer import FrameWriter
 
-_Result: TypeAlias = Mapping[str, Any] | EmbedResult | RerankResult
+_Result: TypeAlias = Mapping[str, Any] | Embeddings | Ranking
 _Outcome: TypeAlias = _Result | ReplyError
 # What takes time; the others are answered as they come.
 _Task: TypeAlias = Embed | Rerank | Status | Metrics
@@ -203,7 +203,7 @@ class Session:
         outcome = _CANCELLED if task.cancelled() else task.result()
         if isinstance(outcome, ReplyError):
             self._fail(request, outcome)
-        elif isinstance(outcome, EmbedResult | RerankResult):
+        elif isinstance(outcome, Embeddings | Ranking):
             assert isinstance(request, Embed | Rerank)
             self._context.statistics.answered(request.op, request.priority, outcome.answer)
             note = partial(_log_success, self._named(request), request.priority, outcome.answer)
@@ -254,7 +254,7 @@ class Session:
             case Metrics():
                 return await self._context.metrics(self._peer, request.format)
 
-    async def _compute(self, request: Embed | Rerank) -> EmbedResult | RerankResult:
+    async def _compute(self, request: Embed | Rerank) -> Embeddings | Ranking:
         engine = self._context.engine_for(self._peer)
         if isinstance(request, Embed):
             return await engine.embed(request, self._peer)
@@ -274,7 +274,7 @@ class Session:
             return await asyncio.to_thread(self._pack_now, request_id, result)
         return self._pack_now(request_id, result)
 
-    def _pack_now(self, request_id: int, result: EmbedResult | RerankResult) -> bytes:
+    def _pack_now(self, request_id: int, result: Embeddings | Ranking) -> bytes:
         return self._connection.reply(request_id, **result.to_map())
 
     def _note_stalled(self, awaited: str) -> None:

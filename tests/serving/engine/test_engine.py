@@ -17,6 +17,7 @@ from client_lib.wire.errors import (
     UnknownModel,
 )
 from client_lib.wire.messages import Embed, Rerank
+from client_lib.wire.replies import RerankResult
 from sidecar.serving.admission.memory_estimator import MemoryEstimator
 from sidecar.serving.admission.peer import Peer
 from sidecar.serving.scheduler.cost_model import CostModel
@@ -211,7 +212,7 @@ async def test_a_cross_encoder_ranks_by_its_scores(make_engine, tiny):
     engine = make_engine(tiny(), tiny(name="cross", task="rerank"))
     result = await engine.rerank(rerank("abc", "xxa", "abc", "zzb", "ab", top_n=3))
     assert (result.answer.model, result.method) == ("cross", "cross_encoder")
-    assert result.ranking == ((1, 3.0), (3, 2.0), (0, 1.0))
+    assert result.results == (RerankResult(1, 3.0), RerankResult(3, 2.0), RerankResult(0, 1.0))
 
 
 async def test_an_embedding_model_ranks_by_cosine(make_engine, tiny):
@@ -222,10 +223,11 @@ async def test_an_embedding_model_ranks_by_cosine(make_engine, tiny):
     exact = tiny()
     expected = [float(exact.vector("q: abc") @ exact.vector(f"p: {d}")) for d in ("xyz", "abd")]
     assert result.method == "embedding"
-    assert dict(result.ranking) == pytest.approx(dict(enumerate(expected)), abs=1e-6)
-    assert [index for index, _ in result.ranking] == [1, 0]
+    scores = {hit.index: hit.relevance_score for hit in result.results}
+    assert scores == pytest.approx(dict(enumerate(expected)), abs=1e-6)
+    assert [hit.index for hit in result.results] == [1, 0]
     best = await engine.rerank(rerank("abc", "xyz", "abd", top_n=1))
-    assert best.ranking == result.ranking[:1]
+    assert best.results == result.results[:1]
 
 
 async def test_an_embedding_rerank_refuses_the_query_by_name(make_engine, tiny):

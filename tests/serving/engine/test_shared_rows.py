@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from client_lib.wire.errors import BackendFailed, BadRequest
 from client_lib.wire.messages import PRECISIONS, Embed, Rerank
+from client_lib.wire.replies import RerankResult
 from sidecar.models.rows import Row
 from sidecar.serving.engine.collector import AT_ONCE, ResultCollectors
 from sidecar.serving.postprocess import quantize
@@ -258,7 +259,10 @@ async def test_pairs_that_are_divided_otherwise_are_other_rows(make_engine, tiny
     ]
     for _ in range(2):
         results = await asyncio.gather(*(engine.rerank(ask) for ask in asks))
-        assert [result.ranking for result in results] == [((0, 2.0),), ((0, 3.0),)]
+        assert [result.results for result in results] == [
+            (RerankResult(0, 2.0),),
+            (RerankResult(0, 3.0),),
+        ]
 
 
 async def test_vectors_that_are_not_scaled_are_other_rows(make_engine, tiny):
@@ -392,5 +396,5 @@ async def test_reranking_uses_the_cache(make_engine, tiny):
     engine = make_engine(model, cache_bytes=10_000)
     asked = Rerank(id=1, query="ab", documents=("xa", "ab"))
     first, again = await engine.rerank(asked), await engine.rerank(asked)
-    assert first.ranking == again.ranking
+    assert first.results == again.results
     assert len(model.order) == again.answer.timings.cached_rows == 2

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sidecar.serving.results import Answer, Timings
+from client_lib.wire.replies import Timings
+from sidecar.serving.results import Answer
 from sidecar.serving.telemetry.statistics import Statistics
 
 
