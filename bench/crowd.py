@@ -44,7 +44,7 @@ class Book:
         self.answered = 0
         self.compared = 0
         self.doubled = 0
-        self.anothers = 0
+        self.other_answers = 0
         self.wrong = 0
         self.errors: Counter[str] = Counter()
         self.times: list[float] = []
@@ -71,8 +71,8 @@ class Book:
             self.times.append(time.monotonic())
             self.wrong += whose.count(None)
             pairs = zip(whose, picks, strict=False)
-            self.anothers += sum(got not in {None, pick} for got, pick in pairs)
-            self.anothers += len(vectors) != len(picks)
+            self.other_answers += sum(got not in {None, pick} for got, pick in pairs)
+            self.other_answers += len(vectors) != len(picks)
 
     def fail(self, error: Exception) -> None:
         with self._lock:

@@ -137,7 +137,7 @@ class _Run:
             "requests lost": book.waiting,
             "errors that well-behaved clients saw": book.errors.total(),
             "requests answered twice": book.doubled,
-            "vectors of another text": book.anothers,
+            "vectors of another text": book.other_answers,
             "vectors that differ from the reference": book.wrong,
             "kills not survived": len(self._kills) - len(lasted),
             "daemons that ended unasked, or not with 0": sum(code != 0 for code in self._ends),
