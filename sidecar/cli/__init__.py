@@ -1,12 +1,13 @@
-"""The `sidecar` command: argv → settings → one call. Exit codes are decided here alone."""
+"""The `sidecar` command: parses arguments, runs one command, maps exceptions to exit codes."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from sidecar import __version__
-from sidecar.cli.exits import EX_CONFIG, EX_TEMPFAIL, EX_UNAVAILABLE
+from sidecar.cli.exits import EX_CONFIG, EX_PIPE, EX_TEMPFAIL, EX_UNAVAILABLE
 from sidecar.cli.terminal import complain
 from sidecar.config import ConfigError
 from sidecar.models.errors import ModelError, TemporaryError
@@ -37,13 +38,18 @@ _COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    What the user can mend is one line on stderr: 78 for a setting or a model that cannot be
-    used as configured, 75 where disk or memory ran out, 69 where a daemon does not answer.
+    Errors that the user can fix are one line on stderr: 78 for a setting or model that cannot be
+    used as configured, 75 if disk or memory ran out, 69 if a daemon does not answer. If nobody
+    reads standard output any more, nothing is said, and the code is 141.
     """
     words = sys.argv[1:] if argv is None else argv
     arguments = _parser(words).parse_args(words)
     try:
-        return int(arguments.run(arguments))
+        return _run(arguments)
+    except BrokenPipeError:
+        # The reader has left, as in `sidecar config | head`. What is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EX_PIPE
     except TemporaryError as error:
         complain(error)
         return EX_TEMPFAIL
@@ -55,11 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EX_UNAVAILABLE
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """Return what parses `words`.
+def _run(arguments: argparse.Namespace) -> int:
+    code = int(arguments.run(arguments))
+    sys.stdout.flush()  # a pipe may break only now
+    return code
 
-    It knows all commands, unless the first word is one: then the others are not imported, for
-    a daemon would start later and hold more for what it never does.
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the argument parser for `words`.
+
+    If the first word is a command, only that one is imported: a daemon should not spend start-up
+    time and memory on the others.
     """
     parser = argparse.ArgumentParser(
         prog="sidecar", description="Quantized embeddings and reranking over a Unix socket."

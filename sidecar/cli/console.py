@@ -1,4 +1,4 @@
-"""What a command shows as a page: rich's console, whose text controls nothing."""
+"""rich's console, hardened against control characters and markup in the text it prints."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,23 +13,28 @@ from sidecar.cli.terminal import shown
 
 
 class Console(rich.console.Console):
-    """A console that shows text as text, whatever it is part of: a table, a bar, a status.
+    """A console that prints text literally, also inside tables, progress bars and spinners.
 
-    What is not printable is written as `terminal.shown` does, and brackets are no markup.
+    Unprintable characters are escaped as in `terminal.shown`, and brackets are not markup.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
     def status(self, status: RenderableType, **options: Any) -> Status:
-        """Show what is being done, beside a spinner."""
+        """Show a spinner with `status`, taken literally if it is a string."""
         return super().status(Text(status) if isinstance(status, str) else status, **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Return the segments of `renderable`; rich's own control codes stay as they are."""
+        """Return the segments of `renderable`, escaped except for rich's own control codes."""
         return map(_harmless, super().render(renderable, options))
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to `sidecar.cli.main`, which rich would preempt with exit code 1."""
+        self.quiet = True
+        raise BrokenPipeError
 
 
 def _harmless(segment: Segment) -> Segment:

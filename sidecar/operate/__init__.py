@@ -1,1 +1,1 @@
-"""What an operator asks of a daemon: how it is, what it said, what is wrong with its host."""
+"""Operator tools: a daemon's status, its events, and a diagnosis of its host."""

@@ -12,7 +12,7 @@ from sidecar.operate.query import number, text
 from sidecar.operate.records import Record
 
 TIMES = {"minute": 16, "hour": 13, "day": 10}
-"""What can be grouped by beside the fields, in UTC: the length of an ISO time that tells it."""
+"""Units of time to group by, in UTC, besides fields: the length of their ISO time prefix."""
 
 OTHERS = "(others)"
 
@@ -25,7 +25,7 @@ _NUMBERS = re.compile(r"\b\d+(\.\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The records with one key: how many, and what their fields' numbers are like."""
+    """The records with one key: their count, and summaries of their numeric fields."""
 
     key: tuple[Any, ...]
     count: float
@@ -35,9 +35,9 @@ class Group:
 class Aggregation:
     """Counts records by the fields `by`, and summarises the fields `stats` of each group.
 
-    A record that stands for others (`sample`, the share that is logged) counts for all of them.
-    Beyond 10,000 groups, records of new ones are counted as `(others)`. Numbers in a reason do
-    not tell groups apart: they are read as `#`.
+    A sampled record (`sample`, the share that is logged) counts for all that it represents.
+    Beyond 10,000 groups, records of new ones are counted as `(others)`. Numbers in a reason or
+    message do not split groups: they are read as `#`.
     """
 
     def __init__(self, by: Sequence[str] = (), stats: Sequence[str] = ()) -> None:
@@ -56,7 +56,7 @@ class Aggregation:
                 tally.values[name].add(value, weight)
 
     def groups(self) -> list[Group]:
-        """Return the groups, the largest first."""
+        """Return the groups, largest first."""
         groups = [
             Group(key, tally.count, {name: d.summary() for name, d in tally.values.items()})
             for key, tally in self._groups.items()
@@ -78,7 +78,7 @@ class _Tally:
 
 
 def weight_of(fields: Mapping[str, Any]) -> float:
-    """Return how many events a record stands for: one, or 1 / `sample`."""
+    """Return how many events a record represents: one, or 1 / `sample`."""
     sample = number(fields.get("sample", 1))
     return 1 / sample if sample is not None and _LEAST_SAMPLE <= sample < 1 else 1.0
 

@@ -1,6 +1,6 @@
 """PURE: many numbers → their percentiles, in bounded memory.
 
-Exact for up to 10,000 numbers. From then on they are counted in bins whose widths grow with
+Exact for up to 10,000 numbers. Beyond that they are counted in bins whose widths grow with
 their values, so that a percentile is within 1 % of the true one (DDSketch: Masson, Rim and Lee,
 VLDB 2019). Counts, sums and extremes stay exact.
 """
@@ -21,7 +21,7 @@ _LOG_RATIO = np.log((1 + _ERROR) / (1 - _ERROR))
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a field's numbers are like; `estimated`: the percentiles are within 1 %."""
+    """Statistics of a field's numbers; if `estimated`, percentiles are only within 1 %."""
 
     count: float
     sum: float
@@ -34,7 +34,7 @@ class Summary:
 
 
 class Distribution:
-    """Numbers, each with the count of events that it stands for."""
+    """Numbers, each weighted by the events that it represents."""
 
     def __init__(self) -> None:
         self.count = 0.0
@@ -44,7 +44,7 @@ class Distribution:
         self.bins: defaultdict[tuple[int, int], float] = defaultdict(float)
 
     def add(self, value: float, weight: float = 1.0) -> None:
-        """Take a finite number."""
+        """Add a finite number."""
         self.values.append(value)
         self.weights.append(weight)
         self.count += weight
@@ -53,7 +53,7 @@ class Distribution:
         self._fold_if_many()
 
     def merge(self, other: "Distribution") -> None:
-        """Take all that `other` has."""
+        """Add all numbers of `other`."""
         self.values.extend(other.values)
         self.weights.extend(other.weights)
         self.count += other.count
@@ -65,9 +65,9 @@ class Distribution:
         self._fold_if_many()
 
     def quantiles(self, shares: Sequence[float]) -> list[float]:
-        """Return the numbers that those shares, from 0 to 1, stay below.
+        """Return the quantiles at `shares`, each from 0 to 1.
 
-        Of exact numbers that stand for themselves alone, numpy's: interpolated linearly.
+        Exact, unweighted numbers are interpolated linearly, as in numpy.
         """
         values, weights = self._points()
         if not self.bins and (weights == 1).all():
@@ -78,7 +78,7 @@ class Distribution:
         return [float(value) for value in values[order][places]]
 
     def summary(self) -> Summary:
-        """Return what the numbers, of which there is at least one, are like."""
+        """Return the summary of the numbers; there must be at least one."""
         p50, p95, p99 = self.quantiles((0.50, 0.95, 0.99))
         return Summary(
             count=self.count,
@@ -93,7 +93,7 @@ class Distribution:
 
     def _points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         keys = np.array(list(self.bins), dtype=float).reshape(-1, 2)
-        with np.errstate(over="ignore"):  # the last bin before infinity
+        with np.errstate(over="ignore"):  # the end of the last bin may overflow
             ends = np.exp(keys[:, 1] * _LOG_RATIO)
         middles = keys[:, 0] * (1 - _ERROR) * ends  # within 1 % of both ends
         values = np.concatenate([middles.clip(self.least, self.greatest), self.values])

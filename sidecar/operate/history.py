@@ -1,4 +1,4 @@
-"""PURE: records → all that a report says of a daemon's time, in bounded memory."""
+"""PURE: records → everything that a report shows of a daemon, in bounded memory."""
 
 import heapq
 from collections import Counter, deque
@@ -28,10 +28,10 @@ _QUANTIZATION = {"quantization.selected", "quantization.applied", "quantization.
 
 
 class History:
-    """Takes records in any order.
+    """Collects records, in any order.
 
-    `starts` are times, seconds since the epoch; `batch_rows` counts batches by their rows;
-    `quantization` is the last that was said of each model, by model and event.
+    `starts` are times in seconds since the epoch; `batch_rows` counts batches by their rows;
+    `quantization` is the last event of each kind about each model, by model and event.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class History:
         self._slowest: list[tuple[float, int, Mapping[str, Any]]] = []
 
     def add(self, record: Record) -> None:
-        """Take a record; of events that a report does not speak of, the time alone."""
+        """Add a record; an event that the report does not show only extends its time span."""
         self.records += 1
         self.first, self.last = min(self.first, record.at), max(self.last, record.at)
         name = record.fields["event"]
@@ -69,7 +69,7 @@ class History:
             self.pss_bytes = pss_bytes
 
     def slowest_batches(self) -> list[Mapping[str, Any]]:
-        """Return the batches that were computed for the longest time, the slowest first."""
+        """Return the batches that took longest to compute, slowest first."""
         return [fields for _, _, fields in sorted(self._slowest, reverse=True)]
 
     def _add_request(self, record: Record) -> None:

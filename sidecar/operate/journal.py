@@ -1,11 +1,12 @@
-"""Sources → records: events as they lie in systemd's journal, read through `journalctl`.
+"""Sources → records: reads events from systemd's journal through `journalctl`.
 
-An entry that the daemon wrote natively has an event's fields as its own, in upper case and as
-text, and its name in EVENT. One that came over its standard output has the event's line of JSON
-in MESSAGE. What else is in the journal under the daemon's name is passed over.
+An entry that the daemon wrote natively has the event's fields as its own, in upper case and as
+text, and its name in EVENT. One written through standard output has the event's line of JSON in
+MESSAGE. Other entries under the daemon's name are skipped.
 
-Whoever may write to the journal may call themselves sidecar. What is believed is what the journal
-itself says of the writer: that it was of a unit of ours, or a process of root's or of who asks.
+Anyone who can write to the journal can claim to be sidecar. So entries are trusted by what the
+journal itself records about their writer: it must be one of our units, or a process of root or of
+the asking user.
 """
 
 import json
@@ -26,18 +27,18 @@ _IDENTIFIER = "sidecar"
 _UNIT = re.compile(r"sidecar(@[^/]+|-gateway|-metrics)?\.service")
 _ROOT = "0"
 _GLOB = frozenset("*?[")
-# The journal's own; what begins with an underscore is its own, too.
+# The journal's own fields, as are all that begin with an underscore.
 _NOT_OURS = ("SYSLOG_", "CODE_", "_", "PRIORITY", "MESSAGE_ID", "TID")
-_HEX = {"TRACE_ID", "PARENT_ID"}  # which may have no digit but decimal ones
+_HEX = {"TRACE_ID", "PARENT_ID"}  # may happen to consist of decimal digits only
 _LEVELS = ("critical", "critical", "critical", "error", "warning", "info", "info", "debug")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What is asked of the journal; the rest is left to a `Query`.
+    """What to ask the journal for; a `Query` filters the rest.
 
-    `unit` names a unit instead of Sidecar's own and the user `uid`; `since` and `until` are seconds
-    since the epoch; `events` are names or globs, none meaning any.
+    `unit` is read and trusted instead of Sidecar's own units and the user `uid`; `since` and
+    `until` are seconds since the epoch; `events` are names or globs, none meaning any.
     """
 
     unit: str | None = None
@@ -49,9 +50,9 @@ class Asked:
 
 
 def from_journal(asked: Asked, reading: Reading) -> Iterator[Record]:
-    """Yield events in the journal's order. Raises `SourceError` where there is no journal."""
+    """Yield events in the journal's order. Raises `SourceError` if there is no journal."""
     path = shutil.which("journalctl")
-    # There is none: no file of it has a header to show.
+    # Without a journal, no file has a header to show.
     if path is None or not _output_of(path, "--header"):
         raise SourceError("there is no journal on this host: name files of events with --file")
     with lines_of([path, *arguments(asked)]) as lines:
@@ -62,14 +63,14 @@ def from_journal(asked: Asked, reading: Reading) -> Iterator[Record]:
 
 
 def arguments(asked: Asked) -> list[str]:
-    """Return `journalctl`'s arguments; it leaves out what a `Query` would."""
+    """Return `journalctl`'s arguments; they exclude only what a `Query` would."""
     words = ["--output=json", "--all", "--no-pager", "--quiet"]
     words += [f"--unit={asked.unit}"] if asked.unit else [f"--identifier={_IDENTIFIER}"]
     words += [f"--since=@{floor(asked.since)}"] if asked.since is not None else []
     words += [f"--until=@{ceil(asked.until)}"] if asked.until is not None else []
     words += ["--follow", "--lines=all"] if asked.follow else []
     if asked.events and not any(_GLOB & set(name) for name in asked.events):
-        # Lines of JSON cannot be told by their event before they are read.
+        # Lines of JSON cannot be filtered by event before they are parsed.
         words += [f"EVENT={name}" for name in asked.events] + ["+", "_TRANSPORT=stdout"]
     return words
 
@@ -81,7 +82,7 @@ def _output_of(*command: str) -> bytes:
 
 
 def record_of(line: bytes, reading: Reading, asked: Asked) -> Record | None:
-    """Return the event in an entry, which is a line of JSON, if a daemon's is in it."""
+    """Return the event in an entry, a line of JSON; None if it has none or is not trusted."""
     try:
         entry = json.loads(line)
         if not _is_believed(entry, asked):
@@ -99,9 +100,9 @@ def record_of(line: bytes, reading: Reading, asked: Asked) -> Record | None:
 
 
 def _is_believed(entry: Mapping[str, Any], asked: Asked) -> bool:
-    """Whether the journal says of `entry` that a daemon wrote it, or who may say what they like.
+    """Whether, by the journal's own record, a daemon, root or the asking user wrote `entry`.
 
-    Of a unit that was named it has said so already.
+    Entries of a named unit were selected by journalctl already.
     """
     if asked.unit is not None:
         return True
@@ -116,7 +117,7 @@ def _native(entry: Mapping[str, Any]) -> Record:
         for name, value in entry.items()
         if not name.startswith(_NOT_OURS)
     }
-    # What another writer may have left to the journal.
+    # Defaults for fields that other writers leave to the journal.
     head = {
         "ts": datetime.fromtimestamp(taken, UTC).isoformat(timespec="microseconds"),
         "level": _LEVELS[int(entry.get("PRIORITY", 6))],
@@ -125,12 +126,12 @@ def _native(entry: Mapping[str, Any]) -> Record:
     fields = {name: (head | ours)[name] for name in names}
     about = CATALOGUE.get(fields["event"])
     if about is not None and "message" not in about.fields:
-        fields.pop("message", None)  # every entry has one, for people
+        fields.pop("message", None)  # every entry has a human-readable one
     return Record(seconds(fields["ts"]), fields)
 
 
 def _text(value: Any) -> str:
-    """Return a journal field: several values are a list, bytes that are no text one of numbers."""
+    """Return a journal field as text: the last of several values; bytes come as numbers."""
     match value:
         case [int(), *_]:
             return bytes(value).decode(errors="replace")
@@ -142,7 +143,7 @@ def _text(value: Any) -> str:
 
 
 def _value(name: str, text: str) -> Any:
-    """Return what was written as `text`: a number, a list, true, false, null, or text."""
+    """Parse a field's text: as a number, a list, true, false or null, or else keep the text."""
     if name in _HEX:
         return text
     try:

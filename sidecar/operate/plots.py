@@ -1,4 +1,4 @@
-"""A history → plots, each of which stands in a page."""
+"""A history → plots to embed in a page."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC
@@ -21,7 +21,7 @@ _MOST_KINDS = 5
 _OTHER_KINDS = "other"
 _START = "start"
 _MANY_STEPS = 60
-_SHORT_LABEL = 8  # letters
+_SHORT_LABEL = 8  # characters
 
 
 def plots(history: History) -> Iterator[Plot]:
@@ -34,37 +34,37 @@ def _drawings(history: History) -> Iterator[Drawing]:
     yield Drawing(
         "Latency",
         "From arrival to result: half, 95 % and 99 % of requests took less.",
-        "No request was answered in this time.",
+        "No request was answered in this period.",
         partial(_percentiles, history, "total_ms"),
     )
     yield Drawing(
         "Time in the queue",
-        "How long requests waited for their first text to be begun.",
-        "No request was answered in this time.",
+        "How long requests waited before computing their first text began.",
+        "No request was answered in this period.",
         partial(_percentiles, history, "queue_ms"),
     )
     yield Drawing(
         "Throughput",
         "Texts computed and requests answered, per second.",
-        "No request was answered in this time.",
+        "No request was answered in this period.",
         partial(_throughput, history),
     )
     yield Drawing(
         "Batch sizes",
-        "How many texts were cut together: the share of batches of each size.",
-        "No batch was computed in this time.",
+        "How many texts were batched together: the share of batches of each size.",
+        "No batch was computed in this period.",
         partial(_batch_rows, history),
     )
     yield Drawing(
         "Memory",
-        "What the process holds, its part of what is shared (PSS), when it was told.",
-        "No event of this time tells the memory of the process.",
+        "Memory of the process, with its part of shared pages (PSS), as reported.",
+        "No event of this period reports the memory of the process.",
         partial(_memory, history),
     )
     yield Drawing(
         "Errors",
-        "Requests and connections that failed, by the error's code.",
-        "Nothing failed in this time.",
+        "Requests and connections that failed, by error code.",
+        "Nothing failed in this period.",
         partial(_errors, history),
     )
 
@@ -85,7 +85,7 @@ def _percentiles(history: History, name: str, axes: Axes) -> bool:
 
 
 def _scale_of_times(axes: Axes) -> None:
-    """Show 1 ms beside 1 s; a time of nothing stands at the lower end."""
+    """Show 1 ms beside 1 s, on a log scale; a time of 0 is drawn at the lower end."""
     low, high = axes.dataLim.minposy, axes.dataLim.y1
     low = max(low, high / 1e5)
     axes.set_yscale("log", nonpositive="clip")
@@ -126,12 +126,12 @@ def _batch_rows(history: History, axes: Axes) -> bool:
 
 def _memory(history: History, axes: Axes) -> bool:
     times, steps = _steps(history)
-    told = [index for index, step in enumerate(steps) if step.pss_bytes.count]
-    if not told:
+    reported = [index for index, step in enumerate(steps) if step.pss_bytes.count]
+    if not reported:
         return False
-    xs, ys = [times[i] for i in told], [steps[i].pss_bytes.greatest / 1e6 for i in told]
+    xs, ys = [times[i] for i in reported], [steps[i].pss_bytes.greatest / 1e6 for i in reported]
     axes.plot(xs, ys, "o", markersize=2 * _dot(steps), color=SERIES[0])
-    xs, ys = [*xs, times[-1]], [*ys, ys[-1]]  # what was told last holds to the end
+    xs, ys = [*xs, times[-1]], [*ys, ys[-1]]  # the last report holds to the end
     axes.plot(xs, ys, drawstyle="steps-post", color=SERIES[0])
     axes.fill_between(xs, ys, step="post", alpha=0.15, linewidth=0, color=SERIES[0])
     axes.set_ylim(0, max(ys) * 1.25)
@@ -158,7 +158,7 @@ def _errors(history: History, axes: Axes) -> bool:
 
 
 def _kinds(steps: Sequence[Step]) -> dict[str, list[str]]:
-    """Return the labels of failures, the most frequent first, and the kinds under each."""
+    """Return the labels of failures, most frequent first, and the kinds under each."""
     totals: dict[str, float] = {}
     for step in steps:
         for kind, count in step.failed.items():
@@ -169,18 +169,18 @@ def _kinds(steps: Sequence[Step]) -> dict[str, list[str]]:
 
 
 def _steps(history: History) -> tuple[list[float], list[Step]]:
-    """Return the middles of the steps, in days, and the steps."""
+    """Return the midpoints of the steps, in days, and the steps."""
     found = list(history.timeline.steps())
     return [at / _DAY for at, _ in found], [step for _, step in found]
 
 
 def _dot(steps: Sequence[Step]) -> float:
-    """Return the size of a step's mark, which is all that is seen of one between two gaps."""
+    """Return the size of a step's mark, which is all that shows of one between two gaps."""
     return 2.4 if len(steps) <= _MANY_STEPS else 1.0
 
 
 def _dress(axes: Axes, history: History) -> None:
-    """Give the axis of time its labels, and mark the daemon's starts."""
+    """Label the time axis, and mark the daemon's starts."""
     for index, start in enumerate(history.starts):
         label = _START if index == 0 else None
         axes.axvline(start / _DAY, color=INK, alpha=0.35, linewidth=1, linestyle="-.", label=label)
@@ -194,7 +194,7 @@ def _dress(axes: Axes, history: History) -> None:
 
 
 def _explain(axes: Axes) -> None:
-    """Put the legend above the plot, what belongs to all plots last."""
+    """Put the legend above the plot, ending with the entry that all plots share."""
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     if _START in handles:
         handles[_START] = handles.pop(_START)

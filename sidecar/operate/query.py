@@ -1,4 +1,4 @@
-"""PURE: which records are asked for, as an operator writes it. `now` is an argument."""
+"""PURE: an operator's query for records, parsed from text. `now` is an argument."""
 
 import json
 import operator
@@ -32,15 +32,15 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 class QueryError(ValueError):
-    """What is asked for cannot be understood; the message says what can."""
+    """The query cannot be parsed; the message says what can be written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
     """A comparison of a record's field with a value: `=`, `!=`, `>`, `>=`, `<`, `<=`, or `~`.
 
-    Numbers are compared as numbers, all else as text; `~` searches a regular expression. A
-    record without the field does not match.
+    Numbers are compared as numbers, everything else as text; `~` searches for a regular
+    expression. A record without the field does not match.
     """
 
     field: str
@@ -51,7 +51,7 @@ class Condition:
         return f"{self.field} {self.operator} {self.value}"
 
     def predicate(self) -> Callable[[Fields], bool]:
-        """Return what tells whether fields match."""
+        """Return a function that checks whether fields match."""
         test = _search(self.value) if self.operator == "~" else _comparison(self)
 
         def matches(fields: Fields) -> bool:
@@ -62,9 +62,9 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """All of these must hold: one of `events` (globs; none: any), every condition, the time.
+    """A filter: one of `events` (globs; none: any), every condition, and the time must match.
 
-    `since` (inclusive) and `until` (exclusive) are seconds since the epoch; `level` is the least.
+    `since` (inclusive) and `until` (exclusive) are seconds since the epoch; `level` is the minimum.
     """
 
     events: Sequence[str] = ()
@@ -74,7 +74,7 @@ class Query:
     level: str | None = None
 
     def predicate(self) -> Callable[[Record], bool]:
-        """Return what tells whether a record matches."""
+        """Return a function that checks whether a record matches."""
         conditions = [condition.predicate() for condition in self.conditions]
         named = re.compile("|".join(map(translate, self.events))).match if self.events else None
         levels = LEVELS[LEVELS.index(self.level) :] if self.level else None
@@ -94,23 +94,23 @@ class Query:
 
 
 def parse_condition(text: str) -> Condition:
-    """Return the condition in `text`, such as "total_ms>50". Raises `QueryError`."""
+    """Parse a condition such as "total_ms>50". Raises `QueryError`."""
     if (match := _CONDITION.fullmatch(text)) is None:
         raise QueryError(
-            f"{text!r} is no condition: write FIELD, one of = != > >= < <= ~, and a value, "
+            f"{text!r} is not a condition: write FIELD, one of = != > >= < <= ~, and a value, "
             "such as 'total_ms>50'"
         )
     field, comparison, value = match.groups()
     condition = Condition(field, comparison.replace("==", "="), value.strip())
-    condition.predicate()  # so that a bad regular expression is refused here
+    condition.predicate()  # rejects a bad regular expression now
     return condition
 
 
 def parse_time(text: str, now: datetime) -> datetime:
     """Return the time that `text` means at `now`, which has a time zone. Raises `QueryError`.
 
-    It is a duration before now (`90s`, `2h`, `1d12h`), an ISO 8601 date or time (of `now`'s
-    zone, unless it names its own), `now`, `today` or `yesterday`.
+    `text` is a duration before now (`90s`, `2h`, `1d12h`), an ISO 8601 date or time (in `now`'s
+    zone unless it names its own), `now`, `today` or `yesterday`.
     """
     word = text.strip().lower()
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -125,16 +125,16 @@ def parse_time(text: str, now: datetime) -> datetime:
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise QueryError(
-            f"{text!r} is no time: write how long ago (2h, 1d12h), a date or time "
+            f"{text!r} is not a time: write how long ago (2h, 1d12h), a date or time "
             "(2026-11-22, 2026-11-22T10:00), today or yesterday"
         ) from None
 
 
 def doubt(kind: str, given: Iterable[str], known: Collection[str]) -> Iterator[str]:
-    """Yield a sentence for each name, or glob, in `given` that none of `known` matches.
+    """Yield a warning for each name, or glob, in `given` that matches none of `known`.
 
-    It may be another version's, so it is asked all the same; but if it is misspelt, the answer
-    is empty, which reads as good news.
+    Another version may know it, so the query still runs; but if it is misspelt, the answer is
+    empty, which reads as good news.
     """
     for name in given:
         if not any(fnmatchcase(each, name) for each in known):
@@ -144,7 +144,7 @@ def doubt(kind: str, given: Iterable[str], known: Collection[str]) -> Iterator[s
 
 
 def number(value: Any) -> float | None:
-    """Return `value` as a number if it is one, or is the text of one, and finite."""
+    """Return `value` as a float if it is a finite number, or the text of one; otherwise None."""
     if isinstance(value, str):
         value = float(value) if _NUMBER.fullmatch(value) else None
     elif isinstance(value, bool) or not isinstance(value, int | float):
@@ -156,7 +156,7 @@ def number(value: Any) -> float | None:
 
 
 def text(value: Any) -> str:
-    """Return `value` as it is compared and shown: text as it is, all else as JSON."""
+    """Return `value` as it is compared and shown: text unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -164,7 +164,7 @@ def _search(pattern: str) -> Callable[[Any], bool]:
     try:
         search = re.compile(pattern).search
     except (re.error, OverflowError, RecursionError) as error:
-        raise QueryError(f"{pattern!r} is no regular expression: {error}") from None
+        raise QueryError(f"{pattern!r} is not a regular expression: {error}") from None
     return lambda value: search(text(value)) is not None
 
 
@@ -176,7 +176,7 @@ def _comparison(condition: Condition) -> Callable[[Any], bool]:
         given = number(value)
         if given is not None and wanted is not None:
             return compare(given, wanted)
-        # A number has no order among texts; whether it is the same can be told.
+        # Numbers and text have no common order; they can only be equal or not.
         comparable = equality or (given is None and wanted is None)
         return comparable and compare(text(value), condition.value)
 

@@ -1,7 +1,7 @@
-"""Sources → records: events as they lie in files of JSON lines.
+"""Sources → records: reads events from files of JSON lines.
 
-Whatever is read is somebody's file: it may be cut off, rotated, compressed, or gigabytes long. A
-line that is no event is counted, and reading goes on; no more of a file than a line is held.
+A file may be cut off, rotated, compressed, or gigabytes long. A line that is not an event is
+counted and skipped; no more than one line is held in memory.
 """
 
 import gzip
@@ -24,7 +24,7 @@ from sidecar.lines import BOM
 STDIN = Path("-")
 
 Opener = Callable[[BinaryIO, int], BinaryIO]
-"""What is put around a file of that many bytes before it is read: a progress bar, say."""
+"""Wraps a file, given its size in bytes, before it is read: for a progress bar, say."""
 
 _LONGEST_LINE = 1 << 20
 _BUFFER_BYTES = 1 << 18
@@ -47,7 +47,7 @@ class Record:
 
 @dataclass(slots=True)
 class Reading:
-    """What a reading has met so far."""
+    """The statistics of a reading so far."""
 
     records: int = 0
     broken: int = 0
@@ -55,7 +55,7 @@ class Reading:
     cut_off: list[str] = field(default_factory=list)
 
     def note_broken(self, place: str) -> None:
-        """Count a line that is no event."""
+        """Count a line that is not an event; remember the place of the first."""
         self.broken += 1
         self.first_broken = self.first_broken or place
 
@@ -63,9 +63,9 @@ class Reading:
 def from_files(
     paths: Sequence[Path], reading: Reading, opener: Opener | None = None
 ) -> Iterator[Record]:
-    """Yield the events of all files in the order of their times; `-` is standard input.
+    """Yield the events of all files in order of time; `-` is standard input.
 
-    A file's own lines are taken to be in order. Gzip is known by its first bytes. Raises
+    Each file is assumed to be sorted by time. Gzip is recognised by its magic bytes. Raises
     `SourceError` for a file that cannot be opened, before any is read.
     """
     with ExitStack() as stack:
@@ -75,7 +75,7 @@ def from_files(
 
 
 def follow_file(path: Path, reading: Reading) -> Iterator[Record]:
-    """Yield what is in the file and what comes to it, through rotations, until closed."""
+    """Yield the file's events and those appended later, across rotations, until closed."""
     _open(path, None).close()
     command = ["tail", "--lines=+1", "--follow=name", "--retry", "--quiet", "--", str(path)]
     with lines_of(command) as lines:
@@ -84,7 +84,7 @@ def follow_file(path: Path, reading: Reading) -> Iterator[Record]:
 
 @contextmanager
 def lines_of(command: Sequence[str]) -> Iterator[Iterator[bytes]]:
-    """Run `command` and give its lines; when left, it is ended. Its stderr is ours."""
+    """Run `command` and yield its output lines; terminate it on exit. It inherits stderr."""
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603 - no shell
         assert process.stdout is not None
         try:
@@ -105,7 +105,7 @@ def of_lines(name: str, lines: Iterable[bytes], reading: Reading) -> Iterator[Re
 
 
 def parse(line: bytes | str) -> Record | None:
-    """Return the event in a line of JSON; None where it is none."""
+    """Return the event in a line of JSON, or None if it is not one."""
     try:
         fields = _decode(line if isinstance(line, str) else line.decode())
         if isinstance(fields, dict) and isinstance(fields["event"], str):
@@ -116,7 +116,7 @@ def parse(line: bytes | str) -> Record | None:
 
 
 def seconds(ts: str) -> float:
-    """Return an ISO time, of UTC unless it names its zone, in seconds since the epoch."""
+    """Return an ISO time, in UTC unless it names its zone, in seconds since the epoch."""
     moment = datetime.fromisoformat(ts)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
@@ -125,14 +125,14 @@ def _open(path: Path, opener: Opener | None) -> BinaryIO:
     try:
         if path == STDIN:
             return FileIO(sys.stdin.fileno(), closefd=False)
-        stream = FileIO(path)  # buffered by whoever reads
+        stream = FileIO(path)  # the reader buffers it
         return opener(stream, path.stat().st_size) if opener else stream
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _of_stream(name: str, stream: BinaryIO, reading: Reading) -> Iterator[Record]:
-    # Both a FileIO and what a progress bar makes of it have all that a RawIOBase has.
+    # A FileIO and a progress bar's wrapper of one both have RawIOBase's methods.
     raw = cast("RawIOBase", stream)
     try:
         with BufferedReader(raw, _BUFFER_BYTES) as found, ExitStack() as stack:
@@ -146,7 +146,7 @@ def _of_stream(name: str, stream: BinaryIO, reading: Reading) -> Iterator[Record
 
 
 def _lines(stream: IO[bytes] | BufferedReader) -> Iterator[bytes]:
-    """Yield lines; of one that is too long to be an event, the beginning."""
+    """Yield lines; truncate those that are too long to be an event."""
     while line := stream.readline(_LONGEST_LINE):
         yield line
         while len(line) == _LONGEST_LINE and not line.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""A history → one page of HTML that needs no network, no script and no other file."""
+"""A history → one HTML page that needs no network, no script and no other file."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -22,7 +22,7 @@ _CLOSENESS = {
 
 
 def render(history: History, sources: str, now: datetime) -> str:
-    """Return the page; `sources` says where the events are from."""
+    """Return the page; `sources` says where the events come from."""
     return render_page(
         "report.html",
         sources=sources,
@@ -39,7 +39,7 @@ def render(history: History, sources: str, now: datetime) -> str:
 
 
 def told(records: int) -> str:
-    """Return how many events that is, in words."""
+    """Return the number of events in words."""
     return "1 event" if records == 1 else f"{records:,} events"
 
 
@@ -58,7 +58,7 @@ def _figures(history: History) -> Iterator[Figure]:
         p50, p95, p99 = history.total_ms.quantiles((0.50, 0.95, 0.99))
         yield Figure("median latency", _ms(p50), f"p95 {_ms(p95)}, p99 {_ms(p99)}")
     if history.pss_bytes is not None:
-        yield Figure("memory", size(round(history.pss_bytes)), "the last that was told")
+        yield Figure("memory", size(round(history.pss_bytes)), "last reported")
     yield Figure("starts", count(len(history.starts)), "of the daemon")
 
 
@@ -67,7 +67,7 @@ def _tables(history: History) -> Iterator[Table]:
         "Quantization",
         ("model", "event", "precision", "weights", "closeness to FP32", "why"),
         [_quantization(name, fields) for (_, name), fields in sorted(history.quantization.items())],
-        "No event of this time speaks of it: a daemon says it when it loads a model.",
+        "No event of this period reports it: a daemon does so when it loads a model.",
     )
     yield Table(
         "What failed, and why",
@@ -82,10 +82,10 @@ def _tables(history: History) -> Iterator[Table]:
         "No batch was computed.",
     )
     yield Table(
-        "Who asked most",
+        "Busiest clients",
         ("user", "process", "requests", "tokens", "median latency", "p99"),
         [_asker(group) for group in _first(history.askers)],
-        "Nobody asked.",
+        "No request was answered.",
     )
 
 
@@ -133,7 +133,7 @@ def _amount(value: float) -> str:
 
 
 def _ms(value: float) -> str:
-    """Return a time with its unit, on one line."""
+    """Format a time with its unit, without a line break."""
     return (
         f"{value / 1e3:,.2f}\N{NO-BREAK SPACE}s"
         if value >= _SECOND

@@ -1,6 +1,6 @@
-"""A daemon's `status` as a page: sections of short texts, for whoever prints them. Pure.
+"""A daemon's `status` as a page: sections of short texts for the caller to print. Pure.
 
-The page fits into 80 columns. A key that an older daemon does not send leaves its place empty.
+The page fits into 80 columns. A key that an older daemon does not send leaves its cell empty.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,9 +15,9 @@ Status: TypeAlias = Mapping[str, Any]
 
 _SERVES = {"serving", "reloading"}
 _PEERS_SHOWN = 8
-_MODELS = ("", "does", "in", "weights", "closeness to FP32")
+_MODELS = ("", "task", "precision", "weights", "closeness to FP32")
 _TIMES = ("", "requests", "queue", "compute", "total")
-_WAITING = ("", "texts", "tokens", "work", "of the bound")
+_WAITING = ("", "texts", "tokens", "work", "of the limit")
 _BATCHES = ("", "batches", "share by number of texts", "tokens p50 p99")
 _PEERS = ("process", "user", "connections")
 _BOUNDED = ("rows", "tokens", "bytes")
@@ -26,7 +26,7 @@ _PHASES = ("queue_ms", "compute_ms", "total_ms")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A table with a head; without `columns` its rows are a name and what it is."""
+    """A table with a title; without `columns`, each row is a name and its value."""
 
     title: str
     rows: tuple[tuple[str, ...], ...]
@@ -35,7 +35,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a daemon did a second; `cores` is how many of them it kept busy."""
+    """A daemon's work per second; `cores` is how many of them it kept busy."""
 
     requests: float
     texts: float
@@ -44,12 +44,12 @@ class Rates:
 
 
 def is_well(status: Status) -> bool:
-    """Whether the daemon takes requests and its texts come to their end."""
+    """Whether the daemon is healthy and accepts requests."""
     return bool(status.get("healthy")) and status.get("state") in _SERVES
 
 
 def rates(before: Status, after: Status) -> Rates | None:
-    """Return what happened a second between two statuses; None where they are of two daemons."""
+    """Return the work per second between two statuses; None if they are of different daemons."""
     seconds = after.get("up_seconds", 0.0) - before.get("up_seconds", 0.0)
     if (before.get("pid"), before.get("since")) != (after.get("pid"), after.get("since")):
         return None
@@ -60,13 +60,13 @@ def rates(before: Status, after: Status) -> Rates | None:
 
 
 def page(status: Status) -> list[Section]:
-    """Return all there is to say, the most important first."""
+    """Return all sections, the most important first."""
     return _filled(
         Section("Daemon", tuple(_daemon(status))),
         Section("Models", tuple(_models(status)), _MODELS),
-        Section("Why so", tuple(_reasons(status))),
+        Section("Reasons", tuple(_reasons(status))),
         Section("Verified", tuple(_verifications(status))),
-        Section("Prompts that are missing", tuple(_without_prompts(status))),
+        Section("Missing prompts", tuple(_without_prompts(status))),
         _recent(status),
         Section("Since start, ms: p50 p95 p99", tuple(_times(_since_start(status))), _TIMES),
         Section("Waiting", tuple(_waiting(status)), _WAITING),
@@ -76,7 +76,7 @@ def page(status: Status) -> list[Section]:
 
 
 def live_page(status: Status, now: Rates | None) -> list[Section]:
-    """Return what changes, first, so that a small terminal holds it; `now` where it is known."""
+    """Return what changes first, for small terminals; `now` is None until it is known."""
     return _filled(
         Section("Daemon", (*_daemon(status), *_now(now))),
         _recent(status),
@@ -99,7 +99,7 @@ def _recent(status: Status) -> Section:
 
 
 def _daemon(status: Status) -> Iterator[tuple[str, str]]:
-    health = "healthy" if status.get("healthy") else "NOT HEALTHY: texts do not come to their end"
+    health = "healthy" if status.get("healthy") else "NOT HEALTHY: inference makes no progress"
     yield f"Sidecar {status.get('version', '?')}", f"{status.get('state', '?')}, {health}"
     up = duration(status.get("up_seconds", 0.0))
     yield "up", f"{up}, since {_moment(status.get('since'))}, pid {status.get('pid', '?')}"
@@ -141,7 +141,7 @@ def _reasons(status: Status) -> Iterator[tuple[str, ...]]:
             yield model.get("name", "?"), reason
         limit, own = model.get("max_tokens"), model.get("model_max_tokens")
         if own and limit != own:
-            cut = f"SIDECAR_MAX_TOKENS cuts texts at {limit} tokens; the model takes {own}"
+            cut = f"SIDECAR_MAX_TOKENS truncates texts at {limit} tokens; the model takes {own}"
             yield model.get("name", "?"), cut
 
 
@@ -150,13 +150,13 @@ def _verifications(status: Status) -> Iterator[tuple[str, ...]]:
         yield model.get("name", "?"), _verified(model.get("verified"))
 
 
-def _verified(told: Mapping[str, Any] | None) -> str:
-    if not told:
-        return "NO: nothing proves that it gives what the library gives"
-    version = told.get("versions", {}).get("sentence-transformers", "?")
-    least, error = told.get("cosine_min"), told.get("score_error_max")
+def _verified(proof: Mapping[str, Any] | None) -> str:
+    if not proof:
+        return "NO: nothing proves that it matches sentence-transformers"
+    version = proof.get("versions", {}).get("sentence-transformers", "?")
+    least, error = proof.get("cosine_min"), proof.get("score_error_max")
     figure = f"cosine {least:.6f}" if least is not None else f"scores within {error:.0e}"
-    return f"as sentence-transformers {version}: {told.get('texts', '?')} texts, {figure}"
+    return f"as sentence-transformers {version}: {proof.get('texts', '?')} texts, {figure}"
 
 
 def _without_prompts(status: Status) -> Iterator[tuple[str, ...]]:
@@ -207,7 +207,7 @@ def _peers(status: Status) -> Iterator[tuple[str, ...]]:
 
 
 def _work(status: Status) -> tuple[float, float, float, float]:
-    """Return requests, texts, tokens and seconds of a core since the start."""
+    """Return requests, texts, tokens and CPU seconds since the start."""
     answered = list(_answered(status))
     return (
         sum(each["completed"] for each in answered),
@@ -249,7 +249,7 @@ def _texts(status: Status) -> str:
         sum(each.get(key, 0) for each in done) for key in ("texts", "tokens", "shared", "cached")
     )
     reused = f"{count(shared)} shared a computation, {count(cached)} cached"
-    return f"{count(texts)} of {count(tokens)} tokens; {reused}"
+    return f"{count(texts)} with {count(tokens)} tokens; {reused}"
 
 
 def _cache(cache: Mapping[str, Any]) -> str:
@@ -281,7 +281,7 @@ def _spread(times: Mapping[str, Any]) -> str:
 
 
 def _shares(rows: Mapping[str, Any]) -> str:
-    """Return how many of a hundred had so many rows: by powers of two, as they were counted."""
+    """Return the batch sizes in percent, in the power-of-two buckets of `rows`."""
     return ", ".join(
         f"{_range(int(bound))}: {number / rows['count']:.0%}" for bound, number in rows["buckets"]
     )

@@ -1,7 +1,10 @@
-"""The command line: what it prints, and what it exits with."""
+"""The command line: its output and its exit codes."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +26,7 @@ MakeModel = Callable[..., Path]
 
 
 def test_config_shows_value_and_source() -> None:
-    """Every setting is listed with the place that it came from."""
+    """`config` lists every setting with its value and its source."""
     done = sidecar("config", "--json", "--threads", "3", QUANTIZATION_CONFIG="auto")
     settings = {row["variable"]: row for row in json.loads(done.stdout)}
     assert settings["SIDECAR_THREADS"]["value"] == 3
@@ -38,8 +41,21 @@ def test_config_shows_value_and_source() -> None:
 
 
 def test_config_is_readable() -> None:
-    """Without --json it is a table with the variables' names."""
+    """Without --json, `config` prints a table with the names of the variables."""
     assert "SIDECAR_MAX_QUEUE_ROWS" in sidecar("config", COLUMNS="160").stdout
+
+
+@pytest.mark.parametrize("arguments", [["config"], ["config", "--json"], ["events"]])
+def test_a_reader_that_leaves_early_is_no_error(arguments: list[str]) -> None:
+    """A broken pipe on standard output, as from `| head`, prints nothing and exits with 141."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "sidecar", *arguments],
+            stdout=output, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +72,7 @@ def test_config_is_readable() -> None:
 def test_bad_configuration_is_one_line_and_78(
     tmp_path: Path, arguments: list[str], environ: dict[str, str], message: str
 ) -> None:
-    """`serve` refuses what it cannot do in one line on stderr, and exits with 78."""
+    """`serve` rejects an unusable configuration with one line on stderr and exit code 78."""
     done = sidecar("serve", "--socket", str(tmp_path / "s"), *arguments, **environ)
     assert done.returncode == 78
     assert message in done.stderr
@@ -66,7 +82,7 @@ def test_bad_configuration_is_one_line_and_78(
 def test_a_journal_that_is_not_there_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where it was asked for by name; `auto` takes standard output."""
+    """`serve` exits with 78 if the journal is requested by name but missing."""
     monkeypatch.setattr(journal, "SOCKET", tmp_path / "none")
     assert main(["serve", "--log-target", "journal"]) == 78
     assert (
@@ -75,7 +91,7 @@ def test_a_journal_that_is_not_there_is_refused(
 
 
 def test_live_socket_is_refused(tmp_path: Path) -> None:
-    """A second daemon at the same socket is refused before it loads anything."""
+    """A second daemon on the same socket is refused before it loads anything."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
@@ -85,7 +101,7 @@ def test_live_socket_is_refused(tmp_path: Path) -> None:
 
 
 def test_prepare_writes_an_artifact(make_model: MakeModel, tmp_path: Path) -> None:
-    """The artifact lies where it was asked for, and the manifest is printed."""
+    """`prepare` writes the artifact to --output and prints its manifest."""
     output = tmp_path / "artifact"
     done = sidecar("prepare", str(make_model()), "--output", str(output), "--json")
     assert done.returncode == 0, done.stderr
@@ -96,7 +112,7 @@ def test_prepare_writes_an_artifact(make_model: MakeModel, tmp_path: Path) -> No
 def test_prepare_refuses_a_cache_that_others_may_write_to(
     minilm_folder: Path, tmp_path: Path
 ) -> None:
-    """No daemon would serve from it; a folder that is named by --output is the user's decision."""
+    """`prepare` refuses a world-writable cache, as no daemon would serve from it."""
     tmp_path.chmod(0o777)
     done = sidecar("prepare", str(minilm_folder), "--cache-dir", str(tmp_path))
     assert done.returncode == 78
@@ -105,14 +121,14 @@ def test_prepare_refuses_a_cache_that_others_may_write_to(
 
 
 def test_prepare_summarises_for_people(make_model: MakeModel, tmp_path: Path) -> None:
-    """Without --json it says how much smaller and how close."""
+    """Without --json, `prepare` prints a summary of the weights' size and the closeness."""
     done = sidecar("prepare", str(make_model(classifier=True)), "--cache-dir", str(tmp_path))
     assert "weights" in done.stdout
     assert "closeness" in done.stdout
 
 
 def test_plan_measures_and_says_why(make_model: MakeModel, tmp_path: Path) -> None:
-    """The plan names the host, each candidate's speed and the reason, and measures once."""
+    """`plan` shows the host, each candidate's speed and the reason, and measures only once."""
     command = ["plan", str(make_model()), "--json", "--cache-dir", str(tmp_path)]
     done = sidecar(*command, SIDECAR_INT8_FLOOR="0.9", QUANTIZATION_CONFIG="auto")
     plan = json.loads(done.stdout)
@@ -128,7 +144,7 @@ def test_plan_measures_and_says_why(make_model: MakeModel, tmp_path: Path) -> No
 def test_plan_of_an_artifact_is_what_was_measured_when_it_was_prepared(
     make_model: MakeModel, tmp_path: Path
 ) -> None:
-    """There is no FP32 in it to measure against once more."""
+    """`plan` of an artifact shows its own measurements, as it has no FP32 to measure again."""
     artifact = tmp_path / "artifact"
     sidecar("prepare", str(make_model()), "--output", str(artifact), SIDECAR_INT8_FLOOR="0.9")
     done = sidecar("plan", str(artifact), "--json", SIDECAR_INT8_FLOOR="0.9")
@@ -136,7 +152,7 @@ def test_plan_of_an_artifact_is_what_was_measured_when_it_was_prepared(
 
 
 def test_plan_is_readable(make_model: MakeModel, tmp_path: Path) -> None:
-    """Without --json it is a page for people."""
+    """Without --json, `plan` prints a readable page."""
     done = sidecar(
         "plan", str(make_model()), "--cache-dir", str(tmp_path), SIDECAR_INT8_FLOOR="0.9"
     )
@@ -147,7 +163,7 @@ def test_plan_is_readable(make_model: MakeModel, tmp_path: Path) -> None:
 def test_plan_on_a_cuda_host(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """There the device is named, and what FP16 measured; here the processor stands in for it."""
+    """On a CUDA host, `plan` names the device and measures FP16 (here computed by the CPU)."""
     host = replace(read_host(), cuda="Some GPU")
     monkeypatch.setattr(planning, "read_host", lambda probe: host)
     monkeypatch.setattr(library, "load_fp16", in_half_on_the_cpu)
@@ -171,7 +187,7 @@ def in_half_on_the_cpu(source: Source, *, device: str, floor: float) -> TorchMod
 
 @pytest.mark.slow
 def test_demo_works_and_leaves_nothing(tmp_path: Path, minilm_artifact: Path) -> None:
-    """The demo exits 0, shows each of its parts, and its folder is gone."""
+    """The demo exits with 0, shows each of its parts, and removes its folder."""
     done = sidecar("demo", "--embedding-model", str(minilm_artifact), TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     for part in ("quantized", "batches", "search", "Rerank", "identical", "memory"):
@@ -181,7 +197,7 @@ def test_demo_works_and_leaves_nothing(tmp_path: Path, minilm_artifact: Path) ->
 
 @pytest.mark.slow
 def test_demo_says_why_it_could_not_start() -> None:
-    """A model that cannot be had is named, and nothing hangs."""
+    """If its model does not exist, the demo names it and exits with 69 instead of hanging."""
     done = sidecar("demo", "--embedding-model", "/no/such/model")
     assert done.returncode == 69
     assert "no model folder at /no/such/model" in done.stderr

@@ -31,7 +31,7 @@ def distribution(values: np.ndarray, weight: float = 1.0) -> Distribution:
 
 @given(st.lists(NUMBERS, min_size=1, max_size=200))
 def test_percentiles_of_few_numbers_are_numpys(values: list[float]) -> None:
-    """And so are the mean, the sum and the greatest."""
+    """Percentiles of few numbers equal numpy's, and the mean and maximum are right."""
     summary = distribution(np.array(values)).summary()
     expected = np.percentile(values, [50, 95, 99])
     assert [summary.p50, summary.p95, summary.p99] == pytest.approx(list(expected))
@@ -42,7 +42,7 @@ def test_percentiles_of_few_numbers_are_numpys(values: list[float]) -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_percentiles_of_many_numbers_are_within_one_percent(sign: int) -> None:
-    """In bins whose number does not grow with what they count; sums and extremes are exact."""
+    """Many numbers are kept in bounded bins, with percentiles within 1 % and an exact sum."""
     values = sign * np.random.default_rng(3).lognormal(2, 2, size=50_000)
     many = distribution(values)
     summary = many.summary()
@@ -56,7 +56,7 @@ def test_percentiles_of_many_numbers_are_within_one_percent(sign: int) -> None:
 
 
 def test_zero_and_the_extremes_have_a_bin() -> None:
-    """Estimates stay between the least and the greatest."""
+    """Zero and the extremes of floats can be estimated."""
     values = np.tile([0.0, 5e-324, 1.7e308, -1.7e308], 5_000)
     estimated = distribution(values).quantiles((0.0, 0.5, 1.0))
     assert (estimated[0], estimated[2]) == pytest.approx((-1.7e308, 1.7e308), rel=0.01)
@@ -65,7 +65,7 @@ def test_zero_and_the_extremes_have_a_bin() -> None:
 
 @pytest.mark.parametrize("size", [100, 9_000])
 def test_merged_distributions_are_one(size: int) -> None:
-    """As if all had been added to it, exact or estimated."""
+    """Merged distributions equal one that took all numbers, exact or estimated."""
     values = np.random.default_rng(4).gamma(2, 9, size=3 * size)
     merged = Distribution()
     for part in np.split(values, 3):
@@ -75,7 +75,7 @@ def test_merged_distributions_are_one(size: int) -> None:
 
 
 def test_a_weighted_number_counts_as_often() -> None:
-    """A record with `sample` stands for 1 / sample of them."""
+    """A record with `sample` counts 1 / sample times."""
     found = groups(stats=("total_ms",), total_ms=[1.0, 9.0], sample=[0.01, 1])
     assert found[0].count == 101
     summary = found[0].summaries["total_ms"]
@@ -85,12 +85,12 @@ def test_a_weighted_number_counts_as_often() -> None:
 
 @pytest.mark.parametrize("sample", [0, -1, 2, 1e-300, "x", None, True])
 def test_an_impossible_sample_is_none(sample: object) -> None:
-    """The record counts once."""
+    """A record with an impossible `sample` counts once."""
     assert groups(sample=[sample])[0].count == 1
 
 
 def test_groups_come_the_largest_first() -> None:
-    """A field that is missing is a group of its own; a list is told as text."""
+    """Groups are sorted by size; a missing field forms its own, and a list is shown as text."""
     found = groups("code", "models", code=["a", "b", "b", None], models=["x", ["y"], ["y"], "x"])
     assert [(group.key, group.count) for group in found] == [
         (("b", '["y"]'), 2), (("a", "x"), 1), ((None, "x"), 1),
@@ -98,7 +98,7 @@ def test_groups_come_the_largest_first() -> None:
 
 
 def test_groups_by_time() -> None:
-    """Records are a second apart here."""
+    """Records can be grouped by the minute."""
     found = groups("minute", rows=list(range(90)))
     assert [(group.key[0], group.count) for group in found] == [
         ("1970-01-01T00:00", 60), ("1970-01-01T00:01", 30),
@@ -106,7 +106,7 @@ def test_groups_by_time() -> None:
 
 
 def test_reasons_that_differ_in_a_number_are_one() -> None:
-    """Names with digits in them are left alone."""
+    """Reasons that differ only in a number are one group; digits in names are kept."""
     reasons = ["it would take 0.26 s on L6-v2", "it would take 12 s on L6-v2"]
     assert [group.key for group in groups("reason", reason=reasons)] == [
         ("it would take # s on L6-v2",)
@@ -114,21 +114,21 @@ def test_reasons_that_differ_in_a_number_are_one() -> None:
 
 
 def test_what_is_no_number_has_no_part_in_sums() -> None:
-    """It is counted all the same."""
+    """Values that are not numbers are counted but not summed."""
     (group,) = groups(stats=("rows",), rows=[1, "x", None, float("nan"), True, "3"])
     assert group.count == 6
     assert (group.summaries["rows"].count, group.summaries["rows"].sum) == (2, 4)
 
 
 def test_groups_are_bounded() -> None:
-    """What comes after 10,000 of them is counted together."""
+    """Beyond 10,000 groups, new ones are counted together."""
     found = groups("peer_pid", peer_pid=list(range(10_005)))
     assert (found[0].key, found[0].count) == (("(others)",), 5)
     assert len(found) == 10_001
 
 
 def test_groups_by_hour_and_day() -> None:
-    """In UTC, whatever zone the reader is in."""
+    """Hours and days are in UTC, whatever the reader's zone."""
     aggregations = {by: Aggregation((by,)) for by in ("hour", "day")}
     for at in (0, 3_599, 3_600, 86_400):
         for aggregation in aggregations.values():
@@ -142,7 +142,7 @@ def test_groups_by_hour_and_day() -> None:
 
 
 def test_each_field_has_numbers_of_its_own() -> None:
-    """In each group: what the others have is not theirs."""
+    """Each group summarises each field separately."""
     slow, fast = groups(
         "lane",
         stats=("queue_ms", "total_ms"),
@@ -158,14 +158,14 @@ def test_each_field_has_numbers_of_its_own() -> None:
 
 
 def test_messages_that_differ_in_a_number_are_one_too() -> None:
-    """A decimal is one number; in other fields numbers tell groups apart."""
+    """Numbers, also decimals, are masked in messages but not in other fields."""
     found = groups("message", "code", message=["took 1.5 s", "took 12 s"], code=["a1", "a2"])
     assert {group.key for group in found} == {("took # s", "a1"), ("took # s", "a2")}
     assert groups("reason", reason=[5])[0].key == ("#",)
 
 
 def test_what_is_beyond_the_bound_has_a_place_in_every_column() -> None:
-    """One more is a group of its own until there are 10,000; those that are there go on."""
+    """Beyond the bound, new keys become `(others)` in every column, and known groups still grow."""
     aggregation = Aggregation(("peer_uid", "peer_pid"))
     for pid in [*range(10_000), 5, 10_000, 5]:
         aggregation.add(Record(0.0, {"event": "x", "peer_uid": 1, "peer_pid": pid}))
@@ -176,7 +176,7 @@ def test_what_is_beyond_the_bound_has_a_place_in_every_column() -> None:
 
 
 def test_the_percentiles_have_their_own_places() -> None:
-    """Of a hundred numbers, and of ones that stand for several."""
+    """Each percentile is its own quantile, also of weighted numbers."""
     summary = distribution(np.arange(1.0, 102.0)).summary()
     assert (summary.p50, summary.p95, summary.p99) == pytest.approx((51, 96, 100))
     assert (summary.mean, summary.max, summary.count) == (51, 101, 101)
@@ -190,7 +190,7 @@ def test_the_percentiles_have_their_own_places() -> None:
 
 
 def test_estimates_know_what_each_number_stands_for() -> None:
-    """Once there are more than 10,000, and when such are put together."""
+    """Weights survive the change to estimates, and merging."""
     made = Distribution()
     for _ in range(10_000):
         made.add(1.0)
@@ -208,7 +208,7 @@ def test_estimates_know_what_each_number_stands_for() -> None:
 
 
 def test_merging_takes_the_extremes_of_both() -> None:
-    """Whichever has them."""
+    """A merged distribution has the extremes of both, whichever holds them."""
     for first, second in (([1.0, 9.0], [4.0]), ([4.0], [1.0, 9.0])):
         merged = distribution(np.array(first))
         merged.merge(distribution(np.array(second)))
@@ -216,7 +216,7 @@ def test_merging_takes_the_extremes_of_both() -> None:
 
 
 def test_estimates_stay_between_the_extremes() -> None:
-    """Whose bins reach beyond them: of equal numbers every percentile is that number."""
+    """Estimates are clipped to the extremes, so equal numbers have exact percentiles."""
     for value in (7.3, -7.3):
         same = distribution(np.full(10_001, value))
         assert same.summary().estimated

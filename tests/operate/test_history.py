@@ -1,4 +1,4 @@
-"""What is kept of a daemon's time, whatever its length."""
+"""What is kept of a daemon's history, whatever its length."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,7 +24,7 @@ def history_of(*records: Record) -> History:
 
 @given(st.lists(st.floats(0, 60 * YEAR), min_size=1, max_size=60))
 def test_steps_are_few_and_lose_nothing(times: list[float]) -> None:
-    """However long the time is, and in whatever order it is told."""
+    """There are at most 240 steps and no event is lost, for any length and order of times."""
     timeline = Timeline()
     for at in times:
         add(timeline.at(at).answered, "requests", 1)
@@ -40,7 +40,7 @@ def test_steps_are_few_and_lose_nothing(times: list[float]) -> None:
     ("seconds", "width"), [(10, 1), (239, 1), (300, 5), (3_600, 60), (86_400, 900), (YEAR, 604_800)]
 )
 def test_steps_have_widths_that_people_know(seconds: int, width: int) -> None:
-    """A second, a minute, an hour, a day; each event stands in its own."""
+    """Steps have familiar widths, and each event is in its own step."""
     timeline = Timeline()
     for at in range(0, seconds + 1, max(1, seconds // 1_000)):
         timeline.at(at).total_ms.add(at)
@@ -52,7 +52,7 @@ def test_steps_have_widths_that_people_know(seconds: int, width: int) -> None:
 
 
 def test_requests_are_summed_up_by_their_weight() -> None:
-    """One in ten is written: each counts ten times."""
+    """A request sampled at one in ten counts ten times."""
     history = history_of(request(1), request(2, sample=0.1, tokens=7))
     assert history.answered["requests"] == pytest.approx(11)
     assert history.answered["rows"] == pytest.approx(22)
@@ -61,7 +61,7 @@ def test_requests_are_summed_up_by_their_weight() -> None:
 
 
 def test_the_slowest_batches_are_kept() -> None:
-    """Ten of them, the slowest first; as slow ones in the order of their coming."""
+    """The ten slowest batches are kept, slowest first, and ties in order of arrival."""
     batches = [
         Record(at, {"event": "batch.completed", "rows": 1, "compute_ms": at % 20, "n": at})
         for at in range(40)
@@ -71,7 +71,7 @@ def test_the_slowest_batches_are_kept() -> None:
 
 
 def test_failures_are_counted_by_kind() -> None:
-    """The code on the wire, or the event where there is none."""
+    """Failures are counted by their code, or by the event if there is none."""
     history = history_of(
         Record(1, {"event": "request.failed", "code": "overloaded", "reason": "full"}),
         Record(1, {"event": "worker.hung", "seconds": 30}),
@@ -84,7 +84,7 @@ def test_failures_are_counted_by_kind() -> None:
 
 
 def test_the_last_word_on_quantization_counts() -> None:
-    """For each model, of each kind."""
+    """The last quantization event of each kind is kept per model."""
     said = [
         Record(at, {"event": f"quantization.{what}", "model": model, "quantization": value})
         for at, (what, model, value) in enumerate(
@@ -106,21 +106,21 @@ def test_the_last_word_on_quantization_counts() -> None:
     st.sampled_from(["request.completed", "request.failed", "batch.completed",
                      "quantization.applied", "server.listening", "unknown"]))  # fmt: skip
 def test_any_fields_are_taken(fields: dict[str, object], event: str) -> None:
-    """Another version's events, or a damaged line's, are no reason to fail."""
+    """Unknown events and malformed fields, as of another version, do not raise."""
     history = history_of(Record(1.0, {"event": event, **fields}))
     assert history.records == 1
     history.slowest_batches()
 
 
 def test_it_knows_when_it_begins_and_ends() -> None:
-    """Whatever the order in which its events are told, and whatever they are."""
+    """The time span covers all events, in any order and of any kind."""
     history = history_of(Record(5.0, {"event": "x"}), Record(2.0, {"event": "x"}), request(9.0))
     assert (history.first, history.last, history.records) == (2, 9, 3)
     assert history_of().records == 0
 
 
 def test_a_step_has_what_happened_in_it() -> None:
-    """Its times by their weight, what was answered, and what failed."""
+    """A step holds its weighted times, and what was answered and failed in it."""
     history = history_of(
         request(1.0, total_ms=8.0, queue_ms=3.0, tokens=7),
         request(1.5, total_ms=4.0, queue_ms=1.0, sample=0.5),
@@ -140,7 +140,7 @@ def test_a_step_has_what_happened_in_it() -> None:
 
 
 def test_who_asked_is_counted_by_process() -> None:
-    """With the tokens and the times of each."""
+    """Requests, tokens and times are counted per process."""
     asked = [(7, 1, 10, 2.0), (7, 1, 20, 4.0), (7, 2, 5, 1.0)]
     history = history_of(
         *(
@@ -155,7 +155,7 @@ def test_who_asked_is_counted_by_process() -> None:
 
 
 def test_batches_are_counted_by_their_rows() -> None:
-    """By their weight, in whole ones; those without a time are not among the slowest."""
+    """Batches are counted by rows and weight, and those without a time are never slowest."""
     batches = [
         {"rows": 3, "compute_ms": 1.0, "sample": 0.6},
         {"rows": 3, "compute_ms": 2.0},
@@ -176,7 +176,7 @@ def test_batches_are_counted_by_their_rows() -> None:
     ],
 )  # fmt: skip
 def test_each_kind_of_failure_counts(event: str) -> None:
-    """By its code, where it has one that says something."""
+    """Every failure event counts, by its code if that is not empty."""
     for code, kind in ((None, event), ("", event), ("forbidden", "forbidden"), (5, "5")):
         history = history_of(Record(1.0, {"event": event, "code": code}))
         ((_, step),) = history.timeline.steps()
@@ -185,14 +185,14 @@ def test_each_kind_of_failure_counts(event: str) -> None:
 
 @pytest.mark.parametrize("what", ["selected", "applied", "fell_back"])
 def test_all_that_is_said_of_quantization_is_kept(what: str) -> None:
-    """Of a model without a name, too."""
+    """Every quantization event is kept, whatever its model's name."""
     history = history_of(Record(1.0, {"event": f"quantization.{what}", "model": 5}))
     assert list(history.quantization) == [("5", f"quantization.{what}")]
     assert history.failed == 0
 
 
 def test_memory_is_what_was_told_last() -> None:
-    """By any event; the step has all of it, and a time that tells nothing keeps the last."""
+    """Memory is the last value reported by any event, and a step keeps all of its values."""
     history = history_of(
         Record(1.0, {"event": "server.memory", "pss_bytes": 10}),
         Record(1.5, {"event": "model.loaded", "pss_bytes": 30}),
@@ -207,14 +207,14 @@ def test_memory_is_what_was_told_last() -> None:
 
 
 def test_a_hundred_starts_are_kept() -> None:
-    """The last ones; what else is said at a start is none."""
+    """The last hundred starts are kept, and a reload is not a start."""
     starts = [Record(float(at), {"event": "server.listening"}) for at in range(101)]
     history = history_of(*starts, Record(500.0, {"event": "server.reloaded"}))
     assert list(history.starts) == [float(at) for at in range(1, 101)]
 
 
 def test_a_step_in_which_nothing_happened_is_there() -> None:
-    """Empty, between two others; each is told by its middle."""
+    """An empty step between two others is yielded, with its midpoint."""
     timeline = Timeline()
     timeline.at(10.2).total_ms.add(1.0)
     timeline.at(12.9).total_ms.add(2.0)
@@ -225,7 +225,7 @@ def test_a_step_in_which_nothing_happened_is_there() -> None:
 
 
 def test_steps_that_are_put_together_have_what_both_had() -> None:
-    """Times, memory, and what was counted."""
+    """Merged steps hold the times, memory and counts of both."""
     timeline = Timeline()
     for at in (0.0, 1.0):
         step = timeline.at(at)

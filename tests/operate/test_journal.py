@@ -1,4 +1,4 @@
-"""Events in systemd's journal: what is asked of it, and what its entries become."""
+"""Events in systemd's journal: the query for them, and how entries become events."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def entry(**fields: object) -> bytes:
 
 
 def test_a_native_entry_is_the_event_that_was_written() -> None:
-    """Numbers are numbers again; what is the journal's own is left out."""
+    """A native entry becomes the event, with typed fields and without the journal's own."""
     reading = Reading()
     record = record_of(entry(**NATIVE), reading, ASKED)
     assert record is not None
@@ -53,7 +53,7 @@ def test_a_native_entry_is_the_event_that_was_written() -> None:
 
 
 def test_what_the_daemon_writes_is_what_is_read() -> None:
-    """Numbers, lists, lines and ids come back as they were, in their order."""
+    """An event written to the journal is read back unchanged, in the same order of fields."""
     written = {
         "ts": "2026-11-22T23:24:55.735733+00:00", "level": "info", "event": "request.completed",
         "request_id": 7, "trace_id": "12345678901234567890123456789012",
@@ -70,7 +70,7 @@ def test_what_the_daemon_writes_is_what_is_read() -> None:
 
 
 def test_the_time_that_the_daemon_wrote_is_the_events() -> None:
-    """The journal's own is a little later."""
+    """The daemon's own time and level take precedence over the journal's."""
     ts = "2026-11-22T10:00:00.500000+00:00"
     record = record_of(entry(**NATIVE, TS=ts, LEVEL="error"), Reading(), ASKED)
     assert (record.fields["ts"], record.fields["level"]) == (ts, "error")
@@ -78,13 +78,13 @@ def test_the_time_that_the_daemon_wrote_is_the_events() -> None:
 
 
 def test_an_events_own_message_is_kept() -> None:
-    """Every entry has one; some events do, too."""
+    """The message of an event that defines one is kept."""
     changed = {**NATIVE, "EVENT": "loop.failed", "MESSAGE": "a callback raised"}
     assert record_of(entry(**changed), Reading(), ASKED).fields["message"] == "a callback raised"
 
 
 def test_a_line_of_json_in_a_message_is_an_event() -> None:
-    """As standard output writes it."""
+    """A line of JSON in MESSAGE, as text or as bytes, is an event."""
     line = '{"ts":"2026-11-22T10:00:00+00:00","level":"info","event":"x","rows":3}'
     assert record_of(entry(MESSAGE=line), Reading(), ASKED).fields["rows"] == 3
     assert record_of(entry(MESSAGE=list(line.encode())), Reading(), ASKED).fields["rows"] == 3
@@ -106,14 +106,14 @@ def test_a_line_of_json_in_a_message_is_an_event() -> None:
     ],
 )
 def test_what_is_no_event_is_passed_over(line: bytes, broken: int) -> None:
-    """It is counted as broken if it began as one."""
+    """Other entries are skipped, and counted as broken only if they look like events."""
     reading = Reading()
     assert record_of(line, reading, ASKED) is None
     assert reading.broken == broken
 
 
 def test_several_values_of_a_field_are_the_last() -> None:
-    """Bytes that are no text are shown as far as they are."""
+    """Of several values the last is used, and bytes that are not text are replaced."""
     record = record_of(
         entry(**{**NATIVE, "CODE": ["a", "b"], "REASON": [104, 105, 255]}), Reading(), ASKED
     )
@@ -138,7 +138,7 @@ def test_several_values_of_a_field_are_the_last() -> None:
 def test_only_what_the_journal_says_of_a_writer_is_believed(
     unit: str | None, uid: str | None, believed: bool
 ) -> None:
-    """Anybody may write that they are sidecar; nobody can write which unit or user they are."""
+    """Only entries of our units, of root, or of the asking user are trusted."""
     written = {**NATIVE, "_SYSTEMD_UNIT": unit, "_UID": uid, "PEER_UID": "1000"}
     line = '{"ts":"2026-11-22T10:00:00+00:00","level":"info","event":"x"}'
     for fields in (written, {"MESSAGE": line, "_SYSTEMD_UNIT": unit, "_UID": uid}):
@@ -163,11 +163,11 @@ def test_only_what_the_journal_says_of_a_writer_is_believed(
     ],
 )
 def test_the_journal_leaves_out_what_it_can(asked: Asked, words: list[str]) -> None:
-    """It never leaves out what is asked for."""
+    """journalctl's arguments filter as far as possible, and never exclude a match."""
     assert arguments(asked)[4:] == words
 
 
-# In a mount namespace of its own the host's journal is not touched.
+# A separate mount namespace keeps the host's journal untouched.
 _IN_A_JOURNAL = """
 for place in /run/systemd /run/log /var/log; do mount -t tmpfs none $place; done
 {journald} & trap "kill $!" EXIT
@@ -203,7 +203,7 @@ journalctl --sync
 
 @pytest.mark.slow
 def test_a_real_journal_is_read(tmp_path: Path) -> None:
-    """Native entries and lines of standard output, the daemon's alone; no other user's."""
+    """A real journal yields the daemon's native and stdout events, and no other user's."""
     if not JOURNALD.exists() or shutil.which("unshare") is None:
         pytest.skip("no systemd-journald here")
     if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
@@ -224,7 +224,7 @@ def test_a_real_journal_is_read(tmp_path: Path) -> None:
                     "debug"))),
 )  # fmt: skip
 def test_the_level_is_that_of_the_priority(priority: int, level: str) -> None:
-    """As syslog has it; without one it is information."""
+    """The level follows from the syslog priority, and is info without one."""
     entered = {**NATIVE, "PRIORITY": str(priority)}
     assert record_of(entry(**entered), Reading(), ASKED).fields["level"] == level
     del entered["PRIORITY"]
@@ -232,7 +232,7 @@ def test_the_level_is_that_of_the_priority(priority: int, level: str) -> None:
 
 
 def test_what_is_the_journals_own_is_left_out() -> None:
-    """By its name; ids may have no digit but decimal ones, and stay as they are."""
+    """The journal's own fields are left out by name, and ids stay text."""
     own = {"SYSLOG_PID": "7", "CODE_FILE": "x", "_BOOT_ID": "x", "MESSAGE_ID": "x", "TID": "7"}
     ids = {"TRACE_ID": "12", "PARENT_ID": "34"}
     fields = record_of(entry(**NATIVE, **own, **ids), Reading(), ASKED).fields
@@ -244,14 +244,14 @@ def test_what_is_the_journals_own_is_left_out() -> None:
 
 
 def test_an_event_that_is_not_known_keeps_its_message() -> None:
-    """Another version's: nobody knows whether it has one of its own."""
+    """An unknown event keeps its message, which may be one of its fields."""
     entered = {**NATIVE, "EVENT": "some.thing"}
     fields = record_of(entry(**entered), Reading(), ASKED).fields
     assert fields["message"] == "peer.rejected peer_pid=3"
 
 
 class _Journalctl:
-    """Stands for the program: a script that notes its arguments and prints `entries`."""
+    """A stand-in for journalctl: a script that records its arguments and prints `entries`."""
 
     def __init__(self, folder: Path, header: str, entries: list[bytes]) -> None:
         (folder / "entries").write_bytes(b"\n".join([*entries, b""]))
@@ -267,7 +267,7 @@ class _Journalctl:
 
 
 def test_the_journal_is_asked_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In its own order; what is an event is counted, what is broken, too."""
+    """Entries are read in the journal's order, and events and broken ones are counted."""
     later = {**NATIVE, "__REALTIME_TIMESTAMP": "1795389895000000"}
     entries = [entry(**NATIVE), b"what", entry(**later), entry(MESSAGE="Started")]
     journalctl = _Journalctl(tmp_path, "File path: /var/log", entries)
@@ -282,7 +282,7 @@ def test_the_journal_is_asked_and_read(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_host_without_a_journal_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the program, or without a file that it could read."""
+    """Without journalctl, or without a readable journal, the error suggests --file."""
     programs: list[str | None] = [None, str(_Journalctl(tmp_path, "", []).program)]
     for program in programs:
         monkeypatch.setattr(shutil, "which", {"journalctl": program}.get)
@@ -291,5 +291,5 @@ def test_a_host_without_a_journal_is_told(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_who_asks_is_believed() -> None:
-    """The effective user, unless another is named."""
+    """The trusted user is the effective one by default."""
     assert Asked().uid == os.geteuid()

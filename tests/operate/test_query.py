@@ -1,4 +1,4 @@
-"""What an operator may write, and what it means."""
+"""The queries that an operator may write, and what they mean."""
 
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
@@ -30,7 +30,7 @@ def matches(condition: str, **fields: object) -> bool:
 
 @given(st.text())
 def test_any_text_is_a_condition_or_a_clear_error(text: str) -> None:
-    """Nothing else comes out, and a condition can be asked."""
+    """Any text is either a usable condition or a `QueryError`."""
     with suppress(QueryError):
         condition = parse_condition(text)
         assert condition.predicate()({condition.field: 1}) in {True, False}
@@ -38,21 +38,21 @@ def test_any_text_is_a_condition_or_a_clear_error(text: str) -> None:
 
 @given(FIELDS, st.sampled_from(OPERATORS), st.text().map(str.strip))
 def test_a_condition_is_read_as_it_is_written(field: str, operator: str, value: str) -> None:
-    """Whatever stands in its value."""
+    """A condition survives a round trip through text, whatever its value."""
     condition = Condition(field, operator, value)
     assert parse_condition(str(condition)) == condition
 
 
 @given(st.text())
 def test_any_text_is_a_time_or_a_clear_error(text: str) -> None:
-    """Whatever it is, it ends in a time with a zone or in a `QueryError`."""
+    """Any text is either a time with a zone or a `QueryError`."""
     with suppress(QueryError):
         assert parse_time(text, NOW).tzinfo is not None
 
 
 @given(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9), st.sampled_from(OPERATORS))
 def test_numbers_are_compared_as_numbers(left: float, right: float, operator: str) -> None:
-    """As Python does, also where the record has them as text."""
+    """Numbers compare as in Python, also if the record holds them as text."""
     python = {"=": left == right, "!=": left != right, ">": left > right,
               ">=": left >= right, "<": left < right, "<=": left <= right}  # fmt: skip
     assert matches(f"x{operator}{right!r}", x=left) == python[operator]
@@ -67,27 +67,27 @@ def test_numbers_are_compared_as_numbers(left: float, right: float, operator: st
         ("rows==3", {"rows": 3.0}, True),
         ("code=overloaded", {"code": "overloaded"}, True),
         ("code!=overloaded", {"code": "draining"}, True),
-        ("code!=overloaded", {}, False),  # who has no code is not asked for
+        ("code!=overloaded", {}, False),  # a missing field never matches
         ("reason~time.*out$", {"reason": "the time ran out"}, True),
         ("reason~^time", {"reason": "the time ran out"}, False),
         ("traceback=null", {"traceback": None}, True),
         ("fatal=true", {"fatal": True}, True),
         ("fatal=1", {"fatal": True}, False),
         ('models~"e5"', {"models": ["e5", "bge"]}, True),
-        ("code>5", {"code": "overloaded"}, False),  # text and number have no order
+        ("code>5", {"code": "overloaded"}, False),  # text and numbers have no common order
         ("ts>=2026-11", {"ts": "2026-11-22T10"}, True),
         ("model=", {"model": ""}, True),
     ],
 )
 def test_comparisons(condition: str, fields: dict[str, object], *, expected: bool) -> None:
-    """Each way of comparing, and its borders."""
+    """Each operator compares as documented, including at its boundaries."""
     assert matches(condition, **fields) == expected
 
 
 @pytest.mark.parametrize("text", ["", "total_ms", "> 5", "total ms > 5", "a-b=1", "reason~("])
 def test_what_is_no_condition_is_refused_by_name(text: str) -> None:
-    """The message says what was written, and what could be."""
-    with pytest.raises(QueryError, match=r"is no (condition|regular expression)"):
+    """Text that is not a condition is refused with what was written and what can be."""
+    with pytest.raises(QueryError, match=r"is not a (condition|regular expression)"):
         parse_condition(text)
 
 
@@ -106,19 +106,19 @@ def test_what_is_no_condition_is_refused_by_name(text: str) -> None:
     ],
 )
 def test_times(text: str, expected: datetime) -> None:
-    """Ago, by name, and by date; without a zone it is the operator's."""
+    """Times are durations, names or dates, by default in the operator's zone."""
     assert parse_time(text, NOW) == expected
 
 
 @pytest.mark.parametrize("text", ["", "2x", "h", "tomorrow", "99999999999999d", "2026-13-01"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    """The message shows what could be written."""
-    with pytest.raises(QueryError, match="is no time: write how long ago"):
+    """Text that is not a time is refused with examples of what can be written."""
+    with pytest.raises(QueryError, match="is not a time: write how long ago"):
         parse_time(text, NOW)
 
 
 def test_all_parts_of_a_query_must_hold() -> None:
-    """One of its events, each condition, the time, the level."""
+    """A record must match one of the events, every condition, the time and the level."""
     query = Query(
         events=["request.*", "batch.completed"],
         conditions=[Condition("rows", ">", "1"), Condition("model", "=", "m")],
@@ -138,12 +138,12 @@ def test_all_parts_of_a_query_must_hold() -> None:
 
 
 def test_a_query_of_nothing_matches_all() -> None:
-    """No flags, all events."""
+    """An empty query matches every record."""
     assert Query().predicate()(Record(0.0, {"event": "x"}))
 
 
 def test_a_name_that_nothing_has_is_doubted() -> None:
-    """With its neighbours; a pattern stands for what it matches."""
+    """An unknown name is questioned with close matches; a glob counts if it matches any."""
     assert list(doubt("event", ["request.*"], {"request.failed"})) == []
     assert list(doubt("field", ["totl_ms", "x"], {"total_ms", "rows"})) == [
         "this version has no field 'totl_ms'; did you mean total_ms?",
@@ -164,12 +164,12 @@ def test_a_name_that_nothing_has_is_doubted() -> None:
     ],
 )
 def test_each_unit_of_time_is_known(text: str, ago: timedelta) -> None:
-    """In either case, and together."""
+    """Every unit of a duration is understood, in either case and combined."""
     assert parse_time(text, NOW) == NOW - ago
 
 
 def test_a_part_of_a_query_is_asked_by_itself() -> None:
-    """What is not asked for may be anything."""
+    """Each part of a query filters independently of the others."""
     record = Record(15.0, {"event": "x.y", "level": "warning"})
     for query, expected in (
         (Query(since=15.0), True),
@@ -189,7 +189,7 @@ def test_a_part_of_a_query_is_asked_by_itself() -> None:
 
 
 def test_every_level_is_in_its_place() -> None:
-    """From debug, which asks for all, to critical, which asks for itself."""
+    """A level selects itself and all more severe ones."""
     levels = ("debug", "info", "warning", "error", "critical")
     for least in levels:
         asked = Query(level=least).predicate()
@@ -221,12 +221,12 @@ def test_every_level_is_in_its_place() -> None:
     ],
 )
 def test_what_is_a_number(value: object, expected: float | None) -> None:
-    """Or the text of one; nothing that has no place in a sum."""
+    """Finite numbers and their texts are numbers; booleans, nan and the rest are not."""
     assert number(value) == expected
 
 
 def test_values_are_shown_as_they_are_written() -> None:
-    """Text as it is, all else as JSON."""
+    """Text is shown unchanged, and anything else as JSON."""
     assert [text(value) for value in ("ä", 5, None, ["ä"], {"a": 1}, True)] == [
         "ä", "5", "null", '["ä"]', '{"a": 1}', "true",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Files as they are found: rotated, packed, cut off, and with lines that are no events."""
+"""Files in every state: rotated, compressed, cut off, and with lines that are not events."""
 
 import gzip
 import json
@@ -45,7 +45,7 @@ def seconds_of(paths: list[Path], reading: Reading | None = None) -> list[float]
 
 
 def test_rotated_files_come_in_the_order_of_time(tmp_path: Path) -> None:
-    """However they are named and given, packed or not, and those of two daemons interleaved."""
+    """Events of several files, compressed or not, are merged in order of time."""
     write(tmp_path / "x.log.2.gz", 1, 2)
     write(tmp_path / "x.log.1", 3, 5)
     write(tmp_path / "x.log", 6)
@@ -54,7 +54,7 @@ def test_rotated_files_come_in_the_order_of_time(tmp_path: Path) -> None:
 
 
 def test_a_packed_file_is_known_by_its_content(tmp_path: Path) -> None:
-    """Also where it is not called .gz."""
+    """A gzip file is recognised by its content, whatever its name."""
     packed = write(tmp_path / "x.gz", 1)
     assert seconds_of([packed.rename(tmp_path / "x.log.1")]) == [1]
 
@@ -77,9 +77,9 @@ def test_a_packed_file_is_known_by_its_content(tmp_path: Path) -> None:
     ids=lambda line: repr(line[:20]),
 )
 def test_a_broken_line_is_counted_and_passed_over(tmp_path: Path, line: bytes) -> None:
-    """What follows it is read; the count knows the first one's place."""
+    """A broken line is counted and skipped, and the place of the first is kept."""
     path = tmp_path / "x.log"
-    # The last one is cut off, as that of a daemon which is writing it.
+    # The last line is cut off, as if a daemon were writing it.
     path.write_bytes(lines([event(1)]) + line.rstrip() + b"\n" + lines([event(2)]) + line)
     reading = Reading()
     assert seconds_of([path], reading) == [1, 2]
@@ -87,7 +87,7 @@ def test_a_broken_line_is_counted_and_passed_over(tmp_path: Path, line: bytes) -
 
 
 def test_an_empty_line_is_nothing() -> None:
-    """It is not counted as broken."""
+    """A blank line does not count as broken."""
     reading = Reading()
     assert list(of_lines("x", [b"\n", b" \n"], reading)) == []
     assert reading.broken == 0
@@ -95,14 +95,14 @@ def test_an_empty_line_is_nothing() -> None:
 
 @given(st.binary())
 def test_any_bytes_are_an_event_or_none(line: bytes) -> None:
-    """No line is an exception; an event has a name, and a time that can be compared."""
+    """No line raises; an event has a name and a finite time."""
     if (record := parse(line)) is not None:
         assert isinstance(record.fields["event"], str)
         assert isfinite(record.at)
 
 
 def test_a_file_that_is_cut_off_gives_what_it_has(tmp_path: Path) -> None:
-    """As after a full disk; it is said that it ends early."""
+    """A truncated gzip file yields its readable events and is reported as cut off."""
     path = tmp_path / "x.gz"
     whole = gzip.compress(lines([event(i % 60, note=str(i**9)) for i in range(5_000)]))
     path.write_bytes(whole[: len(whole) // 2])
@@ -113,7 +113,7 @@ def test_a_file_that_is_cut_off_gives_what_it_has(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_gzip_inside_is_said(tmp_path: Path) -> None:
-    """The others are read."""
+    """A corrupt gzip file is reported, and the other files are read."""
     good, bad = write(tmp_path / "x.log", 1), tmp_path / "y.gz"
     bad.write_bytes(b"\x1f\x8b" + b"x" * 100)
     reading = Reading()
@@ -122,7 +122,7 @@ def test_a_file_that_is_no_gzip_inside_is_said(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused_before_any_is_read(tmp_path: Path) -> None:
-    """The message names it."""
+    """A missing file is refused by name before any file is read."""
     reading = Reading()
     for missing in (tmp_path / "none.log", tmp_path):
         with pytest.raises(SourceError, match=f"{missing} cannot be read"):
@@ -131,13 +131,13 @@ def test_a_file_that_is_not_there_is_refused_before_any_is_read(tmp_path: Path) 
 
 
 def test_a_time_without_a_zone_is_utc() -> None:
-    """Whatever zone the reader is in."""
+    """A time without a zone is in UTC, whatever the reader's zone."""
     assert parse('{"ts":"1970-01-01T00:00:05","event":"x"}').at == 5
 
 
 @pytest.mark.slow
 def test_a_file_is_followed_through_its_rotation(tmp_path: Path) -> None:
-    """What comes later is yielded, and what comes to the file that takes its place."""
+    """Following a file yields appended events, and those of the file that replaces it."""
     path = write(tmp_path / "x.log", 1)
     met = threading.Event()
 
@@ -164,7 +164,7 @@ def test_a_file_is_followed_through_its_rotation(tmp_path: Path) -> None:
 
 
 def test_every_file_is_put_into_what_shows_progress(tmp_path: Path) -> None:
-    """With its size; a packed one is as large as it lies there."""
+    """Every file is wrapped for progress with its size on disk."""
     paths = [write(tmp_path / "x.log", 1), write(tmp_path / "y.gz", 2)]
     opened: list[int] = []
 
@@ -177,7 +177,7 @@ def test_every_file_is_put_into_what_shows_progress(tmp_path: Path) -> None:
 
 
 def test_standard_input_is_read_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not closed: it is not ours."""
+    """Standard input is read like a file, but not closed."""
     reading = Reading()
     with write(tmp_path / "x.log", 1, 2).open("rb") as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
@@ -187,7 +187,7 @@ def test_standard_input_is_read_as_a_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_line_that_is_too_long_is_one_broken_line(tmp_path: Path) -> None:
-    """A mebibyte is the most, its end included; what follows has its own number."""
+    """A line longer than a mebibyte, newline included, is one broken line."""
     path = tmp_path / "x.log"
     (good,) = lines([event(1)]).splitlines()
     fits = good[:-1] + b" " * (2**20 - 1 - len(good)) + b"}\n"
@@ -199,7 +199,7 @@ def test_a_line_that_is_too_long_is_one_broken_line(tmp_path: Path) -> None:
 
 
 def test_a_time_has_its_zone() -> None:
-    """It may be another than UTC."""
+    """A time's own zone is honoured, and the fields are unchanged."""
     assert parse('{"ts":"1970-01-01T02:00:05+02:00","event":"x"}').at == 5
     assert seconds("1970-01-01T00:00:05Z") == 5
     record = parse('{"ts":"1970-01-01T00:00:05","event":"x","rows":3}')
@@ -207,7 +207,7 @@ def test_a_time_has_its_zone() -> None:
 
 
 def test_a_command_whose_lines_are_read_is_ended(tmp_path: Path) -> None:
-    """However much it would still have to say."""
+    """A command is terminated on exit, even if it still runs."""
     command = [sys.executable, "-uc", "import time; print('a'); time.sleep(600)"]
     with lines_of(command) as found:
         assert next(found) == b"a\n"

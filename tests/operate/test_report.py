@@ -1,4 +1,4 @@
-"""The report's figures, tables and plots, of a history of the test's own."""
+"""The report's figures, tables and plots."""
 
 import math
 import re
@@ -30,7 +30,7 @@ MB = 10**6
 
 @pytest.fixture(autouse=True)
 def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a page's other parts: its plots, which take time, have tests of their own here."""
+    """Leave out the plots, which take time and have their own tests here."""
     monkeypatch.setattr(report, "plots", lambda _: [])
 
 
@@ -92,7 +92,7 @@ def table_of(history: History, title: str) -> list[list[str]]:
 
 
 def test_the_head_says_of_what_time_it_is() -> None:
-    """From the first event to the last, how many there are, and in what steps plots are."""
+    """The head shows the time span, the number of events, and the width of steps."""
     history = history_of(request(0.0), request(3_601.0))
     page = render(history, "x.log", NOW)
     for part in (
@@ -105,7 +105,7 @@ def test_the_head_says_of_what_time_it_is() -> None:
 
 
 def test_figures() -> None:
-    """Each by its weight: what was answered, and what failed of all."""
+    """The headline figures are weighted, and a missing value has no card."""
     history = history_of(
         *(request(float(at), total_ms=float(at)) for at in range(1, 102)),
         request(200.0, total_ms=51.0, sample=0.5),
@@ -121,7 +121,7 @@ def test_figures() -> None:
             "51\N{NO-BREAK SPACE}ms",
             "p95 96\N{NO-BREAK SPACE}ms, p99 100\N{NO-BREAK SPACE}ms",
         ],
-        "memory": ["150 MB", "the last that was told"],
+        "memory": ["150 MB", "last reported"],
         "starts": ["1", "of the daemon"],
     }
     assert Page(render(history_of(event(0.0, "x")), "x", NOW)).figures == {
@@ -133,7 +133,7 @@ def test_figures() -> None:
 
 
 def test_what_was_said_of_quantization() -> None:
-    """By model and event: bytes before and after, how close it is, and why."""
+    """Quantization events are listed by model, with sizes, closeness and the reason."""
     history = history_of(
         event(1.0, "quantization.selected", model="b", quantization="int8", message="it is set"),
         event(
@@ -153,7 +153,7 @@ def test_what_was_said_of_quantization() -> None:
 
 
 def test_what_failed() -> None:
-    """The most frequent first, twenty of them."""
+    """The twenty most frequent failures are listed, the most frequent first."""
     failures = [
         event(float(at), "request.failed", code=f"c{kind}", reason="x")
         for kind in range(25)
@@ -165,7 +165,7 @@ def test_what_failed() -> None:
 
 
 def test_the_slowest_batches() -> None:
-    """When, of which model and lane, how many, how long they waited and took."""
+    """Slow batches are listed with their time, model, lane, size, wait and compute time."""
     slow = event(
         5.0, "batch.completed", model="m", lane="bulk", rows=3, tokens=40, queue_ms=0.123,
         compute_ms=2_345.6,
@@ -179,10 +179,10 @@ def test_the_slowest_batches() -> None:
 
 
 def test_who_asked_most() -> None:
-    """By user and process, with tokens and times of their own."""
+    """The busiest clients are listed by user and process, with their tokens and times."""
     asked = [request(1.0, peer_uid=7, peer_pid=1, total_ms=float(ms)) for ms in range(1, 102)]
     other = event(1.0, "request.completed", peer_uid=8, peer_pid=2)
-    assert table_of(history_of(*asked, other), "Who asked most") == [
+    assert table_of(history_of(*asked, other), "Busiest clients") == [
         ["7", "1", "101", "3,030", "51\N{NO-BREAK SPACE}ms", "100\N{NO-BREAK SPACE}ms"],
         ["8", "2", "1", "", "", ""],
     ]
@@ -193,7 +193,7 @@ Painted = Callable[[History, str], Axes | None]
 
 @pytest.fixture
 def painted(monkeypatch: pytest.MonkeyPatch) -> Painted:
-    """Return a function that paints the plot of a title; None where there is nothing to show."""
+    """Return a function that paints the plot of a title, or returns None if there is none."""
     monkeypatch.setattr(drawn, "draw", lambda _, drawing: drawing)
 
     def paint(history: History, title: str) -> Axes | None:
@@ -205,7 +205,7 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> Painted:
 
 
 def lines_of(axes: Axes) -> dict[str, tuple[list[float], list[float]]]:
-    """Return what has a label, in seconds."""
+    """Return the labelled lines, with times in seconds."""
     return {
         str(line.get_label()): ([x * DAY for x in line.get_xdata()], list(line.get_ydata()))
         for line in axes.lines
@@ -217,7 +217,7 @@ def lines_of(axes: Axes) -> dict[str, tuple[list[float], list[float]]]:
     ("title", "field"), [("Latency", "total_ms"), ("Time in the queue", "queue_ms")]
 )
 def test_times_are_plotted_by_percentile(painted: Painted, title: str, field: str) -> None:
-    """Those of each step, in its middle; where nothing was answered there is a gap."""
+    """Percentiles are plotted at the midpoint of each step, with gaps where it is empty."""
     other = {"total_ms": "queue_ms", "queue_ms": "total_ms"}[field]
     first = [request(0.5, **{field: float(ms), other: 7.0}) for ms in range(1, 102)]
     axes = painted(history_of(*first, request(2.5, **{field: 5.0, other: 7.0})), title)
@@ -233,7 +233,7 @@ def test_times_are_plotted_by_percentile(painted: Painted, title: str, field: st
 
 
 def test_times_are_plotted_on_a_scale_that_shows_all(painted: Painted) -> None:
-    """1 ms beside 1 s; a time of nothing does not stretch it."""
+    """Times are on a log scale that shows 1 ms beside 1 s; a time of 0 does not stretch it."""
     axes = painted(
         history_of(request(0.5, total_ms=0.0), request(1.5, total_ms=2_000.0)), "Latency"
     )
@@ -248,7 +248,7 @@ def test_times_are_plotted_on_a_scale_that_shows_all(painted: Painted) -> None:
 
 
 def test_throughput_is_by_the_second(painted: Painted) -> None:
-    """Whatever the width of a step."""
+    """Throughput is per second, whatever the width of a step."""
     axes = painted(history_of(*(request(at / 2) for at in range(601))), "Throughput")
     assert axes is not None
     found = lines_of(axes)
@@ -259,7 +259,7 @@ def test_throughput_is_by_the_second(painted: Painted) -> None:
 
 
 def test_batch_sizes_are_shares(painted: Painted) -> None:
-    """Of all batches, in percent."""
+    """Batch sizes are shown in percent of all batches."""
     batches = [event(0.0, "batch.completed", rows=rows) for rows in (1, 1, 1, 8)]
     axes = painted(history_of(*batches), "Batch sizes")
     assert axes is not None
@@ -271,7 +271,7 @@ def test_batch_sizes_are_shares(painted: Painted) -> None:
 
 
 def test_memory_holds_until_it_is_told_again(painted: Painted) -> None:
-    """In megabytes, the most of each step; the last that was told holds to the end."""
+    """Memory is each step's maximum in MB, and the last value is held to the end."""
     told = [(0.2, 10), (0.7, 30), (2.5, 20)]
     records = [event(at, "server.memory", pss_bytes=size * MB) for at, size in told]
     axes = painted(history_of(*records, request(4.5)), "Memory")
@@ -288,7 +288,7 @@ def test_memory_holds_until_it_is_told_again(painted: Painted) -> None:
 
 
 def test_errors_stand_on_one_another(painted: Painted) -> None:
-    """By kind, the most frequent at the bottom; beyond five all others are one."""
+    """Errors are stacked by kind, the most frequent at the bottom, and beyond five as other."""
     kinds = {"a": 7, "b": 6, "c": 5, "d": 4, "e": 3, "f": 2, "g": 1}
     failed = [
         event(at + 0.5, "request.failed", code=kind)
@@ -316,7 +316,7 @@ def test_errors_stand_on_one_another(painted: Painted) -> None:
 
 
 def test_starts_are_marked_in_every_plot_of_a_time(painted: Painted) -> None:
-    """Once in the legend, in the last place; all plots show the same time."""
+    """Every plot over time marks the starts, ends its legend with them, and has the same range."""
     records = [
         event(1.0, "server.listening"), event(3.0, "server.listening"),
         request(0.5, queue_ms=1.0), request(5.5, queue_ms=1.0),
@@ -337,7 +337,7 @@ def test_starts_are_marked_in_every_plot_of_a_time(painted: Painted) -> None:
 
 
 def test_a_plot_takes_the_colours_of_its_page() -> None:
-    """By variables; its ids begin with its name, and it is read out by its title."""
+    """A plot uses the page's CSS variables, and has unique ids and an accessible title."""
 
     def paint(axes: Axes) -> bool:
         axes.plot([0, 1], [0, 1], label="<&>")
@@ -370,6 +370,6 @@ def test_a_plot_takes_the_colours_of_its_page() -> None:
 
 
 def test_a_plot_of_nothing_says_so() -> None:
-    """In place of what it would have shown."""
+    """A plot without data is replaced by a text that says so."""
     plot = draw("p", Drawing("t", "a", "Nothing happened.", lambda _: False))
     assert (plot.title, plot.about, plot.svg) == ("t", "Nothing happened.", None)

@@ -1,4 +1,4 @@
-"""What `sidecar status` and `sidecar top` show, from the map that the daemon sends."""
+"""What `sidecar status` and `sidecar top` show of a daemon's status."""
 
 import json
 from typing import Any
@@ -82,10 +82,10 @@ def shown(sections: Any, width: int = 80) -> str:
         "1,234,567 completed, 3 in flight, failed: overloaded 12",
         "bulk refused   overloaded 11, deadline_exceeded 2",
         "turned away    forbidden 3",
-        "8.0M of 320.0M tokens; 308 shared a computation, 20 cached",
+        "8.0M with 320.0M tokens; 308 shared a computation, 20 cached",
         "90 MB → 23 MB  0.9989, worst 0.9935",
-        "2.31 times as fast as [FP32]",  # brackets are no markup
-        "FP32  1,000 MB",
+        "2.31 times as fast as [FP32]",  # brackets are not markup
+        "FP32       1,000 MB",
         "embed interactive   1.2M",
         "8.0 123 12s",
         "pid 7 (uid 1000)  8,192",
@@ -93,39 +93,39 @@ def shown(sections: Any, width: int = 80) -> str:
         "1: 50%, 2: 12%, 3-4: 12%, 9-16: 25%",
         "300 528",
         "and 12 more",
-        "e5-small-v2  nothing goes before queries and documents, where the model was trained with",
+        "e5-small-v2  no prompt goes before queries and documents, though the model was trained",
     ],
 )
 def test_the_page_tells(said: str) -> None:
-    """Each of these stands on it, at a width at which nothing has to be broken."""
+    """The page contains each of these texts, at a width that needs no wrapping."""
     assert said in shown(page(STATUS), width=120)
 
 
 def test_the_page_fits_into_80_columns() -> None:
-    """Nothing is cut off; only reasons and what is missing may take a second line."""
+    """At 80 columns nothing is cut off, and only reasons and missing prompts wrap."""
     narrow, wide = shown(page(STATUS)), shown(page(STATUS), width=200)
     assert "…" not in narrow
     assert len(narrow.splitlines()) - len(wide.splitlines()) <= 2
 
 
 def test_the_setting_that_brings_prompts_is_named() -> None:
-    """Where they are missing, and nowhere else."""
+    """The setting that adds prompts is named only if some are missing."""
     assert "set SIDECAR_PROMPTS=auto" in shown(page(STATUS), width=200)
     models = [{**model, "prompts_missing": []} for model in STATUS["models"]]
     assert "rompts" not in shown(page({**STATUS, "models": models}), width=200)
 
 
 def test_a_capped_length_is_shown() -> None:
-    """With the model's own, where a setting cuts texts before that."""
-    told = "cuts texts at 128 tokens; the model takes 256"
+    """A setting that truncates texts is shown beside the model's own limit."""
+    told = "truncates texts at 128 tokens; the model takes 256"
     model = {**STATUS["models"][0], "max_tokens": 128, "model_max_tokens": 256}
     assert told in shown(page({**STATUS, "models": [model]}), width=120)
     model["max_tokens"] = 256
-    assert "cuts texts" not in shown(page({**STATUS, "models": [model]}), width=120)
+    assert "truncates texts" not in shown(page({**STATUS, "models": [model]}), width=120)
 
 
 def test_a_cache_is_shown_where_there_is_one() -> None:
-    """How full it is, and how often it had what was asked."""
+    """An enabled cache is shown with its size and its hit rate."""
     cache = {"max_bytes": 64_000_000, "bytes": 12_000_000, "rows": 5_000, "hits": 3, "misses": 1}
     told = "12 MB of 64 MB hold 5,000 texts, 75% of 4 look-ups hit"
     assert told in shown(page({**STATUS, "cache": cache}))
@@ -136,14 +136,14 @@ def test_a_cache_is_shown_where_there_is_one() -> None:
 
 @pytest.mark.parametrize("key", STATUS)
 def test_an_older_daemon_is_shown_as_far_as_it_tells(key: str) -> None:
-    """Whatever is missing leaves its place empty; the rest is there."""
+    """A status that lacks any one key is still shown."""
     less = {name: value for name, value in STATUS.items() if name != key}
     assert shown(page(less))
     assert shown(live_page(less, rates(less, less)))
 
 
 def test_an_empty_status_is_a_page() -> None:
-    """The least that a daemon may say."""
+    """Even an empty status is shown as a page."""
     assert "?" in shown(page({}))
 
 
@@ -157,12 +157,12 @@ def test_an_empty_status_is_a_page() -> None:
     ],
 )
 def test_well_is_healthy_and_serving(changes: dict[str, Any], well: bool) -> None:
-    """A daemon that drains still answers, but takes nothing new."""
+    """A daemon is well if it is healthy and serving or reloading, but not draining."""
     assert is_well({**STATUS, **changes}) is well
 
 
 def test_an_unhealthy_daemon_says_so_first() -> None:
-    """In the first line below the title."""
+    """An unhealthy daemon is reported in the first line below the title."""
     assert "NOT HEALTHY" in shown(page({**STATUS, "healthy": False})).splitlines()[1]
 
 
@@ -178,7 +178,7 @@ def later(seconds: float, **changes: Any) -> dict[str, Any]:
 
 
 def test_rates_are_differences() -> None:
-    """Over the daemon's own clock."""
+    """Rates are differences between two statuses over the daemon's own clock."""
     now = rates(STATUS, later(2.0))
     assert now is not None
     assert (now.texts, now.tokens, now.requests, now.cores) == (237, 10_000, 10, 1.5)
@@ -189,13 +189,13 @@ def test_rates_are_differences() -> None:
 
 @pytest.mark.parametrize("changes", [{"pid": 1}, {"since": "2026-11-22T00:00:00+00:00"}])
 def test_another_daemon_has_no_rates_yet(changes: dict[str, Any]) -> None:
-    """What the one did before is no measure of what the other does."""
+    """There are no rates between statuses of different daemons, or without elapsed time."""
     assert rates(STATUS, later(2.0, **changes)) is None
     assert rates(STATUS, STATUS) is None
 
 
 def test_numbers_are_short() -> None:
-    """A few characters each, whatever their size."""
+    """Numbers of any size take only a few characters."""
     assert [count(n) for n in (0, 9_999, 12_345, 4_500_000)] == ["0", "9,999", "12.3k", "4.5M"]
     assert [duration(s) for s in (0.2, 59.6, 3_600, 90_061)] == ["0 s", "1 min", "1 h", "1 d 1 h"]
     assert [milliseconds(ms) for ms in (0, 0.27, 9.94, 45.6, 1234, 12_345)] == [
@@ -210,19 +210,19 @@ def rows_of(title: str, status: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def test_sections_come_the_most_important_first() -> None:
-    """What is empty is not there; `top` shows what changes."""
+    """Sections come in order of importance, `top` has its own order, and empty ones are omitted."""
     live = [section.title for section in live_page(STATUS, None)]
     recent = "Last 5 minutes, ms: p50 p95 p99"
     assert live == ["Daemon", recent, "Waiting", "Batches since start", "Peers", "Models"]
     assert [section.title for section in page(STATUS)] == [
-        "Daemon", "Models", "Why so", "Verified", "Prompts that are missing", recent,
+        "Daemon", "Models", "Reasons", "Verified", "Missing prompts", recent,
         "Since start, ms: p50 p95 p99", "Waiting", "Batches since start", "Peers",
     ]  # fmt: skip
     assert [section.title for section in page({})] == ["Daemon"]
 
 
 def test_the_last_minutes_are_not_the_time_since_the_start() -> None:
-    """Each has figures of its own."""
+    """The last minutes and the time since the start have separate figures."""
     recent = {"requests": {"embed": {"bulk": {**ANSWERED, "completed": 7}}}}
     changed = {"recent_seconds": 600.0, "recent": recent, "since_start": PERIOD}
     status = {**STATUS, "statistics": changed}
@@ -232,7 +232,7 @@ def test_the_last_minutes_are_not_the_time_since_the_start() -> None:
 
 
 def test_each_phase_of_a_request_has_its_column() -> None:
-    """In the order in which they come."""
+    """Queue, compute and total times each have a column, in this order."""
     phases = {
         f"{name}_ms": {"p50": float(at), "p95": 10.0 * at, "p99": 100.0 * at}
         for at, name in enumerate(("queue", "tokenize", "compute", "total"), 1)
@@ -244,7 +244,7 @@ def test_each_phase_of_a_request_has_its_column() -> None:
 
 
 def test_what_waits_is_told_by_lane_and_by_who_has_the_most_work() -> None:
-    """Against the bound that is nearest; eight peers are shown, whoever has the most first."""
+    """Each lane shows its fullest limit, and its eight peers with the most work."""
     peers = {f"pid {n}": {**LOAD, "rows": n, "cost_ms": 1000.0 * n} for n in range(1, 11)}
     bounds = {"rows": 100, "tokens": 1000, "bytes": 10_000, "peer_share": 0.5}
     lane = {"rows": 10, "tokens": 300, "bytes": 2_000, "cost_ms": 2_000.0, "peers": peers}
@@ -262,7 +262,7 @@ def test_what_waits_is_told_by_lane_and_by_who_has_the_most_work() -> None:
 
 
 def test_peers_are_told_by_who_has_the_most_connections() -> None:
-    """Eight of them, and how many more there are."""
+    """The eight peers with the most connections are shown, and how many more there are."""
     peers = [{"pid": n, "uid": 7, "connections": n} for n in range(1, 9)]
     found = rows_of("Peers", {**STATUS, "peers": peers})
     assert found[0] == ("pid 8", "uid 7", "8")
@@ -272,7 +272,7 @@ def test_peers_are_told_by_who_has_the_most_connections() -> None:
 
 
 def test_batches_are_told_by_their_texts_and_tokens() -> None:
-    """In shares, by the powers of two in which they were counted."""
+    """Batch sizes are shown as shares of power-of-two buckets, beside their tokens."""
     rows = {"count": 10, "buckets": [[1.0, 1], [8.0, 9]]}
     batches = {"bulk": {"rows": rows, "tokens": {"p50": 20.4, "p99": 99.6}}}
     statistics = {"since_start": {"batches": batches}}
@@ -281,7 +281,7 @@ def test_batches_are_told_by_their_texts_and_tokens() -> None:
 
 
 def test_models_are_told_one_by_one() -> None:
-    """What is not known leaves its place empty."""
+    """Each model has a row, in which unknown values are left empty."""
     told = {"name": "m", "task": "rerank", "quantization": "none", "bytes_fp32": 5_000_000,
             "bytes_weights": 5_000_000, "quality": None}  # fmt: skip
     assert rows_of("Models", {"models": [told, {}]}) == [
@@ -291,18 +291,18 @@ def test_models_are_told_one_by_one() -> None:
 
 
 def test_a_reranker_is_verified_by_its_scores() -> None:
-    """An embedder by its vectors."""
+    """A verified reranker shows its score error, and an unverified model a warning."""
     versions = {"sentence-transformers": "6.2"}
     proof = {"versions": versions, "texts": 9, "cosine_min": None, "score_error_max": 0.00002}
     models = [{"name": "m", "verified": proof}, {"name": "n", "verified": None}]
     assert rows_of("Verified", {"models": models}) == [
         ("m", "as sentence-transformers 6.2: 9 texts, scores within 2e-05"),
-        ("n", "NO: nothing proves that it gives what the library gives"),
+        ("n", "NO: nothing proves that it matches sentence-transformers"),
     ]
 
 
 def test_requests_that_all_went_well() -> None:
-    """Say so; an empty list of what was refused is not shown."""
+    """Without failures the page says so, and shows no list of refusals."""
     status = {"requests": {"completed": 1_000, "in_flight": 2, "failed": {}}}
     daemon = dict(rows_of("Daemon", status))
     assert daemon["requests"] == "1,000 completed, 2 in flight, none failed"
@@ -310,7 +310,7 @@ def test_requests_that_all_went_well() -> None:
 
 
 def test_rates_take_the_right_figures() -> None:
-    """Each of its own, over all operations and lanes."""
+    """Rates sum requests, texts and tokens over all operations and lanes."""
     before, after = later(0.0), later(0.0)
     after["up_seconds"] += 4.0
     for op in ("embed", "rerank"):
@@ -322,7 +322,7 @@ def test_rates_take_the_right_figures() -> None:
     found = rates(before, after)
     assert found is not None
     assert (found.requests, found.texts, found.tokens, found.cores) == (1, 2, 3, 1.5)
-    assert rates(after, before) is None  # a clock that went back
+    assert rates(after, before) is None  # a clock that went backwards
 
 
 @pytest.mark.parametrize(
@@ -333,12 +333,12 @@ def test_rates_take_the_right_figures() -> None:
     ],
 )  # fmt: skip
 def test_counts_are_short(number: int, said: str) -> None:
-    """From ten thousand on in thousands, millions, and thousands of millions."""
+    """Counts from ten thousand on are shown in thousands, millions or billions."""
     assert count(number) == said
 
 
 def test_durations_are_the_two_largest_units() -> None:
-    """A unit of which there is nothing is passed over."""
+    """Durations show the two largest units that are not zero."""
     assert [
         duration(s) for s in (59, 60, 61, 3_599, 3_661, 86_399, 86_400, 90_000, 8 * 86_400)
     ] == [
@@ -355,7 +355,7 @@ def test_durations_are_the_two_largest_units() -> None:
 
 
 def test_milliseconds_are_short() -> None:
-    """Two digits below ten, whole ones up to a second, then seconds."""
+    """Milliseconds have two digits below ten, are whole up to a second, then become seconds."""
     assert [milliseconds(ms) for ms in (0.994, 1, 9.94, 10, 999, 1_000, 9_900, 10_000)] == [
         "0.99", "1.0", "9.9", "10", "999", "1.0s", "9.9s", "10s",
     ]  # fmt: skip

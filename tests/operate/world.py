@@ -1,4 +1,4 @@
-"""Records and lines of a test's own."""
+"""Builders of records and JSON lines for the tests."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ def lines(events: list[dict[str, Any]]) -> bytes:
 
 
 def records(**fields: list[Any]) -> Iterator[Record]:
-    """One record for each place in the lists, a second apart."""
+    """Yield one record per position in the lists, one second apart."""
     for at, values in enumerate(zip(*fields.values(), strict=True)):
         head = {"ts": datetime.fromtimestamp(at, UTC).isoformat(), "event": "request.completed"}
         yield Record(float(at), {**head, **dict(zip(fields, values, strict=True))})

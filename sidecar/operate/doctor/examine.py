@@ -1,4 +1,4 @@
-"""The examination: the checks in order, told by the symptom that they explain."""
+"""The examination: the checks in order, grouped by the symptom that they explain."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -23,7 +23,7 @@ _SECONDS = 60.0
 
 
 def examine(case: Case) -> list[Section]:
-    """Return all findings, by symptom. Raises nothing, changes nothing, ends in minutes."""
+    """Return all findings, by symptom. Raises nothing, changes nothing, finishes in minutes."""
     guard = Guard(_SECONDS)
     facts = read_facts(case, guard)
     unread = list(guard.failures)
@@ -38,7 +38,7 @@ def examine(case: Case) -> list[Section]:
         Section(symptom, tuple(f for name, step in checks(facts) for f in guard.judge(name, step)))
         for symptom, checks in symptoms
     ]
-    return [Section("It could not be looked at", tuple(unread)), *sections] if unread else sections
+    return [Section("It could not be examined", tuple(unread)), *sections] if unread else sections
 
 
 def _starting(facts: Facts) -> Iterator[Check]:
@@ -80,7 +80,7 @@ def _answering(facts: Facts) -> Iterator[Check]:
             yield "socket", partial(access.check_socket_folder, folder, place)
     yield "allow-lists", partial(access.check_allowed, facts.config, facts.user)
     if facts.systemd.waits_at(facts.config.socket):
-        yield "daemon", _waited_for
+        yield "daemon", _socket_activated
     if answer is None:
         return
     yield "daemon", partial(daemon.check_answer, answer)
@@ -130,11 +130,12 @@ def _accurate(facts: Facts) -> Iterator[Check]:
 
 
 def _refused(refusal: str) -> Iterator[Finding]:
-    yield error("plan", refusal, "until then the daemon exits with 78")
+    yield error("plan", refusal, "until this is fixed, the daemon exits with 78")
 
 
-def _waited_for() -> Iterator[Finding]:
-    yield note("daemon", "systemd listens, and starts a daemon for the first client; not for us")
+def _socket_activated() -> Iterator[Finding]:
+    found = "systemd listens, and starts a daemon for the first client; this check does not connect"
+    yield note("daemon", found)
 
 
 def _memory(facts: Facts) -> Iterator[Finding]:
@@ -155,27 +156,27 @@ def _memory(facts: Facts) -> Iterator[Finding]:
 
 
 def _served(facts: Facts) -> list[Served]:
-    """Return the models as the daemon serves them, or, where none answers, as they are prepared."""
+    """Return the models as the daemon serves them or, if none answers, as they are prepared."""
     if facts.answer is not None and facts.answer.status is not None:
-        told = list(facts.answer.status.get("models") or ())
+        described = list(facts.answer.status.get("models") or ())
     else:
         whole = [each for each in facts.models or () if not each.damage and not each.refusals]
-        told = [asdict(found.manifest) for found in whole if found.manifest]
-    return [Served.of(each, _floor(each, facts.config)) for each in told]
+        described = [asdict(found.manifest) for found in whole if found.manifest]
+    return [Served.of(each, _floor(each, facts.config)) for each in described]
 
 
-def _floor(told: Mapping[str, Any], config: Config) -> float:
-    """Return the least closeness at which a model may serve; of FP32, that it fell short of."""
-    quantization = told.get("quantization")
-    tried = told.get("requested") if quantization == "none" else quantization
+def _floor(model: Mapping[str, Any], config: Config) -> float:
+    """Return a model's minimum closeness; after a fallback to FP32, the floor that it missed."""
+    quantization = model.get("quantization")
+    tried = model.get("requested") if quantization == "none" else quantization
     return config.int4_floor if tried == "int4" else config.int8_floor
 
 
 def _without_prompts(facts: Facts) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield the models with what they lack, as they are served, or as they would be."""
+    """Yield the models with their missing prompts, as served or as they would be."""
     if facts.answer is not None and facts.answer.status is not None:
-        for told in facts.answer.status.get("models") or ():
-            yield str(told.get("name")), told.get("prompts_missing") or ()
+        for model in facts.answer.status.get("models") or ():
+            yield str(model.get("name")), model.get("prompts_missing") or ()
         return
     for found in facts.models or ():
         yield found.name, found.missing

@@ -1,4 +1,4 @@
-"""Everything that is judged, read once. What cannot be read is missing, and a failure says why."""
+"""All facts to be judged, read once. What cannot be read is None, and a failure says why."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What is to be examined: the settings as they are given, and how plans are made of them."""
+    """What to examine: the settings as given, and how plans are made from them."""
 
     flags: Mapping[str, str]
     environ: Mapping[str, str]
@@ -54,11 +54,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was read; None is what could not be. `environ` includes the file's variables.
+    """The facts; None is what could not be read. `environ` includes the file's variables.
 
-    `plan` is None, and `refusal` says why, where the settings cannot work on this host. `models`
-    is None where the libraries that would read them do not run. `closed` is what keeps other
-    users from the file of settings.
+    `plan` is None, and `refusal` says why, if the settings cannot work on this host. `models` is
+    None if the libraries that would read them do not run. `closed` is the path that keeps other
+    users from reading the settings file.
     """
 
     settings: Sequence[Setting]
@@ -120,7 +120,7 @@ def read_facts(case: Case, guard: Guard) -> Facts:
         system_place=guard.read("socket", read_place, SYSTEM_SOCKET),
         socket_folder=guard.read("socket", read_folder, config.socket.parent),
         cache=guard.read("cache", read_cache, config.cache_dir),
-        answer=guard.read("daemon", _asked, config.socket, place, systemd),
+        answer=guard.read("daemon", _answer_of, config.socket, place, systemd),
         closed=guard.read("settings", _closed, case.env_file),
         failures=guard.failures,
     )
@@ -134,7 +134,7 @@ def _planned(case: Case, config: Config) -> tuple[Host, Plan | None, str]:
 
 
 def _read_models(config: Config, precision: Precision, plan: Plan) -> "list[Found]":
-    # Late: they load onnxruntime, which may be what is wrong with this host.
+    # Imported late: they load onnxruntime, which may be what is broken on this host.
     from sidecar.models.library import Wanted  # noqa: PLC0415
     from sidecar.operate.doctor.models import read_model  # noqa: PLC0415
 
@@ -160,8 +160,8 @@ def _needs_torch(plan: Plan | None, models: "Sequence[Found] | None") -> bool:
     return on_cuda or any(found.slow for found in models or ())
 
 
-def _asked(path: Path, place: Place | None, systemd: Systemd) -> Answer | None:
-    """Return what the daemon answers; None where asking is not possible, or would start one."""
+def _answer_of(path: Path, place: Place | None, systemd: Systemd) -> Answer | None:
+    """Return the daemon's answer; None if asking is impossible, or would start one."""
     if place is None or not place.may_connect or systemd.waits_at(path):
         return None
     return ask(path)

@@ -1,4 +1,4 @@
-"""What a check found, how bad that is, and what to do."""
+"""What a check found, how severe it is, and what to do."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Severity(IntEnum):
-    """OK and NOTE need nobody; a WARNING costs something; with an ERROR it does not work."""
+    """OK and NOTE need no action; a WARNING costs something; an ERROR prevents operation."""
 
     OK = 0
     NOTE = 1
@@ -16,7 +16,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What `check` found, in figures, and the advice that follows from it, if any."""
+    """What `check` found, with figures, and the advice that follows, if any."""
 
     check: str
     severity: Severity
@@ -33,7 +33,7 @@ class Section:
 
 
 def ok(check: str, found: str) -> Finding:
-    """Return a finding that is as it should be."""
+    """Return a finding that all is as it should be."""
     return Finding(check, Severity.OK, found)
 
 
@@ -48,10 +48,10 @@ def warning(check: str, found: str, advice: str) -> Finding:
 
 
 def error(check: str, found: str, advice: str) -> Finding:
-    """Return a finding with which it does not work."""
+    """Return a finding that prevents operation."""
     return Finding(check, Severity.ERROR, found, advice)
 
 
 def worst(sections: Iterable[Section]) -> Severity:
-    """Return the highest severity that was found."""
+    """Return the highest severity found."""
     return max((f.severity for s in sections for f in s.findings), default=Severity.OK)

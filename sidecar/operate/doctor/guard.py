@@ -1,4 +1,4 @@
-"""Runs steps so that none can end the examination, neither by an error nor by taking for ever."""
+"""Runs steps so that none can end the examination, neither by an error nor by hanging."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Guard:
-    """Gives each step so many seconds; one that fails is a finding, and goes to `failures`."""
+    """Runs each step with a timeout; one that fails becomes a finding in `failures`."""
 
     def __init__(self, seconds: float) -> None:
         self.failures: list[Finding] = []
@@ -24,20 +24,20 @@ class Guard:
         return self.failures[earlier:] if found is None else found
 
     def read(self, check: str, step: Callable[..., T], *args: Any) -> T | None:
-        """Return what `step` returns, or None where it fails or takes too long."""
+        """Return what `step` returns, or None if it fails or takes too long."""
         outcome: Future[T] = Future()
-        # A daemon thread: a step that never ends, on a dead disk say, holds nobody up.
+        # A daemon thread: a step that hangs, on a dead disk say, does not keep the process alive.
         threading.Thread(target=_settle, args=(outcome, step, *args), daemon=True).start()
         wait([outcome], self._seconds)
         if not outcome.done():
-            found = f"not done within {self._seconds:g} s"
-            advice = "see whether a disk or a process hangs (`ps`: state D)"
+            found = f"not finished within {self._seconds:g} s"
+            advice = "check whether a disk or a process hangs (`ps`: state D)"
             self.failures.append(error(check, found, advice))
             return None
         if failure := outcome.exception():
             what = " ".join(str(failure).split()) or "no message"
             found = f"the check failed: {type(failure).__name__}: {what}"
-            self.failures.append(error(check, found, "the message says what is in the way"))
+            self.failures.append(error(check, found, "the message says what prevented it"))
             return None
         return outcome.result()
 

@@ -1,4 +1,4 @@
-"""The libraries: there, in the versions that are asked for, and able to run on this processor."""
+"""The libraries: installed, in the required versions, and able to run on this processor."""
 
 import importlib.util
 import os
@@ -27,7 +27,7 @@ _CAPABILITY = "import torch; print(torch.backends.cpu.get_cpu_capability())"
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library that a daemon needs: the versions that do, and the one that is there, if any."""
+    """A library that a daemon needs: the versions required, and the one installed, if any."""
 
     name: str
     wanted: str
@@ -36,10 +36,10 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class Torch:
-    """The torch that is installed: its version, and the CUDA that it is built for, if any.
+    """The installed torch: its version, and the CUDA version it is built for, if any.
 
-    `capability` is the instruction set that it uses, where somebody had to ask; `driver` says
-    whether this host has NVIDIA's.
+    `capability` is the instruction set that it uses, if it had to be queried; `library` whether
+    sentence-transformers is installed, `driver` whether this host has NVIDIA's driver.
     """
 
     version: str | None
@@ -50,7 +50,7 @@ class Torch:
 
 
 def read_libraries() -> list[Library]:
-    """Return what the extra `edge` of this distribution asks for."""
+    """Return the libraries that this distribution's extra `edge` requires."""
     requirements = [Requirement(line) for line in metadata.requires("sidecar") or []]
     return [
         Library(r.name, str(r.specifier), _version(r.name))
@@ -60,18 +60,18 @@ def read_libraries() -> list[Library]:
 
 
 def try_to_import() -> str | None:
-    """Import all of them in a process of its own; return why it ended, or None if all is well.
+    """Import all of them in a separate process; return why that failed, or None if it worked.
 
-    A library that is built for another processor does not raise: it ends the process.
+    A library built for another processor does not raise: it kills the process.
     """
     done = _python(f"import {_IMPORTED}")
     if done.returncode < 0:
-        return f"importing them was ended by {signal.Signals(-done.returncode).name}"
+        return f"importing them was killed by {signal.Signals(-done.returncode).name}"
     return _last_line(done.stderr) if done.returncode else None
 
 
 def read_torch(*, needed: bool) -> Torch:
-    """Return what there is of torch. It is imported, in a process of its own, if `needed`."""
+    """Return the facts about torch. If `needed`, import it, in a separate process."""
     version, spec = _version("torch"), importlib.util.find_spec("torch")
     library = importlib.util.find_spec("sentence_transformers") is not None
     if version is None or spec is None or spec.origin is None:
@@ -83,11 +83,11 @@ def read_torch(*, needed: bool) -> Torch:
 
 
 def check_libraries(libraries: Sequence[Library], failure: str | None) -> Iterator[Finding]:
-    """Whether all that a daemon needs is there, as it was tested, and runs."""
+    """Whether all that a daemon needs is installed, in the required versions, and runs."""
     bad = list(_unfit(libraries))
     yield from bad
     if failure:
-        advice = "install wheels for this processor and system; SIGILL: it lacks instructions"
+        advice = "install wheels built for this processor and system; SIGILL: it lacks instructions"
         yield error("libraries", failure, advice)
     if not bad and not failure:
         engine = next((x.installed for x in libraries if x.name == "onnxruntime"), None)
@@ -95,11 +95,11 @@ def check_libraries(libraries: Sequence[Library], failure: str | None) -> Iterat
 
 
 def check_torch(torch: Torch, plan: Plan, host: Host, slow: Sequence[str]) -> Iterator[Finding]:
-    """Whether torch is there if it is needed: by models without a graph here, and by CUDA."""
+    """Whether torch is installed if it is needed: by models without a graph, or by CUDA."""
     needed = bool(slow) or plan.device == "cuda"
     what = _named(torch)
     if torch.driver and plan.device != "cuda" and torch.version and not torch.cuda:
-        advice = "install a CUDA build of torch to serve on the device (README, Extras)"
+        advice = "install a CUDA build of torch to serve on the GPU (README, Extras)"
         yield note("torch", f"{what}, and this host has NVIDIA's driver", advice)
     elif not needed:
         yield ok("torch", f"{what}; not needed, never loaded")
@@ -115,14 +115,14 @@ def check_torch(torch: Torch, plan: Plan, host: Host, slow: Sequence[str]) -> It
 
 
 def check_written_by(versions: Mapping[str, str], model: str) -> Iterator[Finding]:
-    """Whether the engine is the one that a model was prepared and measured with."""
+    """Whether a model was prepared and measured with the installed engine."""
     then, now = versions.get("onnxruntime"), _version("onnxruntime")
     if then != now:
-        found = f"{model} was prepared with onnxruntime {then}, and is served with {now}"
+        found = f"{model} was prepared with onnxruntime {then}, but is served with {now}"
         advice = "prepare it again: closeness and speed were measured with the other version"
         yield warning("engine", found, advice)
     else:
-        yield ok("engine", f"{model} was prepared with onnxruntime {then}, which serves it")
+        yield ok("engine", f"{model} was prepared with onnxruntime {then}, which also serves it")
 
 
 def _unfit(libraries: Sequence[Library]) -> Iterator[Finding]:
@@ -131,7 +131,7 @@ def _unfit(libraries: Sequence[Library]) -> Iterator[Finding]:
             advice = f"install Sidecar with its extra `{_EXTRA}` (README, Extras)"
             yield error("libraries", f"{each.name} is not installed", advice)
         elif not SpecifierSet(each.wanted).contains(each.installed, prereleases=True):
-            found = f"{each.name} is {each.installed}, and {each.wanted} is asked for"
+            found = f"{each.name} is {each.installed}, but {each.wanted} is required"
             advice = f"pip install '{each.name}{each.wanted}'"
             yield warning("libraries", found, advice)
 

@@ -1,4 +1,4 @@
-"""The models that are configured: found, readable, complete, prepared, and for this host."""
+"""The configured models: whether they are found, readable, whole, prepared, and for this host."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,20 +25,20 @@ from sidecar.models.trust import Owner, refuse_untrusted
 from sidecar.operate.doctor.access import closed_to_others
 from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
 
-# What is left of FP32's bytes, tables included.
+# Sizes relative to FP32, embedding tables included.
 _LEFT = {"none": 1.0, "int8": 0.27, "auto": 0.27, "int4": 0.18, "fp16": 0.5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A model as it lies on this host.
+    """A model as found on this host.
 
-    `folder` is what its name stands for, `artifact` where it is prepared or will be, `manifest`
-    what the artifact says, `source_bytes` the size of its FP32 weights. `problem` says why it
-    cannot be served, `slow` why only sentence-transformers can; `closed` is what other users
-    cannot read of it, `missing` what kinds of texts go without a prompt that the model needs.
-    `damage` tells of files that are not whole, `spoilt` of such in the cache, where they are made
-    again; `refusals` why a daemon would not serve what others could change.
+    `folder` is what its name resolves to, `artifact` where it is or will be prepared, `manifest` is
+    the artifact's, `source_bytes` the size of its FP32 weights. `problem` says why it cannot be
+    served, `slow` why only sentence-transformers can serve it; `closed` is the part that other
+    users cannot read, `missing` the kinds of texts that lack a prompt the model needs. `damage`
+    describes damaged files, `spoilt` those in the cache, which are prepared again; `refusals` say
+    why a daemon would refuse files that others could change.
     """
 
     name: str
@@ -55,20 +55,20 @@ class Found:
     missing: tuple[str, ...] = ()
 
     def weights(self, quantization: str) -> int:
-        """Return what its weights take, or will take in `quantization`, in bytes."""
+        """Return the bytes of its weights, as they are or as they will be in `quantization`."""
         if self.manifest:
             return self.manifest.bytes_weights
         return round(self.source_bytes * (1.0 if self.slow else _LEFT[quantization]))
 
     @property
     def unprepared_bytes(self) -> int:
-        """What of its source's weights is still to be prepared, in bytes."""
+        """The bytes of its source's weights that are still to be prepared."""
         done = self.manifest or self.problem or self.slow
         return 0 if done else self.source_bytes
 
 
 def read_model(wanted: Wanted, cache: Path) -> Found:
-    """Return what there is of a model. Nothing is downloaded, prepared or loaded."""
+    """Return the facts about a model. Downloads, prepares and loads nothing."""
     try:
         folder = locate(wanted.name, local=True)
         with reading(folder):
@@ -89,7 +89,8 @@ def check_model(found: Found) -> Iterator[Finding]:
         yield error("model", found.problem, _advice(found))
         return
     for refusal in found.refusals:
-        yield error("model", f"{name}: {refusal}", "until then the daemon exits with 78")
+        advice = "until this is fixed, the daemon exits with 78"
+        yield error("model", f"{name}: {refusal}", advice)
     for damage in found.damage:
         advice = "copy it again, or prepare it again with `sidecar prepare`"
         yield error("model", f"{name}: {damage}", advice)
@@ -101,7 +102,7 @@ def check_model(found: Found) -> Iterator[Finding]:
     if found.manifest is None:
         yield note(
             "model",
-            f"{name} is not prepared yet: the first start does it",
+            f"{name} is not prepared yet: the first start will do it",
             "`sidecar prepare` does it beforehand, here or on another host",
         )
         return
@@ -110,20 +111,20 @@ def check_model(found: Found) -> Iterator[Finding]:
 
 
 def check_limit(found: Found, cap: int) -> Iterator[Finding]:
-    """Whether SIDECAR_MAX_TOKENS, `cap`, has the daemon cut texts that the model would take."""
+    """Whether SIDECAR_MAX_TOKENS, `cap`, truncates texts that the model would take whole."""
     if found.manifest is None or not cap:
         return
     own = found.manifest.description.max_tokens
     if cap < own:
-        said = f"SIDECAR_MAX_TOKENS cuts {found.name}'s texts at {cap} tokens; it takes {own}"
-        yield note("model", said, "unset it if the ends of long texts matter more than memory")
+        text = f"SIDECAR_MAX_TOKENS truncates {found.name}'s texts at {cap} tokens; it takes {own}"
+        yield note("model", text, "unset it if the ends of long texts matter more than memory")
     else:
-        said = f"SIDECAR_MAX_TOKENS={cap} changes nothing: {found.name} takes {own} tokens"
-        yield note("model", said, "lower it, or remove it")
+        text = f"SIDECAR_MAX_TOKENS={cap} has no effect: {found.name} takes {own} tokens"
+        yield note("model", text, "lower it, or remove it")
 
 
 def probe_lengths(found: Found) -> list[int]:
-    """Return the tokens of the probes that a prepared model's speed was measured on."""
+    """Return the token counts of the probes that a prepared model's speed was measured on."""
     assert found.manifest is not None
     assert found.artifact is not None
     description = found.manifest.description
@@ -133,12 +134,12 @@ def probe_lengths(found: Found) -> list[int]:
 
 def _advice(found: Found) -> str:
     if "Permission denied" in found.problem:
-        return "let the daemon's user read it: chmod, or a folder outside of /root and /home"
-    return "the daemon would exit with 78; name another model, or put this one there"
+        return "let the daemon's user read it: use chmod, or move it out of /root and /home"
+    return "the daemon would exit with 78: name another model, or put this one in place"
 
 
 def _owner(cache: Path) -> Owner:
-    """Return as whose daemon to judge: whose cache it is, for root may be who looks."""
+    """Return the owner to judge files for: the cache's, since root may be asking."""
     return Owner.of_folder(cache) if cache.is_dir() else Owner.of_this_process()
 
 
@@ -164,7 +165,7 @@ def _source(wanted: Wanted, folder: Path, cache: Path, owner: Owner) -> Found:
 
 
 def _weight_bytes(folder: Path) -> int:
-    """Return the bytes of the weights in one format, the one that is read where both are there."""
+    """Return the bytes of the weights in one format: of two, the one that is read."""
     files = model_files(folder)
     sizes = {
         suffix: sum(path.stat().st_size for path in files if path.suffix == suffix)
@@ -196,12 +197,12 @@ def _artifact(wanted: Wanted, folder: Path, owner: Owner) -> Found:
 
 
 def _cached(wanted: Wanted, folder: Path, artifact: Path, owner: Owner) -> Found:
-    """Return an artifact in the cache; one that is damaged tells nothing else of itself."""
+    """Return an artifact in the cache; a damaged one counts as not prepared."""
     spoilt = Found(name=wanted.name, folder=folder, source_bytes=_weight_bytes(folder))
     try:
         manifest = library.manifest_of(wanted.name, folder, artifact)
     except DamagedError as failure:
-        return replace(spoilt, spoilt=(_said(failure),))
+        return replace(spoilt, spoilt=(_damage_of(failure),))
     library.check(wanted, manifest)
     damage, refusals = _examined(artifact, manifest, owner)
     if damage:
@@ -214,25 +215,25 @@ def _examined(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return which files are not as they were written, and which others could change."""
     damage: list[str] = []
-    refusals: dict[str, None] = {}  # the folder's own is found with each file
+    refusals: dict[str, None] = {}  # an ordered set: every file repeats the folder's own
     files = [{name: stored} for name, stored in manifest.files.items()]
     own = partial(refuse_untrusted, artifact / manifests.FILE, owner=owner)
     for step in (own, *(partial(check_files, artifact, each, owner=owner) for each in files)):
         try:
             step()
         except DamagedError as failure:
-            damage.append(_said(failure))
+            damage.append(_damage_of(failure))
         except ModelError as failure:
             refusals[str(failure)] = None
     return tuple(damage), tuple(refusals)
 
 
-def _said(failure: DamagedError) -> str:
+def _damage_of(failure: DamagedError) -> str:
     return f"{failure.path} {failure.reason}"
 
 
 def _cut(weights: Path) -> Iterator[str]:
-    if weights.suffix != ".safetensors":  # torch would have to be imported
+    if weights.suffix != ".safetensors":  # reading it would import torch
         return
     try:
         Safetensors(weights)

@@ -6,12 +6,12 @@ from sidecar.config import Config, ConfigError, Setting, similar, variables
 from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
 
 _PREFIX = "SIDECAR_"
-# Of what may wait, where nobody else has anything waiting; the daemon's own figure.
+# The share of the queue for a user who is alone in it; the daemon's own figure.
 _OF_A_USER = 0.75
 
 
 def check_values(settings: Sequence[Setting], wrong: Sequence[ConfigError]) -> Iterator[Finding]:
-    """Whether every setting can be read; a daemon exits with 78 where one cannot."""
+    """Whether every setting can be read; if one cannot, a daemon exits with 78."""
     for refused in wrong:
         yield error("settings", str(refused), "correct it; `sidecar config` lists all settings")
     if not wrong:
@@ -20,14 +20,14 @@ def check_values(settings: Sequence[Setting], wrong: Sequence[ConfigError]) -> I
 
 
 def check_names(names: Iterable[str]) -> Iterator[Finding]:
-    """Whether variables that are no settings look as if they were meant to be."""
+    """Whether variables that are not settings look like misspelt ones."""
     known = variables()
     for name in sorted(set(names) - known):
         meant = similar(name)
         if meant:
             yield warning("settings", f"{name} is not a setting", f"did you mean {meant}?")
         elif name.startswith(_PREFIX):
-            advice = "remove it, unless it is another program's"
+            advice = "remove it, unless another program uses it"
             yield note("settings", f"{name} is not a setting", advice)
 
 
@@ -52,7 +52,7 @@ def check_contradictions(config: Config, sources: Mapping[str, str]) -> Iterator
     if config.max_inputs > most:
         yield warning(
             "settings",
-            f"SIDECAR_MAX_INPUTS={config.max_inputs} texts are let in, but one process may have "
-            f"{most} waiting: longer requests are always refused",
+            f"SIDECAR_MAX_INPUTS={config.max_inputs} allows larger requests than one process may "
+            f"queue ({most} texts): those are always refused",
             "raise SIDECAR_MAX_QUEUE_ROWS, or lower SIDECAR_MAX_INPUTS",
         )

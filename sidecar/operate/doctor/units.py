@@ -1,4 +1,4 @@
-"""What systemd says of the units, where it runs and they are installed."""
+"""What systemd reports about the units, if it runs and they are installed."""
 
 import re
 import shutil
@@ -19,27 +19,27 @@ _PROPERTIES = (
 )  # fmt: skip
 _BAD_CONFIGURATION = "78"
 _STEPS_SINCE = 254
-# Settings with which a daemon was seen to fail, and what then happens.
+# Settings known to break a daemon, and what happens with them.
 _TRAPS = {
-    ("ProcSubset", "pid"): "/proc/cpuinfo is hidden: the slowest arithmetic is taken",
+    ("ProcSubset", "pid"): "/proc/cpuinfo is hidden: the slowest arithmetic is used",
     ("PrivateUsers", "yes"): "all peers but root look like one user, so allow-lists refuse them",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Systemd:
-    """The version that runs here, 0 where none does, and the properties of each unit."""
+    """The version of the running systemd, 0 if there is none, and each unit's properties."""
 
     version: int
     units: Sequence[Mapping[str, str]] = ()
 
     @property
     def installed(self) -> bool:
-        """Whether a unit of Sidecar is."""
+        """Whether any Sidecar unit is installed."""
         return any(map(_loaded, self.units))
 
     def waits_at(self, socket: Path) -> bool:
-        """Whether systemd listens at `socket` for a daemon that does not run yet.
+        """Whether systemd listens at `socket` for a daemon that is not running yet.
 
         Connecting would start it.
         """
@@ -49,13 +49,13 @@ class Systemd:
         )
 
     def memory_max(self) -> int | None:
-        """Return the memory that the service may take, in bytes; None where nothing limits it."""
+        """Return the service's memory limit in bytes; None if there is none."""
         limits = [unit.get("MemoryMax", "") for unit in self.units if _loaded(unit)]
         return min((int(limit) for limit in limits if limit.isdecimal()), default=None)
 
 
 def read_systemd(root: Path = Path("/")) -> Systemd:
-    """Return what systemd says, if it runs here."""
+    """Return what systemd reports, if it runs here."""
     command = shutil.which("systemctl")
     if command is None or not (root / "run/systemd/system").is_dir():
         return Systemd(0)
@@ -67,20 +67,20 @@ def read_systemd(root: Path = Path("/")) -> Systemd:
 
 
 def check_units(systemd: Systemd, shipped: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether the installed units are well; `shipped` has this version's, name to text."""
+    """Whether the installed units are sound; `shipped` has this version's, name to text."""
     if not systemd.version:
         yield ok("units", "systemd does not run here")
         return
     units = [unit for unit in systemd.units if _loaded(unit)]
     if not units:
-        advice = "README, Under systemd, says how to install them"
-        yield note("units", f"systemd {systemd.version}, no unit of Sidecar installed", advice)
+        advice = "see README, Under systemd, for how to install them"
+        yield note("units", f"systemd {systemd.version}, no Sidecar unit installed", advice)
     for unit in units:
         yield from _check_unit(unit, systemd.version, shipped)
 
 
 def shipped_units() -> dict[str, str]:
-    """Return the units that came with this installation, name to text."""
+    """Return the units shipped with this installation, name to text."""
     folder = Path(sysconfig.get_path("data")) / "share/sidecar/systemd"
     return {path.name: path.read_text() for path in folder.glob("sidecar*.s*")}
 
@@ -93,12 +93,12 @@ def _check_unit(
     journal = f"`journalctl -u {name}` says why"
     if unit.get("ActiveState") == "failed" and unit.get("ExecMainStatus") == _BAD_CONFIGURATION:
         socket = name.replace(".service", ".socket")
-        advice = f"{journal}; mend the settings, then `systemctl start {socket}`"
+        advice = f"{journal}; correct the settings, then `systemctl start {socket}`"
         yield error("units", f"{state}: it refused its configuration (exit code 78)", advice)
     elif unit.get("ActiveState") == "failed":
         yield error("units", f"{state}: {unit.get('Result')}", journal)
     elif name.endswith(".socket") and unit.get("ActiveState") == "inactive":
-        found = f"{state}: nobody listens for clients"
+        found = f"{state}: nothing listens for clients"
         yield warning("units", found, f"`systemctl enable --now {name}`")
     elif unit.get("NRestarts", "0") not in {"", "0"}:
         found = f"{state}, restarted {unit['NRestarts']} times since it was started"
@@ -109,7 +109,7 @@ def _check_unit(
         yield warning("units", f"{name} has changed on disk", "`systemctl daemon-reload`")
     for (setting, value), consequence in _TRAPS.items():
         if unit.get(setting) == value:
-            advice = f"set {setting} as the unit that Sidecar brings does"
+            advice = f"set {setting} as in the unit that Sidecar ships"
             yield warning("units", f"{name} has {setting}={value}: {consequence}", advice)
     yield from _check_files(unit, version, shipped)
 
@@ -120,12 +120,12 @@ def _check_files(
     name, fragment = unit["Id"], Path(unit.get("FragmentPath", ""))
     ours = shipped.get(fragment.name)
     if ours is not None and fragment.is_file() and fragment.read_text() != ours:
-        found = f"{fragment} is not the unit of this version"
-        yield note("units", found, "copy it anew; changes of your own belong into a drop-in")
+        found = f"{fragment} differs from this version's unit"
+        yield note("units", found, "copy it again; your own changes belong in a drop-in")
     steps = name.endswith(".service") and version >= _STEPS_SINCE
     if steps and "254" not in unit.get("DropInPaths", ""):
         found = f"{name} lacks the drop-in systemd-254.conf, and systemd is {version}"
-        yield note("units", found, "with it restarts slow down on a broken host")
+        yield note("units", found, "with it, restarts slow down on a broken host")
 
 
 def _loaded(unit: Mapping[str, str]) -> bool:

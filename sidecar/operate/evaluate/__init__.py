@@ -1,1 +1,1 @@
-"""How accurate a model is in each precision, on folders of texts that people have judged."""
+"""Measures how accurate a model is in each precision, on data that people have judged."""

@@ -1,6 +1,6 @@
 """Whether two figures differ by more than chance: a paired bootstrap over queries. Pure.
 
-The same queries are drawn for both sides, so what makes a query hard for both falls out of the
+The same queries are drawn for both sides, so what makes a query hard for both cancels out of the
 difference (Efron and Tibshirani 1993, chapter 13: the percentile interval).
 """
 
@@ -11,8 +11,8 @@ from sidecar.operate.evaluate.metrics import Metric, Samples
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
-_SEED = 20_211  # the same data, the same interval
-_DIGITS = 12  # behind them stands what is left of sums in another order, which is not a difference
+_SEED = 20_211  # the same data give the same interval
+_DIGITS = 12  # beyond these are rounding errors from the order of summation, not differences
 
 
 def difference(exact: Metric, own: Metric) -> Difference:
@@ -21,14 +21,14 @@ def difference(exact: Metric, own: Metric) -> Difference:
 
     sides = len(exact.samples)
 
-    def of(*samples: Samples) -> float:
-        less = own.statistic(*samples[sides:]) - exact.statistic(*samples[:sides])
-        return round(less, _DIGITS)
+    def statistic(*samples: Samples) -> float:
+        change = own.statistic(*samples[sides:]) - exact.statistic(*samples[:sides])
+        return round(change, _DIGITS)
 
-    value = of(*exact.samples, *own.samples)
+    value = statistic(*exact.samples, *own.samples)
     found = bootstrap(
         (*exact.samples, *own.samples),
-        of,
+        statistic,
         paired=True,
         vectorized=False,
         n_resamples=RESAMPLES,

@@ -1,4 +1,4 @@
-"""What a model is judged on: three kinds of data, each a row of inputs for the model."""
+"""Evaluation data of three kinds; each yields inputs for the model."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,12 +13,12 @@ from sidecar.models.rows import Text
 
 
 class DataError(ValueError):
-    """A folder is not of a shape that is known, or a file of it is wrong; one line says where."""
+    """A folder has an unknown shape, or one of its files is wrong; one line says where."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What a model wants before a query, before a document, and before a text that is neither."""
+    """The prompts a model wants before a query, before a document, and before other texts."""
 
     query: str = ""
     document: str = ""
@@ -29,7 +29,7 @@ class Prompts:
 class Retrieval:
     """Queries, the documents of a corpus, and which of those are relevant: `qrels`.
 
-    The documents stay in their file: they are read each time that they are walked through.
+    The documents stay in their file, which is read again on every pass.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Retrieval:
     qrels: Mapping[str, Mapping[str, int]]
     corpus: Path
     documents: Mapping[str, None]
-    """The documents' ids, in the order of the file."""
+    """The documents' ids, in file order."""
     task: ClassVar[Task] = "embed"
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class Retrieval:
 
     @property
     def about(self) -> str:
-        """How much there is, in words."""
+        """The size of the data, in words."""
         return f"{len(self.queries):,} queries, {len(self.documents):,} documents"
 
     def inputs(self, prompts: Prompts) -> Iterator[Text]:
@@ -60,7 +60,7 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """A query's documents to be put in order, and which are relevant: `labels`, by their ids."""
+    """A query's documents to be ranked, and which are relevant: `labels`, by id."""
 
     query: str
     documents: tuple[str, ...]
@@ -69,7 +69,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Reranking:
-    """Queries by their ids, each with its candidates."""
+    """Queries by id, each with its candidates."""
 
     name: str
     queries: Mapping[str, Candidates]
@@ -80,7 +80,7 @@ class Reranking:
 
     @property
     def about(self) -> str:
-        """How much there is, in words."""
+        """The size of the data, in words."""
         return f"{len(self.queries):,} queries, {len(self):,} candidates"
 
     def inputs(self, prompts: Prompts) -> Iterator[Text]:  # noqa: ARG002 - pairs take none
@@ -92,7 +92,7 @@ class Reranking:
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Pairs of sentences, and how alike people found them: `scores`."""
+    """Pairs of sentences, and how similar people found them: `scores`."""
 
     name: str
     pairs: tuple[tuple[str, str], ...]
@@ -104,11 +104,11 @@ class Similarity:
 
     @property
     def about(self) -> str:
-        """How much there is, in words."""
+        """The size of the data, in words."""
         return f"{len(self.pairs):,} pairs of sentences"
 
     def inputs(self, prompts: Prompts) -> Iterator[Text]:
-        """Yield the first sentences, then the second ones."""
+        """Yield all first sentences, then all second ones."""
         for side in (0, 1):
             for pair in self.pairs:
                 yield prompts.text + pair[side]
@@ -119,32 +119,32 @@ _KINDS: dict[Task, str] = {"embed": "texts to embed", "rerank": "candidates for 
 
 
 def check_task(data: Data, task: Task, model: str) -> None:
-    """Raise `DataError` where `data` are not for a model of `task`, called `model`."""
+    """Raise `DataError` if `data` do not suit a model of `task`, called `model`."""
     if data.task != task:
-        raise DataError(f"{data.name} holds {_KINDS[data.task]}, and {model} is a model to {task}")
+        raise DataError(f"{data.name} holds {_KINDS[data.task]}, but {model} is a model to {task}")
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the maps of a file of JSON lines with their line numbers. Raises `DataError`."""
+    """Yield the objects of a JSON lines file, with line numbers. Raises `DataError`."""
     for number, line in lines(path):
         try:
             entry = json.loads(line)
         except ValueError as error:
             raise DataError(f"{path}:{number} is not JSON: {error}") from None
         if not isinstance(entry, dict):
-            raise DataError(f"{path}:{number} is not a map")
+            raise DataError(f"{path}:{number} is not a JSON object")
         yield number, entry
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines that hold something, with their numbers. Raises `DataError`."""
+    """Yield the lines that are not blank, with their numbers. Raises `DataError`."""
     for number, line in numbered_lines(path, DataError):
         if line.strip():
             yield number, without_end(line)
 
 
 def string(entry: Mapping[str, Any], name: str, where: str) -> str:
-    """Return the field `name`, a string. Raises `DataError`, which says `where` it is not."""
+    """Return the string field `name`. Raises `DataError`, which names `where` it is missing."""
     if not isinstance(value := entry.get(name), str):
         raise DataError(f'{where} has no string "{name}"')
     if half_character(value) is not None:
@@ -153,6 +153,6 @@ def string(entry: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _document(entry: Mapping[str, Any], where: str) -> str:
-    """Return the title and the text, as BEIR's own models take them."""
+    """Return the title and the text as one, as BEIR's own models take them."""
     title = string(entry, "title", where) if entry.get("title") else ""
     return f"{title} {string(entry, 'text', where)}".strip()

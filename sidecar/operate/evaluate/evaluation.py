@@ -1,4 +1,4 @@
-"""What judging a model found: its precisions, and each one's figures beside those of FP32."""
+"""The result of an evaluation: each precision's figures, beside those of FP32."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,9 +14,9 @@ REFERENCE = "none"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A figure less that of FP32, and between what it lies in 95 % of all draws.
+    """A figure minus that of FP32, and the interval that holds it in 95 % of all draws.
 
-    `relative` is its share of FP32's figure; None where that is not above 0.
+    `relative` is the difference as a share of FP32's figure; None if that is not above 0.
     """
 
     value: float
@@ -26,12 +26,12 @@ class Difference:
 
     @property
     def within_noise(self) -> bool:
-        """Whether these data cannot tell the two sides apart."""
+        """Whether the interval includes 0: these data cannot tell the two sides apart."""
         return self.low <= 0 <= self.high
 
     @property
     def verdict(self) -> str:
-        """What may be said of it, in words."""
+        """The verdict in words."""
         if self.within_noise:
             return "within noise"
         return "better" if self.low > 0 else "worse"
@@ -39,7 +39,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A metric's value, and its difference to FP32's; None for FP32 itself."""
+    """A metric's value, and its difference from FP32's; None for FP32 itself."""
 
     metric: str
     value: float
@@ -48,7 +48,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a plan came to on one set of data; `closeness` is None for FP32 itself."""
+    """A plan's results on one data set; `closeness` is None for FP32 itself."""
 
     plan: str
     figures: tuple[Figure, ...]
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One set of data, how much there is of it, and each plan's outcome, that of FP32 first."""
+    """One data set, its size in words, and each plan's outcome, FP32's first."""
 
     name: str
     about: str
@@ -73,21 +73,21 @@ class Judged:
 
     @property
     def exact(self) -> Outcome:
-        """What FP32 came to."""
+        """The outcome of FP32."""
         return self.outcomes[0]
 
     @property
     def compared(self) -> tuple[Outcome, ...]:
-        """What the other plans came to."""
+        """The outcomes of the other plans."""
         return self.outcomes[1:]
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a plan came out in, which may be FP32 in part or in whole.
+    """What a plan is served in, which may be FP32 in part or as a whole.
 
-    `weight_bits` are those of int8's weights, 7 or 8 by the processor; None for all else.
-    `kept_in_fp32` names the Linear layers that a quantization left as they were.
+    `weight_bits` is the width of int8's weights, 7 or 8 depending on the processor; None otherwise.
+    `kept_in_fp32` names the Linear layers that were not quantized.
     """
 
     quantization: str
@@ -98,7 +98,7 @@ class Served:
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> "Served":
-        """Return what a model tells of itself."""
+        """Return what a model reports about itself."""
         quantization = described["quantization"]
         return cls(
             quantization,
@@ -111,9 +111,9 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All that was judged of a model: by plan what it came out in, by data what it came to.
+    """Everything measured of a model: what each plan is served in, and the results per data set.
 
-    `processor` is what computed it; a quantization is made for one.
+    `processor` is the one that computed it; a quantization is made for one.
     """
 
     model: str
@@ -144,5 +144,5 @@ def _figure(figure: Figure) -> dict[str, Any]:
     found = figure.difference
     if found is None:
         return {"value": figure.value}
-    told = {**asdict(found), "within_noise": found.within_noise}
-    return {"value": figure.value, "difference": told}
+    difference = {**asdict(found), "within_noise": found.within_noise}
+    return {"value": figure.value, "difference": difference}

@@ -1,4 +1,4 @@
-"""From a folder to the data in it: BEIR's shape, candidates to rerank, or judged pairs."""
+"""Reads the data in a folder: BEIR's shape, candidates to rerank, or judged pairs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -19,21 +19,21 @@ from sidecar.operate.evaluate.data import (
 )
 
 _CORPUS, _QUERIES = "corpus.jsonl", "queries.jsonl"
-# Of several the first that is there: what nobody has trained on comes first.
+# The first that exists is read; splits that models are not trained on come first.
 _QRELS = ("qrels.tsv", "qrels/test.tsv", "qrels/dev.tsv")
 _RERANKING = ("rerank.jsonl", "rerank-test.jsonl", "rerank-dev.jsonl")
 _SIMILARITY = ("test.tsv", "dev.tsv")
 _QRELS_COLUMNS = ("query-id", "corpus-id", "score")
 _SIMILARITY_COLUMNS = ("score", "sentence1", "sentence2")
-_LEAST = 2  # of one query nothing can be said about chance
+_LEAST = 2  # a single query says nothing about chance
 
 
 def read(folder: Path, limit: int | None = None) -> Data:
     """Return the data in `folder`.
 
-    With `limit` only so many queries, or pairs, are taken from the beginning, and of a corpus
-    what is relevant for them and as many documents more. Raises `DataError` for a folder of
-    another shape, with what was expected, and for a file that is not what its name promises.
+    With `limit`, take only that many queries, or pairs, from the beginning, and of a corpus the
+    documents judged for them plus that many others. Raises `DataError` for a folder of another
+    shape, with those expected, and for a malformed file.
     """
     if not folder.is_dir():
         raise DataError(f"no folder at {folder}")
@@ -45,7 +45,7 @@ def read(folder: Path, limit: int | None = None) -> Data:
     if path := _first(folder, _SIMILARITY):
         return _similarity(name, path, limit)
     raise DataError(
-        f"{folder} holds no data to evaluate on; expected is one of: {_CORPUS}, {_QUERIES} and "
+        f"{folder} holds no data to evaluate on; expected one of: {_CORPUS}, {_QUERIES} and "
         f"{_any(_QRELS)} (retrieval); {_any(_RERANKING)} (reranking); {_any(_SIMILARITY)} with "
         f"the columns {', '.join(_SIMILARITY_COLUMNS)} (similarity)"
     )
@@ -84,7 +84,7 @@ def _qrels(path: Path) -> dict[str, dict[str, int]]:
         try:
             found.setdefault(query, {})[document] = int(score)
         except ValueError:
-            raise DataError(f"{where}: the score {score!r:.40} is not a whole number") from None
+            raise DataError(f"{where}: the score {score!r:.40} is not an integer") from None
     return found
 
 
@@ -97,12 +97,12 @@ def _documents(
     for number, entry in json_lines(corpus):
         document = string(entry, "_id", f"{corpus}:{number}")
         if document in found:
-            raise DataError(f"{corpus}:{number} has the _id {document!r:.80} a second time")
+            raise DataError(f"{corpus}:{number} repeats the _id {document!r:.80}")
         others += document not in judged
         if limit is None or document in judged or others <= limit:
             found[document] = None
     if not judged & found.keys():
-        raise DataError(f"{corpus} has none of the documents that the judgements name")
+        raise DataError(f"{corpus} has none of the judged documents")
     return found
 
 
@@ -113,7 +113,7 @@ def _reranking(name: str, path: Path, limit: int | None) -> Reranking:
         query = str(entry.get("query_id", number))
         candidates = _candidates(entry, where)
         if query in queries:
-            raise DataError(f"{where} has the query_id {query!r:.80} a second time")
+            raise DataError(f"{where} repeats the query_id {query!r:.80}")
         if any(label > 0 for label in candidates.labels.values()):
             queries[query] = candidates
         if len(queries) == limit:
@@ -125,15 +125,15 @@ def _reranking(name: str, path: Path, limit: int | None) -> Reranking:
 def _candidates(entry: Mapping[str, Any], where: str) -> Candidates:
     listed = entry.get("candidates")
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
-        raise DataError(f'{where} has no list of maps "candidates"')
+        raise DataError(f'{where} has no list of objects "candidates"')
     labels: dict[str, int] = {}
     for each in listed:
         label = each.get("label")
         if not isinstance(label, int):
-            raise DataError(f'{where}: a candidate has no whole number "label"')
+            raise DataError(f'{where}: a candidate has no integer "label"')
         labels[string(each, "id", where)] = label
     if len(labels) < len(listed):
-        raise DataError(f"{where}: two candidates have one id")
+        raise DataError(f"{where}: two candidates have the same id")
     documents = tuple(string(each, "text", where) for each in listed)
     return Candidates(string(entry, "query", where), documents, labels)
 
@@ -158,11 +158,11 @@ def _score(text: str, where: str) -> float:
 
 
 def _table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the rows under a head of `columns`, each with where it stands."""
+    """Yield the rows below a header of `columns`, each with its place."""
     rows = lines(path)
     _, head = next(rows, (1, ""))
     if head.split("\t") != list(columns):
-        raise DataError(f"{path}:1 is not the head of columns expected: {', '.join(columns)}")
+        raise DataError(f"{path}:1 is not the expected header: {', '.join(columns)}")
     for number, line in rows:
         cells = line.split("\t")
         if len(cells) != len(columns):

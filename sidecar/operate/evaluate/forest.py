@@ -1,4 +1,4 @@
-"""The differences to FP32 on one set of data → a forest plot: dots, intervals, a line at zero."""
+"""The differences from FP32 on one data set → a forest plot: dots, intervals, a line at zero."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from sidecar.operate.evaluate.evaluation import Difference, Judged
 from sidecar.operate.page.drawing import INK, PAPER, SERIES, Drawing
 
 _WIDTH = 4.2
-_MARGIN, _ROW, _GAP = 0.75, 0.2, 0.14  # inches: around all, for an interval, between metrics
-_LEAST = 1e-3  # to which side the axis reaches where nothing differs
+_MARGIN, _ROW, _GAP = 0.75, 0.2, 0.14  # inches: around the plot, per interval, between metrics
+_LEAST = 1e-3  # how far the axis reaches if nothing differs
 ABOUT = (
-    "A dot is a figure less that of FP32, the line through it its interval of 95 %, the number "
-    "beside it the difference in percent of FP32's figure. Where the line touches zero the dot is "
-    "hollow: within noise, for these data cannot tell the two apart."
+    "A dot is a figure minus that of FP32, the line through it the 95 % interval, the number "
+    "beside it the difference in percent of FP32's figure. If the line touches zero, the dot is "
+    "hollow: within noise, as these data cannot tell the two apart."
 )
-"""How the plot is read."""
+"""How to read the plot."""
 _SIDES = typeset("\N{LEFTWARDS ARROW} worse      better \N{RIGHTWARDS ARROW}")
 _NOTHING = "Nothing was compared with FP32."
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """An interval, how far down it stands, in inches, and the place of its plan."""
+    """An interval, its distance from the top in inches, and the index of its plan."""
 
     down: float
     plan: int
@@ -34,7 +34,7 @@ class _Row:
 
 
 def forest(judged: Judged) -> Drawing:
-    """Return the plot of all metrics and plans that were compared on these data."""
+    """Return the plot of all metrics and plans compared on these data."""
     metrics, plans = len(judged.exact.figures), len(judged.compared)
     height = _MARGIN + metrics * (plans * _ROW + _GAP)
     title = f"{judged.name}: differences to FP32"
@@ -72,7 +72,7 @@ def _paint_row(axes: Axes, row: _Row) -> None:
 
 
 def _dress(axes: Axes, judged: Judged, rows: list[_Row]) -> None:
-    """Give the axes their labels; zero stands in the middle, so that worse and better are."""
+    """Label the axes; zero is in the middle, so that worse and better have equal room."""
     plans = len(judged.compared)
     axes.axvline(0, color=INK, linewidth=1, zorder=1)
     far = max(_LEAST, *(abs(end) for row in rows for end in (row.found.low, row.found.high)))
@@ -90,7 +90,7 @@ def _dress(axes: Axes, judged: Judged, rows: list[_Row]) -> None:
 
 
 def _explain(axes: Axes, judged: Judged) -> None:
-    """Put the plans' colours above the plot."""
+    """Put the legend of the plans' colours above the plot."""
     for place, outcome in enumerate(judged.compared):
         axes.plot([], [], color=SERIES[place], linewidth=2, label=outcome.plan)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0)

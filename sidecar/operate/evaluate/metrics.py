@@ -1,4 +1,4 @@
-"""A model's outputs on judged data → the metrics, by trec_eval's and scipy's own code. Pure."""
+"""A model's outputs on judged data → the metrics, computed by trec_eval and scipy. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from sidecar.operate.evaluate.data import Data, Reranking, Retrieval, Similarity
 
 Outputs: TypeAlias = NDArray[np.float32]
-"""Float32 [inputs, dimensions], of length one; of a cross-encoder [inputs, 1]: scores."""
+"""Float32 [inputs, dimensions], unit vectors; for a cross-encoder [inputs, 1], scores."""
 Samples: TypeAlias = NDArray[np.float64]
 _Run: TypeAlias = Mapping[str, Mapping[str, float]]
 
-_DEPTH = 100  # documents that are ranked for a query: more than any cut below
-_SEED = 20_212  # the same lot for every plan, so that no two differ by it
+_DEPTH = 100  # documents ranked per query: more than any cutoff below
+_SEED = 20_212  # the same for every plan, so that no two differ by chance
 _RETRIEVAL: dict[str, Any] = {"Recall@10": R @ 10, "MRR@10": RR @ 10, "NDCG@10": nDCG @ 10}
 _RERANKING: dict[str, Any] = {"NDCG@5": nDCG @ 5, "MAP": AP, "P@5": P @ 5}
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure, and what it is computed from, so that it can be computed of other samples.
+    """A figure and the samples it is computed from, so that it can be computed on others.
 
     `samples` are float64 [queries] each, or [pairs]; `statistic` takes them and returns the
     figure.
@@ -41,7 +41,7 @@ class Metric:
 
 
 def metrics_of(data: Data, outputs: Outputs) -> list[Metric]:
-    """Return the metrics that fit `data`; `outputs` are those for its inputs, in their order."""
+    """Return the metrics for `data`; `outputs` belong to its inputs, in the same order."""
     match data:
         case Retrieval():
             return list(_means(_RETRIEVAL, data.qrels, _search(data, outputs)))
@@ -55,7 +55,7 @@ def metrics_of(data: Data, outputs: Outputs) -> list[Metric]:
 
 
 def spearman(a: Samples, b: Samples) -> float:
-    """Return Spearman's rank correlation; 0 where one side has no order."""
+    """Return Spearman's rank correlation; 0 if one side is constant."""
     if not np.ptp(a) or not np.ptp(b):
         return 0.0
     from scipy.stats import spearmanr  # noqa: PLC0415 - slow; bad data are refused first
@@ -64,7 +64,7 @@ def spearman(a: Samples, b: Samples) -> float:
 
 
 def row_products(a: Outputs, b: Outputs) -> Samples:
-    """Return float64 [rows]: each row of `a` by the same of `b`; cosines for rows of length 1."""
+    """Return float64 [rows]: dot products of the rows of `a` and `b`; cosines of unit vectors."""
     products: Samples = np.einsum("ij,ij->i", a, b).astype(np.float64)
     return products
 
@@ -85,7 +85,7 @@ def _mean(values: Samples) -> float:
 
 
 def _search(data: Retrieval, vectors: Outputs) -> _Run:
-    """Return the best documents of each query, by an exact search for the greatest cosines."""
+    """Return each query's best documents, by an exact search for the greatest cosines."""
     queries, documents = vectors[: len(data.queries)], vectors[len(data.queries) :]
     ids, draws = list(data.documents), np.random.default_rng(_SEED)
     return {
@@ -95,7 +95,7 @@ def _search(data: Retrieval, vectors: Outputs) -> _Run:
 
 
 def _scores(data: Reranking, scores: Outputs) -> _Run:
-    """Return all candidates of each query, by their scores."""
+    """Return all candidates of each query, ranked by score."""
     ends = np.cumsum([len(each.documents) for each in data.queries.values()])
     parts, draws = np.split(scores[:, 0], ends[:-1]), np.random.default_rng(_SEED)
     return {
@@ -107,10 +107,10 @@ def _scores(data: Reranking, scores: Outputs) -> _Run:
 def _ranked(
     ids: Sequence[str], scores: NDArray[np.float32], draws: np.random.Generator, depth: int
 ) -> dict[str, float]:
-    """Return the first `depth` documents with places for scores: the greater, the better.
+    """Return the first `depth` documents, with ranks for scores: the greater, the better.
 
-    Lots are drawn for equal scores, such as those of a sigmoid that has come to 1. The libraries
-    would take the order of the ids, each its own way, and ids often tell where a document stood.
+    Equal scores, such as those of a saturated sigmoid, are put in random order. The libraries would
+    order them by id, each in its own way, and ids often reveal a document's original position.
     """
     lots = draws.random(len(ids))
     least = np.partition(scores, -depth)[-depth]

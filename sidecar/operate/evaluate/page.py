@@ -1,4 +1,4 @@
-"""An evaluation → one page of HTML that needs no network, no script and no other file."""
+"""An evaluation → one HTML page that needs no network, no script and no other file."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -29,14 +29,14 @@ _COMPARED = (
 )  # fmt: skip
 _MARKS = {"within noise": "noise", "better": "better", "worse": "worse"}
 _CLOSENESS: dict[Task, str] = {
-    "embed": "cosine of a text's two vectors",
-    "rerank": "1 less the distance of a pair's two scores",
+    "embed": "cosine between a text's two vectors",
+    "rerank": "1 minus the distance between a pair's two scores",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What one set of data says."""
+    """The results on one data set."""
 
     name: str
     about: str
@@ -60,7 +60,7 @@ def render(evaluation: Evaluation, now: datetime) -> str:
 
 
 def _list(names: list[str]) -> str:
-    """Return the names as a sentence has them."""
+    """Join the names as in a sentence."""
     *first, last = names or [""]
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -122,7 +122,7 @@ def _rows(judged: Judged) -> Iterator[tuple[str, ...]]:
 def _plans(evaluation: Evaluation) -> Table:
     exact = evaluation.plans[REFERENCE]
     return Table(
-        "What each plan came out in",
+        "What each plan is served in",
         ("plan", "served in", "weights", "of FP32's", "layers kept in FP32", "kernel"),
         [_plan(plan, served, exact) for plan, served in evaluation.plans.items()],
         "",
@@ -144,7 +144,7 @@ def _plan(plan: str, served: Served, exact: Served) -> tuple[str, ...]:
 def _closeness(evaluation: Evaluation) -> Table:
     return Table(
         "Closeness to FP32",
-        ("data", "plan", "measure", "mean", "first percentile", "least", "texts"),
+        ("data", "plan", "measure", "mean", "first percentile", "minimum", "texts"),
         [_close(each, own) for each in evaluation.judged for own in each.compared],
         "Nothing was compared with FP32.",
     )

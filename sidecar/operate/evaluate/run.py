@@ -1,4 +1,4 @@
-"""Computes judged data with a model in each of its precisions, and compares each with FP32."""
+"""Runs a model in each of its precisions on judged data, and compares each with FP32."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,21 +18,21 @@ from sidecar.operate.evaluate.data import Data, Prompts
 from sidecar.operate.evaluate.evaluation import REFERENCE, Figure, Outcome
 from sidecar.operate.evaluate.metrics import Metric, Outputs, metrics_of, row_products
 
-_CHUNK = 128  # texts that are read and tokenized at a time
-_TINY = np.float32(1e-12)  # a vector of zeros stays one, as where it is served
+_CHUNK = 128  # texts read and tokenized at a time
+_TINY = np.float32(1e-12)  # keeps a zero vector zero, as the daemon does
 
 AnyModel: TypeAlias = Model | TorchModel
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Told the stage, how many texts of it are done, and of how many."""
+"""Called with the stage, how many of its texts are done, and out of how many."""
 
 
 def evaluate(
     data: Data, models: Mapping[str, AnyModel], threads: int, progress: Progress
 ) -> Iterator[Outcome]:
-    """Yield an outcome for each of `models`, which are by plan; that of `REFERENCE` first.
+    """Yield an outcome for each of `models`, keyed by plan; that of `REFERENCE` first.
 
-    In memory are the outputs of two plans at most, float32 [inputs, dimensions] each. The
-    models are of the data's task. Raises `DataError` for a corpus that cannot be read again.
+    Holds the outputs of two plans in memory at most, float32 [inputs, dimensions] each. The models
+    must suit the data's task. Raises `DataError` for a corpus that cannot be read again.
     """
     reference = models[REFERENCE]
     exact = _outputs(data, reference, threads, partial(progress, REFERENCE))
@@ -43,7 +43,7 @@ def evaluate(
             own = _outputs(data, model, threads, partial(progress, plan))
             figures = _compared(theirs, metrics_of(data, own))
             yield Outcome(plan, figures, _closeness(data, exact, own))
-            del own  # before there is the next one
+            del own  # before the next one is computed
 
 
 def _compared(theirs: Sequence[Metric], own: Sequence[Metric]) -> tuple[Figure, ...]:
@@ -56,7 +56,7 @@ def _compared(theirs: Sequence[Metric], own: Sequence[Metric]) -> tuple[Figure, 
 def _outputs(
     data: Data, model: AnyModel, threads: int, progress: Callable[[int, int], None]
 ) -> Outputs:
-    """Return what `model` computes for the inputs of `data`; vectors with a length of one."""
+    """Return the outputs of `model` for the inputs of `data`; vectors have unit length."""
     outputs = np.empty((len(data), model.dimensions), np.float32)
     inputs, done = data.inputs(prompts_of(model)), 0
     with ThreadPoolExecutor(threads) as pool:
@@ -70,7 +70,7 @@ def _outputs(
 
 
 def prompts_of(model: AnyModel) -> Prompts:
-    """Return what goes before texts, by their role, as in the daemon."""
+    """Return the prompts by role, as the daemon applies them."""
 
     def text(name: str | None) -> str:
         return model.prompts.get(name or model.default_prompt_name or "", "")

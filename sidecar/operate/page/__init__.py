@@ -1,1 +1,1 @@
-"""What pages of HTML share: their frame, their tables and how their plots look."""
+"""What HTML pages share: their frame, their tables and the style of their plots."""

@@ -1,4 +1,4 @@
-"""Templates and what is put into them → one page that needs no network and no other file."""
+"""Templates and their values → one HTML page that needs no network and no other file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ _TEMPLATES = jinja2.Environment(
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number that stands on its own, and what it is."""
+    """A headline number: its name, its value, and what it is about."""
 
     name: str
     value: str
@@ -26,9 +26,9 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows as people read them; `nothing` is said where there is none.
+    """Rows of text; `nothing` is shown if there are none.
 
-    `marks` names the style of cells that stand out, by what is in them.
+    `marks` maps the text of cells that stand out to their style.
     """
 
     title: str
@@ -44,5 +44,5 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def moment(seconds: float) -> str:
-    """Return a time since the epoch as a date and a time of day."""
+    """Format a time since the epoch as a date and a time of day in UTC."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

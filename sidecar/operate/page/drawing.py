@@ -1,4 +1,4 @@
-"""Draws a plot as an SVG that stands in a page and takes its colours from it.
+"""Draws a plot as an SVG that is embedded in a page and takes its colours from it.
 
 Colours are the page's CSS variables: `--ink`, `--grid`, `--card`, and `--series-1` to `--series-6`.
 """
@@ -15,7 +15,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Stand for the variables while matplotlib draws, for it knows no variables.
+# Placeholders for the variables while matplotlib draws, as it does not support variables.
 INK, GRID, PAPER = "#010101", "#020202", "#030303"
 SERIES = tuple(f"#0{index}0000" for index in range(4, 10))
 _VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)", PAPER: "var(--card)"} | {
@@ -23,7 +23,7 @@ _VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)", PAPER: "var(--card)"} | {
 }
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "sidecar",  # the same data, the same page
+    "svg.hashsalt": "sidecar",  # the same data give the same page
     "font.size": 9,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -50,9 +50,9 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A plot to be: `paint` returns whether there is anything to show, else `nothing` is said.
+    """A plot to draw: `paint` returns whether it drew anything; if not, `nothing` is shown.
 
-    `size` is its width and height in inches, of which the page keeps the proportion.
+    `size` is its width and height in inches; the page keeps their proportion.
     """
 
     title: str
@@ -64,7 +64,7 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """`svg` is None where there is nothing to show, and `about` says so."""
+    """A drawn plot; `svg` is None if there is nothing to show, and `about` then says so."""
 
     title: str
     about: str
@@ -72,7 +72,7 @@ class Plot:
 
 
 def draw(name: str, drawing: Drawing) -> Plot:
-    """Return the plot; `name` stands before each of its ids, and is no other plot's."""
+    """Return the plot; `name` prefixes its ids and must be unique in the page."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=drawing.size, layout="constrained")
         if not drawing.paint(figure.add_subplot()):
@@ -81,7 +81,7 @@ def draw(name: str, drawing: Drawing) -> Plot:
 
 
 def _svg_of(figure: Figure, name: str, drawing: Drawing) -> str:
-    """Return the figure as an element that scales, is read out, and shares no id with others."""
+    """Return the figure as an SVG element that scales, is accessible, and has unique ids."""
     written = StringIO()
     figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
     svg = written.getvalue()

@@ -1,4 +1,4 @@
-"""A small model that is written without torch, which takes seconds to load."""
+"""A small model, written without torch, which takes seconds to load."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ _PARTS = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normal
 
 
 def write_small(folder: Path, tokenizer: Path, **config: object) -> Path:
-    """Write an embedder with random weights into `folder`, with the `tokenizer` of another."""
+    """Write an embedder with random weights into `folder`, with the tokenizer of another model."""
     (folder / "1_Pooling").mkdir(parents=True)
     _write(folder / "config.json", {**_CONFIG, **config})
     modules = [

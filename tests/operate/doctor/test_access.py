@@ -1,4 +1,4 @@
-"""Sockets and folders: who may do what with them."""
+"""Sockets and folders, and who may use them."""
 
 import grp
 import os
@@ -44,28 +44,28 @@ USER = User(1000, frozenset({1000, 27}))
     ],
 )
 def test_what_lies_at_the_path(place: Place, severity: Severity, advice: str) -> None:
-    """And whether this user may connect to it."""
+    """The finding depends on what is at the socket's path and whether this user may connect."""
     (finding,) = check_place(place, USER)
     assert finding.severity is severity
     assert advice in finding.advice
 
 
 def test_what_lies_at_the_path_is_told_with_its_mode_and_group() -> None:
-    """And with who asks."""
+    """The finding names the user, and the mode and group of the socket."""
     place = Place(PATH, "socket", 0o640, "sidecar-client", may_connect=True)
     (finding,) = check_place(place, USER)
     said = f"user 1000 may connect: {PATH} has mode 0640, group sidecar-client"
     assert finding.found == said
     (finding,) = check_place(replace(place, may_connect=False), USER)
     assert finding.found == said.replace("may connect", "may not connect")
-    # Others may read it, or enter it: connecting takes the right to write.
+    # Others may read or execute it, but connecting requires write permission.
     for mode in (0o664, 0o665):
         (finding,) = check_place(replace(place, mode=mode), USER)
         assert finding.severity is Severity.OK
 
 
 def test_a_path_may_be_as_long_as_the_kernel_takes() -> None:
-    """In bytes, not in letters, and whatever lies there."""
+    """A path is limited to 107 bytes, not characters, whatever is there."""
     for name, severity in (
         ("x" * 106, Severity.OK),
         ("x" * 107, Severity.ERROR),
@@ -79,7 +79,7 @@ def test_a_path_may_be_as_long_as_the_kernel_takes() -> None:
 
 
 def test_a_socket_that_a_users_default_hides() -> None:
-    """Where a login has a runtime directory, that is looked into, and the host's is not."""
+    """A missing socket at a user's default path is a warning if the host's own socket exists."""
     mine = Place(Path("/run/user/1000/sidecar/sidecar.sock"), "nothing")
     (finding,) = check_place(mine, USER, Place(PATH, "socket"))
     assert finding.severity is Severity.WARNING
@@ -94,7 +94,7 @@ def test_a_socket_that_a_users_default_hides() -> None:
 
 
 def test_places_are_read_without_connecting(tmp_path: Path) -> None:
-    """Connecting to a socket of systemd's would start a daemon."""
+    """Reading a place does not connect to it, which would start a daemon under systemd."""
     path = tmp_path / "s"
     assert read_place(path).kind == "nothing"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -115,7 +115,7 @@ def test_places_are_read_without_connecting(tmp_path: Path) -> None:
 def test_a_place_that_may_not_be_looked_at_is_hidden(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a folder above; whether something lies there nobody knows."""
+    """A path below a folder that this user may not enter is reported as hidden."""
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError
@@ -126,14 +126,14 @@ def test_a_place_that_may_not_be_looked_at_is_hidden(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to a group without name")
 def test_a_group_without_a_name_is_told_by_its_number(tmp_path: Path) -> None:
-    """As a container may have it."""
+    """A group without a name, as in a container, is shown by its number."""
     (tmp_path / "s").touch()
     os.chown(tmp_path / "s", -1, 54321)
     assert read_place(tmp_path / "s").group == "54321"
 
 
 def test_who_may_connect_is_who_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the effective user, which a program may have changed."""
+    """Access is checked for write permission, by the effective user."""
     asked: list[tuple[object, ...]] = []
 
     def access(path: Path, mode: int, *, effective_ids: bool = False) -> bool:
@@ -147,7 +147,7 @@ def test_who_may_connect_is_who_may_write(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_folder_that_is_not_there_is_judged_by_the_nearest(tmp_path: Path) -> None:
-    """It would be made there."""
+    """A missing folder is judged by its nearest existing parent, where it would be created."""
     folder = read_folder(tmp_path / "a" / "b")
     assert (folder.exists, folder.writable) == (False, True)
     assert folder.path == tmp_path / "a" / "b"
@@ -160,7 +160,7 @@ def test_a_folder_that_is_not_there_is_judged_by_the_nearest(tmp_path: Path) -> 
 def test_a_folder_that_may_not_be_entered_is_judged_by_the_nearest_above(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that is not there."""
+    """A folder that this user may not enter counts as missing."""
     is_dir = Path.is_dir
 
     def refuse(path: Path) -> bool:
@@ -175,7 +175,7 @@ def test_a_folder_that_may_not_be_entered_is_judged_by_the_nearest_above(
 def test_a_relative_folder_is_found_from_where_one_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`sidecar serve --socket s`, say."""
+    """A relative path is resolved against the working directory."""
     monkeypatch.chdir(tmp_path)
     assert read_folder(Path("a/b")).writable
     tmp_path.chmod(0o755)
@@ -184,11 +184,11 @@ def test_a_relative_folder_is_found_from_where_one_stands(
 
 
 def test_a_socket_that_could_not_be_made() -> None:
-    """Only while there is none: one that is there is systemd's, or a daemon's."""
+    """A folder that this user cannot write to is a warning only if there is no socket yet."""
     closed = Folder(PATH.parent, exists=True, writable=False, free=1)
     (finding,) = check_socket_folder(closed, Place(PATH, "nothing"))
     assert finding.severity is Severity.WARNING
-    assert finding.found == f"this user cannot put a socket into {PATH.parent}"
+    assert finding.found == f"this user cannot create a socket in {PATH.parent}"
     assert "sidecar.socket" in finding.advice
     assert list(check_socket_folder(closed, Place(PATH, "socket"))) == []
     assert list(check_socket_folder(replace(closed, writable=True), Place(PATH, "nothing"))) == []
@@ -208,20 +208,20 @@ def test_a_socket_that_could_not_be_made() -> None:
     ],
 )
 def test_allow_lists(config: Config, severity: Severity) -> None:
-    """By the user, or by any of its groups; without a list everybody."""
+    """A user is admitted by its uid or any of its groups, and everybody if both lists are empty."""
     (finding,) = check_allowed(config, USER)
     assert finding.severity is severity
 
 
 def test_allow_lists_are_told() -> None:
-    """By number, in order; an empty one is none."""
+    """The finding shows the allow-lists as sorted numbers, and an empty list as none."""
     (finding,) = check_allowed(Config(allow_users=frozenset({9, 7, 1000})), USER)
-    assert finding.found == "users 7, 9, 1000 and groups none, which let user 1000 in"
+    assert finding.found == "users 7, 9, 1000 and groups none, which admit user 1000"
     (finding,) = check_allowed(Config(allow_groups=frozenset({5})), USER)
-    assert finding.found == "users none and groups 5, which leave out user 1000"
+    assert finding.found == "users none and groups 5, which do not admit user 1000"
     assert "SIDECAR_ALLOW_USERS" in finding.advice
     (finding,) = check_allowed(Config(), USER)
-    assert "whoever may open the socket" in finding.found
+    assert "anyone who can open the socket" in finding.found
 
 
 @pytest.mark.parametrize(
@@ -237,28 +237,28 @@ def test_allow_lists_are_told() -> None:
     ],
 )
 def test_the_cache(writable: bool, free: int, missing: int, severity: Severity) -> None:
-    """It matters as long as something is to be prepared."""
+    """Space and permissions of the cache matter only if a model is still to be prepared."""
     (finding,) = check_cache(Folder(Path("/c"), True, writable, free), missing)
     assert finding.severity is severity
     assert bool(finding.advice) == (severity is Severity.ERROR)
 
 
 def test_the_cache_is_told_with_what_is_free_and_what_is_the_matter() -> None:
-    """In gigabytes."""
+    """The finding on the cache shows its free gigabytes and its problem, if any."""
     roomy = Folder(Path("/c"), exists=False, writable=True, free=12_340_000_000)
     (finding,) = check_cache(roomy, 10**8)
-    assert finding.found == "/c, 12.3 GB free; will be made"
+    assert finding.found == "/c, 12.3 GB free; will be created"
     (finding,) = check_cache(replace(roomy, exists=True), 10**8)
     assert finding.found == "/c, 12.3 GB free"
     (finding,) = check_cache(replace(roomy, free=10**8), 10**8)
     assert finding.found == "/c, 0.1 GB free; too little to prepare"
     (finding,) = check_cache(replace(roomy, writable=False), 10**8)
-    assert finding.found == "this user cannot write /c"
+    assert finding.found == "this user cannot write to /c"
     assert "SIDECAR_CACHE_DIR" in finding.advice
 
 
 def test_a_cache_that_is_not_there_is_no_ones_else(tmp_path: Path) -> None:
-    """It will be made as it should be; what lies above it is not asked about."""
+    """A missing cache is never refused as untrusted, whatever its parent's permissions."""
     tmp_path.chmod(0o777)
     assert read_cache(tmp_path / "to be made").refusal == ""
     assert read_cache(tmp_path).refusal
@@ -266,13 +266,13 @@ def test_a_cache_that_is_not_there_is_no_ones_else(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
 def test_a_cache_is_judged_as_that_of_its_owner(tmp_path: Path) -> None:
-    """Root looks at a service's."""
+    """Root judges a service's cache as its owner would, and does not refuse it."""
     os.chown(tmp_path, 65534, 65534)
     assert read_cache(tmp_path).refusal == ""
 
 
 def test_what_a_service_could_not_read(tmp_path: Path) -> None:
-    """It has a user of its own: what is closed to others is named, above or inside."""
+    """A path that a service's user cannot read, above or inside a folder, is a warning."""
     assert list(check_open("model", None)) == []
     (finding,) = check_open("model", Path("/root"))
     assert finding.severity is Severity.WARNING
@@ -288,12 +288,12 @@ def test_what_a_service_could_not_read(tmp_path: Path) -> None:
 def test_what_is_closed_to_others_is_the_first_that_stops_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the root down, then in it. Folders above have to be entered, files to be read."""
+    """The first closed path is found, from the root down and then inside the folder."""
     real = Path.stat
 
     def entered(path: Path, **options: bool) -> os.stat_result:
         facts = real(path, **options)
-        # What lies above a test's folder is this user's alone: here everybody may enter it.
+        # The folders above a test's are closed to others: here everybody may enter them.
         return os.stat_result((facts.st_mode | 1, *facts[1:])) if above(path) else facts
 
     def above(path: Path) -> bool:
@@ -319,7 +319,7 @@ def test_what_is_closed_to_others_is_the_first_that_stops_them(
 
 
 def test_this_user_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The effective one, with all groups: the first may not be among the others."""
+    """The user is the effective one, with its primary and all supplementary groups."""
     monkeypatch.setattr(os, "geteuid", lambda: 7)
     monkeypatch.setattr(os, "getegid", lambda: 8)
     monkeypatch.setattr(os, "getgroups", lambda: [9, 10])
@@ -327,7 +327,7 @@ def test_this_user_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cache_that_others_may_write_to(tmp_path: Path) -> None:
-    """Is an error with the command that mends it; the sticky bit will do."""
+    """A cache that others may write to is an error with the fix, unless the sticky bit is set."""
     for mode, refused in ((0o755, False), (0o777, True), (0o1777, False)):
         tmp_path.chmod(mode)
         findings = list(check_cache(read_cache(tmp_path), 0))

@@ -1,4 +1,4 @@
-"""What a daemon answers, and all that may answer instead."""
+"""What a daemon answers, and everything that may answer in its place."""
 
 import socket
 import threading
@@ -43,18 +43,18 @@ def lost(cause: OSError) -> Answer:
         (Answer({"version": "1", "healthy": True}), Severity.OK, "version 1"),
         (Answer({"version": "1"}), Severity.OK, "version 1"),
         (Answer({"healthy": False}), Severity.ERROR, "not healthy"),
-        (lost(FileNotFoundError()), Severity.NOTE, "none runs"),
+        (lost(FileNotFoundError()), Severity.NOTE, "not running"),
         (lost(ConnectionRefusedError()), Severity.WARNING, "stale"),
-        (lost(BlockingIOError()), Severity.ERROR, "queue is full"),
+        (lost(BlockingIOError()), Severity.ERROR, "backlog is full"),
         (Answer(None, Forbidden("user 5 is not among")), Severity.WARNING, "user 5"),
-        (Answer(None, UntrustedDaemon("of user 5")), Severity.ERROR, "another user's: of user 5"),
-        (Answer(None, Draining("draining")), Severity.NOTE, "about to end"),
+        (Answer(None, UntrustedDaemon("of user 5")), Severity.ERROR, "another user: of user 5"),
+        (Answer(None, Draining("draining")), Severity.NOTE, "shutting down"),
         (Answer(None, CallTimeout("late")), Severity.ERROR, "no answer within"),
-        (Answer(None, ProtocolError("HTTP")), Severity.ERROR, "no daemon of this kind: HTTP"),
+        (Answer(None, ProtocolError("HTTP")), Severity.ERROR, "not a Sidecar daemon: HTTP"),
     ],
 )
 def test_whatever_answers_is_told_apart(answer: Answer, severity: Severity, found: str) -> None:
-    """From a healthy daemon to another program's socket."""
+    """Each kind of answer has its own finding, from a healthy daemon to another program."""
     (finding,) = check_answer(answer)
     assert finding.severity is severity
     assert found in finding.found
@@ -70,20 +70,20 @@ def test_whatever_answers_is_told_apart(answer: Answer, severity: Severity, foun
         (lost(BlockingIOError()), "restart it"),
         (Answer(None, Forbidden("user 5")), "SIDECAR_ALLOW_USERS and SIDECAR_ALLOW_GROUPS"),
         (Answer(None, UntrustedDaemon("of user 5")), "SIDECAR_DAEMON_USER"),
-        (Answer(None, Draining("draining")), "ask again"),
+        (Answer(None, Draining("draining")), "try again"),
         (Answer(None, CallTimeout("late")), "still loading, hung"),
         (Answer(None, ProtocolError("HTTP")), "another program's socket"),
         (lost(OSError("reset")), "another program's socket"),
     ],
 )
 def test_the_advice_is_that_of_what_answers(answer: Answer, advice: str) -> None:
-    """A daemon that hangs is restarted, one that is not there is started, and so on."""
+    """Each kind of answer has its own advice, such as to restart a daemon that hangs."""
     (finding,) = check_answer(answer)
     assert advice in finding.advice
 
 
 def test_a_daemon_is_told_with_how_long_it_is_up() -> None:
-    """In seconds."""
+    """The finding shows the daemon's version, pid, state, and uptime in seconds."""
     status = {"version": "1.2", "pid": 7, "state": "serving", "up_seconds": 12_345.6}
     (finding,) = check_answer(Answer(status))
     assert finding.found == "version 1.2, pid 7, serving, up for 12,346 s"
@@ -94,7 +94,7 @@ def test_a_daemon_is_told_with_how_long_it_is_up() -> None:
 def test_a_daemon_is_asked_once_and_waited_for_five_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It may hang: that is the finding, and not a doctor that hangs, too."""
+    """The daemon is asked once, with a timeout of five seconds, so a hung one is a finding."""
     asked: list[tuple[object, ...]] = []
 
     class Asked:
@@ -118,7 +118,7 @@ def test_a_daemon_is_asked_once_and_waited_for_five_seconds(
 
 
 def test_nothing_listens(tmp_path: Path) -> None:
-    """No file, and a file that a killed daemon left."""
+    """A missing socket is a note, and a stale one, left by a killed daemon, a warning."""
     assert [f.severity for f in check_answer(ask(tmp_path / "none"))] == [Severity.NOTE]
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "stale"))
@@ -126,7 +126,7 @@ def test_nothing_listens(tmp_path: Path) -> None:
 
 
 def test_another_program_listens(tmp_path: Path) -> None:
-    """It speaks, but not this protocol."""
+    """A program that speaks another protocol is reported as not a Sidecar daemon."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
@@ -142,11 +142,11 @@ def test_another_program_listens(tmp_path: Path) -> None:
         (finding,) = check_answer(ask(tmp_path / "s"))
         thread.join()
     assert finding.severity is Severity.ERROR
-    assert "no daemon of this kind" in finding.found
+    assert "not a Sidecar daemon" in finding.found
 
 
 def test_requests_that_all_went_well() -> None:
-    """Are counted; what a client asks the next daemon by itself is no failure."""
+    """Completed requests are counted; `draining`, which clients retry, is not a failure."""
     for failed in ({"draining": 2}, {}, None):
         (finding,) = check_requests({"completed": 5, "failed": failed})
         assert (finding.severity, finding.found) == (Severity.OK, "5 completed, none failed")
@@ -155,7 +155,7 @@ def test_requests_that_all_went_well() -> None:
 
 
 def test_failures_are_told_by_whose_fault_they_are() -> None:
-    """The daemon's are warnings with advice; the callers' own are notes."""
+    """The daemon's failures are warnings with advice, the callers' own a note."""
     failed = {"overloaded": 3, "backend_failed": 1, "bad_request": 2}
     findings = list(check_requests({"completed": 4, "failed": failed}))
     assert [f.severity for f in findings] == [Severity.WARNING, Severity.WARNING, Severity.NOTE]
@@ -168,13 +168,13 @@ def test_failures_are_told_by_whose_fault_they_are() -> None:
     ("code", "advice"),
     [
         ("backend_failed", "the model failed"),
-        ("overloaded", "more came than was computed"),
+        ("overloaded", "requests outpace computation"),
         ("deadline_exceeded", "timeouts are shorter"),
         ("forbidden", "SIDECAR_ALLOW_USERS"),
     ],
 )
 def test_what_the_daemon_may_be_blamed_for_has_advice_of_its_own(code: str, advice: str) -> None:
-    """A code that did not occur is not spoken of; what comes again by itself is not counted."""
+    """Each code that is the daemon's fault has its own advice; absent codes are omitted."""
     failed = {"overloaded": 0, "draining": 50, code: 2}
     (finding,) = check_requests({"completed": 1, "failed": failed})
     assert (finding.severity, finding.found) == (
@@ -185,7 +185,7 @@ def test_what_the_daemon_may_be_blamed_for_has_advice_of_its_own(code: str, advi
 
 
 def test_failures_of_the_callers_own_are_one_note_by_code() -> None:
-    """In the alphabet's order, with where the reasons are told."""
+    """The callers' own errors are one note, by code in alphabetical order."""
     failed = {"too_large": 1, "bad_request": 2}
     (finding,) = check_requests({"completed": 4, "failed": failed})
     assert (finding.severity, finding.found) == (Severity.NOTE, "2 bad_request, 1 too_large")
@@ -203,7 +203,7 @@ def test_failures_of_the_callers_own_are_one_note_by_code() -> None:
     ],
 )
 def test_a_queue_that_is_filling(interactive: int, bulk: int, severity: Severity) -> None:
-    """One of the lanes holds more than three tenths of what may wait in it."""
+    """A lane that holds more than three tenths of its limit is a warning."""
     queue = {
         "interactive": {"rows": interactive},
         "bulk": {"rows": bulk},
@@ -211,14 +211,14 @@ def test_a_queue_that_is_filling(interactive: int, bulk: int, severity: Severity
     }
     (finding,) = check_queue(queue)
     assert finding.severity is severity
-    assert finding.found.startswith(f"{interactive} interactive, {bulk} bulk texts wait")
-    assert finding.found.endswith("of 100 that may") == (severity is Severity.WARNING)
+    assert finding.found.startswith(f"{interactive} interactive, {bulk} bulk texts queued")
+    assert finding.found.endswith("of at most 100") == (severity is Severity.WARNING)
     (finding,) = check_queue({"bulk": {"rows": bulk}})
     assert finding.severity is Severity.OK
 
 
 def test_a_daemon_with_other_threads() -> None:
-    """Its settings, or its cgroup, are not these."""
+    """A daemon whose thread count differs from the planned one is a note."""
     plan = Plan("int8", "", 4, 8, "cpu")
     assert list(check_same_threads({"threads": 4}, plan)) == []
     assert list(check_same_threads({}, plan)) == []
@@ -243,14 +243,14 @@ def test_a_daemon_with_other_threads() -> None:
 def test_speed_against_what_was_measured(
     fixed: float, per_token: float, now: str, severity: Severity
 ) -> None:
-    """The daemon's rows, on the lengths that were measured; twice as long is slow."""
+    """A daemon that takes more than twice the measured time per text is a warning."""
     cost = {"fixed_ms": fixed, "per_token_ms": per_token}
     (finding,) = check_speed("m", cost, Speed(1.0, 20.0, 10.0), [20, 130, 150])
     assert finding.severity is severity
     assert finding.found == (
-        f"m: a text of 100 tokens takes {now} ms of a thread; 10.00 ms when it was prepared"
+        f"m: a text of 100 tokens takes {now} ms on one thread; 10.00 ms when it was prepared"
     )
-    assert ("others use the cores" in finding.advice) == (severity is Severity.WARNING)
+    assert ("other programs use the cores" in finding.advice) == (severity is Severity.WARNING)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_speed_against_what_was_measured(
     [(100, Severity.OK), (900, Severity.OK), (901, Severity.WARNING), (2000, Severity.WARNING)],
 )
 def test_memory_that_is_held(held: int, severity: Severity) -> None:
-    """Nine tenths of the limit are close to being killed."""
+    """A daemon that holds more than nine tenths of its memory limit is a warning."""
     for memory in ({"pss_bytes": held, "rss_bytes": 5}, {"pss_bytes": None, "rss_bytes": held}):
         (finding,) = check_resident(memory, 1000)
         assert finding.severity is severity

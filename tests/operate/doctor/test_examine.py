@@ -1,4 +1,4 @@
-"""Every finding that the doctor can make: under which symptom it is told, how bad it is."""
+"""Every finding of the doctor: its symptom and its severity."""
 
 import threading
 from dataclasses import replace
@@ -33,7 +33,7 @@ REACH = "It cannot be reached, or does not answer"
 QUANTIZED = "Quantization is not applied"
 SPEED = "It is slower than expected"
 ACCURACY = "Accuracy is lost"
-UNREAD = "It could not be looked at"
+UNREAD = "It could not be examined"
 
 OK, NOTE, WARNING, ERROR = Severity
 MB = 10**6
@@ -107,13 +107,13 @@ WELL = Facts(
 
 @pytest.fixture(autouse=True)
 def probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The texts that speed was measured on; the artifact of these tests has no tokenizer."""
+    """Replace the lengths that speed was measured on, as these artifacts have no tokenizer."""
     monkeypatch.setattr(models, "probe_lengths", lambda _: [50, 150])
 
 
 @pytest.fixture
 def sections(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that examines a host that is well but for some of its facts."""
+    """Return a function that examines a healthy host with some facts changed."""
 
     def examined(unread: tuple[Finding, ...] = (), **changes: Any) -> list[Section]:
         def read(_: Case, guard: Guard) -> Facts:
@@ -136,12 +136,12 @@ def status(**changes: Any) -> Answer:
 
 
 def told(**changes: Any) -> Answer:
-    """The answer of a daemon of which a model is otherwise."""
+    """Return the answer of a daemon whose model has some fields changed."""
     return status(models=[{**STATUS["models"][0], **changes}])
 
 
 def test_of_a_host_that_is_well_everything_is_told_in_order(sections: Any) -> None:
-    """Each check once, under the symptom that it explains, and nothing needs anybody."""
+    """On a healthy host every check is OK, in order, under the symptom it explains."""
     assert [
         (section.symptom, [(f.check, f.severity) for f in section.findings])
         for section in sections()
@@ -157,17 +157,17 @@ def test_of_a_host_that_is_well_everything_is_told_in_order(sections: Any) -> No
 
 
 def test_what_is_well_is_told_in_figures(sections: Any) -> None:
-    """Of which model, of how much, as whom."""
+    """The findings of a healthy host show models, sizes, users and other figures."""
     found = [finding.found for section in sections() for finding in section.findings]
     needed = needed_bytes([23 * MB]) / 1e6
     for part in (
         "onnxruntime 1.32.1, and 0 others",
         "small: /cache/small, complete, 23.0 MB of weights",
-        "/cache, 1,000.0 GB free; nothing to be prepared",
+        "/cache, 1,000.0 GB free; nothing to prepare",
         f"this host grants 4,000 MB; serving takes about {needed:,.0f} MB",
         "the daemon holds 150 MB of 4,000 MB",
         "user 1000 may connect: /run/sidecar/sidecar.sock has mode 0660, group sidecar-client",
-        "whoever may open the socket",
+        "anyone who can open the socket",
         "version 1, pid 7, serving, up for 60 s",
         "5 completed, none failed",
         "small is in int8 (MatMulInteger), as configured",
@@ -175,10 +175,10 @@ def test_what_is_well_is_told_in_figures(sections: Any) -> None:
         "load 0.5 on 4 cores, steal 0 %",
         "4 inference threads on 4 granted cores",
         "torch is not installed; not needed",
-        "1 interactive, 2 bulk texts wait",
-        "small: a text of 100 tokens takes 10.00 ms of a thread; 10.00 ms when it was prepared",
-        "small equals sentence-transformers 6.2 in FP32",
-        "closeness to FP32 0.9990 in the mean, 0.9900 at worst, on the built-in probes; floor 0.99",
+        "1 interactive, 2 bulk texts queued",
+        "small: a text of 100 tokens takes 10.00 ms on one thread; 10.00 ms when it was prepared",
+        "small matches sentence-transformers 6.2 in FP32",
+        "closeness to FP32 on the built-in probes: mean 0.9990, worst 0.9900; floor 0.99",
         f"small was prepared with onnxruntime {ENGINE}",
     ):
         assert sum(part in text for text in found) == 1, part
@@ -209,12 +209,13 @@ CASES = {
         START, "libraries", ERROR, "onnxruntime is not installed",
     ),
     "libraries that end the process": (
-        {"import_failure": "ended by SIGILL"}, START, "libraries", ERROR, "SIGILL",
+        {"import_failure": "killed by SIGILL"}, START, "libraries", ERROR, "SIGILL",
     ),
     "model": ({"models": [Found(name="m", problem="no model")]}, START, "model", ERROR, "no model"),
     "model unprepared": ({"models": [UNPREPARED]}, START, "model", NOTE, "is not prepared yet"),
     "model's limit": (
-        {"config": Config(max_tokens=64)}, START, "model", NOTE, "cuts small's texts at 64 tokens",
+        {"config": Config(max_tokens=64)},
+        START, "model", NOTE, "truncates small's texts at 64 tokens",
     ),
     "model closed to the unit": (
         {"systemd": INSTALLED, "models": [replace(MODEL, closed=Path("/home/me"))]},
@@ -222,7 +223,7 @@ CASES = {
     ),
     "cache closed": (
         {"models": [UNPREPARED], "cache": replace(WELL.cache, writable=False)},
-        START, "cache", ERROR, "cannot write /cache",
+        START, "cache", ERROR, "cannot write to /cache",
     ),
     "cache of others": (
         {"cache": replace(WELL.cache, refusal="everybody may write to it")},
@@ -248,7 +249,7 @@ CASES = {
         {"systemd": Systemd(252, [{**SERVICE, "ActiveState": "failed", "Result": "oom-kill"}])},
         START, "units", ERROR, "oom-kill",
     ),
-    "units missing": ({"systemd": Systemd(252)}, START, "units", NOTE, "no unit of Sidecar"),
+    "units missing": ({"systemd": Systemd(252)}, START, "units", NOTE, "no Sidecar unit"),
     "socket": (
         {"place": replace(WELL.place, may_connect=False)},
         REACH, "socket", ERROR, "user 1000 may not connect",
@@ -262,11 +263,11 @@ CASES = {
             "place": Place(SOCKET, "nothing"),
             "socket_folder": replace(WELL.socket_folder, writable=False),
         },
-        REACH, "socket", WARNING, "cannot put a socket into /run/sidecar",
+        REACH, "socket", WARNING, "cannot create a socket in /run/sidecar",
     ),
     "allow-lists": (
         {"config": Config(allow_users=frozenset({7}))},
-        REACH, "allow-lists", WARNING, "leave out user 1000",
+        REACH, "allow-lists", WARNING, "do not admit user 1000",
     ),
     "daemon that waits for a client": (
         {
@@ -278,7 +279,7 @@ CASES = {
         },
         REACH, "daemon", NOTE, "systemd listens",
     ),
-    "daemon that refuses": ({"answer": NO_DAEMON}, REACH, "daemon", WARNING, "it refuses: user"),
+    "daemon that refuses": ({"answer": NO_DAEMON}, REACH, "daemon", WARNING, "access denied: user"),
     "daemon that is not healthy": (
         {"answer": status(healthy=False)}, REACH, "daemon", ERROR, "not healthy",
     ),
@@ -313,7 +314,7 @@ CASES = {
     "swap": ({"swap": Swap(10**9, 5 * MB)}, SPEED, "swap", NOTE, "5 MB of 1,000 MB swap"),
     "queue": (
         {"answer": status(queue={"bounds": {"rows": 100}, "bulk": {"rows": 90}})},
-        SPEED, "queue", WARNING, "0 interactive, 90 bulk texts wait, of 100",
+        SPEED, "queue", WARNING, "0 interactive, 90 bulk texts queued, of at most 100",
     ),
     "speed": (
         {"answer": status(costs={"small": {"fixed_ms": 1.0, "per_token_ms": 0.9}})},
@@ -328,7 +329,7 @@ CASES = {
     ),
     "prompts": (
         {"answer": told(prompts_missing=["query"])},
-        ACCURACY, "prompts", WARNING, "small: nothing goes before queries",
+        ACCURACY, "prompts", WARNING, "small: no prompt goes before queries",
     ),
     "engine": (
         {"models": [replace(MODEL, manifest=replace(MANIFEST, versions={"onnxruntime": "1.2.3"}))]},
@@ -339,7 +340,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_finding_is_made_under_its_symptom(sections: Any, name: str) -> None:
-    """Once, with its severity, what was found, and what to do where it needs somebody."""
+    """Each finding appears once, under its symptom, with its severity and its advice."""
     changes, symptom, check, severity, part = CASES[name]
     (finding,) = (
         finding
@@ -382,7 +383,7 @@ def checks(examined: list[Section]) -> list[str]:
 def test_what_could_not_be_read_is_not_judged(
     sections: Any, missing: dict[str, Any], unjudged: set[str]
 ) -> None:
-    """And everything else is, all the same."""
+    """Checks that need a missing fact are skipped; all others still run."""
     examined = sections(**missing)
     assert set(checks(sections())) - set(checks(examined)) == unjudged
     found = [finding.found for section in examined for finding in section.findings]
@@ -390,7 +391,7 @@ def test_what_could_not_be_read_is_not_judged(
 
 
 def test_without_the_folder_the_socket_is_judged_all_the_same(sections: Any) -> None:
-    """By what lies there."""
+    """The socket is judged even if the facts about its folder are missing."""
     place = Place(SOCKET, "nothing")
     closed = replace(WELL.socket_folder, writable=False)
     assert checks(sections(place=place, socket_folder=closed)).count("socket") == 2
@@ -398,7 +399,7 @@ def test_without_the_folder_the_socket_is_judged_all_the_same(sections: Any) -> 
 
 
 def test_what_other_users_cannot_read_matters_to_units_alone(sections: Any) -> None:
-    """A daemon that somebody starts reads what that user may."""
+    """Paths closed to other users are reported only if a unit is installed."""
     closed = {"closed": Path("/root"), "models": [replace(MODEL, closed=Path("/root"))]}
     assert checks(sections(**closed)) == checks(sections())
     missing = Systemd(252, [{**SERVICE, "LoadState": "not-found"}])
@@ -411,8 +412,8 @@ def test_what_other_users_cannot_read_matters_to_units_alone(sections: Any) -> N
 
 
 def test_what_could_not_be_looked_at_comes_first(sections: Any) -> None:
-    """Under a heading of its own, which is not there otherwise; nothing is told twice."""
-    unread = (error("load", "not done within 60 s", "see whether a disk hangs"),)
+    """Facts that could not be read come first, in a section that is absent otherwise."""
+    unread = (error("load", "not finished within 60 s", "check whether a disk hangs"),)
     first, *others = sections(unread=unread, usage=None)
     assert (first.symptom, first.findings) == (UNREAD, unread)
     assert [section.symptom for section in others] == [START, REACH, QUANTIZED, SPEED, ACCURACY]
@@ -421,7 +422,7 @@ def test_what_could_not_be_looked_at_comes_first(sections: Any) -> None:
 
 
 def test_a_check_that_fails_is_an_error_under_its_symptom(sections: Any) -> None:
-    """And ends nothing."""
+    """A check that raises is an error under its own symptom, and the other checks still run."""
     broken = sections(answer=status(queue={"bounds": {"rows": "many"}}))
     (finding,) = (f for s in broken if s.symptom == SPEED for f in s.findings if f.check == "queue")
     assert finding.severity is ERROR
@@ -431,7 +432,7 @@ def test_a_check_that_fails_is_an_error_under_its_symptom(sections: Any) -> None
 
 
 def test_a_step_has_a_minute(monkeypatch: pytest.MonkeyPatch, sections: Any) -> None:
-    """Reading a large artifact takes seconds; a disk that is dead takes for ever."""
+    """Each step is given a minute, so that a dead disk cannot block the examination."""
     given: list[float] = []
 
     class Watched(Guard):
@@ -446,21 +447,21 @@ def test_a_step_has_a_minute(monkeypatch: pytest.MonkeyPatch, sections: Any) -> 
 
 
 def test_every_model_is_judged(sections: Any) -> None:
-    """Of two, one that is to be prepared is counted for the cache and for memory."""
+    """A second, unprepared model counts for the cache and for memory."""
     reranker = replace(UNPREPARED, name="ranker", source_bytes=300 * MB)
     tight = replace(WELL.cache, free=500 * MB)
     examined = sections(models=[MODEL, reranker], cache=tight)
     found = [finding.found for section in examined for finding in section.findings]
-    assert "ranker is not prepared yet: the first start does it" in found
+    assert "ranker is not prepared yet: the first start will do it" in found
     assert any("0.5 GB free; too little to prepare" in text for text in found)
     assert any("preparing takes about 1,300 MB, once" in text for text in found)
-    # What is serving takes its weights, what is not prepared what is left of them in INT8.
+    # A prepared model needs its weights, an unprepared one their estimated size in INT8.
     needed = needed_bytes([23 * MB, round(0.27 * 300 * MB)])
     assert any(f"serving takes about {needed / 1e6:,.0f} MB" in text for text in found)
 
 
 def test_a_model_with_a_problem_takes_no_memory(sections: Any) -> None:
-    """It is not served."""
+    """A model that cannot be served is not counted for memory."""
     broken = Found(name="broken", problem="no model folder", source_bytes=10**9)
     examined = sections(models=[MODEL, broken])
     found = [finding.found for section in examined for finding in section.findings]
@@ -468,7 +469,7 @@ def test_a_model_with_a_problem_takes_no_memory(sections: Any) -> None:
 
 
 def test_kept_results_take_memory_beside_the_models(sections: Any) -> None:
-    """As much as SIDECAR_CACHE_BYTES says."""
+    """The result cache's SIDECAR_CACHE_BYTES are added to the memory needed."""
     examined = sections(config=Config(cache_bytes=10**9))
     found = [finding.found for section in examined for finding in section.findings]
     needed = needed_bytes([23 * MB]) + 10**9
@@ -476,7 +477,7 @@ def test_kept_results_take_memory_beside_the_models(sections: Any) -> None:
 
 
 def test_the_units_limit_goes_before_the_hosts(sections: Any) -> None:
-    """It is the least; and where the host could not be read, it is all there is."""
+    """The unit's memory limit overrides the host's, also if the host could not be read."""
     limited = Systemd(252, [{**SERVICE, "MemoryMax": "2000000000"}])
     for host in (WELL.host, None):
         examined = sections(systemd=limited, host=host)
@@ -485,7 +486,7 @@ def test_the_units_limit_goes_before_the_hosts(sections: Any) -> None:
 
 
 def test_without_a_daemon_the_artifacts_tell_of_quantization_and_closeness(sections: Any) -> None:
-    """Those that it would serve: of a damaged one, or one that others may change, nothing."""
+    """Without a daemon, intact and trusted artifacts are judged by their manifests."""
     for manifest, severity in (
         (MANIFEST, OK),
         (replace(MANIFEST, quality=Quality(mean=0.9, p1=0.8, min=0.7, texts=9)), WARNING),
@@ -502,11 +503,11 @@ def test_without_a_daemon_the_artifacts_tell_of_quantization_and_closeness(secti
 
 
 def test_without_a_daemon_prompts_are_those_of_the_folders(sections: Any) -> None:
-    """Where one answers, what it has counts."""
+    """Missing prompts come from the model folders only if no daemon answers."""
     lacking = replace(MODEL, missing=("query",))
     examined = sections(models=[lacking], answer=NO_DAEMON)
     (finding,) = (f for s in examined for f in s.findings if f.check == "prompts")
-    assert finding.found.startswith("small: nothing goes before queries")
+    assert finding.found.startswith("small: no prompt goes before queries")
     assert "prompts" not in checks(sections(models=[lacking]))
 
 
@@ -521,7 +522,7 @@ def test_without_a_daemon_prompts_are_those_of_the_folders(sections: Any) -> Non
 def test_closeness_is_held_against_the_floor_of_its_quantization(
     sections: Any, quantization: str, floors: dict[str, float], said: str
 ) -> None:
-    """Each has a setting."""
+    """Closeness is compared with the floor configured for the model's quantization."""
     answer = told(quantization=quantization, quality={"mean": 0.97, "min": 0.95})
     examined = sections(answer=answer, config=Config(**floors))
     (finding,) = (f for s in examined for f in s.findings if f.check == "accuracy")
@@ -531,12 +532,15 @@ def test_closeness_is_held_against_the_floor_of_its_quantization(
 
 @pytest.mark.parametrize(
     ("requested", "said"),
-    [("int4", "int4 throughout stays under 0.96"), ("int8", "int8 throughout stays under 0.98")],
+    [
+        ("int4", "int4 in all layers stays below the floor 0.96"),
+        ("int8", "int8 in all layers stays below the floor 0.98"),
+    ],
 )
 def test_what_fell_back_is_told_with_the_floor_that_it_missed(
     sections: Any, requested: str, said: str
 ) -> None:
-    """That of what was tried: FP32 has none."""
+    """A model that fell back to FP32 is reported with the floor of the quantization it missed."""
     answer = told(quantization="none", requested=requested)
     config = Config(int8_floor=0.98, int4_floor=0.96)
     plan = replace(WELL.plan, quantization=requested)
@@ -547,7 +551,7 @@ def test_what_fell_back_is_told_with_the_floor_that_it_missed(
 
 
 def test_speed_is_compared_where_both_figures_are(sections: Any) -> None:
-    """A model that was not measured, or that the daemon has computed nothing with, is not."""
+    """Speed is judged only for models that were measured and that the daemon has run."""
     unmeasured = replace(MODEL, manifest=replace(MANIFEST, speed={"none": Speed(1.0, 2.0, 1.5)}))
     for changes in (
         {"models": [unmeasured]},
@@ -561,32 +565,32 @@ def test_speed_is_compared_where_both_figures_are(sections: Any) -> None:
 
 
 def test_a_daemon_that_tells_little_is_judged_by_that(sections: Any) -> None:
-    """An older one, say."""
+    """A status without any fields, as of an older daemon, makes no check fail."""
     examined = sections(answer=Answer({}))
     failed = [f for s in examined for f in s.findings if "the check failed" in f.found]
     assert failed == []
 
 
 def test_wrong_settings_are_not_hidden_by_others(sections: Any) -> None:
-    """Each is a finding of its own."""
+    """Each wrong setting is a finding of its own."""
     wrong = [ConfigError("one"), ConfigError("two")]
     examined = sections(wrong=wrong, environ={"SIDECAR_THREAD": ""})
     assert checks(examined)[:3] == ["settings"] * 3
 
 
 def test_units_are_compared_with_those_of_this_version(sections: Any, tmp_path: Path) -> None:
-    """What came with it is a fact, too."""
+    """Installed units are compared with those shipped with this version."""
     unit = tmp_path / "sidecar.service"
     unit.write_text("[Service]\n")
     installed = Systemd(252, [{**SERVICE, "FragmentPath": str(unit)}])
     for text, notes in (("[Service]\n", 0), ("[Service]\nType=notify\n", 1)):
         examined = sections(systemd=installed, shipped={"sidecar.service": text})
-        found = [f for s in examined for f in s.findings if "not the unit of this" in f.found]
+        found = [f for s in examined for f in s.findings if "differs from this version" in f.found]
         assert len(found) == notes
 
 
 def test_each_model_is_as_fast_as_its_own_rows(sections: Any) -> None:
-    """And not as those of another."""
+    """A model's speed is judged by its own cost, not by that of another model."""
     fast, slow = ({"fixed_ms": 0.0, "per_token_ms": each} for each in (0.1, 0.9))
     for costs, severity in (
         ({"other": fast, "small": slow}, WARNING),

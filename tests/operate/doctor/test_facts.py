@@ -1,4 +1,4 @@
-"""What is read of a host, once; what cannot be read is missing, and said."""
+"""The facts that are read of a host; those that cannot be read are None and reported."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ Examined = Callable[..., Facts]
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Examined:
-    """Return a function that reads a host on which nothing takes time; its last guard is kept."""
+    """Return a function that reads the facts of a stubbed host, without delays."""
     for name, value in (
         ("try_to_import", None),
         ("read_libraries", [Library("a", "", "1")]),
@@ -74,7 +74,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 
 
 def test_every_fact_is_where_it_belongs(read: Examined, tmp_path: Path) -> None:
-    """And nothing is amiss where all could be read."""
+    """Every fact is read into its own field, and a readable host has no failures."""
     read_all = read()
     assert (read_all.host, read_all.plan, read_all.refusal) == (HOST, PLAN, "")
     assert read_all.usage == Usage(4, 4, 0.5, 0.0)
@@ -98,7 +98,7 @@ def test_every_fact_is_where_it_belongs(read: Examined, tmp_path: Path) -> None:
 def test_settings_come_from_flags_the_environment_and_the_file(
     read: Examined, tmp_path: Path
 ) -> None:
-    """In this order; what stands in the file counts as the environment's, misspelt or not."""
+    """Flags override the environment, which overrides the file and includes its variables."""
     file = tmp_path / "env"
     lines = ["SIDECAR_THREADS=5", "SIDECAR_MAX_INPUTS=5", "QUANTIZATION_CONFIG=int4", "OTHER=5"]
     file.write_text("\n".join([*lines, "SIDECAR_HANG_SECONDS=soon", ""]))
@@ -116,7 +116,7 @@ def test_settings_come_from_flags_the_environment_and_the_file(
 
 
 def test_a_file_that_others_cannot_read_is_known(read: Examined, tmp_path: Path) -> None:
-    """A service has a user of its own. One that is not there is told with the settings."""
+    """A settings file closed to other users is found; a missing one is a wrong setting."""
     file = tmp_path / "env"
     file.write_text("")
     file.chmod(0o600)
@@ -129,7 +129,7 @@ def test_a_file_that_others_cannot_read_is_known(read: Examined, tmp_path: Path)
 
 
 def test_settings_that_cannot_work_here(read: Examined, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host is looked at all the same; without a plan nobody knows what models to look for."""
+    """If the settings cannot work here, the host is read, but no models are."""
     monkeypatch.setattr(facts, "read_host", lambda: HOST)
     read_all = read(plan=raising(PlanError("fp16 needs a CUDA device")))
     assert (read_all.host, read_all.plan, read_all.models) == (HOST, None, None)
@@ -139,7 +139,7 @@ def test_settings_that_cannot_work_here(read: Examined, monkeypatch: pytest.Monk
 
 
 def test_a_host_that_cannot_be_read(read: Examined) -> None:
-    """Is a failure, not a refusal."""
+    """An error while planning is a failure, not a refusal."""
     read_all = read(plan=raising(OSError("too many open files")))
     assert (read_all.host, read_all.plan, read_all.refusal) == (None, None, "")
     assert [failure.check for failure in read_all.failures] == ["plan"]
@@ -163,7 +163,7 @@ def test_a_host_that_cannot_be_read(read: Examined) -> None:
 def test_what_cannot_be_read_is_missing_and_said(
     read: Examined, monkeypatch: pytest.MonkeyPatch, name: str, check: str, field: str
 ) -> None:
-    """Under the check that it is for; the rest is read."""
+    """A fact that cannot be read is None and a failure of its check; the others are read."""
     monkeypatch.setattr(facts, name, raising(OSError("a dead disk")))
     read_all = read()
     assert getattr(read_all, field) is None
@@ -173,7 +173,7 @@ def test_what_cannot_be_read_is_missing_and_said(
 
 
 def test_units_that_cannot_be_read(read: Examined, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Are none, and that is said."""
+    """Units that cannot be read count as missing, and are a failure."""
     for name, field, none in (
         ("read_systemd", "systemd", Systemd(0)),
         ("shipped_units", "shipped", {}),
@@ -188,11 +188,11 @@ def test_units_that_cannot_be_read(read: Examined, monkeypatch: pytest.MonkeyPat
 def test_libraries_that_end_their_process_are_not_imported(
     read: Examined, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading models would load them."""
-    monkeypatch.setattr(facts, "try_to_import", lambda: "ended by SIGILL")
+    """Models are not read if their libraries kill the importing process."""
+    monkeypatch.setattr(facts, "try_to_import", lambda: "killed by SIGILL")
     monkeypatch.setattr(facts, "_read_models", raising(AssertionError("they were loaded")))
     read_all = read()
-    assert read_all.import_failure == "ended by SIGILL"
+    assert read_all.import_failure == "killed by SIGILL"
     assert read_all.models is None
     assert list(read_all.failures) == []
 
@@ -200,7 +200,7 @@ def test_libraries_that_end_their_process_are_not_imported(
 def test_models_are_looked_for_as_the_daemon_would(
     read: Examined, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """By name, task, precision, device and prompts, in its cache; a reranker where one is set."""
+    """Models are read with the settings and cache of the daemon, a reranker only if set."""
     asked: list[tuple[Wanted, Path]] = []
 
     def look(wanted: Wanted, cache: Path) -> Found:
@@ -240,7 +240,7 @@ def test_models_are_looked_for_as_the_daemon_would(
 def test_torch_is_asked_where_somebody_needs_it(
     read: Examined, monkeypatch: pytest.MonkeyPatch, slow: str, device: str, needed: bool
 ) -> None:
-    """It takes seconds to load."""
+    """Torch's instruction set is queried only for a model without a graph, or on CUDA."""
     found = Found(name="m", slow=slow)
     monkeypatch.setattr(models, "read_model", lambda *_: found)
     read_all = read(plan=lambda _: (HOST, replace(PLAN, device=device)))
@@ -250,7 +250,7 @@ def test_torch_is_asked_where_somebody_needs_it(
 def test_a_daemon_is_asked_where_that_starts_none(
     read: Examined, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nor where this user may not connect, or nothing listens."""
+    """The daemon is asked only if this user may connect and that would not start one."""
     answer, asked = Answer({"pid": 7}), []
 
     def ask(path: Path) -> Answer:
@@ -274,7 +274,7 @@ def test_a_daemon_is_asked_where_that_starts_none(
 
 
 def test_this_host_is_planned_for(read: Examined) -> None:
-    """By whatever makes plans; here nothing but this host."""
+    """The plan is made by the given function, from the resolved configuration."""
     plans: list[Config] = []
 
     def plan(config: Config) -> tuple[Host, Plan]:

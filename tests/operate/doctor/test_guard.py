@@ -1,4 +1,4 @@
-"""Steps that fail, and steps that never end."""
+"""Steps that fail, and steps that hang."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from sidecar.operate.doctor.guard import Guard
 
 
 def test_what_a_step_finds_is_passed_on() -> None:
-    """Untouched."""
+    """The result of a successful step is passed on unchanged."""
     guard = Guard(60)
     assert guard.judge("c", lambda: iter([ok("c", "fine")])) == [ok("c", "fine")]
     assert guard.read("c", sum, [1, 2]) == 3
@@ -18,7 +18,7 @@ def test_what_a_step_finds_is_passed_on() -> None:
 
 
 def test_a_step_that_fails_is_a_finding() -> None:
-    """With what it said, in one line."""
+    """A step that raises becomes one error finding, with its message on one line."""
 
     def fail() -> list[object]:
         raise PermissionError(13, "Permission\ndenied")
@@ -32,7 +32,7 @@ def test_a_step_that_fails_is_a_finding() -> None:
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), SystemExit(3), ValueError()])
 def test_whatever_a_step_raises_ends_nothing(failure: BaseException) -> None:
-    """An exit of the process is not the step's to decide; not everything says why."""
+    """Even a step that raises SystemExit or KeyboardInterrupt only becomes a finding."""
 
     def fail() -> None:
         raise failure
@@ -45,7 +45,7 @@ def test_whatever_a_step_raises_ends_nothing(failure: BaseException) -> None:
 
 
 def test_a_check_that_fails_half_way_is_that_one_finding() -> None:
-    """What it had found until then is not told; nor are failures of earlier steps."""
+    """A check that fails midway yields only its failure, without any earlier findings."""
 
     def fail() -> Iterator[Finding]:
         yield ok("c", "fine")
@@ -60,7 +60,7 @@ def test_a_check_that_fails_half_way_is_that_one_finding() -> None:
 
 
 def test_a_step_that_never_ends_is_one_too() -> None:
-    """And is left behind."""
+    """A step that hangs becomes a finding, and its thread is left behind as a daemon thread."""
     guard, over = Guard(0.01), threading.Event()
     threads: list[threading.Thread] = []
 
@@ -70,9 +70,9 @@ def test_a_step_that_never_ends_is_one_too() -> None:
 
     assert guard.read("c", wait) is None
     left = [thread.daemon for thread in threads]
-    over.set()  # even where it would be waited for at the end of the process
+    over.set()  # in case the process would wait for the thread at exit
     assert left == [True]
     (finding,) = guard.failures
     assert (finding.check, finding.severity) == ("c", Severity.ERROR)
-    assert finding.found == "not done within 0.01 s"
+    assert finding.found == "not finished within 0.01 s"
     assert "state D" in finding.advice

@@ -1,4 +1,4 @@
-"""The libraries and torch: missing, of other versions, not for this processor."""
+"""The libraries and torch: missing, of other versions, or not for this processor."""
 
 import importlib.util
 import runpy
@@ -32,7 +32,7 @@ ON_CUDA = Plan("fp16", "", 1, 8, "cuda")
 
 
 def test_all_as_asked_for() -> None:
-    """The engine's version is told: it decides the speed and the last bits."""
+    """Fitting libraries are one OK finding that names the version of onnxruntime."""
     (finding,) = check_libraries([Library("numpy", ">=1.26", "2.1"), GOOD], None)
     assert finding.severity is Severity.OK
     assert finding.found == "onnxruntime 1.32.1, and 1 others as required"
@@ -45,7 +45,7 @@ def test_all_as_asked_for() -> None:
         (
             "1.25.9",
             Severity.WARNING,
-            "numpy is 1.25.9, and >=1.26 is asked for",
+            "numpy is 1.25.9, but >=1.26 is required",
             "pip install 'numpy>=1.26'",
         ),
     ],
@@ -53,41 +53,41 @@ def test_all_as_asked_for() -> None:
 def test_a_library_that_is_missing_or_another(
     installed: str | None, severity: Severity, found: str, advice: str
 ) -> None:
-    """Each with what mends it; that the others are well is not said, then."""
+    """A missing library is an error and a wrong version a warning, each with the fix."""
     (finding,) = check_libraries([GOOD, Library("numpy", ">=1.26", installed)], None)
     assert (finding.severity, finding.found) == (severity, found)
     assert advice in finding.advice
 
 
 def test_every_library_that_does_not_fit_is_told() -> None:
-    """And why importing them failed, if it did."""
+    """Every library that does not fit is reported, and so is a failed import."""
     bad = [Library("a", "", None), GOOD, Library("b", "<2", "2.0")]
     findings = list(check_libraries(bad, "no module named a"))
     assert [finding.found for finding in findings] == [
         "a is not installed",
-        "b is 2.0, and <2 is asked for",
+        "b is 2.0, but <2 is required",
         "no module named a",
     ]
 
 
 def test_a_version_before_the_release_is_one() -> None:
-    """A build of one's own, say."""
+    """A pre-release within the required range is accepted."""
     (finding,) = check_libraries([Library("onnxruntime", ">=1.30", "1.32.0rc1")], None)
     assert finding.severity is Severity.OK
 
 
 def test_a_library_that_ends_the_process() -> None:
-    """Built for instructions that this processor lacks."""
-    (finding,) = check_libraries([GOOD], "importing them was ended by SIGILL")
+    """A library that kills the process on import is an error that names the signal."""
+    (finding,) = check_libraries([GOOD], "importing them was killed by SIGILL")
     assert finding.severity is Severity.ERROR
     assert "SIGILL" in finding.found
-    assert "wheels for this processor" in finding.advice
+    assert "wheels built for this processor" in finding.advice
 
 
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("import os; os.kill(os.getpid(), 4)", "importing them was ended by SIGILL"),
+        ("import os; os.kill(os.getpid(), 4)", "importing them was killed by SIGILL"),
         ("print('x'); raise ImportError('a line\\nlibfoo.so is missing')", "libfoo.so is missing"),
         ("raise SystemExit(3)", "no message"),
         ("print('a warning', file=sys.stderr)", None),
@@ -96,7 +96,7 @@ def test_a_library_that_ends_the_process() -> None:
 def test_why_importing_them_failed(
     monkeypatch: pytest.MonkeyPatch, code: str, said: str | None
 ) -> None:
-    """By the signal, or by the last line that was said."""
+    """A failed import is explained by its signal, or by the last line on stderr."""
     monkeypatch.setattr(libraries, "_IMPORTED", f"sys; {code}")
     assert try_to_import() == said
 
@@ -104,7 +104,7 @@ def test_why_importing_them_failed(
 def test_they_are_imported_as_a_daemon_would(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Not from the folder that one stands in; nobody is told, and no pool is started."""
+    """The import ignores the working directory, and runs without telemetry or a thread pool."""
     (tmp_path / "msgpack.py").write_text("raise ImportError('not this one')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)  # it may be relative
@@ -117,7 +117,7 @@ def test_they_are_imported_as_a_daemon_would(
 
 
 def test_this_installation_is_sound() -> None:
-    """What the tests run on is what is asked for, and runs."""
+    """The libraries of this installation satisfy their requirements and can be imported."""
     asked = read_libraries()
     assert {"onnxruntime", "msgpack", "tokenizers"} <= {library.name for library in asked}
     assert "torch" not in {library.name for library in asked}
@@ -127,7 +127,7 @@ def test_this_installation_is_sound() -> None:
 
 
 def test_what_the_extra_asks_for_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not what others do."""
+    """Only the base requirements and those of the extra `edge` are read."""
     asked = [
         "always>=1",
         "numpy<9 ; extra == 'edge'",
@@ -157,7 +157,7 @@ def test_what_the_extra_asks_for_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_torch_is_judged_by_who_needs_it(
     torch: Torch, plan: Plan, slow: list[str], severity: Severity
 ) -> None:
-    """Models without a graph here, and CUDA; and that it may use what the processor has."""
+    """Torch is required only for models without a graph or for CUDA, and should use AVX2."""
     (finding,) = check_torch(torch, plan, HOST, slow)
     assert finding.severity is severity
     assert bool(finding.advice) == (severity is not Severity.OK)
@@ -207,20 +207,20 @@ FULL = Torch("2.13", "12.8", library=True, capability="AVX2")
 def test_of_torch_is_told_what_matters(
     torch: Torch, plan: Plan, slow: list[str], found: str
 ) -> None:
-    """Its build, who needs it, and what they lack."""
+    """The finding on torch names its build, what needs it, and what is missing."""
     (finding,) = check_torch(torch, plan, HOST, slow)
     assert finding.found == found
 
 
 def test_a_processor_without_avx2_has_no_other_instructions() -> None:
-    """It uses what there is."""
+    """Torch's DEFAULT instructions are fine on a processor without AVX2."""
     torch, host = replace(FULL, capability="DEFAULT"), replace(HOST, isa=frozenset())
     (finding,) = check_torch(torch, ON_CPU, host, ["a"])
     assert finding.severity is Severity.OK
 
 
 def test_torch_is_read_without_loading_it() -> None:
-    """Its version and what it is built for stand in its files."""
+    """Torch's version and CUDA version are read from its files, without importing it."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         pytest.skip("no torch here")
@@ -233,7 +233,7 @@ def test_torch_is_read_without_loading_it() -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A torch that is there and tells of itself, and nothing else."""
+    """A fake torch that has its version files but must not be imported."""
     package = tmp_path / "torch"
     package.mkdir()
     for name in ("__init__.py", "sentence_transformers.py"):
@@ -255,7 +255,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_torch_says_which_instructions_it_uses(installed: Path) -> None:
-    """Where somebody needs it: it is asked in a process of its own."""
+    """Torch's instruction set is queried only if needed, in a separate process."""
     assert read_torch(needed=True) == Torch("9.9", "12.8", "AVX512", library=True, driver=False)
     assert read_torch(needed=False) == Torch("9.9", "12.8", None, library=True, driver=False)
     (installed.parent / "driver").touch()
@@ -264,19 +264,19 @@ def test_torch_says_which_instructions_it_uses(installed: Path) -> None:
 
 @pytest.mark.slow
 def test_a_real_torch_says_which_instructions_it_uses() -> None:
-    """By a name that this package knows."""
+    """A real torch reports one of the known instruction sets."""
     pytest.importorskip("torch")
     assert read_torch(needed=True).capability in {"DEFAULT", "AVX2", "AVX512"}
 
 
 def test_a_torch_without_cuda_has_none(installed: Path) -> None:
-    """Its file says so."""
+    """A CPU build of torch has no CUDA version."""
     (installed / "version.py").write_text("cuda: Optional[str] = None\ncuda_x = '3'\n")
     assert read_torch(needed=False).cuda is None
 
 
 def test_a_host_without_torch(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has a driver all the same, or the library."""
+    """Without torch, the driver and sentence-transformers are still detected."""
     (installed.parent / "driver").touch()
     monkeypatch.setattr(libraries, "_version", lambda _: None)
     assert read_torch(needed=True) == Torch(None, library=True, driver=True)
@@ -285,12 +285,12 @@ def test_a_host_without_torch(installed: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_artifact_of_another_engine() -> None:
-    """Its closeness and speed were measured with that one."""
+    """An artifact prepared with another onnxruntime is a warning."""
     now = next(each.installed for each in read_libraries() if each.name == "onnxruntime")
     for versions, then in (({"onnxruntime": "1.2.3"}, "1.2.3"), ({}, "None")):
         (finding,) = check_written_by(versions, "m")
         assert finding.severity is Severity.WARNING
-        assert finding.found == f"m was prepared with onnxruntime {then}, and is served with {now}"
+        assert finding.found == f"m was prepared with onnxruntime {then}, but is served with {now}"
         assert "prepare it again" in finding.advice
     (finding,) = check_written_by({"onnxruntime": str(now)}, "m")
     assert finding.severity is Severity.OK

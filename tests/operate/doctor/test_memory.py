@@ -1,4 +1,4 @@
-"""Memory: grants of every size."""
+"""The memory checks, under limits of every size."""
 
 from types import SimpleNamespace
 
@@ -20,14 +20,14 @@ GB, MB = 10**9, 10**6
 
 
 def test_what_is_needed_is_that_of_a_daemon_and_of_each_model() -> None:
-    """85 MB for itself, 25 for a model, and a tenth more than its weights."""
+    """A daemon needs 85 MB for itself, 25 MB per model, and 1.1 times each model's weights."""
     assert needed_bytes([]) == 85 * MB
     assert needed_bytes([20 * MB]) == (85 + 25 + 22) * MB
     assert needed_bytes([20 * MB, 100 * MB]) == (85 + 25 + 22 + 25 + 110) * MB
 
 
 def test_more_models_and_larger_ones_need_more() -> None:
-    """And a daemon needs something for itself."""
+    """The estimate grows with the number and the size of models, from a positive base."""
     bare, one, two = needed_bytes([]), needed_bytes([23 * 10**6]), needed_bytes([23 * 10**6] * 2)
     assert 0 < bare < one < two
     assert two < needed_bytes([10**9])
@@ -50,7 +50,7 @@ def test_more_models_and_larger_ones_need_more() -> None:
     ],
 )
 def test_a_limit_against_what_is_needed(limit: int, needed: int, severity: Severity) -> None:
-    """Enough, enough but for full queues, hardly enough, too little: with both figures."""
+    """A memory limit may be ample, too small for full queues, tight, or too small to serve."""
     config = Config(max_queue_bytes=150 * MB)
     (finding,) = check_memory(limit, "MemoryMax of the unit", needed, config)
     assert finding.severity is severity
@@ -80,7 +80,7 @@ def test_a_limit_against_what_is_needed(limit: int, needed: int, severity: Sever
     ],
 )
 def test_preparing_takes_more_than_serving(limit: int, severity: Severity) -> None:
-    """Where that is not granted, another host can do it. The largest model counts."""
+    """Preparing is judged by the largest model; if it does not fit, another host is suggested."""
     for unprepared in ([90 * MB], [50 * MB, 90 * MB, 10 * MB]):
         (finding,) = check_preparing(limit, "this host", unprepared)
         assert finding.severity is severity
@@ -96,12 +96,12 @@ def test_preparing_takes_more_than_serving(limit: int, severity: Severity) -> No
     [
         (Swap(0, 0), Severity.OK, "none on this host", ""),
         (Swap(GB, 0), Severity.OK, "none of 1,000 MB in use", ""),
-        (Swap(GB, GB // 2), Severity.NOTE, "500 MB of 1,000 MB swap are in use", "MemorySwapMax=0"),
-        (Swap(GB, 1), Severity.NOTE, "0 MB of 1,000 MB swap are in use", "MemorySwapMax=0"),
+        (Swap(GB, GB // 2), Severity.NOTE, "500 MB of 1,000 MB swap in use", "MemorySwapMax=0"),
+        (Swap(GB, 1), Severity.NOTE, "0 MB of 1,000 MB swap in use", "MemorySwapMax=0"),
     ],
 )
 def test_swap_in_use_is_noted(swap: Swap, severity: Severity, found: str, advice: str) -> None:
-    """Weights that lie there make a daemon stall."""
+    """Swap in use is a note, as a daemon stalls when its weights are swapped out."""
     (finding,) = check_swap(swap)
     assert (finding.severity, finding.found) == (severity, found)
     assert advice in finding.advice
@@ -109,7 +109,7 @@ def test_swap_in_use_is_noted(swap: Swap, severity: Severity, found: str, advice
 
 
 def test_this_machines_swap_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In total, and what is in use; whatever this machine has."""
+    """The total and the used bytes of this machine's swap are read."""
     swap = read_swap()
     assert swap.total >= swap.used >= 0
     monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(total=7, used=3, free=4))

@@ -1,4 +1,4 @@
-"""The configured models: there, whole, prepared, for this host; and whatever else they can be."""
+"""The configured models: complete, prepared and for this host, or anything else they can be."""
 
 import json
 import os
@@ -42,14 +42,14 @@ def folder(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("artifact") / "small"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ask, "has_library", lambda: False)  # nothing here is about its proof
+        patch.setattr(ask, "has_library", lambda: False)  # these tests are not about the proof
         prepare(PrepareRequest(folder=folder, name="small", precision=PRECISION, output=output))
     return output
 
 
 @pytest.fixture
 def source(folder: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
+    """A copy of the model that a test may change."""
     return Path(shutil.copytree(folder, tmp_path / "model"))
 
 
@@ -60,13 +60,13 @@ def change(file: Path, **fields: object) -> None:
 
 @pytest.fixture
 def artifact(prepared: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
+    """A copy of the artifact that a test may damage."""
     return Path(shutil.copytree(prepared, tmp_path / "artifact"))
 
 
 @pytest.mark.slow
 def test_an_artifact_that_is_whole(artifact: Path, tmp_path: Path) -> None:
-    """Is fine, and tells its size and on how many tokens its speed was measured."""
+    """An intact artifact is OK, and reports its size and the lengths its speed was measured on."""
     found = read_model(wanted(artifact), tmp_path)
     (finding,) = check_model(found)
     assert finding.severity is Severity.OK
@@ -81,7 +81,7 @@ def test_an_artifact_that_is_whole(artifact: Path, tmp_path: Path) -> None:
 
 
 def test_a_cap_on_the_length_is_told(artifact: Path, tmp_path: Path) -> None:
-    """With what it costs, or that it does nothing; without one there is nothing to say."""
+    """SIDECAR_MAX_TOKENS is a note if it truncates texts, or if it has no effect."""
     found = read_model(wanted(artifact), tmp_path)
     assert found.manifest is not None
     own = found.manifest.description.max_tokens
@@ -93,7 +93,7 @@ def test_a_cap_on_the_length_is_told(artifact: Path, tmp_path: Path) -> None:
     for cap in (own, own + 1):
         (idle,) = check_limit(found, cap)
         assert idle.severity is Severity.NOTE
-        assert f"SIDECAR_MAX_TOKENS={cap} changes nothing: {artifact} takes {own}" in idle.found
+        assert f"SIDECAR_MAX_TOKENS={cap} has no effect: {artifact} takes {own}" in idle.found
         assert idle.advice == "lower it, or remove it"
     assert not list(check_limit(replace(found, manifest=None), 1))
 
@@ -103,14 +103,14 @@ def test_a_cap_on_the_length_is_told(artifact: Path, tmp_path: Path) -> None:
     [("none", 100), ("int8", 27), ("auto", 27), ("int4", 18), ("fp16", 50)],
 )
 def test_what_a_model_will_take_follows_from_its_source(quantization: str, left: int) -> None:
-    """A part of FP32's bytes; all of them where only sentence-transformers computes it."""
+    """An unprepared model's size is estimated from FP32's, in full if no graph supports it."""
     found = Found(name="m", source_bytes=100 * MB)
     assert found.weights(quantization) == left * MB
     assert replace(found, slow="albert").weights(quantization) == 100 * MB
 
 
 def test_what_is_to_be_prepared_is_what_can_be() -> None:
-    """Not what has a problem, and not what no graph computes."""
+    """A model with a problem, or without a graph, has nothing to prepare."""
     found = Found(name="m", source_bytes=7)
     assert found.unprepared_bytes == 7
     assert replace(found, problem="no folder").unprepared_bytes == 0
@@ -154,7 +154,7 @@ def test_what_is_to_be_prepared_is_what_can_be() -> None:
         (
             Found(name="m"),
             [Severity.NOTE],
-            "m is not prepared yet: the first start does it",
+            "m is not prepared yet: the first start will do it",
             "`sidecar prepare`",
         ),
     ],
@@ -162,7 +162,7 @@ def test_what_is_to_be_prepared_is_what_can_be() -> None:
 def test_what_is_the_matter_with_a_model(
     found: Found, severities: list[Severity], said: str, advice: str
 ) -> None:
-    """Each of its problems, how bad that is, and what to do."""
+    """Each problem of a model has its severity and its advice."""
     findings = list(check_model(found))
     assert [finding.severity for finding in findings] == severities
     assert findings[0].found == said
@@ -171,13 +171,13 @@ def test_what_is_the_matter_with_a_model(
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
 def test_a_file_that_is_missing(artifact: Path, tmp_path: Path, name: str) -> None:
-    """Is named."""
+    """A missing file of an artifact is named."""
     (artifact / name).unlink()
     assert any(name in text for text in problems(read_model(wanted(artifact), tmp_path)))
 
 
 def test_weights_that_were_cut_short(artifact: Path, tmp_path: Path) -> None:
-    """As by a copy that broke off."""
+    """Truncated weights, as from an interrupted copy, are reported with their size."""
     weights = artifact / "model.onnx.data"
     weights.write_bytes(weights.read_bytes()[:1000])
     (text,) = problems(read_model(wanted(artifact), tmp_path))
@@ -185,17 +185,17 @@ def test_weights_that_were_cut_short(artifact: Path, tmp_path: Path) -> None:
 
 
 def test_weights_that_were_changed(artifact: Path, tmp_path: Path) -> None:
-    """Zeros of the right size, say."""
+    """Weights of the right size but with other bytes are reported as changed."""
     weights = artifact / "model.onnx.data"
     weights.write_bytes(bytes(weights.stat().st_size))
     (text,) = problems(read_model(wanted(artifact), tmp_path))
-    assert "model.onnx.data has other bytes than were written" in text
+    assert "model.onnx.data does not match its recorded SHA-256" in text
 
 
 def test_a_model_that_is_prepared_in_the_cache(
     folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    """Is told with where; its source's size is that of its file."""
+    """A model prepared in the cache is reported with its artifact and its source's size."""
     cached = cached_path(folder, PRECISION, tmp_path, remember=False)
     shutil.copytree(prepared, cached)
     found = read_model(wanted(folder), tmp_path)
@@ -218,7 +218,7 @@ def test_a_model_that_is_prepared_in_the_cache(
 def test_damage_in_the_cache_is_mended_by_the_next_start(
     folder: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    """It is no error, and tells nothing of closeness or speed; what preparing takes is told."""
+    """Damage in the cache is a warning, as the next start prepares the model again."""
     artifact = cached_path(folder, PRECISION, tmp_path)
     shutil.copytree(prepared, artifact)
     for name in ("tokenizer.json", "manifest.json"):
@@ -233,7 +233,7 @@ def test_damage_in_the_cache_is_mended_by_the_next_start(
 
 
 def test_what_others_may_write_to_is_an_error(artifact: Path, tmp_path: Path) -> None:
-    """The file, the mode, and the command that mends it."""
+    """A file that others may write to is an error that names its mode and the fix."""
     (artifact / "model.onnx").chmod(0o666)
     (text,) = problems(read_model(wanted(artifact), tmp_path))
     assert "model.onnx" in text
@@ -245,7 +245,7 @@ def test_what_others_may_write_to_is_an_error(artifact: Path, tmp_path: Path) ->
 def test_another_users_cache_is_judged_as_that_users(
     artifact: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Root looks at a service's cache: what the service's user owns is as it should be."""
+    """Root judges a service's cache as its owner would: files of that owner are fine."""
     cache = tmp_path_factory.mktemp("cache")
     for path in (cache, artifact, *artifact.iterdir()):
         os.chown(path, 65534, 65534)
@@ -259,7 +259,7 @@ def test_another_users_cache_is_judged_as_that_users(
 
 @pytest.mark.parametrize("manifest", ["", "{}", '{"format": 1}'])
 def test_a_manifest_that_cannot_be_read(artifact: Path, tmp_path: Path, manifest: str) -> None:
-    """Damaged, or of an older format."""
+    """A damaged manifest, or one of an older format, asks to prepare the model again."""
     (artifact / "manifest.json").write_text(manifest)
     (text,) = problems(read_model(wanted(artifact), tmp_path))
     assert "prepare the model again" in text
@@ -276,13 +276,13 @@ def test_a_manifest_that_cannot_be_read(artifact: Path, tmp_path: Path, manifest
 def test_an_artifact_for_something_else(
     artifact: Path, tmp_path: Path, asked: dict, said: str
 ) -> None:
-    """Another quantization, another processor, another task: as the daemon would refuse it."""
+    """An artifact for another quantization, processor or task is refused, as by the daemon."""
     (text,) = problems(read_model(wanted(artifact, **asked), tmp_path))
     assert said in text
 
 
 def test_a_model_that_is_not_prepared_yet(folder: Path, tmp_path: Path) -> None:
-    """Works; what the first start will need is told."""
+    """An unprepared model is a note, and the size of the weights to prepare is known."""
     found = read_model(wanted(folder), tmp_path)
     (finding,) = check_model(found)
     assert finding.severity is Severity.NOTE
@@ -293,7 +293,7 @@ def test_a_model_that_is_not_prepared_yet(folder: Path, tmp_path: Path) -> None:
 
 
 def test_of_two_formats_the_one_that_is_read_counts(source: Path, tmp_path: Path) -> None:
-    """Safetensors, in all their files; torch's own where there is nothing else."""
+    """Of two weight formats safetensors count, and torch's only in their absence."""
     weights = source / "model.safetensors"
     size = weights.stat().st_size
     (source / "pytorch_model.bin").write_bytes(bytes(1000))
@@ -304,21 +304,21 @@ def test_of_two_formats_the_one_that_is_read_counts(source: Path, tmp_path: Path
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_source_of_another_task(source: Path, tmp_path: Path, device: str) -> None:
-    """Cannot be served, whatever computes."""
+    """A model of another task cannot be served on any device."""
     asked = replace(wanted(source, "rerank"), device=device)
     (text,) = problems(read_model(asked, tmp_path))
     assert "is a model to embed, not to rerank" in text
 
 
 def test_on_a_cuda_device_nothing_is_prepared(source: Path, tmp_path: Path) -> None:
-    """Whatever torch reads will do: not even the weights are looked at."""
+    """On a CUDA device a model is neither prepared nor are its weights examined."""
     (source / "model.safetensors").write_bytes(b"")
     found = read_model(replace(wanted(source), device="cuda"), tmp_path)
     assert (found.problem, found.damage, found.artifact) == ("", (), None)
 
 
 def test_what_is_closed_to_others_is_found(artifact: Path, tmp_path: Path) -> None:
-    """The folder that nobody else may enter."""
+    """A folder of a model that other users may not enter is found."""
     artifact.chmod(0o700)
     closed = read_model(wanted(artifact), tmp_path).closed
     assert closed is not None
@@ -326,26 +326,26 @@ def test_what_is_closed_to_others_is_found(artifact: Path, tmp_path: Path) -> No
 
 
 def test_a_source_that_was_cut_short(source: Path, tmp_path: Path) -> None:
-    """Its header says how long it should be."""
+    """A truncated safetensors file is detected by the length in its header."""
     weights = source / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:10_000])
     (text,) = problems(read_model(wanted(source), tmp_path))
-    assert "not a whole safetensors file" in text
+    assert "not a complete safetensors file" in text
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("/no/such/model", "no model folder"), ("some/hub-id", "to be had from the hub")],
+    [("/no/such/model", "no model folder"), ("some/hub-id", "available from the hub")],
 )
 def test_a_model_that_is_not_there(tmp_path: Path, name: str, said: str) -> None:
-    """Neither a folder, nor downloaded before; the hub is not asked."""
+    """A missing model is an error; the hub is not asked."""
     (text,) = problems(read_model(wanted(name), tmp_path))
     assert said in text
 
 
 def test_prompts_that_a_model_needs(folder: Path, tmp_path: Path) -> None:
-    """Of a source or an artifact, on every path, as the setting leaves them."""
-    for family in ("bert", "albert"):  # no graph computes the second
+    """Missing prompts are found for every kind of model, under the configured prompts."""
+    for family in ("bert", "albert"):  # there is no graph for the second
         source = Path(shutil.copytree(folder, tmp_path / family / "e5-base-v2"))
         change(source / "config.json", model_type=family)
         asked = wanted(source)
@@ -355,19 +355,19 @@ def test_prompts_that_a_model_needs(folder: Path, tmp_path: Path) -> None:
     wrong = '{"default_prompt_name": "passage"}'
     (source / "config_sentence_transformers.json").write_text(wrong)
     (text,) = problems(read_model(asked, tmp_path))
-    assert "default_prompt_name 'passage' is none of its prompts" in text
+    assert "default_prompt_name 'passage' is not one of its prompts" in text
     assert problems(read_model(replace(asked, prompts={"passage": ""}), tmp_path)) == []
 
 
 def test_prompts_that_an_artifact_needs(artifact: Path, tmp_path: Path) -> None:
-    """By the name in its manifest."""
+    """An artifact's missing prompts are found by the model's name in its manifest."""
     assert read_model(wanted(artifact), tmp_path).missing == ()
     write(artifact, replace(read(artifact), name="BAAI/bge-base-en-v1.5"))
     assert read_model(wanted(artifact), tmp_path).missing == ("query",)
 
 
 def test_a_family_that_no_graph_computes(source: Path, tmp_path: Path) -> None:
-    """Is no problem of files; torch is asked for elsewhere."""
+    """A model without a graph has no finding of its own; torch is checked elsewhere."""
     change(source / "config.json", model_type="albert")
     found = read_model(wanted(source), tmp_path)
     assert "albert" in found.slow
@@ -377,7 +377,7 @@ def test_a_family_that_no_graph_computes(source: Path, tmp_path: Path) -> None:
 
 
 def test_damage_in_the_cache_hides_no_refusal(folder: Path, prepared: Path, tmp_path: Path) -> None:
-    """What is made again is one thing, who may write to it another."""
+    """Damage in the cache does not hide a file that others may write to."""
     artifact = cached_path(folder, PRECISION, tmp_path, remember=False)
     shutil.copytree(prepared, artifact)
     (artifact / "tokenizer.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Cores, load, instructions and threads: every kind of host, as facts."""
+"""Cores, load, instructions and threads, for every kind of host."""
 
 import os
 from types import SimpleNamespace
@@ -33,14 +33,14 @@ def plan(threads: int = 4, device: str = "cpu") -> Plan:
 
 
 def test_all_cores_are_fine() -> None:
-    """Nothing limits the process."""
+    """A process that is granted all cores is OK."""
     (finding,) = check_cores(host(), usage())
     assert (finding.severity, finding.found) == (Severity.OK, "4 of 4 cores granted")
 
 
 @pytest.mark.parametrize(("affinity", "why"), [(2, "affinity"), (4, "quota")])
 def test_fewer_cores_are_noted_with_what_limits_them(affinity: int, why: str) -> None:
-    """It may be meant so; the figures say how much is missing."""
+    """Fewer cores than the machine has are a note that names the limit and how to raise it."""
     (finding,) = check_cores(host(cores=2), usage(affinity))
     assert finding.severity is Severity.NOTE
     assert "2 of 4" in finding.found
@@ -60,7 +60,7 @@ def test_fewer_cores_are_noted_with_what_limits_them(affinity: int, why: str) ->
     ],
 )
 def test_who_else_computes(load: float, steal: float, severity: Severity, advice: str) -> None:
-    """More runnable tasks than cores, or a hypervisor that gives the time to others."""
+    """More runnable tasks than cores, or time stolen by the hypervisor, is a warning."""
     (finding,) = check_load(usage(load=load, steal=steal))
     assert finding.severity is severity
     assert finding.found == f"load {load} on 4 cores, steal {steal:.0f} %"
@@ -81,7 +81,7 @@ def test_who_else_computes(load: float, steal: float, severity: Severity, advice
 def test_what_the_processor_multiplies(
     isa: set[str], model: str, severity: Severity, found: str
 ) -> None:
-    """And what speed follows, down to a processor that a sandbox hides."""
+    """The finding names the processor's instructions and the speed that follows from them."""
     (finding,) = check_instructions(host(isa=frozenset(isa), model=model), "x86_64")
     assert finding.severity is severity
     assert found in finding.found
@@ -91,7 +91,7 @@ def test_what_the_processor_multiplies(
 
 
 def test_only_an_x86_processor_without_a_name_is_hidden() -> None:
-    """ARM has none, and `sidecar plan` or the unit's setting helps where it does."""
+    """Only an x86 processor without a name is reported as hidden, as ARM ones have no name."""
     (finding,) = check_instructions(host(model="unknown"), "aarch64")
     assert "no AVX2 and no dot product" in finding.found
     assert "QUANTIZATION_CONFIG=auto" in finding.advice
@@ -102,7 +102,7 @@ def test_only_an_x86_processor_without_a_name_is_hidden() -> None:
 
 
 def test_threads_that_fit() -> None:
-    """As many as cores; on a CUDA device any."""
+    """As many threads as cores are OK, as is any number on a CUDA device."""
     (finding,) = check_threads(plan(), host(), {})
     said = "4 inference threads on 4 granted cores"
     assert (finding.severity, finding.found) == (Severity.OK, said)
@@ -112,12 +112,12 @@ def test_threads_that_fit() -> None:
 
 
 def test_threads_that_do_not_fit() -> None:
-    """Too many take turns, too few leave cores idle."""
+    """More threads than cores are a warning, fewer a note."""
     for threads, severity, advice in (
-        (5, Severity.WARNING, "take turns"),
-        (8, Severity.WARNING, "take turns"),
-        (3, Severity.NOTE, "takes all of them"),
-        (1, Severity.NOTE, "takes all of them"),
+        (5, Severity.WARNING, "compete for cores"),
+        (8, Severity.WARNING, "compete for cores"),
+        (3, Severity.NOTE, "uses all of them"),
+        (1, Severity.NOTE, "uses all of them"),
     ):
         (finding,) = check_threads(plan(threads), host(), {})
         assert finding.severity is severity
@@ -127,7 +127,7 @@ def test_threads_that_do_not_fit() -> None:
 
 
 def test_other_pools_that_fight() -> None:
-    """OpenMP's threads and the tokenizer's, by the variables that start them."""
+    """The thread pools of OpenMP and of the tokenizer are found by their environment variables."""
     environ = {"OMP_NUM_THREADS": "8", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "true"}
     found = [f.found for f in check_threads(plan(), host(), environ) if f.severity > Severity.OK]
     assert [text.split(" ")[0].split("=")[0] for text in found] == [
@@ -137,7 +137,7 @@ def test_other_pools_that_fight() -> None:
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"])
 def test_pools_of_other_libraries_are_warned_of(name: str) -> None:
-    """One thread is none; what is said of the threads themselves stays."""
+    """A pool of more than one thread is a warning, beside the finding on inference threads."""
     fits, finding = check_threads(plan(), host(), {name: "8"})
     assert fits.severity is Severity.OK
     assert finding.severity is Severity.WARNING
@@ -148,7 +148,7 @@ def test_pools_of_other_libraries_are_warned_of(name: str) -> None:
 
 @pytest.mark.parametrize("value", ["true", "TRUE", "1", "on", "yes"])
 def test_the_tokenizers_pool_is_noted(value: str) -> None:
-    """The daemon turns it off for itself."""
+    """The tokenizer's own parallelism is a note if it is on."""
     _, finding = check_threads(plan(), host(), {"TOKENIZERS_PARALLELISM": value})
     assert finding.severity is Severity.NOTE
     assert "unset it" in finding.advice
@@ -159,7 +159,7 @@ def test_the_tokenizers_pool_is_noted(value: str) -> None:
 def test_the_usage_is_that_of_the_last_minute_and_of_this_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the hypervisor takes is measured for half a second, where the system tells it."""
+    """Usage has the last minute's load, this process's affinity, and steal over half a second."""
     intervals: list[float] = []
 
     def measured(*, interval: float) -> SimpleNamespace:
@@ -178,7 +178,7 @@ def test_the_usage_is_that_of_the_last_minute_and_of_this_process(
 
 
 def test_this_machine_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it is."""
+    """The usage of this machine can be read, and is plausible."""
     monkeypatch.setattr(processor, "_SAMPLE_SECONDS", 0.01)
     facts = read_usage()
     assert facts.machine >= facts.affinity >= 1

@@ -1,4 +1,4 @@
-"""The precision that models came out in, against what was configured."""
+"""The precision in which models are served, against what was configured."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ GOOD = Served(
 
 @pytest.mark.parametrize("configured", ["int8", "auto"])
 def test_what_was_configured(configured: str) -> None:
-    """With the kernel and the bytes, before and after."""
+    """A model in the configured quantization is OK, with its kernel and its sizes."""
     (finding,) = check_quantization(GOOD, configured)
     assert finding.severity is Severity.OK
     said = "m is in int8 (MatMulIntegerToFloat), 90.0 MB -> 23.0 MB, as configured"
@@ -36,7 +36,7 @@ def test_what_was_configured(configured: str) -> None:
         (
             replace(GOOD, quantization="none"),
             "int8",
-            "int8 throughout stays under 0.995",
+            "int8 in all layers stays below the floor 0.995",
             "--calibration FILE",
         ),
         (
@@ -50,13 +50,13 @@ def test_what_was_configured(configured: str) -> None:
         (
             replace(GOOD, quantization="none", requested=None, kernel="by sentence-transformers"),
             "int8",
-            "no graph computes it",
+            "there is no graph for it",
             "only known families",
         ),
     ],
 )
 def test_what_was_not(served: Served, configured: str, found: str, advice: str) -> None:
-    """Under the floor, other settings than the daemon's, or a model outside the families."""
+    """A model in another quantization is a warning that says why and what to do."""
     (finding,) = check_quantization(served, configured)
     assert finding.severity is Severity.WARNING
     assert finding.found.startswith(f"m is in {served.quantization} ({served.kernel})")
@@ -65,7 +65,7 @@ def test_what_was_not(served: Served, configured: str, found: str, advice: str) 
 
 
 def test_layers_that_stayed_are_named() -> None:
-    """Quantized, but not throughout."""
+    """Layers that stayed in FP32 are named in a note of their own."""
     for configured, severity in (("int8", Severity.OK), ("int4", Severity.WARNING)):
         kept = replace(GOOD, kept=("layer.5.up", "layer.6.up"))
         judged, finding = check_quantization(kept, configured)
@@ -94,26 +94,26 @@ def test_layers_that_stayed_are_named() -> None:
         (replace(GOOD, mean=None), Severity.WARNING),
         (replace(GOOD, least=0.7), Severity.NOTE),
         (replace(GOOD, rank_agreement=0.9), Severity.NOTE),
+        (replace(GOOD, rank_agreement=0.0), Severity.NOTE),
     ],
 )
 def test_closeness_to_fp32(served: Served, severity: Severity) -> None:
-    """In the mean against the floor, at worst, and never measured."""
+    """A low mean, or none, is a warning; a low minimum or rank agreement is a note."""
     (finding,) = check_accuracy(served)
     assert finding.severity is severity
     assert bool(finding.advice) == (severity is not Severity.OK)
 
 
 def test_closeness_is_told_with_the_floor() -> None:
-    """And what to do: prepare again where it is under it or was never measured."""
+    """The finding on closeness shows the mean, the worst and the floor, and the advice follows."""
     (finding,) = check_accuracy(GOOD)
     assert finding.found == (
-        "m: closeness to FP32 0.9990 in the mean, 0.9940 at worst, on the built-in probes; "
-        "floor 0.995"
+        "m: closeness to FP32 on the built-in probes: mean 0.9990, worst 0.9940; floor 0.995"
     )
     (finding,) = check_accuracy(replace(GOOD, quantization="none"))
     assert finding.found == "m computes in FP32"
     (finding,) = check_accuracy(replace(GOOD, mean=0.9))
-    assert finding.advice.startswith("prepare it again: layers then stay in FP32")
+    assert finding.advice.startswith("prepare it again, which keeps layers in FP32")
     (finding,) = check_accuracy(replace(GOOD, least=0.7))
     assert finding.advice.startswith("measure your own task")
     (finding,) = check_accuracy(replace(GOOD, mean=None))
@@ -122,7 +122,7 @@ def test_closeness_is_told_with_the_floor() -> None:
 
 
 def test_it_reads_what_a_status_tells() -> None:
-    """Of an artifact's model and of torch's, which tells less."""
+    """A served model is read from a status entry, also from one with few fields."""
     told = {
         "name": "m", "quantization": "int8", "requested": "int4", "kernel": "k", "kept": ["a"],
         "quality": {"mean": 0.9, "min": 0.8, "p1": 0.85, "rank_agreement": 0.7},
@@ -139,7 +139,7 @@ def test_it_reads_what_a_status_tells() -> None:
 
 
 def test_a_proof_is_told() -> None:
-    """A model that was proven equal to the library is named with the library's version."""
+    """A proven model is OK, and the finding names the library's version."""
     told = {
         "name": "m",
         "quantization": "int8",
@@ -147,12 +147,14 @@ def test_a_proof_is_told() -> None:
     }
     (finding,) = check_verified(Served.of(told, floor=0.995))
     assert finding.severity is Severity.OK
-    assert finding.found == ("m equals sentence-transformers 6.2 in FP32, by token ids and outputs")
+    assert finding.found == (
+        "m matches sentence-transformers 6.2 in FP32, in token ids and outputs"
+    )
 
 
 @pytest.mark.parametrize("told", [{}, {"verified": None}])
 def test_an_unverified_model_is_a_warning_with_the_command(told: dict[str, None]) -> None:
-    """Without a proof the advice is the command that makes one."""
+    """An unproven model is a warning, with the command that verifies it."""
     (finding,) = check_verified(Served.of({"name": "m", "quantization": "int8", **told}, 0.995))
     assert finding.severity is Severity.WARNING
     assert "unverified" in finding.found
@@ -160,9 +162,9 @@ def test_an_unverified_model_is_a_warning_with_the_command(told: dict[str, None]
 
 
 def test_prompts_that_are_missing() -> None:
-    """With the setting that brings them; a model that lacks nothing is not spoken of."""
+    """Missing prompts are a warning, with the setting that adds them."""
     (finding,) = check_prompts("e5-small-v2", ["query"])
     assert finding.severity is Severity.WARNING
-    assert finding.found.startswith("e5-small-v2: nothing goes before queries")
+    assert finding.found.startswith("e5-small-v2: no prompt goes before queries")
     assert finding.advice.startswith("SIDECAR_PROMPTS=auto")
     assert list(check_prompts("e5-small-v2", [])) == []

@@ -20,7 +20,7 @@ def contradictions(**environ: str) -> list[str]:
 
 
 def test_settings_that_can_be_read_are_fine() -> None:
-    """And those that were given are named."""
+    """If all settings can be read, the finding is OK and names those that were given."""
     (finding,) = check_values(*resolve_each({"threads": "2"}, {}, None))
     assert finding.severity is Severity.OK
     number = len(variables())
@@ -35,7 +35,7 @@ def test_settings_that_can_be_read_are_fine() -> None:
 
 
 def test_every_wrong_value_is_an_error() -> None:
-    """Not the first alone, as for a daemon that will not start anyway; the rest is read on."""
+    """Every wrong value is an error, not only the first, and the other settings still apply."""
     environ = {"SIDECAR_THREADS": "many", "QUANTIZATION_CONFIG": "int2", "SIDECAR_MAX_INPUTS": "7"}
     settings, wrong = resolve_each({}, environ, None)
     findings = list(check_values(settings, wrong))
@@ -49,7 +49,7 @@ def test_every_wrong_value_is_an_error() -> None:
 
 
 def test_a_wrong_line_of_a_file_hides_no_other(tmp_path: Path) -> None:
-    """The good ones still count."""
+    """Wrong lines of a settings file are all reported, and the good ones still count."""
     file = tmp_path / "env"
     file.write_text("SIDECAR_THREAD=2\nSIDECAR_MAX_INPUTS=7\nwhat\n")
     settings, wrong = resolve_each({}, {}, file)
@@ -67,7 +67,7 @@ def test_a_wrong_line_of_a_file_hides_no_other(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_that_looks_like_a_setting_is_a_warning(name: str, meant: str) -> None:
-    """With the setting that was meant."""
+    """A misspelt setting is a warning that suggests the setting that was meant."""
     (finding,) = check_names(["PATH", name])
     assert finding.severity is Severity.WARNING
     assert finding.found == f"{name} is not a setting"
@@ -75,7 +75,7 @@ def test_a_name_that_looks_like_a_setting_is_a_warning(name: str, meant: str) ->
 
 
 def test_names_are_told_in_order() -> None:
-    """The alphabet's, each once."""
+    """Unknown names are reported in alphabetical order, each once."""
     names = ["SIDECAR_Z_OTHER", "SIDECAR_THREAD", "PATH", "SIDECAR_A_OTHER", "SIDECAR_THREAD"]
     assert [finding.found.split()[0] for finding in check_names(names)] == [
         "SIDECAR_A_OTHER", "SIDECAR_THREAD", "SIDECAR_Z_OTHER",
@@ -83,14 +83,14 @@ def test_names_are_told_in_order() -> None:
 
 
 def test_other_names_are_other_programs() -> None:
-    """One that begins like ours is worth a note."""
+    """Unrelated names are ignored; an unknown name with the prefix SIDECAR_ is a note."""
     assert list(check_names(["PATH", "HOME", "SIDECAR_THREADS"])) == []
     (finding,) = check_names(["SIDECAR_PORT_ANNOUNCER"])
     assert finding.severity is Severity.NOTE
 
 
 def test_quantization_named_and_turned_off() -> None:
-    """The old deployments' commonest mistake: one of the two says no."""
+    """Enabling quantization in one setting and disabling it in the other is a warning."""
     (found,) = contradictions(USE_QUANTIZATION="false", QUANTIZATION_CONFIG="int4")
     assert "QUANTIZATION_CONFIG=int4 has no effect" in found
     (found,) = contradictions(USE_QUANTIZATION="true", QUANTIZATION_CONFIG="none")
@@ -98,7 +98,7 @@ def test_quantization_named_and_turned_off() -> None:
 
 
 def test_settings_that_agree() -> None:
-    """One no, or two, are no contradiction."""
+    """Quantization settings that do not contradict each other cause no warning."""
     assert contradictions() == []
     assert contradictions(USE_QUANTIZATION="true") == []
     assert contradictions(QUANTIZATION_CONFIG="none") == []
@@ -108,16 +108,16 @@ def test_settings_that_agree() -> None:
 
 
 def test_a_request_that_would_always_be_refused() -> None:
-    """More texts are let in than one process may have waiting."""
+    """Allowing larger requests than one process may queue is a warning."""
     (found,) = contradictions(SIDECAR_MAX_INPUTS="10000")
     assert "always refused" in found
     most = QueueLimits().of_lone_process.rows
     assert contradictions(SIDECAR_MAX_INPUTS=str(most)) == []
     (found,) = contradictions(SIDECAR_MAX_INPUTS=str(most + 1))
-    assert f"SIDECAR_MAX_INPUTS={most + 1} texts are let in, but" in found
-    assert f"may have {most} waiting" in found
-    # A quarter of what one user may have waiting, which is three quarters of all.
+    assert f"SIDECAR_MAX_INPUTS={most + 1} allows larger requests" in found
+    assert f"may queue ({most} texts)" in found
+    # A quarter of what one user may queue, which is three quarters of the whole queue.
     few = {"SIDECAR_MAX_QUEUE_ROWS": "4000", "SIDECAR_MAX_PEER_SHARE": "0.25"}
     assert contradictions(**few, SIDECAR_MAX_INPUTS="750") == []
     (found,) = contradictions(**few, SIDECAR_MAX_INPUTS="751")
-    assert "one process may have 750 waiting" in found
+    assert "one process may queue (750 texts)" in found

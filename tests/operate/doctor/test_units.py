@@ -1,4 +1,4 @@
-"""The units, by the properties that systemd shows of them."""
+"""The units, judged by the properties that systemd shows."""
 
 import shutil
 import subprocess
@@ -26,7 +26,7 @@ def severities(version: int = 252, **changes: str) -> list[Severity]:
 
 
 def test_a_unit_that_is_well() -> None:
-    """And hosts without systemd, or without the units."""
+    """A running unit is OK, as is a host without systemd; missing units are a note."""
     assert severities() == [Severity.OK]
     (finding,) = check_units(Systemd(252, [SERVICE]), {})
     assert finding.found == "sidecar.service is active (running), systemd 252"
@@ -34,12 +34,12 @@ def test_a_unit_that_is_well() -> None:
     assert (finding.severity, finding.found) == (Severity.OK, "systemd does not run here")
     (finding,) = check_units(Systemd(252, [{**SERVICE, "LoadState": "not-found"}]), {})
     assert finding.severity is Severity.NOTE
-    assert finding.found == "systemd 252, no unit of Sidecar installed"
+    assert finding.found == "systemd 252, no Sidecar unit installed"
     assert "README" in finding.advice
 
 
 def test_a_unit_may_be_at_rest() -> None:
-    """A service that no client has started yet, or one that tells of no restarts."""
+    """An inactive service is OK, as is one without a restart count, or a listening socket."""
     assert severities(ActiveState="inactive", SubState="dead") == [Severity.OK]
     assert severities(NRestarts="") == [Severity.OK]
     socket = {"Id": "sidecar.socket", "LoadState": "loaded", "ActiveState": "active"}
@@ -58,7 +58,7 @@ JOURNAL = "`journalctl -u sidecar.service` says why"
             {**FAILED, "ExecMainStatus": "78"},
             Severity.ERROR,
             "sidecar.service is failed (failed): it refused its configuration (exit code 78)",
-            f"{JOURNAL}; mend the settings, then `systemctl start sidecar.socket`",
+            f"{JOURNAL}; correct the settings, then `systemctl start sidecar.socket`",
         ),
         (
             {**FAILED, "Result": "oom-kill", "ExecMainStatus": "9"},
@@ -69,7 +69,7 @@ JOURNAL = "`journalctl -u sidecar.service` says why"
         (
             {"Id": "sidecar.socket", "ActiveState": "inactive", "SubState": "dead"},
             Severity.WARNING,
-            "sidecar.socket is inactive (dead): nobody listens for clients",
+            "sidecar.socket is inactive (dead): nothing listens for clients",
             "`systemctl enable --now sidecar.socket`",
         ),
         (
@@ -83,7 +83,7 @@ JOURNAL = "`journalctl -u sidecar.service` says why"
 def test_a_unit_that_failed(
     changes: dict[str, str], severity: Severity, found: str, advice: str
 ) -> None:
-    """How, and what to do."""
+    """A failed, stopped or restarted unit is reported with the cause and what to do."""
     (finding,) = check_units(Systemd(252, [{**SERVICE, **changes}]), {})
     assert (finding.severity, finding.found, finding.advice) == (severity, found, advice)
 
@@ -99,7 +99,7 @@ def test_a_unit_that_failed(
 def test_a_unit_with_settings_that_break_a_daemon(
     changes: dict[str, str], found: str, advice: str
 ) -> None:
-    """They were seen to; what else is told of the unit stays."""
+    """Unit settings known to break a daemon are a warning, beside the unit's own finding."""
     well, finding = check_units(Systemd(252, [{**SERVICE, **changes}]), {})
     assert (well.severity, finding.severity) == (Severity.OK, Severity.WARNING)
     assert found in finding.found
@@ -107,7 +107,7 @@ def test_a_unit_with_settings_that_break_a_daemon(
 
 
 def test_every_unit_that_is_installed_is_judged() -> None:
-    """Of two daemons on one host, and their sockets, too."""
+    """Every installed unit is judged, also of several daemons on one host; missing ones are not."""
     other = {**SERVICE, "Id": "sidecar@e5.service", "NRestarts": "1"}
     gone = {**SERVICE, "Id": "sidecar@old.service", "LoadState": "not-found"}
     findings = list(check_units(Systemd(252, [SERVICE, gone, other]), {}))
@@ -119,7 +119,7 @@ def test_every_unit_that_is_installed_is_judged() -> None:
 
 
 def test_a_newer_systemd_can_do_more() -> None:
-    """The drop-in for it is asked for where it is missing."""
+    """From systemd 254 on, a service without the drop-in for it is a note."""
     assert severities(254) == severities(255) == [Severity.OK, Severity.NOTE]
     assert severities(253) == [Severity.OK]
     _, finding = check_units(Systemd(254, [SERVICE]), {})
@@ -130,14 +130,14 @@ def test_a_newer_systemd_can_do_more() -> None:
 
 
 def test_a_unit_of_another_version_is_noted(tmp_path: Path) -> None:
-    """By comparison with the one that was installed with this version."""
+    """An installed unit that differs from the one shipped with this version is a note."""
     unit = tmp_path / "sidecar.service"
     unit.write_text("[Service]\n")
     systemd = Systemd(252, [{**SERVICE, "FragmentPath": str(unit)}])
     assert len(list(check_units(systemd, {"sidecar.service": "[Service]\n"}))) == 1
     _, finding = check_units(systemd, {"sidecar.service": "[Service]\nType=notify\n"})
     assert finding.severity is Severity.NOTE
-    assert finding.found == f"{unit} is not the unit of this version"
+    assert finding.found == f"{unit} differs from this version's unit"
     assert "drop-in" in finding.advice
     assert len(list(check_units(systemd, {"sidecar.socket": "[Socket]\n"}))) == 1
     unit.unlink()
@@ -147,7 +147,7 @@ def test_a_unit_of_another_version_is_noted(tmp_path: Path) -> None:
 def test_the_units_of_this_version_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Services and sockets, where an installation puts them."""
+    """The shipped services and sockets are read from the installation's data folder."""
     folder = tmp_path / "share" / "sidecar" / "systemd"
     folder.mkdir(parents=True)
     for name in ("sidecar.service", "sidecar@.socket", "other.service"):
@@ -159,7 +159,7 @@ def test_the_units_of_this_version_are_read(
 
 
 def test_a_socket_that_waits_is_known() -> None:
-    """Whoever connects to it starts a daemon."""
+    """A listening socket at exactly this path is recognised, as connecting would start a daemon."""
     listen = {"Id": "sidecar.socket", "Listen": f"{SOCKET} (Stream)"}
     assert Systemd(252, [{**listen, "SubState": "listening"}]).waits_at(SOCKET)
     assert not Systemd(252, [{**listen, "SubState": "running"}]).waits_at(SOCKET)
@@ -172,7 +172,7 @@ def test_a_socket_that_waits_is_known() -> None:
 
 
 def test_the_units_limit() -> None:
-    """The least of them, in bytes."""
+    """The memory limit is the smallest of the installed units' limits, in bytes."""
     assert Systemd(252, [SERVICE]).memory_max() is None
     limited = {**SERVICE, "MemoryMax": "1000"}
     assert Systemd(252, [SERVICE, limited]).memory_max() == 1000
@@ -183,7 +183,7 @@ def test_the_units_limit() -> None:
 
 
 def test_without_systemd_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its folder under /run says whether it runs."""
+    """Without systemctl, or without systemd's folder under /run, systemd counts as absent."""
     monkeypatch.setattr(shutil, "which", lambda _: sys.executable)
     assert read_systemd(tmp_path) == Systemd(0)
     (tmp_path / "run/systemd/system").mkdir(parents=True)
@@ -203,7 +203,7 @@ LoadState=not-found
 
 
 def test_what_systemd_shows_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each unit's properties, and the version; systemctl is waited for ten seconds."""
+    """The version and each unit's properties are read, with a timeout of ten seconds."""
     asked: list[tuple[str, ...]] = []
     seconds: list[float] = []
     version = "systemd 254 (254.5-1)\n+PAM"

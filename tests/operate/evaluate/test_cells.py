@@ -1,4 +1,4 @@
-"""Figures as they are shown, and what an evaluation says as a map."""
+"""Figures as they are displayed, and an evaluation as a map."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ INT8 = Served("int8", 7, "MatMulInteger", 22_885_450, ("a",))
 
 
 def test_precisions() -> None:
-    """FP32 by its name; int8 with the bits of its weights, which are the processor's."""
-    assert precision_of(INT8) == "int8, weights of 7 bits"
+    """FP32 is shown by its name, and int8 with the width of its weights."""
+    assert precision_of(INT8) == "int8, 7-bit weights"
     assert precision_of(Served("int4", None, "", 1, ())) == "int4"
     assert precision_of(Served("none", None, "", 1, ())) == "FP32"
     assert megabytes(INT8) == "22.9 MB"
@@ -35,7 +35,7 @@ def test_precisions() -> None:
 
 
 def test_what_a_model_tells_of_itself() -> None:
-    """The bits are those of int8 alone; one of torch's tells less."""
+    """The width of weights is read for int8 only, and layers kept in FP32 are optional."""
     told = {"quantization": "int8", "weight_bits": 7, "kernel": "MatMulInteger",
             "bytes_weights": 22_885_450, "kept": ["a"]}  # fmt: skip
     assert Served.of(told) == INT8
@@ -65,18 +65,18 @@ def test_what_a_model_tells_of_itself() -> None:
     ],
 )
 def test_differences(found: Difference, cells: tuple[str, ...]) -> None:
-    """With their signs; what is rounded to nothing has none."""
+    """Differences are shown with their signs, except those that round to 0."""
     assert difference_of(found) == cells
     assert percent(found) == cells[1]
 
 
 def test_figures_are_typeset() -> None:
-    """With a minus sign, and on one line."""
+    """Typeset figures have a minus sign and no breaking spaces."""
     assert typeset("-2.9 %") == "\N{MINUS SIGN}2.9\N{NO-BREAK SPACE}%"
 
 
 def test_an_evaluation_is_a_map() -> None:
-    """By plan and by metric; FP32 has no difference."""
+    """An evaluation becomes a map by plan and metric, in which FP32 has no difference."""
     quality = Quality(mean=0.99, p1=0.98, min=0.97, texts=9)
     exact = Outcome("none", (Figure("MAP", 0.5, None),), None)
     own = Outcome("int8", (Figure("MAP", 0.4, Difference(-0.1, -0.2, -0.05, -0.2)),), quality)

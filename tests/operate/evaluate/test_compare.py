@@ -1,4 +1,4 @@
-"""What counts as a difference, and what is noise."""
+"""What counts as a difference, and what as noise."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from sidecar.operate.evaluate.metrics import Metric, Samples, spearman
 
 @pytest.fixture
 def draws() -> np.random.Generator:
-    """Values that are the same in every run."""
+    """Return a generator that draws the same values in every run."""
     return np.random.default_rng(3)
 
 
@@ -22,7 +22,7 @@ def mean_of(values: Samples) -> Metric:
 
 
 def test_identical_runs_do_not_differ(draws: np.random.Generator) -> None:
-    """The difference is nothing, and so is its interval."""
+    """Identical values have a difference of 0, with an interval of 0 to 0."""
     values = draws.random(50)
     found = difference(mean_of(values), mean_of(values.copy()))
     assert (found.value, found.low, found.high) == (0, 0, 0)
@@ -31,7 +31,7 @@ def test_identical_runs_do_not_differ(draws: np.random.Generator) -> None:
 
 @pytest.mark.parametrize(("shift", "verdict"), [(-0.1, "worse"), (0.1, "better")])
 def test_a_clear_difference_is_told(draws: np.random.Generator, shift: float, verdict: str) -> None:
-    """All queries move the same way, far less than they differ from each other."""
+    """A small but consistent shift of all queries is a difference."""
     values = draws.random(50)
     moved = values + shift + 0.01 * draws.standard_normal(50)
     found = difference(mean_of(values), mean_of(moved))
@@ -42,14 +42,14 @@ def test_a_clear_difference_is_told(draws: np.random.Generator, shift: float, ve
 
 
 def test_what_goes_both_ways_is_noise(draws: np.random.Generator) -> None:
-    """Queries move up and down by as much, whatever the mean happens to be."""
+    """Queries that move up and down by the same amount are within noise."""
     values = draws.random(50)
     moved = values + np.tile([0.2, -0.19], 25)
     assert difference(mean_of(values), mean_of(moved)).verdict == "within noise"
 
 
 def test_what_cancels_out_is_nothing() -> None:
-    """In a fortieth of all draws the ups and the downs are as many: 0, and not 1e-17 beside it."""
+    """Changes that cancel out in a draw are exactly 0, without a rounding error."""
     values = np.tile([0.2, 0.4, 0.6, 0.8], 10)
     moved = values.copy()
     moved[:5] += 0.2
@@ -61,13 +61,13 @@ def test_what_cancels_out_is_nothing() -> None:
 
 @pytest.mark.parametrize(("exact", "relative"), [(0.5, -0.2), (0.0, None)])
 def test_a_difference_is_a_share_of_the_exact_figure(exact: float, relative: float | None) -> None:
-    """Of nothing there is no share."""
+    """The relative difference is a share of FP32's figure, and undefined if that is 0."""
     found = difference(mean_of(np.full(9, exact)), mean_of(np.full(9, exact - 0.1)))
     assert found.relative == pytest.approx(relative)
 
 
 def test_the_same_data_give_the_same_interval(draws: np.random.Generator) -> None:
-    """The draws are seeded."""
+    """The draws are seeded, so equal data give equal intervals."""
     a, b = mean_of(draws.random(20)), mean_of(draws.random(20))
     assert difference(a, b) == difference(a, b)
 
@@ -75,7 +75,7 @@ def test_the_same_data_give_the_same_interval(draws: np.random.Generator) -> Non
 def test_correlations_are_drawn_in_pairs(
     draws: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A side that has lost the order is told from the one that has it."""
+    """A correlation is resampled in pairs, and one that is lost is a difference."""
     monkeypatch.setattr(compare, "RESAMPLES", 100)  # a correlation takes a millisecond
     gold = np.arange(60.0)
     exact = Metric("Spearman", spearman, (gold, gold + draws.standard_normal(60)))
@@ -85,7 +85,7 @@ def test_correlations_are_drawn_in_pairs(
 
 
 def test_the_interval_holds_95_percent_of_the_draws(draws: np.random.Generator) -> None:
-    """Against a bootstrap of its own, in numpy: of pairs, with the same queries for both."""
+    """The interval agrees with a paired bootstrap written in numpy."""
     exact, own = draws.random((2, 40))
     picks = draws.integers(0, 40, (20_000, 40))
     drawn = own[picks].mean(axis=1) - exact[picks].mean(axis=1)
@@ -99,7 +99,7 @@ def test_the_interval_holds_95_percent_of_the_draws(draws: np.random.Generator) 
 
 
 def test_it_is_drawn_two_thousand_times() -> None:
-    """Few draws would make the ends a matter of chance."""
+    """The interval is computed from 2,000 draws, enough for stable ends."""
     times: list[int] = []
 
     def counted(values: Samples) -> float:
@@ -123,6 +123,6 @@ def test_it_is_drawn_two_thousand_times() -> None:
     ],
 )
 def test_the_verdict_is_the_intervals(low: float, high: float, verdict: str) -> None:
-    """Zero at its end is within it."""
+    """The verdict depends on the interval only; a 0 at its end is within noise."""
     found = Difference(0.05, low, high, None)
     assert (found.verdict, found.within_noise) == (verdict, verdict == "within noise")

@@ -1,4 +1,4 @@
-"""Which folders are read, and what is said of the others."""
+"""Which folders can be read, and how the others are refused."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def candidates(*labels: int) -> str:
 
 
 def test_a_folder_as_beir_has_them() -> None:
-    """Queries that nobody has judged are left out; titles go before texts, prompts before all."""
+    """A BEIR folder yields its judged queries and titled documents, each with its prompt."""
     data = read(TINY)
     assert isinstance(data, Retrieval)
     assert list(data.queries) == ["q1", "q2", "q3"]
@@ -39,7 +39,7 @@ def test_a_folder_as_beir_has_them() -> None:
 
 
 def test_a_quick_look_keeps_what_is_relevant() -> None:
-    """Two queries, the documents that were judged for them, and two others."""
+    """A limit of two keeps two queries, their judged documents, and two others."""
     data = read(TINY, 2)
     assert isinstance(data, Retrieval)
     assert list(data.queries) == ["q1", "q2"]
@@ -48,7 +48,7 @@ def test_a_quick_look_keeps_what_is_relevant() -> None:
 
 
 def test_candidates_to_rerank(tmp_path: Path) -> None:
-    """Queries without a relevant candidate are left out; pairs take no prompt."""
+    """Candidates are read as pairs without prompts; queries without a relevant one are left out."""
     lines = candidates(0, 1) + candidates(0, 0, 0) + candidates(1, 0, 0, 2)
     (tmp_path / "rerank-dev.jsonl").write_text(lines)
     data = read(tmp_path)
@@ -59,7 +59,7 @@ def test_candidates_to_rerank(tmp_path: Path) -> None:
 
 
 def test_pairs_with_a_score(tmp_path: Path) -> None:
-    """The test split goes before the others; quotes are letters."""
+    """Scored pairs are read from the test split first, and quotes are ordinary characters."""
     (tmp_path / "dev.tsv").write_text(_HEAD)
     (tmp_path / "test.tsv").write_text(_HEAD + '5.0\ta "b\tc\n0\td\te\n')
     data = read(tmp_path)
@@ -69,7 +69,7 @@ def test_pairs_with_a_score(tmp_path: Path) -> None:
 
 
 def test_another_shape_is_told_what_was_expected(tmp_path: Path) -> None:
-    """With the names of the files of each shape."""
+    """A folder of another shape is refused with the file names of every known shape."""
     with pytest.raises(DataError, match=r"corpus\.jsonl.*rerank\.jsonl.*test\.tsv.*sentence1"):
         read(tmp_path)
     with pytest.raises(DataError, match="no folder at"):
@@ -87,28 +87,30 @@ QRELS = "query-id\tcorpus-id\tscore\na\td\t1\nb\td\t1\n"
         ({"corpus.jsonl": CORPUS, "queries.jsonl": QUERIES}, "but no qrels.tsv"),
         ({"corpus.jsonl": CORPUS, "qrels.tsv": QRELS}, "queries.jsonl cannot be read"),
         ({"corpus.jsonl": "{", "queries.jsonl": QUERIES, "qrels.tsv": QRELS}, "corpus.jsonl:1 is"),
-        ({"corpus.jsonl": 2 * CORPUS, "queries.jsonl": QUERIES, "qrels.tsv": QRELS}, "second time"),
+        ({"corpus.jsonl": 2 * CORPUS, "queries.jsonl": QUERIES, "qrels.tsv": QRELS},
+         "repeats the _id"),
         ({"corpus.jsonl": CORPUS.replace("d", "x"), "queries.jsonl": QUERIES, "qrels.tsv": QRELS},
          'no string "_id"'),
         ({"corpus.jsonl": CORPUS.replace('"d"', '"x"'), "queries.jsonl": QUERIES,
-          "qrels.tsv": QRELS}, "none of the documents"),
+          "qrels.tsv": QRELS}, "none of the judged documents"),
         ({"corpus.jsonl": CORPUS, "queries.jsonl": QUERIES, "qrels.tsv": "a\td\t1\n"},
-         "head of columns"),
+         "expected header"),
         ({"corpus.jsonl": CORPUS, "queries.jsonl": QUERIES, "qrels.tsv": QRELS + "b\td\tx\n"},
          "qrels.tsv:4: the score 'x'"),
         ({"corpus.jsonl": CORPUS, "queries.jsonl": QUERIES[:26], "qrels.tsv": QRELS},
          "has 1 queries"),
-        ({"rerank.jsonl": "[]\n"}, "rerank.jsonl:1 is not a map"),
-        ({"rerank.jsonl": '{"query": "q"}\n'}, 'no list of maps "candidates"'),
+        ({"rerank.jsonl": "[]\n"}, "rerank.jsonl:1 is not a JSON object"),
+        ({"rerank.jsonl": '{"query": "q"}\n'}, 'no list of objects "candidates"'),
         ({"rerank.jsonl": candidates(0, 1)}, "has 1 queries with a relevant candidate"),
-        ({"rerank.jsonl": candidates(0, 1) + candidates(1, 0)}, "rerank.jsonl:2 has the query_id"),
+        ({"rerank.jsonl": candidates(0, 1) + candidates(1, 0)},
+         "rerank.jsonl:2 repeats the query_id"),
         ({"dev.tsv": _HEAD + "1\ta\n"}, "dev.tsv:2 has 2 columns, not 3"),
         ({"dev.tsv": _HEAD + "nan\ta\tb\n"}, "'nan' is not a number"),
         ({"dev.tsv": _HEAD + "1\ta\tb\n1\tc\td\n"}, "has 1 different scores"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path: Path, files: dict[str, str], reason: str) -> None:
-    """By file, by line, and by what it lacks."""
+    """Malformed data is refused with the file, the line, and what is wrong."""
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(DataError) as refused:
@@ -117,7 +119,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, files: dict[str, str], reason: s
 
 
 def beir(folder: Path, qrels: str, queries: int = 3, documents: int = 3) -> Path:
-    """Write queries q0, q1, ... and documents d0, d1, ...; `qrels` without its head."""
+    """Write queries q0, q1, ... and documents d0, d1, ...; `qrels` lacks its header."""
     written = {
         "queries.jsonl": "".join(f'{{"_id": "q{n}", "text": "w{n}"}}\n' for n in range(queries)),
         "corpus.jsonl": "".join(f'{{"_id": "d{n}", "text": "t{n}"}}\n' for n in range(documents)),
@@ -129,7 +131,7 @@ def beir(folder: Path, qrels: str, queries: int = 3, documents: int = 3) -> Path
 
 
 def test_what_nobody_has_trained_on_comes_first(tmp_path: Path) -> None:
-    """Of several files with judgements, candidates or pairs the first that is there."""
+    """Of several files the test split is read before the development split."""
     (tmp_path / "qrels").mkdir()
     names = ("qrels.tsv", "qrels/test.tsv", "qrels/dev.tsv")
     beir(tmp_path, "")
@@ -154,7 +156,7 @@ def test_what_nobody_has_trained_on_comes_first(tmp_path: Path) -> None:
 
 
 def test_a_query_is_judged_where_something_is_relevant(tmp_path: Path) -> None:
-    """A grade of 0 or less is none; what was judged otherwise is still told to the metrics."""
+    """Queries without a grade above 0 are left out; other grades reach the metrics unchanged."""
     data = read(beir(tmp_path, "q0 d0 0\nq0 d1 2\nq1 d0 1\nq2 d0 0\nq2 d1 -1\n"))
     assert isinstance(data, Retrieval)
     assert list(data.queries.items()) == [("q0", "w0"), ("q1", "w1")]
@@ -166,7 +168,7 @@ def test_a_query_is_judged_where_something_is_relevant(tmp_path: Path) -> None:
 
 
 def test_a_quick_look_takes_the_first(tmp_path: Path) -> None:
-    """Two queries, or pairs; of the corpus what was judged, wherever, and two others."""
+    """A limit takes the first queries or pairs, and judged documents wherever they are."""
     qrels = "q0 d7 1\nq1 d9 1\nq2 d8 1\n"
     data = read(beir(tmp_path, qrels, documents=10), 2)
     assert isinstance(data, Retrieval)
@@ -190,7 +192,7 @@ def test_a_quick_look_takes_the_first(tmp_path: Path) -> None:
 
 
 def test_a_query_without_an_id_has_its_lines(tmp_path: Path) -> None:
-    """Candidates of two lines are not those of one query."""
+    """A query without an id is identified by its line number."""
     listed = '"query": "why", "candidates": [{"id": "c", "text": "t", "label": 1}]'
     (tmp_path / "rerank.jsonl").write_text(f"{{{listed}}}\n\n{{{listed}}}\n")
     data = read(tmp_path)
@@ -201,17 +203,17 @@ def test_a_query_without_an_id_has_its_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("listed", "reason"),
     [
-        ('{"id": "c", "text": "t"}', "no whole number"),
-        ('{"id": "c", "text": "t", "label": 0.5}', "no whole number"),
+        ('{"id": "c", "text": "t"}', "no integer"),
+        ('{"id": "c", "text": "t", "label": 0.5}', "no integer"),
         ('{"id": 5, "text": "t", "label": 1}', 'no string "id"'),
         ('{"id": "c", "label": 1}', 'no string "text"'),
-        ('{"id": "c", "text": "t", "label": 1}, {"id": "c", "text": "u", "label": 0}', "one id"),
+        ('{"id": "c", "text": "t", "label": 1}, {"id": "c", "text": "u", "label": 0}', "same id"),
         ('{"id": "c", "text": "\\ud800", "label": 1}', "half a character"),
-        ('"c"', "no list of maps"),
+        ('"c"', "no list of objects"),
     ],
 )
 def test_what_is_wrong_with_candidates(tmp_path: Path, listed: str, reason: str) -> None:
-    """By the line in which they stand."""
+    """Malformed candidates are refused with the line they are on."""
     path = tmp_path / "rerank.jsonl"
     path.write_text(f'{{"query": "why", "candidates": [{listed}]}}\n')
     with pytest.raises(DataError, match=f"rerank.jsonl:1.*{reason}"):
@@ -219,7 +221,7 @@ def test_what_is_wrong_with_candidates(tmp_path: Path, listed: str, reason: str)
 
 
 def test_a_title_stands_before_its_text(tmp_path: Path) -> None:
-    """One that is empty, or none at all, leaves no space."""
+    """A title precedes its text, and a missing or empty one leaves no space."""
     corpus = beir(tmp_path, "q0 d0 1\nq1 d0 1\n") / "corpus.jsonl"
     corpus.write_text(
         '{"_id": "d0", "title": "T", "text": "t"}\n{"_id": "d1", "title": "", "text": "t"}\n'
@@ -230,12 +232,12 @@ def test_a_title_stands_before_its_text(tmp_path: Path) -> None:
 
 
 def test_data_are_for_a_task(tmp_path: Path) -> None:
-    """A cross-encoder embeds nothing."""
+    """Data for one task are refused for a model of another."""
     data = read(TINY)
     check_task(data, "embed", "m")
-    with pytest.raises(DataError, match="tiny-retrieval holds texts to embed, and m is a model to"):
+    with pytest.raises(DataError, match="tiny-retrieval holds texts to embed, but m is a model to"):
         check_task(data, "rerank", "m")
     (tmp_path / "rerank.jsonl").write_text(candidates(1, 0) + candidates(1))
     check_task(read(tmp_path), "rerank", "m")
-    with pytest.raises(DataError, match="holds candidates for a cross-encoder, and m is a model"):
+    with pytest.raises(DataError, match="holds candidates for a cross-encoder, but m is a model"):
         check_task(read(tmp_path), "embed", "m")

@@ -17,7 +17,7 @@ def figures(data: Data, outputs: Outputs) -> dict[str, float]:
 
 
 def test_retrieval() -> None:
-    """One query finds its document first; the other finds one of its two, in third place."""
+    """Retrieval metrics match hand-computed values for two queries."""
     qrels = {"a": {"x": 1}, "b": {"z": 1, "gone": 1}}
     data = Retrieval("t", {"a": "", "b": ""}, qrels, Path(), dict.fromkeys("xyz"))
     queries = [[1.0, 0.0], [0.0, 1.0]]
@@ -32,7 +32,7 @@ def test_retrieval() -> None:
 
 
 def test_only_ten_documents_count() -> None:
-    """What stands in the eleventh place was not found."""
+    """A document in the eleventh place counts as not found."""
     documents = {f"d{number:02}": None for number in range(11)}
     data = Retrieval("t", {"a": ""}, {"a": {"d10": 1}}, Path(), documents)
     vectors = [[1.0], *([1 - number / 100] for number in range(11))]
@@ -40,7 +40,7 @@ def test_only_ten_documents_count() -> None:
 
 
 def test_reranking() -> None:
-    """Relevant candidates in the second and fourth place of four."""
+    """Reranking metrics match hand-computed values for hits in second and fourth place."""
     labels = {"w": 0, "x": 1, "y": 0, "z": 1}
     data = Reranking("t", {"a": Candidates("", ("", "", "", ""), labels)})
     found = figures(data, np.array([[0.9], [0.8], [0.7], [0.6]], np.float32))
@@ -53,7 +53,7 @@ def test_reranking() -> None:
 
 
 def test_similarity() -> None:
-    """Two of four neighbours in the other order: 1 - 6 * 2 / (4 * 15)."""
+    """Spearman's correlation of four values, two swapped, is 1 - 6 * 2 / (4 * 15)."""
     data = Similarity("t", (("", ""),) * 4, (1.0, 2.0, 3.0, 4.0))
     first = np.ones((4, 1))
     second = np.array([[0.1], [0.3], [0.2], [0.4]])
@@ -62,19 +62,19 @@ def test_similarity() -> None:
 
 
 def test_no_order_has_no_correlation() -> None:
-    """Where all values are one there is nothing to correlate, and no warning."""
+    """The correlation of constant values is 0, without a warning."""
     assert spearman(np.ones(3), np.arange(3.0)) == 0.0
 
 
 def test_row_products_are_cosines() -> None:
-    """Of rows with a length of one."""
+    """The products of rows of unit length are their cosines."""
     a = np.array([[1, 0], [0.6, 0.8]], np.float32)
     assert row_products(a, a[::-1]) == pytest.approx([0.6, 0.6])
 
 
 def test_equal_scores_are_put_in_order_by_lot() -> None:
-    """What is relevant gains nothing, and loses nothing, by its id."""
-    outputs = np.ones((900, 1), np.float32)  # a sigmoid that has come to 1 everywhere
+    """Ties are broken at random, so that an id gives no advantage."""
+    outputs = np.ones((900, 1), np.float32)  # a sigmoid that is saturated everywhere
     for relevant in ("a", "z"):
         labels = {relevant: 1, "m": 0, "n": 0}
         each = Candidates("", ("", "", ""), labels)
@@ -83,7 +83,7 @@ def test_equal_scores_are_put_in_order_by_lot() -> None:
 
 
 def test_all_metrics_see_one_order_of_equal_scores() -> None:
-    """From the reciprocal of the place of the only relevant document follows its gain."""
+    """All metrics see the same order of tied documents."""
     ids = dict.fromkeys("abcdef")
     qrels = {str(number): {"a": 1} for number in range(50)}
     data = Retrieval("t", dict.fromkeys(qrels, ""), qrels, Path(), ids)
@@ -94,7 +94,7 @@ def test_all_metrics_see_one_order_of_equal_scores() -> None:
 
 
 def test_the_lots_of_one_query_do_not_depend_on_the_scores_of_another() -> None:
-    """So that a plan that puts one query's candidates otherwise differs there alone."""
+    """Changing one query's scores does not change how ties are broken for another."""
     each = Candidates("", ("", "", ""), {"a": 1, "b": 0, "c": 0})
     data = Reranking("t", {str(number): each for number in range(50)})
     ties = np.ones((150, 1), np.float32)
@@ -106,7 +106,7 @@ def test_the_lots_of_one_query_do_not_depend_on_the_scores_of_another() -> None:
 
 
 def test_the_cuts_are_at_ten_and_at_five() -> None:
-    """What stands in the last place that counts does, and what comes after does not."""
+    """The last place within a metric's cutoff counts, and the next does not."""
     ids = dict.fromkeys(f"d{number:02}" for number in range(20))
     for place in (9, 10):
         data = Retrieval("t", {"a": ""}, {"a": {f"d{place:02}": 1}}, Path(), ids)
@@ -126,7 +126,7 @@ def test_the_cuts_are_at_ten_and_at_five() -> None:
 
 
 def test_each_query_has_its_own_candidates_and_documents() -> None:
-    """However many another one has; what they come to stands in the queries' order."""
+    """Each query is scored on its own candidates, and samples are in the order of queries."""
     queries = {
         "a": Candidates("", ("", ""), {"x": 1, "y": 0}),
         "b": Candidates("", ("", "", ""), {"x": 0, "y": 0, "z": 1}),
@@ -144,7 +144,7 @@ def test_each_query_has_its_own_candidates_and_documents() -> None:
 
 
 def test_a_query_that_finds_nothing_counts_as_nothing() -> None:
-    """It has its part in the mean."""
+    """A query that finds nothing enters the mean as 0."""
     qrels = {"a": {"x": 1}, "b": {"gone": 1}}
     data = Retrieval("t", {"a": "", "b": ""}, qrels, Path(), dict.fromkeys("xy"))
     found = figures(data, np.array([[1.0], [1.0], [0.9], [0.1]], np.float32))
@@ -152,7 +152,7 @@ def test_a_query_that_finds_nothing_counts_as_nothing() -> None:
 
 
 def test_more_relevant_documents_gain_more() -> None:
-    """By their grade: a document of grade 2 in first place, and in second."""
+    """NDCG weights documents by their grade."""
     ids, qrels = dict.fromkeys("xy"), {"a": {"x": 2, "y": 1}}
     data = Retrieval("t", {"a": ""}, qrels, Path(), ids)
     best = figures(data, np.array([[1.0], [0.9], [0.1]], np.float32))

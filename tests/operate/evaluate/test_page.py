@@ -1,4 +1,4 @@
-"""An evaluation's page: its figures and tables, and where everything stands in its plots."""
+"""An evaluation's page: its figures and tables, and the positions in its plots."""
 
 import re
 from datetime import UTC, datetime
@@ -68,7 +68,7 @@ def rows_of(page: str, title: str) -> list[list[str]]:
 
 
 def test_each_plan_stands_beside_fp32() -> None:
-    """Metric by metric: both figures, the difference, its share, its interval, the verdict."""
+    """Each metric and plan has a row with both figures, the difference, and the verdict."""
     assert rows_of(page_of(JUDGED), "cran") == [
         [
             "MAP",
@@ -98,7 +98,7 @@ def test_each_plan_stands_beside_fp32() -> None:
 
 
 def test_fp32_alone_has_its_figures() -> None:
-    """And no plot; nothing was compared."""
+    """An evaluation of FP32 only shows its figures, without a plot or a comparison."""
     page = render(Evaluation("m", Path("/m"), "CPU", {"none": PLANS["none"]}, [ALONE]), NOW)
     assert rows_of(page, "alone") == [["MAP", "0.4000"], ["P@5", "0.2000"]]
     assert "<svg" not in page
@@ -107,22 +107,22 @@ def test_fp32_alone_has_its_figures() -> None:
 
 
 def test_what_each_plan_came_out_in() -> None:
-    """Its bytes, of those of FP32; the layers that it kept; what computes it."""
+    """Each plan is shown with its size, the layers kept in FP32, its kernel and its closeness."""
     page = page_of(JUDGED)
-    assert rows_of(page, "What each plan came out in") == [
+    assert rows_of(page, "What each plan is served in") == [
         ["none", "FP32", "90.0 MB", "100.0 %", "all", "MatMul"],
-        ["int8", "int8, weights of 7 bits", "22.5 MB", "25.0 %", "none", "MatMulInteger"],
+        ["int8", "int8, 7-bit weights", "22.5 MB", "25.0 %", "none", "MatMulInteger"],
         ["int4", "int4", "18.0 MB", "20.0 %", "a, b", "MatMulNBits"],
     ]
     assert rows_of(page, "Closeness to FP32") == [
-        ["cran", plan, "1 less the distance of a pair&#39;s two scores", "0.9992", "0.9987",
+        ["cran", plan, "1 minus the distance between a pair&#39;s two scores", "0.9992", "0.9987",
          "0.9979", "1,623"]
         for plan in ("int8", "int4")
     ]  # fmt: skip
 
 
 def test_the_figures_at_the_head() -> None:
-    """The weights of each plan, and how many of its figures are within noise, of all data."""
+    """The cards show each plan's size, and its figures within noise over all data."""
     page = page_of(JUDGED, JUDGED)
     found = re.findall(
         r'<dt>(.*?)</dt><dd class="value">(.*?)</dd><dd class="about">(.*?)</dd>', page
@@ -145,7 +145,7 @@ def painted(judged: Judged) -> Axes | None:
 
 
 def test_an_interval_is_drawn_for_each_plan_and_metric() -> None:
-    """Its ends, its dot, which is hollow within noise, in its plan's colour, top down."""
+    """Each interval has its ends, a dot that is hollow within noise, and its plan's colour."""
     axes = painted(JUDGED)
     assert axes is not None
     intervals = [
@@ -179,7 +179,7 @@ def test_an_interval_is_drawn_for_each_plan_and_metric() -> None:
 
 
 def test_zero_stands_in_the_middle() -> None:
-    """As far to both sides as the furthest end, and a little where nothing differs."""
+    """The axis is symmetric around zero, and has a minimum width."""
     axes = painted(JUDGED)
     assert axes is not None
     low, high = axes.get_xlim()
@@ -195,7 +195,7 @@ def test_zero_stands_in_the_middle() -> None:
 
 
 def test_a_plot_grows_with_what_it_shows() -> None:
-    """So that its rows stay as far apart; without plans there is none."""
+    """A plot grows with its rows, and there is none without plans to compare."""
     one = Judged("d", "", "embed", (EXACT, outcome("int8", NOISE, NOISE)))
     (width, small), (other, large) = forest(one).size, forest(JUDGED).size
     assert (width, other) == (4.2, 4.2)

@@ -1,4 +1,4 @@
-"""From texts to outputs: what is put before them, and how long vectors are."""
+"""From texts to outputs: prompts, batches and the length of vectors."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +17,13 @@ from sidecar.operate.evaluate.run import evaluate, prompts_of
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interval is not what these tests are about, and takes a second."""
+    """Draw few resamples: these tests are not about intervals, which take a second."""
     monkeypatch.setattr(compare, "RESAMPLES", 20)
 
 
 @dataclass
 class Model:
-    """Computes for a text how many letters of it are a, and how many are b."""
+    """Embeds a text as its counts of the letters a and b."""
 
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -49,12 +49,12 @@ class Model:
 def test_prompts_by_role(
     prompts: Mapping[str, str], default: str | None, expected: Prompts
 ) -> None:
-    """The role's own, which may say nothing, else the model's default one."""
+    """A role's prompt is its own, even if empty, or otherwise the model's default."""
     assert prompts_of(Model(prompts, default)) == expected
 
 
 def test_a_text_of_which_nothing_is_left_is_compared_all_the_same() -> None:
-    """A vector of zeros stays one: its cosine to any other is 0."""
+    """A zero vector stays zero, and its cosine to any other is 0."""
     data = Similarity("t", (("a", "aab"), ("b", "c"), ("a", "b")), (5.0, 3.0, 0.0))
     exact, own = evaluate(data, {"none": Model(), "int8": Model()}, 1, lambda *_: None)
     assert exact.figures[0].value == own.figures[0].value == pytest.approx(0.866, abs=1e-3)
@@ -63,7 +63,7 @@ def test_a_text_of_which_nothing_is_left_is_compared_all_the_same() -> None:
 
 
 def test_a_model_is_asked_as_where_it_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In pieces of 128, with its prompts, on as many threads as given; progress is told."""
+    """Texts are computed in chunks of 128, with prompts, on the given threads, with progress."""
     pieces: list[int] = []
     threads: list[int] = []
 
@@ -93,7 +93,7 @@ def test_a_model_is_asked_as_where_it_is_served(monkeypatch: pytest.MonkeyPatch)
     ]  # fmt: skip
     assert [outcome.plan for outcome in outcomes] == ["none", "int8"]
     exact, own = outcomes
-    # The more a's beside the one b, the further from the text with one of each.
+    # The more a's there are beside the one b, the lower the similarity to "ab".
     assert exact.figures[0].value == pytest.approx(1)
     assert (exact.closeness, exact.figures[0].difference) == (None, None)
     assert own.closeness is not None
@@ -104,7 +104,7 @@ def test_a_model_is_asked_as_where_it_is_served(monkeypatch: pytest.MonkeyPatch)
 
 
 class Scorer(Model):
-    """Scores a pair by the letters of its document."""
+    """Scores a pair by the length of its document."""
 
     dimensions = 1
 
@@ -117,7 +117,7 @@ class Scorer(Model):
 
 
 def test_scores_stay_as_they_are() -> None:
-    """They have no length; two plans are as close as their scores."""
+    """A reranker's scores are not normalised, and closeness is 1 minus their distance."""
     each = Candidates("q", ("a", "bb", "ccc"), {"x": 0, "y": 1, "z": 1})
     data = Reranking("t", {"1": each, "2": each})
     exact, own = evaluate(data, {"int8": Scorer(0.25), "none": Scorer(0.0)}, 1, lambda *_: None)
