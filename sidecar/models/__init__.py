@@ -1,1 +1,1 @@
-"""A model's way from a folder to rows of floats: locate, prepare, verify, load."""
+"""From a model folder to rows of floats: locate, prepare, verify, load."""

@@ -1,4 +1,4 @@
-"""The events of a model's way into memory."""
+"""Log events about loading, quantizing and verifying a model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ _SUBJECT: dict[Task, str] = {"embed": "embeddings", "rerank": "reranker"}
 
 
 def reason_of(reason: str, speed: Mapping[str, Speed]) -> str:
-    """Return `reason` with what was measured: the speed of what is not FP32 against FP32's."""
+    """Return `reason` followed by the measured speed of each quantization relative to FP32."""
     measured = [
         f"{name} measured {speed['none'].mixed_ms / own.mixed_ms:.2f} times as fast as FP32"
         for name, own in speed.items()
@@ -29,7 +29,7 @@ def reason_of(reason: str, speed: Mapping[str, Speed]) -> str:
 
 
 def log_selected(name: str, task: Task, quantization: str, reason: str) -> None:
-    """Tell in which quantization a model is to be served, and why."""
+    """Log the quantization that a model will be served in, and why."""
     kind = "no" if quantization == "none" else quantization
     log.info(
         "quantization.selected",
@@ -42,15 +42,16 @@ def log_selected(name: str, task: Task, quantization: str, reason: str) -> None:
 
 
 def log_outcome(manifest: Manifest) -> None:
-    """Tell what became of the quantization of an artifact: what it came to, what fell back."""
+    """Log an artifact's quantization, with a warning if any of it fell back to FP32."""
     if manifest.kept:
+        tried = "int8" if manifest.requested == "auto" else manifest.requested
         log.warning(
             "quantization.fell_back",
             model=manifest.name,
             task=manifest.description.task,
             quantization=manifest.quantization,
             layers=list(manifest.kept),
-            reason=f"{manifest.requested} throughout stays under the floor of closeness to FP32",
+            reason=f"{tried} for every layer is below the floor of closeness to FP32",
         )
     if manifest.quantization != "none":
         _log_applied(manifest)
@@ -74,7 +75,7 @@ def _log_applied(manifest: Manifest) -> None:
 
 
 def log_proof(model: TorchModel, proof: Proof) -> None:
-    """Tell the same of a model that torch computes in half precision."""
+    """Log the same for a model that torch computes in half precision."""
     if proof.fell_back:
         log.warning(
             "quantization.fell_back",
@@ -100,7 +101,7 @@ def log_proof(model: TorchModel, proof: Proof) -> None:
 
 
 def log_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int) -> None:
-    """Tell what has been loaded, and warn where it is unverified or lacks prompts it needs."""
+    """Log that a model is loaded; warn if it is unverified or lacks prompts that it needs."""
     log.info(
         "model.loaded",
         model=model.name,
@@ -120,7 +121,7 @@ def log_loaded(model: Model | TorchModel, quantization: str, weight_bytes: int) 
             "model.unverified",
             model=model.name,
             task=model.task,
-            advice="prepare it where the extra `server` is installed (docs/models.md)",
+            advice="prepare it on a host with the extra `server` installed (docs/models.md)",
         )
 
 

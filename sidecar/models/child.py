@@ -1,4 +1,4 @@
-"""What a process needs that must not outlive the one that started it."""
+"""Keep a child process from outliving its parent."""
 
 import ctypes
 import os
@@ -9,8 +9,8 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM when the process `parent` ends; leave by every `finally`."""
+    """Exit when the process `parent` does, running `finally` blocks: the kernel sends SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before it was watched
+    if os.getppid() != parent:  # the parent ended before prctl() took effect
         sys.exit(128 + signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""How close a graph comes to FP32, measured on the probe texts."""
+"""Measure how close a graph's outputs are to FP32 on the probe texts."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from sidecar.models.tokenizer import Tokenizer
 
 
 class Judge:
-    """Runs the FP32 `reference`, a graph's path, on the probes, and compares graphs with it."""
+    """Compares graphs with the FP32 graph at the path `reference`; both run on the probes."""
 
     def __init__(self, reference: Path, tokenizer: Tokenizer, description: Description) -> None:
         self._task = description.task
@@ -26,11 +26,11 @@ class Judge:
         self._exact = self._run(Session(reference))
 
     def quality_of(self, graph: ModelProto) -> Quality:
-        """Return the closeness of what `graph` computes to FP32's."""
+        """Return how close the outputs of `graph` are to FP32's."""
         return closeness(self._task, self._exact, self._run(Session(graph.SerializeToString())))
 
     def speed_of(self, name: str, graph: ModelProto) -> dict[str, Speed]:
-        """Return the speed of FP32, as "none", and of `graph`, as `name`."""
+        """Return the speed of FP32, under "none", and of `graph`, under `name`."""
         sessions = {
             "none": Session(self._reference),
             name: session_of(graph.SerializeToString(), name),
@@ -42,7 +42,7 @@ class Judge:
 
 
 def closeness(task: Task, exact: Float32, approximate: Float32) -> Quality:
-    """Return how close a model's outputs on the probes of `task` come to FP32's, `exact`.
+    """Return how close the outputs `approximate` are to FP32's, `exact`, on the probes of `task`.
 
     Both are float32 [probes, outputs].
     """
@@ -53,9 +53,9 @@ def closeness(task: Task, exact: Float32, approximate: Float32) -> Quality:
 
 
 def cosines(a: Float32, b: Float32) -> Float32:
-    """Return the cosine of each row of `a` with the same of `b`, float32 [rows].
+    """Return the cosine of each row of `a` with the same row of `b`, float32 [rows].
 
-    It is 1 for two rows of zeros, which a static model gives a text of no tokens.
+    Two all-zero rows have a cosine of 1: a static model gives zeros for a text without tokens.
     """
     norms: Float32 = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     alike = (a == b).all(axis=1) & (norms == 0)
@@ -64,7 +64,7 @@ def cosines(a: Float32, b: Float32) -> Float32:
 
 
 def rank_agreement(exact: Float32, approximate: Float32) -> float:
-    """Return the share of document pairs of a query that both sides put in the same order.
+    """Return the share of document pairs, within each query, that both sides put in the same order.
 
     Both are scores, float32 [queries, documents]. It is (tau + 1) / 2 for Kendall's tau.
     """
@@ -75,7 +75,7 @@ def rank_agreement(exact: Float32, approximate: Float32) -> float:
 
 
 def summary(closeness: Float32, agreement: float | None = None) -> Quality:
-    """Return the figures of `closeness`, float32 [probes], as events and manifests show them."""
+    """Summarise `closeness`, float32 [probes], for events and manifests."""
     return Quality(
         mean=round(float(closeness.mean()), 6),
         p1=round(float(np.percentile(closeness, 1)), 6),

@@ -1,4 +1,4 @@
-"""A graph and a row → floats."""
+"""Run a graph on a row of tokens."""
 
 import math
 from pathlib import Path
@@ -12,17 +12,17 @@ from sidecar.models.rows import Row
 
 
 def session_of(graph: Path | bytes, quantization: str, threads: int = 1) -> Session:
-    """Return a graph in `quantization`, its path or its bytes, ready to run."""
+    """Return a session for a graph in `quantization`, given as its path or its bytes."""
     return Session(graph, as_stored=is_as_stored(quantization), threads=threads)
 
 
 def is_as_stored(quantization: str) -> bool:
-    """Whether the engine is kept from laying out weights anew, which would unpack them."""
+    """Whether onnxruntime must not prepack the weights, which would unpack them."""
     return quantization == "int4"
 
 
 def forward(session: Session, activation: Activation, row: Row) -> Float32:
-    """Return float32 [outputs] for one row, its scores activated."""
+    """Return float32 [outputs] for one row, with the score activation applied."""
     outputs: Float32 = session.run(row.ids[np.newaxis], row.token_types[np.newaxis])[0]
     if activation == "sigmoid":
         return np.array([_sigmoid(float(logit)) for logit in outputs], np.float32)

@@ -1,4 +1,4 @@
-"""Artifacts of the cache that are not as they were written: set aside, and made anew."""
+"""Damaged artifacts in the cache: detect them and set them aside, to be prepared again."""
 
 import os
 import shutil
@@ -22,13 +22,13 @@ _SUFFIX = ".damaged"
 def check_artifact(artifact: Path, *, owner: Owner | None = None) -> None:
     """Read all files of an artifact. Raises what `manifests.read` and `intact.check` raise."""
     manifest = manifests.read(artifact)
-    with loss_told(artifact / FILE):  # another daemon may replace it meanwhile
+    with loss_told(artifact / FILE):  # another daemon may be replacing it
         refuse_untrusted(artifact / FILE, owner=owner or Owner.of_this_process())
     check(artifact, manifest.files, owner=owner)
 
 
 def log_damaged(model: str, error: DamagedError, aside: Path | None = None) -> None:
-    """Tell what of a model in the cache is damaged; it was renamed to `aside`, or is removed."""
+    """Log that a cached model is damaged, and that it was renamed to `aside`, or is removed."""
     log.warning(
         "model.damaged",
         model=model,
@@ -39,11 +39,11 @@ def log_damaged(model: str, error: DamagedError, aside: Path | None = None) -> N
 
 
 def set_aside(artifact: Path) -> Path | None:
-    """Rename an artifact that is damaged, so that another can be made; return what it is now.
+    """Rename a damaged artifact so that it can be prepared again; return its new path.
 
-    What was set aside before is removed. None where nothing damaged is there any more: daemons
-    that share a cache find the same, and one of them is first.
-    Raises `ModelError` where it cannot be renamed.
+    An artifact that was set aside before is removed. Returns None if there is nothing damaged any
+    more: daemons that share a cache find the same damage, and one of them acts first. Raises
+    `ModelError` if the artifact cannot be renamed.
     """
     if not os.path.lexists(artifact) or _is_whole(artifact):
         return None
@@ -56,8 +56,8 @@ def set_aside(artifact: Path) -> Path | None:
         return None
     except OSError as error:
         raise ModelError(
-            f"{artifact} is damaged and cannot be set aside as {aside.name} ({error.strerror}): "
-            "remove it, or name another folder with SIDECAR_CACHE_DIR"
+            f"{artifact} is damaged and cannot be renamed to {aside.name} ({error.strerror}): "
+            "remove it, or choose another folder with SIDECAR_CACHE_DIR"
         ) from None
     return aside
 
@@ -71,7 +71,7 @@ def _is_whole(artifact: Path) -> bool:
 
 
 def _remove_own(folder: Path) -> None:
-    """Remove a folder of this user's; what is no folder, or not ours, is in the way and stays."""
+    """Remove a folder owned by this user; leave anything else, which then blocks the rename."""
     if not os.path.lexists(folder):
         return
     facts = folder.lstat()

@@ -1,4 +1,4 @@
-"""What a model is, beside its weights: read from its folder, kept in its artifact."""
+"""What a model is, apart from its weights: read from its folder, kept in its artifact."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ Activation: TypeAlias = Literal["sigmoid", "identity"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """`max_tokens` includes the special ones.
+    """What serving needs to know about a model, apart from its weights.
 
-    `pooling` names what makes a text's vector of its tokens', several put side by side, and
-    `similarity_fn_name` by what vectors are compared; () and None for a reranker.
+    `max_tokens` includes the special tokens. `pooling` lists how a text's vector is made of its
+    tokens' vectors; the results of several methods are concatenated. `similarity_fn_name` is the
+    function that compares vectors. They are () and None for a reranker.
     """
 
     task: Task

@@ -1,8 +1,8 @@
-"""Digests of files, remembered: gigabytes are hashed once, and not again at every start.
+"""A cache of file digests: gigabytes are hashed once, not at every start.
 
-A file is known by its inode, size and times, the time of its last change among them, which no
-program can set. So a digest that is remembered is that of the file as it is: an edited file is
-hashed again, and a copied one, too.
+A file is identified by its device, inode, size and times, including its ctime, which no program can
+set. So a remembered digest always matches the file's current contents: an edited or copied file is
+hashed again.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ from sidecar.models.trust import Owner, refuse_untrusted
 
 _FILE = "digests.json"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_KEPT = 4096  # of the files that were hashed last
-# Two changes within a tick of the file system's clock look like one.
+_KEPT = 4096  # entries, those of the files hashed last
+# Two changes within one tick of the file system's clock get the same timestamp.
 _SETTLED_NS = 2_000_000_000
 
 
 class Digests:
-    """SHA-256 of files; `cache`, a folder, remembers them. None for one that remembers nothing.
+    """SHA-256 digests of files, remembered in the folder `cache`; with None, nothing is remembered.
 
-    Those of what is served are remembered `since_boot` alone: a loss of power may leave other
-    bytes under the same times.
+    With `since_boot`, they are valid until the next boot only, as needed for files that are served:
+    after a power loss, a file may hold other bytes with the same times.
     """
 
     def __init__(self, cache: Path | None = None, *, since_boot: bool = False) -> None:
@@ -40,7 +40,7 @@ class Digests:
         self._new: dict[str, str] = {}
 
     def of(self, path: Path) -> str:
-        """Return the hexadecimal SHA-256 of the file. Raises `ModelError` for one not readable."""
+        """Return the hexadecimal SHA-256 of a file. Raises `ModelError` if it cannot be read."""
         with reading(path), path.open("rb") as file:
             facts = os.fstat(file.fileno())
             return self.known_or(
@@ -48,7 +48,7 @@ class Digests:
             )
 
     def known_or(self, path: Path, facts: os.stat_result, read: Callable[[], str]) -> str:
-        """Return what is remembered of a file that is open, with `facts`, or what `read` gives."""
+        """Return the remembered digest of an open file, whose stat is `facts`, or else `read()`."""
         key = self._boot + _key(facts)
         if key in self._known:
             return self._known[key]
@@ -58,7 +58,7 @@ class Digests:
         return digest
 
     def remember(self) -> None:
-        """Write what was hashed; a cache that cannot be written costs the same time again."""
+        """Save new digests; if the cache is not writable, the files are hashed again next time."""
         if self._path is None or not self._new:
             return
         known = {**_read(self._path), **self._new}
@@ -69,7 +69,7 @@ class Digests:
 
 
 def fingerprint(folder: Path, digests: Digests) -> str:
-    """Return a SHA-256 over the files that make the model in `folder`: their names and bytes.
+    """Return a SHA-256 over the names and contents of the files that make up the model in `folder`.
 
     Raises `ModelError` for a file that cannot be read.
     """
@@ -78,7 +78,7 @@ def fingerprint(folder: Path, digests: Digests) -> str:
 
 
 def _boot() -> str:
-    """Return what names this run of the host; where it has no name, what nobody will ask for."""
+    """Return the host's boot id or, if it has none, a random string that will never match."""
     with suppress(OSError):
         return _BOOT.read_text("ascii").strip()
     return secrets.token_hex(8)
@@ -96,7 +96,7 @@ def _is_as_it_was(path: Path, facts: os.stat_result) -> bool:
 
 
 def _read(path: Path | None) -> dict[str, str]:
-    """Return what was remembered; nothing where that cannot be read, or others may write to it."""
+    """Return the saved digests; none if the file is unreadable or other users may write to it."""
     if path is None:
         return {}
     with suppress(OSError, ValueError, UntrustedError), path.open(encoding="utf-8") as file:

@@ -1,9 +1,9 @@
-"""What is written beside its place, and renamed into it once it is whole and on the disk.
+"""Drafts: written beside their destination, and renamed to it once complete and synced.
 
-Whoever writes a draft holds a lock on it, which the kernel lets go of when the process ends,
-however that happens and in whatever container. So what one that was killed has left can be told
-from what another still writes, and two that make the same thing do not meet. Network file
-systems may keep the locks of each host to itself.
+The writer of a draft holds a lock on it, which the kernel releases when the process ends, however
+it ends and in whatever container. So a draft left by a killed process can be told from one that is
+still being written, and two writers of the same path do not collide. Network file systems may keep
+the locks of each host separate.
 """
 
 import errno
@@ -19,16 +19,16 @@ from pathlib import Path
 from sidecar.models.durable import FOLDER, opened, settle, sync_folder
 
 _ATTEMPTS = 8
-# A link in a draft's place is not followed, and a file is not opened.
+# Refuses anything but a folder in a draft's place: symbolic links and files.
 _DRAFT = FOLDER | os.O_NOFOLLOW
 _TAKEN = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 
 
 @contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
-    """Yield a new folder in which to write what is to become `path`; see `put`.
+    """Yield a new folder in which to write the contents of `path`; see `put`.
 
-    What is still there at the end is removed. Raises `OSError` where it cannot be made.
+    It is removed at the end if it is still there. Raises `OSError` if it cannot be created.
     """
     draft, lock = _begun(path)
     try:
@@ -39,12 +39,12 @@ def draft_of(path: Path) -> Iterator[Path]:
 
 
 def put(draft: Path, path: Path) -> None:
-    """Put what is whole in its place; what was there is replaced. Raises `OSError`."""
+    """Move a complete draft to `path`, replacing what was there. Raises `OSError`."""
     settle(draft)
     replaced: list[Path] = []
     while not _renamed(draft, path):
         replaced.append(_beside(path))
-        with suppress(FileNotFoundError):  # whoever puts the same there replaces it, too
+        with suppress(FileNotFoundError):  # another writer of `path` has just moved it
             path.rename(replaced[-1])
     sync_folder(path.parent)
     for old in replaced:
@@ -52,32 +52,32 @@ def put(draft: Path, path: Path) -> None:
 
 
 def put_first(draft: Path, path: Path) -> None:
-    """Put what is whole in its place, unless another process has done so by now."""
+    """Move a complete draft to `path`, unless another process has put one there first."""
     settle(draft)
     if _renamed(draft, path):
         sync_folder(path.parent)
 
 
 def clear(path: Path) -> None:
-    """Remove a folder of our own; nobody sees a part of it. Raises `OSError`."""
+    """Remove a folder of our own, renaming it first so none of it is seen. Raises `OSError`."""
     gone = _beside(path)
     path.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 
 def sweep(path: Path) -> None:
-    """Remove the drafts of `path` whose writers are gone: this user's own, and no others."""
+    """Remove this user's drafts of `path` whose writers are gone."""
     with suppress(OSError), opened(path.parent, FOLDER) as parent:
         names = [entry.name for entry in os.scandir(parent)]
         for name in filter(_named(path).fullmatch, names):
-            with suppress(OSError):  # not a folder, or locked by who writes it
+            with suppress(OSError):  # not a folder, or still locked by its writer
                 _sweep(name, parent)
 
 
 def _sweep(name: str, parent: int) -> None:
     with opened(name, _DRAFT, at=parent) as draft:
         if os.fstat(draft).st_uid == os.geteuid():
-            fcntl.flock(draft, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held while it is removed
+            fcntl.flock(draft, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held during the removal
             shutil.rmtree(name, ignore_errors=True, dir_fd=parent)
 
 
@@ -88,7 +88,7 @@ def _begun(path: Path) -> tuple[Path, int]:
         lock = os.open(draft, _DRAFT)
         if _is_held(lock) and _is_at(draft, lock):
             return draft, lock
-        os.close(lock)  # somebody swept it before it was locked
+        os.close(lock)  # swept by another process before it was locked
     raise BlockingIOError(errno.EAGAIN, "every draft was locked by another process", str(path))
 
 
@@ -97,7 +97,7 @@ def _is_held(lock: int) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks: nobody can take it for abandoned
+    except OSError:  # the file system has no locks: no sweep removes it either
         return True
     return True
 
@@ -123,5 +123,5 @@ def _beside(path: Path) -> Path:
 
 
 def _named(path: Path) -> re.Pattern[str]:
-    """Return what the whole names of `path`'s drafts match."""
+    """Return a pattern that the full names of `path`'s drafts match."""
     return re.compile(rf"\.{re.escape(path.name)}\.draft-[0-9a-f]{{16}}")

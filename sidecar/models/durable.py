@@ -1,4 +1,4 @@
-"""What is written lies on the disk before it is seen, and nobody else can write to it."""
+"""Durable writes: data is synced before it becomes visible, and only its owner may write to it."""
 
 import os
 import secrets
@@ -14,9 +14,9 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing, which only their owner may write to.
+    """Create a folder and its missing parents, writable only by their owner.
 
-    Others may read it, as far as the umask lets them: root may prepare for a service's user.
+    Others may read it, as far as the umask allows: root may prepare models for a service's user.
     """
     if not path.is_dir():
         make_folder(path.parent)
@@ -24,14 +24,14 @@ def make_folder(path: Path) -> None:
 
 
 def settle(folder: Path) -> None:
-    """Have all files of a folder on the disk, and its entries; only their owner may write them."""
+    """Sync a folder's entries and files to disk, and make them writable only by their owner."""
     for path in folder.iterdir():
         _settle(path, _FILE)
     _settle(folder, FOLDER)
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Have `path` hold `text`, or what it held before: never a part, and never through a link."""
+    """Replace the contents of `path` with `text` atomically, and never through a symbolic link."""
     draft = path.with_name(f".{path.name}.draft-{secrets.token_hex(8)}")
     try:
         with opened(draft, _NEW, mode=0o644) as file, os.fdopen(file, "w", closefd=False) as out:
@@ -42,16 +42,16 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the entries of a folder on the disk: what was renamed there is found there."""
+    """Sync a folder's entries to disk, so that a rename in it survives a power loss."""
     with opened(folder, FOLDER) as file:
         os.fsync(file)
 
 
 @contextmanager
 def opened(path: Path | str, flags: int, *, at: int | None = None, mode: int = 0) -> Iterator[int]:
-    """Yield a file's descriptor; `path` may be relative to the folder that is open as `at`.
+    """Yield a file descriptor; `path` may be relative to the folder open as `at`.
 
-    A file that is made has `mode`, as far as the umask lets it.
+    A file that is created has `mode`, subject to the umask.
     """
     file = os.open(path, flags, mode, dir_fd=at)
     try:

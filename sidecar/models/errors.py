@@ -1,4 +1,4 @@
-"""What can be wrong with a model, said so that an operator knows what to do."""
+"""What can be wrong with a model, in errors that tell an operator what to do."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ class ModelError(Exception):
 
 
 class TemporaryError(ModelError):
-    """No fault of the model's: disk or memory ran out. The same may succeed later."""
+    """Disk or memory ran out, which is not the model's fault. A later attempt may succeed."""
 
 
 class UnknownArchitectureError(ModelError):
@@ -16,7 +16,7 @@ class UnknownArchitectureError(ModelError):
 
 
 class UntrustedError(ModelError):
-    """Somebody whom the daemon cannot trust owns `path`, which it was to serve, or may write it."""
+    """An untrusted user owns or may write to `path`, which was to be served."""
 
     def __init__(self, path: Path, message: str) -> None:
         super().__init__(message)

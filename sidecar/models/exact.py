@@ -1,4 +1,4 @@
-"""A model's folder in FP32: what everything else is made of and compared with."""
+"""A model folder in FP32: the source of every quantization, and what it is compared with."""
 
 import time
 from dataclasses import dataclass, replace
@@ -32,9 +32,9 @@ from sidecar.models.vocabulary import check_vocabulary
 class Exact:
     """A model in FP32.
 
-    `graph` is the path of its graph, beside which lie its weights, `weight_bytes` of them, and
-    its tokenizer. `verified` is the proof that the library gives the same, None where there
-    was nobody to ask.
+    `graph` is the path of its graph; its weights (`weight_bytes` bytes) and tokenizer lie beside
+    it. `verified` is the proof that sentence-transformers gives the same results, None if it could
+    not be asked.
     """
 
     description: Description
@@ -46,11 +46,11 @@ class Exact:
 
 
 def read_exact(folder: Path, scratch: Path) -> Exact:
-    """Read the model in `folder` and verify it, by way of the empty folder `scratch`.
+    """Read the model in `folder` and verify it, using the empty folder `scratch`.
 
-    It is written from file to file: its weights are never in memory as a whole but while it
-    computes. Raises `ModelError` for a folder that cannot be read, and
-    `UnknownArchitectureError` where no graph here gives what the library gives.
+    Weights are copied from file to file: they are in memory as a whole only during a forward.
+    Raises `ModelError` if the folder cannot be read, and `UnknownArchitectureError` if no graph
+    here gives what the library gives.
     """
     description = describe(folder)
     with inquiry(folder, description.task, scratch) as ask:
@@ -79,7 +79,7 @@ def read_exact(folder: Path, scratch: Path) -> Exact:
 
 
 def weight_bytes(graph: ModelProto) -> int:
-    """Return what the weights of `graph` take, in bytes."""
+    """Return the size of `graph`'s weights in bytes."""
     return sum(map(_bytes_of, graph.graph.initializer))
 
 
@@ -96,7 +96,7 @@ def _write_graph(encoder: Encoder, scratch: Path) -> int:
 
 
 def tokenizer_of(folder: Path, max_tokens: int, reference: Reference | None) -> str:
-    """Return the tokenizer of the model in `folder` as JSON: the library's, or our reading."""
+    """Return the tokenizer of the model in `folder` as JSON: the library's, or our own reading."""
     if reference and reference.tokenizer:
         return reference.tokenizer
     first = first_of(folder)

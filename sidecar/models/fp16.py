@@ -1,4 +1,4 @@
-"""The quality gate of half precision: it and FP32 are loaded, compared and timed; one serves."""
+"""The quality gate of half precision: load it and FP32, compare and time them, and serve one."""
 
 import gc
 import time
@@ -19,7 +19,7 @@ from sidecar.models.torch_pipeline import Source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Comparison:
-    """Half precision against FP32; `failure` says why it cannot serve, if it cannot."""
+    """Half precision compared with FP32; `failure` is why it cannot serve, or None."""
 
     failure: str | None
     quality: Quality | None = None
@@ -27,10 +27,10 @@ class _Comparison:
 
 
 def load_fp16(source: Source, *, device: str, floor: float, dtype: str = "float16") -> TorchModel:
-    """Return the model in `dtype` on `device`, or in FP32 where that is not close enough to it.
+    """Return the model in `dtype` on `device`, or in FP32 if `dtype` is not close enough to it.
 
-    `floor` is the least mean closeness on the probes (see `Quality`). What was measured is the
-    returned model's `proof`. Raises `ModelError` where it cannot be loaded in FP32 either.
+    `floor` is the least mean closeness on the probes (see `Quality`). The returned model's `proof`
+    holds the measurements. Raises `ModelError` if it cannot be loaded in FP32.
     """
     served = _measured(source, device, floor, dtype)
     _return_memory()
@@ -42,7 +42,7 @@ def _measured(source: Source, device: str, floor: float, dtype: str) -> TorchMod
     served = exact = load(source, device=device)
     try:
         half = load(source, device=device, dtype=dtype)
-    except ModelError as error:  # not every operation can be had in every precision
+    except ModelError as error:  # not every operation exists in every precision
         found = _Comparison(failure=str(error))
     else:
         found = _compare(exact, half, floor)
@@ -65,11 +65,11 @@ def _compare(exact: TorchModel, half: TorchModel, floor: float) -> _Comparison:
     rows = exact.tokenize(probe_inputs(exact.task))
     expected, outputs = _outputs(exact, rows), _outputs(half, rows)
     if not np.isfinite(outputs).all():
-        return _Comparison(failure="half precision gives values that are not finite")
+        return _Comparison(failure="half precision gives non-finite values")
     quality = closeness(exact.task, expected, outputs)
-    under = f"the closeness of half precision is {quality.mean}, under the floor of {floor}"
+    below = f"the closeness of half precision is {quality.mean}, below the floor of {floor}"
     return _Comparison(
-        failure=None if quality.mean >= floor else under,
+        failure=None if quality.mean >= floor else below,
         quality=quality,
         speed=take_turns({"none": exact.forward, half.quantization: half.forward}, rows),
     )
@@ -80,7 +80,7 @@ def _outputs(model: TorchModel, rows: Sequence[Row]) -> Float32:
 
 
 def _return_memory() -> None:
-    """Give what the other precision held back to the device; torch would keep it for later."""
+    """Return the other precision's memory to the device; torch would cache it for later."""
     import torch  # noqa: PLC0415 - loaded by now
 
     gc.collect()

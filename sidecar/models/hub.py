@@ -1,7 +1,7 @@
-"""Models from the Hugging Face hub: the files that a pipeline needs, and a line where it fails.
+"""Models from the Hugging Face hub: download the files that a pipeline needs.
 
-A repository holds the same weights in many formats. Of these one is fetched, the one that
-sentence-transformers would read: safetensors, or torch's where there is no other.
+A repository holds the same weights in many formats. Only the one that sentence-transformers would
+read is downloaded: safetensors, or torch's if there is no other. Failures are reported in one line.
 """
 
 import glob
@@ -13,10 +13,10 @@ from sidecar.models.folder.config import modules_in
 from sidecar.models.scarcity import is_full
 
 _LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may read it"
-_WITHOUT = "give the path of a model folder, or prepare it on a host with network"
-# Configurations, vocabularies, SentencePiece's models, chat templates.
+_WITHOUT = "give the path of a model folder, or prepare it on a host with network access"
+# Configurations, vocabularies, SentencePiece models, chat templates.
 _SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja"})
-# In the order in which they are preferred; shards have a number behind their name.
+# In order of preference; shards are numbered.
 _WEIGHTS = (
     ("model.safetensors",),
     ("model-*.safetensors",),
@@ -27,12 +27,12 @@ _ADAPTERS = ("adapter_model.safetensors",)
 
 
 def fetch(name: str) -> Path:
-    """Return the folder of the model `name`, or `name@revision`, downloaded where it is not yet.
+    """Return the folder of the model `name`, or `name@revision`, downloading it if necessary.
 
-    What was downloaded before serves where the hub cannot be reached. Raises `ModelError`, in
-    one line that says what to do, where there is none.
+    If the hub cannot be reached, an earlier download serves. If there is none, raises `ModelError`,
+    whose message says in one line what to do.
     """
-    # Imported late: a daemon that serves what it already has never asks the hub.
+    # Imported late: a daemon whose models are all local never needs it.
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
     repository, revision = _parts(name)
@@ -49,15 +49,15 @@ def fetch(name: str) -> Path:
 
 
 def find(name: str) -> Path:
-    """Return the folder of what was downloaded before; the hub is not asked.
+    """Return the folder of an earlier download, without asking the hub.
 
-    Raises `ModelError` where there is none.
+    Raises `ModelError` if there is none.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
     repository, revision = _parts(name)
     try:
-        # A pattern, or the library would miss the formats that were left out.
+        # Without a pattern, the library would miss the formats that were not downloaded.
         return Path(
             snapshot_download(
                 repository, revision=revision, allow_patterns="config.json", local_files_only=True
@@ -68,9 +68,9 @@ def find(name: str) -> Path:
 
 
 def needed(names: Iterable[str], modules: Iterable[str]) -> list[str]:
-    """Return which of a repository's files are fetched; `modules` are the folders of its modules.
+    """Return which of a repository's files to download; `modules` are the folders of its modules.
 
-    Those are what lies in the repository's root and below a module's folder.
+    Only files in the repository's root, and in or below a module's folder, are considered.
     """
     by_folder: dict[str, list[str]] = {}
     for name in names:
@@ -89,7 +89,7 @@ def _parents(folder: str) -> set[str]:
 
 
 def _in_folder(files: list[str]) -> list[str]:
-    """Return what is needed of one folder: one format of the weights, and all that is small."""
+    """Return the files needed from one folder: one format of the weights, and all small files."""
     found = ([file for file in files if _matches(file, names)] for names in _WEIGHTS)
     weights = next(filter(None, found), [])
     others = [file for file in files if PurePosixPath(file).suffix in _SUFFIXES]
@@ -104,7 +104,7 @@ def _listed(repository: str, revision: str | None) -> tuple[list[str], list[str]
     """Return the names of a repository's files, and the folders of its modules."""
     from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415
 
-    # `list_repo_files` would try for half a minute where there is no network.
+    # Without a network, `list_repo_files` would retry for half a minute.
     siblings = HfApi().model_info(repository, revision=revision).siblings or []
     names = [sibling.rfilename for sibling in siblings]
     if "modules.json" not in names:
@@ -119,7 +119,7 @@ def _parts(name: str) -> tuple[str, str | None]:
 
 
 def _fetched_before(name: str, error: Exception) -> Path:
-    """Return what is there of the model, or raise a `ModelError` with the first `error`."""
+    """Return an earlier download, or raise a `ModelError` about the first `error`."""
     try:
         return find(name)
     except ModelError:
@@ -127,18 +127,18 @@ def _fetched_before(name: str, error: Exception) -> Path:
 
 
 def _advice(name: str, error: Exception) -> str:
-    """Return one line: why the model cannot be had from the hub, and what to do about it."""
+    """Return one line: why the model is not available from the hub, and what to do about it."""
     from huggingface_hub import errors  # noqa: PLC0415
 
     repository, revision = _parts(name)
     reasons: dict[type[Exception], str] = {
         errors.GatedRepoError: f"{repository} is gated on the hub: accept its conditions at "
         f"https://huggingface.co/{repository}, then {_LOGIN}",
-        errors.RepositoryNotFoundError: f"{repository} is neither a folder nor on the hub, or is "
-        f"private there: if so, {_LOGIN}",
+        errors.RepositoryNotFoundError: f"{repository} is neither a folder nor on the hub; if it "
+        f"is private there, {_LOGIN}",
         errors.RevisionNotFoundError: f"{repository} has no revision {revision} on the hub",
-        errors.HFValidationError: f"{name} is neither a folder nor a name on the hub; {_WITHOUT}",
+        errors.HFValidationError: f"{name} is neither a folder nor a valid hub name; {_WITHOUT}",
     }
     found = next((reasons[kind] for kind in reasons if isinstance(error, kind)), None)
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return found or f"{name} is neither a folder nor to be had from the hub ({reason}); {_WITHOUT}"
+    return found or f"{name} is neither a folder nor available from the hub ({reason}); {_WITHOUT}"

@@ -1,13 +1,13 @@
-"""Whether the files of an artifact, or of a layout, are the ones that were written.
+"""Check that the files of an artifact, or of a layout, are the ones that were written.
 
-Sizes and SHA-256 stand in the manifest. SHA-256 is what processors compute fastest of the digests
-that nobody can find a second file for. Large files are read on threads
-of their own beside the engine, which maps the same pages of memory. What was read since the host
-was booted is not read again where the kernel's word is that nobody has changed it (see `digests`).
+The manifest records sizes and SHA-256 digests; of the collision-resistant digests, SHA-256 is the
+one that processors compute fastest. Large files are read on separate threads while onnxruntime maps
+the same pages of memory. A file that was read since the host booted is not read again if the kernel
+reports it as unchanged (see `digests`).
 
-Not covered: a disk that gives other bytes than before without a word, until the next boot; and a
-file that is written to in place after it was read here, for it changes the mapped weights, as it
-would have at any time since. Who could do so is what `trust` is about: this user and root.
+Not covered: a disk that silently returns other bytes than before, until the next boot; and a file
+that is written to in place after it was read here, which changes the mapped weights, as it would at
+any later time. `trust` restricts who could do so to this user and root.
 """
 
 import errno
@@ -28,63 +28,63 @@ from sidecar.models.errors import DamagedError
 from sidecar.models.folder.files import reading
 from sidecar.models.trust import Owner, refuse_untrusted
 
-# Read at once: less, and a thread that waits for the interpreter each time reads slower.
+# Bytes per read: with less, a thread that waits for the interpreter each time reads slower.
 _PIECE_BYTES = 4 << 20
 _THREADS = 2
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in a file's place is not waited for
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # does not wait on a pipe in place of a file
 
 _LOST: Mapping[int | None, str] = {
     errno.ENOENT: "is missing", errno.ENOTDIR: "is missing",
-    errno.ELOOP: "is a symbolic link that leads nowhere",
-    errno.EIO: "cannot be read from its disk (Input/output error)",
+    errno.ELOOP: "is a symbolic link to itself",
+    errno.EIO: "cannot be read from disk (Input/output error)",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a file holds: its size in bytes, and their hexadecimal SHA-256."""
+    """The size of a file in bytes, and its hexadecimal SHA-256."""
 
     bytes: int
     sha256: str
 
 
 Files: TypeAlias = Mapping[str, Stored]
-"""Files of a folder by name."""
+"""The files of a folder, by name."""
 
 
 def record(folder: Path) -> dict[str, Stored]:
-    """Return what the files in `folder` hold."""
+    """Return the sizes and digests of the files in `folder`."""
     return {path.name: _stored(path) for path in sorted(folder.iterdir())}
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return what a small file holds. Raises `DamagedError` for what is lost or not a file."""
+    """Return the contents of a small file. Raises `DamagedError` if it is lost or not a file."""
     with loss_told(path), opened(path, _READ) as file:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise DamagedError(path, "is not a file")
+            raise DamagedError(path, "is not a regular file")
         return b"".join(iter(partial(os.read, file, _PIECE_BYTES), b""))
 
 
 def check(folder: Path, files: Files, *, owner: Owner | None = None) -> None:
-    """Read all of `files` and compare.
+    """Read all of `files` and compare them with what was written.
 
-    Raises `DamagedError` where one is not as it was written, `UntrustedError` where another user
-    than `owner`, by default this process's, and root may write to it or to `folder`, and
-    `ModelError` where this user may not read it.
+    Raises `DamagedError` if one differs, `UntrustedError` if a user other than `owner` (by default
+    this process's) and root may write to it or to `folder`, and `ModelError` if this user may not
+    read it.
     """
     with checked_meanwhile((folder, files), owner=owner):
         pass
 
 
 def check_sizes(folder: Path, files: Files) -> None:
-    """Do what `check` does, but for the contents: no file is read."""
+    """Do what `check` does, except for the contents: no file is read."""
     for name, stored in files.items():
         os.close(_open(folder / name, stored, Owner.of_this_process()))
 
 
 @contextmanager
 def loss_told(path: Path) -> Iterator[None]:
-    """Say of a file that is lost that it is damaged, and of others why they cannot be read."""
+    """Raise `DamagedError` if the file is lost, and `ModelError` for any other error reading it."""
     try:
         yield
     except OSError as error:
@@ -100,16 +100,16 @@ def checked_meanwhile(
 ) -> Iterator[None]:
     """Do what `check` does with each part, while the block loads the same files.
 
-    Owners, sizes, and all of what is small, a graph above all, are known to be right before the
-    block begins; the large ones only at its end. What they raise takes the place of what damage
-    has led to in the block. `digests` may remember files that need not be read again.
+    Owners, sizes and the contents of small files, the graph above all, are checked before the block
+    begins; large files only by its end. What the checks raise replaces any error that the damage
+    caused in the block. `digests` may remember files that need not be read again.
     """
     digests = digests or Digests()
     owner = owner or Owner.of_this_process()
     with ExitStack() as stack, ThreadPoolExecutor(_THREADS) as pool:
         pending = []
         for folder, files in parts:
-            with loss_told(folder / next(iter(files), "")):  # what is lost is told of a file
+            with loss_told(folder / next(iter(files), "")):  # report a lost folder as a lost file
                 refuse_untrusted(folder, owner=owner)
             for name, stored in files.items():
                 path = folder / name
@@ -127,7 +127,7 @@ def checked_meanwhile(
 
 
 def _open(path: Path, stored: Stored, owner: Owner) -> int:
-    """Return the file, open: its owner and size are those of what is read afterwards."""
+    """Return the open file, so that the owner and size checked are those of what is read later."""
     with loss_told(path):
         file = os.open(path, _READ)
         try:
@@ -141,7 +141,7 @@ def _open(path: Path, stored: Stored, owner: Owner) -> int:
 def _judge(path: Path, facts: os.stat_result, stored: Stored, owner: Owner) -> None:
     refuse_untrusted(path, facts, owner=owner)
     if not stat.S_ISREG(facts.st_mode):
-        raise DamagedError(path, "is not a file")
+        raise DamagedError(path, "is not a regular file")
     if facts.st_size != stored.bytes:
         raise DamagedError(path, f"has {facts.st_size:,} bytes, not {stored.bytes:,}")
 
@@ -150,7 +150,7 @@ def _compare(path: Path, file: int, stored: Stored, digests: Digests) -> None:
     with loss_told(path):
         found = digests.known_or(path, os.fstat(file), lambda: _sha256(file))
     if found != stored.sha256:
-        raise DamagedError(path, f"has other bytes than were written (SHA-256 {found})")
+        raise DamagedError(path, f"does not match its recorded SHA-256 (found {found})")
 
 
 def _stored(path: Path) -> Stored:

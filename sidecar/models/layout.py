@@ -1,9 +1,9 @@
-"""An artifact as the engine lays it out for this processor, and what a text alone gains by it.
+"""An artifact prepacked for this processor, and what more threads gain for a lone text.
 
-The engine multiplies weights in an order of its own, which depends on the processor. In a file
-of the cache that order is found once, and whoever serves the artifact maps the same file: the
-old and the new models of a reload, daemons beside each other, and the two sessions of one model.
-So a second session, whose threads share one row, takes no more memory than its activations.
+onnxruntime multiplies weights in an order of its own, which depends on the processor. It is worked
+out once, into a file in the cache, and everything that serves the artifact maps that file: the old
+and new models of a reload, daemons on the same host, and the two sessions of one model. So a second
+session, whose threads share one row, only adds memory for its activations.
 """
 
 import glob
@@ -43,21 +43,21 @@ log = structlog.get_logger()
 
 _NOTE = "layout.json"
 _FORMAT = 2
-# A query, and a paragraph: the lengths at which more threads are tried.
+# Row lengths at which more threads are tried: a query and a paragraph.
 _TOKENS = (12, 96)
-# What a row alone must gain for the other cores to be taken for it.
+# The least speedup of a lone row that justifies using the other cores.
 _LEAST_GAIN = 1.15
 _ONE = "1 thread"
-# A layout of another processor, release or number of threads may come into use again.
+# A layout for another processor, release or number of threads may be needed again.
 _KEPT_SECONDS = 30 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The `graph` to open, and how many `threads` compute a row that is alone.
+    """The `graph` to open, and how many `threads` compute a lone row.
 
-    `speed` is what was measured on this host, by the number of threads in words. `files` are
-    those beside the graph, where it has a folder of its own.
+    `speed` holds the measurements on this host, by number of threads in words. `files` are those
+    beside the graph, if it has a folder of its own.
     """
 
     graph: Path
@@ -67,11 +67,11 @@ class Layout:
 
 
 def layout_of(artifact: Path, cache: Path, threads: int) -> Layout:
-    """Return the layout of `artifact` for a row alone on up to `threads` threads.
+    """Return the layout of `artifact` for a lone row on up to `threads` threads.
 
-    It is made in `cache` where it is not there, in a second or so. Where that fails the
-    artifact's own graph serves, and one thread a row. What is in its files is checked when they
-    are loaded; what it was made from is checked here: raises `DamagedError` for the artifact.
+    If there is none in `cache`, it is created, which takes about a second. If that fails, the
+    artifact's own graph serves, with one thread per row. The layout's files are checked when they
+    are loaded; those it was made from are checked here: raises `DamagedError` for the artifact.
     """
     try:
         return _layout(artifact, cache, threads)
@@ -82,16 +82,16 @@ def layout_of(artifact: Path, cache: Path, threads: int) -> Layout:
 
 
 def layout_anew(artifact: Path, cache: Path, threads: int, damage: DamagedError) -> Layout:
-    """Return what `layout_of` does where it was found to be damaged, and tell that.
+    """Log that a layout is damaged, remove it, and do what `layout_of` does.
 
-    Raises `damage` where it is the artifact's own.
+    Raises `damage` if it is the artifact's own.
     """
     if artifact in {damage.path, damage.path.parent}:
         raise damage
     log_damaged(artifact.name, damage)
     folder = damage.path.parent
     try:
-        if not _is_whole(folder, artifact):  # another daemon has not made it anew meanwhile
+        if not _is_whole(folder, artifact):  # unless another daemon has replaced it meanwhile
             clear(folder)
         return _layout(artifact, cache, threads)
     except Exception as error:  # noqa: BLE001 - whatever it is, the model can be served without
@@ -112,7 +112,7 @@ def _layout(artifact: Path, cache: Path, threads: int) -> Layout:
 
 
 def _without(artifact: Path, error: Exception) -> Layout:
-    """Return no layout, and tell why; raise `error` where it is the artifact that is at fault."""
+    """Log `error` and return a fallback without a layout; raise it if the artifact is at fault."""
     if isinstance(error, DamagedError | UntrustedError) and artifact in {
         error.path,
         error.path.parent,
@@ -123,9 +123,9 @@ def _without(artifact: Path, error: Exception) -> Layout:
 
 
 def _key(artifact: Path, threads: int) -> str:
-    """Return what changes with everything that the layout and its speed depend on.
+    """Return a hash of everything that the layout and its speed depend on.
 
-    The manifest tells the artifact's files by their digests.
+    The manifest stands for the artifact's files, since it holds their digests.
     """
     host = read_host()
     facts = (
@@ -142,7 +142,7 @@ def _make(artifact: Path, folder: Path, threads: int) -> None:
     sweep(folder)
     try:
         with draft_of(folder) as draft:
-            check_artifact(artifact)  # what is laid out now is trusted from here on
+            check_artifact(artifact)  # the layout is trusted from here on
             own = not is_as_stored(manifests.read(artifact).quantization)
             if own:
                 runtime.lay_out(artifact / GRAPH, draft / GRAPH)
@@ -156,10 +156,10 @@ def _make(artifact: Path, folder: Path, threads: int) -> None:
 
 
 def _check_laid_out(artifact: Path, layout: Layout, cache: Path) -> None:
-    """Compare the graph and the weights that a layout was made from.
+    """Check the graph and the weights that a layout was made from.
 
-    They are not served, so digests that are remembered will do: what no program has changed, a
-    disk that fails, is noticed when they are read again.
+    They are not served, so remembered digests suffice: a change that no program made, by a failing
+    disk, is noticed when they are next read.
     """
     if layout.graph.parent == artifact:
         return
@@ -167,24 +167,24 @@ def _check_laid_out(artifact: Path, layout: Layout, cache: Path) -> None:
     check_sizes(artifact, files)
     for name in files.keys() - {TOKENIZER}:
         if digests.of(artifact / name) != files[name].sha256:
-            raise DamagedError(artifact / name, "has other bytes than were written")
+            raise DamagedError(artifact / name, "does not match its recorded SHA-256")
     digests.remember()
 
 
 def _sweep(cache: Path, artifact: Path, own: Path) -> None:
-    """Remove the artifact's layouts that nobody has opened for long, but its `own`.
+    """Remove the artifact's layouts that have long not been opened, except its `own`.
 
-    Whoever has one mapped keeps it until it lets go.
+    A process that has one mapped keeps it until it unmaps it.
     """
     for note in cache.glob(f"{glob.escape(artifact.name)}-layout-*/{_NOTE}"):
-        with suppress(OSError):  # another daemon sweeps as well
+        with suppress(OSError):  # another daemon may be sweeping, too
             old = time.time() - note.stat().st_mtime > _KEPT_SECONDS
             if note.parent != own and old and note.parent.lstat().st_uid == os.geteuid():
                 clear(note.parent)
 
 
 def _measure(artifact: Path, graph: Path, threads: int) -> dict[str, object]:
-    """Return whether more threads compute a row sooner, to the same bytes."""
+    """Measure whether more threads compute a row faster, and check that the bytes are the same."""
     manifest = manifests.read(artifact)
     many = f"{threads} threads"
     plain = session_of(artifact / GRAPH, manifest.quantization)
@@ -194,9 +194,9 @@ def _measure(artifact: Path, graph: Path, threads: int) -> dict[str, object]:
     rows = _rows(artifact)
     for session in sessions.values():
         if not all(_same(session, plain, row) for row in rows):
-            raise ValueError("the engine's layout computes other bytes than the artifact")
-    # The best of each: threads that share a row suffer more than one thread does from whatever
-    # else the host does just now, which may not be what it does for the rest of the time.
+            raise ValueError("prepacked weights do not give the same bytes as the artifact")
+    # Take the minimum: other load on the host slows threads that share a row more than it slows a
+    # single thread, and may be gone later.
     speed = measure_speed(sessions, rows, min)
     wide = threads > 1 and _gains(speed[_ONE], speed[many])
     return {
@@ -215,7 +215,7 @@ def _same(session: Session, plain: Session, row: Row) -> bool:
 
 
 def _rows(artifact: Path) -> Sequence[Row]:
-    """Return a probe of about each of the lengths."""
+    """Return a probe of about each of the lengths in `_TOKENS`."""
     description = manifests.read(artifact).description
     tokenizer = Tokenizer(artifact / TOKENIZER, description.max_tokens)
     rows = tokenizer.rows(probe_inputs(description.task))
@@ -227,18 +227,18 @@ def _nearest(rows: Sequence[Row], tokens: int) -> Row:
 
 
 def _read(folder: Path, artifact: Path) -> Layout:
-    """Return the layout in `folder`, by its note. Raises `DamagedError` where that is none."""
+    """Return the layout that `folder` describes. Raises `DamagedError` if it describes none."""
     path = folder / _NOTE
     refuse_untrusted(folder, owner=Owner.of_this_process())
     with loss_told(path):
         refuse_untrusted(path, owner=Owner.of_this_process())
     content = read_bytes(path)
-    with suppress(OSError):  # a cache that cannot be written serves as well
+    with suppress(OSError):  # a read-only cache serves, too
         os.utime(path)
     try:
         return _from_note(json.loads(content), folder, artifact)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise DamagedError(path, f"cannot be read as a note ({error!r})") from error
+        raise DamagedError(path, f"does not describe a layout ({error!r})") from error
 
 
 def _from_note(note: dict[str, Any], folder: Path, artifact: Path) -> Layout:

@@ -1,4 +1,4 @@
-"""Opens the models that a daemon serves, preparing what its cache does not hold yet."""
+"""Open the models that a daemon serves, preparing those that its cache does not hold yet."""
 
 import os
 from collections.abc import Callable
@@ -44,17 +44,17 @@ from sidecar.models.trust import refuse_untrusted_cache
 log = structlog.get_logger()
 
 T = TypeVar("T")
-# Daemons that share a cache may replace an artifact while another reads it, one after the other.
+# Daemons that share a cache may each replace an artifact while another one reads it.
 _ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A model to open: what the user called it, what it is for, the precision planned and why.
+    """A model to open: the user's name for it, its task, the planned precision and the reason.
 
-    `device`, "cpu" or "cuda", is what computes it; `threads` may compute a row that is alone.
-    Texts are cut at `max_tokens` where that is less than the model's own limit, and not 0.
-    `prompts` are laid over those that an embedding model's folder or artifact states.
+    `device`, "cpu" or "cuda", computes it; up to `threads` threads may compute a lone row. Texts
+    are truncated at `max_tokens` if that is less than the model's own limit, and not 0. `prompts`
+    take precedence over those that an embedding model's folder or artifact states.
     """
 
     name: str
@@ -70,17 +70,17 @@ class Wanted:
 def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
     """Return the model, ready to serve: one forward has been run.
 
-    On the CPU a source model is prepared into `cache` unless its artifact is there, and whole;
-    an artifact is served as it is, laid out for this processor in `cache`. What no graph here
-    computes is served in FP32 by sentence-transformers, and so is everything on CUDA, there in
-    FP16 where that is planned.
-    Raises `ModelError` where the model cannot be had or is not what `wanted` says.
+    On the CPU, a source model is prepared into `cache` unless an intact artifact is there; an
+    artifact is served as it is, prepacked for this processor in `cache`. A model that no graph here
+    computes is served in FP32 by sentence-transformers. On CUDA, it serves every model except
+    static ones, in FP16 if that is planned.
+    Raises `ModelError` if the model is not available or is not what `wanted` says.
     """
     log.info("model.loading", model=wanted.name, task=wanted.task)
     if wanted.device == "cuda":
         if not _is_static(wanted):
             return _open_with_torch(wanted)
-        # A lookup and a mean: no device is sooner than a core, and half precision saves nothing.
+        # A lookup and a mean: no device is faster than a core, and half precision saves nothing.
         wanted = replace(
             wanted, device="cpu", precision=replace(wanted.precision, quantization="none")
         )
@@ -91,11 +91,12 @@ def open_model(wanted: Wanted, cache: Path) -> Model | TorchModel:
 
 
 def with_artifact(wanted: Wanted, cache: Path, use: Callable[[Path, Path], T]) -> T:
-    """Return what `use` makes of the model's folder and its artifact, prepared where it is not yet.
+    """Return `use(folder, artifact)` for the model, preparing its artifact first if there is none.
 
-    One in `cache` that turns out to be damaged is set aside and prepared again; so is one that
-    another daemon replaces while it is read, which looks the same. Raises `DamagedError` for one
-    that the user named, and `ModelError` where the model cannot be had or prepared.
+    An artifact in `cache` that turns out to be damaged is set aside and prepared again; so is one
+    that another daemon replaces while it is read, which looks the same. Raises `DamagedError` for
+    an artifact that the user named, and `ModelError` if the model is not available or cannot be
+    prepared.
     """
     folder = locate(wanted.name)
     for _ in range(_ATTEMPTS - 1):
@@ -134,20 +135,20 @@ def _load(wanted: Wanted, cache: Path, artifact: Path, manifest: Manifest) -> Mo
 
 
 def manifest_of(name: str, folder: Path, artifact: Path) -> Manifest:
-    """Return what an `artifact` says of itself, and that it serves as `name`, of `folder`.
+    """Return the manifest of `artifact`, which serves the model in `folder` under `name`.
 
-    One that was prepared for a folder of another name is the same model. An artifact that is
-    named itself keeps the name that it was prepared by.
+    An artifact prepared from a folder of another name holds the same model. An artifact that the
+    user named keeps the name it was prepared under.
     """
     manifest = manifests.read(artifact)
     return manifest if folder == artifact else replace(manifest, name=display_name(name))
 
 
 def measure_with_torch(wanted: Wanted) -> TorchModel:
-    """Return the model on `wanted.device`, by sentence-transformers; its `proof` tells more.
+    """Return the model on `wanted.device`, run by sentence-transformers; see its `proof`.
 
-    Where FP16 is planned, that is what it computes in, or FP32 where FP16 is not close enough.
-    Raises `ModelError` where the model cannot be had or is not what `wanted` says.
+    It computes in FP16 if that is planned and close enough, otherwise in FP32. Raises `ModelError`
+    if the model is not available or is not what `wanted` says.
     """
     source, precision = _source(wanted), wanted.precision
     if precision.quantization == "none":
@@ -187,7 +188,7 @@ def _source(wanted: Wanted) -> Source:
     folder = locate(wanted.name)
     if manifests.is_artifact(folder):
         raise ModelError(
-            f"{wanted.name} is an artifact, which a CPU computes: set SIDECAR_DEVICE=cpu, or name "
+            f"{wanted.name} is an artifact, which runs on a CPU: set SIDECAR_DEVICE=cpu, or name "
             "the model that it was prepared from"
         )
     _check_task(wanted, task_of(folder))
@@ -200,7 +201,7 @@ def _source(wanted: Wanted) -> Source:
 def _artifact_of(wanted: Wanted, folder: Path, cache: Path) -> Path:
     if manifests.is_artifact(folder):
         return folder
-    describe(folder)  # what is wrong, or not for a graph here, is known before it is prepared
+    describe(folder)  # report errors and unsupported models before preparing
     prompts_of(folder, wanted.name, wanted.task, wanted.prompts)
     refuse_untrusted_cache(cache)
     artifact = cached_path(folder, wanted.precision, cache)
@@ -210,7 +211,7 @@ def _artifact_of(wanted: Wanted, folder: Path, cache: Path) -> Path:
 
 
 def _can_be_verified(artifact: Path) -> bool:
-    """Whether an artifact carries no proof, and the library to prove it with is here by now."""
+    """Whether an artifact is unverified, and the library to verify it with is now installed."""
     return manifests.read(artifact).verified is None and has_library()
 
 
@@ -230,14 +231,14 @@ def _prepare(wanted: Wanted, folder: Path, artifact: Path) -> None:
 
 
 def check(wanted: Wanted, manifest: Manifest) -> None:
-    """Raise `ModelError` where an artifact is not what `wanted` says, or not for this host."""
+    """Raise `ModelError` if an artifact is not what `wanted` says, or not for this host."""
     asked = wanted.precision.quantization
     _check_task(wanted, manifest.description.task)
-    # An artifact that was asked to be int8 and fell back to FP32 is still the int8 one.
+    # An artifact that was requested in int8 and fell back to FP32 still counts as int8.
     if asked not in {"auto", manifest.requested, manifest.quantization}:
         raise ModelError(
             f"{wanted.name} is an artifact in {manifest.quantization}, but {asked} is configured: "
-            "set USE_QUANTIZATION and QUANTIZATION_CONFIG to what it is"
+            "set USE_QUANTIZATION and QUANTIZATION_CONFIG to match it"
         )
     if manifest.quantization != "none" and manifest.weight_bits > wanted.precision.weight_bits:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""What an artifact is: a graph, its weights, a tokenizer, and a file that tells of them."""
+"""An artifact: a graph, its weights, a tokenizer, and a manifest that describes them."""
 
 import dataclasses
 import hashlib
@@ -19,16 +19,16 @@ FILE = "manifest.json"
 GRAPH = "model.onnx"
 WEIGHTS = f"{GRAPH}.data"
 TOKENIZER = "tokenizer.json"
-_OWN = "sha256"  # of the manifest itself, without this
+_OWN = "sha256"  # of the manifest itself, without this field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """How close a plan is to FP32 on `texts` probe texts.
+    """How close a quantized model is to FP32 on `texts` probe texts.
 
-    For an embedder `mean`, `p1` and `min` are cosines between a text's two vectors (`p1`: the
-    first percentile). For a reranker they are one minus the distance between a pair's two
-    scores, and `rank_agreement` is the share of document pairs that both put in one order.
+    For an embedder, `mean`, `p1` (the first percentile) and `min` are cosines between a text's two
+    vectors. For a reranker, they are one minus the absolute difference between a pair's two scores,
+    and `rank_agreement` is the share of document pairs that both put in the same order.
     """
 
     mean: float
@@ -40,7 +40,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Median milliseconds of one forward: the shortest probe, the longest, and all in the mean."""
+    """Typical milliseconds per forward: the shortest probe, the longest, and the mean over all."""
 
     short_ms: float
     long_ms: float
@@ -49,13 +49,13 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Everything that serving needs to know beside the graph; sizes in bytes, times in seconds.
+    """Everything that serving needs to know besides the graph; sizes in bytes, times in seconds.
 
-    `quantization` is what the model came out in: "none" where nothing else passed the gate.
-    `requested` is what was asked for; `kept` names the Linear layers that stayed in FP32;
-    `speed` is that of FP32 ("none") and of the quantization, on the host that prepared.
-    `verified` is the proof that sentence-transformers gives the same in FP32, None where the
-    preparing host could not ask it. `files` are what the artifact holds beside its manifest.
+    `quantization` is the result: "none" if nothing else passed the gate. `requested` is what was
+    asked for; `kept` names the Linear layers that stayed in FP32; `speed` is that of FP32 ("none")
+    and of the quantization, on the preparing host. `verified` is the proof that
+    sentence-transformers gives the same in FP32, None if the preparing host could not ask it.
+    `files` are the artifact's files except its manifest.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Manifest:
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest` into the artifact at `folder`, with a digest of its own."""
+    """Write `manifest`, with its own digest, into the artifact at `folder`."""
     fields = dataclasses.asdict(manifest)
     text = json.dumps({**fields, _OWN: _digest(fields)}, indent=2, ensure_ascii=False)
     (folder / FILE).write_text(text + "\n", "utf-8")
@@ -97,8 +97,8 @@ def is_artifact(folder: Path) -> bool:
 def read(folder: Path) -> Manifest:
     """Return the manifest of the artifact at `folder`.
 
-    Raises `DamagedError` where it is missing, changed, not readable as one or of another format,
-    `ModelError` where this user may not read it. Who may write to it is not asked here.
+    Raises `DamagedError` if it is missing, changed, malformed or of another format, and
+    `ModelError` if this user may not read it. Does not check who may write to it.
     """
     path = folder / FILE
     content = read_bytes(path)
@@ -107,10 +107,10 @@ def read(folder: Path) -> Manifest:
         if fields.get("format") != FORMAT:
             raise DamagedError(path, f"has format {fields.get('format')!r}, not {FORMAT}")
         if fields.pop(_OWN) != _digest(fields):
-            raise DamagedError(path, "has other bytes than were written")
+            raise DamagedError(path, "does not match its recorded SHA-256")
         return _from_json(fields)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise DamagedError(path, f"cannot be read as a manifest ({error!r})") from error
+        raise DamagedError(path, f"is not a valid manifest ({error!r})") from error
 
 
 def _from_json(fields: dict[str, Any]) -> Manifest:

@@ -21,14 +21,13 @@ from sidecar.models.trust import Owner, refuse_untrusted
 class Model:
     """One model, ready to serve.
 
-    `forward` may be called from many threads at once; so may `tokenize`. `reason` says why it
-    has the quantization that it has; `verified` is the proof that the library gives the same in
-    FP32, None where there is none; `prompting` is what goes before its texts: what the artifact
-    states, unless it is set.
+    `forward` and `tokenize` may be called from many threads at once. `reason` is why it has its
+    quantization; `verified` is the proof that the library gives the same in FP32, or None;
+    `prompting` holds the prompts put before its texts: those of the artifact, unless overridden.
     """
 
     def __init__(self, manifest: Manifest, layout: Layout, tokenizer: Path, limit: int) -> None:
-        """Load the graph of `layout`, and the file of a `tokenizer` that cuts at `limit` tokens."""
+        """Load the graph of `layout`, and the `tokenizer` file, truncating at `limit` tokens."""
         self._manifest = manifest
         self._layout = layout
         self._session = session_of(layout.graph, manifest.quantization)
@@ -48,7 +47,7 @@ class Model:
         self.prompting = Prompts(
             by_name=description.prompts, default_name=description.default_prompt_name
         )
-        # Where tokens are averaged, their number divides; a bag of none is the zero vector.
+        # Averaging divides by the number of tokens; an empty bag of tokens gives the zero vector.
         self.least_tokens = 0 if Pooling.BAG in description.pooling else 1
         self.intra_op_threads = layout.threads
         self.verified = manifest.verified
@@ -56,16 +55,16 @@ class Model:
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """Prefixes by name."""
+        """Prompts by name."""
         return self.prompting.by_name
 
     @property
     def default_prompt_name(self) -> str | None:
-        """The prompt of a request that names none."""
+        """The prompt of requests that name none."""
         return self.prompting.default_name
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:
-        """Return a row for each text, or for each (query, document) of a reranker."""
+        """Return a row for each text or, for a reranker, each (query, document) pair."""
         return self._tokenizer.rows(texts)
 
     def forward(self, row: Row) -> Float32:
@@ -73,11 +72,11 @@ class Model:
         return forward(self._session, self._manifest.description.activation, row)
 
     def forward_parallel(self, row: Row) -> Float32:
-        """Return the same, byte for byte, on `intra_op_threads` threads."""
+        """Return the same as `forward`, byte for byte, on `intra_op_threads` threads."""
         return forward(self._wide, self._manifest.description.activation, row)
 
     def describe(self) -> dict[str, Any]:
-        """Return what `status` tells of this model."""
+        """Return what `status` reports about this model."""
         description = self._manifest.description
         own = {
             "task": self.task,
@@ -104,24 +103,24 @@ def load(
     max_tokens: int = 0,
     digests: Digests | None = None,
 ) -> Model:
-    """Return the model in the artifact at `folder`, by its `layout` where there is one.
+    """Load the model in the artifact at `folder`, using its `layout` if given.
 
-    It is what `manifest` says, or its own. It cuts texts at `max_tokens` where that is less than
-    its own limit, and not 0. All that it was loaded from was compared with what was written
-    (see `intact`), as far as `digests` does not remember it. Raises `DamagedError`,
-    `UntrustedError`, and `ModelError` for what cannot be read.
+    `manifest` defaults to the artifact's own. Texts are truncated at `max_tokens` if that is less
+    than the model's own limit, and not 0. All files loaded are compared with what was written (see
+    `intact`), except for those that `digests` remembers. Raises `DamagedError`, `UntrustedError`,
+    and `ModelError` for what cannot be read.
     """
     manifest = manifest or manifests.read(folder)
     layout = layout or Layout(folder / GRAPH)
     limit = capped(manifest.description.max_tokens, max_tokens)
-    with loss_told(folder / manifests.FILE):  # another daemon may replace it meanwhile
+    with loss_told(folder / manifests.FILE):  # another daemon may be replacing it
         refuse_untrusted(folder / manifests.FILE, owner=Owner.of_this_process())
     with checked_meanwhile(*_loaded_from(folder, layout, manifest), digests=digests):
         return Model(manifest, layout, folder / TOKENIZER, limit)
 
 
 def _loaded_from(folder: Path, layout: Layout, manifest: Manifest) -> list[tuple[Path, Files]]:
-    """Return the files that are opened: of an artifact that is laid out, its tokenizer alone."""
+    """Return the files that are opened: of an artifact with a layout, only the tokenizer."""
     own = layout.graph.parent
     if own == folder:
         return [(folder, manifest.files)]

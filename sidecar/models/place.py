@@ -1,4 +1,4 @@
-"""Where the artifact of a model lies in the cache."""
+"""Where a model's artifact is stored in the cache."""
 
 import hashlib
 from pathlib import Path
@@ -13,12 +13,11 @@ from sidecar.models.precision import Precision
 
 
 def cached_path(folder: Path, precision: Precision, cache: Path, *, remember: bool = True) -> Path:
-    """Return where the artifact of the model in `folder` lies, or will lie, in `cache`.
+    """Return where the artifact of the model in `folder` is stored, or will be, in `cache`.
 
-    The name changes with what the folder's files hold, the precision, the processor that its
-    speed was measured on, and the versions that decide what is written; not with where the
-    folder is, what it is called or when it was copied there. `cache` remembers the digests of
-    its files, if it is to `remember` anything.
+    The path depends on the contents of the folder's files, the precision, the processor that the
+    speed was measured on, and the versions that determine what is written; not on the folder's
+    location, name or times. With `remember`, `cache` keeps the digests of the folder's files.
     """
     host, digests = read_host(), Digests(cache)
     facts = (
@@ -31,6 +30,6 @@ def cached_path(folder: Path, precision: Precision, cache: Path, *, remember: bo
         digests.remember()
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
     behind = f"{precision.quantization}-{key}"
-    # The folder's name is for people: the same model may have been prepared by another one.
+    # The folder's name is only a label: the same model may have been prepared under another.
     made = sorted(path for path in cache.glob(f"*-{behind}") if manifests.is_artifact(path))
     return made[0] if made else cache / f"{folder.name}-{behind}"

@@ -1,4 +1,4 @@
-"""From a model folder to an artifact: read, verify, quantize, prove against FP32, write."""
+"""From a model folder to an artifact: read, verify, quantize, compare with FP32, write."""
 
 import shutil
 import time
@@ -30,7 +30,7 @@ from sidecar.models.scarcity import is_full, scarcity_told
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What is to be written, and its speed beside FP32's."""
+    """The result to write, and its speed compared with FP32's."""
 
     chosen: Quantized
     speed: Mapping[str, Speed] = field(default_factory=dict)
@@ -39,17 +39,17 @@ class _Made:
 def prepare(order: PrepareRequest, progress: Progress = lambda *_: None) -> Manifest:
     """Write the artifact and return its manifest.
 
-    It appears whole or not at all, after a loss of power, too: it is written beside `output`,
-    and renamed once it is on the disk. One that is there already is replaced.
+    It appears whole or not at all, even after a power loss: it is written beside `output`, synced,
+    and then renamed. An existing artifact is replaced.
 
-    Raises `ModelError` for a model that cannot be read, and for an output that cannot be
-    written or is something else than an artifact; `TemporaryError` where disk or memory ran out.
+    Raises `ModelError` for a model that cannot be read, and for an output that cannot be written or
+    is anything but an artifact; `TemporaryError` if disk or memory runs out.
     """
     output = order.output
     if output.is_symlink():
-        raise ModelError(f"{output} is a symbolic link: name the folder that it leads to")
+        raise ModelError(f"{output} is a symbolic link: name the folder that it points to")
     if output.exists() and not manifests.is_artifact(output):
-        raise ModelError(f"{output} exists and is not an artifact: it is left alone")
+        raise ModelError(f"{output} exists and is not an artifact: remove it, or name another path")
     with scarcity_told(order.name, output.parent):
         return _prepare(order, progress)
 
@@ -71,7 +71,7 @@ def _draft(output: Path, stack: ExitStack) -> Path:
     except OSError as error:
         if is_full(error):
             raise
-        advice = "name another folder with SIDECAR_CACHE_DIR, or `prepare --output`"
+        advice = "choose another folder with SIDECAR_CACHE_DIR or `prepare --output`"
         raise ModelError(
             f"{output.parent} cannot be written ({error.strerror}): {advice}"
         ) from None
@@ -111,14 +111,14 @@ def _write(order: PrepareRequest, draft: Path, progress: Progress) -> Manifest:
 
 
 def _make(order: PrepareRequest, exact: Exact, progress: Progress) -> _Made:
-    """Return the model as `order` wants it, or as much of that as passes the gate."""
+    """Return the model quantized as ordered, or as much of it as passes the gate."""
     encoder, tokenizer = exact.encoder, exact.tokenizer
     if order.precision.quantization == "none":
         return _Made(in_fp32(encoder))
     judge = Judge(exact.graph, tokenizer, exact.description)
     rows = tokenizer.rows(order.texts or calibration_inputs(exact.description.task))
     chosen = quantized(encoder, rows, order.precision, judge.quality_of, progress)
-    if chosen.quality is None:  # nothing passed, and there is nothing to time
+    if chosen.quality is None:  # nothing passed, so there is nothing to time
         return _Made(chosen)
     speed = judge.speed_of(chosen.quantization, chosen.graph)
     if order.precision.quantization == "auto" and _slower(speed):
@@ -131,10 +131,10 @@ def _slower(speed: Mapping[str, Speed]) -> bool:
 
 
 def _save(graph: ModelProto, draft: Path) -> None:
-    """Write the graph, its weights in a file of their own that can be mapped into memory.
+    """Write the graph, and its weights to a separate file that can be mapped into memory.
 
-    They move there: `graph` has none afterwards.
+    The weights are moved: `graph` has none afterwards.
     """
     onnx.save_model(graph, draft / GRAPH, save_as_external_data=True, location=WEIGHTS)
-    # onnx makes this file private; it is as public as the graph beside it.
+    # onnx makes this file private; give it the mode of the graph beside it.
     (draft / WEIGHTS).chmod((draft / GRAPH).stat().st_mode)

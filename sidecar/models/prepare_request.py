@@ -1,4 +1,4 @@
-"""What is to be prepared. A leaf: whoever only orders holds nothing of what prepares."""
+"""A request to prepare a model. A leaf: requesting does not import what prepares."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from sidecar.models.rows import Text
 class PrepareRequest:
     """What to prepare: the model in `folder`, called `name`, into the artifact `output`.
 
-    `texts` are calibrated on, or the built-in ones where there are none.
+    `texts` are used for calibration; if there are none, the built-in ones are.
     """
 
     folder: Path

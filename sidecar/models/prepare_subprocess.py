@@ -1,9 +1,9 @@
-"""Prepares a model in a process of its own.
+"""Prepare a model in a separate process.
 
-FP32 weights, calibration and their leftovers in the heap never become the daemon's: what it
-loads is the artifact, and what it holds is little more than that. The order travels as JSON on
-standard input; a model error comes back as one line on standard error. A daemon that is told to
-stop meanwhile takes the process with it, and nothing half-written stays behind.
+The daemon never holds FP32 weights, calibration data or what they leave in the heap: it loads the
+artifact, and holds little more. The request travels as JSON on standard input; a model error comes
+back as one line on standard error. If the daemon is told to stop meanwhile, the process ends with
+it, and nothing half-written remains.
 """
 
 import dataclasses
@@ -25,14 +25,14 @@ from sidecar.models.precision import Precision
 from sidecar.models.prepare_request import PrepareRequest
 from sidecar.models.scarcity import killed
 
-# The exit codes that tell these errors from the others, the most special first.
+# The exit codes of these errors, subclasses first.
 _ERRORS: Mapping[int, type[ModelError]] = {
     5: TemporaryError, 4: UnknownArchitectureError, 3: ModelError,
 }  # fmt: skip
 
 
 def prepare_in_subprocess(order: PrepareRequest) -> Manifest:
-    """Do what `prepare` does, and raise what it raises, without its memory."""
+    """Do what `prepare` does, and raise what it raises, without using its memory."""
     done = subprocess.run(  # noqa: S603 - our own module, by this interpreter
         [sys.executable, "-m", "sidecar.models.prepare_subprocess", str(os.getpid())],
         input=json.dumps(dataclasses.asdict(order), default=str),
@@ -41,19 +41,19 @@ def prepare_in_subprocess(order: PrepareRequest) -> Manifest:
         check=False,
     )
     if done.returncode != 0:
-        sweep(order.output)  # whoever is killed leaves a draft
+        sweep(order.output)  # a process that is killed leaves its draft behind
         raise _failure(order.name, done.returncode, done.stderr)
     return manifests.read(order.output)
 
 
-def _failure(name: str, code: int, said: str) -> ModelError:
+def _failure(name: str, code: int, stderr: str) -> ModelError:
     if code == -signal.SIGKILL:
         return killed(name)
     if code < 0:
-        return ModelError(f"preparing {name} was ended by signal {-code}")
-    *_, last = said.strip().splitlines() or [f"exit code {code}"]  # libraries may have said more
+        return ModelError(f"preparing {name} was terminated by signal {-code}")
+    *_, last = stderr.strip().splitlines() or [f"exit code {code}"]  # libraries may print before it
     kind = _ERRORS.get(code)
-    return kind(last) if kind else ModelError(f"preparing {name} ended unasked: {last}")
+    return kind(last) if kind else ModelError(f"preparing {name} failed: {last}")
 
 
 def _order(text: str) -> PrepareRequest:
@@ -65,7 +65,7 @@ def _order(text: str) -> PrepareRequest:
 
 if __name__ == "__main__":
     end_with_parent(int(sys.argv[1]))
-    # Here alone: the parent shall not hold what quantizes, and onnx with it.
+    # Only here: the parent must not load what quantizes, nor onnx with it.
     from sidecar.models.prepare import prepare
 
     let_go_early()

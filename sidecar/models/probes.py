@@ -1,6 +1,6 @@
-"""The built-in texts: short and long, prose, code, tables and languages.
+"""The built-in texts: short and long; prose, code, tables and several languages.
 
-Two sets that share nothing: one to calibrate on, one to verify on.
+Two disjoint sets: one to calibrate on, one to verify on.
 """
 
 from importlib import resources
@@ -13,23 +13,23 @@ PASSAGES_PER_QUERY = 8
 
 
 def probe_inputs(task: Task) -> list[Text]:
-    """Return what a model of `task` is verified on."""
+    """Return the inputs that a model of `task` is verified on."""
     queries, passages = _read("probes.txt")
     return inputs_of(task, queries, passages)
 
 
 def calibration_inputs(task: Task) -> list[Text]:
-    """Return what a model of `task` is calibrated on where no texts are given."""
+    """Return the inputs that a model of `task` is calibrated on if the user gives none."""
     queries, passages = _read("calibration.txt")
     return inputs_of(task, queries, passages)
 
 
 def inputs_of(task: Task, queries: list[str], passages: list[str]) -> list[Text]:
-    """Return texts for an embedder; for a reranker pairs, every query with some passages."""
+    """Return texts for an embedder or, for a reranker, pairs of every query and some passages."""
     if task == "embed":
-        # The last one is longer than any model's limit: the cut is covered as well.
+        # The last one exceeds any model's limit, so that truncation is covered.
         return [*queries, *passages, " ".join(passages)]
-    # A query meets its own answer, which has its number, and the passages behind that.
+    # Pair a query with its answer, the passage of the same number, and with those after it.
     return [
         (query, passages[(number + ahead) % len(passages)])
         for number, query in enumerate(queries)

@@ -1,4 +1,4 @@
-"""What goes before the texts of one model: what its folder or artifact states, and the setting."""
+"""The prompts of one model: what its folder or artifact states, overridden by the setting."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ log = structlog.get_logger()
 
 
 def prompts_of(folder: Path, name: str, task: Task, setting: Setting) -> Prompts:
-    """Return the prompts of the model in `folder`, a source or an artifact, that is called `name`.
+    """Return the prompts of the model `name` in `folder`, a source or an artifact.
 
-    `setting` is laid over what is stated there. A reranker's pairs take no prompt by name: it has
-    none. Raises `ModelError`, naming the file, where the default prompt does not exist.
+    `setting` takes precedence over what is stated there. A reranker has no prompts by name. Raises
+    `ModelError`, naming the file, if the default prompt does not exist.
     """
     file, prompts, names = _stated(folder, task)
     if task == "embed":
@@ -28,14 +28,14 @@ def prompts_of(folder: Path, name: str, task: Task, setting: Setting) -> Prompts
         known = ", ".join(prompts.by_name) or "none"
         where = "there, or in SIDECAR_PROMPTS" if task == "embed" else "there"
         raise ModelError(
-            f"{file}: default_prompt_name {default!r} is none of its prompts ({known}): add it "
+            f"{file}: default_prompt_name {default!r} is not one of its prompts ({known}): add it "
             f"{where}"
         )
     return prompts if task == "embed" else Prompts(by_name={})
 
 
 def warn_of_missing(name: str, prompts: Prompts) -> None:
-    """Have an event say so where the model `name` needs prompts that it is served without."""
+    """Log a warning if the model `name` needs prompts that it is served without."""
     if prompts.missing:
         log.warning(
             "model.prompts_missing",
@@ -47,7 +47,7 @@ def warn_of_missing(name: str, prompts: Prompts) -> None:
 
 
 def _stated(folder: Path, task: Task) -> tuple[Path, Prompts, tuple[str, ...]]:
-    """Return the file that states prompts, the prompts, and what else the model is called."""
+    """Return the file that states prompts, the prompts, and other names of the model."""
     if not manifests.is_artifact(folder):
         return folder / stated.FILE, stated.stated_prompts(folder, task), ()
     manifest = manifests.read(folder)

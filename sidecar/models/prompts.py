@@ -1,4 +1,4 @@
-"""The prompts that go before a model's texts, and the models that are known to need some.
+"""The prompts put before a model's texts, and the models that are known to need some.
 
 The table is for folders that do not state the prompts that their models were trained with.
 """
@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from client_lib.wire.roles import ROLES, Role, role_prompt_name
 
 Setting: TypeAlias = Literal["auto"] | Mapping[str, str]
-"""What is laid over a folder's prompts: those of the known models, or these, by name."""
+"""Takes precedence over a folder's prompts: "auto", those of known models; or prompts by name."""
 Source: TypeAlias = Literal["folder", "known models", "setting"]
 
 _TEXTS = {"query": "queries", "document": "documents"}
@@ -30,7 +30,7 @@ _ARTICLES = _before("为这个句子生成表示以用于检索相关文章：")
 _NOMIC = _before("search_query: ", "search_document: ")
 _GEMMA = _before("task: search result | query: ", "title: none | text: ")
 
-# As the model cards have them: huggingface.co/ORGANISATION/NAME.
+# As in the model cards: huggingface.co/ORGANISATION/NAME.
 KNOWN: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         # intfloat: 'Each input text should start with "query: " or "passage: "'.
@@ -67,7 +67,7 @@ KNOWN: Mapping[str, Mapping[str, str]] = MappingProxyType(
         # nomic-ai: "the text prompt must include a task instruction prefix".
         "nomic-embed-text-v1": _NOMIC,
         "nomic-embed-text-v1.5": _NOMIC,
-        # Qwen: "Instruct: {task_description}\nQuery:{query}", without a blank.
+        # Qwen: "Instruct: {task_description}\nQuery:{query}", without a space.
         "qwen3-embedding-0.6b": _before(f"{_TASK}\nQuery:"),
         "qwen3-embedding-4b": _before(f"{_TASK}\nQuery:"),
         "qwen3-embedding-8b": _before(f"{_TASK}\nQuery:"),
@@ -82,10 +82,10 @@ KNOWN: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
-    """What goes before a model's texts, by name, and where that comes from.
+    """The prompts put before a model's texts, by name, and where they come from.
 
-    `default_name` is the prompt of a text without a name and a role. `missing` are the roles that
-    get no prompt though the model is known to need one.
+    `default_name` is the prompt of a text with neither a prompt name nor a role. `missing` are the
+    roles without a prompt, though the model is known to need one.
     """
 
     by_name: Mapping[str, str]
@@ -94,7 +94,7 @@ class Prompts:
     missing: tuple[Role, ...] = ()
 
     def under(self, setting: Setting, names: Iterable[str]) -> "Prompts":
-        """Return these with `setting` laid over them; the model may be known by any of `names`."""
+        """Return these, overridden by `setting`; the model may be known by any of `names`."""
         known = known_prompts(names)
         laid = known if setting == "auto" else setting
         by_name = {**self.by_name, **laid}
@@ -107,7 +107,7 @@ class Prompts:
         )
 
     def told(self) -> dict[str, Any]:
-        """Return what `status` says of them."""
+        """Return what `status` reports about them."""
         return {
             "prompts": dict(self.by_name),
             "default_prompt_name": self.default_name,
@@ -116,23 +116,23 @@ class Prompts:
         }
 
     def _lacks(self, role: Role, by_name: Mapping[str, str], laid: Mapping[str, str]) -> bool:
-        """Whether nothing goes before texts of `role`, and nobody has said so in the setting."""
+        """Whether texts of `role` get no prompt, and the setting does not ask for that."""
         name = role_prompt_name(role, by_name) or self.default_name
         return name not in laid and not by_name.get(name or "")
 
 
 def goes_without(roles: Iterable[str]) -> str:
-    """Return in words that the model has no prompt for texts of `roles`, which it needs."""
+    """Say in words that the model has no prompt for texts of `roles`, though it needs one."""
     texts = " and ".join(_TEXTS.get(role, role) for role in roles)
-    return f"nothing goes before {texts}, where the model was trained with a prompt"
+    return f"no prompt goes before {texts}, though the model was trained with one"
 
 
 def known_prompts(names: Iterable[str]) -> Mapping[str, str]:
-    """Return the prompts of the first of `names` that is in the table, else none.
+    """Return the prompts of the first of `names` that is in the table, or none.
 
-    A name is known by its last part, without a revision, in either case: a hub id with and
-    without its organisation, a folder called as the model is. What a folder says of the model
-    that it was trained from does not count: that may have been trained on with other prompts.
+    Names match by their last part, without a revision and ignoring case: a hub id with or without
+    its organisation, or a folder named like the model. The base model that a folder states does not
+    count: it may have been fine-tuned with other prompts.
     """
     for name in names:
         if found := KNOWN.get(Path(name.partition("@")[0]).name.lower()):

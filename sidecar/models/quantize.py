@@ -1,4 +1,4 @@
-"""The quality gate: quantize, compare with FP32, take back what costs too much."""
+"""The quality gate: quantize, compare with FP32, undo what costs too much."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from sidecar.models.precision import Precision
 from sidecar.models.rows import Row
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Told the stage, how much of it is done, and of how much."""
+"""Called with the stage, the number of steps done, and their total."""
 Prove: TypeAlias = Callable[[ModelProto], Quality]
 
 _KERNELS = {
@@ -32,11 +32,11 @@ _KERNELS = {
     "int8": "onnxruntime MatMulIntegerToFloat, u8 activations x s8 weights",
     "int4": "onnxruntime MatMulIntegerToFloat, u8 activations x s8 weights unpacked from 4 bits",
 }
-# Tokens to calibrate on: a fit by least squares needs several times as many as a layer has
-# inputs, and the largest activations come with few of them.
+# Tokens to calibrate on: a least-squares fit needs several times as many as a layer has inputs, and
+# only few of them cause the largest activations.
 _TOKENS = 12_288
-# What int4 may hold of FP32's bytes, a little left for what is never quantized; and what a
-# weight takes, its share of the scales included.
+# The share of FP32's bytes that int4 may take, with some left for what is never quantized; and the
+# bytes per weight, including its share of the scales.
 _INT4_SHARE = 0.1485
 _INT4_BYTES, _INT8_BYTES = 0.53, 1.01
 
@@ -45,8 +45,8 @@ _INT4_BYTES, _INT8_BYTES = 0.53, 1.01
 class Quantized:
     """A graph that serves, and its measured closeness to FP32; None for FP32 itself.
 
-    `kept` names the Linear layers that had to stay in FP32, in the order of their going back;
-    `layers` is how many the model has to multiply with.
+    `kept` names the Linear layers that had to stay in FP32, in the order they were restored;
+    `layers` is the number of layers with matrix products.
     """
 
     graph: ModelProto
@@ -57,7 +57,7 @@ class Quantized:
 
     @property
     def kernel(self) -> str:
-        """What multiplies; of a model without layers, what looks its tokens up."""
+        """The kernel that multiplies or, in a model without layers, looks up tokens."""
         if self.layers:
             return _KERNELS[self.quantization]
         rows = "fp32" if self.quantization == "none" else self.quantization
@@ -66,7 +66,7 @@ class Quantized:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A model in fewer bits; `errors` are its Linear layers' own, by name."""
+    """A quantized model; `errors` are the output errors of its Linear layers, by name."""
 
     encoder: Encoder
     linears: Mapping[str, QuantizedLinear]
@@ -75,7 +75,7 @@ class _Candidate:
 
 
 def in_fp32(encoder: Encoder) -> Quantized:
-    """Return the model as its checkpoint says."""
+    """Return the model in FP32, as in its checkpoint."""
     return Quantized(build(encoder, Float32Recipe()), "none", len(encoder.layers))
 
 
@@ -84,9 +84,9 @@ def quantized(
 ) -> Quantized:
     """Return the model quantized, as much of it as passes `precision.floor`.
 
-    As many of `rows` are calibrated on as hold about 12,000 tokens; `prove` measures a graph
-    against FP32. While the mean is under the floor, the layer with the largest error of its own
-    goes back to FP32; where even the embedding tables alone cost too much, the whole model does.
+    Calibrates on as many of `rows` as hold about 12,000 tokens; `prove` measures a graph against
+    FP32. While the mean is below the floor, the layer with the largest error goes back to FP32; if
+    the embedding tables on their own cost too much, the whole model does.
     """
     quantization = "int4" if precision.quantization == "int4" else "int8"
     texts = [(row.ids[np.newaxis], row.token_types[np.newaxis]) for row in _spread(rows, _TOKENS)]
@@ -130,7 +130,7 @@ def _in_int4(
         errors[name] = _error(layer, linear)
         return linear
 
-    even = encoder.embeddings.word.shape[1] % 2 == 0  # two numbers share a byte
+    even = encoder.embeddings.word.shape[1] % 2 == 0  # two values share a byte
     tables = _tables(encoder.embeddings, int4_table if even else int8_table)
     found = quantize_sequentially(encoder, texts, tables, quantize, partial(progress, "quantizing"))
     return _Candidate(found.encoder, found.linears, tables, errors)
@@ -139,7 +139,7 @@ def _in_int4(
 def _tables(
     embeddings: Embeddings, quantize: Callable[[Float32], QuantizedTable]
 ) -> dict[str, QuantizedTable]:
-    """Return the tables in fewer bits: words by `quantize`, positions in 8 bits."""
+    """Return the quantized tables: words by `quantize`, positions in 8 bits."""
     tables = {"word": quantize(embeddings.word)}
     if embeddings.position is not None:
         tables["position"] = int8_table(embeddings.position)
@@ -147,10 +147,10 @@ def _tables(
 
 
 def _layers_in_eight_bits(encoder: Encoder) -> int:
-    """Return how many layers int4 leaves in 8 bits, from the last one on.
+    """Return how many of the last layers int4 leaves in 8 bits.
 
-    Few layers or none come behind these to even out what they get wrong. One is always worth
-    it, more are where `_INT4_SHARE` of the model's bytes in FP32 bears them.
+    Few or no layers follow them to even out their errors. One is always worth it; more are left if
+    `_INT4_SHARE` of the model's bytes in FP32 allows it.
     """
     tables = encoder.embeddings.word.size
     layers = [
@@ -173,7 +173,7 @@ def _error(layer: Observed, linear: QuantizedLinear) -> float:
 
 
 def _spread(rows: Sequence[Row], tokens: int) -> list[Row]:
-    """Return as many of `rows`, evenly from all of them, as together hold about `tokens`."""
+    """Return an evenly spaced subset of `rows` that holds about `tokens` tokens."""
     total = sum(row.tokens for row in rows)
     count = max(1, min(len(rows), len(rows) * tokens // max(total, 1)))
     picks = np.linspace(0, len(rows) - 1, count).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What the inference threads work on."""
+"""What the inference threads compute: rows of tokens."""
 
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Text: TypeAlias = str | tuple[str, str]
-"""One input of a model: a text, or a cross-encoder's (query, document)."""
+"""One input of a model: a text, or a cross-encoder's (query, document) pair."""
 
 
 def capped(limit: int, cap: int) -> int:
-    """Return the model's own `limit` in tokens, or `cap` where that is less and not 0."""
+    """Return `limit`, or `cap` if that is less and not 0; both in tokens."""
     return min(limit, cap) if cap else limit
 
 
@@ -20,8 +20,8 @@ def capped(limit: int, cap: int) -> int:
 class Row:
     """One tokenized input; ids and token types are int64 [tokens], never padded.
 
-    Rows of the same ids and types have the same `digest`, and no others: it is so long that
-    nobody finds two that share one.
+    Rows have the same `digest` if and only if their ids and types are the same: it is long enough
+    that no one can find a collision.
     """
 
     ids: NDArray[np.int64]
@@ -30,11 +30,11 @@ class Row:
     digest: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        # Here, and so on the tokenizer's thread.
+        # Computed here to run on the tokenizer's thread.
         digest = blake2b(self.ids.tobytes() + self.token_types.tobytes(), digest_size=32).digest()
         object.__setattr__(self, "digest", digest)
 
     @property
     def tokens(self) -> int:
-        """How many tokens are computed for this row."""
+        """The number of tokens computed for this row."""
         return len(self.ids)

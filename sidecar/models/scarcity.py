@@ -1,4 +1,4 @@
-"""Disk and memory that run out while a model is prepared: no fault of the model's."""
+"""Disk or memory that runs out while a model is prepared, which is not the model's fault."""
 
 import errno
 from collections.abc import Iterator
@@ -10,26 +10,26 @@ from sidecar.models.errors import TemporaryError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NEEDS = (
-    "it takes about 250 MB and three times the model's weights in FP32. Free some, raise the "
+    "it takes about 250 MB plus three times the model's weights in FP32. Free some, raise the "
     "limit, or prepare it on a larger host with `sidecar prepare` and serve the artifact"
 )
 
 
 def is_full(error: OSError) -> bool:
-    """Whether `error` says that a disk, or this user's part of it, is full."""
+    """Whether `error` means that a disk, or this user's quota on it, is full."""
     return error.errno in _FULL
 
 
 @contextmanager
 def scarcity_told(name: str, place: Path) -> Iterator[None]:
-    """Raise `TemporaryError` where the block, which prepares `name` in `place`, runs short."""
+    """Raise `TemporaryError` if the block, which prepares `name` in `place`, runs out of either."""
     try:
         yield
     except OSError as error:
         if not is_full(error):
             raise
-        advice = "free some, or name another folder with SIDECAR_CACHE_DIR, or `prepare --output`"
-        needs = "the model's weights in FP32 and the artifact have to fit"
+        advice = "free some, or choose another folder with SIDECAR_CACHE_DIR or `prepare --output`"
+        needs = "the model's weights in FP32 and the artifact must fit"
         raise TemporaryError(
             f"{name} cannot be prepared in {place} ({error.strerror}): {needs}; {advice}"
         ) from error
@@ -38,8 +38,8 @@ def scarcity_told(name: str, place: Path) -> Iterator[None]:
 
 
 def killed(name: str) -> TemporaryError:
-    """Return what is told where the process that prepared `name` was sent SIGKILL."""
-    granted = f"{read_host().memory_bytes / 2**20:,.0f} MiB are granted here"
+    """Return the error to raise if the process that prepared `name` was sent SIGKILL."""
+    limit = f"the limit here is {read_host().memory_bytes / 2**20:,.0f} MiB"
     return TemporaryError(
-        f"preparing {name} was killed, most likely for lack of memory: {_NEEDS} ({granted})"
+        f"preparing {name} was killed, most likely for lack of memory: {_NEEDS} ({limit})"
     )

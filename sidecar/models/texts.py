@@ -1,4 +1,4 @@
-"""A user's own texts to calibrate on."""
+"""Read a user's own texts to calibrate on."""
 
 import json
 from pathlib import Path
@@ -15,10 +15,10 @@ _LEAST = 8
 
 
 def read_texts(path: Path, task: Task) -> tuple[Text, ...]:
-    """Return the texts in `path`: a line each of .txt, or the `text` of each line of .jsonl.
+    """Return the texts in `path`: one per line of .txt, or the `text` of each line of .jsonl.
 
-    For a reranker the shorter half are the queries and the longer half the passages. Raises
-    `ModelError` for a file that cannot be read, a line without a text, or too few of them.
+    For a reranker, the shorter half become the queries and the longer half the passages. Raises
+    `ModelError` for a file that cannot be read, a line without a text, or too few texts.
     """
     read = _text if path.suffix == ".jsonl" else _line
     numbered = numbered_lines(path, ModelError)
@@ -42,7 +42,7 @@ def _text(line: str, where: str) -> str:
     except ValueError as error:
         raise ModelError(f"{where} is not JSON: {error}") from None
     if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
-        raise ModelError(f'{where} is not a map with a string "text"')
+        raise ModelError(f'{where} is not an object with a string "text"')
     if half_character(entry["text"]) is not None:
         raise ModelError(f'{where} holds half a character (a lone surrogate) in "text"')
     return str(entry["text"])

@@ -1,17 +1,17 @@
-"""Texts to rows of token ids, exactly as long as they are.
+"""Turn texts into rows of token ids, exactly as long as they are.
 
-Of a text that is much longer than its model takes, only the beginning is tokenized, where the
-rows are the same for sure:
+If a text is much longer than the model's limit, only its beginning is tokenized, provided that the
+row is certain to be the same:
 
-1. The end is what is cut off, and the tokenizer is BERT's: it splits at whitespace, and what
-   becomes of a word depends on no other. Its normalizer looks at one character at a time, but
-   for combining marks, whose order never changes across a space. An added token with a space in
-   it would be an exception.
-2. So the tokens before a space are those of the text before it. If these alone are more than the
-   limit, the row is cut among them.
-3. Of a pair the longer side gives way. The query's tokens, counted by themselves, are at most
-   half of the limit; so the document is the longer one as soon as the pair is over the limit, and
-   how much of it stays depends on the query alone.
+1. The end is what is truncated, and the tokenizer is BERT's: it splits at whitespace, and a word's
+   tokens depend on no other word. Its normalizer looks at one character at a time, except for
+   combining marks, whose order never changes across a space. An added token that contains a space
+   would be an exception.
+2. So the tokens before a space are those of the text before it. If these alone exceed the limit,
+   the row is truncated among them.
+3. Of a pair, the longer side is truncated. The query's tokens, counted separately, are at most half
+   of the limit; so the document is the longer side once the pair exceeds the limit, and how much of
+   it remains depends only on the query.
 """
 
 import re
@@ -29,35 +29,34 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from sidecar.models.errors import ModelError
 from sidecar.models.rows import Row, Text
 
-# Tokens of English have 5 characters, spaces included.
-_CHARACTERS_A_TOKEN = 8
+# English has 5 characters per token, spaces included.
+_CHARACTERS_PER_TOKEN = 8
 _WIDER = 4
-_PLAIN = re.compile(r"[!-~]+")  # ASCII, and no space
+_PLAIN = re.compile(r"[!-~]+")  # printable ASCII without spaces
 
 
 class Tokenizer:
-    """The model's own tokenizer, cutting at its limit, on its own side, and never padding.
+    """The model's own tokenizer, truncating at its limit, on its own side, and never padding.
 
-    Its settings are fixed when it is made: one that changed them between calls could not be
-    shared between threads.
+    Its settings are fixed when it is created: if calls changed them, threads could not share it.
     """
 
     def __init__(self, path: Path, max_tokens: int) -> None:
         try:
             self._tokenizer = FastTokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from error
+            raise ModelError(f"{path} is not a valid tokenizer: {error}") from error
         side = (self._tokenizer.truncation or {"direction": "right"})["direction"]
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens, direction=side)
         self._words_alone = side == "right" and _tokenizes_words_alone(self._tokenizer)
         self.max_tokens = max_tokens
-        self._window = _CHARACTERS_A_TOKEN * max_tokens
+        self._window = _CHARACTERS_PER_TOKEN * max_tokens
         self._longest_query = (max_tokens - self._tokenizer.num_special_tokens_to_add(True)) // 2
 
     @property
     def highest_id(self) -> int:
-        """The highest id that a row may hold."""
+        """The highest token id that a row may hold."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def rows(self, texts: Sequence[Text]) -> list[Row]:
@@ -73,7 +72,7 @@ class Tokenizer:
         return rows
 
     def _head(self, text: Text, window: int) -> Text:
-        """Return so much of `text` as is likely to be enough; `text` itself where it is all."""
+        """Return a prefix of `text` that is probably long enough, or `text` itself."""
         cut = text if isinstance(text, str) else text[1]
         if not self._words_alone or len(cut) <= window:
             return text

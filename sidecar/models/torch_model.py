@@ -1,13 +1,12 @@
-"""Models that sentence-transformers computes: on CUDA all, on the CPU those without a graph here.
+"""Models run by sentence-transformers: those without a graph here, and on CUDA all but static ones.
 
 Rows run one by one and unpadded, as everywhere. So there is no mask, and
-`scaled_dot_product_attention` may take its fastest kernel. They are deliberately not merged: a
-library of matrix products picks its kernel by the number of rows, so the last bits of a text's
-vector could depend on its neighbours, and "the same text gives the same bytes" goes before
-throughput.
+`scaled_dot_product_attention` may use its fastest kernel. Rows are deliberately not batched: a
+matrix library picks its kernel by the number of rows, so the last bits of a text's vector could
+depend on its neighbours, and "the same text gives the same bytes" takes precedence over throughput.
 
-This needs the extra `server`. Nothing here imports torch before the first such model is loaded:
-a daemon for the known families on a CPU does without.
+This needs the extra `server`. Nothing here imports torch before the first such model is loaded: a
+daemon that serves known families on a CPU does not need it.
 """
 
 import importlib.util
@@ -33,20 +32,20 @@ from sidecar.models.torch_pipeline import Source, load_pipeline, refuse_what_dif
 if TYPE_CHECKING:
     from sidecar.models.verification import Verification
 
-# What torch's precisions are called in plans and events.
+# What plans and events call torch's precisions.
 QUANTIZATIONS = {"float32": "none", "float16": "fp16", "bfloat16": "bf16"}
 _OUTPUTS: dict[Task, str] = {"embed": "sentence_embedding", "rerank": "scores"}
-# Of the texts whose outputs are compared, this part is: the modules are the library's own.
+# Only every fourth text's outputs are compared: the modules are the library's own.
 _VERIFIED_EVERY = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What was measured before a model served that half precision was asked for.
+    """What was measured before serving a model for which half precision was requested.
 
-    `quality` is how close half precision comes to FP32, and `speed` that of FP32 ("none") and
-    of half precision on the same device; None and empty where there was nothing to compare.
-    `fell_back` says why FP32 serves after all, if it does. Sizes in bytes, times in seconds.
+    `quality` is how close half precision is to FP32, and `speed` is that of FP32 ("none") and of
+    half precision on the same device; None and empty if there was nothing to compare. `fell_back`
+    is why FP32 serves instead, or None. Sizes in bytes, times in seconds.
     """
 
     requested: str
@@ -58,15 +57,14 @@ class Proof:
 
 
 class TorchModel:
-    """A pipeline of sentence-transformers in the shape that serving knows.
+    """A sentence-transformers pipeline with the interface that serving expects.
 
-    `forward` may be called from many threads at once; so may `tokenize`, which lets in one text
-    after the other. `verified` is the proof that the rows and calls here give what the pipeline
-    gives in FP32. `proof` is
-    there where half precision was asked for; `reason` says why it has the precision that it has.
+    `forward` may be called from many threads at once; so may `tokenize`, which handles one text at
+    a time. `verified` is the proof that the rows and calls here give what the pipeline gives in
+    FP32. `proof` is set if half precision was requested; `reason` is why it has its precision.
     """
 
-    least_tokens = 1  # the library's transformers refuse a row of none
+    least_tokens = 1  # the library's transformers reject an empty row
 
     def __init__(self, source: Source, pipeline: Any, device: str, dtype: str) -> None:
         self._modules = list(pipeline.children())
@@ -76,7 +74,7 @@ class TorchModel:
         self.name, self.task = source.name, source.task
         self.device, self.dtype = device, dtype
         self.normalize = self._kinds[-1] == "Normalize"
-        if self.normalize:  # a request's choice, made behind the forward
+        if self.normalize:  # each request decides, after the forward
             self._modules.pop()
         self.dimensions = int(pipeline.get_embedding_dimension()) if embeds else 1
         self.model_max_tokens = int(pipeline.max_seq_length)
@@ -84,10 +82,10 @@ class TorchModel:
         self.prompting = source.prompts or stated_prompts(source.folder, source.task)
         self._activate = None if embeds else pipeline.activation_fn
         self._similarity: str | None = pipeline.similarity_fn_name if embeds else None
-        # Requests name no prompt for a pair: the model's own applies, as in the library.
+        # Requests name no prompt for a pair: the model's default applies, as in the library.
         self._prompt = None if embeds else pipeline.prompts.get(pipeline.default_prompt_name)
         self._preprocess = pipeline.preprocess
-        # The library sets its tokenizer's limits with every call.
+        # The library sets its tokenizer's limits on every call.
         self._tokenizing = threading.Lock()
         sample = self._encode(probe_inputs(self.task)[0])
         self._has_types = "token_type_ids" in sample
@@ -100,16 +98,16 @@ class TorchModel:
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """Prefixes by name."""
+        """Prompts by name."""
         return self.prompting.by_name
 
     @property
     def default_prompt_name(self) -> str | None:
-        """The prompt of a request that names none."""
+        """The prompt of requests that name none."""
         return self.prompting.default_name
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:
-        """Return a row for each text, or for each (query, document) of a reranker."""
+        """Return a row for each text or, for a reranker, each (query, document) pair."""
         return [self._row(text) for text in texts]
 
     def forward(self, row: Row) -> Float32:
@@ -129,21 +127,21 @@ class TorchModel:
         return vector
 
     def forward_parallel(self, row: Row) -> Float32:
-        """Return the same: there is no other way to compute it."""
+        """Return the same as `forward`: there is no other way to compute it."""
         return self.forward(row)
 
     @property
     def quantization(self) -> str:
-        """The precision that it serves in: none, fp16."""
+        """The precision that it serves in: none, fp16 or bf16."""
         return QUANTIZATIONS[self.dtype]
 
     @property
     def kernel(self) -> str:
-        """What multiplies."""
+        """What multiplies: torch, in which dtype and on which device."""
         return f"torch {self.dtype} on {self.device}, by sentence-transformers"
 
     def describe(self) -> dict[str, Any]:
-        """Return what `status` tells of this model."""
+        """Return what `status` reports about this model."""
         return {
             "name": self.name,
             "task": self.task,
@@ -178,7 +176,8 @@ class TorchModel:
         encodings = getattr(encoded, "encodings", None)
         if encodings:
             return bool(encodings[0].overflowing)
-        # A slow tokenizer does not tell: at the limit, a cut text looks like one that just fits.
+        # A slow tokenizer does not report truncation: at the limit, a truncated text looks like one
+        # that just fits.
         return tokens >= self.max_tokens
 
     def _features(self, row: Row) -> dict[str, Any]:
@@ -194,10 +193,10 @@ class TorchModel:
 
 
 def load(source: Source, *, device: str = "cpu", dtype: str = "float32") -> TorchModel:
-    """Return the model on `device`, "cpu" or "cuda", in torch's `dtype`; one row has been run.
+    """Load the model on `device`, "cpu" or "cuda", in torch's `dtype`, and run one row.
 
-    Raises `ModelError` where sentence-transformers is missing or cannot compute the model, and
-    for a model that would not come out here as it does there.
+    Raises `ModelError` if sentence-transformers is missing or cannot compute the model, and if the
+    results here would differ from the library's.
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise ModelError(
@@ -208,7 +207,7 @@ def load(source: Source, *, device: str = "cpu", dtype: str = "float32") -> Torc
         model = TorchModel(source, pipeline, device, dtype)
         model.forward(model.tokenize(probe_inputs(source.task)[:1])[0])
         if dtype == "float32":
-            # Its rows are cut and its modules are called here, so this is proven, too.
+            # Rows are truncated and modules called here, so that is verified, too.
             answers = answers_of(pipeline, source.task, every=_VERIFIED_EVERY)
             model.verified = compare(answers, model)
         pipeline.max_seq_length = model.max_tokens

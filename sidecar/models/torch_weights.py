@@ -1,7 +1,7 @@
-"""What transformers made of a folder's weights: every parameter is from there, none at random.
+"""Check that every parameter that transformers loaded is the folder's, and none is random.
 
-It initialises at random what a checkpoint lacks, and says so in its log; a vector of that model
-would be another one at each start.
+Transformers initialises at random what a checkpoint lacks, and only logs it; that model's vectors
+would differ at each start.
 """
 
 import re
@@ -15,17 +15,17 @@ from sidecar.models.folder.tensors import canonical, is_known_to_be_unused, name
 from sidecar.models.folder.weights import open_weights
 from sidecar.models.vocabulary import check_vocabulary
 
-# What transformers sets on a parameter that it loaded, or tied to one.
+# Transformers sets this on a parameter that it loaded, or tied to a loaded one.
 _LOADED = "_is_hf_initialized"
 _LAYER = re.compile(r"(^|\.)(layers?|blocks?|h)\.(?P<number>[0-9]+)\.")
 
 
 def check_loaded(folder: Path, task: Task, pipeline: Any) -> None:
-    """Raise `ModelError` where the `pipeline` is not, tensor for tensor, what `folder` holds.
+    """Raise `ModelError` if `pipeline` is not, tensor for tensor, what `folder` holds.
 
-    It names tensors that are missing, that hold NaN or infinity, layers that its class leaves
-    out, and whatever a native class leaves out of a model with code of its own; token ids without
-    a row, and a tokenizer without a vocabulary.
+    It names tensors that are missing or hold NaN or infinity, layers that the model's class leaves
+    out, whatever a native class leaves out of a model with code of its own, token ids without a
+    row, and a tokenizer without a vocabulary.
     """
     transformer = next(iter(pipeline.children()))
     model = transformer.model
@@ -34,7 +34,7 @@ def check_loaded(folder: Path, task: Task, pipeline: Any) -> None:
         raise ModelError(f"{folder} lacks {named(missing)}, which would be random")
     if read_config(folder).get("auto_map") and (left := _left_out(folder, model)):
         raise ModelError(
-            f"{folder} is for code of its own (auto_map), which is not run, and "
+            f"{folder} needs code of its own (auto_map), which is not run, and "
             f"{type(model).__name__} does not use its {named(left)}"
         )
     if beyond := _beyond(folder, model):
@@ -46,7 +46,7 @@ def check_loaded(folder: Path, task: Task, pipeline: Any) -> None:
 def _missing(transformer: Any, task: Task) -> list[str]:
     parameters = transformer.model.named_parameters()
     missing = [name for name, parameter in parameters if not getattr(parameter, _LOADED, False)]
-    # The pooler behind an embedder's first token: computed, and not looked at.
+    # An embedder's pooler is computed but not used.
     unused = task == "embed" and _output(transformer) == "last_hidden_state"
     return [name for name in missing if not (unused and name.startswith("pooler."))]
 
@@ -56,9 +56,9 @@ def _output(transformer: Any) -> str:
 
 
 def _left_out(folder: Path, model: Any) -> list[str]:
-    """Return the tensors that the model's class does not know, by transformers' own account.
+    """Return the tensors that the model's class does not know, as reported by transformers.
 
-    The model is read once more for it, since sentence-transformers does not hand the account on.
+    The model is loaded again for that: sentence-transformers does not pass the report on.
     """
     _, account = type(model).from_pretrained(
         str(transformer_of(folder)),
@@ -72,7 +72,7 @@ def _left_out(folder: Path, model: Any) -> list[str]:
 
 
 def _beyond(folder: Path, model: Any) -> list[str]:
-    """Return the tensors of layers whose number is higher than any of the model's."""
+    """Return the tensors of layers numbered higher than any of the model's."""
     try:
         stored = open_weights(transformer_of(folder)).names()
     except ModelError:  # in a format that only transformers reads
@@ -82,7 +82,7 @@ def _beyond(folder: Path, model: Any) -> list[str]:
 
 
 def _layer_of(name: str) -> int:
-    """Return the number of the layer that a tensor belongs to, -1 for one of no layer."""
+    """Return the number of the layer that a tensor belongs to, or -1 if there is none."""
     found = _LAYER.search(name)
     return int(found["number"]) if found else -1
 
@@ -92,7 +92,7 @@ def _check_finite(folder: Path, pipeline: Any) -> None:
 
     for name, parameter in pipeline.named_parameters():
         if parameter.dtype != torch.float32:
-            continue  # whether half precision holds the folder's values is measured, not read
+            continue  # how well half precision holds the folder's values is measured
         if not torch.isfinite(parameter.sum(dtype=torch.float64)):
             raise ModelError(f"{folder}: parameter {name!r} holds NaN or infinity")
 
@@ -101,9 +101,9 @@ def _check_rows(folder: Path, tokenizer: Any, model: Any) -> None:
     try:
         rows = int(model.get_input_embeddings().num_embeddings)
         vocabulary = tokenizer.get_vocab()
-    except (AttributeError, NotImplementedError):  # some have no table, some no vocabulary
+    except (AttributeError, NotImplementedError):  # some have no table, others no vocabulary
         return
     if vocabulary.keys() <= set(tokenizer.all_special_tokens):
-        # The library makes such a tokenizer where it finds no file: every text is unknown to it.
-        raise ModelError(f"{folder} has no tokenizer.json and no vocabulary of another name")
+        # If there is no file, the library creates such a tokenizer, to which every text is unknown.
+        raise ModelError(f"{folder} has no tokenizer.json and no other vocabulary file")
     check_vocabulary(folder, max(vocabulary.values()), rows)

@@ -1,4 +1,4 @@
-"""What was proven about a model's FP32 graph. A leaf: it travels in manifests and in `status`."""
+"""What was proven about a model's FP32 graph. A leaf: manifests and `status` include it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """A model's FP32 graph gave what sentence-transformers gives for the same folder.
+    """Proof that a model's FP32 graph gives what sentence-transformers gives for the folder.
 
     The token ids of `texts` texts were identical. The vectors or scores of `outputs` texts were
     compared: `cosine_min` is the least cosine between two vectors, None for a reranker;
-    `score_error_max` is the largest difference of two scores, None for an embedder. `versions`
-    are those of the libraries that gave the reference, by package. `seconds` is the time by
-    which preparing took longer for it.
+    `score_error_max` is the largest difference between two scores, None for an embedder. `versions`
+    are those of the libraries that gave the reference, by package. `seconds` is how much longer
+    preparing took because of it.
     """
 
     versions: Mapping[str, str]
@@ -23,7 +23,7 @@ class Verification:
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        """Return the proof in a line."""
+        """Return the proof in one line."""
         library = f"sentence-transformers {self.versions.get('sentence-transformers', '?')}"
         figure = (
             f"cosine >= {self.cosine_min:.6f}"

@@ -1,4 +1,4 @@
-"""A folder's vectors and scores by our graph in FP32 and by sentence-transformers, side by side."""
+"""Our FP32 vectors and scores for a folder, compared with those of sentence-transformers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ PAIRS = [("a query", "ok"), ("what is copper", "a metal"), ("copper", "conducts 
 
 
 def ours(folder: Path, texts: Sequence[Text], workshop: Path) -> Float32:
-    """Return what our graph gives, float32 [texts, outputs]; `workshop` takes the tokenizer."""
+    """Return our graph's outputs, float32 [texts, outputs]; `workshop` holds the tokenizer."""
     description = describe(folder)
     graph = build(read_encoder(folder, description), Float32Recipe())
     session = session_of(graph.SerializeToString(), "none")
@@ -40,9 +40,9 @@ def ours(folder: Path, texts: Sequence[Text], workshop: Path) -> Float32:
 
 
 def differences(folder: Path, workshop: Path) -> Float32:
-    """Return how far our vectors or scores are from the library's, the largest of each text.
+    """Return how far our vector or score for each text is from the library's.
 
-    A vector's distance is taken as a share of its length.
+    A vector's distance is relative to the length of the library's.
     """
     if describe(folder).task == "rerank":
         model = CrossEncoder(str(folder), device="cpu")

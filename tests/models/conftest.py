@@ -1,4 +1,4 @@
-"""What tests of models share: small artifacts, and less work to prepare one."""
+"""Fixtures for tests of models: small artifacts, and cheaper preparation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +10,13 @@ from ..preparing import prepare_quickly, quicken
 
 @pytest.fixture(autouse=True)
 def quick_preparation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spend less on tiny models, where a test calls `prepare` itself, too."""
+    """Make preparing tiny models cheaper, also for tests that call `prepare` themselves."""
     quicken(monkeypatch)
 
 
 @pytest.fixture(scope="session")
 def cuda() -> str:
-    """The device's name for torch, where this host has one."""
+    """Return torch's name for the CUDA device; skip the test if this host has none."""
     import torch
 
     if not torch.cuda.is_available():
@@ -34,7 +34,7 @@ def device(request: pytest.FixtureRequest) -> str:
 def tiny_artifact(
     make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A small BERT in INT8 with weights of 7 bits, unproven; a test copies what it changes."""
+    """A small BERT in INT8 with 7-bit weights, unverified; a test copies it before changing it."""
     from sidecar.models.oracle import ask
     from sidecar.models.precision import Precision
     from sidecar.models.prepare_request import PrepareRequest

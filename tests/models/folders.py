@@ -1,4 +1,4 @@
-"""Model folders that a test changes, and what both sides make of them."""
+"""Model folders that tests change, and what our graph and the library make of them."""
 
 import json
 import shutil
@@ -84,7 +84,7 @@ def refused(folder: Path) -> str:
 
 
 def broken(folder: Path) -> str:
-    """Return why nobody can read the folder's weights."""
+    """Return why the folder's weights cannot be read at all."""
     with pytest.raises(ModelError) as caught:
         read_encoder(folder, describe(folder))
     assert not isinstance(caught.value, UnknownArchitectureError)

@@ -1,4 +1,4 @@
-"""A hub of one's own on 127.0.0.1: enough of the real one's interface for its client."""
+"""A hub on 127.0.0.1, with enough of the real one's interface for its client."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """Serves `repositories`, a name to its files; `gated` ones answer 403.
+    """Serves `repositories`, a mapping of names to files; `gated` ones answer 403.
 
-    `fetched` are the files that were downloaded.
+    `fetched` lists the files that were downloaded.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Hub:
 
 @contextmanager
 def running(hub: Hub) -> Iterator[str]:
-    """Serve the hub while the context lasts; its address."""
+    """Serve the hub while the context lasts; yield its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""An artifact's whole life: prepared, proven, loaded, replaced, damaged."""
+"""The life of an artifact: prepared, compared with FP32, loaded, replaced, damaged."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def made(folder: Path, output: Path, precision: Precision = INT8, **changes: Any
 
 
 def test_embedded_model_meets_the_floor(minilm_artifact: Path) -> None:
-    """The embedded model in INT8: mean cosine of 0.995 or more, in a quarter of the bytes."""
+    """The packaged model in INT8 has a mean cosine of at least 0.995, in a quarter of the bytes."""
     manifest = manifests.read(minilm_artifact)
     assert manifest.quality is not None
     assert manifest.quality.mean >= 0.995
@@ -52,9 +52,10 @@ def test_embedded_model_meets_the_floor(minilm_artifact: Path) -> None:
 
 @pytest.mark.slow
 def test_embedded_model_in_four_bits(minilm_folder: Path, tmp_path: Path) -> None:
-    """Its first two layers in INT4: mean cosine of 0.99 or more, in 15 % of the bytes.
+    """The packaged model's first two layers in INT4 have a mean cosine of at least 0.99.
 
-    `python -m bench accuracy` has the whole of it, and ends where it is less close than it was.
+    They take at most 15 % of the bytes. `python -m bench accuracy` measures the whole model, and
+    fails if it is less close than before.
     """
     folder = Path(shutil.copytree(minilm_folder, tmp_path / "model"))
     config = json.loads((folder / "config.json").read_text())
@@ -72,19 +73,19 @@ def test_embedded_model_in_four_bits(minilm_folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_setting_caps_the_length(minilm_artifact: Path, tmp_path: Path) -> None:
-    """Texts are cut there and say so; the artifact keeps its limit, over which no cap counts."""
+    """A configured cap truncates texts and reports it, but does not exceed the artifact's limit."""
     texts = ["short", "copper conducts heat " * 10, "copper conducts heat " * 500]
     for cap, limit in ((16, 16), (0, 256), (1024, 256)):
         model = open_model(wanted(minilm_artifact, max_tokens=cap), tmp_path)
         rows = model.tokenize(texts)
         assert [row.truncated for row in rows] == [False, limit == 16, True]
         assert max(row.tokens for row in rows) == model.max_tokens == limit
-        told = model.describe()
-        assert (told["max_tokens"], told["model_max_tokens"]) == (limit, 256)
+        status = model.describe()
+        assert (status["max_tokens"], status["model_max_tokens"]) == (limit, 256)
 
 
 def test_the_side_that_is_cut_is_the_folders(make_model: MakeModel, tmp_path: Path) -> None:
-    """Where it is the left one, the artifact keeps the end of a long text."""
+    """If its folder truncates on the left, an artifact keeps the end of a long text."""
     folder = make_model()
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "truncation_side": "left"}))
@@ -96,7 +97,7 @@ def test_the_side_that_is_cut_is_the_folders(make_model: MakeModel, tmp_path: Pa
 
 
 def test_four_bits_are_served_as_they_are_stored(make_model: MakeModel, tmp_path: Path) -> None:
-    """An int4 artifact is smaller than an int8 one, says what it is, and serves."""
+    """An int4 artifact is smaller than an int8 one, reports its quantization, and serves."""
     folder = make_model()
     int8 = made(folder, tmp_path / "int8")
     with structlog.testing.capture_logs() as events:
@@ -118,7 +119,7 @@ def test_serving_needs_nothing_of_the_source(minilm_artifact: Path) -> None:
 
 
 def test_long_text_is_cut_and_says_so(minilm_artifact: Path) -> None:
-    """A text over the model's length is cut at it; a shorter one is as long as it is."""
+    """A text over the model's limit is truncated and reported as such; a shorter one is not."""
     model = load(minilm_artifact)
     short, long = model.tokenize(["three short words", "word " * 1000])
     assert (short.tokens, short.truncated) == (5, False)
@@ -126,7 +127,7 @@ def test_long_text_is_cut_and_says_so(minilm_artifact: Path) -> None:
 
 
 def test_fp32_artifact_is_its_own_reference(make_model: MakeModel, tmp_path: Path) -> None:
-    """Without quantization nothing is measured against FP32, for it is FP32."""
+    """Without quantization, an artifact is not compared with FP32, since it is FP32."""
     folder = make_model()
     manifest = made(folder, tmp_path / "out", FP32)
     assert manifest.quality is None
@@ -140,7 +141,7 @@ def test_fp32_artifact_is_its_own_reference(make_model: MakeModel, tmp_path: Pat
 
 
 def test_reranker_scores_are_probabilities(make_model: MakeModel, tmp_path: Path) -> None:
-    """A cross-encoder's score is one number between 0 and 1, and its order is verified."""
+    """A cross-encoder's score is a number between 0 and 1, and its rank agreement is measured."""
     manifest = made(make_model(classifier=True), tmp_path / "out")
     assert manifest.quality is not None
     assert manifest.quality.rank_agreement is not None
@@ -150,13 +151,13 @@ def test_reranker_scores_are_probabilities(make_model: MakeModel, tmp_path: Path
 
 
 def test_manifest_survives_a_round_trip(make_model: MakeModel, tmp_path: Path) -> None:
-    """What was written is what is read."""
+    """A manifest that is written and read again is unchanged."""
     manifest = made(make_model(), tmp_path / "out")
     assert manifests.read(tmp_path / "out") == manifest
 
 
 def test_artifact_is_replaced_but_nothing_else_is(make_model: MakeModel, tmp_path: Path) -> None:
-    """Preparing over an artifact replaces it; over another folder it is refused."""
+    """Preparing replaces an existing artifact, but refuses to replace any other folder."""
     folder = make_model()
     made(folder, tmp_path / "out")
     assert made(folder, tmp_path / "out", name="again").name == "again"
@@ -166,7 +167,7 @@ def test_artifact_is_replaced_but_nothing_else_is(make_model: MakeModel, tmp_pat
 
 
 def test_failed_preparation_leaves_nothing(make_model: MakeModel, tmp_path: Path) -> None:
-    """A model that turns out to be unreadable leaves no half artifact."""
+    """Preparing a model that turns out to be unreadable leaves no partial artifact behind."""
     folder = make_model()
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match=r"tokenizer"):
@@ -178,14 +179,14 @@ def test_failed_preparation_leaves_nothing(make_model: MakeModel, tmp_path: Path
 def test_damaged_manifest_says_what_to_do(
     minilm_artifact: Path, tmp_path: Path, damage: str
 ) -> None:
-    """A manifest that cannot be read asks for the model to be prepared again."""
+    """A manifest that cannot be read raises an error that asks to prepare the model again."""
     (tmp_path / "manifest.json").write_text(damage)
     with pytest.raises(ModelError, match="prepare the model again"):
         load(tmp_path)
 
 
 def test_opening_prepares_once(make_model: MakeModel, tmp_path: Path) -> None:
-    """The first opening prepares and says so; the second finds the artifact."""
+    """Opening a model for the first time prepares it and logs that; the next time finds it."""
     folder = make_model()
     with structlog.testing.capture_logs() as first:
         open_model(wanted(folder), tmp_path)
@@ -200,7 +201,7 @@ def test_opening_prepares_once(make_model: MakeModel, tmp_path: Path) -> None:
 
 
 def test_events_speak_the_operators_words(make_model: MakeModel, tmp_path: Path) -> None:
-    """The messages are the ones that operators search for, with the figures beside them."""
+    """Log messages use the words that operators search for, next to fields with the figures."""
     with structlog.testing.capture_logs() as events:
         open_model(wanted(make_model()), tmp_path)
         open_model(wanted(make_model(classifier=True), task="rerank"), tmp_path)
@@ -217,26 +218,26 @@ def test_events_speak_the_operators_words(make_model: MakeModel, tmp_path: Path)
 
 
 def test_model_for_another_task_is_refused(make_model: MakeModel, tmp_path: Path) -> None:
-    """An embedder given as the reranker is refused."""
+    """An embedding model that is configured as the reranker is refused."""
     with pytest.raises(ModelError, match="a model to embed, not to rerank"):
         open_model(wanted(make_model(), task="rerank"), tmp_path)
 
 
 def test_artifact_in_another_quantization_is_refused(minilm_artifact: Path, tmp_path: Path) -> None:
-    """An int8 artifact does not serve where FP32 is configured."""
+    """An int8 artifact is refused if FP32 is configured."""
     with pytest.raises(ModelError, match="is an artifact in int8, but none is configured"):
         open_model(wanted(minilm_artifact, precision=FP32), tmp_path)
 
 
 def test_auto_serves_any_artifact(minilm_artifact: Path, tmp_path: Path) -> None:
-    """Where the choice is left to the daemon, what was prepared is the choice."""
+    """With quantization set to auto, an artifact is served in whatever it was prepared in."""
     auto = replace(INT8, quantization="auto")
     model = open_model(wanted(minilm_artifact, precision=auto), tmp_path)
     assert model.describe()["quantization"] == "int8"
 
 
 def test_cache_follows_the_source(make_model: MakeModel, tmp_path: Path) -> None:
-    """A changed source has another place in the cache, and so has another quantization."""
+    """A changed source has another path in the cache, and so has another quantization."""
     folder = make_model()
     before = cached_path(folder, INT8, tmp_path)
     assert cached_path(folder, FP32, tmp_path) != before
@@ -246,7 +247,7 @@ def test_cache_follows_the_source(make_model: MakeModel, tmp_path: Path) -> None
 
 
 def test_artifact_of_another_processor_is_refused(make_model: MakeModel, tmp_path: Path) -> None:
-    """8-bit weights do not serve where the integer multiplication would saturate."""
+    """8-bit weights are refused on a host whose integer multiplication would saturate."""
     artifact = tmp_path / "out"
     made(make_model(), artifact, replace(INT8, weight_bits=8))
     with pytest.raises(ModelError, match="--portable"):
@@ -255,7 +256,7 @@ def test_artifact_of_another_processor_is_refused(make_model: MakeModel, tmp_pat
 
 
 def test_worst_layers_go_back_until_the_floor_is_met(make_model: MakeModel, tmp_path: Path) -> None:
-    """Under the floor, layers return to FP32 until the model passes; an event names them."""
+    """Below the floor, layers return to FP32 until the model passes; an event names them."""
     folder = make_model()
     whole = made(folder, tmp_path / "whole").quality
     assert whole is not None
@@ -269,18 +270,18 @@ def test_worst_layers_go_back_until_the_floor_is_met(make_model: MakeModel, tmp_
 
 
 def test_model_that_cannot_pass_serves_in_fp32(make_model: MakeModel, tmp_path: Path) -> None:
-    """A floor of 1 is for FP32 alone; the event says so, and nothing claims to be int8."""
+    """A model that cannot reach the floor is served in FP32, and every report says so."""
     with structlog.testing.capture_logs() as events:
         model = open_model(wanted(make_model(), precision=replace(INT8, floor=1.0)), tmp_path)
     (fell_back,) = [event for event in events if event["event"] == "quantization.fell_back"]
     assert fell_back["quantization"] == "none"
-    assert model.describe()["speed"] == {}  # nothing of FP32's is called int8's
+    assert model.describe()["speed"] == {}  # FP32's speed is not reported as int8's
     assert model.describe()["quantization"] == "none"
     assert "quantization.applied" not in [event["event"] for event in events]
 
 
 def test_damaged_source_is_an_error_of_one_line(make_model: MakeModel, tmp_path: Path) -> None:
-    """What goes wrong in the preparing process arrives as the same error."""
+    """An error in the preparing process is raised here as the same error, in one line."""
     folder = make_model()
     (folder / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ModelError, match=r"model\.safetensors") as caught:
@@ -289,7 +290,7 @@ def test_damaged_source_is_an_error_of_one_line(make_model: MakeModel, tmp_path:
 
 
 def test_speed_is_measured_before_it_serves(make_model: MakeModel, tmp_path: Path) -> None:
-    """The manifest and the event tell how fast int8 is against FP32 on this host."""
+    """The manifest and the event report how fast int8 is compared with FP32 on this host."""
     with structlog.testing.capture_logs() as events:
         model = open_model(wanted(make_model()), tmp_path)
     speed = model.describe()["speed"]
@@ -300,7 +301,7 @@ def test_speed_is_measured_before_it_serves(make_model: MakeModel, tmp_path: Pat
 
 
 def test_auto_takes_the_faster(make_model: MakeModel, tmp_path: Path) -> None:
-    """Auto serves int8 just where it was measured faster than FP32."""
+    """Auto serves int8 only if it was measured to be faster than FP32."""
     auto = replace(INT8, quantization="auto")
     manifest = made(make_model(), tmp_path / "out", auto)
     faster = manifest.speed["int8"].mixed_ms < manifest.speed["none"].mixed_ms
@@ -309,6 +310,6 @@ def test_auto_takes_the_faster(make_model: MakeModel, tmp_path: Path) -> None:
 
 
 def test_auto_without_a_candidate_is_fp32(make_model: MakeModel, tmp_path: Path) -> None:
-    """Where nothing passes the gate, auto is FP32."""
+    """Auto serves FP32 if nothing passes the gate."""
     strict = replace(INT8, quantization="auto", floor=1.0)
     assert made(make_model(), tmp_path / "out", strict).quantization == "none"

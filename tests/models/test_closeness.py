@@ -1,4 +1,4 @@
-"""The measures of closeness."""
+"""The measures of closeness to FP32."""
 
 import numpy as np
 import pytest
@@ -13,13 +13,13 @@ from sidecar.models.probes import (
 
 
 def test_cosine_of_the_same_vectors_is_one() -> None:
-    """A model against itself: cosine 1, whatever the length."""
+    """Vectors in the same direction have a cosine of 1, whatever their lengths."""
     vectors = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
     np.testing.assert_allclose(cosines(vectors, 3 * vectors), 1, rtol=1e-6)
 
 
 def test_one_bad_vector_shows_in_the_minimum() -> None:
-    """A single text whose vector turned round moves the minimum, hardly the mean."""
+    """A single text with a reversed vector lowers the minimum, but hardly the mean."""
     quality = summary(np.array([1.0] * 39 + [-1.0], np.float32))
     assert quality.min == -1
     assert quality.mean == 0.95
@@ -27,7 +27,7 @@ def test_one_bad_vector_shows_in_the_minimum() -> None:
 
 
 def test_rank_agreement_counts_pairs() -> None:
-    """One swapped neighbour among three documents is one pair of three."""
+    """Swapping two neighbours among three documents changes one pair in three."""
     exact = np.array([[3.0, 2.0, 1.0]], np.float32)
     swapped = np.array([[2.0, 3.0, 1.0]], np.float32)
     assert rank_agreement(exact, exact) == 1
@@ -36,7 +36,7 @@ def test_rank_agreement_counts_pairs() -> None:
 
 @pytest.mark.parametrize("inputs", [probe_inputs, calibration_inputs])
 def test_pairs_come_in_whole_queries(inputs) -> None:
-    """Consecutive pairs share a query, as the measure reads them."""
+    """Consecutive built-in pairs share a query, as the rank agreement assumes."""
     pairs = inputs("rerank")
     assert len(pairs) % PASSAGES_PER_QUERY == 0
     for start in range(0, len(pairs), PASSAGES_PER_QUERY):
@@ -44,12 +44,12 @@ def test_pairs_come_in_whole_queries(inputs) -> None:
 
 
 def test_nothing_is_verified_on_what_it_was_calibrated_on() -> None:
-    """The two built-in sets share no text."""
+    """The built-in texts to verify on and those to calibrate on have nothing in common."""
     assert not set(probe_inputs("embed")) & set(calibration_inputs("embed"))
 
 
 def test_two_zero_vectors_are_the_same() -> None:
-    """As a static model gives them to a text of no tokens; others beside them are measured."""
+    """Two zero vectors, which a static model gives for no tokens, have a cosine of 1."""
     vectors = np.array([[0, 0], [3, 4], [1, 0]], np.float32)
     others = np.array([[0, 0], [4, 3], [0, 2]], np.float32)
     np.testing.assert_allclose(cosines(vectors, others), [1, 24 / 25, 0], rtol=1e-6)
@@ -58,14 +58,14 @@ def test_two_zero_vectors_are_the_same() -> None:
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("floor", [-1.0, 0.0, 0.99])
 def test_a_zero_vector_is_not_close_to_another(floor: float) -> None:
-    """It has no direction, so its cosine is no number, which passes no floor."""
+    """A zero vector has no direction, so its cosine to another vector passes no floor."""
     zero, other = np.array([[0, 0]], np.float32), np.array([[0, 2]], np.float32)
     for pair in ((zero, other), (other, zero)):
         assert not cosines(*pair)[0] >= floor
 
 
 def test_a_tie_is_an_order_of_its_own() -> None:
-    """Of three pairs of documents, one is tied on one side only and one on both."""
+    """Documents tied on one side only count as ordered differently; tied on both, as the same."""
     exact = np.array([[1, 1, 2]], np.float32)
     assert rank_agreement(exact, exact) == 1
     assert rank_agreement(exact, np.array([[1, 0, 2]], np.float32)) == pytest.approx(2 / 3)
@@ -73,7 +73,7 @@ def test_a_tie_is_an_order_of_its_own() -> None:
 
 
 def test_vectors_are_close_by_their_cosines() -> None:
-    """Of all dimensions, and of nothing else."""
+    """The closeness of vectors is that of their cosines over all dimensions."""
     rng = np.random.default_rng(1)
     exact, other = rng.standard_normal((2, 60, 8)).astype(np.float32)
     expected = [x @ y / np.sqrt((x @ x) * (y @ y)) for x, y in zip(exact, other, strict=True)]
@@ -86,7 +86,7 @@ def test_vectors_are_close_by_their_cosines() -> None:
 
 
 def test_scores_are_close_by_their_distance_and_their_order() -> None:
-    """A score that is too high is as far off as one that is too low; pairs are of one query."""
+    """The closeness of scores is their distance in either direction, and their order per query."""
     rng = np.random.default_rng(2)
     exact, other = rng.random((2, 3 * PASSAGES_PER_QUERY, 1)).astype(np.float32)
     alike = total = 0
@@ -105,9 +105,9 @@ def test_scores_are_close_by_their_distance_and_their_order() -> None:
 
 
 def test_what_a_model_is_tried_on() -> None:
-    """An embedder reads one text over its limit; a query meets its own answer first, then others.
+    """Embedders are tried on a text over the limit, and queries on their own answer first.
 
-    Each query has as many, and behind the last passage comes the first one.
+    Each query has the same number of passages, and the first passage follows the last one.
     """
     queries, passages = ["q0", "q1"], [f"p{number}" for number in range(PASSAGES_PER_QUERY + 1)]
     texts = inputs_of("embed", queries, passages)

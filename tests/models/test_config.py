@@ -1,4 +1,4 @@
-"""config.json, read as the model's class reads it, and files that cannot be read, by name."""
+"""Reading config.json as the model's class does, and naming files that cannot be read."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def refused(read: Callable[[Path], Any], folder: Path) -> str:
 
 @pytest.mark.parametrize("family", list(DEFAULTS))
 def test_defaults_are_the_librarys(family: str, tmp_path: Path) -> None:
-    """Every key of ours has the value that the class has, under every name of it."""
+    """Every default equals that of the library's class, under each name of its key."""
     own = transformers.AutoConfig.for_model(family)
     assert dict(own.attribute_map) == dict(ALIASES.get(family, {}))
     config = read_config(stated(tmp_path / "m", model_type=family))
@@ -71,7 +71,7 @@ def test_defaults_are_the_librarys(family: str, tmp_path: Path) -> None:
 
 
 def test_what_is_stated_counts(tmp_path: Path) -> None:
-    """Under either name; of two the library takes the alias."""
+    """A value may be stated under either name; of both, the alias counts, as in the library."""
     for keys, dim in (
         ({"dim": 96}, 96), ({"hidden_size": 96}, 96), ({"dim": 12, "hidden_size": 96}, 96),
     ):  # fmt: skip
@@ -82,7 +82,7 @@ def test_what_is_stated_counts(tmp_path: Path) -> None:
 
 
 def test_labels_are_counted_as_there(tmp_path: Path) -> None:
-    """By the number, by the names, or two: a classifier of two is saved without either."""
+    """Labels are counted as in the library: by number, by names, or as two if neither is stated."""
     names = {"0": "a", "1": "b", "2": "c"}
     for keys in (
         {}, {"num_labels": 1}, {"id2label": names}, {"id2label": names, "num_labels": 1},
@@ -106,7 +106,7 @@ def test_labels_are_counted_as_there(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(folder: Path, key: str, value: Any) -> None:
-    """With the file and the key, in one line."""
+    """A wrong value in config.json is reported in one line with the file and the key."""
     edit(folder / "config.json", **{key: value})
     text = refused(describe, folder)
     assert str(folder / "config.json") in text
@@ -114,15 +114,15 @@ def test_a_wrong_value_is_named(folder: Path, key: str, value: Any) -> None:
 
 
 def test_a_config_without_a_class_is_refused(folder: Path) -> None:
-    """The library does not guess it either."""
+    """A config.json without a model_type is refused: the library does not guess it either."""
     config = json.loads((folder / "config.json").read_text())
     del config["model_type"]
     stated(folder, **config)
-    assert "states no model_type" in refused(describe, folder)
+    assert "has no model_type" in refused(describe, folder)
 
 
 def test_keys_that_the_class_has_defaults_for(make_model: MakeModel) -> None:
-    """May be left out; what they stand for is checked with the weights."""
+    """Keys with a default may be left out; the defaults are checked against the weights."""
     folder = make_model(vocab_size=30_522)
     config = json.loads((folder / "config.json").read_text())
     for key in ("hidden_act", "layer_norm_eps", "vocab_size", "type_vocab_size", "architectures"):
@@ -132,7 +132,7 @@ def test_keys_that_the_class_has_defaults_for(make_model: MakeModel) -> None:
 
 
 def test_epsilons_are_the_configs(tmp_path: Path) -> None:
-    """Every layer norm of every family has the one that is stated; DistilBERT's is always 1e-12."""
+    """Every layer norm of every family has the stated epsilon; DistilBERT's is always 1e-12."""
     for family, epsilon in (
         ("bert", 0.25), ("roberta", 1e-5), ("camembert", 1e-6), ("xlm-roberta", 0.5),
         ("electra", 1e-3), ("ernie", 3e-5), ("mpnet", 0.125), ("distilbert", 1e-12),
@@ -155,8 +155,8 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("config.json", lambda path: path.write_bytes(b"null"), "holds null, not an object"),
     ("config.json", lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
     ("modules.json", lambda path: path.write_bytes(b"{}"), "holds an object, not a list"),
-    ("modules.json", lambda path: path.write_bytes(b"[1]"), "without a type and a path"),
-    ("modules.json", lambda path: path.write_bytes(b'[{"type": 1}]'), "without a type"),
+    ("modules.json", lambda path: path.write_bytes(b"[1]"), "without a valid type and path"),
+    ("modules.json", lambda path: path.write_bytes(b'[{"type": 1}]'), "without a valid type"),
     ("modules.json", lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
     ("modules.json", lambda path: path.write_bytes(b'[{"type": "x.Dense", "path": "../a"}]'),
      "outside its folder: ../a"),
@@ -165,25 +165,25 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("modules.json", lambda path: path.write_bytes(b'[{"type": "x.Dense", "path": "a/../b"}]'),
      "outside its folder: a/../b"),
     ("config_sentence_transformers.json", lambda path: path.write_bytes(b'{"prompts": ["q"]}'),
-     "prompts must be a map of texts by name"),
+     "prompts must map names to strings"),
     ("config_sentence_transformers.json", lambda path: path.write_bytes(b'{"prompts": {"q": 1}}'),
-     "prompts must be a map of texts by name"),
+     "prompts must map names to strings"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "damage", "said"), DAMAGES)
+@pytest.mark.parametrize(("name", "damage", "message"), DAMAGES)
 def test_a_damaged_file_is_named(
-    folder: Path, name: str, damage: Callable[[Path], Any], said: str
+    folder: Path, name: str, damage: Callable[[Path], Any], message: str
 ) -> None:
-    """Empty, cut short, of another encoding, of another kind, or a directory."""
+    """A file that is empty, truncated, badly encoded, of another kind or a directory is named."""
     damage(folder / name)
     text = refused(describe, folder)
     assert str(folder / name) in text
-    assert said in text
+    assert message in text
 
 
 def test_weights_that_are_not_the_model_are_left_to_the_library(folder: Path) -> None:
-    """Quantized by others, under a name of their own, or with an adapter to be added."""
+    """Weights that are quantized, renamed or to be adapted are left to the library."""
     for key in ("quantization_config", "transformers_weights", "per_layer_config"):
         edit(folder / "config.json", **{key: {"a": 1}})
         with pytest.raises(UnknownArchitectureError, match=f"{key} is not supported"):
@@ -196,7 +196,7 @@ def test_weights_that_are_not_the_model_are_left_to_the_library(folder: Path) ->
 
 
 def test_the_transformer_lies_where_the_modules_say(folder: Path) -> None:
-    """In the model's folder itself where there are none."""
+    """The transformer is in the folder that modules.json states, or else in the model's own."""
     assert transformer_of(folder) == folder
     modules = json.loads((folder / "modules.json").read_text())
     modules[0]["path"] = "0_Transformer"
@@ -208,7 +208,7 @@ def test_the_transformer_lies_where_the_modules_say(folder: Path) -> None:
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Let the files of others be closed, for a test that root runs."""
+    """Become an unprivileged user if the test runs as root, so that permissions apply."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(65534)
@@ -220,7 +220,7 @@ def as_nobody() -> Iterator[None]:
 
 @pytest.fixture
 def open_folder(bert: Path) -> Iterator[Path]:
-    """A copy in a place that everybody may enter, as pytest's own are not."""
+    """A copy in a folder that every user may enter, unlike pytest's own."""
     with TemporaryDirectory() as above:
         Path(above).chmod(0o755)
         copy = Path(shutil.copytree(bert, Path(above) / "model"))
@@ -230,7 +230,7 @@ def open_folder(bert: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", ["", "..", "config.json", "modules.json", "model.safetensors"])
 def test_what_is_closed_is_named(open_folder: Path, name: str) -> None:
-    """The folder, the one above it, or a file in it; and by whom it was tried."""
+    """An inaccessible folder, parent or file is named, with the user who tried to read it."""
     path = open_folder / name
     path.chmod(0)
     with as_nobody():
@@ -246,7 +246,7 @@ def test_what_is_closed_is_named(open_folder: Path, name: str) -> None:
 def test_commands_say_it_in_one_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    """And exit with 78, for a setting that has to be mended."""
+    """Commands report a folder that cannot be read in one line, and exit with 78."""
     (folder / "config.json").write_text("[]")
     assert main([command, str(folder), "--cache-dir", str(tmp_path)]) == 78
     line = capsys.readouterr().err.splitlines()[-1]
@@ -257,7 +257,7 @@ def test_commands_say_it_in_one_line(
 def test_doctor_names_a_folder_that_cannot_be_read(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As an error of the model."""
+    """The doctor reports a folder that cannot be read as an error of the model."""
     (folder / "config.json").write_text("[]")
     main(["doctor", "--embedding-model", str(folder), "--json"])
     text = capsys.readouterr().out
@@ -266,7 +266,7 @@ def test_doctor_names_a_folder_that_cannot_be_read(
 
 @pytest.mark.slow
 def test_the_daemon_ends_with_78(folder: Path, tmp_path: Path) -> None:
-    """Weights that were cut short are found while it prepares; nothing is a traceback."""
+    """Truncated weights, found while preparing, end the daemon with 78 and without a traceback."""
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     words = [
@@ -283,5 +283,5 @@ def test_the_daemon_ends_with_78(folder: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 78
-    assert "is not a whole safetensors file" in done.stderr + done.stdout
+    assert "is not a complete safetensors file" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr + done.stdout

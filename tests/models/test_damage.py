@@ -1,4 +1,4 @@
-"""Whatever happens to the files of an artifact or a layout, what serves is what was written."""
+"""Whatever happens to the files of an artifact or a layout, only what was written is served."""
 
 import json
 import os
@@ -41,7 +41,7 @@ FP32 = Precision("none", weight_bits=7, floor=0)
 
 @pytest.fixture(scope="module")
 def folder(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that is prepared in no time; its weights are large enough for a thread of theirs."""
+    """A model that is prepared quickly; its weights are large enough to be read on a thread."""
     tokenizer = Tokenizer.from_str(with_few_words(minilm_folder / "tokenizer.json"))
     table = np.random.default_rng(5).standard_normal((WORDS, 300)).astype(np.float32)
     folder = tmp_path_factory.mktemp("static") / "static"
@@ -52,7 +52,7 @@ def folder(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def prepared(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with its artifact and its layout."""
+    """A cache with the model's artifact and layout."""
     cache = tmp_path_factory.mktemp("prepared") / "cache"
     open_model(wanted(folder), cache)
     return cache
@@ -89,7 +89,7 @@ def layout_in(cache: Path) -> Path:
 
 
 def opened(folder: Path, cache: Path) -> tuple[bytes, list[dict[str, object]], list[str]]:
-    """Open the model; return a vector of it, what was told of damage, and the other events."""
+    """Open the model; return one of its vectors, the damage events, and the names of all events."""
     with structlog.testing.capture_logs() as events:
         made = vector(open_model(wanted(folder), cache))
     damage = [dict(event) for event in events if event["event"] == "model.damaged"]
@@ -129,7 +129,7 @@ DAMAGE: list[Damage] = [zero, flip, cut, lengthen, Path.unlink, to_folder, to_pi
 
 
 def damaged(*names: str, but: Collection[tuple[str, Damage]] = ()) -> list[Any]:
-    """Return what can happen to each file as a test's parameters."""
+    """Return every kind of damage to each file, as parameters for a test."""
     return [
         pytest.param(name, damage, id=f"{name}-{damage.__name__}")
         for name in names
@@ -142,12 +142,12 @@ def damaged(*names: str, but: Collection[tuple[str, Damage]] = ()) -> list[Any]:
 def test_a_damaged_artifact_in_the_cache_is_prepared_again(
     folder: Path, cache: Path, expected: bytes, name: str, damage: Damage
 ) -> None:
-    """Whichever file, whatever happened to it: it is told and set aside, and not served."""
+    """Any damage to an artifact in the cache is logged, and it is set aside and prepared again."""
     artifact = artifact_in(cache)
     damage(artifact / name)
-    made, told, names = opened(folder, cache)
+    made, damage_events, names = opened(folder, cache)
     assert made == expected
-    (event,) = told
+    (event,) = damage_events
     assert event["path"] == str(artifact / name)
     assert event["reason"]
     assert event["aside"] == f"{artifact}.damaged"
@@ -161,7 +161,7 @@ def test_a_damaged_artifact_in_the_cache_is_prepared_again(
 def test_a_damaged_artifact_that_was_named_is_refused(
     prepared: Path, tmp_path: Path, name: str, damage: Damage
 ) -> None:
-    """By the file's name, in one line that says what to do; it stays as it is."""
+    """A damaged artifact that the user named is refused with one line of advice, and stays."""
     artifact = Path(shutil.copytree(artifact_in(prepared), tmp_path / "artifact"))
     damage(artifact / name)
     with pytest.raises(DamagedError, match=rf"{name} .*`sidecar prepare`") as caught:
@@ -174,18 +174,18 @@ def test_a_damaged_artifact_that_was_named_is_refused(
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    # Blanks behind JSON change nothing.
+    # Whitespace after JSON changes nothing.
     damaged("layout.json", "model.onnx", "model.onnx.data", but={("layout.json", lengthen)}),
 )
 def test_a_damaged_layout_is_made_anew(
     folder: Path, cache: Path, expected: bytes, name: str, damage: Damage
 ) -> None:
-    """From the artifact, which stays; an event tells why."""
+    """A damaged layout is rebuilt from the artifact, which stays; an event says why."""
     layout = layout_in(cache)
     damage(layout / name)
-    made, told, names = opened(folder, cache)
+    made, damage_events, names = opened(folder, cache)
     assert made == expected
-    (event,) = told
+    (event,) = damage_events
     assert (event["path"], event["aside"]) == (str(layout / name), None)
     assert not {"model.prepared", "model.layout_failed"}.intersection(names)
     assert layout_in(cache) == layout
@@ -195,37 +195,37 @@ def test_a_damaged_layout_is_made_anew(
 def test_a_layout_is_not_made_of_what_is_damaged(
     folder: Path, cache: Path, expected: bytes
 ) -> None:
-    """Else zeros would be laid out, and be as they were written ever after."""
+    """A layout is not built from damaged weights, which would then be trusted for good."""
     shutil.rmtree(layout_in(cache))
     zero(artifact_in(cache) / "model.onnx.data")
-    made, told, _ = opened(folder, cache)
+    made, damage_events, _ = opened(folder, cache)
     assert made == expected
-    assert len(told) == 1
+    assert len(damage_events) == 1
 
 
 def test_weights_of_another_model_are_noticed(folder: Path, cache: Path, tmp_path: Path) -> None:
-    """Of the same size, beside a manifest that is well."""
+    """Weights of another model are noticed, even if their size and the manifest are right."""
     artifact = artifact_in(cache)
     weights = np.frombuffer((artifact / "model.onnx.data").read_bytes(), np.float32)
     (artifact / "model.onnx.data").write_bytes(weights[::-1].tobytes())
-    with pytest.raises(DamagedError, match="has other bytes than were written"):
+    with pytest.raises(DamagedError, match="does not match its recorded SHA-256"):
         load(artifact)
     with pytest.raises(DamagedError):
         check_artifact(artifact)
 
 
 def test_a_manifest_that_was_edited_is_noticed(prepared: Path, tmp_path: Path) -> None:
-    """Where it stays readable, too: a limit, a prompt, a digest of other weights."""
+    """A manifest that was edited is noticed, even if it is still readable."""
     artifact = Path(shutil.copytree(artifact_in(prepared), tmp_path / "artifact"))
     fields = json.loads((artifact / "manifest.json").read_text())
     fields["files"]["model.onnx.data"]["sha256"] = "0" * 64
     (artifact / "manifest.json").write_text(json.dumps(fields))
-    with pytest.raises(DamagedError, match=r"manifest\.json has other bytes"):
+    with pytest.raises(DamagedError, match=r"manifest\.json does not match"):
         load(artifact)
 
 
 def test_an_older_damaged_one_makes_room(cache: Path) -> None:
-    """The last one that was set aside is kept to be looked at, and no more."""
+    """Only the last artifact that was set aside is kept for inspection."""
     artifact = artifact_in(cache)
     older = artifact.with_name(f"{artifact.name}.damaged")
     older.mkdir()
@@ -240,7 +240,7 @@ def test_an_older_damaged_one_makes_room(cache: Path) -> None:
 def test_what_is_not_ours_is_not_removed_to_make_room(
     cache: Path, tmp_path: Path, kind: str
 ) -> None:
-    """A link or a file in the way is named, and stays."""
+    """A link or a file that keeps an artifact from being set aside is named, and stays."""
     artifact, mine = artifact_in(cache), tmp_path / "mine"
     mine.mkdir()
     (mine / "file").write_text("")
@@ -250,14 +250,14 @@ def test_what_is_not_ours_is_not_removed_to_make_room(
     else:
         aside.write_text("")
     cut(artifact / "tokenizer.json")
-    with pytest.raises(ModelError, match="cannot be set aside"):
+    with pytest.raises(ModelError, match="cannot be renamed"):
         set_aside(artifact)
     assert (mine / "file").exists()
     assert aside.is_symlink() == (kind == "link")
 
 
 def test_what_is_whole_by_now_is_not_set_aside(cache: Path) -> None:
-    """Another daemon has found the same damage and was sooner; or nothing is there any more."""
+    """An artifact that another daemon has repaired or removed meanwhile is not set aside."""
     artifact = artifact_in(cache)
     assert set_aside(artifact) is None
     check_artifact(artifact)
@@ -268,7 +268,7 @@ def test_what_is_whole_by_now_is_not_set_aside(cache: Path) -> None:
 def test_an_artifact_that_goes_while_it_is_read_is_set_aside_by_nobody(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another daemon has done so between two looks at it."""
+    """An artifact that another daemon moves away while it is read is not set aside again."""
     artifact, read = artifact_in(cache), manifests.read
 
     def read_and_lose(folder: Path) -> Manifest:
@@ -281,7 +281,7 @@ def test_an_artifact_that_goes_while_it_is_read_is_set_aside_by_nobody(
 
 
 def test_what_another_daemon_has_put_right_is_not_told(folder: Path, cache: Path) -> None:
-    """It was damaged when it was read and is whole by now: the other daemon has said so."""
+    """Damage that another daemon has repaired meanwhile is not logged again."""
     artifact = artifact_in(cache)
     asked: list[Path] = []
 
@@ -298,7 +298,7 @@ def test_what_another_daemon_has_put_right_is_not_told(folder: Path, cache: Path
 
 
 def test_a_cache_is_not_what_is_damaged(cache: Path) -> None:
-    """An artifact that is gone is told by a file of its own: nothing beside it is touched."""
+    """A missing artifact is reported by one of its own files; its neighbours are not touched."""
     neighbour = cache / "neighbour"
     neighbour.mkdir()
     manifest = manifests.read(artifact_in(cache))
@@ -319,7 +319,7 @@ def test_a_cache_is_not_what_is_damaged(cache: Path) -> None:
 def test_daemons_that_share_a_damaged_cache_all_serve(
     folder: Path, cache: Path, expected: bytes
 ) -> None:
-    """They find it damaged at once, prepare it at once, and replace each other's."""
+    """Daemons that share a damaged cache repair it at the same time, and all of them serve."""
     zero(artifact_in(cache) / "model.onnx.data")
     zero(layout_in(cache) / "model.onnx.data")
     made: list[bytes] = []
@@ -336,7 +336,7 @@ def test_daemons_that_share_a_damaged_cache_all_serve(
 
 
 def test_a_start_with_a_damaged_artifact_is_one_line(prepared: Path, tmp_path: Path) -> None:
-    """Exit code 78, so that systemd does not start it again and again."""
+    """A damaged artifact ends a start with one line and exit code 78, so systemd does not retry."""
     artifact = Path(shutil.copytree(artifact_in(prepared), tmp_path / "artifact"))
     cut(artifact / "model.onnx.data")
     done = subprocess.run(
@@ -354,7 +354,7 @@ def test_a_start_with_a_damaged_artifact_is_one_line(prepared: Path, tmp_path: P
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("what", ["cache", "artifact", *FILES])
 def test_what_another_user_owns_is_not_served(folder: Path, cache: Path, what: str) -> None:
-    """Of a cache, each folder and file; it is refused, and neither served nor moved."""
+    """A cached folder or file that another user owns is refused, neither served nor moved."""
     artifact = artifact_in(cache)
     path = {"cache": cache, "artifact": artifact}.get(what, artifact / what)
     os.chown(path, NOBODY, NOBODY)
@@ -365,7 +365,7 @@ def test_what_another_user_owns_is_not_served(folder: Path, cache: Path, what: s
 
 @pytest.mark.parametrize("what", ["cache", "artifact", *FILES])
 def test_what_others_may_write_to_is_not_served(folder: Path, cache: Path, what: str) -> None:
-    """Whoever owns it."""
+    """A cached folder or file that others may write to is refused, whoever owns it."""
     artifact = artifact_in(cache)
     path = {"cache": cache, "artifact": artifact}.get(what, artifact / what)
     path.chmod(0o777)
@@ -378,7 +378,7 @@ def test_what_others_may_write_to_is_not_served(folder: Path, cache: Path, what:
 
 
 def test_a_cache_of_others_is_not_used_for_layouts(prepared: Path, tmp_path: Path) -> None:
-    """An artifact that was named is served from its own files then, and an event says why."""
+    """If others may write to the cache, it gets no layout, and an event says why."""
     artifact = Path(shutil.copytree(artifact_in(prepared), tmp_path / "artifact"))
     open_cache = tmp_path / "cache"
     open_cache.mkdir()
@@ -391,7 +391,7 @@ def test_a_cache_of_others_is_not_used_for_layouts(prepared: Path, tmp_path: Pat
 def test_memories_of_others_are_not_believed(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Digests that another could write would lead to another artifact."""
+    """Saved digests that others may write to are ignored: they could lead to another artifact."""
     (cache / "digests.json").chmod(0o666)
     assert digests.Digests(cache)._known == {}
 
@@ -399,7 +399,7 @@ def test_memories_of_others_are_not_believed(
 def test_a_shipped_folder_of_links_is_served(
     folder: Path, prepared: Path, tmp_path: Path, expected: bytes
 ) -> None:
-    """As the hub's cache keeps files: names that lead to blobs."""
+    """An artifact of symbolic links to blobs, as in the hub's cache, is checked and served."""
     artifact, blobs = tmp_path / "snapshot", tmp_path / "blobs"
     shutil.copytree(artifact_in(prepared), blobs)
     artifact.mkdir()
@@ -414,7 +414,7 @@ def test_a_shipped_folder_of_links_is_served(
 def test_what_serves_is_read_again_after_a_boot(
     folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within one the kernel's word is enough that nobody has changed a file; no program's is."""
+    """Served files are read again after a boot; within one, only if the kernel saw a change."""
     monkeypatch.setattr(digests, "_SETTLED_NS", -(10**10))
     read: list[str] = []
     sha256 = intact._sha256
@@ -443,7 +443,7 @@ def test_what_serves_is_read_again_after_a_boot(
 
 
 def test_damage_is_told_before_what_it_led_to(tmp_path: Path) -> None:
-    """An engine that fails on damaged weights is not what an operator is to read of."""
+    """Damage is reported instead of the engine's error that it caused."""
     (tmp_path / "large").write_bytes(bytes(5 << 20))
     files = {"large": Stored(5 << 20, "0" * 64)}
     with pytest.raises(DamagedError), checked_meanwhile((tmp_path, files)):
@@ -459,7 +459,10 @@ def test_damage_is_told_before_what_it_led_to(tmp_path: Path) -> None:
 def test_sizes_and_what_is_small_are_checked_before_it_is_loaded(
     tmp_path: Path, size: int, stated: int
 ) -> None:
-    """A graph is parsed, and weights that were cut short are mapped beyond their end."""
+    """Sizes and small files are checked before loading.
+
+    A damaged graph would be parsed, and truncated weights would be mapped beyond their end.
+    """
     (tmp_path / "file").write_bytes(bytes(size))
     reached = False
     with pytest.raises(DamagedError):  # noqa: SIM117 - the block is what is asked about
@@ -469,7 +472,7 @@ def test_sizes_and_what_is_small_are_checked_before_it_is_loaded(
 
 
 def test_what_may_not_be_read_is_not_damaged(tmp_path: Path) -> None:
-    """A mode that keeps this user out is no reason to make anything again."""
+    """A file that this user may not read is not reported as damaged."""
     (tmp_path / "file").write_bytes(b"abc")
     (tmp_path / "file").chmod(0o600)
     code = (
@@ -489,7 +492,7 @@ def test_what_may_not_be_read_is_not_damaged(tmp_path: Path) -> None:
 
 
 def test_all_files_are_read_to_their_ends(tmp_path: Path) -> None:
-    """Empty ones, too, and ones of more than a piece."""
+    """Files of any size are read to their end, empty and large ones included."""
     for name, size in (("empty", 0), ("piece", 4 << 20), ("more", (8 << 20) + 1)):
         (tmp_path / name).write_bytes(os.urandom(size))
     files = record(tmp_path)

@@ -1,4 +1,4 @@
-"""Digests that are remembered, and the place in the cache that they decide."""
+"""Digests that are saved, and the paths in the cache that they determine."""
 
 import json
 import os
@@ -23,12 +23,12 @@ FP32 = Precision("none", weight_bits=7, floor=0)
 
 @pytest.fixture(autouse=True)
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that a test has just written are remembered as if they were older."""
+    """Let files that a test has just written be remembered as if they were older."""
     monkeypatch.setattr(digests, "_SETTLED_NS", -(10**10))
 
 
 def hashed(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Return the names of the files that are read to find the folder's place in the cache."""
+    """Return the names of the files that are read to determine the folder's path in the cache."""
     read: set[str] = set()
     digest = digests.hashlib.file_digest
     with monkeypatch.context() as patch:
@@ -44,7 +44,7 @@ def hashed(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> set[st
 def test_only_what_is_new_is_hashed(
     make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At a warm start nothing; after an edit, the file that was edited."""
+    """A warm start hashes nothing; after an edit, only the edited file is hashed."""
     folder = make_model()
     everything = {"config.json", "modules.json", "model.safetensors", "tokenizer.json"}
     assert hashed(folder, tmp_path, monkeypatch) >= everything
@@ -55,7 +55,7 @@ def test_only_what_is_new_is_hashed(
 
 
 def test_an_edit_is_seen_whatever_its_times(make_model: MakeModel, tmp_path: Path) -> None:
-    """One byte of the weights, its size and times put back: the change itself has a time."""
+    """An edit is noticed even if size and times are restored, since its ctime cannot be."""
     folder = make_model()
     weights = folder / "model.safetensors"
     before, facts = cached_path(folder, FP32, tmp_path), weights.stat()
@@ -70,7 +70,7 @@ def test_an_edit_is_seen_whatever_its_times(make_model: MakeModel, tmp_path: Pat
 
 
 def test_every_file_counts(make_model: MakeModel, tmp_path: Path) -> None:
-    """Weights of torch's and SentencePiece's models, too; their names, and where they lie."""
+    """The fingerprint covers every file of the model: its contents, its name and its folder."""
     folder = make_model()
     seen = {fingerprint(folder, Digests())}
     for name in (
@@ -94,7 +94,7 @@ def test_every_file_counts(make_model: MakeModel, tmp_path: Path) -> None:
 def test_a_file_just_written_is_not_remembered(
     make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another change within the same tick of the clock would look like none."""
+    """The digest of a file just written is not saved: another change could have the same time."""
     monkeypatch.undo()
     folder = make_model()
     assert hashed(folder, tmp_path, monkeypatch)
@@ -103,7 +103,7 @@ def test_a_file_just_written_is_not_remembered(
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"1 2 3 4 5": 7}', b"\xff"])
 def test_a_memory_that_is_damaged_is_made_again(tmp_path: Path, content: bytes) -> None:
-    """It costs time, and nothing else."""
+    """A damaged file of digests is rebuilt, which costs only time."""
     (tmp_path / "digests.json").write_bytes(content)
     file = tmp_path / "file.json"
     file.write_bytes(b"abc")
@@ -115,7 +115,7 @@ def test_a_memory_that_is_damaged_is_made_again(tmp_path: Path, content: bytes) 
 
 
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files that were hashed last are kept."""
+    """The number of saved digests is bounded; those of the files hashed last are kept."""
     monkeypatch.setattr(digests, "_KEPT", 2)
     for number in range(4):
         known = Digests(tmp_path)
@@ -128,7 +128,7 @@ def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
-    """Of another user, or read-only."""
+    """A cache that cannot be written, as another user's, is not an error."""
     (tmp_path / "cache").write_text("a file")
     (tmp_path / "file.json").write_text("abc")
     known = Digests(tmp_path / "cache")
@@ -138,26 +138,26 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_copied_folder_is_not_prepared_again(make_model: MakeModel, tmp_path: Path) -> None:
-    """Under another name it is the same model, and answers to that name."""
+    """A copied folder is not prepared again, and its model is served under the copy's name."""
     first = Path(shutil.copytree(make_model(), tmp_path / "first"))
     second = Path(shutil.copytree(first, tmp_path / "second"))
-    told = []
+    event_names = []
     for folder in (first, second):
         wanted = Wanted(name=str(folder), task="embed", precision=FP32, reason="a test")
         with structlog.testing.capture_logs() as events:
             model = open_model(wanted, tmp_path / "cache")
-        told.append([event["event"] for event in events])
+        event_names.append([event["event"] for event in events])
         loaded = next(event for event in events if event["event"] == "model.loaded")
         names = {model.name, model.describe()["name"], loaded["model"]}
         assert names == {folder.name}
-    assert "model.prepared" in told[0]
-    assert "model.prepared" not in told[1]
+    assert "model.prepared" in event_names[0]
+    assert "model.prepared" not in event_names[1]
     (artifact,) = (tmp_path / "cache").glob("*/manifest.json")
     assert artifact.parent.name.startswith("first-none-")
 
 
 def test_a_file_is_known_by_all_that_tells_it_from_others(tmp_path: Path) -> None:
-    """Another device, inode, size or time, and it is read again."""
+    """A file is read again if its device, inode, size or a time differs from what is saved."""
     path = tmp_path / "file.json"
     path.write_bytes(b"abc")
     facts, known = path.stat(), Digests(tmp_path)
@@ -172,7 +172,7 @@ def test_a_file_is_known_by_all_that_tells_it_from_others(tmp_path: Path) -> Non
 
 
 def test_what_changes_while_it_is_read_is_not_remembered(tmp_path: Path) -> None:
-    """Its digest may be that of neither state."""
+    """The digest of a file that changes while it is read is not saved."""
     path = tmp_path / "file.json"
     path.write_bytes(b"abc")
     facts, known = path.stat(), Digests(tmp_path)
@@ -187,7 +187,7 @@ def test_what_changes_while_it_is_read_is_not_remembered(tmp_path: Path) -> None
 
 
 def test_what_other_processes_have_remembered_is_kept(tmp_path: Path) -> None:
-    """Two that share a cache each write what they know; neither loses the other's."""
+    """Two processes that share a cache keep each other's digests."""
     one, other = Digests(tmp_path), Digests(tmp_path)
     for known, name in ((one, "one.json"), (other, "other.json")):
         (tmp_path / name).write_text(name)
@@ -197,7 +197,7 @@ def test_what_other_processes_have_remembered_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_digest_is_sha256(tmp_path: Path) -> None:
-    """As everybody else computes it."""
+    """A digest is the file's plain SHA-256."""
     (tmp_path / "file.json").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert Digests().of(tmp_path / "file.json") == expected
@@ -206,7 +206,7 @@ def test_a_digest_is_sha256(tmp_path: Path) -> None:
 def test_a_host_that_does_not_name_its_run_reads_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it may have been booted since, nothing that is served is taken for read."""
+    """Without a boot id, files that are served are read again at each start."""
     monkeypatch.setattr(digests, "_BOOT", tmp_path / "nothing")
     path = tmp_path / "file.json"
     path.write_bytes(b"abc")

@@ -1,4 +1,4 @@
-"""Drafts: whose are removed, whose are not, and that nothing else is ever touched."""
+"""Which drafts are removed and which are not, and that nothing else is ever touched."""
 
 import fcntl
 import os
@@ -33,21 +33,21 @@ def planted(path: Path) -> Path:
 
 @pytest.fixture
 def umask() -> Iterator[Callable[[int], int]]:
-    """Set the umask for one test."""
+    """Return a function that sets the umask for one test."""
     before = os.umask(0o022)
     yield os.umask
     os.umask(before)
 
 
 def test_a_draft_of_the_killed_is_swept(tmp_path: Path) -> None:
-    """Nobody holds its lock any more."""
+    """The draft of a killed process is swept, since no process holds its lock."""
     draft = planted(tmp_path / "out")
     sweep(tmp_path / "out")
     assert not draft.exists()
 
 
 def test_a_draft_that_is_written_is_left_alone(tmp_path: Path) -> None:
-    """By whatever process, in whatever container: its lock says so, and no process id."""
+    """A draft that is being written is left alone: its lock, not a process id, protects it."""
     code = (
         "import sys; from pathlib import Path; from sidecar.models.drafts import draft_of\n"
         "with draft_of(Path(sys.argv[1])) as draft:\n"
@@ -68,7 +68,7 @@ def test_a_draft_that_is_written_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_another_program_holds_is_respected(tmp_path: Path) -> None:
-    """Then the draft may be a live one."""
+    """A draft that another program has locked is left alone."""
     draft = planted(tmp_path / "out")
     lock = os.open(draft, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -79,7 +79,7 @@ def test_a_lock_that_another_program_holds_is_respected(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
 def test_another_users_draft_is_left_alone(tmp_path: Path) -> None:
-    """Root could remove it, and does not."""
+    """Another user's draft is left alone, though root could remove it."""
     draft = planted(tmp_path / "out")
     os.chown(draft, NOBODY, NOBODY)
     sweep(tmp_path / "out")
@@ -88,7 +88,7 @@ def test_another_users_draft_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out", "o*t", "[out]", "o?t", "out.draft-1", ".", "a b\nc"])
 def test_nothing_but_drafts_is_ever_touched(tmp_path: Path, name: str) -> None:
-    """Links, files, other names and what lies elsewhere survive a whole life of a draft."""
+    """Links, files and folders of other names survive a draft's whole life."""
     cache, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "file").write_text("mine")
@@ -118,7 +118,7 @@ def test_nothing_but_drafts_is_ever_touched(tmp_path: Path, name: str) -> None:
 
 
 def seen(folder: Path) -> dict[str, tuple[int, str]]:
-    """Return all that lies in a folder: kinds, modes and contents."""
+    """Return the mode and contents of everything in a folder."""
     return {
         str(path.relative_to(folder)): (path.lstat().st_mode, _content(path))
         for path in folder.rglob("*")
@@ -132,7 +132,7 @@ def _content(path: Path) -> str:
 
 
 def test_two_who_write_the_same_do_not_meet(tmp_path: Path) -> None:
-    """The later one replaces what the earlier one has put there; or leaves it, if it is to."""
+    """Of two writers of a path, the later one replaces the earlier result, or discards its own."""
     output = tmp_path / "out"
     with draft_of(output) as one, draft_of(output) as two, draft_of(output) as three:
         for number, draft in enumerate((one, two, three)):
@@ -149,20 +149,20 @@ def test_two_who_write_the_same_do_not_meet(tmp_path: Path) -> None:
 def test_what_is_seen_is_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Callable[[Path, Path], None]
 ) -> None:
-    """Each file, then the folder, then the rename, then the folder above."""
+    """Each file is synced, then the folder, which is then renamed, then its parent folder."""
     steps: list[str] = []
     fsync, rename = os.fsync, Path.rename
 
-    def noted_fsync(file: int) -> None:
+    def recorded_fsync(file: int) -> None:
         steps.append(Path(f"/proc/self/fd/{file}").readlink().name)
         fsync(file)
 
-    def noted_rename(self: Path, target: Path) -> Path:
+    def recorded_rename(self: Path, target: Path) -> Path:
         steps.append("rename")
         return rename(self, target)
 
-    monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(Path, "rename", noted_rename)
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(Path, "rename", recorded_rename)
     with draft_of(tmp_path / "out") as draft:
         for name in ("model.onnx", "manifest.json"):
             (draft / name).write_text(name)
@@ -175,7 +175,7 @@ def test_what_is_seen_is_on_the_disk(
 def test_nobody_else_can_write_what_was_made(
     tmp_path: Path, umask: Callable[[int], int], mask: int
 ) -> None:
-    """Whatever the umask grants; what it takes away stays away."""
+    """What is created is writable only by its owner, within what the umask allows."""
     umask(mask)
     output = tmp_path / "cache" / "sidecar" / "out"
     make_folder(output.parent)
@@ -189,7 +189,7 @@ def test_nobody_else_can_write_what_was_made(
 
 
 def test_a_text_is_not_written_through_a_link(tmp_path: Path) -> None:
-    """The link is replaced; what it led to stays."""
+    """Replacing a text replaces a symbolic link in its place, and leaves the link's target."""
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "digests.json").symlink_to(tmp_path / "mine")
     replace_text(tmp_path / "digests.json", "{}")
@@ -198,7 +198,7 @@ def test_a_text_is_not_written_through_a_link(tmp_path: Path) -> None:
 
 
 def test_a_text_that_cannot_be_put_leaves_no_draft(tmp_path: Path) -> None:
-    """What is in its place stays, and the error is the system's."""
+    """A text that cannot be written leaves what is in its place, and no draft."""
     (tmp_path / "digests.json").mkdir()
     with pytest.raises(IsADirectoryError):
         replace_text(tmp_path / "digests.json", "{}")
@@ -206,17 +206,17 @@ def test_a_text_that_cannot_be_put_leaves_no_draft(tmp_path: Path) -> None:
 
 
 def test_what_is_cleared_is_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody finds a part of it: it has another name while its files are removed."""
+    """A folder is renamed before it is removed, so that no one finds part of it."""
     folder, removed = tmp_path / "out", []
     folder.mkdir()
     (folder / "file").write_text("")
     rmtree = shutil.rmtree
 
-    def noted(path: Path, **options: Any) -> None:
+    def recorded(path: Path, **options: Any) -> None:
         removed.append(folder.exists())
         rmtree(path, **options)
 
-    monkeypatch.setattr(shutil, "rmtree", noted)
+    monkeypatch.setattr(shutil, "rmtree", recorded)
     clear(folder)
     assert removed == [False]
     assert list(tmp_path.iterdir()) == []

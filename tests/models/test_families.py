@@ -1,4 +1,4 @@
-"""Every family and every variant of it that our graph computes, beside the library's classes."""
+"""Every family and variant that our graph computes, compared with the library's classes."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ transformers = Later("transformers")
 ACT2FN = Later("transformers.activations", "ACT2FN")
 
 MakeModel = Callable[..., Path]
-# So that the library, which does not mind the table of positions, runs over its end nowhere.
+# Long enough that the library, which does not check, never exceeds the table of positions.
 LONG = {"max_position_embeddings": 400}
 
 
@@ -33,7 +33,7 @@ def edit(folder: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_family_is_the_librarys(make_model: MakeModel, family: str, tmp_path: Path) -> None:
-    """Embedders give the library's vectors and rerankers its scores, text by text."""
+    """In every family, embedders give the library's vectors and rerankers its scores."""
     types = {"type_vocab_size": 2} if family in {"roberta", "xlm-roberta"} else {}
     assert differences(make_model(family, **LONG), tmp_path).max() <= 1e-5
     assert differences(make_model(family, classifier=True, **LONG, **types), tmp_path).max() <= 1e-5
@@ -41,7 +41,7 @@ def test_a_family_is_the_librarys(make_model: MakeModel, family: str, tmp_path: 
 
 @pytest.mark.parametrize("family", ["roberta", "camembert", "mpnet"])
 def test_a_padding_id_is_the_configs(make_model: MakeModel, family: str, tmp_path: Path) -> None:
-    """Positions begin behind it, and it has a row of its own wherever it stands in a text."""
+    """Positions begin after the config's padding id, which may also occur within a text."""
     for padding_id in (0, 5, 101):  # [PAD], which is in a text; none; [CLS]
         folder = make_model(family, **LONG, pad_token_id=padding_id)
         assert differences(folder, tmp_path).max() <= 1e-5, padding_id
@@ -51,7 +51,7 @@ def test_a_padding_id_is_the_configs(make_model: MakeModel, family: str, tmp_pat
 
 
 def test_mpnets_padding_id_is_one(make_model: MakeModel, tmp_path: Path) -> None:
-    """It is where "[PAD]" has this id, whatever the config says."""
+    """MPNet's padding id is 1, whatever the config says and whichever token has that id."""
     folder = make_model("mpnet", **LONG, pad_token_id=0)
     path = folder / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
@@ -63,7 +63,7 @@ def test_mpnets_padding_id_is_one(make_model: MakeModel, tmp_path: Path) -> None
 
 
 def test_activations_are_the_librarys(make_model: MakeModel, tmp_path: Path) -> None:
-    """Each that is known gives the library's vectors; its names are transformers' own."""
+    """Every known activation gives the library's vectors, under transformers' name for it."""
     assert set(fields._ACTIVATIONS) <= set(ACT2FN.keys())
     for name in sorted(fields._ACTIVATIONS):
         assert differences(make_model(hidden_act=name), tmp_path).max() <= 1e-5, name
@@ -71,7 +71,7 @@ def test_activations_are_the_librarys(make_model: MakeModel, tmp_path: Path) -> 
     assert differences(folder, tmp_path).max() <= 1e-5
 
 
-# What transformers' classes have and no vector or score depends on, in a model that is served.
+# Fields of transformers' classes that no vector or score of a served model depends on.
 _CHANGE_NOTHING = {
     "attention_dropout", "attention_probs_dropout_prob", "bos_token_id", "chunk_size_feed_forward",
     "classifier_dropout", "dropout", "dtype", "eos_token_id", "hidden_dropout_prob", "id2label",
@@ -83,7 +83,7 @@ _CHANGE_NOTHING = {
 
 
 def test_every_field_of_a_config_is_accounted_for() -> None:
-    """It is read, refused by name with another value, or known to change nothing."""
+    """Every config field is read, refused by name if it has another value, or without effect."""
     for family in FAMILIES:
         read = DEFAULTS[family].keys() | fields._ONLY.keys()
         own = {
@@ -93,22 +93,22 @@ def test_every_field_of_a_config_is_accounted_for() -> None:
 
 
 def test_a_plain_electra_has_no_projection(make_model: MakeModel, tmp_path: Path) -> None:
-    """Tables as wide as the layers need none, and an ERNIE without tasks no row for them."""
+    """ELECTRA without a projection and ERNIE without task ids give the library's vectors."""
     assert differences(make_model("electra", embedding_size=64), tmp_path).max() <= 1e-5
     assert differences(make_model("ernie", use_task_id=False), tmp_path).max() <= 1e-5
 
 
 def test_mpnet_uses_32_buckets_of_more(make_model: MakeModel, tmp_path: Path) -> None:
-    """The library's class counts to 32, whatever the size of the table."""
+    """MPNet uses 32 buckets of a larger table, as the library's class does."""
     folder = make_model("mpnet", **LONG, relative_attention_num_buckets=40)
     assert differences(folder, tmp_path).max() <= 1e-5
     few = make_model("mpnet", relative_attention_num_buckets=16)
-    with pytest.raises(UnknownArchitectureError, match="16 buckets of distances"):
+    with pytest.raises(UnknownArchitectureError, match="16 distance buckets"):
         read_encoder(few, describe(few))
 
 
 def test_positions_need_a_padding_id(make_model: MakeModel) -> None:
-    """RoBERTa without one, or with one behind the table's end, has no row for a token."""
+    """A RoBERTa without a padding id, or with one beyond the table of positions, is refused."""
     for padding_id in (None, 97):
         folder = make_model("roberta")
         edit(folder, pad_token_id=padding_id)

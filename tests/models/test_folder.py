@@ -20,7 +20,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def test_embedded_model_is_described(minilm_folder: Path) -> None:
-    """Pooling, normalisation and the length come from the folder's own files."""
+    """The pooling, normalisation and limit of the packaged model are read from its files."""
     description = describe(minilm_folder)
     assert description.task == "embed"
     assert description.pooling == (Pooling.MEAN,)
@@ -39,7 +39,7 @@ def test_layout_of_version_6_reads_the_same(minilm_folder: Path, tmp_path: Path)
 
 
 def test_prompts_are_read(make_model: MakeModel) -> None:
-    """They are kept, with the default's name; `query` and `document` are always known."""
+    """Prompts are read along with the default's name; `query` and `document` always exist."""
     folder = make_model()
     prompts = {"query": "query: ", "passage": "passage: "}
     own = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot"}
@@ -51,7 +51,7 @@ def test_prompts_are_read(make_model: MakeModel) -> None:
 
 
 def test_plain_transformers_folder_is_a_mean_embedder(make_model: MakeModel) -> None:
-    """Without sentence-transformers' files it is pooled by mean, as that library does."""
+    """A folder without sentence-transformers' files is pooled by mean, as in the library."""
     folder = make_model()
     (folder / "modules.json").unlink()
     description = describe(folder)
@@ -59,9 +59,9 @@ def test_plain_transformers_folder_is_a_mean_embedder(make_model: MakeModel) -> 
 
 
 def test_score_activation_is_the_librarys(make_model: MakeModel) -> None:
-    """A cross-encoder's score is activated as its folder says, by the sigmoid if it is silent.
+    """A cross-encoder's score activation is the one that its folder states, or else the sigmoid.
 
-    Of the three places to say it in, the same counts as in the library.
+    Of the three places that can state it, the same one counts as in the library.
     """
     import torch
     from sentence_transformers import CrossEncoder
@@ -80,7 +80,7 @@ def test_score_activation_is_the_librarys(make_model: MakeModel) -> None:
         ({"activation_fn": None}, {"activation_fn": identity}, None),
         (None, {"activation_fn": identity}, None),
     ):
-        # Without a list of modules the newest place is not looked at.
+        # Without modules.json the newest place is ignored.
         modules.write_text(json.dumps([transformer]))
         own.write_text(json.dumps({"model_type": "CrossEncoder", **(newest or {})}))
         if newest is None:
@@ -97,7 +97,7 @@ def test_score_activation_is_the_librarys(make_model: MakeModel) -> None:
 
 
 def test_other_score_activations_are_not_ours(make_model: MakeModel) -> None:
-    """Another of torch's is left to the library, and so is what it would not run."""
+    """Any other score activation is left to the library, and so is one that it would not run."""
     folder = make_model(classifier=True)
     for stated in ("torch.nn.Tanh", "my.own.Identity", "torch.nn.functional.Sigmoid"):
         edit(folder / "config.json", sentence_transformers={"activation_fn": stated})
@@ -106,7 +106,7 @@ def test_other_score_activations_are_not_ours(make_model: MakeModel) -> None:
 
 
 def test_score_activation_of_version_6_is_read(make_model: MakeModel, tmp_path: Path) -> None:
-    """Version 6 of the library writes it into a file of its own, which counts."""
+    """A score activation is read from the file that version 6 of the library writes it to."""
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -117,7 +117,7 @@ def test_score_activation_of_version_6_is_read(make_model: MakeModel, tmp_path: 
 
 
 def test_task_is_what_the_library_noted(make_model: MakeModel) -> None:
-    """A classifier is a reranker and anything else an embedder, unless the folder says so."""
+    """A classifier is a reranker and anything else an embedder, unless the folder states it."""
     embedder, reranker = make_model(), make_model(classifier=True)
     assert (task_of(embedder), task_of(reranker)) == ("embed", "rerank")
     (embedder / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
@@ -127,15 +127,15 @@ def test_task_is_what_the_library_noted(make_model: MakeModel) -> None:
 
 
 def test_unknown_family_lists_the_known(make_model: MakeModel) -> None:
-    """An unknown model_type is refused with the families that are known."""
+    """An unknown model_type is refused with a list of the known families."""
     folder = make_model()
     edit(folder / "config.json", model_type="gpt2")
-    with pytest.raises(ModelError, match=r"'gpt2' is not known; known are bert, camembert"):
+    with pytest.raises(ModelError, match=r"family 'gpt2'; supported families: bert, camembert"):
         describe(folder)
 
 
 def test_unknown_module_is_refused(make_model: MakeModel) -> None:
-    """A folder with a module that no graph here computes is not served without it."""
+    """A folder with a module that no graph here computes is not served without that module."""
     for kind in ("sentence_transformers.models.CNN", "my.own.Dense"):
         folder = make_model()
         modules = json.loads((folder / "modules.json").read_text())
@@ -146,7 +146,7 @@ def test_unknown_module_is_refused(make_model: MakeModel) -> None:
 
 
 def test_unknown_pooling_is_refused(make_model: MakeModel) -> None:
-    """A mode that the library does not have is named, and so is what it leaves to the prompt."""
+    """An unknown pooling mode is named, and so is pooling that leaves out the prompt."""
     for change in ({"pooling_mode": "median"}, {"include_prompt": False}):
         folder = make_model()
         edit(folder / "1_Pooling" / "config.json", **change)
@@ -155,18 +155,18 @@ def test_unknown_pooling_is_refused(make_model: MakeModel) -> None:
 
 
 def test_many_labels_are_no_reranker(make_model: MakeModel) -> None:
-    """A classifier of three labels is refused as a reranker."""
+    """A classifier with more than one label is refused as a reranker."""
     folder = make_model(classifier=True)
     edit(folder / "config.json", id2label={"0": "a", "1": "b", "2": "c"})
     with pytest.raises(ModelError, match="3 labels"):
         describe(folder)
-    edit(folder / "config.json", id2label=None)  # the library takes two
+    edit(folder / "config.json", id2label=None)  # the library assumes two
     with pytest.raises(ModelError, match="2 labels"):
         describe(folder)
 
 
 def test_missing_files_are_named(tmp_path: Path, make_model: MakeModel) -> None:
-    """An empty folder, a folder without weights and a folder without a tensor say what lacks."""
+    """A folder without a config, weights or a tensor is refused, naming what is missing."""
     with pytest.raises(ModelError, match=r"has no config\.json"):
         describe(tmp_path)
     folder = make_model()
@@ -180,7 +180,7 @@ def test_missing_files_are_named(tmp_path: Path, make_model: MakeModel) -> None:
 
 
 def test_damaged_json_is_named(make_model: MakeModel) -> None:
-    """A file that is not JSON is named."""
+    """A file that is not valid JSON is named."""
     folder = make_model()
     (folder / "modules.json").write_text("{")
     with pytest.raises(ModelError, match=r"modules\.json is not valid JSON"):
@@ -188,7 +188,7 @@ def test_damaged_json_is_named(make_model: MakeModel) -> None:
 
 
 def test_half_precision_weights_are_read_as_float32(make_model: MakeModel) -> None:
-    """A float16 checkpoint gives float32 arrays of the same values."""
+    """A float16 checkpoint is read as float32 arrays of the same values."""
     from safetensors.numpy import load_file, save_file
 
     folder = make_model()
@@ -201,7 +201,7 @@ def test_half_precision_weights_are_read_as_float32(make_model: MakeModel) -> No
 
 
 def test_a_list_of_modules_without_a_note_is_an_embedders(make_model: MakeModel) -> None:
-    """Whatever its transformer was made for; a classifier alone is a reranker."""
+    """A classifier whose folder states no type is an embedder if it has a modules.json."""
     folder = make_model()
     edit(folder / "config.json", architectures=["BertForSequenceClassification"])
     assert task_of(folder) == describe(folder).task == "embed"

@@ -1,4 +1,4 @@
-"""The gate of half precision, and what is told of it. The CPU stands in for a CUDA device."""
+"""The gate of half precision, and its events. The CPU stands in for a CUDA device."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ MakeModel = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short ones alone: processors are slow at half precision."""
+    """Use a few short probes: CPUs are slow at half precision."""
     monkeypatch.setattr(fp16, "probe_inputs", lambda task: probe_inputs(task)[:16])
 
 
@@ -38,7 +38,7 @@ def wanted(folder: Path, task: str = "embed", *, device: str = "cpu", **changes:
 
 
 def opened(order: Wanted) -> tuple[Any, dict[str, dict[str, Any]]]:
-    """Open as on a CUDA device, and return the model with the events by name."""
+    """Open the model as on a CUDA device; return it and the events by name."""
     with structlog.testing.capture_logs() as events:
         model = library._open_with_torch(order)
     return model, {event["event"]: event for event in events}
@@ -46,7 +46,7 @@ def opened(order: Wanted) -> tuple[Any, dict[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("task", ["embed", "rerank"])
 def test_half_precision_serves_once_it_is_measured(make_model: MakeModel, task: str) -> None:
-    """Events and status hold the closeness to FP32, the speed of both, and the bytes saved."""
+    """Events and status report half precision's closeness, both speeds, and the bytes saved."""
     model, events = opened(wanted(make_model(classifier=task == "rerank"), task))
     selected, applied = events["quantization.selected"], events["quantization.applied"]
     assert selected["quantization"] == "fp16"
@@ -56,20 +56,20 @@ def test_half_precision_serves_once_it_is_measured(make_model: MakeModel, task: 
     assert applied["kernel"] == "torch float16 on cpu, by sentence-transformers"
     assert applied["bytes_after"] == applied["bytes_before"] / 2
     assert events["model.loaded"]["quantization"] == "fp16"
-    told = model.describe()
-    assert told["quantization"] == told["requested"] == "fp16"
-    assert set(told["speed"]) == {"none", "fp16"}
+    status = model.describe()
+    assert status["quantization"] == status["requested"] == "fp16"
+    assert set(status["speed"]) == {"none", "fp16"}
     closeness = {"embed": "cosine_mean", "rerank": "score_closeness_mean"}[task]
-    assert applied[closeness] == told["quality"]["mean"] > 0.99
+    assert applied[closeness] == status["quality"]["mean"] > 0.99
 
 
 def test_what_is_not_close_enough_stays_in_fp32(make_model: MakeModel) -> None:
-    """Under the floor FP32 serves, to the last bit, and an event says what was measured."""
+    """Below the floor, FP32 is served bit for bit, and an event reports the measured closeness."""
     folder = make_model()
     model, events = opened(wanted(folder, floor=1.1))
     fell_back = events["quantization.fell_back"]
     assert fell_back["quantization"] == events["model.loaded"]["quantization"] == "none"
-    assert "under the floor of 1.1" in fell_back["reason"]
+    assert "below the floor of 1.1" in fell_back["reason"]
     assert "quantization.applied" not in events
     (row,) = model.tokenize(["a text"])
     exact = load(Source(folder, "exact", "embed"))
@@ -77,35 +77,35 @@ def test_what_is_not_close_enough_stays_in_fp32(make_model: MakeModel) -> None:
 
 
 def test_what_is_not_finite_stays_in_fp32(make_model: MakeModel) -> None:
-    """Values that FP16 cannot hold become infinite there; such a model keeps its FP32."""
+    """A model whose values overflow in FP16 stays in FP32."""
     folder = make_model()
     path = folder / "model.safetensors"
     tensors = load_file(path)
     tensors["encoder.layer.0.intermediate.dense.weight"] *= np.float32(1e6)
     save_file(tensors, path, metadata={"format": "pt"})
     model, events = opened(wanted(folder))
-    assert "not finite" in events["quantization.fell_back"]["reason"]
+    assert "non-finite" in events["quantization.fell_back"]["reason"]
     assert (model.describe()["quantization"], model.describe()["quality"]) == ("none", None)
 
 
 def test_what_cannot_be_computed_stays_in_fp32(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model whose operations do not exist in half precision is served all the same."""
+    """A model whose operations do not exist in half precision is served in FP32."""
 
-    def load_in_fp32_alone(source: Source, *, device: str, dtype: str = "float32") -> TorchModel:
+    def load_only_in_fp32(source: Source, *, device: str, dtype: str = "float32") -> TorchModel:
         if dtype != "float32":
             raise ModelError("Unsupported dtype Half")
         return load(source, device=device)
 
-    monkeypatch.setattr(fp16, "load", load_in_fp32_alone)
+    monkeypatch.setattr(fp16, "load", load_only_in_fp32)
     model, events = opened(wanted(make_model()))
     assert events["quantization.fell_back"]["reason"] == "Unsupported dtype Half"
     assert (model.describe()["quantization"], model.describe()["speed"]) == ("none", {})
 
 
 def test_without_quantization_nothing_is_compared(make_model: MakeModel) -> None:
-    """FP32 is served as it is, and nothing claims to have been measured."""
+    """Without quantization, FP32 is served, and nothing is reported as measured."""
     model, events = opened(wanted(make_model(), quantization="none"))
     assert events["quantization.selected"]["message"] == "Using no quantization for embeddings"
     assert set(events) == {"quantization.selected", "model.loaded"}
@@ -114,7 +114,7 @@ def test_without_quantization_nothing_is_compared(make_model: MakeModel) -> None
 
 
 def test_an_artifact_is_for_a_cpu(tmp_path: Path) -> None:
-    """Its graph is not torch's: the error says how it is served all the same."""
+    """An artifact is refused on CUDA, and the error says how to serve it on the CPU."""
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(ModelError, match="SIDECAR_DEVICE=cpu"):
         open_model(wanted(tmp_path, device="cuda"), tmp_path / "cache")
@@ -123,19 +123,19 @@ def test_an_artifact_is_for_a_cpu(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("cuda")
 @pytest.mark.parametrize("task", ["embed", "rerank"])
 def test_half_precision_serves_on_cuda(make_model: MakeModel, tmp_path: Path, task: str) -> None:
-    """The same on the device that it is for, from the call that the daemon makes."""
+    """On a CUDA device, half precision is measured and served by the daemon's own call."""
     folder = make_model(classifier=task == "rerank")
     with structlog.testing.capture_logs() as events:
         model = open_model(wanted(folder, task, device="cuda"), tmp_path)
-    told = model.describe()
-    assert (told["quantization"], told["device"]) == ("fp16", "cuda")
+    status = model.describe()
+    assert (status["quantization"], status["device"]) == ("fp16", "cuda")
     (applied,) = [event for event in events if event["event"] == "quantization.applied"]
     assert applied["message"].endswith("(CUDA)")
-    assert told["quality"]["mean"] > 0.99
+    assert status["quality"]["mean"] > 0.99
 
 
 class Stood:
-    """Stands in for a loaded model: its outputs are looked up by the row."""
+    """A stand-in for a loaded model, which looks up its outputs by the row."""
 
     def __init__(self, outputs: np.ndarray, quantization: str, weight_bytes: int) -> None:
         self.task, self.quantization, self.weight_bytes = "embed", quantization, weight_bytes
@@ -156,7 +156,7 @@ class Stood:
 def gate(
     monkeypatch: pytest.MonkeyPatch, cosines: list[float], floor: float
 ) -> tuple[Stood, Stood, Stood]:
-    """Return FP32, half precision of these cosines to it, and which of them serves."""
+    """Return FP32, half precision with these cosines to it, and whichever of them serves."""
     exact = Stood(np.array([[1, 0]] * 16, np.float32), "none", 400)
     angles = np.arccos(np.resize(np.array(cosines), 16))
     half_outputs = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -172,7 +172,7 @@ def gate(
 
 
 def test_half_precision_is_judged_by_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all probes; at the floor it serves, and carries the proof of FP32."""
+    """Half precision serves if its mean over all probes reaches the floor, with FP32's proof."""
     exact, other, served = gate(monkeypatch, [1, 0.5], 0.75)
     assert served is other
     assert served.verified == exact.verified == "proven"
@@ -183,20 +183,20 @@ def test_half_precision_is_judged_by_its_mean(monkeypatch: pytest.MonkeyPatch) -
     assert served.proof.requested == "fp16"
     exact, other, served = gate(monkeypatch, [1, 0.5], 0.750001)
     assert served is exact
-    assert served.proof.fell_back.startswith("the closeness of half precision is 0.75, under")
+    assert served.proof.fell_back.startswith("the closeness of half precision is 0.75, below")
     assert served.proof.quality.mean == 0.75
     assert set(served.proof.speed) == {"none", "fp16"}
 
 
 def test_one_value_that_is_not_finite_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one text in many, whatever the floor."""
+    """A single non-finite value in one of many texts keeps a model in FP32, whatever the floor."""
     exact, _, served = gate(monkeypatch, [1] * 15 + [np.nan], -1)
     assert served is exact
-    assert "not finite" in served.proof.fell_back
+    assert "non-finite" in served.proof.fell_back
 
 
 def test_scores_of_half_precision_are_activated_in_full(make_model: MakeModel) -> None:
-    """The logit comes in 16 bits; what the sigmoid makes of it has all of FP32's."""
+    """A logit in half precision is activated in FP32, so its score has all of FP32's digits."""
     path = make_model("albert", classifier=True)
     model = load(Source(path, "t", "rerank"), dtype="float16")
     rows = model.tokenize([("a query", "word " * count) for count in range(1, 9)])

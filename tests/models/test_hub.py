@@ -1,4 +1,4 @@
-"""Models from the hub: which files are fetched, and what is said where there are none."""
+"""Models from the hub: which files are downloaded, and what is reported if there are none."""
 
 import errno
 import fnmatch
@@ -22,7 +22,7 @@ MODULES = b"""[
   {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
   {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
 ]"""
-# Each with bytes of its own: the client fetches equal ones once.
+# Each has different contents: the client downloads equal files only once.
 WANTED = {
     name: name.encode()
     for name in (
@@ -50,7 +50,7 @@ def hub() -> Hub:
 
 @pytest.fixture
 def locate(hub: Hub, tmp_path: Path) -> Iterator[Locate]:
-    """What `locate` prints in a process of its own: the hub's client reads its address once."""
+    """Return a function that runs `locate` in a process: the client reads its address once."""
     code = """
 import sys
 from sidecar.models.errors import ModelError
@@ -78,7 +78,7 @@ def files_in(folder: Path) -> set[str]:
 
 @pytest.mark.slow
 def test_what_a_pipeline_needs_is_fetched(hub: Hub, locate: Locate) -> None:
-    """Of every module, in one format; offline it is found again, and so are revisions."""
+    """The files of every module are downloaded in one format, and are found again offline."""
     done = locate("some/model")
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip())
@@ -94,25 +94,25 @@ def test_what_a_pipeline_needs_is_fetched(hub: Hub, locate: Locate) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["some/gated"], "is gated on the hub: accept its conditions at https://huggingface.co/"),
-        (["some/nothing"], "neither a folder nor on the hub, or is private there"),
+        (["some/nothing"], "neither a folder nor on the hub; if it is private there"),
         (["some/model@v2"], "some/model has no revision v2"),
         (["some/model", "local"], "give the path of a model folder, or prepare it on a host"),
     ],
 )
-def test_what_cannot_be_had_says_what_to_do(locate: Locate, words: list[str], said: str) -> None:
-    """A login, another name, another host: in one line."""
+def test_what_cannot_be_had_says_what_to_do(locate: Locate, words: list[str], message: str) -> None:
+    """A model that is not available is reported in one line that says what to do."""
     done = locate(*words)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert said in line
+    assert message in line
     assert ("HF_TOKEN" in line) == (words[0] in {"some/gated", "some/nothing"})
 
 
 def test_one_format_of_the_weights_is_needed() -> None:
-    """The one that the library prefers, whole rather than in shards, in each folder."""
+    """In each folder, only the library's preferred format is needed, whole before shards."""
     shards = [
         "model-1-of-2.safetensors",
         "model-2-of-2.safetensors",
@@ -132,7 +132,7 @@ def test_one_format_of_the_weights_is_needed() -> None:
 
 
 def test_folders_of_modules_are_needed() -> None:
-    """Wherever modules.json says that they are, with what lies below; no other folder is."""
+    """Files in and below the folders that modules.json states are needed, and no other folder's."""
     there = ["0_A/config.json", "0_A/inner/model.safetensors", "0_AB/config.json", "onnx/x.json"]
     assert needed(there, ["0_A", ""]) == there[:2]
     assert needed(["0_A/model.safetensors", "0_A/pytorch_model.bin"], ["0_A/"]) == [
@@ -141,7 +141,7 @@ def test_folders_of_modules_are_needed() -> None:
 
 
 class Client:
-    """Stands in for the hub's client: notes what it is asked, and has one folder."""
+    """A stand-in for the hub's client, which records calls and has one folder."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
         self.folder, self.names = folder, names
@@ -181,7 +181,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
 def test_everything_is_of_the_revision_that_was_asked_for(
     client: Client, name: str, revision: str | None
 ) -> None:
-    """The list of files, the list of modules, the files; and what is found again."""
+    """Lists of files, modules, downloads and offline look-ups all use the requested revision."""
     assert fetch(name) == client.folder
     assert [what for what, _, _ in client.asked] == ["list", "modules.json", "fetch"]
     assert find(name) == client.folder
@@ -191,7 +191,7 @@ def test_everything_is_of_the_revision_that_was_asked_for(
 
 
 def test_a_name_with_brackets_is_no_pattern(client: Client) -> None:
-    """It would match another file, and not its own."""
+    """A file name with brackets matches only itself."""
     fetch("org/model")
     patterns = client.asked[-1][2]["allow_patterns"]
     for name in client.names:
@@ -200,7 +200,7 @@ def test_a_name_with_brackets_is_no_pattern(client: Client) -> None:
 
 
 def test_a_full_disk_is_told_and_nothing_else_is_taken_for_one(client: Client) -> None:
-    """Another failure leaves what was downloaded before."""
+    """A full disk is reported as such; after any other failure, an earlier download serves."""
     client.error = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(TemporaryError, match=r"org/model cannot be downloaded: .*No space left"):
         fetch("org/model")
@@ -209,7 +209,7 @@ def test_a_full_disk_is_told_and_nothing_else_is_taken_for_one(client: Client) -
 
 
 def test_adapters_and_what_reads_texts_are_needed() -> None:
-    """Beside the weights: an adapter's own, vocabularies, SentencePiece's models, templates."""
+    """Besides weights, adapters, vocabularies, SentencePiece models and templates are needed."""
     there = [
         "adapter_config.json", "adapter_model.safetensors", "model.safetensors", "spiece.model",
         "vocab.txt", "merges.txt", "chat_template.jinja", "tokenizer.json",

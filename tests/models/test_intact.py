@@ -1,4 +1,4 @@
-"""Files beside what was written of them: the bytes, the sizes, and whose they are."""
+"""Comparing files with what was recorded when they were written: bytes, sizes and owners."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 
 
 def test_a_record_is_of_sizes_and_sha256(tmp_path: Path) -> None:
-    """Of whole files, however many pieces they are read in."""
+    """A record holds the size and SHA-256 of each whole file, however many reads it takes."""
     piece = intact._PIECE_BYTES
     for size in (0, 1, piece - 1, piece, piece + 1, 2 * piece + 3):
         (tmp_path / f"{size:09}").write_bytes(os.urandom(size))
@@ -35,24 +35,24 @@ def test_a_record_is_of_sizes_and_sha256(tmp_path: Path) -> None:
 def test_every_file_is_looked_at(
     tmp_path: Path, look: Callable[[Path, dict[str, Stored]], None]
 ) -> None:
-    """The last one, too; a size is told in both directions."""
+    """Every file is checked, the last one included, for being too long and too short."""
     for name in ("a", "b", "c"):
         (tmp_path / name).write_bytes(b"abc")
     files = record(tmp_path)
     look(tmp_path, files)
     for name in files:
-        for content, said in ((b"abcd", "has 4 bytes, not 3"), (b"", "has 0 bytes, not 3")):
+        for content, message in ((b"abcd", "has 4 bytes, not 3"), (b"", "has 0 bytes, not 3")):
             (tmp_path / name).write_bytes(content)
-            with pytest.raises(DamagedError, match=said) as caught:
+            with pytest.raises(DamagedError, match=message) as caught:
                 look(tmp_path, files)
             assert caught.value.path == tmp_path / name
         (tmp_path / name).write_bytes(b"abc")
 
 
 def test_a_link_to_itself_is_damage(tmp_path: Path) -> None:
-    """It leads nowhere, as one to a file that is lost."""
+    """A symbolic link to itself is damage, as is one to a missing file."""
     (tmp_path / "file").symlink_to(tmp_path / "file")
-    with pytest.raises(DamagedError, match="a symbolic link that leads nowhere"):
+    with pytest.raises(DamagedError, match="a symbolic link to itself"):
         check_sizes(tmp_path, {"file": Stored(3, "")})
     (tmp_path / "file").unlink()
     (tmp_path / "file").symlink_to(tmp_path / "nothing")
@@ -61,7 +61,7 @@ def test_a_link_to_itself_is_damage(tmp_path: Path) -> None:
 
 
 def test_no_file_stays_open(tmp_path: Path) -> None:
-    """Neither behind a check that passes nor behind one that fails."""
+    """No file stays open after a check, whether it passes or fails."""
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"abc")
     files = record(tmp_path)
@@ -81,7 +81,7 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
 def test_what_is_remembered_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By whom it was asked for, where digests are given; else everything is read."""
+    """A file whose digest is remembered is not read again if digests are given, otherwise it is."""
     (tmp_path / "file").write_bytes(b"abc")
     files = record(tmp_path)
     facts = (tmp_path / "file").stat()
@@ -91,13 +91,13 @@ def test_what_is_remembered_is_not_read_again(
                     f"{facts.st_mtime_ns} {facts.st_ctime_ns}": files["file"].sha256}  # fmt: skip
     with checked_meanwhile((tmp_path, files), digests=known):
         pass
-    with pytest.raises(DamagedError, match="has other bytes"):
+    with pytest.raises(DamagedError, match="does not match its recorded SHA-256"):
         check(tmp_path, files)
 
 
 @as_root
 def test_files_are_judged_on_behalf_of_whom_it_is_asked_for(tiny_artifact: Path) -> None:
-    """Root looks as the daemon of another user would: each file, and the manifest, counts."""
+    """Root can check an artifact on behalf of another user: each file and the folder count."""
     check_artifact(tiny_artifact)
     check_artifact(tiny_artifact, owner=Owner(OTHER, frozenset({OTHER})))
     paths = sorted(tiny_artifact.iterdir())
@@ -116,13 +116,13 @@ def test_files_are_judged_on_behalf_of_whom_it_is_asked_for(tiny_artifact: Path)
 
 @as_root
 def test_what_another_user_set_aside_stays(tmp_path: Path) -> None:
-    """It is in the way, and is named."""
+    """An artifact that another user set aside is left in place, and the error names it."""
     artifact, aside = tmp_path / "artifact", tmp_path / "artifact.damaged"
     for folder in (artifact, aside):
         folder.mkdir()
         (folder / "file").write_text("")
     os.chown(aside, OTHER, OTHER)
-    with pytest.raises(ModelError, match=r"cannot be set aside as artifact\.damaged"):
+    with pytest.raises(ModelError, match=r"cannot be renamed to artifact\.damaged"):
         set_aside(artifact)
     assert (aside / "file").exists()
     assert (artifact / "file").exists()
@@ -131,7 +131,7 @@ def test_what_another_user_set_aside_stays(tmp_path: Path) -> None:
 def test_what_was_set_aside_is_so_behind_a_loss_of_power(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The folder that both names are in is on the disk before another is made."""
+    """Setting an artifact aside syncs the parent folder, so that it survives a power loss."""
     artifact = tmp_path / "artifact"
     artifact.mkdir()
     synced: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""An artifact as it is laid out for this processor, and a row on more threads than one."""
+"""Artifacts prepacked for this processor, and rows computed on several threads."""
 
 import os
 import shutil
@@ -28,14 +28,14 @@ from sidecar.models.tokenizer import Tokenizer
 MakeModel = Callable[..., Path]
 
 
-# Few: how close the model comes is no matter here.
+# Few: how close the model is does not matter here.
 TEXTS = ("copper", "how do I renew a passport", "copper conducts heat " * 30)
 ArtifactOf = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def artifact_of(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> ArtifactOf:
-    """Return what writes a small model's artifact; it is prepared once."""
+    """Return a function that writes a small model's artifact, prepared only once."""
     made: dict[str, Path] = {}
 
     def write(
@@ -66,7 +66,7 @@ def row_of(tokens: int) -> Row:
 def test_threads_that_share_a_row_give_its_bytes(
     artifact_of: ArtifactOf, tmp_path: Path, family: str, quantization: str
 ) -> None:
-    """At any length, laid out or not, on one thread and on several."""
+    """A row has the same bytes at any length, prepacked or not, on one thread or several."""
     artifact = artifact_of(tmp_path / "artifact", quantization, family)
     layout = layout_of(artifact, tmp_path, threads=2)
     plain = load(artifact)
@@ -80,7 +80,7 @@ def test_threads_that_share_a_row_give_its_bytes(
 
 
 def test_layout_is_made_once(artifact_of: ArtifactOf, tmp_path: Path) -> None:
-    """The next one to ask finds it; another number of threads has one of its own."""
+    """A layout is built once and found again; another number of threads has its own."""
     artifact = artifact_of(tmp_path / "artifact")
     made = layout_of(artifact, tmp_path, threads=2)
     written = made.graph.stat().st_mtime_ns
@@ -93,7 +93,7 @@ def test_layout_is_made_once(artifact_of: ArtifactOf, tmp_path: Path) -> None:
 def test_another_artifact_of_the_same_name_is_laid_out_anew(
     artifact_of: ArtifactOf, tmp_path: Path
 ) -> None:
-    """One that was prepared again, say."""
+    """An artifact that is prepared again under the same name gets a new layout."""
     artifact = artifact_of(tmp_path / "artifact")
     first = layout_of(artifact, tmp_path, threads=2)
     artifact_of(artifact, num_hidden_layers=3)
@@ -101,7 +101,7 @@ def test_another_artifact_of_the_same_name_is_laid_out_anew(
 
 
 def test_layout_that_is_not_whole_is_made_anew(artifact_of: ArtifactOf, tmp_path: Path) -> None:
-    """A disk that was full, a file that was cut: nothing that a daemon fails on."""
+    """A layout that is truncated, as by a full disk, is rebuilt."""
     artifact = artifact_of(tmp_path / "artifact")
     layout = layout_of(artifact, tmp_path, threads=2)
     expected = load(artifact, layout).forward(row_of(9)).tobytes()
@@ -112,7 +112,7 @@ def test_layout_that_is_not_whole_is_made_anew(artifact_of: ArtifactOf, tmp_path
 
 
 def test_layouts_that_nobody_opens_are_swept(artifact_of: ArtifactOf, tmp_path: Path) -> None:
-    """When another is made, after a month; one that was opened since stays."""
+    """Building a layout removes those not opened for a month; one opened since stays."""
     artifact = artifact_of(tmp_path / "artifact")
     old, used = (layout_of(artifact, tmp_path, threads).graph.parent for threads in (2, 3))
     for folder in (old, used):
@@ -123,7 +123,7 @@ def test_layouts_that_nobody_opens_are_swept(artifact_of: ArtifactOf, tmp_path: 
 
 
 def test_four_bits_are_mapped_from_the_artifact(artifact_of: ArtifactOf, tmp_path: Path) -> None:
-    """They have no other layout than the one that they are stored in."""
+    """An int4 artifact has no other layout than the one that it is stored in."""
     artifact = artifact_of(tmp_path / "artifact", "int4")
     assert layout_of(artifact, tmp_path, threads=2).graph == artifact / GRAPH
 
@@ -131,7 +131,7 @@ def test_four_bits_are_mapped_from_the_artifact(artifact_of: ArtifactOf, tmp_pat
 def test_cache_that_cannot_be_written_costs_a_warning(
     artifact_of: ArtifactOf, tmp_path: Path
 ) -> None:
-    """The artifact itself is served, one thread a row."""
+    """If the cache cannot be written, the artifact itself serves on one thread per row."""
     artifact = artifact_of(tmp_path / "artifact")
     (tmp_path / "cache").write_text("a file")
     precision = Precision("int8", weight_bits=7, floor=0.5)
@@ -163,7 +163,10 @@ def test_threads_are_taken_where_both_lengths_gain(
     many: tuple[float, float],
     threads: int,
 ) -> None:
-    """15 % at least, a query's and a paragraph's; what was measured is told in any case."""
+    """More threads are used only if a query and a paragraph both gain at least 15 %.
+
+    The measurements are reported in any case.
+    """
     measured = {"1 thread": Speed(*one, mixed_ms=9), "2 threads": Speed(*many, mixed_ms=1)}
     asked: list[Any] = []
 
@@ -175,7 +178,7 @@ def test_threads_are_taken_where_both_lengths_gain(
     layout = layout_of(tiny_artifact, tmp_path, threads=2)
     assert (layout.threads, layout.speed) == (threads, measured)
     ((lengths, typical),) = asked
-    assert typical is min  # what else the host does is not to decide
+    assert typical is min  # other load on the host must not decide
     tokenizer = Tokenizer(tiny_artifact / TOKENIZER, 98)
     there = [row.tokens for row in tokenizer.rows(probe_inputs("embed"))]
     assert lengths == [min(there, key=lambda each: abs(each - wish)) for wish in (12, 96)]
@@ -186,7 +189,7 @@ def test_threads_are_taken_where_both_lengths_gain(
 def test_a_layout_is_of_one_processor_and_one_engine(
     tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its order of weights is theirs; another number of cores changes nothing."""
+    """A layout depends on the processor and the engine, and not on the number of cores."""
     host, seen = read_host(), []
     for other in (
         host, replace(host, cpu_model="another"), replace(host, isa=host.isa ^ {"avx_vnni"}),
@@ -205,7 +208,7 @@ def test_a_layout_is_of_one_processor_and_one_engine(
 def test_a_layout_that_computes_other_bytes_is_not_served(
     tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine that is wrong about its own order costs speed, and no vector."""
+    """A layout that computes other bytes than the artifact is not served; the artifact is."""
     lay_out = layouts.runtime.lay_out
 
     def wrongly(graph: Path, to: Path) -> None:
@@ -220,12 +223,12 @@ def test_a_layout_that_computes_other_bytes_is_not_served(
     assert layout == Layout(tiny_artifact / GRAPH)
     (event,) = events
     assert event["event"] == "model.layout_failed"
-    assert "other bytes" in event["reason"]
+    assert "same bytes" in event["reason"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
 def test_layouts_of_others_are_not_swept(tiny_artifact: Path, tmp_path: Path) -> None:
-    """However old; root could."""
+    """Another user's layouts are not removed, however old, even by root."""
     old = layout_of(tiny_artifact, tmp_path, threads=2).graph.parent
     os.utime(old / "layout.json", (0, 0))
     os.chown(old, 61_235, 61_235)
@@ -236,7 +239,7 @@ def test_layouts_of_others_are_not_swept(tiny_artifact: Path, tmp_path: Path) ->
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("what", ["", "layout.json"])
 def test_a_layout_of_others_is_not_served(tiny_artifact: Path, tmp_path: Path, what: str) -> None:
-    """Nor one that they could change: the artifact's own graph is."""
+    """If others own or may write to a layout, the artifact's own graph is served instead."""
     folder = layout_of(tiny_artifact, tmp_path, threads=1).graph.parent
     for spoil in (lambda path: os.chown(path, 61_235, 61_235), lambda path: path.chmod(0o777)):
         facts = (folder / what).stat()
@@ -251,7 +254,10 @@ def test_a_layout_of_others_is_not_served(tiny_artifact: Path, tmp_path: Path, w
 
 
 def test_what_is_whole_by_now_is_not_laid_out_again(tiny_artifact: Path, tmp_path: Path) -> None:
-    """Another daemon has found the same damage and was sooner; of the artifact's own it is told."""
+    """A layout that another daemon has repaired meanwhile is not built again.
+
+    One that is still damaged is; damage to the artifact itself is raised.
+    """
     layout = layout_of(tiny_artifact, tmp_path, threads=1)
     made = layout.graph.stat().st_ino
     damage = DamagedError(layout.graph, "was something else")
@@ -266,7 +272,7 @@ def test_what_is_whole_by_now_is_not_laid_out_again(tiny_artifact: Path, tmp_pat
 
 
 def test_drafts_of_the_killed_are_swept_before_another(tiny_artifact: Path, tmp_path: Path) -> None:
-    """Each start would leave one more of them."""
+    """Drafts left by killed processes are swept before another layout is built."""
     folder = layout_of(tiny_artifact, tmp_path, threads=1).graph.parent
     folder.rename(tmp_path / f".{folder.name}.draft-0123456789abcdef")
     layout_of(tiny_artifact, tmp_path, threads=1)

@@ -1,4 +1,4 @@
-"""Whether an artifact is what a daemon was told to serve, and what is told of it."""
+"""Whether an artifact is what a daemon is configured to serve, and what is logged about it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,7 +55,7 @@ def wanted(folder: Path, **changes: Any) -> Wanted:
 def test_an_artifact_is_in_what_is_configured(
     manifest: Manifest, asked: str, requested: str, came_out: str, serves: bool
 ) -> None:
-    """By what it came out in, or by what was asked for when it was prepared."""
+    """An artifact matches the configuration by what it came out in, or was requested in."""
     made = replace(manifest, requested=requested, quantization=came_out)
     ordered = wanted(Path("/artifact"), precision=replace(INT8, quantization=asked))
     if serves:
@@ -75,7 +75,7 @@ def test_an_artifact_is_in_what_is_configured(
 def test_weights_have_no_more_bits_than_the_processor_bears(
     manifest: Manifest, quantization: str, has: int, bears: int, serves: bool
 ) -> None:
-    """Fewer are for every processor, and FP32 multiplies no integers."""
+    """Weights may have fewer bits than the processor supports, but no more, except in FP32."""
     made = replace(manifest, requested="auto", quantization=quantization, weight_bits=has)
     ordered = wanted(Path("/artifact"), precision=Precision("auto", bears, 0.5))
     if serves:
@@ -87,7 +87,7 @@ def test_weights_have_no_more_bits_than_the_processor_bears(
 
 @pytest.mark.parametrize(("task", "other"), [("embed", "rerank"), ("rerank", "embed")])
 def test_an_artifact_is_for_its_task(manifest: Manifest, task: Task, other: Task) -> None:
-    """In both directions."""
+    """An artifact for the other task is refused."""
     made = replace(manifest, description=replace(manifest.description, task=task))
     check(wanted(Path("/artifact"), task=task), made)
     with pytest.raises(ModelError, match=f"is a model to {task}, not to {other}"):
@@ -95,7 +95,7 @@ def test_an_artifact_is_for_its_task(manifest: Manifest, task: Task, other: Task
 
 
 def test_an_artifact_of_another_format_says_which(manifest: Manifest, tmp_path: Path) -> None:
-    """Though it is as it was written, and all else could be read."""
+    """An intact artifact of another format is refused, and the error states the format."""
     manifests.write(tmp_path, manifest)
     assert manifests.read(tmp_path) == manifest
     manifests.write(tmp_path, replace(manifest, format=manifests.FORMAT + 1))
@@ -106,7 +106,7 @@ def test_an_artifact_of_another_format_says_which(manifest: Manifest, tmp_path: 
 def test_every_field_of_a_manifest_is_covered_by_its_digest(
     manifest: Manifest, tmp_path: Path
 ) -> None:
-    """Nested ones as well: a limit, a prompt, a size."""
+    """A manifest's digest covers every field, nested ones included."""
     manifests.write(tmp_path, manifest)
     text = (tmp_path / "manifest.json").read_text()
     for before, after in (
@@ -115,14 +115,14 @@ def test_every_field_of_a_manifest_is_covered_by_its_digest(
     ):  # fmt: skip
         assert before in text, before
         (tmp_path / "manifest.json").write_text(text.replace(before, after))
-        with pytest.raises(DamagedError, match="has other bytes"):
+        with pytest.raises(DamagedError, match="does not match its recorded SHA-256"):
             manifests.read(tmp_path)
 
 
 def test_threads_and_the_cap_reach_the_model(
     tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the layout turns out to be damaged when it is loaded, too."""
+    """Threads and the length cap reach the model, even if its layout is found to be damaged."""
     asked: list[int] = []
     lay_out, load, failures = library.layout_of, library.load, [True, False]
 
@@ -144,19 +144,19 @@ def test_threads_and_the_cap_reach_the_model(
 
 
 def test_what_is_told_of_an_embedder_in_int8(tiny_artifact: Path, tmp_path: Path) -> None:
-    """It takes at least one token, has no activation, and was measured for what it says."""
+    """The status of an int8 embedder has its device and weight bits, and no activation."""
     model = open_model(wanted(tiny_artifact), tmp_path)
-    told = model.describe()
+    status = model.describe()
     assert model.least_tokens == 1
-    assert told["activation"] is None
-    assert (told["device"], told["requested"], told["weight_bits"]) == ("cpu", "int8", 7)
-    assert "files" not in told
+    assert status["activation"] is None
+    assert (status["device"], status["requested"], status["weight_bits"]) == ("cpu", "int8", 7)
+    assert "files" not in status
 
 
 def test_a_model_that_is_open_has_run_and_says_why_it_was_chosen(
     tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No request pays for the first forward, which takes memory and threads."""
+    """An open model has run one forward, so that no request pays for it, and states its reason."""
     ran: list[object] = []
     monkeypatch.setattr(Model, "forward", lambda _, row: ran.append(row))
     model = open_model(wanted(tiny_artifact), tmp_path)
@@ -165,7 +165,7 @@ def test_a_model_that_is_open_has_run_and_says_why_it_was_chosen(
 
 
 def test_a_reason_tells_how_many_times_as_fast() -> None:
-    """Than FP32, on all lengths in the mean; FP32 is not compared with itself."""
+    """A reason includes the mean speed relative to FP32, except for FP32 itself."""
     speed = {"none": Speed(1, 9, 6), "int8": Speed(2, 30, 4)}
     assert reason_of("a test", speed) == "a test; int8 measured 1.50 times as fast as FP32"
     assert reason_of("a test", {"none": Speed(1, 9, 6)}) == "a test"
@@ -173,7 +173,7 @@ def test_a_reason_tells_how_many_times_as_fast() -> None:
 
 
 def test_what_became_of_a_quantization_is_told(manifest: Manifest) -> None:
-    """The bytes, the closeness of its task, and the layers that went back."""
+    """Events report bytes, the closeness measured for the task, and the restored layers."""
     quality = Quality(mean=0.9, p1=0.8, min=0.7, texts=5, rank_agreement=0.6)
     made = replace(
         manifest, requested="auto", kept=("layer.1.up", "layer.0.down"), quality=quality,
@@ -189,7 +189,7 @@ def test_what_became_of_a_quantization_is_told(manifest: Manifest) -> None:
         fell_back, applied = events
         assert fell_back["event"] == "quantization.fell_back"
         assert fell_back["layers"] == ["layer.1.up", "layer.0.down"]
-        assert fell_back["reason"].startswith("auto throughout")
+        assert fell_back["reason"].startswith("int8 for every layer")
         assert applied.items() >= {
             "event": "quantization.applied", "task": task, "quantization": "int8",
             "bytes_before": 40, "bytes_after": 10, "seconds": 2.5, **figures,
@@ -202,7 +202,7 @@ def test_what_became_of_a_quantization_is_told(manifest: Manifest) -> None:
 
 @pytest.mark.parametrize("proven", [True, False])
 def test_what_was_loaded_is_told(proven: bool) -> None:
-    """Each figure under its own name; where nothing proves the model, a warning says so."""
+    """The load event has each figure under its own name; an unverified model logs a warning."""
     proof = Verification(
         versions={"torch": "1"}, texts=70, outputs=30, cosine_min=0.9, score_error_max=0.1
     )
@@ -212,8 +212,8 @@ def test_what_was_loaded_is_told(proven: bool) -> None:
     )  # fmt: skip
     with structlog.testing.capture_logs() as events:
         log_loaded(model, "int8", 55)
-    told = events[0]
-    assert told.pop("pss_bytes") > 0
+    loaded = events[0]
+    assert loaded.pop("pss_bytes") > 0
     expected: dict[str, Any] = {
         "event": "model.loaded", "log_level": "info", "model": "org/tiny", "task": "embed",
         "quantization": "int8", "dimensions": 11, "max_tokens": 22, "model_max_tokens": 33,
@@ -224,12 +224,12 @@ def test_what_was_loaded_is_told(proven: bool) -> None:
             "verified_texts": 70, "verified_cosine_min": 0.9, "verified_score_error_max": 0.1,
             "verified_versions": {"torch": "1"},
         }  # fmt: skip
-    assert told == expected
+    assert loaded == expected
     assert [event["event"] for event in events[1:]] == ([] if proven else ["model.unverified"])
 
 
 def test_a_proof_is_told_in_a_line() -> None:
-    """By the figure of its task."""
+    """A proof is printed in one line, with the figure of its task."""
     proof = Verification(versions={"sentence-transformers": "6.1"}, texts=70, outputs=30)
     assert str(replace(proof, cosine_min=0.9999987)) == (
         "equal to sentence-transformers 6.1: token ids of 70 texts, "

@@ -1,4 +1,4 @@
-"""The tokenizer of a folder is the one that sentence-transformers makes of it, id by id."""
+"""Our tokenizer of a folder is the one that sentence-transformers makes of it, id by id."""
 
 import json
 import random
@@ -48,7 +48,7 @@ _BYTE_LEVEL = {
 
 @pytest.fixture(scope="module", autouse=True)
 def weights_loaded_once() -> Iterator[None]:
-    """Have the library load a model once for all folders that differ in other files."""
+    """Have the library load a model once for all folders that differ only in other files."""
     pytest.importorskip("sentence_transformers")
     from transformers import PreTrainedModel
 
@@ -77,7 +77,7 @@ def config_of(folder: Path) -> Any:
 
 
 def ours(folder: Path, scratch: Path) -> Tokenizer:
-    """Return our tokenizer of `folder`, by way of the file that an artifact holds."""
+    """Return our tokenizer of `folder`, by way of a file as in an artifact."""
     own = read_settings(folder)
     limit = max_tokens(folder, config_of(folder), own)
     scratch.write_text(assemble(folder, own, limit), "utf-8")
@@ -91,7 +91,7 @@ def rows(tokenizer: Tokenizer, texts: list[Text]) -> list[tuple[list[int], list[
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_are_the_librarys(kind: str, folders: Written, tmp_path: Path) -> None:
-    """Whatever a text holds, alone and in a pair; and the whole tokenizer is the same JSON."""
+    """Any text or pair has the library's ids, and the tokenizer as a whole is the same JSON."""
     folder = folders[kind]
     tokenizer = ours(folder, tmp_path / "tokenizer.json")
     theirs = library(folder)
@@ -104,7 +104,7 @@ def test_ids_are_the_librarys(kind: str, folders: Written, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_pairs_of_a_reranker_are_the_librarys(kind: str, tmp_path: Path) -> None:
-    """Cut on both sides or one, with the types that its model is handed."""
+    """A reranker's pairs have the library's ids and types, truncated on either side."""
     folder = write_folder(kind, tmp_path / kind, classifier=True)
     for side in ("right", "left"):
         edit(folder / _CONFIG, truncation_side=side)
@@ -123,7 +123,7 @@ _texts = st.lists(st.sampled_from(_PIECES) | st.text(max_size=4), max_size=60).m
 
 @pytest.fixture(scope="module")
 def both(folders: Written, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Ours and the library's, of every kind."""
+    """Our tokenizer and the library's, for every kind."""
     scratch = tmp_path_factory.mktemp("ours") / "tokenizer.json"
     return {kind: (ours(folder, scratch), library(folder)) for kind, folder in folders.items()}
 
@@ -133,12 +133,12 @@ def both(folders: Written, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 @given(text=st.one_of(_texts, st.text(max_size=60), st.tuples(_texts, _texts)))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_has_the_librarys_ids(both: dict[str, Any], kind: str, text: Text) -> None:
-    """Random Unicode, and pieces that tokenizers treat by themselves, through every kind."""
+    """Random Unicode, and pieces that tokenizers treat specially, have the library's ids."""
     tokenizer, theirs = both[kind]
     assert rows(tokenizer, [text]) == rows_of(theirs, [text])
 
 
-# Applied by every class that knows the field, and without effect in the others.
+# Applied by every class that knows the field; without effect in the others.
 _CHANGES: list[Change] = [
     (_CONFIG, "do_lower_case", True),
     (_CONFIG, "do_lower_case", False),
@@ -251,7 +251,7 @@ _CHANGES: list[Change] = [
 ]  # fmt: skip
 
 
-# One kind of each algorithm goes through every change; the others share them, three to a change.
+# One kind of each algorithm goes through every change; each of the others through every third one.
 _ALGORITHMS = ("bert", "roberta", "xlm-roberta")  # WordPiece, BPE, Unigram
 _OTHERS = [kind for kind in KINDS if kind not in _ALGORITHMS]
 
@@ -271,10 +271,10 @@ def change(folder: Path, file: str, field: str, value: Any) -> None:
 
 
 def compared(kind: str, folder: Path, scratch: Path) -> str:
-    """Return how ours differs from the library's in ids or limit, or "" where it does not.
+    """Return how ours differs from the library's in ids or limit, or "" if it does not.
 
-    Where the model has fewer positions than the library believes, it crashes on a longer text;
-    so there it is told.
+    If the model has fewer positions than the library assumes, the library crashes on longer texts;
+    so its limit is lowered first.
     """
     texts: list[Text] = [*PROBES, *PAIRS]
     theirs = library(folder)
@@ -290,7 +290,7 @@ def compared(kind: str, folder: Path, scratch: Path) -> str:
 def test_a_changed_field_changes_our_ids_as_the_librarys(
     kind: str, folders: Written, tmp_path: Path
 ) -> None:
-    """Any one of them, in any file: the ids and the limit stay the library's.
+    """Changing any field in any file leaves our ids and limit equal to the library's.
 
     Every kind goes through every change under `--hypothesis-profile=minutes`.
     """
@@ -305,7 +305,7 @@ def test_a_changed_field_changes_our_ids_as_the_librarys(
 def test_changes_together_change_our_ids_as_the_librarys(
     kind: str, folders: Written, tmp_path: Path
 ) -> None:
-    """A few at a time, as files of a folder play together."""
+    """Changing several fields at once leaves our ids and limit equal to the library's."""
     choose = random.Random(kind)
     for number in range(40 if may_take_minutes() else 8):
         folder = shutil.copytree(folders[kind], tmp_path / str(number))
@@ -318,7 +318,7 @@ def test_changes_together_change_our_ids_as_the_librarys(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "bert-cased", "distilbert", "mpnet", "roberta"])
 def test_files_of_before_tokenizer_json_are_read(kind: str, tmp_path: Path) -> None:
-    """A vocab.txt, or vocab.json and merges.txt, make the tokenizer that the library makes."""
+    """A vocab.txt, or vocab.json and merges.txt, gives the tokenizer that the library makes."""
     folder = write_folder(kind, tmp_path / kind)
     leave_old_files(folder)
     edit(folder / _ADDED, **{"[Q]": 700, "copper": 701, "[K]": 702})
@@ -327,7 +327,7 @@ def test_files_of_before_tokenizer_json_are_read(kind: str, tmp_path: Path) -> N
 
 
 def test_the_older_name_of_a_setting_counts(folders: Written, tmp_path: Path) -> None:
-    """Where a folder has both, in whatever order, as in the library."""
+    """Of a setting's two names in one folder, the older one counts, as in the library."""
     both = {"tokenizer_args": {"model_max_length": 11}, "processor_kwargs": {}}
     for number, names in enumerate((list(both), list(reversed(both)))):
         folder = shutil.copytree(folders["bert"], tmp_path / str(number))
@@ -337,7 +337,7 @@ def test_the_older_name_of_a_setting_counts(folders: Written, tmp_path: Path) ->
 
 
 def test_a_sentencepiece_model_needs_the_library(folders: Written, tmp_path: Path) -> None:
-    """Without a tokenizer.json it is refused, with what to install."""
+    """Without a tokenizer.json, a SentencePiece model is refused with what to install."""
     folder = shutil.copytree(folders["xlm-roberta"], tmp_path / "xlm-roberta")
     (folder / "tokenizer.json").unlink()
     with pytest.raises(UnknownArchitectureError, match=r"no tokenizer\.json.*extra `server`"):
@@ -395,7 +395,7 @@ _REFUSED: list[Change] = [
 ]  # fmt: skip
 
 
-_TOLD_AS = {
+_REPORTED_AS = {
     "additional_special_tokens": "extra_special_tokens",
     "tokenizer_args": "processor_kwargs",
     "model_args": "model_kwargs",
@@ -404,18 +404,18 @@ _TOLD_AS = {
 
 
 def test_what_is_not_understood_is_refused_by_name(folders: Written, tmp_path: Path) -> None:
-    """By file and field; so the library's own path takes the folder."""
+    """Unknown fields and values are refused by name, which leaves the folder to the library."""
     for number, (file, field, value) in enumerate(_REFUSED):
         folder = shutil.copytree(folders["bert"], tmp_path / str(number))
         change(folder, file, field, value)
         with pytest.raises(UnknownArchitectureError) as caught:
             ours(folder, tmp_path / "tokenizer.json")
-        named = _TOLD_AS.get(field, field)
+        named = _REPORTED_AS.get(field, field)
         assert named in str(caught.value), (file, field, value, str(caught.value))
 
 
 def test_texts_that_would_become_chats_are_refused(folders: Written, tmp_path: Path) -> None:
-    """A template makes a conversation of every text in a folder without a modules.json."""
+    """A chat template is refused if it would turn every text into a conversation."""
     folder = shutil.copytree(folders["bert"], tmp_path / "bert")
     edit(folder / _CONFIG, chat_template="{{ messages }}")
     ours(folder, tmp_path / "tokenizer.json")
@@ -439,14 +439,14 @@ def test_texts_that_would_become_chats_are_refused(folders: Written, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "camembert", "xlm-roberta"])
 def test_a_model_takes_what_its_positions_bear(kind: str, folders: Written, tmp_path: Path) -> None:
-    """The library believes the longer limit and crashes; one token more than ours does that."""
+    """A model's limit is capped by its positions; with one more token, the library crashes."""
     folder = shutil.copytree(folders[kind], tmp_path / kind)
     edit(folder / _SETTINGS, max_seq_length=512)
     limit = max_tokens(folder, config_of(folder), read_settings(folder))
     assert limit == bearable(kind)
     edit(folder / _SETTINGS, max_seq_length=9, processor_kwargs={"model_max_length": 11})
-    told = max_tokens(folder, config_of(folder), read_settings(folder))
-    assert told == library(folder).max_seq_length == 11
+    stated = max_tokens(folder, config_of(folder), read_settings(folder))
+    assert stated == library(folder).max_seq_length == 11
     pipeline = library(folder)
     pipeline.max_seq_length = limit
     pipeline.encode("copper " * 200)
@@ -456,7 +456,7 @@ def test_a_model_takes_what_its_positions_bear(kind: str, folders: Written, tmp_
 
 
 def test_a_family_without_a_known_tokenizer_is_refused(folders: Written, tmp_path: Path) -> None:
-    """The family decides which class the library takes: of another one nothing is assumed."""
+    """A folder is refused if its family has no known tokenizer class."""
     folder = shutil.copytree(folders["bert"], tmp_path / "bert")
     edit(folder / "config.json", model_type="gpt2")
     with pytest.raises(UnknownArchitectureError, match="model_type"):

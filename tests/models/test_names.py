@@ -1,4 +1,4 @@
-"""A model has one name, whichever way it was loaded."""
+"""A model has one name, however it was loaded."""
 
 import shutil
 from collections.abc import Callable
@@ -19,7 +19,7 @@ PRECISIONS = [Precision(name, 7, 0.5) for name in ("none", "int8", "int4")]
 
 
 def in_the_hubs_cache(hub: Path, repository: str, folder: Path) -> Path:
-    """Put a model where the hub's client keeps it, and return that folder."""
+    """Put a model where the hub's client would cache it, and return that folder."""
     place = hub / f"models--{repository.replace('/', '--')}"
     snapshot = shutil.copytree(folder, place / "snapshots" / _COMMIT)
     (place / "refs").mkdir()
@@ -29,14 +29,14 @@ def in_the_hubs_cache(hub: Path, repository: str, folder: Path) -> Path:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hub's cache: an empty one."""
+    """An empty cache of the hub's client."""
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
 def opened(name: str | Path, cache: Path, precision: Precision) -> str:
-    """Return what the model is called, in replies and in its status."""
+    """Return the model's name, which is the same in replies and in its status."""
     wanted = Wanted(name=str(name), task="embed", precision=precision, reason="a test")
     model = open_model(wanted, cache)
     assert model.describe()["name"] == model.name
@@ -46,7 +46,7 @@ def opened(name: str | Path, cache: Path, precision: Precision) -> str:
 def test_every_way_to_load_a_model_gives_it_one_name(
     make_model: MakeModel, hub: Path, tmp_path: Path
 ) -> None:
-    """In each precision: by hub id, by folder, by a link to it, from the cache, as an artifact."""
+    """A model has one name by hub id, folder, link, cache and artifact, in each precision."""
     snapshot = in_the_hubs_cache(hub, "org/tiny", make_model())
     (tmp_path / "link").symlink_to(snapshot)
     cache = tmp_path / "cache"
@@ -58,7 +58,7 @@ def test_every_way_to_load_a_model_gives_it_one_name(
 
 
 def test_the_slow_path_has_the_same_names(make_model: MakeModel, hub: Path, tmp_path: Path) -> None:
-    """A model that no graph here computes, by hub id and by folder."""
+    """A model that no graph here computes has one name by hub id and by folder."""
     pytest.importorskip("sentence_transformers")
     snapshot = in_the_hubs_cache(hub, "org/other", make_model("electra"))
     assert opened("org/other", tmp_path / "cache", PRECISIONS[0]) == "org/other"
@@ -67,14 +67,14 @@ def test_the_slow_path_has_the_same_names(make_model: MakeModel, hub: Path, tmp_
 
 @pytest.mark.slow
 def test_the_packaged_model_has_its_own_name(minilm_folder: Path, tmp_path: Path) -> None:
-    """Also where its folder was named first, which is called otherwise."""
+    """The packaged model has its own name, even if it was first loaded by its folder."""
     for way in (minilm_folder, DEFAULT_EMBEDDING_MODEL):
         assert opened(way, tmp_path, PRECISIONS[0]) == DEFAULT_EMBEDDING_MODEL
     assert len(list(tmp_path.glob("*-none-????????????????"))) == 1
 
 
 def test_a_folder_of_ones_own_is_called_as_it_is(make_model: MakeModel, tmp_path: Path) -> None:
-    """The same files under another name are another model's."""
+    """A user's model is named after its folder; if that is renamed, so is the model."""
     first = shutil.copytree(make_model(), tmp_path / "first")
     cache = tmp_path / "cache"
     assert opened(first, cache, PRECISIONS[0]) == "first"
@@ -83,7 +83,7 @@ def test_a_folder_of_ones_own_is_called_as_it_is(make_model: MakeModel, tmp_path
 
 
 def test_an_artifact_keeps_the_name_of_its_model(make_model: MakeModel, tmp_path: Path) -> None:
-    """Whatever its own folder is called."""
+    """An artifact keeps its model's name, whatever its own folder is called."""
     folder = shutil.copytree(make_model(), tmp_path / "mine")
     order = PrepareRequest(
         folder=folder, name=display_name(str(folder)), precision=PRECISIONS[0],

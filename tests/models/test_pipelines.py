@@ -1,4 +1,4 @@
-"""Pooling and the modules behind it, beside sentence-transformers' own."""
+"""Pooling and the modules after it, compared with sentence-transformers' own."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ def transformer(make_model: MakeModel) -> Any:
 
 
 def saved(folder: Path, *modules: Any) -> Path:
-    """Write a pipeline of `modules`; their weights are random, and so are a norm's."""
+    """Write a pipeline of `modules`; their weights are random, including those of layer norms."""
     torch.manual_seed(3)
     for module in modules[1:]:
         for parameter in module.parameters():
@@ -60,7 +60,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def test_poolings_are_the_librarys(transformer: Any, tmp_path: Path) -> None:
-    """Each alone, and several side by side in the order in which they are stated."""
+    """Each pooling mode, and several in their stated order, give the library's vectors."""
     together = [MODES, MODES[::-1], ["lasttoken", "mean"], ["max", "max"]]
     for index, modes in enumerate([*MODES, *together]):
         folder = saved(tmp_path / str(index), transformer, Pooling(64, modes))
@@ -69,7 +69,10 @@ def test_poolings_are_the_librarys(transformer: Any, tmp_path: Path) -> None:
 
 
 def test_older_flags_have_an_order_of_their_own(transformer: Any, tmp_path: Path) -> None:
-    """However a config lists them; with none set it is the mean, and a stated mode goes before."""
+    """Older pooling flags count in a fixed order; without any, pooling is by mean.
+
+    A stated pooling_mode takes precedence over the flags.
+    """
     folder = saved(tmp_path / "model", transformer, Pooling(64))
     config = folder / "1_Pooling" / "config.json"
     flags = [f"pooling_mode_{mode}" for mode in MODES if mode != "lasttoken"]
@@ -87,7 +90,7 @@ def test_older_flags_have_an_order_of_their_own(transformer: Any, tmp_path: Path
 
 
 def pipelines() -> dict[str, Sequence[Any]]:
-    """What may stand behind a mean of 64 dimensions, by what is shown with it."""
+    """Return modules that may follow a mean of 64 dimensions, by what they show."""
     return {
         "tanh is the default": [Dense(64, 24), Normalize()],
         "several": [Dense(64, 96, activation_function=nn.ReLU()), Dense(96, 32)],
@@ -103,7 +106,10 @@ def pipelines() -> dict[str, Sequence[Any]]:
 
 
 def test_modules_behind_pooling_are_the_librarys(transformer: Any, tmp_path: Path) -> None:
-    """Any number of them in any order; only a unit length at the end is a request's choice."""
+    """Modules after the pooling, in any number and order, give the library's vectors.
+
+    Only a normalisation at the end is left to the request.
+    """
     for name, modules in pipelines().items():
         folder = saved(tmp_path / name, transformer, Pooling(64), *modules)
         assert differences(folder, tmp_path).max() <= 1e-5, name
@@ -115,7 +121,7 @@ def test_modules_behind_pooling_are_the_librarys(transformer: Any, tmp_path: Pat
 
 
 def test_a_pipeline_is_prepared_in_fewer_bits(transformer: Any, tmp_path: Path) -> None:
-    """It passes the gate, and a text has the same bytes whatever is computed before it."""
+    """A pipeline passes the gate in int8, and a text's bytes do not depend on earlier texts."""
     modules = [Pooling(64, MODES), Normalize(), Dense(6 * 64, 32), LayerNorm(32), Normalize()]
     folder = saved(tmp_path / "model", transformer, *modules)
     precision = Precision("int8", weight_bits=7, floor=0.99)
@@ -130,7 +136,7 @@ def test_a_pipeline_is_prepared_in_fewer_bits(transformer: Any, tmp_path: Path) 
 
 
 def test_weights_that_are_no_numbers_are_named(transformer: Any, tmp_path: Path) -> None:
-    """NaN in a module behind the pooling is not served either."""
+    """NaN in a module after the pooling is refused, too, by the tensor's name."""
     folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 32))
     path = folder / "2_Dense" / "model.safetensors"
     tensors = load_file(path)
@@ -141,7 +147,7 @@ def test_weights_that_are_no_numbers_are_named(transformer: Any, tmp_path: Path)
 
 
 def test_activations_of_dense_are_torchs(transformer: Any, tmp_path: Path) -> None:
-    """Every class of torch.nn that is known by name, and the default of a silent config."""
+    """Every known activation of a Dense module, and the default, gives the library's vectors."""
     dense = Dense(64, 32)
     folder = saved(tmp_path / "model", transformer, Pooling(64, MODES[:1]), dense)
     config = folder / "2_Dense" / "config.json"
@@ -160,7 +166,7 @@ def test_activations_of_dense_are_torchs(transformer: Any, tmp_path: Path) -> No
 
 
 def test_modules_between_other_features_are_not_ours(transformer: Any, tmp_path: Path) -> None:
-    """One that does not read and write the text's vector is left to the library."""
+    """A module that does not read and write the text's vector is left to the library."""
     folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 64), Normalize())
     for change in ({"module_input_name": "token_embeddings"}, {"module_output_name": "scores"}):
         for module in ("2_Dense", "3_Normalize"):
@@ -174,22 +180,22 @@ def test_modules_between_other_features_are_not_ours(transformer: Any, tmp_path:
 
 
 def test_weights_that_do_not_fit_are_named(transformer: Any, tmp_path: Path) -> None:
-    """A bias too many, a size that is not the config's, and a module that its inputs do not fit."""
+    """Weights that do not fit the config, and modules that do not fit their inputs, are named."""
     folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 32))
     config = folder / "2_Dense" / "config.json"
     for change in ({"bias": False}, {"in_features": 32}, {"use_residual": True}):
         before = config.read_text()
         edit(config, **change)
-        with pytest.raises(ModelError, match=r"2_Dense: weights of .*linear\.bias"):
+        with pytest.raises(ModelError, match=r"2_Dense: weights are .*linear\.bias"):
             read_encoder(folder, describe(folder))
         config.write_text(before)
     edit(folder / "1_Pooling" / "config.json", pooling_mode=["cls", "max"])
-    with pytest.raises(UnknownArchitectureError, match="Dense takes 64 dimensions, and gets 128"):
+    with pytest.raises(UnknownArchitectureError, match="Dense takes 64 dimensions, but gets 128"):
         read_encoder(folder, describe(folder))
 
 
 def test_a_pipeline_without_pooling_is_not_ours(transformer: Any, tmp_path: Path) -> None:
-    """A list of modules is taken as it is: no pooling is added to it."""
+    """A list of modules without pooling is refused: no pooling is added to it."""
     folder = saved(tmp_path / "model", transformer, Pooling(64))
     path = folder / "modules.json"
     first, pooling = json.loads(path.read_text())
@@ -206,7 +212,7 @@ def test_a_pipeline_without_pooling_is_not_ours(transformer: Any, tmp_path: Path
 
 
 def test_the_first_module_may_have_a_folder(transformer: Any, tmp_path: Path) -> None:
-    """As older versions of the library wrote it: 0_Transformer holds the config and weights."""
+    """The first module may have its own folder, as older versions of the library wrote it."""
     folder = saved(tmp_path / "model", transformer, Pooling(64), Dense(64, 32))
     inside = folder / "0_Transformer"
     inside.mkdir()
@@ -220,9 +226,9 @@ def test_the_first_module_may_have_a_folder(transformer: Any, tmp_path: Path) ->
 
 
 def test_an_encoder_refuses_what_does_not_fit(make_model: MakeModel) -> None:
-    """A head is checked when it is joined, not when a text comes."""
+    """A head that does not fit is refused when the encoder is built, not when a text comes."""
     folder = make_model()
     encoder = read_encoder(folder, describe(folder))
     dense = OurDense(Linear(np.zeros((8, 4), np.float32), np.zeros(8, np.float32)), Activation.TANH)
-    with pytest.raises(ValueError, match="Dense takes 4 dimensions, and gets 64"):
+    with pytest.raises(ValueError, match="Dense takes 4 dimensions, but gets 64"):
         Encoder(encoder.embeddings, encoder.layers, 4, Head((OurPooling.CLS,), (dense,)))

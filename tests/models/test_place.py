@@ -1,4 +1,4 @@
-"""What a place in the cache depends on: all that decides what is written there."""
+"""What a path in the cache depends on: everything that determines what is written there."""
 
 import shutil
 from dataclasses import replace
@@ -16,7 +16,7 @@ INT8 = Precision("int8", weight_bits=7, floor=0.99)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What is enough of a model to have a place."""
+    """Enough of a model to have a path in the cache."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_place_is_of_one_precision(folder: Path, tmp_path: Path) -> None:
-    """Each part of it counts: an artifact that passed a lower floor is another one."""
+    """Each part of a precision changes the path in the cache, the floor included."""
     precisions = [
         INT8, replace(INT8, quantization="int4"), replace(INT8, quantization="auto"),
         replace(INT8, weight_bits=8), replace(INT8, floor=0.995), replace(INT8, floor=0.99001),
@@ -37,7 +37,7 @@ def test_a_place_is_of_one_precision(folder: Path, tmp_path: Path) -> None:
 def test_a_place_is_of_one_processor(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its name and its instructions: speed was measured on it. Cores and memory do not matter."""
+    """The processor's name and instructions change the path in the cache; its cores do not."""
     host = read_host()
     seen = []
     for other in (
@@ -54,7 +54,7 @@ def test_a_place_is_of_one_processor(
 def test_a_place_is_of_one_version(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the format, of this package, and of the engine."""
+    """The versions of the format, this package and the engine change the path in the cache."""
     seen = {cached_path(folder, INT8, tmp_path)}
     others: list[tuple[object, str, object]] = [
         (place, "FORMAT", 99), (place, "__version__", "0.0"),
@@ -68,7 +68,7 @@ def test_a_place_is_of_one_version(
 
 
 def test_a_place_is_found_by_what_the_files_hold(folder: Path, tmp_path: Path) -> None:
-    """A copy under another name has the artifact that is there; else the name is the folder's."""
+    """A copied folder finds the original's artifact if there is one; else it has its own path."""
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     first = cached_path(folder, INT8, tmp_path / "cache")
     assert first.name.startswith("model-int8-")
@@ -85,7 +85,7 @@ def test_a_place_is_found_by_what_the_files_hold(folder: Path, tmp_path: Path) -
 def test_of_two_artifacts_of_a_model_the_first_by_name_is_taken(
     folder: Path, tmp_path: Path
 ) -> None:
-    """Two daemons that prepared it at once: all that come later agree on one."""
+    """Of several artifacts of one model, all daemons use the first by name."""
     cache = tmp_path / "cache"
     name = cached_path(folder, INT8, cache).name
     places = [cache / name.replace("model", other) for other in ("b", "a", "c")]
@@ -99,7 +99,7 @@ def test_of_two_artifacts_of_a_model_the_first_by_name_is_taken(
 def test_digests_are_remembered_where_they_may_be(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remember: bool
 ) -> None:
-    """A command that only looks writes nothing."""
+    """Digests are saved only if `remember` is set, so that a read-only command writes nothing."""
     from sidecar.models import digests
 
     monkeypatch.setattr(digests, "_SETTLED_NS", -(10**10))

@@ -1,4 +1,4 @@
-"""A model that is prepared in a process of its own."""
+"""Preparing a model in a separate process."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 def test_who_has_no_parent_left_prepares_nothing(
     make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A daemon that ended before its child could watch it leaves no process at work."""
+    """A child whose daemon ended before the child could watch it prepares nothing."""
     order = PrepareRequest(
         folder=make_model(),
         name="orphan",
@@ -32,7 +32,7 @@ def test_who_has_no_parent_left_prepares_nothing(
             "-m",
             "sidecar.models.prepare_subprocess",
             "1",
-        ],  # init is not who started it
+        ],  # init did not start it
         input=json.dumps(dataclasses.asdict(order), default=str),
         text=True,
         check=False,
@@ -60,7 +60,7 @@ subprocess.run([sys.executable, "-c", sys.argv[1], str(os.getpid())])
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_who_loses_its_parent_stops_and_cleans_up(number: int) -> None:
-    """However the daemon ended: no process goes on preparing for it, and no draft stays."""
+    """A child whose daemon ends, however it ends, stops and runs its `finally` blocks."""
     with subprocess.Popen(
         [sys.executable, "-c", _PARENT, _CHILD], stdout=subprocess.PIPE, text=True
     ) as parent:

@@ -1,4 +1,4 @@
-"""Prompts of real folders and artifacts: read, laid over, refused, and the library's own."""
+"""Prompts of real folders and artifacts: read, overridden, refused, and the library's own."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ OWN = "config_sentence_transformers.json"
 
 
 def state(folder: Path, **facts: Any) -> Path:
-    """Return a folder that states these facts of its prompts."""
+    """Have a folder state these facts about its prompts, and return it."""
     (folder / OWN).write_text(json.dumps(facts))
     return folder
 
@@ -38,19 +38,19 @@ def wanted(folder: Path, task: str = "embed", **changes: Any) -> Wanted:
 
 @pytest.fixture
 def folder(make_model: MakeModel, tmp_path: Path) -> Path:
-    """A model that a graph of ours computes, in a folder called as a known one."""
+    """A model that our graph computes, in a folder named like a known one."""
     return Path(shutil.copytree(make_model(), tmp_path / "e5-small-v2"))
 
 
 @pytest.fixture(params=["graph", "slow"])
 def either(request: pytest.FixtureRequest, make_model: MakeModel, tmp_path: Path) -> Path:
-    """The same, and one that sentence-transformers has to compute."""
+    """A model that our graph computes, and one that only sentence-transformers can compute."""
     made = make_model() if request.param == "graph" else make_model("electra")
     return Path(shutil.copytree(made, tmp_path / "e5-small-v2"))
 
 
 def test_the_folder_s_own_and_nothing_else(folder: Path) -> None:
-    """The library's two names are always there; null says nothing."""
+    """A folder's prompts are its own and the library's two; null states none."""
     found = prompts_of(folder, str(folder), "embed", {})
     assert found.by_name == {"query": "", "document": ""}
     state(folder, prompts={"query": None, "title": "t: "}, default_prompt_name="title")
@@ -61,9 +61,9 @@ def test_the_folder_s_own_and_nothing_else(folder: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [["query"], "query: ", {"query": 1}, {"query": ["q"]}])
 def test_prompts_that_are_none_are_refused_by_file(folder: Path, wrong: object) -> None:
-    """Before anything is loaded."""
+    """Malformed prompts are refused by their file before anything is loaded."""
     state(folder, prompts=wrong)
-    with pytest.raises(ModelError, match=f"{OWN}: prompts must be a map of texts by name"):
+    with pytest.raises(ModelError, match=f"{OWN}: prompts must map names to strings"):
         prompts_of(folder, str(folder), "embed", {})
     state(folder, default_prompt_name=["query"])
     with pytest.raises(ModelError, match=f"{OWN}: default_prompt_name must be the name"):
@@ -71,12 +71,12 @@ def test_prompts_that_are_none_are_refused_by_file(folder: Path, wrong: object) 
 
 
 def test_a_default_prompt_that_does_not_exist_ends_the_start(either: Path, tmp_path: Path) -> None:
-    """On every path, before it is prepared; the setting may bring the prompt along."""
+    """A missing default prompt is refused before preparing, unless the setting provides it."""
     state(either, prompts={"query": "q: "}, default_prompt_name="passage")
     with structlog.testing.capture_logs() as events, pytest.raises(ModelError) as caught:
         open_model(wanted(either), tmp_path / "cache")
     message = str(caught.value)
-    assert message.startswith(f"{either / OWN}: default_prompt_name 'passage' is none of its")
+    assert message.startswith(f"{either / OWN}: default_prompt_name 'passage' is not one of its")
     assert "SIDECAR_PROMPTS" in message
     assert "\n" not in message
     assert [event["event"] for event in events] == ["model.loading"]
@@ -88,7 +88,7 @@ def test_a_default_prompt_that_does_not_exist_ends_the_start(either: Path, tmp_p
 def test_a_reranker_s_default_prompt_has_to_exist_too(
     make_model: MakeModel, tmp_path: Path
 ) -> None:
-    """As in the library; no setting is laid over a reranker's."""
+    """A reranker's default prompt must exist, too, and no setting can provide it."""
     folder = make_model(classifier=True)
     only = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
     (folder / "modules.json").write_text(json.dumps([only]))
@@ -105,7 +105,7 @@ def test_a_reranker_s_default_prompt_has_to_exist_too(
 
 
 def test_what_is_served_tells_its_prompts_and_their_source(either: Path, tmp_path: Path) -> None:
-    """In `status`; a known model that goes without is told of by an event, once."""
+    """Status reports prompts and their source; an event warns if a known model lacks some."""
     for setting, source, roles in (
         ({}, "folder", ["query", "document"]),
         ({"query": "Q: "}, "setting", ["document"]),
@@ -113,9 +113,9 @@ def test_what_is_served_tells_its_prompts_and_their_source(either: Path, tmp_pat
     ):
         with structlog.testing.capture_logs() as events:
             model = open_model(wanted(either, prompts=setting), tmp_path / "cache")
-        told = model.describe()
-        assert (told["prompts_source"], told["prompts_missing"]) == (source, roles)
-        assert told["prompts"] == dict(model.prompts)
+        status = model.describe()
+        assert (status["prompts_source"], status["prompts_missing"]) == (source, roles)
+        assert status["prompts"] == dict(model.prompts)
         warned = [event for event in events if event["event"] == "model.prompts_missing"]
         assert [event["roles"] for event in warned] == ([roles] if roles else [])
         for event in warned:
@@ -126,7 +126,10 @@ def test_what_is_served_tells_its_prompts_and_their_source(either: Path, tmp_pat
 
 
 def test_an_artifact_keeps_what_its_folder_states(folder: Path, tmp_path: Path) -> None:
-    """The setting is laid over it when it is opened; it is known by the name in its manifest."""
+    """An artifact keeps the folder's prompts; the setting applies when it is opened.
+
+    Known models are recognised by the name in the manifest, too.
+    """
     state(folder, prompts={"title": "t: "}, default_prompt_name="none of them")
     artifact = tmp_path / "artifact"
     prepare(PrepareRequest(folder=folder, name="intfloat/e5-base", precision=FP32, output=artifact))
@@ -146,7 +149,7 @@ def test_an_artifact_keeps_what_its_folder_states(folder: Path, tmp_path: Path) 
     manifests.write(renamed, replace(manifest, description=without, name="mine"))
     found = prompts_of(renamed, str(renamed), "embed", "auto")
     assert found.by_name["query"].startswith("Represent this sentence")
-    # What it was asked for by goes before what it was prepared by.
+    # The name that it is opened by takes precedence over the one in the manifest.
     manifests.write(renamed, replace(manifest, description=without))
     found = prompts_of(renamed, str(renamed), "embed", "auto")
     assert found.by_name["query"].startswith("Represent this sentence")
@@ -158,7 +161,7 @@ def test_an_artifact_keeps_what_its_folder_states(folder: Path, tmp_path: Path) 
 def test_roles_are_the_library_s_own(
     make_model: MakeModel, tmp_path: Path, prompts: dict[str, str], default: str | None
 ) -> None:
-    """A text of a role gets the prompt that `encode_query` and `encode_document` put before it."""
+    """A text with a role gets the prompt that `encode_query` or `encode_document` would use."""
     library = pytest.importorskip("sentence_transformers").SentenceTransformer
     if default not in {None, "query", *prompts}:
         prompts = {**prompts, "passage": "p: "}

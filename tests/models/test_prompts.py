@@ -1,4 +1,4 @@
-"""The table of known models, how a model is known, and what is laid over what."""
+"""The table of known models, how a model is recognised, and which prompts take precedence."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from sidecar.models.prompts import KNOWN, Prompts, goes_without, known_prompts
 
 INSTRUCT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\n"
 PASSAGES = "Represent this sentence for searching relevant passages: "
-# Every entry, by hub id: what goes before a query and before a document.
+# Every entry, by hub id: the prompts of a query and of a document.
 ENTRIES = {
     "intfloat/e5-small": ("query: ", "passage: "),
     "intfloat/e5-base": ("query: ", "passage: "),
@@ -49,7 +49,7 @@ E5 = ("intfloat/e5-small-v2",)
 
 
 def test_every_entry_is_as_its_card_says() -> None:
-    """And there are no others."""
+    """Every known model has the prompts of its model card, and there are no other entries."""
     for name, (query, document) in ENTRIES.items():
         prompts = PLAIN.under("auto", (name,))
         assert prompts.by_name == {"query": query, "document": document}, name
@@ -58,7 +58,7 @@ def test_every_entry_is_as_its_card_says() -> None:
 
 
 def test_the_page_has_every_prompt() -> None:
-    """As a reader would copy it; a newline is shown as a sign, the task once."""
+    """docs/prompts.md lists every prompt of every known model, ready to copy."""
     page = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text()
     shown = page.replace("\\|", "|").replace("TASK⏎", INSTRUCT.removeprefix("Instruct: "))
     for name, prompts in KNOWN.items():
@@ -77,19 +77,19 @@ def test_the_page_has_every_prompt() -> None:
     ],
 )
 def test_a_model_is_known_by_its_last_part(name: str) -> None:
-    """Whoever offers it, in either case, in any revision."""
+    """A model is known by the last part of its name, whatever its owner, case or revision."""
     assert known_prompts((name,)) == KNOWN["e5-small-v2"]
 
 
 def test_a_model_may_have_several_names() -> None:
-    """The first one that is known counts."""
+    """Of a model's several names, the first known one counts."""
     names = ("int8", "bge-base-en-v1.5", "e5-small-v2")
     assert known_prompts(names) == KNOWN["bge-base-en-v1.5"]
 
 
 @pytest.mark.parametrize("name", ["my-e5-small-v2", "e5-small-v2/onnx", "e5", "gte-base", ""])
 def test_other_names_are_not_guessed_at(name: str) -> None:
-    """A model that was trained on may want something else, and some need nothing."""
+    """Names that are only similar to a known model's get no prompts."""
     assert known_prompts((name,)) == {}
     prompts = PLAIN.under("auto", (name,))
     assert prompts == PLAIN
@@ -98,17 +98,17 @@ def test_other_names_are_not_guessed_at(name: str) -> None:
 @pytest.mark.parametrize(
     ("stated", "setting", "expected", "source", "missing"),
     [
-        # Nothing but what the folder states, unless it is asked for.
+        # Only what the folder states, unless more is asked for.
         ({}, {}, ("", ""), "folder", ("query", "document")),
         ({"query": "Q: "}, {}, ("Q: ", ""), "folder", ("document",)),
         ({"query": "Q: ", "document": "D: "}, {}, ("Q: ", "D: "), "folder", ()),
-        # The setting goes before the folder, the known models too.
+        # The setting takes precedence over the folder, and so do the known models.
         ({"query": "Q: "}, "auto", ("query: ", "passage: "), "known models", ()),
         ({"query": "Q: "}, {"query": "S: "}, ("S: ", ""), "setting", ("document",)),
         ({"query": "Q: "}, {"document": "S: "}, ("Q: ", "S: "), "setting", ()),
-        # Who says that a role has no prompt means it.
+        # An explicitly empty prompt is not missing.
         ({}, {"query": "", "document": ""}, ("", ""), "setting", ()),
-        # The library always has "document": it never comes to "passage".
+        # The library always has "document", so "passage" is never used.
         ({"passage": "P: "}, {"query": "S: "}, ("S: ", ""), "setting", ("document",)),
     ],
 )
@@ -119,14 +119,14 @@ def test_the_setting_is_laid_over_the_folder(
     source: str,
     missing: tuple[str, ...],
 ) -> None:
-    """Name by name; what a known model then lacks is told."""
+    """The setting overrides the folder name by name; what a known model still lacks is reported."""
     prompts = Prompts(by_name={**PLAIN.by_name, **stated}).under(setting, E5)
     assert (prompts.by_name["query"], prompts.by_name["document"]) == expected
     assert (prompts.source, prompts.missing) == (source, missing)
 
 
 def test_names_of_the_folder_stay() -> None:
-    """A request may ask for any of them, whatever was laid over."""
+    """The folder's other prompts and its default stay available, whatever is overridden."""
     stated = Prompts(by_name={"title": "t: ", "query": "Q: "}, default_name="title")
     prompts = stated.under({"query": "S: ", "other": "o: "}, ())
     assert prompts.by_name == {"title": "t: ", "query": "S: ", "other": "o: "}
@@ -134,19 +134,19 @@ def test_names_of_the_folder_stay() -> None:
 
 
 def test_a_default_prompt_goes_before_texts_of_a_role_that_has_none() -> None:
-    """As an artifact of a folder may have it that knows neither name."""
+    """Texts of a role without a prompt get the default one, so that nothing is missing."""
     stated = Prompts(by_name={"all": "a: "}, default_name="all")
     assert stated.under({}, E5).missing == ()
     assert Prompts(by_name={"all": "a: "}).under({}, E5).missing == ("query", "document")
 
 
 def test_a_model_that_needs_nothing_misses_nothing() -> None:
-    """Most do without, and nobody is to be warned."""
+    """A model that needs no prompts misses none."""
     assert PLAIN.under({}, ("all-MiniLM-L6-v2",)).missing == ()
     assert PLAIN.under({}, ("bge-base-en-v1.5",)).missing == ("query",)
 
 
 def test_what_goes_without_is_told_in_words() -> None:
-    """For people, by the texts."""
-    assert goes_without(("query", "document")).startswith("nothing goes before queries and docum")
-    assert goes_without(("query",)).startswith("nothing goes before queries, where")
+    """Missing prompts are described in words, by the kinds of texts."""
+    assert goes_without(("query", "document")).startswith("no prompt goes before queries and docum")
+    assert goes_without(("query",)).startswith("no prompt goes before queries, though")

@@ -1,4 +1,4 @@
-"""The gate: which layers go back to FP32, what decides it, and what is calibrated on."""
+"""The quality gate: which layers return to FP32, what decides it, and what is calibrated on."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,13 +28,13 @@ LAYERS = [
     for number in range(2)
     for part in ("qkv", "attention_output", "up", "down")
 ]
-# Neither in the order of the layers nor the reverse.
+# Neither in the order of the layers nor in reverse.
 ERRORS = dict(zip(LAYERS, (0.3, 0.8, 0.1, 0.5, 0.7, 0.2, 0.6, 0.4), strict=True))
 
 
 @pytest.fixture(autouse=True)
 def quick_preparation() -> None:
-    """Nothing is cut short here."""
+    """Override the shared fixture: nothing is shortened here."""
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +54,19 @@ def quality(mean: float, low: float | None = None) -> Quality:
 
 
 class Gate:
-    """What is quantized by a model's gate: its steps, and the layers in fewer bits at each."""
+    """A model's quality gate, with its steps and the layers that are quantized at each of them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps: list[tuple[str, int, int]] = []
         self.quantized: list[Mapping[str, Any]] = []
         recipe = quantize.QuantizedRecipe
 
-        def noted(linears: Mapping[str, Any], tables: Mapping[str, Any]) -> Any:
+        def recorded(linears: Mapping[str, Any], tables: Mapping[str, Any]) -> Any:
             self.quantized.append(dict(linears))
             self.tables = tables
             return recipe(linears, tables)
 
-        monkeypatch.setattr(quantize, "QuantizedRecipe", noted)
+        monkeypatch.setattr(quantize, "QuantizedRecipe", recorded)
 
     def passed(
         self, encoder: Any, qualities: Sequence[Quality], quantization: str = "int8", bits: int = 7
@@ -88,14 +88,14 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 @pytest.fixture
 def known_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each layer's own error is the one in `ERRORS`."""
+    """Let each layer's own error be the one in `ERRORS`."""
     order = iter(LAYERS)
     monkeypatch.setattr(quantize, "output_error", lambda *_: ERRORS[next(order)])
 
 
 @pytest.mark.usefixtures("known_errors")
 def test_the_worst_layers_go_back_first(encoder: Any, gate: Gate) -> None:
-    """One at a time, by their own errors, until the mean is at the floor; they are named so."""
+    """The layers with the largest errors return to FP32 first, until the mean is at the floor."""
     worst_first = sorted(LAYERS, key=lambda name: -ERRORS[name])
     made = gate.passed(encoder, [quality(0.7), quality(0.8), quality(0.89999), quality(0.9)])
     assert made.kept == tuple(worst_first[:3])
@@ -110,7 +110,7 @@ def test_the_worst_layers_go_back_first(encoder: Any, gate: Gate) -> None:
 
 @pytest.mark.usefixtures("known_errors")
 def test_the_mean_decides_and_not_the_worst_text(encoder: Any, gate: Gate) -> None:
-    """One text far off keeps no layer in FP32."""
+    """The mean decides: one bad text keeps no layer in FP32."""
     made = gate.passed(encoder, [quality(0.95, low=0.1)])
     assert made.kept == ()
     assert made.kernel == "onnxruntime MatMulIntegerToFloat, u8 activations x s8 weights"
@@ -118,7 +118,7 @@ def test_the_mean_decides_and_not_the_worst_text(encoder: Any, gate: Gate) -> No
 
 @pytest.mark.usefixtures("known_errors")
 def test_where_nothing_passes_it_is_fp32_and_says_what_was_tried(encoder: Any, gate: Gate) -> None:
-    """The tables alone are tried before."""
+    """If not even quantized tables alone pass, FP32 serves and names the layers that were tried."""
     made = gate.passed(encoder, [quality(0.89)] * 9)
     assert (made.quantization, made.quality) == ("none", None)
     assert made.kept == tuple(sorted(LAYERS, key=lambda name: -ERRORS[name]))
@@ -129,7 +129,7 @@ def test_where_nothing_passes_it_is_fp32_and_says_what_was_tried(encoder: Any, g
 
 @pytest.mark.parametrize("bits", [7, 8])
 def test_weights_have_the_bits_that_are_asked_for(encoder: Any, gate: Gate, bits: int) -> None:
-    """In 7 two neighbours' products with a byte fit into 16 bits together; in 8 they need not."""
+    """Weights have the requested bits: 7 let two neighbouring products fit into 16 bits."""
     gate.passed(encoder, [quality(1)], bits=bits)
     (linears,) = gate.quantized
     assert set(linears) == set(LAYERS)
@@ -143,7 +143,7 @@ def test_weights_have_the_bits_that_are_asked_for(encoder: Any, gate: Gate, bits
 def test_the_last_layers_of_four_bits_are_in_eight(
     encoder: Any, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Few come behind them to even out what they get wrong."""
+    """With int4, the last layers have 8 bits: few layers follow to even out their errors."""
     monkeypatch.setattr(quantize, "_layers_in_eight_bits", lambda _: 1)
     made = gate.passed(encoder, [quality(1)], quantization="int4")
     assert (made.quantization, made.kept) == ("int4", ())
@@ -154,7 +154,7 @@ def test_the_last_layers_of_four_bits_are_in_eight(
 
 
 def _sized(table: int, layers: Sequence[int]) -> Any:
-    """Return what says of an encoder how many weights it has."""
+    """Return a stand-in for an encoder with these numbers of weights."""
 
     def part(size: int) -> Any:
         return SimpleNamespace(weight=np.broadcast_to(np.float32(0), size))
@@ -167,7 +167,10 @@ def _sized(table: int, layers: Sequence[int]) -> Any:
 
 
 def test_as_many_layers_have_eight_bits_as_the_bytes_bear() -> None:
-    """14.85 % of FP32's four bytes a weight: 0.53 bytes in 4 bits, 1.01 in 8; always one."""
+    """With int4, as many layers have 8 bits as fit into 14.85 % of FP32's bytes, but at least one.
+
+    Per weight, FP32 takes 4 bytes, 4 bits take 0.53 and 8 bits 1.01.
+    """
     for table, layers in (
         (0, [400] * 12), (0, [400] * 24), (9_000, [400] * 12), (100, [400] * 40),
         (0, [800, 400, 400, 400, 1200, 400, 400]), (0, [4000] + [400] * 30),
@@ -185,13 +188,13 @@ def test_as_many_layers_have_eight_bits_as_the_bytes_bear() -> None:
 
 
 class StopError(Exception):
-    """Ends the work where a test has seen enough."""
+    """Ends the work once a test has seen enough."""
 
 
 def test_texts_of_all_places_are_calibrated_on(
     encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as hold about 12,288 tokens, evenly from the first to the last; or all there are."""
+    """Calibration uses texts with about 12,288 tokens, evenly from first to last, or all texts."""
     seen: list[list[int]] = []
 
     def stop(_: Any, texts: Sequence[Any]) -> Iterator[Any]:
@@ -219,7 +222,7 @@ def test_a_users_own_texts_are_calibrated_on(
     monkeypatch: pytest.MonkeyPatch,
     texts: tuple[str, ...],
 ) -> None:
-    """Where there are none, the built-in ones; never those that it is judged on."""
+    """Calibration uses a user's own texts or else the built-in ones, never those of the probes."""
     from sidecar.models.oracle import ask
     from sidecar.models.probes import calibration_inputs
     from sidecar.models.tokenizer import Tokenizer
@@ -246,7 +249,7 @@ def test_a_users_own_texts_are_calibrated_on(
 
 
 def test_an_artifact_is_not_prepared_through_a_link(tmp_path: Path) -> None:
-    """What it leads to may be anybody's; it stays, and so does the link."""
+    """An artifact is not prepared through a symbolic link; the link and its target stay."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "manifest.json").write_text("{}")
     (tmp_path / "out").symlink_to(tmp_path / "mine")
@@ -260,7 +263,7 @@ def test_an_artifact_is_not_prepared_through_a_link(tmp_path: Path) -> None:
 
 
 def test_drafts_of_the_killed_are_swept_before_another(tmp_path: Path) -> None:
-    """Also where nothing comes of it."""
+    """Drafts left by killed processes are swept, even if preparing then fails."""
     (tmp_path / ".out.draft-0123456789abcdef").mkdir()
     (tmp_path / "model").mkdir()
     order = PrepareRequest(

@@ -1,4 +1,4 @@
-"""What a row is known by, and where texts are cut."""
+"""What identifies a row, and how its length is capped."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def row(ids: list[int], types: list[int], *, truncated: bool = False) -> Row:
 
 
 def test_a_digest_is_that_of_ids_and_types() -> None:
-    """Rows that differ in either would share a result, if they shared a digest."""
+    """Rows that differ in ids or types have different digests, so they never share a result."""
     rows = [
         row([1, 2], [0, 0]), row([1, 2], [0, 1]), row([1, 2], [1, 0]), row([2, 1], [0, 0]),
         row([1], [0]), row([1, 2, 0], [0, 0, 0]), row([], []),
@@ -21,5 +21,5 @@ def test_a_digest_is_that_of_ids_and_types() -> None:
 
 
 def test_a_cap_is_no_more_than_the_limit() -> None:
-    """0 is none."""
+    """A cap never exceeds the limit, and 0 stands for no cap."""
     assert [capped(256, cap) for cap in (0, 1, 255, 256, 257)] == [256, 1, 255, 256, 256]

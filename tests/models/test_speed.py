@@ -1,4 +1,4 @@
-"""How speed is measured, by a clock that the test sets."""
+"""How speed is measured, with a clock that the test controls."""
 
 from statistics import median
 
@@ -22,7 +22,7 @@ def rows() -> list[Row]:
 
 
 class Clock:
-    """Stands still but while a model computes: `per_token` seconds for each, and more at first."""
+    """Advances only while a model computes: by `per_token` seconds per token, sometimes more."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -32,7 +32,7 @@ class Clock:
         def run(row: Row) -> None:
             before = self.turns.count((name, row.tokens))
             self.turns.append((name, row.tokens))
-            # The first and the last are slow, as where something else runs on the host.
+            # The first and the last are slow, as if something else ran on the host.
             self.now += row.tokens * per_token * (5, 1, 2, 1, 3)[before]
 
         return run
@@ -47,7 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_speed_is_in_milliseconds_by_length(clock: Clock, rows: list[Row]) -> None:
-    """The shortest row, the longest, and the mean of all: of each the median of its times."""
+    """Speed is in milliseconds: the median of the shortest row, of the longest, and their mean."""
     forwards = {"none": clock.forward("none", 0.004), "int8": clock.forward("int8", 0.001)}
     usual, mean = median((5, 1, 2, 1, 3)), sum(LENGTHS) / len(LENGTHS)
     assert take_turns(forwards, rows) == {
@@ -57,13 +57,13 @@ def test_speed_is_in_milliseconds_by_length(clock: Clock, rows: list[Row]) -> No
 
 
 def test_another_typical_time_may_be_asked_for(clock: Clock, rows: list[Row]) -> None:
-    """Such as the best."""
+    """Another statistic than the median may be used, such as the minimum."""
     found = take_turns({"one": clock.forward("one", 0.001)}, rows, min)
     assert found == {"one": Speed(3, 30, sum(LENGTHS) / len(LENGTHS))}
 
 
 def test_they_take_turns_row_by_row(clock: Clock, rows: list[Row]) -> None:
-    """So that what else the host does meets them all."""
+    """Models take turns row by row, so that other load on the host affects all of them."""
     take_turns({name: clock.forward(name, 0.001) for name in ("a", "b")}, rows)
     a_round = [(name, tokens) for tokens in LENGTHS for name in ("a", "b")]
     assert clock.turns == 5 * a_round

@@ -1,4 +1,4 @@
-"""Static models: folders as the library and as model2vec write them, from table to artifact."""
+"""Static models as the library and model2vec write them, from table to artifact."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ DIMENSIONS = 48
 
 @pytest.fixture
 def static(minilm_folder: Path, tmp_path: Path) -> Path:
-    """A folder that the library wrote, its table random."""
+    """A folder that the library wrote, with a random table."""
     tokenizer = Tokenizer.from_str(with_few_words(minilm_folder / "tokenizer.json"))
     tokenizer.no_truncation()
     table = np.random.default_rng(5).standard_normal((WORDS, DIMENSIONS)).astype(np.float32)
@@ -50,12 +50,12 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def weights_of(folder: Path) -> Path:
-    """Return the file of the table, wherever the library has put it."""
+    """Return the file with the table, wherever the library has put it."""
     return next(folder.rglob("model.safetensors"))
 
 
 def test_it_is_described(static: Path) -> None:
-    """It needs no config.json, and its rows are as long as memory bears."""
+    """A static model needs no config.json, and its limit is as high as memory allows."""
     assert task_of(static) == "embed"
     assert describe(static) == Description(
         task="embed",
@@ -71,14 +71,14 @@ def test_it_is_described(static: Path) -> None:
 
 
 def test_its_vectors_are_the_librarys(static: Path, tmp_path: Path) -> None:
-    """A text of no tokens has the zero vector, as it has there."""
+    """A static model gives the library's vectors; a text without tokens gives zeros."""
     assert TEXTS[0] == ""
     assert differences(static, tmp_path).max() <= 1e-5
     assert not SentenceTransformer(str(static), device="cpu").encode([""]).any()
 
 
 def test_modules_behind_it_are_the_librarys(static: Path, tmp_path: Path) -> None:
-    """A Dense layer makes of the zero vector what its bias says."""
+    """A Dense layer after a static model gives the library's vectors, even for zeros."""
     first = SentenceTransformer(str(static), device="cpu")[0]
     folder = tmp_path / "dense"
     modules = [first, Dense(DIMENSIONS, 16), Normalize()]
@@ -87,13 +87,13 @@ def test_modules_behind_it_are_the_librarys(static: Path, tmp_path: Path) -> Non
 
 
 def test_model2vecs_layout_is_read(static: Path, tmp_path: Path) -> None:
-    """Its table under another name, rows shared by a mapping, and a weight for each token."""
+    """model2vec's layout is read: another table name, rows shared by a mapping, token weights."""
     path = weights_of(static)
     (table,) = load_file(path).values()
     rng = np.random.default_rng(6)
     mapping = rng.integers(0, 900, len(table))
     weights = rng.random(len(table)).astype(np.float32)
-    # Its config has a model_type that says nothing of a transformer.
+    # Its config has a model_type that names no transformer.
     (static / "config.json").write_text('{"model_type": "model2vec", "normalize": true}')
     for tensors in (
         {"embeddings": table},
@@ -106,7 +106,7 @@ def test_model2vecs_layout_is_read(static: Path, tmp_path: Path) -> None:
 
 
 def test_a_plain_model2vec_folder_is_refused_as_there(static: Path) -> None:
-    """Without a list of modules sentence-transformers does not load it either."""
+    """A model2vec folder without modules.json is refused, as by sentence-transformers."""
     (static / "config.json").write_text('{"model_type": "model2vec"}')
     (static / "modules.json").unlink()
     with pytest.raises(UnknownArchitectureError, match="family 'model2vec'"):
@@ -116,7 +116,7 @@ def test_a_plain_model2vec_folder_is_refused_as_there(static: Path) -> None:
 
 
 def test_a_limit_in_the_tokenizer_counts(static: Path, tmp_path: Path) -> None:
-    """The library cuts where the tokenizer's own file says; from the left is not ours."""
+    """The limit in tokenizer.json counts, as in the library; truncating on the left is refused."""
     path = next(static.rglob("tokenizer.json"))
     cut = {"direction": "Right", "max_length": 7, "strategy": "LongestFirst", "stride": 0}
     edit(path, truncation=cut)
@@ -125,30 +125,30 @@ def test_a_limit_in_the_tokenizer_counts(static: Path, tmp_path: Path) -> None:
     edit(path, truncation={**cut, "max_length": 10**6})
     assert describe(static).max_tokens == 16_384
     edit(path, truncation={**cut, "direction": "Left"})
-    with pytest.raises(UnknownArchitectureError, match="cut at its beginning"):
+    with pytest.raises(UnknownArchitectureError, match="must truncate on the right"):
         describe(static)
 
 
 @pytest.mark.parametrize(
-    ("tensors", "told"),
+    ("tensors", "message"),
     [
         ({"other": np.ones((4, 4), np.float32)}, "neither a tensor"),
-        ({"embeddings": np.ones(4, np.float32)}, "of 1 dimensions"),
+        ({"embeddings": np.ones(4, np.float32)}, "has 1 axes, not 2"),
         (
             {"embeddings": np.ones((4, 4), np.float32), "weights": np.ones(3, np.float32)},
-            "weights for 3 of 4 tokens",
+            "3 token weights for 4 tokens",
         ),
-        ({"embeddings": np.ones((4, 4), np.float32), "mapping": np.array([4])}, "its mapping"),
-        ({"embeddings": np.ones((4, 4), np.float32), "mapping": np.array([-1])}, "its mapping"),
+        ({"embeddings": np.ones((4, 4), np.float32), "mapping": np.array([4])}, "the mapping"),
+        ({"embeddings": np.ones((4, 4), np.float32), "mapping": np.array([-1])}, "the mapping"),
         ({"embeddings": np.full((4, 4), np.nan, np.float32)}, "'embeddings' holds NaN"),
     ],
 )
 def test_tables_that_make_no_sense_are_named(
-    static: Path, tensors: dict[str, np.ndarray], told: str
+    static: Path, tensors: dict[str, np.ndarray], message: str
 ) -> None:
-    """One line says what is wrong with the table."""
+    """A table that makes no sense is refused in one line that says what is wrong."""
     save_file(tensors, weights_of(static))
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         read_encoder(static, describe(static))
 
 
@@ -156,7 +156,7 @@ def test_tables_that_make_no_sense_are_named(
 def test_it_is_prepared_in_fewer_bits(
     static: Path, tmp_path: Path, quantization: str, least: float
 ) -> None:
-    """It passes the gate, is smaller, and gives the same bytes whatever ran before."""
+    """A quantized static model passes the gate, is smaller, and gives the same bytes every time."""
     precision = Precision(quantization, weight_bits=8, floor=least)
     output = tmp_path / quantization
     made = prepare(PrepareRequest(folder=static, name="tiny", precision=precision, output=output))
@@ -174,7 +174,7 @@ def test_it_is_prepared_in_fewer_bits(
 
 
 def test_an_odd_width_has_no_four_bits(static: Path, tmp_path: Path) -> None:
-    """Two numbers share a byte: a table of an odd width is held in 8 bits."""
+    """A table of odd width is stored in 8 bits, since 4-bit values share bytes in pairs."""
     path = weights_of(static)
     (table,) = load_file(path).values()
     save_file({"embedding.weight": table[:, :47].copy()}, path)
@@ -187,7 +187,7 @@ def test_an_odd_width_has_no_four_bits(static: Path, tmp_path: Path) -> None:
 
 
 def test_longer_texts_say_that_they_were_cut(static: Path, tmp_path: Path) -> None:
-    """What is over the limit is left out, and the row says so."""
+    """A text over a static model's limit is truncated and reported as such."""
     precision = Precision("none", weight_bits=8, floor=0.9)
     prepare(PrepareRequest(folder=static, name="t", precision=precision, output=tmp_path / "out"))
     short, long = load(tmp_path / "out").tokenize(["word " * 16_384, "word " * 16_385])
@@ -196,12 +196,12 @@ def test_longer_texts_say_that_they_were_cut(static: Path, tmp_path: Path) -> No
 
 
 def test_a_gpu_s_daemon_serves_it_on_the_cpu(static: Path, tmp_path: Path) -> None:
-    """A lookup and a mean need no device: it is served in FP32 by our graph, not refused."""
+    """On a host with a GPU, a static model is served in FP32 on the CPU, not refused."""
     precision = Precision("fp16", weight_bits=7, floor=0.9)
     wanted = Wanted(
         name=str(static), task="embed", precision=precision, reason="a test", device="cuda"
     )
     model = open_model(wanted, tmp_path / "cache")
-    told = model.describe()
-    assert (told["device"], told["quantization"]) == ("cpu", "none")
+    status = model.describe()
+    assert (status["device"], status["quantization"]) == ("cpu", "none")
     assert model.forward(model.tokenize([""])[0]).tolist() == [0.0] * DIMENSIONS

@@ -1,4 +1,4 @@
-"""Every tensor that a model needs is there, every one there is used, and all hold numbers."""
+"""Every tensor that a model needs exists, every existing one is used, and all hold numbers."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def folder(bert: Path, tmp_path: Path) -> Path:
 
 
 def test_a_tensor_that_is_missing_is_named(folder: Path) -> None:
-    """Each one of them, by both ways: transformers would make it up."""
+    """A missing tensor is named on both paths: transformers would fill it in at random."""
     original = load_file(folder / WHOLE)
     for name in sorted(original):
         if name.startswith("pooler."):
@@ -53,14 +53,14 @@ def test_a_tensor_that_is_missing_is_named(folder: Path) -> None:
 
 
 def test_a_tensor_that_nothing_uses_is_named(folder: Path, tmp_path: Path) -> None:
-    """It may be part of another architecture; the slow path leaves it out, as the library does."""
+    """An unused tensor is refused by our graph; the slow path ignores it, as the library does."""
     rewrite(folder, lambda tensors: {**tensors, "encoder.layer.0.adapter": torch.ones(3)})
-    assert "nothing here uses tensor encoder.layer.0.adapter" in refused(folder)
+    assert "unexpected tensor encoder.layer.0.adapter" in refused(folder)
     np.testing.assert_allclose(embedded(by_torch(folder)), expected(folder), atol=1e-5)
 
 
 def test_layers_beyond_the_configs_are_refused(folder: Path) -> None:
-    """The library leaves them out without a word; a file of another model is likelier."""
+    """Layers beyond the config's are refused, though the library would silently ignore them."""
     edit(folder / "config.json", num_hidden_layers=1)
     assert "encoder.layer.1.attention" in refused(folder)
     with pytest.raises(ModelError, match=r"encoder\.layer\.1.*of a layer that config\.json lacks"):
@@ -68,7 +68,7 @@ def test_layers_beyond_the_configs_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("vocab_size", 3_999, "word_embeddings"),
         ("max_position_embeddings", 97, "position_embeddings"),
@@ -77,11 +77,11 @@ def test_layers_beyond_the_configs_are_refused(folder: Path) -> None:
         ("intermediate_size", 127, "feed-forward up weight"),
     ],
 )
-def test_shapes_are_the_configs(folder: Path, key: str, value: int, said: str) -> None:
-    """A folder whose files belong to two models is refused by both, with the shapes."""
+def test_shapes_are_the_configs(folder: Path, key: str, value: int, message: str) -> None:
+    """A folder whose files belong to two models is refused on both paths, with the shapes."""
     edit(folder / "config.json", **{key: value})
     text = refused(folder)
-    assert said in text
+    assert message in text
     assert "has shape" in text
     with pytest.raises(ModelError, match="cannot load"):
         by_torch(folder)
@@ -89,7 +89,7 @@ def test_shapes_are_the_configs(folder: Path, key: str, value: int, said: str) -
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_no_numbers_are_named(folder: Path, value: float) -> None:
-    """One NaN makes every vector NaN."""
+    """A tensor with a single NaN or infinity is refused by name."""
     name = "encoder.layer.1.output.dense.bias"
 
     def spoilt(tensors: Tensors) -> Tensors:
@@ -103,21 +103,21 @@ def test_values_that_are_no_numbers_are_named(folder: Path, value: float) -> Non
 
 
 def test_whole_numbers_are_left_to_the_library(folder: Path) -> None:
-    """Weights that were quantized by others."""
+    """Integer weights, which others have quantized, are left to the library."""
     name = "encoder.layer.0.output.dense.weight"
     rewrite(folder, lambda tensors: {**tensors, name: tensors[name].to(torch.int8)})
     assert f"tensor {name!r} is I8" in refused(folder)
 
 
 def test_one_name_twice_is_refused(folder: Path) -> None:
-    """With and without the prefix: nobody can say which one counts."""
+    """A tensor that exists both with and without the prefix is refused as ambiguous."""
     name = "embeddings.LayerNorm.bias"
     rewrite(folder, lambda tensors: {**tensors, f"bert.{name}": tensors[name] + 1})
-    assert f"{name!r} is there twice" in refused(folder)
+    assert f"{name!r} is stored twice" in refused(folder)
 
 
 def test_a_reranker_without_its_head_is_refused(make_model: MakeModel) -> None:
-    """On our graph, and on the slow path, of a family that only the library knows."""
+    """A reranker without its head is refused on our graph and on the slow path."""
     for family, head in (("bert", "classifier."), ("electra", "classifier.out_proj.")):
         folder = make_model(family, classifier=True)
         rewrite(folder, without(head))
@@ -131,7 +131,7 @@ def test_a_reranker_without_its_head_is_refused(make_model: MakeModel) -> None:
 
 
 def test_code_of_its_own_beside_a_known_class(folder: Path, tmp_path: Path) -> None:
-    """Serves where that class reads every tensor, and nowhere else."""
+    """A model with code of its own is served only if a known class reads all of its tensors."""
     auto = {"AutoConfig": "configuration_own.Own", "AutoModel": "modeling_own.OwnModel"}
     edit(folder / "config.json", auto_map=auto)
     np.testing.assert_allclose(embedded(served(folder, tmp_path)), expected(folder), atol=1e-5)
@@ -143,13 +143,13 @@ def test_code_of_its_own_beside_a_known_class(folder: Path, tmp_path: Path) -> N
 
 
 def test_ids_beyond_the_table_are_refused(folder: Path, tmp_path: Path) -> None:
-    """The numbers of both are told; such an id would end a request, or read another's memory."""
+    """A tokenizer with ids beyond the embedding table is refused, and the error has the numbers."""
     tables = without("word_embeddings")
     rows = load_file(folder / WHOLE)["embeddings.word_embeddings.weight"][:3_999].clone()
     rewrite(folder, lambda ts: {**tables(ts), "embeddings.word_embeddings.weight": rows})
     edit(folder / "config.json", vocab_size=3_999)
-    said = r"ids up to 3999, and the embedding table 3999 rows"
-    with pytest.raises(ModelError, match=said):
+    message = r"ids up to 3999, but the embedding table has 3999 rows"
+    with pytest.raises(ModelError, match=message):
         served(folder, tmp_path)
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         by_torch(folder)

@@ -1,4 +1,4 @@
-"""Long texts are cut before they are tokenized, and nobody can tell."""
+"""Long texts are truncated before they are tokenized, which no row shows."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +16,8 @@ from sidecar.models.tokenizer import Tokenizer
 from .tokenizers_zoo import KINDS, edit, write_tokenizer
 
 MAX_TOKENS = 12
-# Accents in both forms, marks without a letter, jamo, CJK, what expands, what is cleaned away,
-# and the tokenizer's own tokens, whole and torn.
+# Accents in both forms, marks without a letter, jamo, CJK, characters that expand or are removed,
+# and the tokenizer's own tokens, whole and in pieces.
 PIECES = [
     "a", "Bread", "unbelievably", "x" * 130, "é", "e\u0301\u0323", "\u0301", "ﬁ", "İ", "Σ",
     "한국", "中文", "😀",
@@ -33,7 +33,7 @@ def tokenizer(minilm_folder: Path) -> Tokenizer:
 
 
 def of_kind(kind: str, folder: Path, settings: Settings, **fields: str) -> tuple[Tokenizer, ...]:
-    """Return a tokenizer of `kind`, and the same but that it never cuts a text beforehand."""
+    """Return a tokenizer of `kind`, and one like it that never truncates a text beforehand."""
     write_tokenizer(kind, folder)
     edit(folder / "tokenizer_config.json", **fields)
     path = folder / "own.json"
@@ -47,7 +47,7 @@ def of_kind(kind: str, folder: Path, settings: Settings, **fields: str) -> tuple
 def pairs_of_tokenizers(
     minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Tokenizer, ...]]:
-    """Every kind; the trained model's own; one that lower-cases by the library's setting."""
+    """Both tokenizers of every kind, of the trained model, and of one that lower-cases."""
     made = {kind: of_kind(kind, tmp_path_factory.mktemp(kind), Settings()) for kind in KINDS}
     lower = Settings(lower_case=True)
     made["lower"] = of_kind("bert-cased", tmp_path_factory.mktemp("lower"), lower)
@@ -65,7 +65,7 @@ def parts(row: Row) -> tuple[list[int], list[int], bool]:
 def test_two_threads_may_tokenize_at_once(
     pairs_of_tokenizers: dict[str, tuple[Tokenizer, ...]],
 ) -> None:
-    """A long text on one, short ones on the other: the rows are what each alone gives."""
+    """Two threads that tokenize at the same time get the same rows as each would alone."""
     long, short = ["".join(PIECES) * 200], PIECES
     for tokenizer, _ in pairs_of_tokenizers.values():
         expected = [parts(row) for row in tokenizer.rows([*long, *short])]
@@ -91,7 +91,7 @@ def test_the_rows_are_those_of_the_whole_texts(
     some: list[Text],
     window: int,
 ) -> None:
-    """Texts and pairs, wherever they are cut, through every kind that is cut beforehand."""
+    """Texts and pairs that are truncated beforehand give the same rows as whole ones."""
     cutting, whole = pairs_of_tokenizers[kind]
     cutting._window = window
     for cut, uncut in zip(cutting.rows(some), whole.rows(some), strict=True):
@@ -99,7 +99,7 @@ def test_the_rows_are_those_of_the_whole_texts(
 
 
 def test_only_the_kinds_of_bert_are_cut_beforehand(tmp_path: Path) -> None:
-    """Nor they, where the model keeps the end of a text."""
+    """Only BERT's tokenizers truncate beforehand, and only if the model keeps a text's start."""
     cut = {}
     for kind in KINDS:
         (tmp_path / kind).mkdir()
@@ -119,7 +119,7 @@ def test_only_the_kinds_of_bert_are_cut_beforehand(tmp_path: Path) -> None:
 def test_a_long_text_is_not_tokenized_whole(
     tokenizer: Tokenizer, shape: Callable[[str], Text]
 ) -> None:
-    """Nor a document beside a query; so megabytes hold up nobody."""
+    """A long text or document is not tokenized whole, so that megabytes delay nobody."""
     tokenizer._window = 8 * MAX_TOKENS
     text = shape("copper conducts heat better than steel " * 1_000)
     head = tokenizer._head(text, tokenizer._window)
@@ -129,7 +129,7 @@ def test_a_long_text_is_not_tokenized_whole(
 
 @pytest.mark.parametrize("spaced", [True, False])
 def test_an_added_token_with_a_space_forbids_it(minilm_folder: Path, spaced: bool) -> None:
-    """The cut might go through it."""
+    """An added token with a space prevents truncating beforehand, which might cut through it."""
     from sidecar.models.tokenizer import _tokenizes_words_alone
 
     tokenizer = Tokenizer(minilm_folder / "tokenizer.json", MAX_TOKENS)._tokenizer
@@ -138,7 +138,7 @@ def test_an_added_token_with_a_space_forbids_it(minilm_folder: Path, spaced: boo
 
 
 def test_added_tokens_have_ids_as_well(minilm_folder: Path, tmp_path: Path) -> None:
-    """The highest of all is what the model's table has to have a row for."""
+    """The highest id includes added tokens, for which the model's table needs rows, too."""
     plain = Tokenizer(minilm_folder / "tokenizer.json", MAX_TOKENS)
     before = plain.highest_id
     assert before == len(plain._tokenizer.get_vocab()) - 1
@@ -148,7 +148,7 @@ def test_added_tokens_have_ids_as_well(minilm_folder: Path, tmp_path: Path) -> N
 
 
 def test_a_row_is_cut_where_it_is_longer_than_the_limit(tokenizer: Tokenizer) -> None:
-    """With its special tokens; of a pair the longer side gives way, and only then says so."""
+    """A row over the limit, special tokens included, is truncated; of a pair, the longer side."""
     for words, tokens, truncated in ((9, 11, False), (10, 12, False), (11, 12, True)):
         (row,) = tokenizer.rows(["copper " * words])
         assert (row.tokens, row.truncated) == (tokens, truncated)
@@ -163,7 +163,7 @@ def test_a_row_is_cut_where_it_is_longer_than_the_limit(tokenizer: Tokenizer) ->
 
 
 def test_beside_a_long_query_the_whole_document_counts(minilm_folder: Path) -> None:
-    """From the length on at which the query gives way as well, special tokens counted."""
+    """Next to a query of any length, truncating a document beforehand does not change the row."""
     path = minilm_folder / "tokenizer.json"
     cutting, whole = Tokenizer(path, MAX_TOKENS), Tokenizer(path, MAX_TOKENS)
     whole._words_alone = False

@@ -1,4 +1,4 @@
-"""Models that sentence-transformers computes: outside the known families, and on CUDA."""
+"""Models that sentence-transformers computes: those of unknown families, and on CUDA."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ PAIRS = [("a query", text) for text in TEXTS]
 
 @pytest.fixture(scope="module")
 def folder(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT with a Dense layer behind the pooling, whose activation no graph here computes."""
+    """A BERT with a Dense layer after the pooling, whose activation no graph here computes."""
     plain = SentenceTransformer(str(make_model()), device="cpu")
     transformer, pooling, normalize = list(plain.children())
     dense = Dense(64, 32, activation_function=torch.nn.Hardtanh())
@@ -67,7 +67,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def embedded(model: TorchModel, texts: list[str]) -> np.ndarray:
-    """Return the vectors of `texts`, of length 1."""
+    """Return the vectors of `texts`, normalised to length 1."""
     vectors = np.stack([model.forward(row) for row in model.tokenize(texts)])
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -77,14 +77,14 @@ def scored(model: TorchModel, pairs: list[tuple[str, str]]) -> np.ndarray:
 
 
 def test_vectors_are_sentence_transformers_own(folder: Path, tmp_path: Path) -> None:
-    """What is served is what the library computes, whatever its modules."""
+    """The vectors served are those that the library computes, whatever its modules."""
     model = open_model(wanted(folder), tmp_path)
     expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, batch_size=1)
     np.testing.assert_allclose(embedded(model, TEXTS), expected, atol=1e-5)
 
 
 def test_scores_are_sentence_transformers_own(reranker: Path, tmp_path: Path) -> None:
-    """A reranker of an unknown family gets the library's scores, by its default activation."""
+    """A reranker of an unknown family gives the library's scores, with its default activation."""
     model = open_model(wanted(reranker, "rerank"), tmp_path)
     assert (model.task, model.dimensions, model.prompts) == ("rerank", 1, {})
     assert model.describe()["activation"] == "sigmoid"
@@ -94,7 +94,7 @@ def test_scores_are_sentence_transformers_own(reranker: Path, tmp_path: Path) ->
 
 
 def test_activation_is_the_folders(make_model: MakeModel, tmp_path: Path) -> None:
-    """A score activation of torch's that no graph here has is a reason for the slow path."""
+    """A score activation of torch's that no graph here computes leads to the slow path."""
     path = make_model(classifier=True)
     edit(path / "config.json", sentence_transformers={"activation_fn": "torch.nn.Tanh"})
     with structlog.testing.capture_logs() as events:
@@ -106,32 +106,32 @@ def test_activation_is_the_folders(make_model: MakeModel, tmp_path: Path) -> Non
 
 
 def test_it_says_that_it_is_the_slow_path(folder: Path, tmp_path: Path) -> None:
-    """An event names the model and what is not known of it; nothing claims to be quantized."""
+    """An event names the slow model and the reason, and nothing is reported as quantized."""
     with structlog.testing.capture_logs() as events:
         model = open_model(wanted(folder), tmp_path)
     (slow,) = [event for event in events if event["event"] == "model.slow_path"]
     assert "Dense" in slow["reason"]
-    told = model.describe()
-    assert (told["quantization"], told["activation"]) == ("none", None)
-    assert told["normalize"] == model.normalize
-    assert told["prompts"] == {"query": "", "document": ""}
-    assert told["similarity_fn_name"] == "cosine"
+    status = model.describe()
+    assert (status["quantization"], status["activation"]) == ("none", None)
+    assert status["normalize"] == model.normalize
+    assert status["prompts"] == {"query": "", "document": ""}
+    assert status["similarity_fn_name"] == "cosine"
     assert model.dimensions == 32
     assert model.verified is not None
-    assert told["verified"]["outputs"] == model.verified.outputs > 5
+    assert status["verified"]["outputs"] == model.verified.outputs > 5
     (loaded,) = [event for event in events if event["event"] == "model.loaded"]
     assert loaded["bytes"] > 0
     assert "quantization.applied" not in [event["event"] for event in events]
 
 
 def test_long_text_is_reported_as_cut(folder: Path, reranker: Path) -> None:
-    """A text over the model's length is cut at it, and says so; one that just fits is not."""
+    """A text over the model's limit is truncated and reported; one that just fits is not."""
     model = load(source(folder))
     rows = model.tokenize([*TEXTS, "word " * (model.max_tokens - 2)])
     assert [row.truncated for row in rows] == [False, False, True, False]
     assert rows[2].tokens == rows[3].tokens == model.max_tokens
     preprocess = model._preprocess
-    # A tokenizer that does not tell what it cut: who is at the limit may have been.
+    # If the tokenizer does not report truncation, a row at the limit counts as truncated.
     model._preprocess = lambda *texts, **options: dict(preprocess(*texts, **options))
     rows = model.tokenize([*TEXTS, "word " * (model.max_tokens - 3)])
     assert [row.truncated for row in rows] == [False, False, True, False]
@@ -140,7 +140,7 @@ def test_long_text_is_reported_as_cut(folder: Path, reranker: Path) -> None:
 
 
 def test_one_text_is_tokenized_at_a_time(folder: Path) -> None:
-    """However many threads ask: the library's tokenizer is not made for several."""
+    """One text is tokenized at a time, since the library's tokenizer is not thread-safe."""
     model = load(source(folder))
     inside, free = threading.Lock(), []
     preprocess = model._preprocess
@@ -162,25 +162,26 @@ def test_one_text_is_tokenized_at_a_time(folder: Path) -> None:
 
 
 def test_a_setting_caps_the_length(folder: Path, tmp_path: Path) -> None:
-    """As it does on our own graph: texts are cut there, and say so."""
+    """A configured cap truncates texts and reports it, as on our own graph."""
     model = load(replace(source(folder), max_tokens=8))
     row = model.tokenize([TEXTS[2]])[0]
     assert (row.tokens, row.truncated) == (8, True)
-    told = model.describe()
-    assert (told["max_tokens"], told["model_max_tokens"]) == (8, load(source(folder)).max_tokens)
+    status = model.describe()
+    assert status["max_tokens"] == 8
+    assert status["model_max_tokens"] == load(source(folder)).max_tokens
     opened = open_model(replace(wanted(folder), max_tokens=9), tmp_path)
     assert opened.max_tokens == opened.tokenize([TEXTS[2]])[0].tokens == 9
 
 
 def test_length_ends_where_positions_do(make_model: MakeModel) -> None:
-    """RoBERTa's first positions are the padding's: two fewer tokens than its table has rows."""
+    """RoBERTa's limit is two tokens below its table of positions, which starts with padding."""
     model = load(source(make_model("roberta")))
     assert model.max_tokens == 96
     assert model.forward(model.tokenize(TEXTS)[2]).shape == (64,)
 
 
 def test_a_model_without_a_limit_gets_one(make_model: MakeModel) -> None:
-    """Where nothing in the folder ends a text, a row is still not as long as its sender likes."""
+    """A model whose folder states no limit is given one."""
     path = make_model(max_position_embeddings=1024)
     edit(path / "tokenizer_config.json", model_max_length=10**30)
     config = json.loads((path / "config.json").read_text())
@@ -191,7 +192,7 @@ def test_a_model_without_a_limit_gets_one(make_model: MakeModel) -> None:
 
 
 def test_only_the_last_normalisation_is_the_requests(folder: Path, tmp_path: Path) -> None:
-    """One between other modules is a part of the model."""
+    """Only a final normalisation is left to the request; one between modules is the model's."""
     plain = SentenceTransformer(str(folder), device="cpu")
     transformer, pooling, dense, _ = list(plain.children())
     modules = [transformer, pooling, Normalize(), dense]
@@ -204,7 +205,7 @@ def test_only_the_last_normalisation_is_the_requests(folder: Path, tmp_path: Pat
 
 
 def test_a_half_precision_checkpoint_is_served_in_fp32(make_model: MakeModel) -> None:
-    """The precision is the one asked for, not the one that the file happens to have."""
+    """A half-precision checkpoint is served in FP32 if FP32 is requested."""
     path = make_model()
     SentenceTransformer(str(path), device="cpu").half().save(str(path))
     model = load(source(path))
@@ -215,7 +216,7 @@ def test_a_half_precision_checkpoint_is_served_in_fp32(make_model: MakeModel) ->
 def test_without_the_library_the_error_says_what_to_install(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A host without sentence-transformers is told which extra brings it."""
+    """Without sentence-transformers, the error names the extra to install."""
     monkeypatch.setattr(torch_model.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r"Dense.*extra `server`"):
         open_model(wanted(folder), tmp_path)
@@ -231,7 +232,7 @@ def test_what_the_library_cannot_load_is_an_error(make_model: MakeModel, tmp_pat
 
 
 def test_a_model_for_another_task_is_refused(folder: Path, reranker: Path, tmp_path: Path) -> None:
-    """The library would give either a head of random weights, and say little of it."""
+    """A model for the other task is refused: the library would give it a random head."""
     with pytest.raises(ModelError, match="is a model to embed, not to rerank"):
         open_model(wanted(folder, "rerank"), tmp_path)
     with pytest.raises(ModelError, match="is a model to rerank, not to embed"):
@@ -239,7 +240,7 @@ def test_a_model_for_another_task_is_refused(folder: Path, reranker: Path, tmp_p
 
 
 def test_what_would_come_out_differently_is_refused(make_model: MakeModel) -> None:
-    """Prompts left out of the pooling, several labels, and activations that are others' code."""
+    """Pooling without the prompt, several labels and custom activations are refused."""
     prompted = make_model()
     edit(prompted / "1_Pooling" / "config.json", include_prompt=False)
     with pytest.raises(ModelError, match="leaves out the prompt"):
@@ -253,7 +254,7 @@ def test_what_would_come_out_differently_is_refused(make_model: MakeModel) -> No
 
 
 def test_other_mathematics_take_the_slow_path(make_model: MakeModel, tmp_path: Path) -> None:
-    """A BERT with another activation is found out while it is prepared, and served all the same."""
+    """A BERT with an unsupported activation is served by the slow path."""
     folder = make_model(hidden_act="tanh")
     model = open_model(wanted(folder), tmp_path)
     expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, batch_size=1)
@@ -264,7 +265,7 @@ def test_other_mathematics_take_the_slow_path(make_model: MakeModel, tmp_path: P
 def test_half_precision_is_close(
     make_model: MakeModel, device: str, dtype: str, closeness: float
 ) -> None:
-    """An embedder and a reranker come out as in FP32, as closely as the bits allow."""
+    """An embedder and a reranker in half precision are as close to FP32 as the bits allow."""
     path = make_model()
     exact = embedded(load(source(path), device="cpu"), TEXTS)
     half = load(source(path), device=device, dtype=dtype)
@@ -278,7 +279,7 @@ def test_half_precision_is_close(
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_the_same_text_gives_the_same_bytes(make_model: MakeModel, device: str, dtype: str) -> None:
-    """Alone, among others, and from many threads at once."""
+    """A text gives the same bytes alone, among others, and from many threads at once."""
     model = load(source(make_model()), device=device, dtype=dtype)
     alone = [model.forward(model.tokenize([text])[0]).tobytes() for text in TEXTS]
     rows = model.tokenize(TEXTS * 8)
@@ -290,7 +291,7 @@ def test_the_same_text_gives_the_same_bytes(make_model: MakeModel, device: str, 
 def test_a_folder_with_a_vocabulary_alone_is_no_reason_for_the_slow_path(
     make_model: MakeModel, tmp_path: Path
 ) -> None:
-    """Without a tokenizer.json the tokenizer is made of vocab.txt, as the library makes it."""
+    """Without a tokenizer.json, our graph uses the tokenizer in vocab.txt, as the library does."""
     path = make_model()
     tokens = json.loads((path / "tokenizer.json").read_text())["model"]["vocab"]
     (path / "vocab.txt").write_text("\n".join(sorted(tokens, key=tokens.get)))
@@ -303,7 +304,7 @@ def test_a_folder_with_a_vocabulary_alone_is_no_reason_for_the_slow_path(
 
 
 def test_a_pair_takes_the_rerankers_own_prompt(make_model: MakeModel, tmp_path: Path) -> None:
-    """Its default one, as the library puts it before every pair; others are for nobody."""
+    """Pairs get a reranker's default prompt, as in the library, and no other."""
     path = make_model("albert", classifier=True)
     only = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
     (path / "modules.json").write_text(json.dumps([only]))

@@ -1,4 +1,4 @@
-"""Who may be able to change what is served: nobody but the daemon's own user and root."""
+"""Only a daemon's own user and root may be able to change what is served."""
 
 import grp
 import os
@@ -13,7 +13,7 @@ from sidecar.models import trust
 from sidecar.models.errors import UntrustedError
 from sidecar.models.trust import Owner, refuse_untrusted, refuse_untrusted_cache
 
-OWN, OTHER = 61_234, 61_235  # users and groups that no host knows
+OWN, OTHER = 61_234, 61_235  # users and groups that exist on no host
 ME = Owner(OWN, frozenset({OWN}))
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file of a daemon's own user."""
+    """A file owned by a daemon's own user."""
     path = tmp_path / "model.onnx"
     path.write_text("")
     path.chmod(0o644)
@@ -40,27 +40,27 @@ def refusal(path: Path, owner: Owner = ME) -> str:
 @pytest.mark.parametrize("uid", [OWN, 0])
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o644, 0o755])
 def test_own_and_roots_files_are_served(file: Path, uid: int, mode: int) -> None:
-    """As a daemon writes them, or as an image ships them."""
+    """Files of the daemon's user and of root are served."""
     file.chmod(mode)
     os.chown(file, uid, uid)
     assert refusal(file) == ""
 
 
 def test_another_users_file_is_refused(file: Path) -> None:
-    """Whatever its mode: its owner may change that. Root trusts nobody but itself."""
+    """Another user's file is refused, whatever its mode; root trusts only itself."""
     file.chmod(0o400)
     os.chown(file, OTHER, OWN)
-    said = refusal(file)
-    assert said.startswith(f"{file} belongs to user {OTHER} (mode 0400), not to the user")
-    assert f"only root and user {OWN} may" in said
-    assert f"`chown -hR {OWN} {file.parent} && chmod -R go-w {file.parent}`" in said
+    message = refusal(file)
+    assert message.startswith(f"{file} belongs to user {OTHER} (mode 0400), not to the user")
+    assert f"only root and user {OWN} may" in message
+    assert f"`chown -hR {OWN} {file.parent} && chmod -R go-w {file.parent}`" in message
     os.chown(file, OWN, OWN)
     assert "only root may" in refusal(file, Owner(0, frozenset({0})))
 
 
 @pytest.mark.parametrize("uid", [OWN, 0])
 def test_what_everybody_may_write_to_is_refused(file: Path, uid: int) -> None:
-    """But for a cache with the sticky bit: there nobody can replace what is another's."""
+    """What everybody may write to is refused, except a cache with the sticky bit."""
     os.chown(file, uid, uid)
     file.chmod(0o646)
     assert "has mode 0646, so that everybody may write to it" in refusal(file)
@@ -77,7 +77,7 @@ def test_what_everybody_may_write_to_is_refused(file: Path, uid: int) -> None:
 
 
 def test_a_group_of_nobody_else_may_write(file: Path) -> None:
-    """As umask 002 leaves it where each user has a group of its own; another group may not."""
+    """A file that its owner's private group may write to is served; another group's is refused."""
     file.chmod(0o664)
     assert refusal(file) == ""
     os.chown(file, OWN, OTHER)
@@ -92,7 +92,7 @@ def test_a_group_of_nobody_else_may_write(file: Path) -> None:
 def test_a_group_with_others_in_it_may_not(
     file: Path, monkeypatch: pytest.MonkeyPatch, shared: str
 ) -> None:
-    """Such as `users`, which the daemon's user may be in, too."""
+    """A file is refused if a group with other members, such as `users`, may write to it."""
     file.chmod(0o664)
     members = ["somebody"] if shared == "by membership" else []
     gid = OWN if shared == "as the first group" else OTHER
@@ -105,7 +105,7 @@ def test_a_group_with_others_in_it_may_not(
 
 
 def test_a_link_is_judged_with_what_it_leads_to(file: Path, tmp_path: Path) -> None:
-    """Its owner could lead it elsewhere; its mode says nothing."""
+    """A symbolic link is judged by its own owner, and by its target."""
     link = tmp_path / "link"
     link.symlink_to(file)
     assert refusal(link) == ""
@@ -117,7 +117,7 @@ def test_a_link_is_judged_with_what_it_leads_to(file: Path, tmp_path: Path) -> N
 
 
 def test_an_open_file_is_judged_as_it_is(file: Path, tmp_path: Path) -> None:
-    """Not what has taken its path meanwhile."""
+    """An open file is judged by itself, not by what has since replaced it."""
     os.chown(file, OTHER, OTHER)
     with file.open() as opened:
         facts = os.fstat(opened.fileno())
@@ -129,7 +129,7 @@ def test_an_open_file_is_judged_as_it_is(file: Path, tmp_path: Path) -> None:
 
 
 def test_an_access_list_may_name_others(file: Path) -> None:
-    """The group's bits are its mask then, and say nothing of who is named."""
+    """A file with an access list is refused if its mask allows writing."""
     file.chmod(0o664)
     assert not trust._has_acl(file)
     entries = [(1, 6, -1), (2, 6, OTHER), (4, 4, -1), (0x10, 6, -1), (0x20, 4, -1)]
@@ -143,7 +143,7 @@ def test_an_access_list_may_name_others(file: Path) -> None:
 
 
 def test_a_folder_tells_on_whose_behalf_to_judge(tmp_path: Path) -> None:
-    """A user whom this host does not know has the group of the folder."""
+    """A folder's owner has that user's group or, if the user is unknown, the folder's group."""
     os.chown(tmp_path, OWN, OTHER)
     assert Owner.of_folder(tmp_path) == Owner(OWN, frozenset({OTHER}))
     os.chown(tmp_path, 65534, OTHER)
@@ -152,7 +152,7 @@ def test_a_folder_tells_on_whose_behalf_to_judge(tmp_path: Path) -> None:
 
 
 def test_a_process_is_in_all_of_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first, and those beside it."""
+    """A process counts as a member of all of its groups."""
     monkeypatch.setattr(os, "geteuid", lambda: OWN)
     monkeypatch.setattr(os, "getegid", lambda: OWN)
     monkeypatch.setattr(os, "getgroups", lambda: [OTHER, OTHER + 1])

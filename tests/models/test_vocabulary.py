@@ -1,4 +1,4 @@
-"""What is read of a tokenizer.json's vocabulary, and whether it fits the model."""
+"""Reading the vocabulary of a tokenizer.json, and checking that it fits the model."""
 
 import base64
 from pathlib import Path
@@ -20,7 +20,7 @@ def read(kind: str, model: dict[str, Any], normalizer: Any = None) -> Any:
 
 @pytest.mark.parametrize("merges", [["a b", "ab c"], [["a", "b"], ["ab", "c"]]])
 def test_merges_may_be_written_in_two_ways(merges: list[Any]) -> None:
-    """Older files join the two with a space."""
+    """Merges may be written as pairs or, as in older files, joined by a space."""
     found = read("BPE", {"type": "BPE", "vocab": {"a": 0}, "merges": merges})
     assert found.pieces == {"a": 0}
     assert list(found.merges) == [("a", "b"), ("ab", "c")]
@@ -39,7 +39,7 @@ def test_merges_may_be_written_in_two_ways(merges: list[Any]) -> None:
 def test_a_sentencepiece_models_map_of_characters_is_read(
     normalizer: Any, charsmap: bytes | None
 ) -> None:
-    """By itself or among other normalizers; the pieces come with their scores."""
+    """A SentencePiece model's character map is read, on its own or among other normalizers."""
     vocabulary = [["<unk>", 0], ["a", -1.5]]
     found = read("Unigram", {"type": "Unigram", "vocab": vocabulary}, normalizer)
     assert found.charsmap == charsmap
@@ -47,7 +47,7 @@ def test_a_sentencepiece_models_map_of_characters_is_read(
 
 
 def test_another_kind_of_model_is_refused() -> None:
-    """A file that does not say what it is holds WordPiece, if it has ids."""
+    """A model of another kind is refused; a file that states no kind holds WordPiece."""
     assert read("WordPiece", {"vocab": {"a": 0}}).pieces == {"a": 0}
     with pytest.raises(UnknownArchitectureError, match=r"holds a WordPiece model, but .* a BPE"):
         read("BPE", {"vocab": {"a": 0}})
@@ -56,8 +56,8 @@ def test_another_kind_of_model_is_refused() -> None:
 
 
 def test_the_highest_id_has_the_last_row(tmp_path: Path) -> None:
-    """A table may have more rows than there are ids, and not fewer."""
+    """An embedding table may have more rows than there are ids, but not fewer."""
     check_vocabulary(tmp_path, 5, 6)
     check_vocabulary(tmp_path, 5, 8)
-    with pytest.raises(ModelError, match="ids up to 6, and the embedding table 6 rows"):
+    with pytest.raises(ModelError, match="ids up to 6, but the embedding table has 6 rows"):
         check_vocabulary(tmp_path, 6, 6)

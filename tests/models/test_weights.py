@@ -1,4 +1,4 @@
-"""Weights, however a folder stores them: the library's vectors, or a line that names the file."""
+"""Weights in every layout: the library's vectors, or one line that names the file."""
 
 import importlib.util
 import json
@@ -91,7 +91,7 @@ def pickled_in_shards(folder: Path) -> None:
 
 
 def beside_another_format(folder: Path) -> None:
-    """Of two the library takes safetensors."""
+    """Add another format next to safetensors, which the library prefers."""
     other = {name: tensor + 1 for name, tensor in load_file(folder / WHOLE).items()}
     torch.save(other, folder / "pytorch_model.bin")
     (folder / f"{WHOLE}.index.json").write_text('{"weight_map": {"x": "nowhere.safetensors"}}')
@@ -106,7 +106,7 @@ def named_as_of_old(folder: Path) -> None:
 
 
 def with_what_training_left(folder: Path) -> None:
-    """A masked language model's head, a buffer of older versions, and no pooler."""
+    """Add a masked-language head and a buffer of older versions; remove the pooler."""
     more = {"cls.predictions.bias": torch.ones(9), "embeddings.position_ids": torch.arange(98)}
     rewrite(folder, lambda tensors: {**without("pooler")(tensors), **more})
 
@@ -133,7 +133,7 @@ LAYOUTS = [
 def test_every_layout_gives_the_librarys_vectors(
     folder: Path, tmp_path: Path, layout: Callable[[Path], None]
 ) -> None:
-    """On our graph and on the slow path, in FP32, whatever the folder stores."""
+    """Weights in any layout give the library's vectors, on our graph and on the slow path."""
     layout(folder)
     reference = expected(folder)
     np.testing.assert_allclose(embedded(served(folder, tmp_path)), reference, atol=1e-5)
@@ -148,7 +148,7 @@ def test_every_layout_gives_the_librarys_vectors(
 def test_a_prefix_may_stand_before_every_name(
     make_model: MakeModel, tmp_path: Path, family: str, prefix: str
 ) -> None:
-    """As in checkpoints of a model with a head; of an embedder and of a reranker without it."""
+    """Tensor names may have a prefix, as in checkpoints with a head, or none."""
     folder = make_model(family)
     plain = embedded(served(folder, tmp_path))
     rewrite(folder, lambda tensors: {prefix + name: tensor for name, tensor in tensors.items()})
@@ -184,39 +184,39 @@ def damages() -> Iterator[tuple[Callable[[Path], None], str]]:
     def cut(folder: Path) -> None:
         (folder / WHOLE).write_bytes((folder / WHOLE).read_bytes()[:-7])
 
-    yield index("model-1.safetensors"), "a shard that is not there: model-1.safetensors"
+    yield index("model-1.safetensors"), "a shard that does not exist: model-1.safetensors"
     yield index("../model.safetensors"), "a shard outside its folder: ../model.safetensors"
     yield index("/etc/passwd"), "a shard outside its folder: /etc/passwd"
-    yield instead(b""), "pytorch_model.bin is not a file of weights only"
-    yield instead(b"PK\x03\x04 and so on"), "pytorch_model.bin is not a file of weights only"
+    yield instead(b""), "pytorch_model.bin is not a weights-only file"
+    yield instead(b"PK\x03\x04 and so on"), "pytorch_model.bin is not a weights-only file"
     yield directory, "has no weights"
-    yield cut, "model.safetensors is not a whole safetensors file"
-    yield lambda folder: (folder / WHOLE).write_bytes(b""), "is not a whole safetensors file"
+    yield cut, "model.safetensors is not a complete safetensors file"
+    yield lambda folder: (folder / WHOLE).write_bytes(b""), "is not a complete safetensors file"
     yield lambda folder: (folder / WHOLE).unlink(), "has no weights"
 
 
-@pytest.mark.parametrize(("damage", "said"), list(damages()))
+@pytest.mark.parametrize(("damage", "message"), list(damages()))
 def test_weights_that_cannot_be_read_are_named(
-    folder: Path, damage: Callable[[Path], None], said: str
+    folder: Path, damage: Callable[[Path], None], message: str
 ) -> None:
-    """In one line, with the file's name; the library could not read them either."""
+    """Weights that cannot be read are reported in one line with the file's name."""
     damage(folder)
     text = broken(folder)
-    assert said in text
+    assert message in text
     assert str(folder) in text
 
 
 def test_code_is_not_unpickled(folder: Path) -> None:
-    """A file of torch's may hold calls to anything."""
+    """A file of torch's that holds anything but weights is refused, since it could run code."""
     (folder / WHOLE).unlink()
     torch.save({"a": Path("x")}, folder / "pytorch_model.bin")
-    assert "not a file of weights only" in broken(folder)
+    assert "not a weights-only file" in broken(folder)
 
 
 def test_without_torch_its_format_says_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The extra, or another format."""
+    """Without torch, weights in its format are refused with what to install."""
     pickled(folder)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r"pytorch_model\.bin .* extra `server`"):
@@ -224,7 +224,7 @@ def test_without_torch_its_format_says_what_to_install(
 
 
 def test_any_float_is_widened_exactly(tmp_path: Path) -> None:
-    """To what torch makes of it, to the bit; a scalar and an empty tensor, too."""
+    """Any float is widened as by torch, bit for bit, in scalars and empty tensors, too."""
     kinds = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
     tensors = {str(kind): torch.randn(5, 3).to(kind) for kind in kinds}
     tensors |= {"scalar": torch.tensor(1.5, dtype=torch.bfloat16), "empty": torch.zeros(0, 3)}
@@ -238,7 +238,7 @@ def test_any_float_is_widened_exactly(tmp_path: Path) -> None:
 
 
 def test_of_a_tensor_in_two_shards_the_later_counts(tmp_path: Path) -> None:
-    """In the order of their names, as the library reads them, whatever the order of the list."""
+    """Of a tensor in two shards, the one in the last file by name counts, as in the library."""
     for number, file in enumerate(("b.safetensors", "a.safetensors", "c.safetensors")):
         own = {"same": torch.full((2,), float(number)), file: torch.zeros(1)}
         save_file(own, tmp_path / file)

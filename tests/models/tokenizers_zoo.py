@@ -1,4 +1,4 @@
-"""Folders with every kind of tokenizer, tiny, written by the library's own classes."""
+"""Tiny folders with every kind of tokenizer, written by the library's own classes."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -144,7 +144,7 @@ def _plain_roberta() -> Any:
     return _plain(made, **_named(made), bos_token="<s>", eos_token="</s>")
 
 
-# kind -> transformers' prefix of the model's classes, and what makes the tokenizer.
+# kind -> the prefix of transformers' model classes, and a function that makes the tokenizer.
 KINDS: Mapping[str, tuple[str, Callable[[], Any]]] = {
     "bert": ("Bert", _bert),
     "bert-cased": ("Bert", lambda: _bert(do_lower_case=False)),
@@ -168,7 +168,7 @@ def _make_tokenizer(kind: str) -> Any:
 
 
 def write_tokenizer(kind: str, folder: Path) -> None:
-    """Write the files of a tokenizer of `kind`, and the family that it is for."""
+    """Write the files of a tokenizer of `kind`, and the family that it belongs to."""
     import transformers
 
     prefix, _ = KINDS[kind]
@@ -184,7 +184,7 @@ def bearable(kind: str) -> int:
 
 
 def write_folder(kind: str, folder: Path, *, classifier: bool = False) -> Path:
-    """Write a folder of sentence-transformers with a tokenizer of `kind` and tiny weights."""
+    """Write a sentence-transformers folder with a tokenizer of `kind` and tiny weights."""
     import transformers
 
     prefix, _ = KINDS[kind]
@@ -211,14 +211,14 @@ def _write_modules(folder: Path) -> None:
 
 
 def edit(path: Path, *without: str, **changes: Any) -> None:
-    """Change fields of the JSON file at `path`, which need not exist, and leave out others."""
+    """Change fields of the JSON file at `path`, creating it if need be, and remove others."""
     fields = json.loads(path.read_text()) if path.is_file() else {}
     kept = {key: value for key, value in (fields | changes).items() if key not in without}
     path.write_text(json.dumps(kept))
 
 
 def leave_old_files(folder: Path) -> None:
-    """Leave the vocabulary as it was written before there was a tokenizer.json, and that out."""
+    """Replace tokenizer.json with the vocabulary files that were used before it existed."""
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
     if model["type"] == "WordPiece":
@@ -231,7 +231,7 @@ def leave_old_files(folder: Path) -> None:
 
 
 def library(folder: Path, *, classifier: bool = False) -> Any:
-    """Return the library's pipeline of the model in `folder`."""
+    """Return the library's pipeline for the model in `folder`."""
     import transformers
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
@@ -241,7 +241,7 @@ def library(folder: Path, *, classifier: bool = False) -> Any:
 
 
 def rows_of(pipeline: Any, texts: Iterable[Any]) -> list[tuple[list[int], list[int]]]:
-    """Return the ids and token types that the library gives its model for each text, alone."""
+    """Return the ids and token types that the library gives its model for each text separately."""
     return [_row(pipeline.preprocess([text])) for text in texts]
 
 

@@ -1,4 +1,4 @@
-"""What sentence-transformers says about a folder, in a file that needs no torch to be read."""
+"""sentence-transformers' answers about a folder, in a file that can be read without torch."""
 
 import json
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from sidecar.encoder.architecture import Float32
 from sidecar.models.oracle.texts import Probe
 
-# What an inquiry leaves in its folder: the answers and the tokenizer, or why there are none.
+# What an inquiry writes to its folder: the answers and the tokenizer, or why there are none.
 ANSWERS, TOKENIZER, FAILURE = "answers.npz", "tokenizer.json", "failure.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """The library's token ids of `ids_of`, and its outputs for `outputs_of`.
+    """The library's token ids for `ids_of`, and its outputs for `outputs_of`.
 
-    `ids` and `token_types` are int64 [tokens] each, in the order of `ids_of`; `outputs` is
-    float32 [len(outputs_of), dimensions], or [len(outputs_of), 1] of scores.
+    `ids` and `token_types` are int64 [tokens] each, in the order of `ids_of`; `outputs` is float32
+    [len(outputs_of), dimensions], or [len(outputs_of), 1] for scores.
     """
 
     versions: Mapping[str, str]
@@ -35,7 +35,7 @@ class Answers:
 def write(path: Path, answers: Answers, *, about: str = "") -> None:
     """Write `answers` to `path`, a NumPy archive.
 
-    `about` is the fingerprint of the folder, for answers that are kept.
+    `about` is the folder's fingerprint, for answers that are kept.
     """
     meta = {
         "about": about,
@@ -55,7 +55,7 @@ def write(path: Path, answers: Answers, *, about: str = "") -> None:
 
 
 def read(path: Path) -> tuple[Answers, str]:
-    """Return the answers in `path`, and the fingerprint of the folder, for those that are kept."""
+    """Return the answers in `path` and, if they were kept, the folder's fingerprint."""
     with np.load(path, allow_pickle=False) as archive:
         meta: dict[str, Any] = json.loads(archive["meta"].tobytes())
         ends = np.cumsum(archive["lengths"])[:-1]

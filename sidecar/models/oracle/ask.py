@@ -1,7 +1,7 @@
-"""Where the library's answers come from: a process that holds the library, or the package.
+"""Where the library's answers come from: a process that loads the library, or this package.
 
-For the default model they come with the package, so that a host without the library can prove
-that folder, too, and a host with it need not spend the seconds.
+The default model's answers come with the package, so that a host without the library can verify
+that folder, too, and a host with it saves the seconds.
 """
 
 import importlib.util
@@ -24,19 +24,19 @@ from sidecar.models.oracle.answers import ANSWERS, FAILURE, TOKENIZER, Answers, 
 from sidecar.models.scarcity import killed
 
 PACKAGED = "all-MiniLM-L6-v2.npz"
-"""The file of the default model's answers, beside this one; `python -m bench answers` writes it."""
+"""The default model's answers, a file beside this one; `python -m bench answers` writes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The library's answers, and its tokenizer as JSON where it has just made one."""
+    """The library's answers, and its tokenizer as JSON if it has just made one."""
 
     answers: Answers
     tokenizer: str | None = None
 
 
 Ask: TypeAlias = Callable[[], Reference | None]
-"""Waits for the answers; None where nobody can give any."""
+"""Waits for the answers; returns None if there is nothing to ask."""
 
 
 def has_library() -> bool:
@@ -46,10 +46,10 @@ def has_library() -> bool:
 
 @contextmanager
 def inquiry(folder: Path, task: Task, scratch: Path) -> Iterator[Ask]:
-    """Begin to ask about the model in `folder`, by way of the empty folder `scratch`.
+    """Start asking about the model in `folder`, using the empty folder `scratch`.
 
-    The answer raises `UnknownArchitectureError` where the library cannot load the model, and
-    `TemporaryError` where its process was killed.
+    Waiting for the answers raises `UnknownArchitectureError` if the library cannot load the model,
+    and `TemporaryError` if its process was killed.
     """
     if (packaged := _packaged(folder)) is not None:
         yield lambda: Reference(packaged)
@@ -65,7 +65,7 @@ def inquiry(folder: Path, task: Task, scratch: Path) -> Iterator[Ask]:
 
 
 def _packaged(folder: Path) -> Answers | None:
-    """Return the answers that come with the package, where they are about this very folder."""
+    """Return the answers that come with the package, if they are about this very folder."""
     file = resources.files("sidecar.models.oracle").joinpath(PACKAGED)
     with resources.as_file(file) as path:
         answers, about = read(path)
@@ -98,7 +98,7 @@ def _reference(process: "subprocess.Popen[bytes]", folder: Path, scratch: Path) 
             f"({failure.read_text('utf-8')})"
         )
     if code != 0:
-        raise ModelError(f"verifying {folder} ended unasked, with code {code}")
+        raise ModelError(f"verifying {folder} failed with exit code {code}")
     answers, _ = read(scratch / ANSWERS)
     tokenizer = scratch / TOKENIZER
     return Reference(answers, tokenizer.read_text("utf-8") if tokenizer.is_file() else None)

@@ -1,4 +1,4 @@
-"""Ours beside the library's: token ids have to be identical, outputs equal but for rounding."""
+"""Compare ours with the library's: identical token ids, and outputs equal up to rounding."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -14,22 +14,22 @@ from sidecar.models.oracle.texts import Probe
 from sidecar.models.rows import Row, Text
 from sidecar.models.verification import Verification
 
-# Two correct computations in FP32 differ by less than this: cosines by 1e-6, lengths by 1e-5,
-# scores by 1e-5.
+# Two correct FP32 computations differ by less than this: cosines by 1e-6, lengths by 1e-5, scores
+# by 1e-5.
 _LEAST_COSINE = 0.99999
 _LENGTH_TOLERANCE = 1e-3
 _SCORE_TOLERANCE = 1e-4
-# Below this a vector is zero: it has no direction to compare.
+# A vector shorter than this counts as zero: it has no direction to compare.
 _ZERO = 1e-12
 _SHOWN = 60
 
 
 class DiffersError(UnknownArchitectureError):
-    """A graph here does not give what the library gives; the message says where they part."""
+    """A graph here does not give what the library gives; the message says where they differ."""
 
 
 class Ours(Protocol):
-    """What is compared: a model as it would be served, in FP32."""
+    """What is compared: a model as it would be served in FP32."""
 
     @property
     def task(self) -> Task: ...
@@ -44,13 +44,13 @@ class Ours(Protocol):
         """Return a row for each text."""
 
     def forward(self, row: Row) -> Float32:
-        """Return float32 [outputs], vectors not normalised."""
+        """Return float32 [outputs]; vectors are not normalised."""
 
 
 def compare(answers: Answers, ours: Ours) -> Verification:
     """Return the proof that `ours` gives what the library gave.
 
-    Raises `DiffersError`, naming the first text, and the first token id in it, that differ.
+    Raises `DiffersError`, naming the first text that differs, and its first differing token id.
     """
     for probe, ids, types, row in zip(
         answers.ids_of, answers.ids, answers.token_types, _rows(ours, answers.ids_of), strict=True
@@ -73,7 +73,7 @@ def _with_prompt(ours: Ours, probe: Probe) -> Text:
     if name is None:
         return probe.text
     if name not in ours.prompts:
-        raise DiffersError(f"sentence-transformers has a prompt {name!r}, which is not read here")
+        raise DiffersError(f"sentence-transformers has a prompt {name!r} that was not found here")
     return ours.prompts[name] + probe.text
 
 
@@ -113,7 +113,7 @@ def _compare_vectors(answers: Answers, ours: Ours) -> Verification:
             "sentence-transformers"
         )
     lengths, expected = np.linalg.norm(own, axis=1), np.linalg.norm(theirs, axis=1)
-    # Not a number compares as false: such a vector differs.
+    # A NaN counts as -1, so that such a vector differs.
     cosines = (own * theirs).sum(axis=1) / np.maximum(lengths * expected, _ZERO**2)
     both_zero = (lengths < _ZERO) & (expected < _ZERO)
     cosines = np.where(both_zero, 1.0, np.nan_to_num(cosines, nan=-1.0))

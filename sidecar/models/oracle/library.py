@@ -1,4 +1,4 @@
-"""Asks sentence-transformers about a folder: the program of a process of its own.
+"""Ask sentence-transformers about a folder, in a separate process.
 
 `python -m sidecar.models.oracle.library PARENT FOLDER TASK OUTPUT` writes the answers and the
 tokenizer that the library made into the folder OUTPUT, or why it cannot load the model.
@@ -19,12 +19,12 @@ from sidecar.models.torch_pipeline import Source, load_pipeline
 
 
 def ask(source: Source, output: Path, *, about: str = "") -> None:
-    """Write what the library says about `source` into `output`; for `about` see `answers.write`.
+    """Write the library's answers about `source` into `output`; for `about` see `answers.write`.
 
-    Raises `ModelError` where it cannot load the model.
+    Raises `ModelError` if it cannot load the model.
     """
     pipeline = load_pipeline(source)
-    with suppress(UnknownArchitectureError):  # then it is ours that is compared
+    with suppress(UnknownArchitectureError):  # then our own is compared
         tokenizer = from_library(pipeline.tokenizer, pipeline.max_seq_length)
         (output / TOKENIZER).write_text(tokenizer, "utf-8")
     found = answers_of(pipeline, source.task)
@@ -32,7 +32,7 @@ def ask(source: Source, output: Path, *, about: str = "") -> None:
 
 
 def answer(folder: str, task: Task, output: str) -> int:
-    """Write what the library says, or why it says nothing; return the exit code."""
+    """Write the library's answers, or why there are none; return the exit code."""
     try:
         ask(Source(Path(folder), Path(folder).name, task), Path(output))
     except ModelError as error:

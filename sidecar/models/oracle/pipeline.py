@@ -1,4 +1,4 @@
-"""Asks a loaded pipeline of sentence-transformers."""
+"""Ask a loaded sentence-transformers pipeline."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +11,15 @@ from sidecar.models.description import Task
 from sidecar.models.oracle.answers import Answers
 from sidecar.models.oracle.texts import Probe, id_probes, output_probes
 
-# What decides an answer, for the record.
+# Packages that determine an answer; their versions are recorded.
 _PACKAGES = ("sentence-transformers", "transformers", "tokenizers", "torch")
-_LONGEST = 10**6  # stated by models without a limit: infinity, 10**30, or nothing
+_LONGEST = 10**6  # models without a limit state infinity, 10**30, or nothing
 
 
 def answers_of(pipeline: Any, task: Task, *, every: int = 1) -> Answers:
-    """Return what `pipeline`, a `SentenceTransformer` or `CrossEncoder`, says of the probes.
+    """Return the answers of `pipeline`, a `SentenceTransformer` or `CrossEncoder`, to the probes.
 
-    Outputs are computed for each `every`-th of the texts that there are for them.
+    Outputs are computed for only one in `every` of the texts meant for them.
     """
     from importlib.metadata import version  # noqa: PLC0415 - a daemon by our graph never asks
 
@@ -39,7 +39,7 @@ def answers_of(pipeline: Any, task: Task, *, every: int = 1) -> Answers:
 
 
 def _added_tokens(tokenizer: Any) -> list[str]:
-    """Return the special and added tokens, in the order of their ids."""
+    """Return the special and added tokens, ordered by their ids."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     get = getattr(backend, "get_added_tokens_decoder", None)
     decoder = get() if get else tokenizer.added_tokens_decoder

@@ -1,7 +1,7 @@
-"""The texts on which a tokenizer and a graph are compared with the library's own.
+"""The texts on which a tokenizer and a graph are compared with the library's.
 
-Each is there for something that tokenizers treat differently: case, accents, scripts without
-spaces, control characters, blanks, special tokens inside a text, texts over the limit.
+Each covers something that tokenizers treat differently: case, accents, scripts without spaces,
+control characters, whitespace, special tokens inside a text, texts over the limit.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,8 +21,8 @@ _CURIOUS = (
     "İstanbul ǅ ẞ ß ſ Σίσυφος ΣΑΣ",
     "naïve café Ångström coöperate",
     "nai\u0308ve cafe\u0301 A\u030angstro\u0308m",  # the same with combining marks
-    "e\u0301\u0323 q\u0307\u0323 \u0344",  # marks in an order that normalisation changes
-    "ﬁne ﬂour № ½ ² ℌ ＡＢＣ ㎏",  # what compatibility forms take apart
+    "e\u0301\u0323 q\u0307\u0323 \u0344",  # marks that normalisation reorders
+    "ﬁne ﬂour № ½ ² ℌ ＡＢＣ ㎏",  # characters that compatibility forms decompose
     "我们在北京吃饭。他说：“你好！”",
     "東京都は日本の首都です。カタカナとｶﾀｶﾅ、がぎぐ",
     "한국어 문장입니다 각",
@@ -45,14 +45,14 @@ _CURIOUS = (
     "x" * 300,
     "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
 )
-# Enough words to be over the limit of most models; a longer one is not reached here.
+# Enough words to exceed the limit of most models; a longer limit is not reached here.
 _WORDS = ("the", "cat", "sat", "and", "looked", "at", "the", "moon", "while", "rain", "fell")
 _MOST_WORDS = 20_000
 _MOST_ADDED = 64
 
 
 class Probe(NamedTuple):
-    """A text or pair, and the name of the prompt to put before it; None: the folder's default."""
+    """A text or pair, and the name of the prompt put before it; None for the folder's default."""
 
     text: Text
     prompt_name: str | None = None
@@ -63,7 +63,7 @@ def id_probes(
 ) -> list[Probe]:
     """Return the probes whose token ids are compared.
 
-    `added` are the tokenizer's special and added tokens, `limit` is the model's longest row.
+    `added` are the tokenizer's special and added tokens; `limit` is the model's longest row.
     """
     texts = [*_CURIOUS, *_with_tokens(added[:_MOST_ADDED]), *_overlong(limit)]
     if task == "rerank":
@@ -75,7 +75,7 @@ def id_probes(
 
 
 def output_probes(task: Task) -> list[Probe]:
-    """Return the probes whose vectors or scores are compared: short, long and curious."""
+    """Return the probes whose vectors or scores are compared: short, long and unusual ones."""
     curious = [text for text in _CURIOUS if text.strip()]
     if task == "rerank":
         return [*map(Probe, _pairs(curious[::3])), *map(Probe, probe_inputs(task)[:32])]
@@ -83,13 +83,13 @@ def output_probes(task: Task) -> list[Probe]:
 
 
 def _with_tokens(added: Sequence[str]) -> list[str]:
-    """Return each token by itself inside a text, and all of them in a row."""
+    """Return a text around each token, and texts of all tokens in a row."""
     inside = [f"before {token} after{token}end" for token in added]
     return [*inside, "".join(added), " ".join(added)] if added else []
 
 
 def _overlong(limit: int) -> list[str]:
-    """Return texts around the limit and over it, which say different things at both ends."""
+    """Return texts around and over the limit, with different words at both ends."""
     counts = {
         count for count in (limit - 3, limit - 2, limit - 1, 2 * limit) if 0 < count < _MOST_WORDS
     }
@@ -100,7 +100,7 @@ def _overlong(limit: int) -> list[str]:
 
 
 def _pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
-    """Return each text as a query and as a document, beside short ones and beside each other."""
+    """Return each text as a query and as a document, next to short ones and to each other."""
     turned = [*texts[1:], *texts[:1]]
     return [
         *(("a query", text) for text in texts),

@@ -1,4 +1,4 @@
-"""The process that holds the library: how it is started, how it ends, and what is made of that."""
+"""The process that asks the library: how it starts, how it ends, and what is made of that."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from sidecar.models.oracle.texts import Probe
 
 
 class Process:
-    """Stands in for a process that ends with `code`."""
+    """A stand-in for a process that ends with `code`."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -43,7 +43,7 @@ def started(monkeypatch: pytest.MonkeyPatch, code: int) -> Process:
 def test_a_process_never_outlives_the_inquiry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever becomes of the block that asks, and though it asks for nothing."""
+    """The process ends with the inquiry, even if the block raises or never asks."""
     process = started(monkeypatch, 0)
     with inquiry(tmp_path, "embed", tmp_path):
         pass
@@ -55,12 +55,12 @@ def test_a_process_never_outlives_the_inquiry(
 
 
 @pytest.mark.parametrize(
-    ("code", "failure", "kind", "said"),
+    ("code", "failure", "kind", "message"),
     [
         (-signal.SIGKILL, None, TemporaryError, "was killed, most likely for lack of memory"),
         (1, "no such class", UnknownArchitectureError, r"does not load it \(no such class\)"),
-        (1, None, ModelError, "ended unasked, with code 1"),
-        (-11, None, ModelError, "ended unasked, with code -11"),
+        (1, None, ModelError, "failed with exit code 1"),
+        (-11, None, ModelError, "failed with exit code -11"),
     ],
 )
 def test_how_it_ended_is_told(
@@ -70,13 +70,16 @@ def test_how_it_ended_is_told(
     code: int,
     failure: str | None,
     kind: type[ModelError],
-    said: str,
+    message: str,
 ) -> None:
-    """For lack of memory, for what the library says, or for no reason that it gives."""
+    """A kill, the library's own reason and an unexplained exit are reported as different errors."""
     started(monkeypatch, code)
     if failure:
         (tmp_path / FAILURE).write_text(failure)
-    with inquiry(tmp_path, "embed", tmp_path) as asked, pytest.raises(ModelError, match=said) as e:
+    with (
+        inquiry(tmp_path, "embed", tmp_path) as asked,
+        pytest.raises(ModelError, match=message) as e,
+    ):
         asked()
     assert type(e.value) is kind
 
@@ -85,14 +88,14 @@ def test_how_it_ended_is_told(
 def test_answers_and_the_tokenizer_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str | None
 ) -> None:
-    """A library that has no tokenizer to write gives its answers all the same."""
+    """Answers are read whether or not the library has written a tokenizer."""
     started(monkeypatch, 0)
     row = (np.array([1, 2]),)
-    told = Answers(
+    given = Answers(
         versions={"torch": "1"}, ids_of=(Probe("a"),), ids=row, token_types=row,
         outputs_of=(Probe("a"),), outputs=np.ones((1, 2), np.float32),
     )  # fmt: skip
-    answers.write(tmp_path / ANSWERS, told)
+    answers.write(tmp_path / ANSWERS, given)
     if tokenizer:
         (tmp_path / TOKENIZER).write_text(tokenizer)
     with inquiry(tmp_path, "embed", tmp_path) as asked:
@@ -106,7 +109,7 @@ def test_answers_and_the_tokenizer_are_read(
 def test_the_library_asks_no_hub_and_computes_on_all_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told the folder, the task and the place for its answers, and by whom it is watched."""
+    """The library runs offline on all cores, and is given its parent, folder, task and output."""
     seen: dict[str, Any] = {}
 
     def popen(command: list[str], **options: Any) -> Process:
@@ -129,7 +132,7 @@ def test_the_library_asks_no_hub_and_computes_on_all_cores(
 def test_packaged_answers_are_for_one_folder(
     minilm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy of it with one more file that counts is another model."""
+    """Packaged answers do not apply to a copy of their folder with one more relevant file."""
     monkeypatch.setattr(ask, "has_library", lambda: False)
     for path in minilm_folder.iterdir():
         (tmp_path / path.name).symlink_to(path)

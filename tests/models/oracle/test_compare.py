@@ -1,4 +1,4 @@
-"""Ours beside the library's answers: what is equal, and how a difference is told."""
+"""Our results and the library's answers: what counts as equal, and how a difference is reported."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -53,7 +53,7 @@ def ids(text: str) -> np.ndarray:
 
 @pytest.fixture
 def answers() -> Answers:
-    """What the library would say of `Ours`, were it right."""
+    """What the library would answer about `Ours`, if `Ours` were right."""
     texts = ("a text", "q: another")
     return Answers(
         versions=VERSIONS,
@@ -72,7 +72,7 @@ def message_of(answers: Answers, ours: Ours) -> str:
 
 
 def test_what_is_equal_is_verified(answers: Answers) -> None:
-    """The proof counts the texts, and tells the versions and the least cosine."""
+    """The proof has the number of texts, the versions and the least cosine."""
     verified = compare(answers, Ours())
     assert (verified.texts, verified.outputs) == (2, 3)
     assert verified.versions == VERSIONS
@@ -82,32 +82,32 @@ def test_what_is_equal_is_verified(answers: Answers) -> None:
 
 
 def test_the_first_token_that_differs_is_named(answers: Answers) -> None:
-    """The message has the text, its prompt, the token's place and both ids."""
+    """The message has the text, its prompt, the first differing token's position and both ids."""
     other = answers.ids[1].copy()
     other[4], other[6] = 7, 8
-    said = message_of(replace(answers, ids=(answers.ids[0], other)), Ours())
-    assert "'another' with the prompt 'query'" in said
-    assert f"token 4 is 7 there, {ids('q: another')[4]} here" in said
+    message = message_of(replace(answers, ids=(answers.ids[0], other)), Ours())
+    assert "'another' with the prompt 'query'" in message
+    assert f"token 4 is 7 there, {ids('q: another')[4]} here" in message
 
 
 @pytest.mark.parametrize("cut", [slice(None, -1), slice(0, 0)])
 def test_a_row_of_another_length_differs(answers: Answers, cut: slice) -> None:
-    """A token that only one side has is a difference, too."""
+    """A token that only one side has is a difference."""
     short = answers.ids[0][cut]
-    said = message_of(replace(answers, ids=(short, answers.ids[1])), Ours())
-    assert f"token {len(short)} is absent there" in said
+    message = message_of(replace(answers, ids=(short, answers.ids[1])), Ours())
+    assert f"token {len(short)} is absent there" in message
 
 
 def test_token_types_are_compared(answers: Answers) -> None:
-    """Equal ids of other types are other rows."""
+    """Equal ids with different token types are a difference."""
     types = answers.token_types[0].copy()
     types[2] = 1
-    said = message_of(replace(answers, token_types=(types, answers.token_types[1])), Ours())
-    assert "token type 2 is 1 there, 0 here" in said
+    message = message_of(replace(answers, token_types=(types, answers.token_types[1])), Ours())
+    assert "token type 2 is 1 there, 0 here" in message
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda v: v[::-1].copy(), "cosine"),
         (lambda v: v * [[1], [1], [1.01]], "vector of length 2.020000, but 2.000000"),
@@ -128,14 +128,14 @@ def test_token_types_are_compared(answers: Answers) -> None:
     ],
 )
 def test_another_vector_differs(
-    answers: Answers, change: Callable[[np.ndarray], np.ndarray], said: str
+    answers: Answers, change: Callable[[np.ndarray], np.ndarray], message: str
 ) -> None:
-    """Direction, length and dimensions all count; what is no number is never equal."""
-    assert said in message_of(answers, Ours(change(VECTORS)))
+    """Another direction, length or dimension is a difference, and NaN is never equal."""
+    assert message in message_of(answers, Ours(change(VECTORS)))
 
 
 def test_the_worst_text_is_named(answers: Answers) -> None:
-    """Of several vectors that differ, the message tells the text of the least cosine."""
+    """Of several vectors that differ, the message names the text with the least cosine."""
     changed = VECTORS.copy()
     changed[1] = [1.0, 0.1]
     changed[2] = [-1.0, 0.0]
@@ -143,12 +143,12 @@ def test_the_worst_text_is_named(answers: Answers) -> None:
 
 
 def test_rounding_is_no_difference(answers: Answers) -> None:
-    """Two computations of one function differ in the last bits, which is no fault."""
+    """A difference in the last bits is not reported: two correct computations may have one."""
     assert compare(answers, Ours(VECTORS * (1 + 1e-6))).cosine_min is not None
 
 
 def test_length_does_not_count_where_vectors_are_normalised(answers: Answers) -> None:
-    """What is normalised when it is served is compared as it is served."""
+    """Vectors that are normalised when served are normalised before they are compared."""
     ours = Ours(VECTORS * 5)
     ours.normalize = True
     units = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
@@ -156,26 +156,26 @@ def test_length_does_not_count_where_vectors_are_normalised(answers: Answers) ->
 
 
 def test_zero_vectors_are_equal(answers: Answers) -> None:
-    """A text that has the zero vector on both sides is no difference."""
+    """A text with a zero vector on both sides is no difference."""
     zero = VECTORS * [[1], [0], [1]]
     assert compare(replace(answers, outputs=zero.astype(np.float32)), Ours(zero)).outputs == 3
 
 
 def test_scores_are_compared_by_distance(answers: Answers) -> None:
-    """A reranker's scores may differ by 1e-4, and by no more."""
+    """A reranker's scores may differ by up to 1e-4."""
     ours = Ours(np.array([[0.5], [0.1], [0.9]]))
     ours.task = "rerank"
     near = np.array([[0.50005], [0.1], [0.9]], np.float32)
     pairs = replace(answers, outputs=near)
     assert compare(pairs, ours).score_error_max == pytest.approx(5e-5, rel=0.01)
-    said = message_of(replace(pairs, outputs=near + 0.001), ours)
-    assert "'a text' is scored 0.500000, but 0.501050 by sentence-transformers" in said
+    message = message_of(replace(pairs, outputs=near + 0.001), ours)
+    assert "'a text' is scored 0.500000, but 0.501050 by sentence-transformers" in message
     for other in (np.add(near, [[0], [1.5e-4], [0]]), np.subtract(near, [[0], [1.5e-4], [0]])):
         assert "'another' is scored" in message_of(replace(pairs, outputs=other), ours)
 
 
 def test_a_score_that_is_no_number_differs(answers: Answers) -> None:
-    """On either side."""
+    """A score that is NaN on either side is a difference."""
     scores = np.array([[0.5], [0.1], [0.9]], np.float32)
     spoilt = np.array([[0.5], [np.nan], [0.9]], np.float32)
     for ours, theirs in ((spoilt, scores), (scores, spoilt)):
@@ -185,14 +185,14 @@ def test_a_score_that_is_no_number_differs(answers: Answers) -> None:
 
 
 def test_the_default_prompt_is_applied(answers: Answers) -> None:
-    """A text without a prompt's name gets the folder's default one, as the library gives it."""
+    """A text without a prompt name gets the folder's default prompt, as in the library."""
     ours = Ours()
     ours.default_prompt_name = "query"
     assert "'a text'" in message_of(answers, ours)
 
 
 def test_a_prompt_that_is_named_goes_before_the_default_one(answers: Answers) -> None:
-    """As a request's does."""
+    """A prompt that is named takes precedence over the default one, as in a request."""
     ours = Ours()
     ours.prompts, ours.default_prompt_name = {"query": "q: ", "passage": "p: "}, "query"
     ours.outputs = {
@@ -200,11 +200,11 @@ def test_a_prompt_that_is_named_goes_before_the_default_one(answers: Answers) ->
         for probe, vector in zip(OUTPUTS_OF, VECTORS, strict=True)
     }
     texts = ("q: a text", "p: another")
-    told = replace(
+    given = replace(
         answers, ids_of=(Probe("a text"), Probe("another", "passage")),
         ids=tuple(map(ids, texts)), token_types=tuple(map(zeros, texts)),
     )  # fmt: skip
-    assert compare(told, ours).texts == 2
+    assert compare(given, ours).texts == 2
 
 
 def test_a_prompt_that_is_not_read_differs(answers: Answers) -> None:
@@ -215,7 +215,7 @@ def test_a_prompt_that_is_not_read_differs(answers: Answers) -> None:
 
 
 def test_answers_come_back_from_their_file(answers: Answers, tmp_path: Path) -> None:
-    """What is written is read: probes, ids, types, outputs, and whom it is about."""
+    """Answers that are written and read again are unchanged, as is the folder they are about."""
     pair = Probe(("a query", "a document"))
     large, types = np.array([250_001, 7, 0]), np.array([0, 1, 1])
     answers = replace(
@@ -235,7 +235,7 @@ def test_answers_come_back_from_their_file(answers: Answers, tmp_path: Path) -> 
 
 
 def test_probes_cover_what_tokenizers_treat_differently() -> None:
-    """Every added token stands inside a text, texts go over the limit, prompts are tried."""
+    """Probes cover every added token inside a text, texts over the limit, and every prompt."""
     probes = id_probes("embed", ["query", "passage"], ["[CLS]", "[NEW]"], 16)
     texts = [probe.text for probe in probes]
     assert "before [NEW] after[NEW]end" in texts
@@ -248,7 +248,7 @@ def test_probes_cover_what_tokenizers_treat_differently() -> None:
 
 
 def test_outputs_are_compared_on_dozens_of_texts_of_all_lengths() -> None:
-    """Short ones, long ones, and scripts of all kinds are among them."""
+    """Outputs are compared on dozens of texts, short and long."""
     texts = [probe.text for probe in output_probes("embed")]
     assert len(texts) >= 24
     assert min(len(text) for text in texts) < 10
@@ -257,7 +257,7 @@ def test_outputs_are_compared_on_dozens_of_texts_of_all_lengths() -> None:
 
 
 def test_every_prompt_and_every_added_token_is_tried() -> None:
-    """Each prompt before several texts; of tokens as many as 64; pairs on both sides."""
+    """Every prompt is tried on several texts, and up to 64 added tokens on both sides of pairs."""
     names = [probe.prompt_name for probe in id_probes("embed", ["query", "passage"], [], 16)]
     assert names.count("query") == names.count("passage") > 1
     many = [f"[{number}]" for number in range(70)]
@@ -271,7 +271,7 @@ def test_every_prompt_and_every_added_token_is_tried() -> None:
 
 
 def test_a_model_without_a_limit_is_tried_on_no_endless_text() -> None:
-    """Nor is one that takes less than a word."""
+    """A model without a limit, or with a limit below one word, is tried on no endless text."""
     for limit in (10**6, 0, 1):
         texts = [str(probe.text) for probe in id_probes("embed", [], [], limit)]
         assert max(map(len, texts)) < 100_000

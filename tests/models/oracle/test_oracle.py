@@ -1,4 +1,4 @@
-"""The proof against the real library, on real folders."""
+"""Verification against the real library, on real folders."""
 
 import json
 from collections.abc import Callable
@@ -33,14 +33,14 @@ def wanted(folder: Path) -> Wanted:
 
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host without sentence-transformers."""
+    """Simulate a host without sentence-transformers."""
     for module in (ask, library):
         monkeypatch.setattr(module, "has_library", lambda: False)
 
 
 @pytest.mark.parametrize("classifier", [False, True], ids=["embedder", "reranker"])
 def test_a_model_is_verified(make_model: MakeModel, tmp_path: Path, classifier: bool) -> None:
-    """A folder that is read rightly is proven by ids and outputs."""
+    """A folder that is read correctly is verified by its ids and outputs."""
     verified = read_exact(make_model("mpnet", classifier=classifier), tmp_path).verified
     assert verified is not None
     assert verified.texts > 50
@@ -57,9 +57,9 @@ def test_a_model_is_verified(make_model: MakeModel, tmp_path: Path, classifier: 
 def test_what_is_read_otherwise_is_not_served(
     make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that is pooled here in another way than there is told by its first such text."""
+    """A folder that is pooled here in another way than in the library is refused, naming a text."""
     folder, other = make_model("bert", pooling="cls"), make_model("bert", pooling="mean")
-    read = exact.read_encoder  # the same weights are behind another pooling
+    read = exact.read_encoder  # the same weights with another pooling
     monkeypatch.setattr(exact, "read_encoder", lambda _, description: read(other, description))
     with pytest.raises(DiffersError, match=r"has a vector whose cosine to that of sentence-transf"):
         read_exact(folder, tmp_path)
@@ -67,9 +67,9 @@ def test_what_is_read_otherwise_is_not_served(
 
 @pytest.mark.slow
 def test_what_the_library_cannot_load_is_not_served(make_model: MakeModel, tmp_path: Path) -> None:
-    """A folder that sentence-transformers refuses has no vector to be equal to."""
+    """A folder that sentence-transformers cannot load is refused: nothing can verify it."""
     folder = make_model("bert")
-    config = folder / "config.json"  # a field without a part in what is computed
+    config = folder / "config.json"  # a field that does not affect the results
     config.write_text(json.dumps({**json.loads(config.read_text()), "initializer_range": "wide"}))
     with pytest.raises(UnknownArchitectureError, match=r"does not load it .*initializer_range"):
         read_exact(folder, tmp_path)
@@ -77,7 +77,7 @@ def test_what_the_library_cannot_load_is_not_served(make_model: MakeModel, tmp_p
 
 @pytest.mark.slow
 def test_packaged_answers_are_the_librarys(minilm_folder: Path, tmp_path: Path) -> None:
-    """The answers that come with the package are those that the library gives today."""
+    """The answers in the package are those that the library gives today."""
     asking.ask(Source(minilm_folder, "all-MiniLM-L6-v2", "embed"), tmp_path)
     today, _ = read(tmp_path / "answers.npz")
     about = fingerprint(minilm_folder, Digests())
@@ -95,7 +95,7 @@ def test_packaged_answers_are_the_librarys(minilm_folder: Path, tmp_path: Path) 
 def test_the_default_model_is_verified_without_the_library(
     minilm_folder: Path, tmp_path: Path
 ) -> None:
-    """Its answers come with the package, so an edge install proves it, too."""
+    """Without the library, the default model is verified by the answers in the package."""
     verified = read_exact(minilm_folder, tmp_path).verified
     assert verified is not None
     assert verified.cosine_min is not None
@@ -106,7 +106,10 @@ def test_the_default_model_is_verified_without_the_library(
 def test_without_the_library_a_model_says_that_it_is_unverified(
     make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is served, its events and its status say so, and it is prepared again once it can be."""
+    """Without the library, a model is served unverified; it is prepared again once it can be.
+
+    Its events and its status report that it is unverified.
+    """
     folder, cache = make_model("bert"), tmp_path / "cache"
     with monkeypatch.context() as patch:
         for module in (ask, library):
@@ -119,7 +122,7 @@ def test_without_the_library_a_model_says_that_it_is_unverified(
         assert loaded["verified"] is False
         (unverified,) = [event for event in events if event["event"] == "model.unverified"]
         assert unverified["log_level"] == "warning"
-        # The library is there by now.
+        # The library is installed by now.
         patch.setattr(ask, "has_library", lambda: True)
         patch.setattr(library, "has_library", lambda: True)
         with structlog.testing.capture_logs() as events:
@@ -131,7 +134,7 @@ def test_without_the_library_a_model_says_that_it_is_unverified(
 
 
 def _prepare_here(order: PrepareRequest) -> Manifest:
-    """Prepare in this process, where the library is hidden."""
+    """Prepare in this process, in which the library is hidden."""
     from sidecar.models.prepare import prepare
 
     prepare(order)
@@ -140,7 +143,7 @@ def _prepare_here(order: PrepareRequest) -> Manifest:
 
 @pytest.mark.slow
 def test_a_sentencepiece_model_is_converted(make_model: MakeModel, tmp_path: Path) -> None:
-    """A folder without a tokenizer.json gets the tokenizer that the library makes of its model."""
+    """Without a tokenizer.json, a folder gets the tokenizer that the library makes of its model."""
     import sentencepiece
 
     folder = make_model("xlm-roberta")
@@ -163,7 +166,7 @@ def test_a_sentencepiece_model_is_converted(make_model: MakeModel, tmp_path: Pat
 def test_a_default_prompt_and_lengths_of_their_own_are_proven(
     make_model: MakeModel, tmp_path: Path
 ) -> None:
-    """Texts get the folder's prompt on both sides, and vectors are compared as they are served."""
+    """Default prompts and unnormalised vectors are compared as they are served."""
     folder = make_model("bert")
     modules = json.loads((folder / "modules.json").read_text())
     (folder / "modules.json").write_text(json.dumps(modules[:2]))  # no Normalize

@@ -1,4 +1,4 @@
-"""What a pipeline of the library is asked, and what is taken of its answers."""
+"""What a library pipeline is asked, and how its answers are read."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ torch = Later("torch")
 
 
 class Pipeline:
-    """Stands in for the library's: a text's ids are its characters', between 1 and 2, padded."""
+    """A stand-in for the library's: ids are a text's characters between 1 and 2, with padding."""
 
     max_seq_length: float | None = 16
     prompts: Mapping[str, str] = {"query": "q: ", "passage": "p: "}
@@ -50,7 +50,7 @@ class Pipeline:
 
 @pytest.mark.parametrize("task", ["embed", "rerank"])
 def test_answers_are_of_the_probes(task: Any) -> None:
-    """Ids without the padding; prompts for an embedder alone; outputs one text at a time."""
+    """Answers have ids without padding, prompts for embedders only, and outputs of single texts."""
     pipeline = Pipeline()
     answers = answers_of(pipeline, task)
     prompts = pipeline.prompts if task == "embed" else ()
@@ -67,14 +67,14 @@ def test_answers_are_of_the_probes(task: Any) -> None:
 
 
 def test_some_of_the_outputs_may_be_enough() -> None:
-    """Each fourth text, say; all token ids in any case."""
+    """Outputs may be computed for every fourth text only, while token ids are complete."""
     few, all_of = answers_of(Pipeline(), "embed", every=4), answers_of(Pipeline(), "embed")
     assert list(few.outputs_of) == output_probes("embed")[::4]
     assert few.ids_of == all_of.ids_of
 
 
 def test_what_the_library_does_not_hand_over_is_made_up_for() -> None:
-    """Without types they are 0, without a mask every token counts, without a limit it is long."""
+    """Without types all are 0, without a mask every token counts, without a limit it is long."""
     pipeline = Pipeline(types=False, mask=False)
     pipeline.max_seq_length = None
     answers = answers_of(pipeline, "embed")
