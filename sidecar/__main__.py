@@ -1,4 +1,4 @@
-"""`python -m sidecar`: the same as the console script."""
+"""`python -m sidecar`, equivalent to the console script."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""The settings: one frozen object, read once from flags, environment and file, here alone.
+"""The settings: one frozen object, read once from flags, environment and file.
 
-A setting is a field of `Config`; its metadata says how it is spelled as a variable, how its
-text is read, and what it means. Flags, `sidecar config` and the documentation follow from it.
+A setting is a field of `Config`. Its metadata holds its environment variable, its parser and its
+description, from which the flags, `sidecar config` and the documentation are derived.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ _LOG_TARGETS = ("auto", "stdout", "journal")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _PREFIX = "SIDECAR_"
 _SYSTEM_CACHE = Path("/var/cache/sidecar")
-_ALIKE = 0.85  # of 1: a letter or two of a name
-_PROMPTS = "must be auto, a JSON object of prompts by name, or the path of a file with one"
+_ALIKE = 0.85  # similarity ratio: tolerates a letter or two
+_PROMPTS = "must be auto, a JSON object of prompts by name, or the path of a file that holds one"
 
 _Read: TypeAlias = Callable[[str], Any]
 
 
 class ConfigError(ValueError):
-    """A setting is wrong; the message is one line that names it and what is known."""
+    """A setting is invalid; the one-line message names it and what it accepts."""
 
 
 def _boolean(text: str) -> bool:
@@ -81,16 +81,16 @@ def _number(least: float, most: float) -> _Read:
 
 
 def _ids_of(resolve: Callable[[str], int]) -> _Read:
-    """Return a reader of names or numbers, separated by commas; of nothing for no text at all.
+    """Return a parser of comma-separated names or numbers; empty text gives the empty set.
 
-    A place between commas that is empty is a mistake, such as a variable that is not set: taken
-    for nobody, it would let everybody in.
+    An empty entry between commas, say from an unset shell variable, is an error: if it were
+    ignored, the list could end up empty and let everybody in.
     """
 
     def read(text: str) -> frozenset[int]:
         words = [word.strip() for word in text.split(",")] if text else []
         if "" in words:
-            raise ValueError("has an empty place: write names or numbers with a comma between")
+            raise ValueError("has an empty entry: separate names or numbers with single commas")
         return frozenset(_id_of(word, resolve) for word in words)
 
     return read
@@ -100,7 +100,7 @@ def _id_of(word: str, resolve: Callable[[str], int]) -> int:
     try:
         return int(word) if word.isdecimal() else resolve(word)
     except KeyError:
-        raise ValueError(f"must be numbers or names that this host knows, not {word!r}") from None
+        raise ValueError(f"must be numbers or names known to this host, not {word!r}") from None
 
 
 def _optional_name(text: str) -> str | None:
@@ -113,39 +113,39 @@ def _path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ValueError("there is no such home directory: write the whole path") from None
+        raise ValueError("no such home directory: use an absolute path") from None
 
 
 def _prompts(text: str) -> Literal["auto"] | dict[str, str]:
     if text.lower() == "auto":
         return "auto"
     try:
-        stated = json.loads(text if text.startswith("{") else _file(text)) if text else {}
-        json.dumps(stated, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        prompts = json.loads(text if text.startswith("{") else _file(text)) if text else {}
+        json.dumps(prompts, ensure_ascii=False).encode()  # raises for a lone surrogate
     except ValueError as error:
         raise ValueError(f"{_PROMPTS}: {error}") from None
-    if not isinstance(stated, dict) or not all(isinstance(each, str) for each in stated.values()):
+    if not isinstance(prompts, dict) or not all(isinstance(each, str) for each in prompts.values()):
         raise ValueError(f"{_PROMPTS}: every prompt must be a string")
-    return stated
+    return prompts
 
 
 def _file(path: str) -> str:
-    """Return the text in the file at `path`. Raises `ValueError`."""
+    """Return the text of the file at `path`. Raises `ValueError` if it cannot be read."""
     try:
         return Path(path).expanduser().read_text("utf-8-sig")
-    except (OSError, RuntimeError) as error:  # the latter where there is no such home
+    except (OSError, RuntimeError) as error:  # RuntimeError: no such home directory
         raise ValueError(getattr(error, "strerror", None) or str(error)) from None
 
 
 def _default_cache(environ: Mapping[str, str] = os.environ) -> Path:
-    # systemd names the directory that it made for the service.
+    # Set by systemd to the directory it created for the service.
     if given := environ.get("CACHE_DIRECTORY"):
         return Path(given.split(":")[0])
     if base := environ.get("XDG_CACHE_HOME"):
         return Path(base) / "sidecar"
     try:
         return Path("~/.cache/sidecar").expanduser()
-    except RuntimeError:  # no HOME, and a user whom this host does not know
+    except RuntimeError:  # no HOME, and no passwd entry for this user
         return _SYSTEM_CACHE
 
 
@@ -155,33 +155,33 @@ def _setting(variable: str, read: _Read, about: str, **default: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every setting. Rows are texts or query-document pairs, bytes and seconds are plain."""
+    """All settings. Rows are texts or query-document pairs; units are bytes and seconds."""
 
     use_quantization: bool = _setting(
-        "USE_QUANTIZATION", _boolean, "quantize the models at all", default=True
+        "USE_QUANTIZATION", _boolean, "whether to quantize the models", default=True
     )
     quantization: str = _setting(
         "QUANTIZATION_CONFIG",
         _one_of(QUANTIZATIONS),
-        f"which quantization: {', '.join(QUANTIZATIONS)}",
+        f"quantization: {', '.join(QUANTIZATIONS)}",
         default="int8",
     )
     int8_floor: float = _setting(
         "SIDECAR_INT8_FLOOR",
         _number(0, 1),
-        "least mean closeness to FP32 at which int8, or fp16, serves",
+        "minimum mean closeness to FP32 for serving int8 or fp16",
         default=0.995,
     )
     int4_floor: float = _setting(
         "SIDECAR_INT4_FLOOR",
         _number(0, 1),
-        "least mean closeness to FP32 at which int4 serves",
+        "minimum mean closeness to FP32 for serving int4",
         default=0.97,
     )
     device: str = _setting(
         "SIDECAR_DEVICE",
         _one_of(DEVICES),
-        f"what computes: {', '.join(DEVICES)}",
+        f"compute device: {', '.join(DEVICES)}",
         default="auto",
     )
     socket: Path = _setting(
@@ -199,13 +199,13 @@ class Config:
     reranker_model: str | None = _setting(
         "SIDECAR_RERANKER_MODEL",
         _optional_name,
-        "folder, artifact or hub id of a cross-encoder; without one the embedder reranks",
+        "folder, artifact or hub id of a cross-encoder; if unset, the embedding model reranks",
         default=None,
     )
     prompts: Literal["auto"] | dict[str, str] = _setting(
         "SIDECAR_PROMPTS",
         _prompts,
-        "prompts laid over the folder's: JSON, a file of it, or auto: those of known models",
+        "prompts that override the folder's: JSON, a JSON file, or auto for known models",
         default_factory=dict,
     )
     cache_dir: Path = _setting(
@@ -214,49 +214,49 @@ class Config:
     threads: int = _setting(
         "SIDECAR_THREADS",
         _whole(0),
-        "inference threads; 0: the cores granted, one on CUDA",
+        "inference threads; 0: all cores available to the process, or one on CUDA",
         default=0,
     )
     max_tokens: int = _setting(
         "SIDECAR_MAX_TOKENS",
-        _zero_or(8),  # a pair has up to four special ones
-        "tokens at which texts are cut where the model takes more; 0: the model's own limit",
+        _zero_or(8),  # a pair has up to four special tokens
+        "truncate texts to this many tokens if the model accepts more; 0: the model's own limit",
         default=0,
     )
     max_queue_rows: int = _setting(
-        "SIDECAR_MAX_QUEUE_ROWS", _whole(1), "rows that may wait in a lane", default=16_384
+        "SIDECAR_MAX_QUEUE_ROWS", _whole(1), "maximum queued rows per lane", default=16_384
     )
     max_queue_tokens: int = _setting(
-        "SIDECAR_MAX_QUEUE_TOKENS", _whole(1), "tokens that may wait in a lane", default=4 * 2**20
+        "SIDECAR_MAX_QUEUE_TOKENS", _whole(1), "maximum queued tokens per lane", default=4 * 2**20
     )
     max_queue_bytes: int = _setting(
         "SIDECAR_MAX_QUEUE_BYTES",
         _whole(1),
-        "bytes that what waits in a lane may hold",
+        "maximum bytes held by each lane's queue",
         default=256 * 2**20,
     )
     max_memory_bytes: int = _setting(
         "SIDECAR_MAX_MEMORY_BYTES",
         _whole(0),
-        "memory of the process that peers cannot make it exceed; 0: what host and cgroup grant",
+        "process memory that peers cannot make it exceed; 0: the limit of host and cgroup",
         default=0,
     )
     max_peer_share: float = _setting(
         "SIDECAR_MAX_PEER_SHARE",
         _number(0, 1),
-        "part of its user's share of each of these that one process may have",
+        "fraction of its user's share of each of these limits that one process may use",
         default=0.5,
     )
     cache_bytes: int = _setting(
         "SIDECAR_CACHE_BYTES",
         _whole(0),
-        "bytes of results to keep for texts that are asked again; 0: none",
+        "size of the cache of results for repeated texts, bytes; 0: no cache",
         default=0,
     )
     allow_users: frozenset[int] = _setting(
         "SIDECAR_ALLOW_USERS",
         _ids_of(lambda name: pwd.getpwnam(name).pw_uid),
-        "users who may connect, by name or number; with the groups empty, too: all",
+        "users who may connect, by name or number; everyone, if this and the groups are empty",
         default=frozenset(),
     )
     allow_groups: frozenset[int] = _setting(
@@ -266,65 +266,68 @@ class Config:
         default=frozenset(),
     )
     max_connections: int = _setting(
-        "SIDECAR_MAX_CONNECTIONS", _whole(1), "connections of one process", default=64
+        "SIDECAR_MAX_CONNECTIONS", _whole(1), "maximum connections per process", default=64
     )
     stall_seconds: float = _setting(
         "SIDECAR_STALL_SECONDS",
         _number(0.1, 86_400),
-        "time to finish a frame that was begun, and to take a reply",
+        "time a peer has to finish a frame it started, and to read a reply",
         default=30.0,
     )
     max_inputs: int = _setting(
-        "SIDECAR_MAX_INPUTS", _whole(1), "texts in one request", default=2_048
+        "SIDECAR_MAX_INPUTS", _whole(1), "maximum texts per request", default=2_048
     )
     max_text_bytes: int = _setting(
         "SIDECAR_MAX_TEXT_BYTES",
         _whole(1_024),
-        "bytes of one text, in UTF-8",
+        "maximum bytes per text, in UTF-8",
         default=2**20,
     )
     max_frame_bytes: int = _setting(
-        "SIDECAR_MAX_FRAME_BYTES", _whole(1_024), "bytes of one request", default=16 * 2**20
+        "SIDECAR_MAX_FRAME_BYTES", _whole(1_024), "maximum bytes per request", default=16 * 2**20
     )
     drain_seconds: float = _setting(
         "SIDECAR_DRAIN_SECONDS",
         _number(0, 86_400),
-        "time to finish accepted work on SIGTERM",
+        "time to finish accepted work after SIGTERM",
         default=30.0,
     )
     hang_seconds: float = _setting(
         "SIDECAR_HANG_SECONDS",
         _number(1, 86_400),
-        "time to compute one text, or to begin one that waits, else the daemon ends; with a "
-        "watchdog, half of its time",
+        "exit if one text computes for longer, or none is taken off the queue for that long; under "
+        "a systemd watchdog, half of WatchdogSec applies instead",
         default=30.0,
     )
     log_level: str = _setting(
-        "SIDECAR_LOG_LEVEL", _one_of(_LEVELS), f"least level: {', '.join(_LEVELS)}", default="info"
+        "SIDECAR_LOG_LEVEL",
+        _one_of(_LEVELS),
+        f"minimum level of events: {', '.join(_LEVELS)}",
+        default="info",
     )
     log_target: str = _setting(
         "SIDECAR_LOG_TARGET",
         _one_of(_LOG_TARGETS),
-        "where events go: auto (to the journal where standard output does), stdout, journal",
+        "where events go: auto (the journal if standard output goes there), stdout, journal",
         default="auto",
     )
     log_sample: float = _setting(
         "SIDECAR_LOG_SAMPLE",
         _number(0, 1),
-        "part of the requests and batches that succeed whose events are written",
+        "fraction of successful requests and batches whose events are written",
         default=1.0,
     )
     slow_ms: float = _setting(
         "SIDECAR_SLOW_MS",
         _number(0, 86_400_000),
-        "time from which on a request or batch is slow, and always written, ms",
+        "a request or batch that takes this long is slow, and always written, ms",
         default=1_000.0,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as it came out: its value and where that came from."""
+    """One resolved setting: its value and the source of that value."""
 
     field: Field[Any]
     value: Any
@@ -332,17 +335,17 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """The environment variable's name."""
+        """The name of its environment variable."""
         return str(self.field.metadata["variable"])
 
 
 def resolve(
     flags: Mapping[str, str], environ: Mapping[str, str], env_file: Path | None
 ) -> list[Setting]:
-    """Return every setting with its source: a flag, else a variable, else the file, else default.
+    """Return every setting with its source: flag, environment, file or default, in that order.
 
-    `flags` holds the texts of the flags that were given, by field name. Raises `ConfigError`
-    for a value that cannot be read and for a file that names an unknown setting.
+    `flags` holds the text of each given flag, by field name. Raises `ConfigError` for a value
+    that cannot be parsed and for a file that names an unknown setting.
     """
     settings, wrong = resolve_each(flags, environ, env_file)
     if wrong:
@@ -353,7 +356,7 @@ def resolve(
 def resolve_each(
     flags: Mapping[str, str], environ: Mapping[str, str], env_file: Path | None
 ) -> tuple[list[Setting], list[ConfigError]]:
-    """Return what `resolve` does, and what it would raise for, each: those have their default."""
+    """Return the settings and every error; a setting with an error has its default."""
     from_file, wrong = read_env_lines(env_file) if env_file else ({}, [])
     settings = []
     for f in dataclasses.fields(Config):
@@ -366,7 +369,7 @@ def resolve_each(
 
 
 def to_config(settings: list[Setting]) -> Config:
-    """Return the settings as one object."""
+    """Return the settings as a `Config`."""
     return Config(**{setting.field.name: setting.value for setting in settings})
 
 
@@ -376,24 +379,24 @@ def flag_of(name: str) -> str:
 
 
 def variables() -> frozenset[str]:
-    """Return the names of all settings as variables."""
+    """Return the environment variables of all settings."""
     return frozenset(f.metadata["variable"] for f in dataclasses.fields(Config))
 
 
 def similar(name: str) -> str | None:
-    """Return the variable that `name` looks like a misspelling of, if there is one."""
-    import difflib  # noqa: PLC0415 - a daemon that is spelt right does without
+    """Return the variable that `name` seems to misspell, if any."""
+    import difflib  # noqa: PLC0415 - only needed once a name is misspelt
 
     matches = difflib.get_close_matches(name, variables(), n=1, cutoff=_ALIKE)
     return matches[0] if matches else None
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Return the `KEY=value` lines of `path`; comments, blank lines and quotes are understood.
+    """Return the `KEY=value` lines of `path`; allows comments, blank lines and quotes.
 
-    Raises `ConfigError`, with the line's number, for a line of another shape and for a
-    `SIDECAR_*` name that is not a setting: in the environment that may be another program's,
-    in our own file it is a typing error.
+    Raises `ConfigError`, with the line number, for a malformed line and for a `SIDECAR_*` name
+    that is not a setting: in the environment it may belong to another program, but in our own
+    file it is a typo.
     """
     values, wrong = read_env_lines(path)
     if wrong:
@@ -402,9 +405,9 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def read_env_lines(path: Path) -> tuple[dict[str, str], list[ConfigError]]:
-    """Return the good lines of `path`, and what `read_env_file` would raise for each other."""
+    """Return the valid lines of `path`, and the `ConfigError` for each invalid one."""
     try:
-        lines = list(numbered_lines(path, lambda said: ConfigError(f"--env-file {said}")))
+        lines = list(numbered_lines(path, lambda message: ConfigError(f"--env-file {message}")))
     except ConfigError as error:
         return {}, [error]
     values: dict[str, str] = {}

@@ -1,8 +1,8 @@
-"""Files that are replaced whole, in folders that others may share. A leaf.
+"""Atomic file replacement, safe in folders shared with other users. A leaf module.
 
-What is written has a name that nobody can have taken before, until it is complete; then it takes
-the place of what was there. The folder is opened once and all goes by its descriptor, so that
-nobody can change what its path leads to in between.
+The new content is written to a temporary file with an unpredictable name, which is then renamed
+over the old one. The folder is opened once and used through its descriptor, so nobody can swap
+what its path leads to in between.
 """
 
 import errno
@@ -20,24 +20,25 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def replace_file(path: Path, text: str, mode: int | None = None) -> None:
-    """Write `text` to `path`; whoever reads it sees the old or the new, whole.
+    """Write `text` to `path` atomically: readers see the whole old file or the whole new one.
 
-    The file has `mode`, whatever the umask; by default that of this user's file that it replaces,
-    else the usual one. Raises `OSError` where the folder is missing or may not be written to, and
-    where something else than a file is at `path`: no link and no device is followed or replaced.
+    The file gets `mode` regardless of the umask. By default it keeps the mode of the file it
+    replaces, if that belongs to this user, and otherwise gets the usual one. Raises `OSError` if
+    the folder is missing or not writable, and if `path` is anything but a regular file: links and
+    devices are neither followed nor replaced.
     """
     with _folder_of(path) as folder:
-        there = _file_at(path, folder)
+        existing = _file_at(path, folder)
         with _draft(path, folder) as (name, descriptor):
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                if mode := mode or _kept_mode(there):
+                if mode := mode or _kept_mode(existing):
                     os.fchmod(descriptor, mode)
                 file.write(text)
             os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise the `OSError` that `replace_file` would raise; nothing is changed and nothing left."""
+    """Raise the `OSError` that `replace_file` would raise, without changing anything."""
     with _folder_of(path) as folder:
         _file_at(path, folder)
         with _draft(path, folder) as (_, descriptor):
@@ -55,28 +56,28 @@ def _folder_of(path: Path) -> Iterator[int]:
 
 @contextmanager
 def _draft(path: Path, folder: int) -> Iterator[tuple[str, int]]:
-    """Open a new file in `folder`, by a name that nobody knows; it is gone at the end."""
-    # Without the suffix of `path`: a collector that takes all *.prom would take this one, too.
+    """Open a temporary file with a random name in `folder`; it is removed on exit."""
+    # Drop the suffix of `path`: a collector that reads *.prom would pick this one up, too.
     name = f".{path.stem}-{secrets.token_hex(8)}"
     descriptor = os.open(name, _NEW, 0o666, dir_fd=folder)
     try:
         yield name, descriptor
     finally:
-        with suppress(FileNotFoundError):  # it has the other name by now
+        with suppress(FileNotFoundError):  # already renamed
             os.unlink(name, dir_fd=folder)
 
 
 def _file_at(path: Path, folder: int) -> os.stat_result | None:
-    """Return the facts of the file that is to be replaced, if there is one."""
+    """Return the status of the file to replace, if any. Raises `FileExistsError` for a non-file."""
     try:
         found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(found.st_mode):
         what = f"{kind_of(found)} of {user(found.st_uid)}"
-        raise FileExistsError(errno.EEXIST, f"{what} is there, not a file: name another")
+        raise FileExistsError(errno.EEXIST, f"it is {what}, not a file; choose another path")
     return found
 
 
-def _kept_mode(there: os.stat_result | None) -> int | None:
-    return there.st_mode & 0o777 if there is not None and is_own(there.st_uid) else None
+def _kept_mode(existing: os.stat_result | None) -> int | None:
+    return existing.st_mode & 0o777 if existing is not None and is_own(existing.st_uid) else None

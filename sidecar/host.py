@@ -1,4 +1,4 @@
-"""Facts about the host that the process finds itself on. Read once; decides nothing."""
+"""Facts about the host: cores, memory, instruction sets, CUDA. Read once; makes no decisions."""
 
 import errno
 import importlib.util
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 Probe: TypeAlias = Callable[[], str | None]
-"""Finds out the name of the CUDA device."""
+"""Returns the name of the CUDA device, or None."""
 _ISA_FLAGS = frozenset(
     {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 )
@@ -20,11 +20,10 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What this process may use: `cores` to compute on, `memory_bytes` at most.
+    """What this process may use: `cores` and `memory_bytes`, within affinity and cgroup limits.
 
-    Both are within affinity and cgroup limits. `isa` holds those flags of the processor that
-    decide how fast integers are multiplied. `cuda` is the name of the CUDA device that torch
-    uses here; None where there is none, or nobody looked.
+    `isa` holds the CPU flags that determine the speed of integer multiplication. `cuda` is the
+    name of the CUDA device that torch uses; None if there is none or it was not probed.
     """
 
     cores: int
@@ -41,9 +40,9 @@ def read_host(
 ) -> Host:
     """Return the facts, read from the files below `root`.
 
-    `affinity` is the set of processors that may be used; by default this process's own.
-    `probe` is asked for a CUDA device where NVIDIA's driver is loaded, and nowhere else.
-    Raises `OSError` where no descriptor or memory is left to look with.
+    `affinity` is the set of usable processors; by default this process's own. `probe` is called
+    for a CUDA device only if NVIDIA's driver is loaded. Raises `OSError` if the process is out
+    of file descriptors or memory.
     """
     allowed = len(os.sched_getaffinity(0) if affinity is None else affinity)
     cpuinfo = _read(root / "proc/cpuinfo")
@@ -57,25 +56,25 @@ def read_host(
 
 
 def cuda_device() -> str | None:
-    """Return the name of the CUDA device that torch uses, or None where it has none.
+    """Return the name of the CUDA device that torch uses, or None.
 
-    Without the extra `server` that is so at once; with it torch is imported, which takes seconds.
+    Immediate without the extra `server`; with it, torch is imported, which takes seconds.
     """
     if not all(map(importlib.util.find_spec, ("torch", "sentence_transformers"))):
         return None
-    # Read when torch is loaded: the daemon's own threads are the parallelism.
+    # torch reads it on import. The daemon's own threads already use every core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    import torch  # noqa: PLC0415 - only where there may be a device
+    import torch  # noqa: PLC0415 - only if there may be a device
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def _quotas(root: Path) -> Iterator[int]:
-    """Yield the processors that each cgroup above this process grants, rounded up."""
+    """Yield the CPU quota of each cgroup of this process, in processors, rounded up."""
     for directory in _cgroups(root, "cpu"):
         quota, _, period = _read(directory / "cpu.max").partition(" ")  # v2: "150000 100000"
         if not quota:
-            quota = _read(directory / "cpu.cfs_quota_us")  # v1: -1 where there is none
+            quota = _read(directory / "cpu.cfs_quota_us")  # v1: -1 if unlimited
             period = _read(directory / "cpu.cfs_period_us")
         if _is_count(quota) and _is_count(period):
             yield ceil(int(quota) / int(period))
@@ -89,15 +88,15 @@ def _memory_limits(root: Path) -> Iterator[int]:
 
 
 def _cgroups(root: Path, controller: str) -> Iterator[Path]:
-    """Yield the directories, leaf first, that may limit `controller` for this process.
+    """Yield the cgroup directories, leaf first, that may limit `controller` for this process.
 
-    Inside a container the paths in /proc may be the host's; only the mount's own root is left.
+    In a container the paths in /proc may be the host's, so that only the mount's root exists.
     """
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         mount = root / "sys/fs/cgroup"
         if controller in controllers.split(","):
-            mount /= controller  # v1: a hierarchy a controller
+            mount /= controller  # v1: one hierarchy per controller
         elif number != "0":
             continue
         leaf = mount / path.lstrip("/")
@@ -107,7 +106,7 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
 def _physical_bytes(root: Path) -> int:
     if total := _field(_read(root / "proc/meminfo"), "MemTotal"):  # "16384 kB"
         return 1024 * int(total.split()[0])
-    # A sandbox may hide the file; the system call is there.
+    # A sandbox may hide the file, but not the system call.
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -116,7 +115,7 @@ def _words(text: str, *names: str) -> frozenset[str]:
 
 
 def _field(text: str, name: str) -> str:
-    """Return the value of the first line "name : value", or ""."""
+    """Return the value of the first "name : value" line, or ""."""
     for line in text.splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:
@@ -129,9 +128,10 @@ def _is_count(value: str) -> bool:
 
 
 def _read(path: Path) -> str:
-    """Return what the file says; "" where there is none, or it is not for this process.
+    """Return the content of the file; "" if it is missing or unreadable.
 
-    Raises `OSError` where the process lacks what it takes to read: that is no fact of the host.
+    Raises `OSError` if the process is out of descriptors or memory: that says nothing about the
+    host.
     """
     try:
         return path.read_text().strip()

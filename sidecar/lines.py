@@ -1,7 +1,7 @@
-"""Lines of files that people bring: UTF-8, with or without a byte order mark.
+"""Read the lines of user-supplied files: UTF-8, with or without a byte order mark.
 
-Only a newline ends a line, with a carriage return before it or without. `str.splitlines` would
-end one at a form feed, at U+0085 and at U+2028 as well, in the middle of a text.
+Only LF or CRLF ends a line. `str.splitlines` would also split at form feeds, U+0085 and U+2028,
+in the middle of a text.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ BOM = b"\xef\xbb\xbf"
 
 
 def numbered_lines(path: Path, refuse: Callable[[str], Exception]) -> Iterator[tuple[int, str]]:
-    """Yield each line of the file with its end, and its number, from 1; one is held at a time.
+    """Yield each line with its number, from 1, and its line ending; holds one line at a time.
 
-    Raises `refuse` of one line of text where the file, or a line of it, cannot be read.
+    If the file or a line cannot be read, raises `refuse(message)`, with a one-line message.
     """
     try:
         with path.open("rb") as file:
@@ -24,7 +24,7 @@ def numbered_lines(path: Path, refuse: Callable[[str], Exception]) -> Iterator[t
 
 
 def without_end(line: str) -> str:
-    """Return `line` without what ends it."""
+    """Return `line` without its line ending."""
     return line.removesuffix("\n").removesuffix("\r")
 
 

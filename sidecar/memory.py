@@ -1,4 +1,4 @@
-"""What this process holds, and how soon it lets go. A leaf."""
+"""This process's memory: how much it holds, and returning it to the system. A leaf module."""
 
 import ctypes
 
@@ -9,29 +9,29 @@ _LARGE_BYTES = 256 * 1024
 
 
 def read_memory() -> dict[str, int]:
-    """Return `rss_bytes`, and `pss_bytes`: its part of what it shares with other processes.
+    """Return `rss_bytes` and `pss_bytes`, which counts its proportional share of shared pages.
 
-    The kernel walks the whole address space for it: milliseconds.
+    Takes milliseconds: the kernel walks the whole address space.
     """
     memory = psutil.Process().memory_full_info()
     return {"rss_bytes": memory.rss, "pss_bytes": memory.pss}
 
 
 def let_go() -> None:
-    """Give back to the system what has been freed.
+    """Return freed memory to the system.
 
-    glibc does so by itself with what is free at the heap's end alone.
+    On its own, glibc returns only what is free at the end of the heap.
     """
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # not every libc has it
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc only
         trim(0)
 
 
 def let_go_early() -> None:
-    """Have large arrays go back to the system when they are freed, from here on.
+    """From now on, return large arrays to the system as soon as they are freed.
 
-    glibc raises the size from which it does that by what it sees freed, up to 32 MiB; what is
-    smaller stays with the process, in pieces. This is for one that comes and goes with arrays of
-    many sizes: asking the system each time is slower.
+    glibc raises its mmap threshold with the sizes it sees freed, up to 32 MiB; smaller blocks
+    then stay in a fragmented heap. Use this in short-lived processes that allocate arrays of many
+    sizes: a system call per allocation is slower.
     """
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # not every libc has it
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc only
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

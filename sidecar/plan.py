@@ -1,4 +1,4 @@
-"""PURE: from what is configured and what the host is, to what will be run, and why."""
+"""Pure functions from the configuration and the host to what will run, and why."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ _DOT_PRODUCT = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
 
 
 class PlanError(ValueError):
-    """What is configured cannot be done on this host; the message says what can."""
+    """The configuration cannot run on this host; the message says what can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The quantization to serve, the reason in words, the inference threads, what computes.
+    """The quantization to serve, the reason for it, the inference threads and the device.
 
-    `quantization` "auto" is decided by measurement when the model is prepared.
-    `weight_bits` is how many bits of a weight the host's integer multiplication bears.
-    `device` is "cpu" or "cuda".
+    If `quantization` is "auto", measurements decide when the model is prepared. `weight_bits` is
+    the number of bits per weight that the host can multiply without saturation. `device` is "cpu"
+    or "cuda".
     """
 
     quantization: str
@@ -33,19 +33,19 @@ def make_plan(
 ) -> Plan:
     """Return the plan for `host`.
 
-    `quantization` is one of `config.QUANTIZATIONS`, `device` one of `config.DEVICES`: "auto"
-    is a CUDA device where there is one. `threads` 0 takes the cores that the host grants this
-    process, and one on CUDA: it does nothing but keep the device busy. Raises `PlanError` for
-    a quantization or a device that this host does not have.
+    `quantization` is one of `config.QUANTIZATIONS`, `device` one of `config.DEVICES`: "auto" is
+    the CUDA device if there is one. `threads` 0 means all cores available to the process, or one
+    on CUDA, which is enough to keep the device busy. Raises `PlanError` for a quantization or
+    device that this host does not support.
     """
     computes = _device(device, host)
     chosen, reason = _choose(use_quantization, quantization, computes)
-    plenty = 1 if computes == "cuda" else host.cores
-    return Plan(chosen, reason, threads or plenty, weight_bits(host), computes)
+    default_threads = 1 if computes == "cuda" else host.cores
+    return Plan(chosen, reason, threads or default_threads, weight_bits(host), computes)
 
 
 def weight_bits(host: Host) -> int:
-    """Return 8 where u8 x s8 products are summed in 32 bits, 7 where 16 bits would saturate."""
+    """Return 8 if u8 x s8 products are summed in 32 bits, 7 if in 16 bits, which would saturate."""
     return 8 if host.isa & _DOT_PRODUCT else PORTABLE_WEIGHT_BITS
 
 

@@ -1,7 +1,7 @@
-"""The service manager's protocol: the socket that it passes on, and what it wants to be told.
+"""The service manager's protocol: socket activation, readiness and the watchdog.
 
-sd_listen_fds(3) and sd_notify(3): both are promised stable, and a few lines of the standard
-library. Without a service manager all of it does nothing. A leaf: it imports nothing of ours.
+Implements sd_listen_fds(3) and sd_notify(3), whose interfaces are stable, with the standard
+library alone. Does nothing without a service manager. A leaf module.
 """
 
 import os
@@ -17,15 +17,15 @@ _VARIABLES = (
 
 
 class HandedOverError(ValueError):
-    """What the service manager passed on cannot be used; the message says what was expected."""
+    """The socket passed by the service manager is unusable; the message says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manager:
-    """What started this process, as far as it said so.
+    """The service manager that started this process, as described by the environment.
 
-    `listener` is the listening Unix socket that it passed on. `watchdog_seconds` is how long
-    it waits for a sign of life before it ends the process; None: for ever.
+    `listener` is the listening Unix socket that it passed, if any. `watchdog_seconds` is how long
+    it waits for a keep-alive before it kills the process; None for no watchdog.
     """
 
     listener: socket.socket | None = None
@@ -33,9 +33,9 @@ class Manager:
     notify_address: str | None = None
 
     def notify(self, **state: str | int) -> None:
-        """Send assignments such as `READY=1`; a manager that is gone is not told.
+        """Send assignments such as `READY=1`.
 
-        Raises nothing: whether somebody listens is no concern of serving.
+        Errors are ignored: serving must not depend on whether the manager still listens.
         """
         if self.notify_address is None:
             return
@@ -46,9 +46,10 @@ class Manager:
 
 
 def take(environ: MutableMapping[str, str] = os.environ) -> Manager:
-    """Return what `environ` says of the manager, and take it out: children are not concerned.
+    """Return the manager described by `environ`, and remove its variables.
 
-    Raises `HandedOverError` for other sockets than one listening Unix stream socket.
+    Child processes must not inherit them. Raises `HandedOverError` if the manager passed anything
+    but a single listening Unix stream socket.
     """
     values = {name: environ.pop(name, "") for name in _VARIABLES}
     return Manager(
@@ -63,15 +64,18 @@ def _listener(values: MutableMapping[str, str]) -> socket.socket | None:
         return None
     if values["LISTEN_FDS"] != "1":
         raise HandedOverError(
-            f"{values['LISTEN_FDS']} sockets were passed on; Sidecar listens on one"
+            f"the service manager passed {values['LISTEN_FDS']} sockets; Sidecar listens on one"
         )
     try:
         os.set_inheritable(_FIRST_FD, False)
         listener = socket.socket(fileno=_FIRST_FD)
     except OSError as error:
-        raise HandedOverError(f"descriptor {_FIRST_FD} is no socket: {error.strerror}") from None
+        raise HandedOverError(f"descriptor {_FIRST_FD} is not a socket: {error.strerror}") from None
     if not _listens_at_a_path(listener):
-        raise HandedOverError("the socket that was passed on is not ListenStream=/a/path")
+        raise HandedOverError(
+            "the service manager's socket is not a listening Unix stream socket: set "
+            "ListenStream=/a/path"
+        )
     return listener
 
 
@@ -93,5 +97,5 @@ def _is_for_us(pid: str) -> bool:
 
 
 def _address(path: str) -> str:
-    # A leading @ stands for the abstract namespace, which has a zero byte there.
+    # A leading @ denotes the abstract namespace, whose names start with a zero byte.
     return f"\0{path[1:]}" if path.startswith("@") else path

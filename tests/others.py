@@ -1,4 +1,4 @@
-"""What another user of the host does: plants files, listens at a socket. Takes root."""
+"""Acts of another user of the host: planting files, listening on a socket. Needs root."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ socket.send_fds(socket.socket(fileno=channel), [b"x"], [sock.fileno()])
 
 
 def listener_of(uid: int, path: Path, bound: socket.socket | None = None) -> socket.socket:
-    """Return a socket that a process of `uid` listens with: its own at `path`, or `bound`."""
+    """Return a socket that a process of `uid` listens on: a new one at `path`, or `bound`."""
     ours, theirs = socket.socketpair()
     passed = [theirs.fileno(), *([bound.fileno()] if bound else [])]
     words = map(str, (uid, path, theirs.fileno(), bound.fileno() if bound else 0))
@@ -43,7 +43,7 @@ def listener_of(uid: int, path: Path, bound: socket.socket | None = None) -> soc
 
 
 def plant(kind: str, path: Path, outside: Path) -> None:
-    """Put what `kind` says at `path`; what it leads to lies in `outside`."""
+    """Create a file of `kind` at `path`; links point into `outside`."""
     match kind.removeprefix("another's "):
         case "file":
             path.write_text("planted")
@@ -74,7 +74,7 @@ KINDS = [
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Return all that can be told of what lies in `folder`."""
+    """Return inode, mode, owner, mtime and content of everything in `folder`."""
     found = {}
     for path in [folder, *sorted(folder.rglob("*"))]:
         facts = path.lstat()
@@ -85,10 +85,10 @@ def contents(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def no_hang(seconds: int = 30) -> Iterator[None]:
-    """Fail where the block waits for somebody who never comes."""
+    """Fail if the block takes longer than `seconds`."""
 
     def fail(*_: object) -> None:
-        raise AssertionError(f"it still waits after {seconds} s")
+        raise AssertionError(f"still waiting after {seconds} s")
 
     before = signal.signal(signal.SIGALRM, fail)
     signal.alarm(seconds)
@@ -101,7 +101,7 @@ def no_hang(seconds: int = 30) -> Iterator[None]:
 
 @contextmanager
 def shared() -> Iterator[tuple[Path, Path]]:
-    """Open a folder like /tmp, and one outside of it with something precious."""
+    """Create a world-writable, sticky folder like /tmp, and another one with a precious file."""
     with TemporaryDirectory(prefix="sidecar-shared-") as place:
         folder, outside = Path(place) / "shared", Path(place) / "outside"
         for each in (folder, outside):

@@ -1,4 +1,4 @@
-"""Preparing models in the process of the tests, which has loaded all that it takes."""
+"""Preparing models in the test process, where the libraries are already loaded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import pytest
 
 
 class _Ended:
-    """A process that has ended, for those who wait for one."""
+    """Stands in for a process that has ended."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -24,7 +24,7 @@ class _Ended:
 
 
 def prepare_here(patch: pytest.MonkeyPatch) -> None:
-    """Prepare models, and ask sentence-transformers, without the processes that are for it."""
+    """Prepare models and run sentence-transformers in this process instead of subprocesses."""
     from sidecar.models import library
     from sidecar.models.oracle import ask
 
@@ -33,7 +33,7 @@ def prepare_here(patch: pytest.MonkeyPatch) -> None:
 
 
 def prepare_quickly(order: Any) -> Any:
-    """Prepare an artifact, calibrated on fewer tokens and timed fewer times than is worth it."""
+    """Prepare an artifact, with less calibration and timing than in production."""
     from sidecar.models.oracle import ask
     from sidecar.models.prepare import prepare
 
@@ -44,7 +44,7 @@ def prepare_quickly(order: Any) -> Any:
 
 
 def quicken(patch: pytest.MonkeyPatch) -> None:
-    """Calibrate on fewer tokens, and time fewer times: small models tell no difference."""
+    """Calibrate on fewer tokens and time fewer rounds: small models need no more."""
     from sidecar.models import quantize, speed
 
     patch.setattr(quantize, "_TOKENS", 1_500)
@@ -53,7 +53,7 @@ def quicken(patch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class _Question:
-    """What is asked about a folder; the same of two whose files are the same."""
+    """The cache key of an answer: equal for folders with equal files."""
 
     fingerprint: str
     task: Any
@@ -61,12 +61,12 @@ class _Question:
 
 
 class _NoAnswerError(Exception):
-    """The library does not load the model; why not names its folder."""
+    """The library cannot load the model; the reason names its folder, so it is not cached."""
 
 
 @cache
 def _answered(question: _Question) -> Mapping[str, bytes]:
-    """Return the files that the library answers with."""
+    """Return the files of the library's answer."""
     from sidecar.models.oracle.answers import FAILURE
     from sidecar.models.oracle.library import answer
 
@@ -78,7 +78,7 @@ def _answered(question: _Question) -> Mapping[str, bytes]:
 
 
 def _answer_here(folder: Path, task: Any, scratch: Path) -> _Ended:
-    """Ask the library once about folders that many tests write alike."""
+    """Write the library's answer, cached across folders with equal files."""
     from sidecar.models.digests import Digests, fingerprint
     from sidecar.models.oracle.answers import FAILURE
 

@@ -1,4 +1,4 @@
-"""Settings: where each comes from, and what is refused."""
+"""Settings: their sources, and which values are refused."""
 
 import grp
 import pwd
@@ -30,14 +30,14 @@ def config(
 
 
 def test_defaults() -> None:
-    """Without any setting: int8, the embedded model, no reranker."""
+    """The defaults are int8, the bundled embedding model and no reranker."""
     plain = config()
     assert (plain.use_quantization, plain.quantization) == (True, "int8")
     assert (plain.embedding_model, plain.reranker_model) == ("all-MiniLM-L6-v2", None)
 
 
 def test_flag_beats_environment_beats_file(tmp_path: Path) -> None:
-    """The nearest source wins, and each setting says which one that was."""
+    """A flag overrides the environment, which overrides the file; each setting has its source."""
     file = tmp_path / "env"
     file.write_text("SIDECAR_THREADS=1\nSIDECAR_MAX_INPUTS=1\nQUANTIZATION_CONFIG=none\n")
     settings = resolve({"threads": "3"}, {"SIDECAR_THREADS": "2", "SIDECAR_MAX_INPUTS": "2"}, file)
@@ -50,19 +50,19 @@ def test_flag_beats_environment_beats_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["true", "TRUE", "1", "yes", "on"])
 def test_use_quantization_true(text: str) -> None:
-    """The usual spellings of true."""
+    """USE_QUANTIZATION accepts the usual spellings of true, in either case."""
     assert config(environ={"USE_QUANTIZATION": text}).use_quantization
 
 
 @pytest.mark.parametrize("text", ["false", "False", "0", "no", "off"])
 def test_use_quantization_false(text: str) -> None:
-    """The usual spellings of false."""
+    """USE_QUANTIZATION accepts the usual spellings of false, in either case."""
     assert not config(environ={"USE_QUANTIZATION": text}).use_quantization
 
 
 @pytest.mark.parametrize("name", QUANTIZATIONS)
 def test_every_known_quantization_is_read(name: str) -> None:
-    """The five names of the deployments that this replaces, in either case."""
+    """Every known quantization is accepted, in either case."""
     assert config(environ={"QUANTIZATION_CONFIG": name.upper()}).quantization == name
 
 
@@ -83,11 +83,11 @@ def test_every_known_quantization_is_read(name: str) -> None:
         ("SIDECAR_INT8_FLOOR", "1.5", "from 0 to 1"),
         ("SIDECAR_LOG_LEVEL", "loud", "debug, info"),
         ("SIDECAR_SOCKET", "", "must be a path"),
-        ("SIDECAR_ALLOW_USERS", ",", "has an empty place"),
-        ("SIDECAR_ALLOW_USERS", "root,", "has an empty place"),
-        ("SIDECAR_ALLOW_USERS", "0,,1", "has an empty place"),
-        ("SIDECAR_ALLOW_USERS", "no-such-user", "names that this host knows, not 'no-such-user'"),
-        ("SIDECAR_ALLOW_GROUPS", ", ,", "has an empty place"),
+        ("SIDECAR_ALLOW_USERS", ",", "has an empty entry"),
+        ("SIDECAR_ALLOW_USERS", "root,", "has an empty entry"),
+        ("SIDECAR_ALLOW_USERS", "0,,1", "has an empty entry"),
+        ("SIDECAR_ALLOW_USERS", "no-such-user", "names known to this host, not 'no-such-user'"),
+        ("SIDECAR_ALLOW_GROUPS", ", ,", "has an empty entry"),
         ("SIDECAR_PROMPTS", '{"query": 1}', "every prompt must be a string"),
         ("SIDECAR_PROMPTS", '{"query": "q: "', "must be auto, a JSON object of prompts by name"),
         ("SIDECAR_PROMPTS", '{"query": "\\ud800"}', "surrogates not allowed"),
@@ -97,7 +97,7 @@ def test_every_known_quantization_is_read(name: str) -> None:
 def test_wrong_value_names_the_setting_and_what_is_known(
     variable: str, value: str, known: str
 ) -> None:
-    """A wrong value is one line with the variable, the value and what would be right."""
+    """An invalid value is reported in one line with the variable, the value and what is valid."""
     with pytest.raises(ConfigError) as caught:
         config(environ={variable: value})
     message = str(caught.value)
@@ -110,7 +110,7 @@ def test_wrong_value_names_the_setting_and_what_is_known(
     ("text", "expected"), [("", set()), ("  ", set()), ("root", {0}), (" 0 , 1000", {0, 1000})]
 )
 def test_users_are_listed_by_name_or_number(text: str, expected: set[int]) -> None:
-    """Nothing at all lists nobody, as the default does."""
+    """Users and groups are given by name or number; empty text is the empty set, as by default."""
     assert config(environ={"SIDECAR_ALLOW_USERS": text}).allow_users == expected
     assert config(environ={"SIDECAR_ALLOW_GROUPS": text}).allow_groups == expected
 
@@ -127,12 +127,12 @@ def test_users_are_listed_by_name_or_number(text: str, expected: set[int]) -> No
     ],
 )
 def test_prompts_are_none_or_known_or_stated(text: str, expected: object) -> None:
-    """A prompt keeps the blank at its end, and its newlines."""
+    """Prompts are empty, "auto" or a JSON object, whose trailing spaces and newlines are kept."""
     assert config(environ={"SIDECAR_PROMPTS": text}).prompts == expected
 
 
 def test_prompts_may_stand_in_a_file(tmp_path: Path) -> None:
-    """What is no object of strings there is refused by the file's name, in one line."""
+    """Prompts may be in a file; anything but an object of strings is refused in one line."""
     file = tmp_path / "prompts.json"
     file.write_text('\ufeff{\n  "query": "Frage: "\n}\n')
     assert config(flags={"prompts": str(file)}).prompts == {"query": "Frage: "}
@@ -148,14 +148,14 @@ def test_prompts_may_stand_in_a_file(tmp_path: Path) -> None:
 
 
 def test_a_wrong_object_of_many_lines_is_told_in_one() -> None:
-    """A variable may hold newlines."""
+    """An invalid value with newlines is reported in one line."""
     with pytest.raises(ConfigError) as caught:
         config(environ={"SIDECAR_PROMPTS": '{\n"query": 1\n}'})
     assert str(caught.value).startswith('SIDECAR_PROMPTS={ "query": 1 }: must be auto')
 
 
 def test_env_file_is_read_as_shells_write_it(tmp_path: Path) -> None:
-    """Comments, blank lines, quotes, export and other programs' variables."""
+    """A file may have comments, blank lines, quotes, `export` and unrelated variables."""
     file = tmp_path / "env"
     file.write_text(
         "# settings\n\nexport USE_QUANTIZATION='false'\nOTHER=1\n"
@@ -171,7 +171,7 @@ def test_env_file_is_read_as_shells_write_it(tmp_path: Path) -> None:
     [("SIDECAR_THREAD=2\n", ":1: SIDECAR_THREAD is not a setting"), ("\nwhat\n", ":2: expected")],
 )
 def test_env_file_errors_name_the_line(tmp_path: Path, text: str, message: str) -> None:
-    """A misspelt setting and a line of another shape are named by line."""
+    """A misspelt setting and a malformed line are reported with their line number."""
     file = tmp_path / "env"
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
@@ -179,7 +179,7 @@ def test_env_file_errors_name_the_line(tmp_path: Path, text: str, message: str) 
 
 
 def test_missing_env_file(tmp_path: Path) -> None:
-    """A file that is not there is an error, not silence."""
+    """A missing --env-file is an error."""
     with pytest.raises(ConfigError, match="cannot be read"):
         config(env_file=tmp_path / "none")
 
@@ -209,7 +209,7 @@ def test_missing_env_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_number_has_a_least(variable: str, least: str, below: str) -> None:
-    """It is taken; what is below it is refused."""
+    """The minimum of a number is accepted, and anything below it is refused."""
     found = {s.variable: s.value for s in resolve({}, {variable: least}, None)}
     assert found[variable] == float(least)
     with pytest.raises(ConfigError, match=variable):
@@ -230,7 +230,7 @@ def test_a_number_has_a_least(variable: str, least: str, below: str) -> None:
     ],
 )
 def test_a_share_or_a_time_has_a_most(variable: str, most: str, above: str) -> None:
-    """It is taken; what is above it, or endless, is refused."""
+    """The maximum of a fraction or time is accepted; more, infinity and "" are refused."""
     found = {s.variable: s.value for s in resolve({}, {variable: most}, None)}
     assert found[variable] == float(most)
     for wrong in (above, "inf", ""):
@@ -239,12 +239,12 @@ def test_a_share_or_a_time_has_a_most(variable: str, most: str, above: str) -> N
 
 
 def test_every_default_is_what_the_documentation_says() -> None:
-    """By the environment file that is installed, in which each stands."""
+    """Every default is that in the installed environment file."""
     lines = Path(__file__).parents[1].joinpath("systemd", "sidecar.env").read_text().splitlines()
-    told = dict(line[1:].split("=", 1) for line in lines if re.match("#[A-Z0-9_]+=", line))
-    here = {"SIDECAR_SOCKET", "SIDECAR_CACHE_DIR"}  # those of a service
+    documented = dict(line[1:].split("=", 1) for line in lines if re.match("#[A-Z0-9_]+=", line))
+    of_service = {"SIDECAR_SOCKET", "SIDECAR_CACHE_DIR"}  # whose defaults differ in a service
     defaults = resolve({}, {}, None)
-    given = {name: text for name, text in told.items() if text and name not in here}
+    given = {name: text for name, text in documented.items() if text and name not in of_service}
     assert len(given) > 20
     stated = {s.variable: s.value for s in resolve({}, given, None)}
     for setting in defaults:
@@ -253,7 +253,7 @@ def test_every_default_is_what_the_documentation_says() -> None:
 
 
 def test_no_length_is_the_models_own() -> None:
-    """0 is no cap."""
+    """SIDECAR_MAX_TOKENS=0 means the model's own limit."""
     assert config(environ={"SIDECAR_MAX_TOKENS": "0"}).max_tokens == 0
     assert config(environ={"SIDECAR_MAX_TOKENS": "512"}).max_tokens == 512
 
@@ -269,7 +269,7 @@ def test_no_length_is_the_models_own() -> None:
 def test_the_cache_is_the_services_or_the_users(
     monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], expected: str
 ) -> None:
-    """In this order."""
+    """The cache is the service's, or under XDG_CACHE_HOME, or under the user's home."""
     for name in ("CACHE_DIRECTORY", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
@@ -278,7 +278,7 @@ def test_the_cache_is_the_services_or_the_users(
 
 
 def test_a_user_without_a_home_has_the_hosts_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no path that begins with ~."""
+    """Without a home, the cache is /var/cache/sidecar, and a path starting with ~ is refused."""
 
     def fail(_: Path) -> Path:
         raise RuntimeError("no home")
@@ -287,26 +287,26 @@ def test_a_user_without_a_home_has_the_hosts_cache(monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "expanduser", fail)
     assert config().cache_dir == Path("/var/cache/sidecar")
-    with pytest.raises(ConfigError, match="there is no such home directory"):
+    with pytest.raises(ConfigError, match="no such home directory"):
         config(environ={"SIDECAR_CACHE_DIR": "~nobody/x"})
 
 
 def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is a daemon that opens it, not a shell."""
+    """A leading ~ in a path is expanded, as no shell does it for a variable."""
     monkeypatch.setenv("HOME", "/h")
     assert config(environ={"SIDECAR_SOCKET": "~/s"}).socket == Path("/h/s")
 
 
 @pytest.mark.parametrize("name", ["USE_QUANTISATION", "SIDECAR_THREAD", "QUANTIZATION_CONFG"])
 def test_a_name_that_is_nearly_a_settings_is_known(name: str) -> None:
-    """One that is like none is not."""
+    """A misspelt variable is matched to a setting, an unrelated one is not."""
     assert similar(name) in variables()
     for other in ("PATH", "SIDECAR", "SIDECAR_NOTHING_OF_THIS_KIND", "QUANTIZE"):
         assert similar(other) is None
 
 
 def test_groups_and_users_are_looked_up_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same name may have two numbers; blanks around a value are not part of it."""
+    """User and group names are looked up separately, and whitespace around values is stripped."""
     user, group = SimpleNamespace(pw_uid=7, pw_gid=9), SimpleNamespace(gr_gid=8)
     monkeypatch.setattr(pwd, "getpwnam", {"both": user}.__getitem__)
     monkeypatch.setattr(grp, "getgrnam", {"both": group}.__getitem__)
@@ -317,14 +317,14 @@ def test_groups_and_users_are_looked_up_apart(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_flags_are_named_as_they_are_written() -> None:
-    """With dashes; the message has that name, and no other."""
+    """A flag has dashes, and its error names the flag, not the variable."""
     assert flag_of("max_queue_rows") == "--max-queue-rows"
     with pytest.raises(ConfigError, match=r"^--max-queue-rows=x: must be a whole number"):
         config(flags={"max_queue_rows": "x"}, environ={"SIDECAR_MAX_QUEUE_ROWS": "5"})
 
 
 def test_a_line_of_a_file_is_read_as_it_stands(tmp_path: Path) -> None:
-    """The last of two counts; a quote that is not closed is part of the value; `;` comments."""
+    """The last of two lines wins, an unclosed quote is part of the value, and ; is a comment."""
     file = tmp_path / "env"
     file.write_text(
         "SIDECAR_THREADS=2\n; SIDECAR_THREADS=9\nSIDECAR_THREADS=3\n"
@@ -337,7 +337,7 @@ def test_a_line_of_a_file_is_read_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_a_wrong_value_leaves_the_others(tmp_path: Path) -> None:
-    """Its default stands for it, and all that is wrong is told, the file's lines first."""
+    """An invalid setting gets its default; all errors are returned, those of the file first."""
     file = tmp_path / "env"
     file.write_text("what\nSIDECAR_THREADS=3\n")
     environ = {"SIDECAR_MAX_INPUTS": "x", "QUANTIZATION_CONFIG": "none"}

@@ -1,4 +1,4 @@
-"""The whole path, from a client to a real model in a real daemon and back."""
+"""End to end, from a client to a real model in a real daemon and back."""
 
 import threading
 import time
@@ -36,7 +36,7 @@ def model(minilm_artifact: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def alone(model: Model) -> list[bytes]:
-    """Each text's vector, computed in this process and by itself."""
+    """Each text's vector, computed alone in this process."""
     vectors = [model.forward(row) for row in model.tokenize(TEXTS)]
     return [(v / np.sqrt(np.square(v).sum(dtype=np.float32))).tobytes() for v in vectors]
 
@@ -46,14 +46,14 @@ def alone(model: Model) -> list[bytes]:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_same_bytes_in_every_batch(daemon: Daemon, alone: list[bytes], picks: list[int]) -> None:
-    """A text's vector has the same bytes alone and in any composition of a batch."""
+    """A text's vector has the same bytes alone and in any batch."""
     with Client(daemon.socket) as client:
         vectors = client.embed([TEXTS[i] for i in picks]).vectors
     assert [vector.tobytes() for vector in vectors] == [alone[i] for i in picks]
 
 
 def test_same_bytes_whoever_else_is_calling(daemon: Daemon, alone: list[bytes]) -> None:
-    """Eight clients at once, each in its own order, get the same bytes."""
+    """Eight concurrent clients, each with its own order of texts, get the same bytes."""
     wrong: list[int] = []
 
     def ask(seed: int) -> None:
@@ -72,7 +72,7 @@ def test_same_bytes_whoever_else_is_calling(daemon: Daemon, alone: list[bytes]) 
 
 
 def test_long_text_is_reported_or_refused(daemon: Daemon) -> None:
-    """A text over the length is cut and named, or refused with its index."""
+    """A text that is too long is truncated and reported, or refused with its index."""
     with Client(daemon.socket) as client:
         assert client.embed(TEXTS).truncated == (4,)
         with pytest.raises(BadRequest, match="256 tokens") as caught:
@@ -81,7 +81,7 @@ def test_long_text_is_reported_or_refused(daemon: Daemon) -> None:
 
 
 def test_dimensions_and_normalisation_are_the_callers(daemon: Daemon) -> None:
-    """Fewer dimensions are normalised again; without normalisation they are a prefix."""
+    """Reduced dimensions are renormalised; without normalisation they are a prefix."""
     with Client(daemon.socket) as client:
         short = client.encode(TEXTS[0], dimensions=64)
         raw = client.encode(TEXTS[0], normalize=False)
@@ -92,7 +92,7 @@ def test_dimensions_and_normalisation_are_the_callers(daemon: Daemon) -> None:
 
 
 def test_embedding_model_reranks_and_says_so(daemon: Daemon) -> None:
-    """Without a cross-encoder the embedder scores, and the reply names the method."""
+    """Without a cross-encoder, the embedding model reranks, and the reply names the method."""
     documents = ["bread rises because of yeast", "passports are renewed at the office"]
     with Client(daemon.socket) as client:
         reply = client.rerank(TEXTS[0], documents)
@@ -101,7 +101,7 @@ def test_embedding_model_reranks_and_says_so(daemon: Daemon) -> None:
 
 
 def test_status_tells_what_serves(daemon: Daemon) -> None:
-    """Status names the model, what may be asked of it, its quantization, and the memory."""
+    """Status has the model, its quantization, limits and prompts, and the memory held."""
     with Client(daemon.socket) as client:
         status = client.status()
     (model,) = status["models"]
@@ -114,7 +114,7 @@ def test_status_tells_what_serves(daemon: Daemon) -> None:
 
 
 def test_events_never_hold_a_text(daemon: Daemon) -> None:
-    """What was sent is nowhere in the log; that it was served is."""
+    """A request is logged, but its text is not."""
     with Client(daemon.socket) as client:
         client.encode(["xyzzyplugh is a word that nobody logs"])
     assert daemon.events("request.completed")
@@ -122,7 +122,7 @@ def test_events_never_hold_a_text(daemon: Daemon) -> None:
 
 
 def test_stop_finishes_what_was_accepted(minilm_artifact: Path, tmp_path: Path) -> None:
-    """SIGTERM in the middle of a request: it is answered, and the exit code is 0."""
+    """After SIGTERM, a request in flight is answered, and the exit code is 0."""
     with Daemon(tmp_path, "--embedding-model", str(minilm_artifact)) as daemon:
         answers: list[np.ndarray] = []
 
@@ -142,7 +142,7 @@ def test_stop_finishes_what_was_accepted(minilm_artifact: Path, tmp_path: Path) 
 
 
 def test_kill_loses_no_request(minilm_artifact: Path, tmp_path: Path, alone: list[bytes]) -> None:
-    """kill -9 under a request, a new daemon: the client gets its answer and no error."""
+    """After kill -9 during a request, the client gets its answer from the next daemon."""
     with Daemon(tmp_path, "--embedding-model", str(minilm_artifact)) as daemon:
         answers: list[np.ndarray] = []
 
@@ -162,12 +162,12 @@ def test_kill_loses_no_request(minilm_artifact: Path, tmp_path: Path, alone: lis
 
 
 def test_stop_while_a_model_is_prepared_leaves_nothing(minilm_folder: Path, tmp_path: Path) -> None:
-    """SIGTERM before the daemon is ready: exit 0, no half artifact, no process left working."""
+    """SIGTERM during preparation exits with 0, and leaves no partial artifact."""
     daemon = Daemon(tmp_path, "--embedding-model", str(minilm_folder))
     daemon.launch()
     cache = tmp_path / "cache"
 
-    def drafts() -> list[Path]:  # beside the digests of the folder's files
+    def drafts() -> list[Path]:  # folders only: the cache also holds a file of digests
         return [path for path in cache.glob(".*") if path.is_dir()]
 
     while not drafts():
@@ -182,7 +182,7 @@ def test_stop_while_a_model_is_prepared_leaves_nothing(minilm_folder: Path, tmp_
 def test_trained_reranker_finds_the_answer(
     make_model: Callable[..., Path], reranker_folder: Path, tmp_path: Path
 ) -> None:
-    """With a cross-encoder its scores decide; `python -m bench accuracy` quantizes this one."""
+    """A trained cross-encoder ranks the right answer first."""
     embedder = make_model()
     for folder in (embedder, reranker_folder):
         prepare(folder, tmp_path / "cache", USE_QUANTIZATION="false")
@@ -200,7 +200,7 @@ def test_trained_reranker_finds_the_answer(
 
 
 def test_prompts_are_applied_by_name(make_model: Callable[..., Path], tmp_path: Path) -> None:
-    """`prompt_name` puts the model's own prefix before the text; `status` names them all."""
+    """`prompt_name` prepends the model's prompt of that name; `status` lists all prompts."""
     folder = make_model()
     prompts = '{"prompts": {"query": "query: ", "passage": "passage: "}}'
     (folder / "config_sentence_transformers.json").write_text(prompts)

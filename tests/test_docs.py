@@ -1,4 +1,4 @@
-"""What the documentation tells readers to type is what the command takes."""
+"""The commands and links in the documentation are valid."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ _SEPARATORS = {"|", "||", "&&", ";", "&"}
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Return every `sidecar …` of a code block: where it stands, and its words."""
+    """Return every `sidecar …` command in a code block: its place and its words."""
     found = []
     for page in PAGES:
         for block in re.findall(
@@ -30,7 +30,7 @@ def _sidecars(line: str) -> list[list[str]]:
     lexer.whitespace_split = True
     try:
         words = list(lexer)
-    except ValueError:  # not a line of a shell
+    except ValueError:  # not a shell command
         return []
     commands: list[list[str]] = [[]]
     for word in words:
@@ -42,14 +42,14 @@ def _sidecars(line: str) -> list[list[str]]:
 
 
 def test_there_are_commands_to_check() -> None:
-    """In the README and on the operator's page."""
+    """The README and the operations and logs pages have commands to check."""
     pages = {where.partition(":")[0] for where, _ in commands()}
     assert pages >= {"README.md", "operations.md", "logs.md"}
 
 
 @pytest.mark.parametrize(("where", "words"), commands(), ids=[where for where, _ in commands()])
 def test_every_command_is_understood(where: str, words: list[str]) -> None:
-    """Its name, its flags, and their values as far as the command line tells."""
+    """The command line parses every command in the documentation."""
     try:
         arguments = _parser(words).parse_args(words)
     except SystemExit:
@@ -59,13 +59,13 @@ def test_every_command_is_understood(where: str, words: list[str]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    """To files that are there."""
+    """Every relative link in the documentation leads to an existing file."""
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 def test_every_claim_of_security_names_tests_that_there_are() -> None:
-    """A line without one would be a promise that nobody keeps."""
+    """Every claim in SECURITY.md names a test that exists."""
     page = (ROOT / "SECURITY.md").read_text()
     defended = page.split("## What is defended")[1].split("## What is not defended")[0]
     claims = [line for line in defended.splitlines() if line.startswith("- ")]

@@ -1,4 +1,4 @@
-"""The whole command, against daemons, sockets and artifacts as they can be met."""
+"""`sidecar doctor` as a whole, with healthy and broken daemons, sockets and artifacts."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from .daemon import Daemon
 OK, NOTE, WARNING, ERROR = Severity
 NOBODY = 65534
 COMMAND = "import sys; from sidecar.cli import main; sys.exit(main())"
-# The interpreter may lie where that user cannot read it: what is needed is imported before.
+# That user may not be able to read the interpreter's files, so import before switching.
 AS_NOBODY = f"""
 import os, sys
 import sidecar.cli.doctor, sidecar.operate.doctor.models
@@ -37,7 +37,7 @@ Doctor = Callable[..., dict[str, Any]]
 
 
 def checked(code: int, printed: str) -> dict[str, Any]:
-    """Return the report, with which the exit code has to be that of its severity."""
+    """Return the report, after checking that the exit code matches its severity."""
     report = json.loads(printed)
     assert code == CODES[report["severity"]]
     severities = [finding["severity"] for finding in report["findings"]]
@@ -46,7 +46,7 @@ def checked(code: int, printed: str) -> dict[str, Any]:
 
 
 def doctor_apart(*arguments: str, program: str = COMMAND) -> dict[str, Any]:
-    """Run it as a process of its own."""
+    """Run the command in a subprocess."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SIDECAR_")}
     done = subprocess.run(
         [sys.executable, "-c", program, "doctor", "--json", *arguments],
@@ -59,7 +59,7 @@ def doctor_apart(*arguments: str, program: str = COMMAND) -> dict[str, Any]:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in the environment, and nothing that takes time but to find what it always finds."""
+    """Clear the environment and skip slow checks whose result is always the same."""
     for name in [name for name in os.environ if name.startswith("SIDECAR_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SIDECAR_DEVICE", "cpu")
@@ -72,7 +72,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def doctor(
     alone: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Doctor:
-    """Run it in the process of the tests, and return the report."""
+    """A function that runs the command in this process and returns the report."""
 
     def run(*arguments: str, **environ: str) -> dict[str, Any]:
         for name, value in environ.items():
@@ -110,7 +110,7 @@ def test_it_exits_with_what_the_worst_finding_has(
     code: int,
     worst: str,
 ) -> None:
-    """0 with nothing above a note, 1 with warnings, 2 with errors, in whatever order they come."""
+    """The exit code is 0 for notes at most, 1 for warnings and 2 for errors, in any order."""
     findings = [Finding("c", each, f"it is {each.name}", "do it") for each in severities]
     sections = [Section("It is so", tuple(findings[:1])), Section("Or so", tuple(findings[1:]))]
     monkeypatch.setattr(command, "examine", lambda _: sections)
@@ -131,7 +131,7 @@ def test_it_exits_with_what_the_worst_finding_has(
     page = capsys.readouterr().out
     counts = [severities.count(each) for each in (ERROR, WARNING, NOTE)]
     assert "{} errors, {} warnings, {} notes".format(*counts) in page
-    # A symptom without findings has no heading; advice stands below what was found.
+    # A symptom without findings has no heading; advice is printed below each finding.
     assert ("It is so" in page, "Or so" in page) == (len(severities) > 0, len(severities) > 1)
     assert page.count("→ do it") == len(severities)
 
@@ -139,7 +139,7 @@ def test_it_exits_with_what_the_worst_finding_has(
 def test_it_is_given_what_a_daemon_would_be(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The flags, the environment and the file; plans are made as everywhere."""
+    """The doctor examines the given flags, environment and file, and plans as the daemon does."""
     cases: list[Case] = []
 
     def examine(case: Case) -> list[Section]:
@@ -158,7 +158,7 @@ def test_it_is_given_what_a_daemon_would_be(
 
 @pytest.mark.slow
 def test_a_daemon_that_is_well(daemon: Daemon, minilm_artifact: Path) -> None:
-    """Everything is looked at, nothing is an error, and the daemon is what it was."""
+    """With a healthy daemon, every check runs without an error, and the daemon keeps running."""
     with Client(daemon.socket) as client:
         client.encode(["a text"])
     flags = ["--socket", str(daemon.socket), "--embedding-model", str(minilm_artifact)]
@@ -178,7 +178,7 @@ def test_a_daemon_that_is_well(daemon: Daemon, minilm_artifact: Path) -> None:
 
 
 def test_without_a_daemon_and_without_models(doctor: Doctor, tmp_path: Path) -> None:
-    """What could be served is an error, that none runs a note."""
+    """A missing model is an error, and a missing daemon is a note."""
     report = doctor("--socket", str(tmp_path / "s"), "--embedding-model", "/no/such/model")
     assert found(report, "model", "error") == ["no model folder at /no/such/model"]
     assert found(report, "socket", "note")
@@ -187,7 +187,7 @@ def test_without_a_daemon_and_without_models(doctor: Doctor, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_stale_socket(doctor: Doctor, tmp_path: Path, minilm_artifact: Path) -> None:
-    """Left by a daemon that was killed; it stays where it is."""
+    """A stale socket is a warning, and is not removed."""
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -198,7 +198,7 @@ def test_a_stale_socket(doctor: Doctor, tmp_path: Path, minilm_artifact: Path) -
 
 @pytest.mark.slow
 def test_a_broken_artifact(doctor: Doctor, tmp_path: Path, minilm_artifact: Path) -> None:
-    """What is missing is named."""
+    """A missing file of an artifact is an error that names it."""
     artifact = shutil.copytree(minilm_artifact, tmp_path / "artifact")
     (artifact / "model.onnx.data").unlink()
     report = doctor("--socket", str(tmp_path / "s"), "--embedding-model", str(artifact))
@@ -206,7 +206,7 @@ def test_a_broken_artifact(doctor: Doctor, tmp_path: Path, minilm_artifact: Path
 
 
 def test_settings_that_a_daemon_refuses(doctor: Doctor, tmp_path: Path) -> None:
-    """Bad values are findings like others, and the rest is looked at all the same."""
+    """Invalid settings are errors, and the other checks still run."""
     file = tmp_path / "env"
     file.write_text("SIDECAR_THREAD=2\n")
     report = doctor("--env-file", str(file), "--max-inputs", "many", QUANTIZATION_CONFIG="fp16")
@@ -221,16 +221,16 @@ def test_settings_that_a_daemon_refuses(doctor: Doctor, tmp_path: Path) -> None:
 def test_a_daemon_with_other_settings(
     doctor: Doctor, daemon: Daemon, minilm_folder: Path, tmp_path: Path
 ) -> None:
-    """Int4 is configured, and int8 is what serves."""
+    """A daemon whose quantization differs from the settings causes a warning."""
     flags = ["--quantization", "int4", "--cache-dir", str(tmp_path)]
     report = doctor("--socket", str(daemon.socket), *flags)
     assert "not int4" in found(report, "quantization", "warning")[0]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_user_who_may_not(daemon: Daemon, minilm_artifact: Path) -> None:
-    """Is told so, and how that is mended; what else cannot be read is a finding, too."""
+    """For a user who may not connect, the socket is an error."""
     flags = ["--socket", str(daemon.socket), "--embedding-model", str(minilm_artifact)]
     report = doctor_apart(*flags, program=AS_NOBODY)
     assert f"user {NOBODY} may not" in found(report, "socket", "error")[0]
@@ -241,7 +241,7 @@ def test_a_user_who_may_not(daemon: Daemon, minilm_artifact: Path) -> None:
 def test_it_reads_well(
     daemon: Daemon, minilm_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """For people: the symptoms as headings, the advice below what was found."""
+    """Without --json, symptoms are headings, and advice is printed below each finding."""
     flags = ["--embedding-model", str(minilm_artifact)]
     main(["doctor", "--socket", str(daemon.socket), *flags])
     page = capsys.readouterr().out

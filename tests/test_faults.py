@@ -1,6 +1,6 @@
-"""What kills and bad peers do to the clients of a real daemon: nothing.
+"""Kills and misbehaving peers do no harm to the clients of a real daemon.
 
-`python -m bench faults` is the same for minutes, with more of each.
+`python -m bench faults` does the same for minutes, with more of each.
 """
 
 import os
@@ -32,14 +32,14 @@ HELLO = encode(request_to_map(Hello(id=0, version=1)))
 GARBAGE = [
     b"GET / HTTP/1.1\r\n\r\n",
     HELLO + b"\xff\xff\xff\xff",  # a frame of 4 GiB
-    HELLO + b"\x00\x00\x00\x01\xc1",  # no msgpack
-    HELLO + b"\x00\x00\x00\x01\x90",  # no map
+    HELLO + b"\x00\x00\x00\x01\xc1",  # not msgpack
+    HELLO + b"\x00\x00\x00\x01\x90",  # not a map
     HELLO + encode({"op": "ping", "id": -1}),
     HELLO + b"".join(encode({"op": "nonsense", "id": i}) for i in range(1, 50)),
     HELLO + encode(request_to_map(Embed(id=1, input=("a",) * 30)))[:-5],  # half a frame
 ]
 
-# Only the process itself knows its id, which LISTEN_PID must be.
+# LISTEN_PID must be the id of the process, so it has to be set by the process itself.
 PASS_ON = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
@@ -49,7 +49,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class Inheriting(Daemon):
-    """A daemon on a listening socket that is the test's, and outlives it."""
+    """A daemon on a listening socket that the test owns and that outlives it."""
 
     def __init__(self, folder: Path, *flags: str) -> None:
         super().__init__(folder, *flags)
@@ -75,7 +75,7 @@ class Inheriting(Daemon):
 
 @pytest.fixture(scope="module")
 def alone(minilm_artifact: Path) -> list[bytes]:
-    """Each text's vector, computed in this process and by itself."""
+    """Each text's vector, computed alone in this process."""
     model = load(minilm_artifact)
     vectors = [model.forward(model.tokenize([text])[0]) for text in TEXTS]
     return [(v / np.sqrt(np.square(v).sum(dtype=np.float32))).tobytes() for v in vectors]
@@ -91,7 +91,7 @@ def inheriting(minilm_artifact: Path, tmp_path: Path) -> Iterator[Inheriting]:
 
 
 def wrong_answers(path: Path, alone: list[bytes], seed: int, requests: int) -> list[int]:
-    """Ask for a few texts at a time, and return those whose vector is not the one they have."""
+    """Embed a few texts at a time, and return the indices of those with a wrong vector."""
     chance = random.Random(seed)
     wrong: list[int] = []
     with Client(path, timeout=PATIENCE) as client:
@@ -104,7 +104,7 @@ def wrong_answers(path: Path, alone: list[bytes], seed: int, requests: int) -> l
 
 
 def test_kills_under_load_lose_no_request(inheriting: Inheriting, alone: list[bytes]) -> None:
-    """Three daemons are killed under six clients: all is answered, rightly, and none is refused."""
+    """Six clients get every answer, and the right one, although three daemons are killed."""
     path = inheriting.socket
     with ThreadPoolExecutor(6) as pool:
         answers = [pool.submit(wrong_answers, path, alone, seed, 30) for seed in range(6)]
@@ -113,7 +113,7 @@ def test_kills_under_load_lose_no_request(inheriting: Inheriting, alone: list[by
                 while client.status()["requests"]["completed"] < 12:
                     assert not all(answer.done() for answer in answers), "too late to kill"
             inheriting.kill()
-            # Nobody listens, and yet nobody is refused: who comes now waits for the next daemon.
+            # No daemon accepts, but the connection succeeds, and waits for the next daemon.
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(str(path))
             inheriting.launch()
@@ -123,7 +123,7 @@ def test_kills_under_load_lose_no_request(inheriting: Inheriting, alone: list[by
 def test_bad_peers_keep_no_answer_from_the_good_one(
     inheriting: Inheriting, alone: list[bytes]
 ) -> None:
-    """Garbage, hang-ups and peers that never read come in between; all answers arrive, rightly."""
+    """Good clients get every answer despite garbage, disconnects and peers that never read."""
 
     def disturb() -> None:
         for data in [*GARBAGE, HELLO + encode(request_to_map(Embed(id=1, input=("a",) * 8)))] * 40:
@@ -143,7 +143,7 @@ def test_bad_peers_keep_no_answer_from_the_good_one(
 
 
 def never_read(sock: socket.socket, path: Path) -> None:
-    """Ask on `sock` until the daemon takes no more, since nobody takes what it answers."""
+    """Send requests on `sock`, without reading replies, until the daemon accepts no more."""
     sock.connect(str(path))
     sock.setblocking(False)
     with suppress(BlockingIOError, ConnectionError):
@@ -159,7 +159,7 @@ HALF = (16 * 2**20).to_bytes(4, "big") + b"\x84"
 def test_frames_that_are_never_finished_do_not_fill_the_memory(
     minilm_artifact: Path, tmp_path: Path, alone: list[bytes]
 ) -> None:
-    """A gigabyte of them is begun by one process; others are answered, and the ceiling holds."""
+    """A process that starts a gigabyte of frames neither delays others nor exceeds the limit."""
     flags = ("--embedding-model", str(minilm_artifact), "--max-memory-bytes", str(CEILING))
     with Daemon(tmp_path, *flags) as daemon, ExitStack() as held, ThreadPoolExecutor(1) as pool:
         assert daemon.process is not None

@@ -1,4 +1,4 @@
-"""A file that is replaced whole."""
+"""Atomic replacement of files."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from .others import KINDS, contents, no_hang, plant, shared, takes_root
 
 
 def test_a_file_is_replaced_and_readable_by_all(tmp_path: Path) -> None:
-    """Whatever the umask; nothing else is left in the folder."""
+    """A replaced file has the given mode, whatever the umask, and no other file is left behind."""
     before = os.umask(0o077)
     try:
         for text in ("one\n", "two\n"):
@@ -26,7 +26,7 @@ def test_a_file_is_replaced_and_readable_by_all(tmp_path: Path) -> None:
 
 
 def test_a_reader_keeps_what_it_has_opened(tmp_path: Path) -> None:
-    """It is another file that takes the name."""
+    """An open file keeps its old content, as the new one is another inode."""
     replace_file(tmp_path / "m", "old" * 1000)
     with (tmp_path / "m").open() as reader:
         replace_file(tmp_path / "m", "new")
@@ -34,7 +34,7 @@ def test_a_reader_keeps_what_it_has_opened(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    """The error is the operating system's; what was there stays."""
+    """If a directory is in the way, `OSError` is raised and nothing changes."""
     (tmp_path / "m").mkdir()
     with pytest.raises(OSError, match="directory"):
         replace_file(tmp_path / "m", "text")
@@ -44,7 +44,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(kind=st.sampled_from(KINDS), mode=st.sampled_from([None, 0o644]))
 def test_only_a_file_is_replaced(kind: str, mode: int | None) -> None:
-    """Links and all else are neither followed, written to, waited for nor removed."""
+    """Only regular files are replaced; links, pipes and the like are left untouched."""
     with shared() as (folder, outside):
         plant(kind, folder / "page", outside)
         before, planted = contents(outside), (folder / "page").lstat()
@@ -54,15 +54,15 @@ def test_only_a_file_is_replaced(kind: str, mode: int | None) -> None:
                 check_replaceable(folder / "page")
                 replace_file(folder / "page", "text", mode)
             else:
-                with pytest.raises(FileExistsError, match="is there, not a file: name another"):
+                with pytest.raises(FileExistsError, match="not a file; choose another path"):
                     check_replaceable(folder / "page")
-                with pytest.raises(FileExistsError, match="is there, not a file: name another"):
+                with pytest.raises(FileExistsError, match="not a file; choose another path"):
                     replace_file(folder / "page", "text", mode)
                 assert (folder / "page").lstat().st_ino == planted.st_ino
         if is_file:
             assert (folder / "page").read_text() == "text"
             assert (folder / "page").stat().st_uid == os.geteuid()
-        # A second name of the file that was replaced is one less; its bytes are the same.
+        # A hard link to the replaced file loses one link, but keeps its content.
         assert [held[-1] for held in contents(outside).values()] == [
             held[-1] for held in before.values()
         ]
@@ -70,7 +70,7 @@ def test_only_a_file_is_replaced(kind: str, mode: int | None) -> None:
 
 
 def test_a_device_is_not_replaced() -> None:
-    """Though root could: a command told to write there would take it away from all."""
+    """A device is never replaced, even by root, as it would be gone for everybody."""
     for path in ("/dev/null", "/dev/stdout"):
         before = os.lstat(path)
         with pytest.raises(FileExistsError, match=r"a (device|link) of user"):
@@ -79,7 +79,7 @@ def test_a_device_is_not_replaced() -> None:
 
 
 def test_a_file_stays_as_closed_as_it_was(tmp_path: Path) -> None:
-    """A new one is as the umask has it, or as it is asked for."""
+    """A replaced file keeps its mode, unless another is given."""
     (tmp_path / "page").touch(0o600)
     replace_file(tmp_path / "page", "text")
     assert (tmp_path / "page").stat().st_mode & 0o777 == 0o600
@@ -89,7 +89,7 @@ def test_a_file_stays_as_closed_as_it_was(tmp_path: Path) -> None:
 
 @takes_root
 def test_the_mode_of_somebody_elses_file_is_not_kept() -> None:
-    """He would have made it so that he can write to ours."""
+    """The mode of another user's file is not kept, or that user could write to the new file."""
     with shared() as (folder, outside):
         plant("another's file", folder / "page", outside)
         (folder / "page").chmod(0o666)
@@ -102,7 +102,7 @@ def test_the_mode_of_somebody_elses_file_is_not_kept() -> None:
 
 
 def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
-    """And nothing beside it."""
+    """If writing fails half-way, the old file stays, and no temporary file is left."""
     (tmp_path / "page").write_text("old")
     with pytest.raises(UnicodeEncodeError):
         replace_file(tmp_path / "page", "half \ud800")
@@ -113,7 +113,7 @@ def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
 def test_what_is_not_complete_has_a_name_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Hidden, without the suffix by which a collector takes files, and never the same."""
+    """A temporary file has a hidden, random name without the suffix that collectors match."""
     seen: list[str] = []
     replaced = os.replace
 
@@ -129,7 +129,7 @@ def test_what_is_not_complete_has_a_name_of_its_own(
 
 
 def test_asking_changes_nothing(tmp_path: Path) -> None:
-    """Whether a file could be replaced, or made; a folder that is not there is an error."""
+    """`check_replaceable` changes nothing, and raises an error if the folder is missing."""
     (tmp_path / "old").write_text("old")
     for name in ("old", "new"):
         check_replaceable(tmp_path / name)
@@ -141,7 +141,7 @@ def test_asking_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_new_file_is_as_the_umask_has_it(tmp_path: Path) -> None:
-    """Where no mode is asked for."""
+    """Without a mode, a new file's permissions follow the umask."""
     before = os.umask(0o027)
     try:
         replace_file(tmp_path / "page", "text")

@@ -11,7 +11,7 @@ UNLIMITED_V1 = "9223372036854771712"
 
 @pytest.fixture
 def host_of(tmp_path):
-    """Reads the facts from files that are written for the test, on eight processors."""
+    """A function that reads the facts from files written for the test, on eight processors."""
 
     def read(affinity=range(8), probe=None, **files):
         files = {"proc/cpuinfo": CPUINFO, "proc/meminfo": "MemTotal:  1000 kB\n"} | files
@@ -25,19 +25,19 @@ def host_of(tmp_path):
 
 
 def test_without_cgroups_the_affinity_counts(host_of):
-    """All processors that the process may run on, all memory that there is."""
+    """Without cgroups, cores are those of the affinity, and memory is all of the host's."""
     host = host_of(affinity={2, 5, 6})
     assert (host.cores, host.memory_bytes) == (3, 1000 * 1024)
 
 
 def test_without_meminfo_the_system_says_how_much_memory_there_is(host_of):
-    """As in a sandbox that hides it."""
+    """If a sandbox hides /proc/meminfo, the system call gives the memory."""
     host = host_of(**{"proc/meminfo": ""})
     assert host.memory_bytes == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_process_without_descriptors_learns_no_facts():
-    """What cannot be read for that is not taken for absent: the plan would be another."""
+    """Out of descriptors, reading raises an error instead of taking files for missing."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
@@ -48,13 +48,13 @@ def test_a_process_without_descriptors_learns_no_facts():
 
 
 def test_the_processor_is_told_by_its_name_and_flags(host_of):
-    """Of its flags only those that matter."""
+    """The facts have the processor's name and, of its flags, the relevant ones."""
     host = host_of()
     assert (host.cpu_model, host.isa) == ("Some CPU", {"avx2", "avx512_vnni"})
 
 
 def test_every_flag_that_decides_is_told(host_of):
-    """Of the first processor; those behind it may say less."""
+    """All relevant flags are read, from the first processor listed."""
     flags = "avx2 avx512f avx512_vnni avx_vnni amx_int8"
     cpuinfo = f"model name : One\nflags : {flags} sse\n\nmodel name : Two\nflags : sse\n"
     host = host_of(**{"proc/cpuinfo": cpuinfo})
@@ -62,20 +62,20 @@ def test_every_flag_that_decides_is_told(host_of):
 
 
 def test_arm_calls_them_features(host_of):
-    """And has no model name."""
+    """On Arm, flags are read from `Features`, and the missing model name is "unknown"."""
     host = host_of(**{"proc/cpuinfo": "Features\t: fp asimd asimddp i8mm\n"})
     assert (host.cpu_model, host.isa) == ("unknown", {"asimddp", "i8mm"})
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 2), ("max 100000", 8)])
 def test_a_quota_of_cgroup_v2_is_rounded_up(host_of, quota, cores):
-    """One and a half processors are two threads."""
+    """A quota of one and a half processors allows two threads."""
     files = {"proc/self/cgroup": "0::/app\n", "sys/fs/cgroup/app/cpu.max": quota}
     assert host_of(**files).cores == cores
 
 
 def test_a_parent_cgroup_limits_too(host_of):
-    """The tightest of them counts."""
+    """The tightest limit of a cgroup and its parents applies."""
     host = host_of(
         **{
             "proc/self/cgroup": "0::/slice/app\n",
@@ -90,7 +90,7 @@ def test_a_parent_cgroup_limits_too(host_of):
 
 @pytest.mark.parametrize(("quota", "cores"), [("50000", 1), ("-1", 8)])
 def test_cgroup_v1(host_of, quota, cores):
-    """Half a processor is one thread; -1 is no limit."""
+    """With cgroup v1, half a processor allows one thread, and -1 is no limit."""
     host = host_of(
         **{
             "proc/self/cgroup": "5:cpuacct,cpu:/app\n4:memory:/app\n1:name=systemd:/\n0::/\n",
@@ -103,7 +103,7 @@ def test_cgroup_v1(host_of, quota, cores):
 
 
 def test_in_a_container_the_mounts_root_counts(host_of):
-    """The path in /proc is the host's, and is not there."""
+    """In a container, where the path in /proc does not exist, the mount's root applies."""
     host = host_of(
         **{"proc/self/cgroup": "0::/docker/abc\n", "sys/fs/cgroup/cpu.max": "100000 100000"}
     )
@@ -111,7 +111,7 @@ def test_in_a_container_the_mounts_root_counts(host_of):
 
 
 def test_a_cuda_device_is_looked_for_where_the_driver_is(host_of):
-    """Nobody asks torch on a host without NVIDIA's driver: importing it takes seconds."""
+    """A CUDA device is only probed for if NVIDIA's driver is loaded."""
     asked = []
 
     def probe():
@@ -126,13 +126,13 @@ def test_a_cuda_device_is_looked_for_where_the_driver_is(host_of):
 
 
 def test_there_is_no_cuda_device_without_the_libraries(monkeypatch):
-    """The edge install has no torch: that is an answer, not an error."""
+    """Without torch, there is no CUDA device, and no error."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert cuda_device() is None
 
 
 def test_the_cuda_device_is_torchs(monkeypatch):
-    """A build of torch that sees no device means that there is none."""
+    """The CUDA device is the one that torch sees, if any."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert cuda_device() is None
@@ -142,7 +142,7 @@ def test_the_cuda_device_is_torchs(monkeypatch):
 
 
 def test_this_host_can_be_read():
-    """Whatever it is."""
+    """The facts of the test's own host can be read."""
     host = read_host()
     assert host.cores >= 1
     assert host.memory_bytes > 0
@@ -150,7 +150,7 @@ def test_this_host_can_be_read():
 
 @pytest.mark.parametrize("stated", [None, "3"])
 def test_torch_is_asked_with_one_thread(monkeypatch, stated):
-    """It reads the number when it is loaded; one that the user has set stays."""
+    """OMP_NUM_THREADS is set to 1 before importing torch, unless the user has set it."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if stated:
         monkeypatch.setenv("OMP_NUM_THREADS", stated)
@@ -161,7 +161,7 @@ def test_torch_is_asked_with_one_thread(monkeypatch, stated):
 
 
 def test_limits_of_cgroup_v1_count(host_of):
-    """Memory in bytes, and processors by quota and period, which need not be 100 ms."""
+    """With cgroup v1, memory and CPU limits apply, also with a period other than 100 ms."""
     host = host_of(
         **{
             "proc/self/cgroup": "5:cpuacct,cpu:/app\n4:memory:/app\n",
@@ -174,7 +174,7 @@ def test_limits_of_cgroup_v1_count(host_of):
 
 
 def test_another_controllers_limits_do_not_count(host_of):
-    """A hierarchy of v1 without a say in processors or memory, whatever lies in it."""
+    """The limits in a v1 hierarchy of another controller are ignored."""
     host = host_of(
         **{
             "proc/self/cgroup": "7:cpuset:/app\n3:name=systemd:/app\n",

@@ -1,4 +1,4 @@
-"""The house's rule: imports run one way, and the client stays light."""
+"""The import rules: packages only import those below them, and the client stays light."""
 
 import ast
 import subprocess
@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# A room may import the rooms below it and itself; `events`, `systemd` and `client_lib` are
-# leaves. Serving and operate do not know each other.
+# A package may import itself, the packages below it and the leaves. `serving` and `operate` do not
+# import each other.
 _LEAVES = {
     "client_lib", "sidecar.events", "sidecar.files", "sidecar.lines", "sidecar.memory",
     "sidecar.systemd", "sidecar",
@@ -41,8 +41,8 @@ _BELOW = {
     "client_lib.compat": {"client_lib"},
 }  # fmt: skip
 
-# The same inside serving: its rooms and the modules between them. What is not named here is a
-# leaf, which any of them may import.
+# The same inside `serving`: its packages and modules. Those not listed are leaves, which any of
+# them may import.
 _BELOW_IN_SERVING = {
     "process": {
         "transport", "context", "engine", "scheduler", "admission", "telemetry", "settings",
@@ -59,7 +59,7 @@ _BELOW_IN_SERVING = {
 
 
 def room(module: str) -> str:
-    """Return the room that a module stands in: client_lib is one but for those above it."""
+    """Return the key in `_BELOW` of a module; `client_lib` is one, except for those above it."""
     parts = module.split(".")
     two = ".".join(parts[:2])
     return two if parts[0] == "sidecar" or two in _BELOW else parts[0]
@@ -90,7 +90,7 @@ def modules() -> list[tuple[str, Path]]:
 
 @pytest.mark.parametrize(("module", "path"), modules(), ids=[name for name, _ in modules()])
 def test_imports_run_downward(module: str, path: Path) -> None:
-    """Every import of ours points to the same room, a room below, or a leaf."""
+    """A module imports only from its own package, packages below it, and leaves."""
     here = room(module)
     allowed = _BELOW[here] | {here} | (_LEAVES if here.startswith("sidecar") else set())
     for name in imported(path):
@@ -103,7 +103,7 @@ SERVING = [(module, path) for module, path in modules() if module.startswith("si
 
 @pytest.mark.parametrize(("module", "path"), SERVING, ids=[name for name, _ in SERVING])
 def test_imports_inside_serving_run_downward(module: str, path: Path) -> None:
-    """Every import points to the same room of serving, a room below, or one of its leaves."""
+    """A module of `serving` imports only from its own package, those below it, and leaves."""
     here = module.split(".")[2]
     allowed = _BELOW_IN_SERVING.get(here, set()) | {here}
     for name in imported(path):
@@ -119,7 +119,7 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_client_is_light() -> None:
-    """Importing it loads neither the daemon nor machine learning, nor what adapters need."""
+    """Importing the client loads neither the daemon, nor ML libraries, nor frameworks."""
     assert not loaded_by("import client_lib") & {
         "sidecar", "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "structlog",
         "pydantic", "tqdm", "pyarrow", "ray",
@@ -127,19 +127,19 @@ def test_client_is_light() -> None:
 
 
 def test_daemon_needs_no_torch() -> None:
-    """Preparing and serving a known family loads neither torch nor transformers."""
+    """Importing the code that prepares and serves models loads neither torch nor transformers."""
     loaded = loaded_by("import sidecar.cli.serve, sidecar.models.prepare")
     assert not loaded & {"torch", "transformers", "sentence_transformers"}
 
 
 def test_daemon_needs_nothing_of_preparing() -> None:
-    """What quantizes, and onnx with it, is loaded by the process that prepares a model alone."""
+    """The daemon does not load onnx, which only the preparing subprocess needs."""
     refused = "from sidecar.cli import main; main(['serve', '--threads', 'many'])"
     assert "onnx" not in loaded_by(refused)
 
 
 def test_gateway_needs_nothing_of_the_daemon() -> None:
-    """It runs where its own extra alone is installed."""
+    """The gateway loads none of the daemon's libraries, so that its own extra suffices."""
     refused = "from sidecar.cli import main; main(['gateway', '--port', 'any'])"
     loaded = loaded_by(refused)
     assert "uvicorn" in loaded
@@ -147,5 +147,5 @@ def test_gateway_needs_nothing_of_the_daemon() -> None:
 
 
 def test_embed_needs_no_parquet() -> None:
-    """Nor does Ray's actor need Ray, before it has to know its node."""
+    """Importing `sidecar embed` and the Ray actor loads neither Parquet support nor Ray."""
     assert not loaded_by("import sidecar.cli.embed, client_lib.ray") & {"pyarrow", "ray", "pandas"}

@@ -1,4 +1,4 @@
-"""Lines of files that people bring, and that every reader of them takes them in the same way."""
+"""Lines of user-supplied files, which every reader splits in the same way."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from sidecar.operate.evaluate.data import DataError, json_lines, lines
 from sidecar.operate.records import Reading, from_files
 
 BOM = "\ufeff"
-# Everything at which `str.splitlines` would split, but a newline does not end a line.
+# Every character except LF at which `str.splitlines` would split.
 STRANGE = "a\x0bb\x0cc\x1cd\x1de\x1ef\x85g\u2028h\u2029i\rj"
 
 
@@ -29,14 +29,14 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
 
 
 def test_only_a_newline_ends_a_line(write: Callable[[str, str], Path]) -> None:
-    """With a carriage return before it or without; the mark at the beginning is not text."""
+    """Only LF or CRLF ends a line, and a byte order mark at the start is removed."""
     path = write("a.txt", f"{BOM}{STRANGE}\r\n\n{BOM}last\r")
     numbered = [(number, without_end(line)) for number, line in numbered_lines(path, ValueError)]
     assert numbered == [(1, STRANGE), (2, ""), (3, f"{BOM}last")]
 
 
 def test_what_cannot_be_read_is_the_callers_error(tmp_path: Path) -> None:
-    """With the file's name, and the line's number where there is one."""
+    """A file or line that cannot be read raises the caller's error, with file and line number."""
     with pytest.raises(KeyError, match="none cannot be read: No such file or directory"):
         list(numbered_lines(tmp_path / "none", KeyError))
     (tmp_path / "half").write_bytes(b"one\n\xc3\n")
@@ -45,7 +45,7 @@ def test_what_cannot_be_read_is_the_callers_error(tmp_path: Path) -> None:
 
 
 def test_texts_to_embed(write: Callable[[str, str], Path]) -> None:
-    """Of each format, with cells of any size."""
+    """Texts to embed are read alike from all formats, with CSV cells of any size."""
     long = "word " * 400_000
     paths = (
         write("a.txt", f"{BOM}{STRANGE}\r\nsecond"),
@@ -57,7 +57,7 @@ def test_texts_to_embed(write: Callable[[str, str], Path]) -> None:
 
 
 def test_texts_to_calibrate_on(write: Callable[[str, str], Path]) -> None:
-    """Of both formats; a wrong line is named by its own number."""
+    """Calibration texts are read alike from both formats; errors have the right line number."""
     rest = "".join(f"text {number}\n\n" for number in range(7))
     path = write("a.txt", f"{BOM}{STRANGE}\r\n{rest}")
     assert read_texts(path, "embed")[0] == STRANGE
@@ -70,7 +70,7 @@ def test_texts_to_calibrate_on(write: Callable[[str, str], Path]) -> None:
 
 
 def test_data_to_evaluate_on(write: Callable[[str, str], Path]) -> None:
-    """Tables and JSON lines."""
+    """Evaluation data are read alike from tables and JSON lines."""
     table = write("a.tsv", f"{BOM}one\t{STRANGE}\r\n\ntwo\r\n")
     assert list(lines(table)) == [(1, f"one\t{STRANGE}"), (3, "two")]
     entries = write("a.jsonl", f'{BOM}{{"_id": "a\u2028"}}\n\n{{"_id": "b"}}\n')
@@ -80,13 +80,13 @@ def test_data_to_evaluate_on(write: Callable[[str, str], Path]) -> None:
 
 
 def test_settings_in_a_file(write: Callable[[str, str], Path]) -> None:
-    """As an editor on Windows may have written them."""
+    """A settings file may have a byte order mark and CRLF, as from an editor on Windows."""
     path = write("env", f'{BOM}SIDECAR_THREADS=3\r\nSIDECAR_SOCKET="/run/a\x85b"\r\n')
     assert read_env_file(path) == {"SIDECAR_THREADS": "3", "SIDECAR_SOCKET": "/run/a\x85b"}
 
 
 def test_events_of_a_daemon(write: Callable[[str, str], Path]) -> None:
-    """The first one, too."""
+    """Events are read whole despite U+2028, including the first one after a byte order mark."""
     event = '{"ts": "2026-01-01T00:00:00+00:00", "event": "a\u2028b"}\n'
     reading = Reading()
     found = list(from_files([write("a.jsonl", BOM + event + event)], reading))
@@ -95,7 +95,7 @@ def test_events_of_a_daemon(write: Callable[[str, str], Path]) -> None:
 
 
 def test_an_error_without_a_number_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not every error of a file has a text of the system's."""
+    """An `OSError` without an errno is reported with its own text."""
 
     def fail(*_: object) -> None:
         raise OSError("the disk is on fire")
@@ -106,13 +106,13 @@ def test_an_error_without_a_number_is_told_as_it_is(monkeypatch: pytest.MonkeyPa
 
 
 def test_only_what_ends_a_line_is_taken_away() -> None:
-    """Once."""
+    """`without_end` removes exactly one line ending."""
     assert [without_end(line) for line in ("a\n", "a\r\n", "a\n\n", "a", "\r\n", "a \n")] == [
         "a", "a", "a\n", "a", "", "a ",
     ]  # fmt: skip
 
 
 def test_only_the_first_line_begins_with_the_mark(write: Callable[[str, str], Path]) -> None:
-    """A line at a time is read; the last may have no end."""
+    """Only the byte order mark at the start of a file is removed; the last line may lack an end."""
     path = write("a.txt", f"{BOM}{BOM}a\n\nb")
     assert list(numbered_lines(path, ValueError)) == [(1, f"{BOM}a\n"), (2, "\n"), (3, "b")]

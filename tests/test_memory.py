@@ -1,4 +1,4 @@
-"""What a process says that it holds, and how it lets go."""
+"""Measuring a process's memory, and returning it to the system."""
 
 import ctypes
 import os
@@ -12,11 +12,11 @@ from sidecar.memory import let_go, let_go_early, read_memory
 
 
 def test_memory_is_this_process_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In bytes, with its part of what is shared."""
+    """`read_memory` returns RSS and PSS of this process, in bytes."""
     held = read_memory()
-    told = Path("/proc/self/smaps_rollup").read_text().split()
+    rollup = Path("/proc/self/smaps_rollup").read_text().split()
     assert 0 < held["pss_bytes"] <= held["rss_bytes"]
-    assert held["pss_bytes"] == pytest.approx(1024 * int(told[told.index("Pss:") + 1]), rel=0.2)
+    assert held["pss_bytes"] == pytest.approx(1024 * int(rollup[rollup.index("Pss:") + 1]), rel=0.2)
 
     def process(pid: int = os.getpid()) -> SimpleNamespace:
         assert pid == os.getpid()
@@ -27,7 +27,7 @@ def test_memory_is_this_process_s(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_freed_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that is free; and early, by arrays of 256 KiB and more (mallopt(3))."""
+    """Freed memory is trimmed, and arrays of 256 KiB and more are returned at once (mallopt(3))."""
     asked: list[tuple[object, ...]] = []
     libc = SimpleNamespace(
         malloc_trim=lambda *words: asked.append(("malloc_trim", *words)),

@@ -1,4 +1,4 @@
-"""`sidecar metrics`, asked of a real daemon."""
+"""`sidecar metrics` with a real daemon."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from .daemon import Daemon
 
 
 def value(text: str, name: str) -> float:
-    """Return the sum of all samples of that name."""
+    """Return the sum of all samples called `name`."""
     samples = (sample for family in open_families(text) for sample in family.samples)
     return sum(sample.value for sample in samples if sample.name == name)
 
 
 @pytest.mark.slow
 def test_metrics_are_printed(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    """By default as OpenMetrics, and they rise with what is asked."""
+    """Metrics are printed as OpenMetrics by default, and count requests."""
     texts = []
     for _ in range(2):
         with Client(daemon.socket) as client:
@@ -35,7 +35,7 @@ def test_metrics_are_printed(daemon: Daemon, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.slow
 def test_metrics_are_written_for_a_textfile_collector(daemon: Daemon, tmp_path: Path) -> None:
-    """In the older format, which it wants, and to a file that it may read."""
+    """--format prometheus --output writes a world-readable file for a textfile collector."""
     file = tmp_path / "sidecar.prom"
     command = ["metrics", "--socket", str(daemon.socket), "--format", "prometheus"]
     assert main([*command, "--output", str(file)]) == 0
@@ -48,14 +48,14 @@ def test_metrics_are_written_for_a_textfile_collector(daemon: Daemon, tmp_path: 
 def test_a_file_that_cannot_be_written_is_73(
     daemon: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The complaint names it, in one line."""
+    """A file that cannot be written is reported in one line, with exit code 73."""
     file = tmp_path / "none" / "sidecar.prom"
     assert main(["metrics", "--socket", str(daemon.socket), "--output", str(file)]) == 73
     assert capsys.readouterr().err == f"sidecar: {file}: No such file or directory\n"
 
 
 def test_no_daemon_is_69_and_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What was written before stays as it is: its age says that nobody answers."""
+    """Without a daemon, the exit code is 69 and the old file stays; its age reveals the outage."""
     file = tmp_path / "sidecar.prom"
     file.write_text("before")
     command = ["metrics", "--socket", str(tmp_path / "none"), "--output", str(file)]

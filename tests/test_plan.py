@@ -1,4 +1,4 @@
-"""The choice of a quantization."""
+"""The choice of quantization, threads and device."""
 
 from dataclasses import replace
 
@@ -24,20 +24,20 @@ def cuda_host() -> Host:
     ],
 )
 def test_choice_follows_the_configuration(use: bool, configured: str, chosen: str) -> None:
-    """What is configured is what is planned, with a reason in the setting's own name."""
+    """The plan has the configured quantization, with a reason that names the setting."""
     plan = make_plan(use_quantization=use, quantization=configured, threads=0, host=read_host())
     assert plan.quantization == chosen
     assert "QUANTIZATION" in plan.reason
 
 
 def test_what_this_host_lacks_is_refused() -> None:
-    """A quantization that cannot be had is an error that says what can, not another one."""
+    """A quantization that the host does not support raises an error that lists those it does."""
     with pytest.raises(PlanError, match="use int8, int4, auto or none"):
         make_plan(use_quantization=True, quantization="fp16", threads=0, host=read_host())
 
 
 def test_threads_follow_the_host_unless_set() -> None:
-    """Zero threads means the cores that the host grants."""
+    """Zero threads means all available cores."""
     host = read_host()
     common = {"use_quantization": True, "quantization": "int8", "host": host}
     assert make_plan(threads=0, **common).threads == host.cores
@@ -55,14 +55,14 @@ def test_threads_follow_the_host_unless_set() -> None:
     ],
 )
 def test_a_cuda_device_takes_fp16(use: bool, configured: str, chosen: str) -> None:
-    """Where there is a device it computes, in FP16 unless nothing is to be quantized."""
+    """On a CUDA device, the plan is FP16 unless quantization is off."""
     plan = make_plan(use_quantization=use, quantization=configured, threads=0, host=cuda_host())
     assert (plan.device, plan.quantization) == ("cuda", chosen)
     assert "QUANTIZATION" in plan.reason
 
 
 def test_the_device_can_be_set() -> None:
-    """On a host with a CUDA device the CPU serves where it is told to, in what a CPU has."""
+    """On a CUDA host, the device can be set to the CPU, with the CPU's quantizations."""
     common = {"use_quantization": True, "threads": 0, "host": cuda_host()}
     plan = make_plan(device="cpu", quantization="int8", **common)
     assert (plan.device, plan.quantization) == ("cpu", "int8")
@@ -72,7 +72,7 @@ def test_the_device_can_be_set() -> None:
 
 
 def test_no_device_is_an_error_where_one_is_asked_for() -> None:
-    """A CPU host says what SIDECAR_DEVICE=cuda lacks, and does not serve slowly instead."""
+    """Without a CUDA device, SIDECAR_DEVICE=cuda is an error that says what is missing."""
     with pytest.raises(PlanError, match="NVIDIA driver and a CUDA build of torch"):
         make_plan(
             use_quantization=True, quantization="int8", threads=0, host=read_host(), device="cuda"
@@ -80,20 +80,20 @@ def test_no_device_is_an_error_where_one_is_asked_for() -> None:
 
 
 def test_a_cuda_device_needs_one_thread() -> None:
-    """The threads' work is to keep the device busy; more are for whoever sets them."""
+    """On CUDA, one thread is the default, as it keeps the device busy; more can be set."""
     common = {"use_quantization": True, "quantization": "fp16", "host": cuda_host()}
     assert make_plan(threads=0, **common).threads == 1
     assert make_plan(threads=2, **common).threads == 2
 
 
 def test_int4_is_not_for_cuda() -> None:
-    """What a device does not have is refused with what it has."""
+    """On CUDA, int4 is an error that lists the supported quantizations."""
     with pytest.raises(PlanError, match="not available on a CUDA device; use fp16"):
         make_plan(use_quantization=True, quantization="int4", threads=0, host=cuda_host())
 
 
 def test_weights_have_the_bits_that_the_processor_bears() -> None:
-    """8 with any instruction that sums products in 32 bits; else 7, or they saturate."""
+    """Weights have 8 bits with any 32-bit dot-product instruction, otherwise 7."""
     host = replace(read_host(), cuda=None)
     common = {"use_quantization": True, "quantization": "int8", "threads": 0}
     for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"):
@@ -106,7 +106,7 @@ def test_weights_have_the_bits_that_the_processor_bears() -> None:
 
 
 def test_a_reason_names_the_setting_that_decided() -> None:
-    """With what it is; on CUDA what that comes to."""
+    """The reason names the deciding setting and its value, and on CUDA what it results in."""
     host = replace(read_host(), cuda=None)
     for use, configured, device, reason in (
         (False, "int8", "cpu", "USE_QUANTIZATION is false"),
@@ -125,7 +125,7 @@ def test_a_reason_names_the_setting_that_decided() -> None:
 
 
 def test_a_host_without_a_device_computes_on_its_cores() -> None:
-    """Whether that is left to it or said; the cores are those of this host."""
+    """Without a CUDA device, `auto` and `cpu` both compute on all cores."""
     host = replace(read_host(), cores=6, cuda=None)
     common = {"use_quantization": True, "quantization": "int8", "threads": 0, "host": host}
     for device in ("auto", "cpu"):

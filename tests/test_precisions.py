@@ -1,4 +1,4 @@
-"""Output types over the whole path: from a real model in a real daemon to the client's array."""
+"""Output precisions end to end, from a real model in a real daemon to the client's array."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +26,7 @@ def client(daemon: Daemon) -> Iterator[Client]:
 def test_the_same_text_has_the_same_bytes_in_any_batch(
     client: Client, precision: Precision
 ) -> None:
-    """Alone, twice, in any order and among hundreds of others."""
+    """A text has the same bytes in every precision, alone and in any batch."""
     alone = [client.encode(text, precision=precision).tobytes() for text in TEXTS]
     rng = np.random.default_rng(11)
     for size in (1, 7, 300):
@@ -36,7 +36,7 @@ def test_the_same_text_has_the_same_bytes_in_any_batch(
 
 
 def test_every_precision_is_made_of_the_same_vector(client: Client) -> None:
-    """Of what float32 is, at the dimensions that are kept."""
+    """Every precision is derived from the float32 vector, at the dimensions kept."""
     for dimensions in (384, 60):
         vectors = client.encode(TEXTS, dimensions=dimensions)
         levels = np.rint(vectors * np.float32(16 * np.sqrt(dimensions))).clip(-128, 127)
@@ -53,7 +53,7 @@ def test_every_precision_is_made_of_the_same_vector(client: Client) -> None:
 
 
 def test_the_daemon_refuses_what_it_does_not_know(client: Client) -> None:
-    """A client that does not look is told the choices; integers are for unit vectors."""
+    """An unknown precision is refused with the known ones, and int8 needs unit vectors."""
     wrong = operations.Operation(
         lambda **own: Embed(input=("a",), precision="int4", **own),  # type: ignore[arg-type]
         dict,

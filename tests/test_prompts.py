@@ -1,4 +1,4 @@
-"""Prompts of a whole daemon: by setting, by role, by reload, and what is said where they lack."""
+"""Prompts end to end: by setting, by role, by reload, and the warnings if they are missing."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def client(prompted_daemon: Daemon) -> Iterator[Client]:
 
 
 def test_a_role_puts_its_prompt_before_each_text(client: Client) -> None:
-    """In both calls; a name goes before it, and without either nothing is put there."""
+    """A role adds its prompt to each text; `prompt_name` overrides it; by default none is added."""
     query, document, plain = client.encode(["query: a text", "passage: a text", "a text"])
     assert np.array_equal(client.encode("a text", role="query"), query)
     assert np.array_equal(client.embed("a text", role="document").vectors[0], document)
@@ -38,7 +38,7 @@ def test_a_role_puts_its_prompt_before_each_text(client: Client) -> None:
 
 
 async def test_asyncio_has_the_same_roles(prompted_daemon: Daemon, client: Client) -> None:
-    """In both calls, too."""
+    """The asyncio client supports roles in both calls."""
     query, document = client.encode(["query: a text", "passage: a text"])
     async with AsyncClient(prompted_daemon.socket) as own:
         assert np.array_equal(await own.encode("a text", role="query"), query)
@@ -46,7 +46,7 @@ async def test_asyncio_has_the_same_roles(prompted_daemon: Daemon, client: Clien
 
 
 def test_an_embedding_model_reranks_by_the_same_prompts(client: Client) -> None:
-    """The query's and the documents' own."""
+    """Reranking by an embedding model uses the prompts for queries and for documents."""
     query, documents = "how do I renew a passport", ["bread rises", "passports are renewed"]
     expected = client.encode(documents, role="document") @ client.encode(query, role="query")
     found = {hit.index: hit.relevance_score for hit in client.rerank(query, documents).results}
@@ -54,14 +54,14 @@ def test_an_embedding_model_reranks_by_the_same_prompts(client: Client) -> None:
 
 
 def test_status_tells_where_prompts_come_from(client: Client) -> None:
-    """Those that were set, beside those that the library always has."""
+    """Status has all prompts and their source, and which ones are missing."""
     (model,) = client.status()["models"]
     assert model["prompts"] == {"query": "query: ", "document": "passage: ", "plain": ""}
     assert (model["prompts_source"], model["prompts_missing"]) == ("setting", [])
 
 
 def test_a_reload_brings_other_prompts(minilm_artifact: Path, tmp_path: Path) -> None:
-    """On SIGHUP, from the same file; a wrong value leaves those that were there."""
+    """SIGHUP loads new prompts from the file; an invalid value leaves the old ones in effect."""
     with Configured(tmp_path, minilm_artifact) as daemon, Client(daemon.socket) as client:
         plain, expected = client.encode(["a text", "find: a text"])
         assert np.array_equal(client.encode("a text", role="query"), plain)
@@ -80,7 +80,7 @@ def test_a_reload_brings_other_prompts(minilm_artifact: Path, tmp_path: Path) ->
 def test_a_known_model_without_prompts_is_told_of_everywhere(
     make_model: MakeModel, tmp_path: Path
 ) -> None:
-    """By an event, by status, by the doctor; and the setting that they name mends it."""
+    """Missing prompts are reported by an event, `status` and `doctor`, whose advice fixes it."""
     folder = shutil.copytree(make_model(), tmp_path / "e5-small-v2")
     prepare(folder, tmp_path / "cache")
     flags = ["--embedding-model", str(folder)]
@@ -88,7 +88,7 @@ def test_a_known_model_without_prompts_is_told_of_everywhere(
         (warned,) = daemon.events("model.prompts_missing")
         assert warned["roles"] == ["query", "document"]
         page = sidecar("status", "--socket", str(daemon.socket), COLUMNS="200").stdout
-        assert "e5-small-v2  nothing goes before queries and documents" in page
+        assert "e5-small-v2  no prompt goes before queries and documents" in page
         report = sidecar("doctor", "--json", "--socket", str(daemon.socket), *flags)
     asked = ["doctor", "--json", "--socket", str(tmp_path / "none"), *flags]
     without = sidecar(*asked, "--cache-dir", str(tmp_path / "cache"))
@@ -104,21 +104,21 @@ def test_a_known_model_without_prompts_is_told_of_everywhere(
         assert np.array_equal(client.encode("a text", role="document"), document)
         (model,) = client.status()["models"]
         assert model["prompts_source"] == "known models"
-        # Those of the first start are there, too.
+        # The log includes the event of the first start.
         assert len(daemon.events("model.prompts_missing")) == 1
 
 
 def test_a_default_prompt_that_does_not_exist_is_one_line_and_78(
     make_model: MakeModel, tmp_path: Path
 ) -> None:
-    """It names the file and the prompt, and the setting that may bring it."""
+    """An undefined default prompt exits with 78 and one line; the setting can define it."""
     folder = make_model()
     own = folder / "config_sentence_transformers.json"
     own.write_text('{"default_prompt_name": "passage"}')
     flags = ["--embedding-model", str(folder), "--cache-dir", str(tmp_path / "cache")]
     done = sidecar("serve", "--socket", str(tmp_path / "s"), *flags)
     assert done.returncode == 78
-    assert f"{own}: default_prompt_name 'passage' is none of its prompts" in done.stderr
+    assert f"{own}: default_prompt_name 'passage' is not one of its prompts" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     prepare(folder, tmp_path / "cache", SIDECAR_PROMPTS='{"passage": "p: "}')
     with (

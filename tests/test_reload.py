@@ -1,4 +1,4 @@
-"""SIGHUP to a whole daemon, by way of the file that its settings come from, under load."""
+"""Reloading a real daemon's settings file by SIGHUP, under load."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +39,7 @@ def other_artifact(
 
 @pytest.fixture(scope="module")
 def alone(minilm_artifact: Path, other_artifact: Path) -> Mapping[str, list[bytes]]:
-    """Each text's vector by each model, computed in this process and by itself."""
+    """Each text's vector by each model, computed alone in this process."""
     return {
         model.name: [
             (v / np.sqrt(np.square(v).sum(dtype=np.float32))).tobytes()
@@ -59,7 +59,7 @@ def daemon(minilm_artifact: Path, tmp_path: Path) -> Iterator[Configured]:
 
 
 def ask(path: Path, alone: Mapping[str, list[bytes]], seed: int, over: Event) -> list[str]:
-    """Ask until it is over; return the models that answered, each answer having been right."""
+    """Send requests until `over`, check every answer, and return the models that answered."""
     chance = random.Random(seed)
     models: list[str] = []
     with Client(path, timeout=PATIENCE, retries=False) as client:
@@ -78,7 +78,7 @@ def test_reloads_under_load_fail_no_request(
     minilm_artifact: Path,
     other_artifact: Path,
 ) -> None:
-    """Five clients that never ask twice, six swaps: every vector is that of one of the models."""
+    """Five clients without retries see no error over six reloads, and only right vectors."""
     over = Event()
     with ThreadPoolExecutor(5) as pool:
         asking = [pool.submit(ask, daemon.socket, alone, seed, over) for seed in range(5)]
@@ -97,7 +97,7 @@ def test_reloads_under_load_fail_no_request(
 def test_a_reload_that_cannot_be_leaves_the_old_model(
     daemon: Configured, tmp_path: Path, minilm_artifact: Path
 ) -> None:
-    """A wrong setting and a model that is not there are named; what is right is taken next."""
+    """A failed reload reports its reason and keeps the old model; a valid one then succeeds."""
     with Client(daemon.socket, timeout=PATIENCE) as client:
         for i, (model, others, reason) in enumerate(
             (
@@ -120,13 +120,13 @@ def test_a_reload_that_cannot_be_leaves_the_old_model(
     assert event["changed"] == ["threads", "log_level"]
     with Client(daemon.socket, timeout=PATIENCE) as client:
         client.ping()
-    daemon.wait_for("peer.connected")  # said at level debug
+    daemon.wait_for("peer.connected")  # logged at level debug
 
 
 def test_a_model_that_is_prepared_meanwhile_is_not_waited_for(
     daemon: Configured, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """SIGTERM while a reload prepares: exit 0, no half artifact, no process left working."""
+    """SIGTERM while a reload prepares exits with 0, and leaves no partial artifact or process."""
     cache = tmp_path / "cache"
     before = set(cache.iterdir())
     daemon.write(make_model())
@@ -139,7 +139,7 @@ def test_a_model_that_is_prepared_meanwhile_is_not_waited_for(
 
 
 def test_memory_comes_back(daemon: Configured, minilm_artifact: Path, other_artifact: Path) -> None:
-    """With one model the process holds after many reloads what it held after a few."""
+    """Memory does not grow by a model's size over many reloads."""
     for i in range(1, 13):
         daemon.write(minilm_artifact if i % 2 else other_artifact)
         with Client(daemon.socket, timeout=PATIENCE) as client:

@@ -1,4 +1,4 @@
-"""`sidecar status` and `sidecar top`, asked of a real daemon."""
+"""`sidecar status` and `sidecar top`, with real and scripted daemons."""
 
 import json
 import os
@@ -28,14 +28,14 @@ _PATIENCE = 60
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[FakeDaemon]:
-    """A scripted daemon that listens."""
+    """A scripted daemon that is listening."""
     with FakeDaemon(tmp_path / "s") as running:
         yield running
 
 
 @pytest.mark.slow
 def test_status_of_a_daemon_that_serves(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    """It exits with 0; people read a page, programs the whole map."""
+    """`status` of a healthy daemon exits with 0, and prints a page or the whole map as JSON."""
     with Client(daemon.socket) as client:
         client.encode(["one text", "another"])
     assert main(["status", "--socket", str(daemon.socket)]) == 0
@@ -50,11 +50,11 @@ def test_status_of_a_daemon_that_serves(daemon: Daemon, capsys: pytest.CaptureFi
 
 
 def test_no_daemon_is_69(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In one line that names the socket and what to do."""
+    """Without a daemon, `status` exits with 69, and names the socket and what to do."""
     assert main(["status", "--socket", str(tmp_path / "none")]) == 69
-    complaint = capsys.readouterr().err
-    assert str(tmp_path / "none") in complaint
-    assert "sidecar serve" in complaint
+    printed = capsys.readouterr().err
+    assert str(tmp_path / "none") in printed
+    assert "sidecar serve" in printed
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_no_daemon_is_69(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_the_exit_code_says_whether_it_is_well(
     fake: FakeDaemon, capsys: pytest.CaptureFixture[str], status: dict[str, object], code: int
 ) -> None:
-    """For a monitor that reads nothing else."""
+    """`status` exits with 0 only for a daemon that is healthy and serving."""
     fake.script = lambda _: {"status": status}
     assert main(["status", "--socket", str(fake.socket)]) == code
     assert str(status["state"]) in capsys.readouterr().out
 
 
 def test_a_daemon_that_refuses_is_69(fake: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever it refuses with."""
+    """`status` exits with 69 if the daemon answers with an error."""
 
     def refuse(_: Request) -> Act:
         raise Draining("going away")
@@ -93,7 +93,7 @@ def text_of(renderable: object) -> str:
 
 
 def test_top_survives_a_restart(tmp_path: Path) -> None:
-    """Without a daemon it waits for one; the next one begins with no rates."""
+    """`top` waits while there is no daemon, and starts over with rates when one is back."""
     status = {"state": "serving", "healthy": True, "pid": 1, "since": "2026-01-01T00:00:00+00:00"}
     watch = Watch(tmp_path / "s")
     assert "waiting for the daemon" in text_of(watch.look())
@@ -110,7 +110,7 @@ def test_top_survives_a_restart(tmp_path: Path) -> None:
 
 @contextmanager
 def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run the command on a terminal of its own; yield the process and what reads its screen."""
+    """Run the command on a pseudo-terminal; yield the process and the descriptor of its screen."""
     screen, terminal = pty.openpty()
     environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"}
     process = subprocess.Popen(
@@ -127,7 +127,7 @@ def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], in
 
 
 def read(screen: int) -> bytes:
-    """Return what the command has printed; b"" once it has let go of the terminal."""
+    """Return output of the command; b"" once it has closed the terminal."""
     ready, _, _ = select.select([screen], [], [], _PATIENCE)
     assert ready
     try:
@@ -138,7 +138,7 @@ def read(screen: int) -> bytes:
 
 @pytest.mark.slow
 def test_top_on_a_terminal_ends_with_ctrl_c(daemon: Daemon) -> None:
-    """It shows rates from the second look on, gives the screen back, and exits with 0."""
+    """Ctrl-C ends `top` with exit code 0, and restores the screen."""
     command = ("top", "--socket", str(daemon.socket), "--interval", "0.1")
     with on_a_terminal(*command) as (process, screen):
         seen = b""
@@ -148,13 +148,13 @@ def test_top_on_a_terminal_ends_with_ctrl_c(daemon: Daemon) -> None:
         while more := read(screen):
             seen += more
         assert process.wait(_PATIENCE) == 0
-    assert b"\x1b[?1049l" in seen  # what stood there before is back
+    assert b"\x1b[?1049l" in seen  # leaves the alternate screen
     assert b"Traceback" not in seen
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "soon"])
 def test_an_interval_is_a_time(interval: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is none is refused, by name."""
+    """An --interval that is not a positive, finite number is refused."""
     with pytest.raises(SystemExit, match="2"):
         main(["top", "--interval", interval])
     assert "--interval" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The units in systemd/, by systemd's own word."""
+"""The units in systemd/, as checked by systemd itself."""
 
 import dataclasses
 import re
@@ -14,7 +14,7 @@ from sidecar.config import Config
 
 UNITS = Path(__file__).parents[1] / "systemd"
 INSTANCES = {"sidecar.service": "sidecar.service", "sidecar@.service": "sidecar@minilm.service"}
-# Each with its exposure, at most, in tenths. The gateway has a network: this host's own addresses.
+# Maximum exposure of each, in tenths. The gateway has network access, to this host's addresses.
 SERVICES = {
     **dict.fromkeys((*INSTANCES.values(), "sidecar-metrics.service"), 6),
     "sidecar-gateway.service": 10,
@@ -28,7 +28,7 @@ needs_systemd = pytest.mark.skipif(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The units, with a command that exists on this host."""
+    """A folder with the units, changed to run a command that exists on this host."""
     shutil.copytree(UNITS, tmp_path, dirs_exist_ok=True)
     for unit in tmp_path.glob("*.service"):
         unit.write_text(unit.read_text().replace("/opt/sidecar/bin/sidecar", "/bin/true"))
@@ -42,7 +42,7 @@ def analyzed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @needs_systemd
 def test_nothing_in_them_is_unknown(folder: Path) -> None:
-    """`verify` has nothing to say; it exits 0 even for keys that it does not know."""
+    """`systemd-analyze verify` prints nothing; it exits with 0 even for unknown keys."""
     units = [f"./{name}" for name in (*SERVICES, *OTHERS)]
     done = analyzed("verify", *units, cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
@@ -51,14 +51,14 @@ def test_nothing_in_them_is_unknown(folder: Path) -> None:
 @needs_systemd
 @pytest.mark.parametrize(("unit", "most"), SERVICES.items())
 def test_exposure_is_low(folder: Path, unit: str, most: int) -> None:
-    """Of 10, at most 0.6, or 1 with a network."""
+    """The exposure level of each unit is at most 0.6 of 10, or 1.0 with network access."""
     done = analyzed("security", "--offline=true", f"--threshold={most}", f"./{unit}", cwd=folder)
     assert done.returncode == 0, done.stdout[-500:]
 
 
 @pytest.mark.parametrize("unit", INSTANCES)
 def test_what_may_succeed_later_is_tried_again(unit: str) -> None:
-    """A full disk, say: every exit code but that of a bad configuration starts the next daemon."""
+    """The units restart after every exit code except that of a bad configuration."""
     text = (UNITS / unit).read_text()
     assert re.search("^Restart=always$", text, re.MULTILINE)
     (never,) = re.findall("^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)
@@ -66,7 +66,7 @@ def test_what_may_succeed_later_is_tried_again(unit: str) -> None:
 
 
 def test_the_instances_differ_in_names_alone() -> None:
-    """A setting that is good for the one daemon is good for one of many."""
+    """The instantiated units differ from the plain ones only in names."""
 
     def settings(name: str) -> list[str]:
         text = (UNITS / name).read_text().replace("sidecar@%i", "sidecar")
@@ -78,7 +78,7 @@ def test_the_instances_differ_in_names_alone() -> None:
 
 
 def test_the_gateway_asks_for_a_key() -> None:
-    """Its address is every user's, and the daemon's socket is its group's alone."""
+    """The gateway's unit requires a key, as every user can reach its address."""
     text = (UNITS / "sidecar-gateway.service").read_text().replace("\\\n", " ")
     (name, path) = re.findall("^LoadCredential=(.*):(.*)$", text, re.MULTILINE)[0]
     (command,) = re.findall("^ExecStart=(.*)$", text, re.MULTILINE)
@@ -90,7 +90,7 @@ def test_the_gateway_asks_for_a_key() -> None:
 
 
 def test_every_setting_stands_in_the_environment_file() -> None:
-    """Commented, each with its default, so that the file changes nothing until it is edited."""
+    """sidecar.env lists every setting with its default, and all of them commented out."""
     lines = (UNITS / "sidecar.env").read_text().splitlines()
     assert not [line for line in lines if line and not line.startswith("#")]
     named = {line[1:].partition("=")[0] for line in lines if re.match(r"#[A-Z0-9_]+=", line)}

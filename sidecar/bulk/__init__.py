@@ -1,1 +1,1 @@
-"""Whole corpora: files of texts → one file of vectors, through a daemon that runs."""
+"""Embedding of whole corpora: files of texts → one file of vectors, through a running daemon."""

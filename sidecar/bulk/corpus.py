@@ -1,4 +1,4 @@
-"""The texts of several files, one after the other, each with the place where it stands."""
+"""The texts of several files, in order, each with its file and line."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ PARQUET = ".parquet"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A text, and the number of its line (of its row, in Parquet) in a file, from 1."""
+    """A text with its file and its line number (in Parquet, row number), from 1."""
 
     text: str
     path: Path
@@ -23,32 +23,32 @@ class Row:
 
     @property
     def place(self) -> str:
-        """Where the text stands, as people write it."""
+        """The text's location, for messages."""
         return _place(self.path, self.number)
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What `field` holds in the files at `paths`, in order."""
+    """The texts in `field` of the files at `paths`, in order."""
 
     paths: tuple[Path, ...]
     field: str
 
     def rows(self) -> Iterator[Row]:
-        """Yield every text. Raises `InputError`, which names the place of what is none."""
+        """Yield every text. Raises `InputError`, naming the location, for anything but a text."""
         for path in self.paths:
             for number, fields in self.records(path):
                 yield Row(self._text(fields, path, number), path, number)
 
     def records(self, path: Path) -> Iterator[Record]:
-        """Yield the records of one file; of Parquet, nothing but `field`. Raises `InputError`."""
+        """Yield the records of a file, for Parquet with only `field`. Raises `InputError`."""
         try:
             yield from _reader(path)(path, self.field)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
     def identity(self) -> list[dict[str, Any]]:
-        """Return what tells these files from others: paths, sizes in bytes, times of change."""
+        """Return what identifies these files: paths, sizes in bytes and modification times."""
         try:
             return [_identity(path) for path in self.paths]
         except OSError as error:
@@ -58,9 +58,9 @@ class Corpus:
         text = fields.get(self.field)
         if self.field not in fields:
             names = ", ".join(map(repr, fields))
-            what = f"has no field {self.field!r}, but {names}: --field names another"
+            what = f"has no field {self.field!r}, only {names}: choose one with --field"
         elif not isinstance(text, str):
-            what = f"holds {type(text).__name__} in {self.field!r}, not a text"
+            what = f"holds {type(text).__name__} in {self.field!r}, not a string"
         elif half_character(text) is not None:
             what = f"holds half a character (a lone surrogate) in {self.field!r}"
         else:
@@ -87,7 +87,7 @@ def _reader(path: Path) -> Callable[[Path, str], Iterator[Record]]:
             return read_csv
         case ".parquet":
             read: Callable[[Path, str], Iterator[Record]]
-            # Here alone: what reads Parquet is an extra.
+            # Imported on demand: it requires an extra.
             read = import_module("sidecar.bulk.tables").read_field
             return read
-    raise InputError(f"{path}: a file's name ends with .txt, .jsonl, .csv or .parquet")
+    raise InputError(f"{path}: unsupported file type, use .txt, .jsonl, .csv or .parquet")

@@ -1,23 +1,23 @@
-"""What keeps a corpus from being embedded.
+"""Errors that prevent a corpus from being embedded.
 
 BulkError
-├── InputError    a file, or a line of it, is not what it should be
+├── InputError    a file or one of its lines is invalid
 ├── OutputError   the result cannot be written
-└── StateError    what stands at the output is of something else
+└── StateError    the output or its partial result is in the way
 """
 
 
 class BulkError(Exception):
-    """Base of what the user can mend; the message names it and says how."""
+    """Base of errors that the user can fix; the message states the problem and the remedy."""
 
 
 class InputError(BulkError):
-    """A file cannot be read, or a line of it holds no text."""
+    """A file cannot be read, or one of its lines holds no valid text."""
 
 
 class OutputError(BulkError):
-    """The result, or what there is of it, cannot be written."""
+    """The result or the partial result cannot be written."""
 
 
 class StateError(BulkError):
-    """The output is there already, or what was begun beside it is of another command."""
+    """The output exists, or its partial result belongs to another command, process or user."""

@@ -1,6 +1,7 @@
-"""One corpus from its files to the output: survey, embed, finish. Each step can be the first.
+"""The job that embeds a corpus into an output file: survey, embed, finish.
 
-What a killed run has left is gone on from if everything that decides the vectors is the same.
+A run resumes at the step where an interrupted one stopped, if everything that determines the
+vectors is unchanged.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ from sidecar.bulk.part import Note, Part
 from sidecar.bulk.stream import Show, Stream
 
 _ANSWER_SECONDS = 10.0
-# A request may have to wait for all that goes before bulk work, or for a daemon that is replaced.
+# A request may have to wait for all interactive work, or for a daemon to be replaced.
 _REQUEST_SECONDS = 600.0
-# What a model is, as far as its vectors' bytes go; a daemon tells of those that it knows.
+# The status fields that determine a model's vectors to the byte; a daemon may omit some.
 _DECISIVE = (
     "name", "dimensions", "device", "quantization", "weight_bits", "kernel", "source_sha256",
     "prompts", "default_prompt_name",
@@ -31,10 +32,10 @@ _DECISIVE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is to be embedded, and to where.
+    """A corpus to embed and where to write it.
 
-    `options` go to the daemon with each request: `prompt_name`, `role`, `dimensions`, `normalize`.
-    `overwrite` replaces an output that is there, and what was begun with other inputs.
+    `options` are sent with each request: `prompt_name`, `role`, `dimensions`, `normalize`.
+    `overwrite` replaces an existing output, and a partial result from other inputs.
     """
 
     corpus: Corpus
@@ -44,17 +45,17 @@ class Job:
     overwrite: bool = False
 
     def run(self, show: Show) -> Note:
-        """Do it, or the rest of it, and return what came of it.
+        """Run or resume the job, and return its final note.
 
-        Raises `BulkError`, or a `SidecarError` where the daemon refuses or is gone for good.
+        Raises `BulkError`, or `SidecarError` if the daemon refuses a request or stays unavailable.
         """
         if os.path.lexists(self.output) and not self.overwrite:
-            raise StateError(f"{shown(self.output)} is there already: --overwrite replaces it")
+            raise StateError(f"{shown(self.output)} already exists: use --overwrite to replace it")
         if self.output.is_dir() and not self.output.is_symlink():
             raise OutputError(f"{shown(self.output)} is a directory: name a file")
         identity = self._identity()
         with Part.hold(self.output) as part:
-            note = self._begun(part, identity) or self._survey(identity)
+            note = self._resumed(part, identity) or self._survey(identity)
             if note.rows < note.total:
                 note = asyncio.run(self._embed(part, note, show))
             self._finish(part, note, show)
@@ -74,7 +75,7 @@ class Job:
         embedder = next(model for model in models if model["task"] == "embed")
         return {key: embedder[key] for key in _DECISIVE if key in embedder}
 
-    def _begun(self, part: Part, identity: Mapping[str, Any]) -> Note | None:
+    def _resumed(self, part: Part, identity: Mapping[str, Any]) -> Note | None:
         note = part.note()
         if note is None or note.identity == identity:
             return note
@@ -83,15 +84,15 @@ class Job:
             return None
         other = ", ".join(key for key in identity if note.identity.get(key) != identity[key])
         raise StateError(
-            f"{part.folder} holds {note.rows} of {note.total} vectors, begun with different "
-            f"{other}: run that command again, or begin anew with --overwrite"
+            f"{part.folder} holds {note.rows} of {note.total} vectors, started with different "
+            f"{other}: repeat the original command, or start over with --overwrite"
         )
 
     def _survey(self, identity: dict[str, Any]) -> Note:
-        """Read everything once: what cannot be embedded is told before the work, not after."""
+        """Read everything once, so that invalid input is reported before the work, not after."""
         total = sum(1 for _ in self.corpus.rows())
         if total == 0:
-            raise InputError(f"there are no texts in {', '.join(map(str, self.corpus.paths))}")
+            raise InputError(f"no texts in {', '.join(map(str, self.corpus.paths))}")
         if self.output.suffix == PARQUET:
             import_module("sidecar.bulk.tables").schema_of(self.corpus)
         return Note(identity, total)

@@ -1,8 +1,8 @@
-"""What there is of a result: the folder OUT.part beside it, with vectors and a note.
+"""The partial result: a folder OUT.part beside the output, with vectors and a note.
 
-The note says of what the vectors are and how many are there; it never says more than the disk
-holds. So whatever ends the process, the next one goes on where the note stands. The output's folder
-may be shared with other users: what they have put in OUT.part's place, or in it, is refused.
+The note records what the vectors belong to and how many are complete, and never claims more than is
+on disk. So however a process ends, the next one resumes where the note says. The output's folder
+may be shared with other users: anything of theirs at OUT.part or in it is refused.
 """
 
 import fcntl
@@ -31,10 +31,10 @@ _ITEM_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """How far the work is: `rows` of `total` texts.
+    """The progress of a job: `rows` of `total` texts are done.
 
-    `identity` is everything that decides the vectors. `tokens`, `truncated` texts and `seconds`
-    are those of all runs together.
+    `identity` is everything that determines the vectors. `tokens`, `truncated` texts and `seconds`
+    are totals over all runs.
     """
 
     identity: dict[str, Any]
@@ -46,7 +46,7 @@ class Note:
     format: int = _FORMAT
 
     def after(self, rows: int, tokens: int, truncated: int) -> Self:
-        """Return the note once that many more rows are there."""
+        """Return the note with the counts of further rows added."""
         return replace(
             self,
             rows=self.rows + rows,
@@ -56,7 +56,7 @@ class Note:
 
 
 class Part:
-    """The folder beside `output`, which `hold` has made and locked."""
+    """The folder beside `output`, created and locked by `hold`."""
 
     def __init__(self, output: Path, own: OwnFolder) -> None:
         self.output = output
@@ -66,13 +66,13 @@ class Part:
     @classmethod
     @contextmanager
     def hold(cls, output: Path) -> Iterator[Self]:
-        """Keep other processes from this output; leave no folder in which nothing was begun.
+        """Lock the output against other processes; on exit, remove a folder without a note.
 
-        Raises `StateError` where another process works on it, or another user has something in
-        its place or in it; `OutputError` where none can.
+        Raises `StateError` if another process holds it, or if something of another user is in its
+        place or in it, and `OutputError` if it cannot be created.
         """
         with ExitStack() as stack:
-            with _told(output):
+            with _clear_errors(output):
                 own = stack.enter_context(OwnFolder.hold(folder_of(output)))
                 _lock(own.descriptor, output)
                 for name in _NAMES:
@@ -83,10 +83,10 @@ class Part:
             finally:
                 if part.note() is None:
                     part.clear()
-                    own.leave()  # unless a file of another name is in it
+                    own.leave()  # unless it holds other files
 
     def note(self) -> Note | None:
-        """Return how far the work is; None where nothing is there to go on from."""
+        """Return the progress, or None if there is nothing to resume."""
         try:
             with self._opened(_NOTE, os.O_RDONLY) as file:
                 note = Note(**json.load(file))
@@ -95,23 +95,23 @@ class Part:
         return note if self._own.holds(_VECTORS) and note.format == _FORMAT else None
 
     def begin(self, total: int, dimensions: int) -> None:
-        """Make room for the vectors: all of it now, for a full disk is told before the work."""
+        """Allocate space for all vectors, so that a full disk is reported before the work."""
         header = {"descr": "<f4", "fortran_order": False, "shape": (total, dimensions)}
-        with _told(self.output), self._created(_VECTORS) as file:
+        with _clear_errors(self.output), self._created(_VECTORS) as file:
             np.lib.format.write_array_header_1_0(file, header)
             file.flush()
             os.posix_fallocate(file.fileno(), 0, file.tell() + total * dimensions * _ITEM_BYTES)
 
     def put(self, start: int, block: NDArray[np.float32]) -> None:
-        """Put float32 `block` [n, d] into the rows from `start`.
+        """Write float32 `block` [n, d] to the rows from `start`.
 
-        Mapped anew each time, so that what is written is the kernel's to let go of.
+        The file is mapped again each time, so that the kernel can release the written pages.
         """
         self._mapped("r+")[start : start + len(block)] = block
 
     def keep(self, note: Note) -> None:
-        """Have `note` on disk, and before it the vectors that it tells of."""
-        with _told(self.output):
+        """Persist `note` durably, after the vectors it describes."""
+        with _clear_errors(self.output):
             self._sync(_VECTORS)
             with self._created(_NOTE_TO_BE) as file:
                 file.write((json.dumps(asdict(note), indent=2) + "\n").encode())
@@ -120,16 +120,16 @@ class Part:
             os.fsync(self._own.descriptor)
 
     def vectors(self) -> NDArray[np.float32]:
-        """Return the vectors, float32 [total, d], mapped and not to be written to."""
+        """Return the vectors, float32 [total, d], as a read-only memory map."""
         return self._mapped("r")
 
     def table(self) -> IO[bytes]:
-        """Open a new file for a result that is made of the vectors."""
+        """Open a new file for a table made from the vectors."""
         return self._created(_TABLE)
 
     def finish(self) -> None:
-        """Put the table, or where there is none the vectors, in the output's place."""
-        with _told(self.output):
+        """Move the table, or the vectors if there is none, to the output."""
+        with _clear_errors(self.output):
             made = _TABLE if self._own.holds(_TABLE) else _VECTORS
             self._sync(made)
             self._own.move_out(made, self.output.name)
@@ -137,7 +137,7 @@ class Part:
             self._own.remove(_NOTE)
 
     def clear(self) -> None:
-        """Remove from the folder what is ours."""
+        """Remove our files from the folder."""
         for name in _NAMES:
             self._own.remove(name)
 
@@ -159,12 +159,12 @@ class Part:
 
 
 def folder_of(output: Path) -> Path:
-    """Return the folder in which a part of `output` is, while it is one."""
+    """Return the folder for the partial result of `output`."""
     return output.with_name(output.name + _SUFFIX)
 
 
 def begun(output: Path) -> Note | None:
-    """Return how far the work on `output` is; None where there is nothing that is ours."""
+    """Return the progress of the job for `output`, or None if there is nothing of ours."""
     try:
         with OwnFolder.hold(folder_of(output), make=False) as own:
             return Part(output, own).note()
@@ -180,8 +180,8 @@ def _lock(folder: int, output: Path) -> None:
 
 
 @contextmanager
-def _told(output: Path) -> Iterator[None]:
-    """Make what the user can mend of the system's refusals, and of what others have put there."""
+def _clear_errors(output: Path) -> Iterator[None]:
+    """Convert `OSError` and `UntrustedFolder` into a `BulkError` with a clear message."""
     try:
         yield
     except UntrustedFolder as error:

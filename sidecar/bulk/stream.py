@@ -1,4 +1,4 @@
-"""Rows to vectors, in a window: a few requests in flight, and no more than theirs in memory."""
+"""Embeds rows with a few requests in flight, keeping only their rows in memory."""
 
 import asyncio
 from collections import deque
@@ -15,14 +15,14 @@ from sidecar.bulk.errors import InputError
 from sidecar.bulk.part import Note, Part
 
 Show: TypeAlias = Callable[[str, int, int], None]
-"""Told a stage, how many texts are through it, and of how many."""
+"""Called with a stage, the number of texts that have passed it, and the total."""
 
-_READ_ROWS = 256  # at a time: as many as a request takes
-_KEEP_SECONDS = 1.0  # from note to note
+_READ_ROWS = 256  # at a time: the maximum per request
+_KEEP_SECONDS = 1.0  # the minimum time between notes
 
 
 class Stream:
-    """What comes back from the daemon, put into `part` in order; `note` says how far it is."""
+    """Writes the daemon's replies to `part` in order; `note` is the progress."""
 
     def __init__(self, part: Part, note: Note, show: Show) -> None:
         self.note = note
@@ -35,7 +35,7 @@ class Stream:
     async def run(
         self, client: AsyncClient, rows: Iterator[Row], options: Mapping[str, Any]
     ) -> None:
-        """Embed `rows`, those that follow on the note's. However it ends, the note is kept."""
+        """Embed `rows`, which follow those in the note. The note is saved however this ends."""
         in_flight: deque[asyncio.Task[EmbedReply]] = deque()
         try:
             for request in _requests(rows):
@@ -54,8 +54,10 @@ class Stream:
                 self._keep()
 
     def _take(self, reply: EmbedReply) -> None:
-        if reply.model != self._model:  # a daemon that came after may serve another
-            raise UnknownModel(f"model {self._model!r} became {reply.model!r} in the middle")
+        if reply.model != self._model:  # a daemon that has replaced the first may serve another
+            raise UnknownModel(
+                f"model changed from {self._model!r} to {reply.model!r} during the run"
+            )
         if is_first := self.note.rows == 0:
             self._part.begin(self.note.total, reply.vectors.shape[1])
         self._part.put(self.note.rows, reply.vectors)

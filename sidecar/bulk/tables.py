@@ -1,4 +1,4 @@
-"""Parquet, by way of pyarrow: texts from it, and the corpus with its vectors to it."""
+"""Parquet through pyarrow: reading texts, and writing the corpus with its vectors."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
@@ -15,7 +15,7 @@ from sidecar.bulk.errors import InputError
 from sidecar.bulk.records import Record
 
 VECTORS = "embedding"
-_ROWS = 8_192  # that are in memory together, and in a row group of the result
+_ROWS = 8_192  # in memory at once, and per row group of the result
 
 
 def read_field(path: Path, field: str) -> Iterator[Record]:
@@ -23,7 +23,9 @@ def read_field(path: Path, field: str) -> Iterator[Record]:
     with _open(path) as file:
         if field not in (names := file.schema_arrow.names):
             known = ", ".join(map(repr, names))
-            raise InputError(f"{path} has no column {field!r}, but {known}: --field names another")
+            raise InputError(
+                f"{path} has no column {field!r}, only {known}: choose one with --field"
+            )
         batches = file.iter_batches(_ROWS, columns=[field])
         values = chain.from_iterable(batch.column(0).to_pylist() for batch in batches)
         for number, value in enumerate(values, start=1):
@@ -31,25 +33,25 @@ def read_field(path: Path, field: str) -> Iterator[Record]:
 
 
 def schema_of(corpus: Corpus) -> pa.Schema:
-    """Return the columns of all files together. Raises `InputError` where they do not fit."""
+    """Return the combined columns of all files. Raises `InputError` if they are incompatible."""
     schema = pa.schema([])
     for path in corpus.paths:
         try:
             for found in _schemas(corpus, path):
                 schema = pa.unify_schemas([schema, found], promote_options="permissive")
         except pa.ArrowException as error:
-            raise InputError(f"{path}: its columns do not fit together: {error}") from None
+            raise InputError(f"{path} has incompatible columns: {error}") from None
     if VECTORS in schema.names:
-        raise InputError(f"a column {VECTORS!r} is there already: write .npy, or rename it")
+        raise InputError(f"a column {VECTORS!r} already exists: rename it, or write .npy")
     return schema
 
 
 def write(
     corpus: Corpus, vectors: NDArray[np.float32], file: IO[bytes], show: Callable[[int], None]
 ) -> None:
-    """Write the files' columns, and float32 `vectors` [n, d] as one of lists of d, to `file`.
+    """Write the files' columns and float32 `vectors` [n, d], as a column of lists of d, to `file`.
 
-    `show` is told how many rows are written.
+    `show` is called with the number of rows written.
     """
     schema = schema_of(corpus)
     item = pa.list_(pa.float32(), vectors.shape[1])
@@ -84,7 +86,7 @@ def _tables(corpus: Corpus, path: Path, schema: pa.Schema) -> Iterator[pa.Table]
 
 
 def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    # A column that this file lacks is null in it.
+    # Columns that this file lacks become null.
     whole = pa.concat_tables([schema.empty_table(), table], promote_options="permissive")
     return whole.select(schema.names).cast(schema)
 
@@ -96,7 +98,7 @@ def _blocks(corpus: Corpus, path: Path) -> Iterator[list[dict[str, Any]]]:
 
 
 def _columns(fields: list[dict[str, Any]]) -> pa.Schema:
-    # pyarrow takes the names from the first record alone.
+    # pyarrow would take the names from the first record only.
     names = dict.fromkeys(name for each in fields for name in each)
     return pa.schema((name, pa.infer_type([each.get(name) for each in fields])) for name in names)
 

@@ -1,4 +1,4 @@
-"""What `logs` and `report` share: the flags that say which events, and where they come from."""
+"""Shared by `logs` and `report`: flags that select events and their source."""
 
 import argparse
 import pwd
@@ -31,7 +31,7 @@ _FIELDS = frozenset({"ts", "level", "event"}).union(
 
 
 def flag_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return `parse`, whose `QueryError` is told as argparse tells what is wrong with a flag."""
+    """Return `parse` as an argparse type: a `QueryError` becomes a usage error."""
 
     def parsed(text: str) -> Any:
         try:
@@ -44,13 +44,13 @@ def flag_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that `query_of` and `records_of` read."""
-    source = parser.add_argument_group("where events are read from (default: the journal)")
+    source = parser.add_argument_group("source of events (default: the journal)")
     source.add_argument(
         "--file", dest="files", metavar="PATH", type=Path, nargs="+", default=[], action="extend",
-        help="files of JSON lines, .gz too, in any order; - is standard input",
+        help="JSON lines files, optionally gzipped, in any order; - is standard input",
     )  # fmt: skip
-    source.add_argument("--unit", help="the journal's entries of this unit alone")
-    which = parser.add_argument_group("which events")
+    source.add_argument("--unit", help="only the journal entries of this unit")
+    which = parser.add_argument_group("filters")
     which.add_argument(
         "--event", dest="events", metavar="NAME", nargs="+", default=[],
         action="extend", help="by name, or by a pattern such as 'request.*'",
@@ -58,19 +58,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--where", dest="conditions", metavar="CONDITION", type=flag_type(parse_condition),
         nargs="+", default=[], action="extend",
-        help="FIELD, one of = != > >= < <= ~ (regular expression), VALUE",
+        help="FIELD OP VALUE, where OP is = != > >= < <= or ~ (regular expression)",
     )  # fmt: skip
     which.add_argument(
-        "--since", metavar="TIME", type=_time, help="2h, 1d12h (ago), a date or time, today"
+        "--since", metavar="TIME", type=_time, help="2h or 1d12h ago, a date or time, today"
     )
-    which.add_argument("--until", metavar="TIME", type=_time, help="as --since")
-    which.add_argument("--peer", type=_peer, help="of this process: its PID; or user: uid:NAME")
+    which.add_argument("--until", metavar="TIME", type=_time, help="same formats as --since")
+    which.add_argument("--peer", type=_peer, help="requests of a process (PID) or user (uid:NAME)")
     which.add_argument("--model", type=lambda name: Condition("model", "=", name))
-    which.add_argument("--level", choices=LEVELS, help="this one and above")
+    which.add_argument("--level", choices=LEVELS, help="this level and above")
 
 
 def say_what_is_doubtful(arguments: argparse.Namespace, fields: Iterable[str] = ()) -> None:
-    """Tell on standard error which names in the flags, and in `fields`, nothing has."""
+    """Warn on stderr about event and field names, in the flags and `fields`, that do not exist."""
     named = [*(condition.field for condition in arguments.conditions), *fields]
     for doubts in (
         doubt("event", arguments.events, events.CATALOGUE),
@@ -81,7 +81,7 @@ def say_what_is_doubtful(arguments: argparse.Namespace, fields: Iterable[str] = 
 
 
 def query_of(arguments: argparse.Namespace) -> Query:
-    """Return what the flags ask for."""
+    """Return the query that the flags describe."""
     named = [given for given in (arguments.peer, arguments.model) if given is not None]
     return Query(
         events=arguments.events,
@@ -95,7 +95,7 @@ def query_of(arguments: argparse.Namespace) -> Query:
 def records_of(
     arguments: argparse.Namespace, reading: Reading, opener: Opener | None = None
 ) -> Iterator[Record]:
-    """Yield the events that the flags ask for. Raises `SourceError`."""
+    """Yield the events that match the flags. Raises `SourceError`."""
     query = query_of(arguments)
     if arguments.files:
         found = from_files(arguments.files, reading, opener)
@@ -105,7 +105,7 @@ def records_of(
 
 
 def asked_of(query: Query, unit: str | None, *, follow: bool = False) -> Asked:
-    """Return what the journal is asked for `query`."""
+    """Return the part of `query` that the journal can answer."""
     return Asked(
         unit=unit, since=query.since, until=query.until, events=query.events, follow=follow
     )
@@ -113,7 +113,7 @@ def asked_of(query: Query, unit: str | None, *, follow: bool = False) -> Asked:
 
 @contextmanager
 def progress() -> Iterator[Opener | None]:
-    """Show how much of the files has been read, if standard error is a terminal."""
+    """Show a progress bar while files are read, if standard error is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
@@ -129,34 +129,33 @@ def progress() -> Iterator[Opener | None]:
 
 
 def say_what_was_skipped(reading: Reading) -> None:
-    """Tell on standard error what was no event, and what ended early."""
+    """Report on stderr lines that are not events, and sources that ended early."""
     if reading.broken:
-        lines = "line is" if reading.broken == 1 else "lines are"
-        place = reading.first_broken
-        complain(f"{reading.broken} {lines} no event, the first {place}")
+        what = "line is not an event" if reading.broken == 1 else "lines are not events"
+        complain(f"{reading.broken} {what}, the first at {reading.first_broken}")
     for cut_off in reading.cut_off:
         complain(f"reading ended early: {cut_off}")
 
 
 @flag_type
 def _time(text: str) -> float:
-    """Return a time in seconds since the epoch."""
+    """Parse a time; return seconds since the epoch."""
     return parse_time(text, datetime.now().astimezone()).timestamp()
 
 
 @flag_type
 def _peer(text: str) -> Condition:
-    """Return the condition that a process, or a user's process, asked."""
+    """Parse a peer; return the condition that the request came from that process or user."""
     kind, colon, name = text.rpartition(":")
     if not colon and name.isdecimal():
         return Condition("peer_pid", "=", name)
     if kind == "uid" and name:
         return Condition("peer_uid", "=", name if name.isdecimal() else str(_uid(name)))
-    raise QueryError(f"{text!r} is no peer: write a PID, or uid:NAME")
+    raise QueryError(f"{text!r} is not a peer: use a PID or uid:NAME")
 
 
 def _uid(name: str) -> int:
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
-        raise QueryError(f"there is no user {name!r} on this host") from None
+        raise QueryError(f"no user {name!r} on this host") from None

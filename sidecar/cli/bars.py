@@ -1,4 +1,4 @@
-"""Bars on stderr that grow while a command computes."""
+"""Progress bars on stderr."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,11 +17,11 @@ from sidecar.cli.console import Console
 
 @contextmanager
 def bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Open a function that is told a stage, how much of it is done, and of how much."""
+    """Yield a function `show(stage, done, total)`, which adds or updates the bar of a stage."""
     description = TextColumn("{task.description}", markup=False)
     columns = (description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    # Where nobody watches it would still end with an empty line.
+    # Without a terminal it would still print an empty line at the end.
     hidden = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         tasks: dict[str, TaskID] = {}

@@ -1,4 +1,4 @@
-"""`sidecar config`: every setting, its value, and where that came from."""
+"""`sidecar config`: print every setting, its value and its source."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the settings that `serve` would use with the same flags and environment."""
+    """Print the settings that `serve` would use with the same flags and environment; return 0."""
     settings = settings_of(arguments)
     if arguments.json:
         say(json.dumps([_as_map(setting) for setting in settings], indent=2))

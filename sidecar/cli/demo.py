@@ -1,4 +1,4 @@
-"""`sidecar demo`: a daemon, a crowd of clients, a search and a rerank, shown in one screen."""
+"""`sidecar demo`: start a daemon, load it with clients, search and rerank, and show the results."""
 
 import argparse
 import json
@@ -37,19 +37,19 @@ _QUERIES = (
 
 def add(commands: Any) -> None:
     """Add the command to the parser's `commands`."""
-    parser = commands.add_parser("demo", help="start a daemon, use it, show what happened")
+    parser = commands.add_parser("demo", help="start a daemon, use it and show the results")
     parser.add_argument("--embedding-model", help="folder, artifact or hub id")
     parser.add_argument("--reranker-model", help="folder, artifact or hub id of a cross-encoder")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo in a temporary folder, which is gone afterwards; 0 when all of it worked."""
+    """Run the demo in a temporary folder, which is removed afterwards; return 0."""
     console = Console()
     with tempfile.TemporaryDirectory(prefix="sidecar-demo-") as place:
         folder = Path(place)
-        with console.status("starting a daemon: quantizing the model, proving it against FP32"):
-            outcome = _visit(folder, _serve_flags(arguments))
+        with console.status("starting a daemon: quantizing the model, comparing it with FP32"):
+            outcome = _run_clients(folder, _serve_flags(arguments))
     console.print(render(outcome))
     return EX_OK
 
@@ -62,7 +62,7 @@ def _serve_flags(arguments: argparse.Namespace) -> list[str]:
     return [part for flag, name in named.items() if name for part in (flag, name)]
 
 
-def _visit(folder: Path, flags: list[str]) -> Outcome:
+def _run_clients(folder: Path, flags: list[str]) -> Outcome:
     socket, log = folder / "sidecar.sock", folder / "events.jsonl"
     texts = resources.files("sidecar.cli").joinpath("demo_texts.txt").read_text().splitlines()
     with _daemon(folder, socket, log, flags), Client(socket, timeout=_START_SECONDS) as client:
@@ -91,7 +91,7 @@ def _timed(client: Client, text: str) -> tuple[float, EmbedReply]:
 
 @contextmanager
 def _daemon(folder: Path, socket: Path, log: Path, flags: list[str]) -> Iterator[None]:
-    """Run `sidecar serve` until the block ends; it is told to stop, and has to do so cleanly."""
+    """Run `sidecar serve` during the block. Raises `ConnectionLost` unless it exits with 0."""
     command = [sys.executable, "-m", "sidecar", "serve", "--socket", str(socket)]
     command += ["--cache-dir", str(folder / "cache"), "--log-level", "info", *flags]
     with log.open("wb") as events:
@@ -103,13 +103,13 @@ def _daemon(folder: Path, socket: Path, log: Path, flags: list[str]) -> Iterator
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        _, complaint = process.communicate(timeout=_STOP_SECONDS)
+        _, stderr = process.communicate(timeout=_STOP_SECONDS)
     if process.returncode != EX_OK:
-        raise ConnectionLost(f"the daemon exited with {process.returncode}: {complaint.decode()}")
+        raise ConnectionLost(f"the daemon exited with {process.returncode}: {stderr.decode()}")
 
 
 def _environ() -> dict[str, str]:
-    # The demo shows the defaults, whatever this shell is configured for.
+    # The demo shows the defaults, whatever is set in this shell.
     settings = ("SIDECAR_", "USE_QUANTIZATION", "QUANTIZATION_CONFIG")
     return {k: v for k, v in os.environ.items() if not k.startswith(settings)}
 
@@ -119,8 +119,8 @@ def _await_ready(process: subprocess.Popen[bytes], socket: Path) -> None:
     while perf_counter() < deadline:
         if process.poll() is not None:
             assert process.stderr is not None
-            complaint = process.stderr.read().decode().strip()
-            raise ConnectionLost(f"the daemon did not start: {complaint}")
+            stderr = process.stderr.read().decode().strip()
+            raise ConnectionLost(f"the daemon did not start: {stderr}")
         try:
             with Client(socket, timeout=0.2) as client:
                 client.ping()

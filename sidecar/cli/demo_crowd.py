@@ -1,4 +1,4 @@
-"""The demo's client processes: each sends its texts at once, one text a request."""
+"""The demo's client processes: each sends all its texts at once, one text per request."""
 
 import asyncio
 import multiprocessing
@@ -22,7 +22,7 @@ _SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request's vector, float32 [d], its time at the caller (seconds), and the daemon's."""
+    """A request's vector, float32 [d], its latency at the caller in seconds, and its timings."""
 
     vector: NDArray[np.float32]
     seconds: float
@@ -30,9 +30,9 @@ class Answer:
 
 
 def run_crowd(socket: Path, texts: Sequence[str], processes: int) -> list[Answer]:
-    """Return the answers to `texts`, in order, from so many processes that ask all at once.
+    """Send `texts` from `processes` concurrent processes and return the answers, in order.
 
-    Raises `ConnectionLost` where one of them died.
+    Raises `ConnectionLost` if one of them died.
     """
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
@@ -42,12 +42,12 @@ def run_crowd(socket: Path, texts: Sequence[str], processes: int) -> list[Answer
         arguments = (socket, texts[number::processes], barrier, sender)
         process = context.Process(target=_client, args=arguments)
         process.start()
-        sender.close()  # ours: what the child's death leaves is the end of its pipe
+        sender.close()  # our copy, so that `recv` raises EOFError if the child dies
         crowd.append((process, receiver))
     try:
         shares = [receiver.recv() for _, receiver in crowd]
     except EOFError:
-        raise ConnectionLost("a client process of the demo ended unasked") from None
+        raise ConnectionLost("a client process of the demo ended unexpectedly") from None
     for process, _ in crowd:
         process.join()
     return [shares[i % processes][i // processes] for i in range(len(texts))]
@@ -62,7 +62,7 @@ def _client(
 async def _ask_all(socket: Path, texts: Sequence[str], barrier: "Barrier") -> list[Answer]:
     async with AsyncClient(socket, timeout=_SECONDS) as client:
         await client.ping()
-        barrier.wait(_SECONDS)  # every process is connected: now all of them at once
+        barrier.wait(_SECONDS)  # start together, once every process is connected
         return await asyncio.gather(*(_ask(client, text) for text in texts))
 
 

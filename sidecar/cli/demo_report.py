@@ -1,4 +1,4 @@
-"""What a run of the demo has seen, and how it is shown."""
+"""The results of a demo run, and their rendering."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _HITS = 3
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Times in seconds, vectors float32 [n, d]."""
+    """The results. Times are in seconds, vectors are float32 [n, d]."""
 
     texts: list[str]
     queries: tuple[str, ...]
@@ -37,7 +37,7 @@ def render(outcome: Outcome) -> RenderableType:
     """Return the whole report."""
     parts = (
         ("What was quantized, and how close it stayed to FP32", _quantization(outcome)),
-        ("The batches that formed while the crowd asked", _batches(outcome)),
+        ("The batches formed while all clients asked at once", _batches(outcome)),
         ("Semantic search over the texts", _search(outcome)),
         (f"Rerank by {outcome.rerank.method}: {outcome.queries[0]!r}", _rerank(outcome)),
         ("Time and memory", _figures(outcome)),
@@ -79,13 +79,13 @@ def _quantization(outcome: Outcome) -> RenderableType:
 def _closeness(event: dict[str, Any]) -> str:
     if "cosine_mean" in event:
         mean, worst = event["cosine_mean"], event["cosine_min"]
-        return f"cosine {mean:.4f} in the mean, {worst:.4f} at worst, measured against FP32"
+        return f"measured cosine to FP32: mean {mean:.4f}, worst {worst:.4f}"
     agreement = event["rank_agreement"]
-    return f"{agreement:.1%} of document pairs in FP32's order, measured"
+    return f"measured order of document pairs: {agreement:.1%} as in FP32"
 
 
 def _batches(outcome: Outcome) -> RenderableType:
-    table = _table("rows", "", "tokens", "waited", "computed in")
+    table = _table("rows", "", "tokens", "queued", "computed in")
     for batch in _of_the_crowd(outcome):
         table.add_row(
             str(batch["rows"]),
@@ -94,12 +94,12 @@ def _batches(outcome: Outcome) -> RenderableType:
             f"{batch['queue_ms']:.1f} ms",
             f"{batch['compute_ms']:.1f} ms",
         )
-    note = "every token is a token of a text: nothing was padded"
+    note = "without padding: every token belongs to a text"
     return Group(table, Text(note, style="dim"))
 
 
 def _of_the_crowd(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    """Yield the first batches, until they hold as many rows as the crowd asked for."""
+    """Yield the first batches, up to the number of rows that the crowd sent."""
     rows = 0
     for batch in _events(outcome, "batch.completed"):
         if rows < len(outcome.texts):
@@ -128,13 +128,13 @@ def _figures(outcome: Outcome) -> RenderableType:
     crowd = sorted(answer.seconds * 1e3 for answer in outcome.answers)
     lone = outcome.lone_seconds
     table = _pairs()
-    table.add_row("one request alone", f"{median(lone) * 1e3:.2f} ms (median of {len(lone)})")
+    table.add_row("single requests", f"{median(lone) * 1e3:.2f} ms (median of {len(lone)})")
     table.add_row(
-        f"{len(crowd)} requests at once",
-        f"{median(crowd):.1f} ms median, {crowd[-1]:.1f} ms the slowest",
+        f"{len(crowd)} concurrent requests",
+        f"{median(crowd):.1f} ms median, {crowd[-1]:.1f} ms slowest",
     )
     same = "identical, byte for byte" if outcome.same_bytes else "DIFFERENT"
-    table.add_row("same text alone and in the crowd", same)
+    table.add_row("same text alone and in a batch", same)
     memory = outcome.status["memory"]
     table.add_row("the daemon's memory", f"{memory['pss_bytes'] / 1e6:.0f} MB (PSS)")
     return table

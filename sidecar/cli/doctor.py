@@ -1,4 +1,4 @@
-"""`sidecar doctor`: what is wrong with this host, its settings and its daemon, and what to do."""
+"""`sidecar doctor`: diagnose this host, its settings and its daemon, and advise what to do."""
 
 import argparse
 import json
@@ -32,10 +32,10 @@ def add(commands: Any) -> None:
     """Add the command to the parser's `commands`."""
     parser = commands.add_parser(
         "doctor",
-        help="say what is wrong here, and what to do",
-        description="Looks at host, settings, models, permissions and daemon; changes nothing. "
-        "Give it the settings that the daemon has. Exits with 0 if there is nothing above a note, "
-        "1 with warnings, 2 with errors.",
+        help="diagnose problems and advise what to do",
+        description="Check the host, settings, models, permissions and daemon, without changing "
+        "anything. Pass it the daemon's settings. Exits with 0 for notes at most, 1 for warnings, "
+        "2 for errors.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_flags(parser)
@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine, print, and return the exit code that the worst finding has."""
+    """Examine the host, print the findings, and return the exit code of the worst one."""
     case = Case(
         flags=flags_of(arguments),
         environ=dict(os.environ),
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         plan=host_and_plan,
         precision=precision,
     )
-    with Console(stderr=True).status("looking"):
+    with Console(stderr=True).status("examining"):
         sections = examine(case)
     if arguments.json:
         say(json.dumps(_as_map(sections), indent=2))
@@ -80,10 +80,10 @@ def _table(findings: Sequence[Finding]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     for finding in findings:
         severity = Text(finding.severity.name.lower(), style=_STYLE[finding.severity])
-        said = Text(finding.found)
+        text = Text(finding.found)
         if finding.advice:
-            said.append(f"\n→ {finding.advice}", style="dim")
-        table.add_row("", severity, finding.check, said)
+            text.append(f"\n→ {finding.advice}", style="dim")
+        table.add_row("", severity, finding.check, text)
     return table
 
 

@@ -1,4 +1,4 @@
-"""`sidecar embed`: files of texts to one file of vectors, through a daemon that runs."""
+"""`sidecar embed`: embed files of texts into one file of vectors, through a running daemon."""
 
 import argparse
 import json
@@ -46,44 +46,47 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "embed",
         help="embed files of texts into one file",
-        description="Embed every text of the files through a running daemon, behind its "
-        "interactive requests. What Ctrl-C, a kill or a crash ends, the same command goes on "
-        "with, and the result is the same, byte for byte.",
+        description="Embed every text of the files through a running daemon, at a lower priority "
+        "than interactive requests. After Ctrl-C, a kill or a crash, run the same command to "
+        "resume; the output is the same, byte for byte.",
     )
     parser.add_argument(
         "inputs", type=Path, nargs="+", metavar="FILE",
-        help=".txt (a text a line), .jsonl, .csv or .parquet",
+        help=".txt (one text per line), .jsonl, .csv or .parquet",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", type=_output, required=True, metavar="OUT",
-        help=".npy: float32 [n, d]; .parquet: the columns of the files, and `embedding`",
+        help=".npy: float32 [n, d]; .parquet: the input columns and `embedding`",
     )  # fmt: skip
     parser.add_argument(
-        "--field", default="text", metavar="NAME", help="where the text is (default: text)"
-    )
+        "--field", default="text", metavar="NAME",
+        help="field or column that holds the text (default: text)",
+    )  # fmt: skip
     parser.add_argument("--prompt-name", metavar="NAME", help="one of the model's prompts")
     parser.add_argument(
-        "--role", choices=ROLES, help="what the texts are: the model's prompt for these goes before"
+        "--role", choices=ROLES, help="role of the texts; adds the model's prompt for it"
     )
-    parser.add_argument("--dimensions", type=_whole, metavar="N", help="keep the first N")
+    parser.add_argument(
+        "--dimensions", type=_whole, metavar="N", help="keep the first N dimensions"
+    )
     parser.add_argument(
         "--no-normalize", dest="normalize", action="store_false", default=None,
-        help="leave vectors as long as they are",
+        help="do not normalize vectors to unit length",
     )  # fmt: skip
     parser.add_argument(
         "--overwrite", action="store_true",
-        help="replace OUT, and what was begun with other files or options",
+        help="replace OUT, and any partial work from other files or options",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    parser.add_argument("--json", action="store_true", help="print a summary as JSON")
     add_socket(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Embed the files.
+    """Embed the files and return the exit code.
 
-    66 for a file or a line that cannot be read, 69 where the daemon does not answer, 73 where
-    the output cannot be written, 78 for what is to be mended otherwise, 130 after Ctrl-C.
+    66 for a file or line that cannot be read, 69 if the daemon does not answer, 73 if the output
+    cannot be written, 78 for any other error that the user can fix, 130 after Ctrl-C.
     """
     job = _job(arguments)
     if missing := _missing(job):
@@ -94,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
             note = job.run(show)
     except (BulkError, SidecarError, KeyboardInterrupt) as error:
         complain(str(error) or "interrupted")
-        _say_how_to_go_on(job)
+        _explain_resume(job)
         return _exit_code(error)
     say(_as_json(note, job.output) if arguments.json else _summary(note, job.output))
     return EX_OK
@@ -118,7 +121,7 @@ def _job(arguments: argparse.Namespace) -> Job:
 def _output(text: str) -> Path:
     path = Path(text)
     if path.suffix not in _OUTPUTS:
-        raise argparse.ArgumentTypeError(f"{text!r} ends neither with .npy nor with .parquet")
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .npy or .parquet")
     return path
 
 
@@ -129,7 +132,7 @@ def _whole(text: str) -> int:
 
 
 def _missing(job: Job) -> str | None:
-    """Return what is to be installed, if anything is: only Parquet needs it."""
+    """Return what has to be installed for Parquet, if anything."""
     if PARQUET in {path.suffix for path in (*job.corpus.paths, job.output)}:
         try:
             import_module("sidecar.bulk.tables")
@@ -151,14 +154,14 @@ def _exit_code(error: BaseException) -> int:
     return EX_CONFIG
 
 
-def _say_how_to_go_on(job: Job) -> None:
+def _explain_resume(job: Job) -> None:
     if note := begun(job.output):
         kept = f"{note.rows} of {note.total} texts are in {folder_of(job.output)}"
-        complain(f"{kept}: the same command goes on from there")
+        complain(f"{kept}: run the same command to resume")
 
 
 def _as_json(note: Note, output: Path) -> str:
-    told = {
+    summary = {
         "texts": note.total,
         "tokens": note.tokens,
         "seconds": round(note.seconds, 3),
@@ -167,7 +170,7 @@ def _as_json(note: Note, output: Path) -> str:
         "quantization": note.identity["model"]["quantization"],
         "output": str(output),
     }
-    return json.dumps(told, indent=2)
+    return json.dumps(summary, indent=2)
 
 
 def _summary(note: Note, output: Path) -> str:
@@ -181,7 +184,7 @@ def _summary(note: Note, output: Path) -> str:
 
 
 class _Rate(ProgressColumn):
-    """Texts a second, as of late."""
+    """The current rate, in texts per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.0f} texts/s" if task.speed else "", style="progress.data.speed")
@@ -189,20 +192,20 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Open a function that is told a stage, how many texts are through it, and of how many."""
+    """Yield a function `show(stage, done, total)`, which adds or updates the bar of a stage."""
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), _Rate(),
         TimeRemainingColumn(),
     )  # fmt: skip
     console = Console(stderr=True)
-    # Where nobody watches it would still end with an empty line.
+    # Without a terminal it would still print an empty line at the end.
     hidden = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                # What an earlier run has done is no rate of this one.
+                # Work of an earlier run must not count towards this run's rate.
                 tasks[stage] = progress.add_task(stage, total=total, completed=done)
             progress.update(tasks[stage], completed=done)
 

@@ -1,4 +1,4 @@
-"""`sidecar evaluate`: how accurate each precision of a model is on judged data, against FP32."""
+"""`sidecar evaluate`: compare the accuracy of each precision with FP32, on judged data."""
 
 import argparse
 import json
@@ -41,32 +41,30 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="measure the accuracy of each precision on judged data",
-        description="Compute judged data with a model in FP32 and in each plan, and say which "
-        "differences are more than chance. A folder holds what BEIR's do (corpus.jsonl, "
-        "queries.jsonl, qrels.tsv), candidates to rerank (rerank.jsonl), or pairs of sentences "
-        "with a score (test.tsv or dev.tsv).",
+        description="Evaluate a model on judged data in FP32 and in each plan, and report which "
+        "differences are statistically significant. A data folder is in BEIR format "
+        "(corpus.jsonl, queries.jsonl, qrels.tsv), or holds candidates to rerank (rerank.jsonl) "
+        "or scored pairs of sentences (test.tsv or dev.tsv).",
     )
     parser.add_argument("model", help="folder or hub id")
     parser.add_argument(
-        "--data", type=Path, nargs="+", required=True, metavar="DIR", help="folders of data"
+        "--data", type=Path, nargs="+", required=True, metavar="DIR", help="data folders"
     )
     parser.add_argument(
         "--plans", type=_plans, default=_plans("int8"), metavar="LIST",
-        help="what is compared with FP32, which is always among them (default: none,int8)",
+        help="plans to compare with FP32, which is always included (default: none,int8)",
     )  # fmt: skip
     parser.add_argument(
-        "--limit", type=_whole, metavar="N", help="take N queries of each set: a quick look"
+        "--limit", type=_whole, metavar="N", help="use only N queries per set, for a quick look"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write it as a page with plots, too"
-    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots")
     add_flags(parser, "device", "threads", "prompts", "cache_dir", *FLOORS)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Judge the model and show it; 66 for data that cannot be read, 78 without the extras."""
+    """Evaluate the model; return 66 for data that cannot be read, 78 without the extras."""
     config = to_config(settings_of(arguments))
     events.configure(Lines(_STDERR), events.Selection("error"))
     if missing := _missing(arguments):
@@ -90,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _missing(arguments: argparse.Namespace) -> str | None:
-    """Return what is to be installed, if anything is: only who judges needs what does."""
+    """Return which extra has to be installed, if any: evaluating and plotting are optional."""
     needed = [("evaluating", _RUN, "edge,evaluate")]
     if arguments.html:
         needed.append(("--html", _PAGE, "plots"))
@@ -119,7 +117,7 @@ def _evaluate(arguments: argparse.Namespace, config: Config) -> Evaluation:
 
 
 def _plans(text: str) -> tuple[str, ...]:
-    """Return the plans named in `text`, FP32 first."""
+    """Parse a list of plans; FP32 comes first."""
     known = [name for name in QUANTIZATIONS if name != "auto"]
     names = [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in known]:
@@ -128,7 +126,7 @@ def _plans(text: str) -> tuple[str, ...]:
 
 
 def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:  # noqa: PLR2004 - chance needs two
+    if not text.isdecimal() or int(text) < 2:  # noqa: PLR2004 - an interval needs two queries
         raise argparse.ArgumentTypeError("must be a whole number of at least 2")
     return int(text)
 
@@ -146,7 +144,7 @@ def _source(name: str) -> Path:
 def _open(
     name: str, task: Task, plans: tuple[str, ...], config: Config
 ) -> dict[str, Model | TorchModel]:
-    """Return the model in each of `plans`, prepared where it is not yet."""
+    """Return the model in each of `plans`, preparing it if necessary."""
     models = {}
     for plan in plans:
         own = replace(config, use_quantization=True, quantization=plan)

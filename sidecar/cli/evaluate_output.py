@@ -1,4 +1,4 @@
-"""How `sidecar evaluate` prints what it found, for people."""
+"""The human-readable output of `sidecar evaluate`."""
 
 import sys
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ _CLOSENESS: dict[Task, str] = {"embed": "cosine", "rerank": "closeness"}
 
 
 def show(evaluation: Evaluation) -> None:
-    """Print a table for each set of data, and what each plan came out in."""
-    # A pipe or a file has no width that a table would have to fit into.
+    """Print a table per data set, and the precision that each plan is served in."""
+    # Without a terminal there is no width to fit into.
     console = Console(width=None if sys.stdout.isatty() else _WIDE)
     for each in evaluation.judged:
         table = Table(

@@ -1,4 +1,4 @@
-"""`sidecar events`: the catalogue of events, as Markdown; docs/events.md is its output."""
+"""`sidecar events`: print the event catalogue as Markdown, which is docs/events.md."""
 
 import argparse
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ from sidecar.events import CATALOGUE, Event
 _HEAD = """\
 # Events
 
-What a daemon says, event by event; `sidecar events` prints this page. On standard output an
-event is one line of JSON, under systemd an entry of the journal with each field by its name in
-capitals (`EVENT`, `TOTAL_MS`, …).
+Every event that the daemon and the gateway log; `sidecar events` prints this page. On standard
+output an event is one line of JSON. Under systemd it is an entry of the journal, with field names
+in upper case (`EVENT`, `TOTAL_MS`, …).
 
-Every event has `ts` (ISO 8601, UTC), `level` and `event`, its name. A field that has no value is
-left out. Names are the same everywhere: `seconds` and what ends in `_seconds` are seconds, what
-ends in `_ms` milliseconds, `bytes` and what ends in `_bytes` bytes. `peer_pid`, `peer_uid` and
-`peer_gid` are whom the kernel says the peer was; `peer_pid` and `request_id` are what an error of
-the client names. No event holds a text that was asked for."""
+Every event has `ts` (ISO 8601, UTC), `level` and `event`, its name. Fields without a value are
+omitted. Names are consistent: `seconds` and `*_seconds` are in seconds, `*_ms` in milliseconds,
+`bytes` and `*_bytes` in bytes. `peer_pid`, `peer_uid` and `peer_gid` identify the peer, as reported
+by the kernel; `peer_pid` and the `request_id` of a client's exception identify a request. No event
+contains the text of a request."""
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser's `commands`."""
-    parser = commands.add_parser("events", help="print which events there are, as Markdown")
+    parser = commands.add_parser("events", help="print the event catalogue as Markdown")
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""`sidecar gateway`: HTTP for those who cannot speak msgpack."""
+"""`sidecar gateway`: serve the daemon over HTTP, for clients that do not speak its protocol."""
 
 import argparse
 import ipaddress
@@ -29,9 +29,9 @@ def add(commands: Any) -> None:
     """Add the command to the parser's `commands`."""
     parser = commands.add_parser(
         "gateway",
-        help="offer the daemon over HTTP, as OpenAI, Cohere and Jina do",
-        description="Take POST /v1/embeddings and /v1/rerank, GET /v1/models, /health and "
-        "/metrics, and ask the daemon; until SIGTERM.",
+        help="serve the daemon over HTTP, with the APIs of OpenAI, Cohere and Jina",
+        description="Serve POST /v1/embeddings and /v1/rerank, GET /v1/models, /health and "
+        "/metrics from the daemon, until SIGTERM.",
     )
     parser.add_argument(
         "--socket", type=Path, metavar="PATH", help="the daemon's socket ($SIDECAR_SOCKET)"
@@ -42,41 +42,43 @@ def add(commands: Any) -> None:
         "--uds", type=Path, metavar="PATH", help="listen on a Unix socket instead, mode 0660"
     )
     parser.add_argument(
-        "--timeout", default="30", metavar="SECONDS", help="time for one request (default: 30)"
+        "--timeout", default="30", metavar="SECONDS", help="timeout of a request (default: 30)"
     )
     parser.add_argument(
         "--max-body-bytes", default="16777216", metavar="BYTES",
-        help="bytes of one request (default: 16777216)",
+        help="maximum size of a request (default: 16777216)",
     )  # fmt: skip
     parser.add_argument(
         "--api-key-file", type=Path, metavar="FILE",
-        help="ask callers for one of the keys in FILE, one a line, as OpenAI's clients send theirs",
+        help="require one of the keys in FILE, one per line, as a bearer token",
     )  # fmt: skip
     parser.add_argument(
         "--allow-unauthenticated", action="store_true",
-        help="let whoever reaches the address ask without a key: on a loopback one every user "
-        "of this host",
+        help="allow requests without a key from anybody who can reach the address; on loopback, "
+        "that is every user of this host",
     )  # fmt: skip
     parser.add_argument(
         "--allow-host", metavar="NAME", nargs="+", default=[], action="extend",
-        help="answer by these names, too, beside localhost, this host's own and that of --host",
+        help="accept these names in the Host header besides localhost, this host's name and "
+        "that of --host",
     )  # fmt: skip
     parser.add_argument(
-        "--max-connections", default="512", metavar="N", help="connections at a time (default: 512)"
-    )
+        "--max-connections", default="512", metavar="N",
+        help="maximum concurrent connections (default: 512)",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until told to stop; 78 for what cannot be done as configured."""
+    """Serve until SIGTERM; return 78 if the configuration cannot be used."""
     try:
-        # Only who serves HTTP needs what does.
+        # Its dependencies are an extra.
         gateway = import_module("sidecar.gateway.serve")
     except ModuleNotFoundError as error:
         complain(f"the gateway needs {error.name}: pip install 'sidecar[gateway]'")
         return EX_CONFIG
     settings = _settings(arguments)
-    _make_room_for(settings)
+    _raise_descriptor_limit(settings)
     listener = _listener(arguments, settings)
     events.configure(target("auto"))
     return int(gateway.run(settings, listener, systemd.take()))
@@ -106,14 +108,14 @@ def _number(flag: str, text: str, least: float, most: float) -> float:
     return value
 
 
-def _make_room_for(settings: Settings) -> None:
-    """Let the process have as many files open as it may need. Raises `ConfigError`."""
+def _raise_descriptor_limit(settings: Settings) -> None:
+    """Raise the soft limit on open files to what the gateway may need. Raises `ConfigError`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = settings.descriptors
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ConfigError(
-            f"--max-connections={settings.max_connections} takes {needed} open files, and this "
-            f"process may have {hard}: raise that limit (ulimit -Hn, LimitNOFILE=) or lower "
+            f"--max-connections={settings.max_connections} needs {needed} open files, but this "
+            f"process is limited to {hard}: raise that limit (ulimit -Hn, LimitNOFILE=) or lower "
             "--max-connections"
         )
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -121,13 +123,13 @@ def _make_room_for(settings: Settings) -> None:
 
 
 def _listener(arguments: argparse.Namespace, settings: Settings) -> Listener:
-    """Listen where the flags say. Raises `ConfigError` or `SocketUnavailable`."""
+    """Listen on the address in the flags. Raises `ConfigError` or `SocketUnavailable`."""
     if arguments.uds is None:
         return _tcp(arguments, settings)
     if arguments.host or arguments.port:
-        raise ConfigError("--uds stands instead of --host and --port: give one or the other")
+        raise ConfigError("--uds replaces --host and --port: give one or the other")
     if arguments.allow_host:
-        raise ConfigError("--allow-host is for --host and --port: --uds answers by any name")
+        raise ConfigError("--allow-host is for --host and --port: --uds accepts any name")
     file = SocketFile.bind(arguments.uds)
     return Listener(socket=file.socket, address=f"unix:{file.path}", unlink=file.unlink)
 
@@ -138,13 +140,13 @@ def _tcp(arguments: argparse.Namespace, settings: Settings) -> Listener:
     guarded = bool(settings.keys) or arguments.allow_unauthenticated
     try:
         found = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)
-        # IPv4 where a name has both.
+        # Prefer IPv4 if a name has both.
         family, _, _, _, address = min(found, key=lambda each: each[0])
         is_loopback = ipaddress.ip_address(address[0]).is_loopback
         if not (guarded or is_loopback):
             raise ConfigError(
-                f"--host {host} lets other hosts in: ask them for a key with --api-key-file, "
-                "or say --allow-unauthenticated"
+                f"--host {host} is reachable from other hosts: require a key with "
+                "--api-key-file, or pass --allow-unauthenticated"
             )
         sock = socket.create_server(address[:2], family=family)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The file of keys that `sidecar gateway --api-key-file` asks callers for."""
+"""The key file of `sidecar gateway --api-key-file`."""
 
 import os
 import stat
@@ -10,16 +10,16 @@ from sidecar.config import ConfigError
 from sidecar.lines import BOM
 
 _LEAST_LENGTH = 16
-"""Characters of a key: 64 bits where they are hexadecimal, which nobody guesses over HTTP."""
+"""Minimum length of a key: 64 bits in hexadecimal, too many to guess over HTTP."""
 
 _PRINTABLE = frozenset(range(0x21, 0x7F))
-_HOW = "make one with `openssl rand -hex 32`"
+_HOW = "generate one with `openssl rand -hex 32`"
 
 
 def read_keys(path: Path) -> tuple[bytes, ...]:
-    """Return the file's keys: one a line, beside blank lines and comments, which begin with #.
+    """Return the file's keys: one per line, ignoring blank lines and comments that start with #.
 
-    Raises `ConfigError`, which names a line by its number and never shows what stands there.
+    Raises `ConfigError`, which gives the line number but never the content of a line.
     """
     try:
         with path.open("rb") as file:
@@ -28,14 +28,14 @@ def read_keys(path: Path) -> tuple[bytes, ...]:
     except OSError as error:
         raise ConfigError(f"--api-key-file {path} cannot be read: {error.strerror}") from None
     if not keys:
-        raise ConfigError(f"--api-key-file {path} holds no key: {_HOW}")
+        raise ConfigError(f"--api-key-file {path} contains no key: {_HOW}")
     return keys
 
 
 def _refuse_if_public(file: BinaryIO, path: Path) -> None:
-    """Raise `ConfigError` where every user of the host may read the keys, or write others.
+    """Raise `ConfigError` if other users may read the keys or write new ones.
 
-    The group is left to whoever set it: systemd hands credentials over with it.
+    Group permissions are not checked: systemd may grant access to credentials through the group.
     """
     mode = os.fstat(file.fileno()).st_mode
     if stat.S_ISREG(mode) and mode & stat.S_IRWXO:
@@ -53,12 +53,12 @@ def _keys(file: BinaryIO, path: Path) -> Iterator[bytes]:
         where = f"--api-key-file {path}, line {number}"
         if not _PRINTABLE.issuperset(key):
             raise ConfigError(
-                f"{where}: a key is printable ASCII without spaces; write one a line, and # "
-                "before a comment"
+                f"{where}: a key is printable ASCII without spaces; write one per line, and "
+                "start comments with #"
             )
         if len(key) < _LEAST_LENGTH:
             raise ConfigError(
-                f"{where}: a key has at least {_LEAST_LENGTH} characters, so that nobody "
-                f"guesses it: {_HOW}"
+                f"{where}: a key needs at least {_LEAST_LENGTH} characters to be hard to "
+                f"guess: {_HOW}"
             )
         yield key

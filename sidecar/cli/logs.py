@@ -1,4 +1,4 @@
-"""`sidecar logs`: questions to the events."""
+"""`sidecar logs`: query the events."""
 
 import argparse
 import heapq
@@ -35,7 +35,7 @@ EXAMPLES = {
         "sidecar logs --event request.completed --since 1d --by hour --stats queue_ms,total_ms"
     ),
 }
-"""Questions, and the line that answers each."""
+"""Common questions, and the command that answers each."""
 
 _TOP = 10
 
@@ -45,13 +45,13 @@ def add(commands: Any) -> None:
     examples = "\n".join(f"  {question}\n    {line}" for question, line in EXAMPLES.items())
     parser = commands.add_parser(
         "logs",
-        help="ask the events: filter them, count them, sum them up",
-        description="Print the events that match, or what they come to.",
-        epilog=f"questions, and the line that answers each:\n{examples}".replace("%", "%%"),
+        help="query the events: filter, count and summarize them",
+        description="Print the events that match, or statistics of them.",
+        epilog=f"common questions and their answers:\n{examples}".replace("%", "%%"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     asking.add_flags(parser)
-    shape = parser.add_argument_group("what is printed")
+    shape = parser.add_argument_group("output")
     shape.add_argument(
         "--by", type=_names, default=[], metavar="FIELD,…",
         help=f"count by these fields, or by {', '.join(TIMES)} (UTC)",
@@ -60,21 +60,21 @@ def add(commands: Any) -> None:
         "--stats", type=_names, default=[], metavar="FIELD,…",
         help="sum, mean, p50, p95, p99 and max of these fields",
     )  # fmt: skip
-    shape.add_argument("--top", metavar="FIELD", help="the events with the greatest FIELD first")
+    shape.add_argument("--top", metavar="FIELD", help="the events with the largest FIELD first")
     shape.add_argument(
-        "--fields", type=_names, default=[], metavar="FIELD,…", help="these fields alone"
+        "--fields", type=_names, default=[], metavar="FIELD,…", help="print only these fields"
     )
     shape.add_argument(
         "--limit", type=_count, metavar="N",
-        help=f"the last N events; of --top (default {_TOP}) and --by the first N",
+        help=f"print the last N events; with --top (default {_TOP}) or --by, the first N",
     )  # fmt: skip
-    shape.add_argument("--follow", action="store_true", help="go on as events come")
-    shape.add_argument("--json", action="store_true", help="print a line of JSON each")
+    shape.add_argument("--follow", action="store_true", help="keep printing new events")
+    shape.add_argument("--json", action="store_true", help="print JSON lines")
     parser.set_defaults(run=run, refuse=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Answer, and say on standard error what could not be read; 66 where there is nothing to."""
+    """Print the answer and report unreadable input on stderr; return 66 if there is no source."""
     if (conflict := _conflict(arguments)) is not None:
         arguments.refuse(conflict)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sidecar logs | head` ends quietly
@@ -94,11 +94,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _conflict(arguments: argparse.Namespace) -> str | None:
     grouped = bool(arguments.by or arguments.stats)
     if grouped and (arguments.top or arguments.fields):
-        return "--by and --stats print no single events: leave out --top and --fields"
+        return "--by and --stats print no individual events: leave out --top and --fields"
     if arguments.follow and (grouped or arguments.top or arguments.limit):
-        return "--follow has no end: leave out --by, --stats, --top and --limit"
+        return "--follow never ends: leave out --by, --stats, --top and --limit"
     if arguments.follow and len(arguments.files) > 1:
-        return "--follow takes one file"
+        return "--follow takes only one file"
     return None
 
 
@@ -117,7 +117,7 @@ def _answer(arguments: argparse.Namespace, reading: Reading) -> None:
 
 def _followed(arguments: argparse.Namespace, reading: Reading) -> Iterator[Record]:
     query = asking.query_of(arguments)
-    if arguments.files == [STDIN]:  # it is followed as it is
+    if arguments.files == [STDIN]:  # reading standard input follows it anyway
         return asking.records_of(arguments, reading)
     if arguments.files:
         found = follow_file(arguments.files[0], reading)

@@ -1,7 +1,7 @@
-"""How `sidecar logs` prints what it found: lines, a table, or JSON for programs.
+"""The output of `sidecar logs`: lines, a table or JSON.
 
-What stands in an event may have been written by a peer: nothing of it reaches a terminal as a
-control character, names of fields neither.
+Events may contain text written by a peer, in values and in field names. None of it reaches a
+terminal as a control character.
 """
 
 import argparse
@@ -31,7 +31,7 @@ _FIGURES = tuple(f.name for f in fields(Summary) if f.name not in {"count", "est
 
 
 def print_records(records: Iterable[Record], arguments: argparse.Namespace) -> None:
-    """Print a line each, at once; in colours on a terminal."""
+    """Print each record on a line as it arrives, in colour on a terminal."""
     console = Console(soft_wrap=True, highlight=False)
     for record in records:
         chosen = _chosen(record.fields, arguments.fields)
@@ -44,17 +44,17 @@ def print_records(records: Iterable[Record], arguments: argparse.Namespace) -> N
 
 
 def print_groups(groups: list[Group], arguments: argparse.Namespace) -> None:
-    """Print a table, or JSON."""
+    """Print the groups as a table or as JSON lines."""
     if arguments.json:
         for group in groups:
             say(_json(_as_map(group, arguments.by)))
     else:
-        # A pipe or a file has no width that a table would have to fit into.
+        # Without a terminal there is no width to fit into.
         Console(width=None if sys.stdout.isatty() else _WIDE).print(_table(groups, arguments))
 
 
 def _chosen(record: Mapping[str, Any], names: list[str]) -> Mapping[str, Any]:
-    """Return the fields in `names`, if any are named, and what every event begins with."""
+    """Return `ts`, `level`, `event` and the fields in `names`; all fields if `names` is empty."""
     if not names:
         return record
     return {name: record[name] for name in (*_HEAD, *names) if name in record}
@@ -72,7 +72,7 @@ def _parts(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in fields.items():
         if name not in _HEAD:
             yield f" {shown(name)}=", "cyan"
-            yield repr(value), "magenta"  # which shows what is not printable
+            yield repr(value), "magenta"  # repr escapes unprintable characters
 
 
 def _as_map(group: Group, by: list[str]) -> dict[str, Any]:
@@ -111,6 +111,6 @@ def _rows(group: Group, stats: list[str]) -> Iterator[list[Text]]:
 
 
 def _figure(value: float) -> str:
-    """Return `value` with a fraction only where that says something."""
+    """Format `value` with as many decimals as are significant."""
     digits = 0 if value.is_integer() else 1 if abs(value) >= _LARGE else 3
     return f"{value:,.{digits}f}"

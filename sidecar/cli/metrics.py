@@ -1,4 +1,4 @@
-"""`sidecar metrics`: a daemon's figures for a monitor, as text."""
+"""`sidecar metrics`: print a daemon's metrics in a Prometheus format, or write them to a file."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from sidecar.cli.screen import add_socket, asking
 from sidecar.cli.terminal import complain, say
 from sidecar.files import replace_file
 
-# For a collector that has a user of its own.
+# A collector may run as another user.
 _READABLE = 0o644
 
 
@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
         "--format",
         choices=get_args(MetricsFormat),
         default="openmetrics",
-        help="the node exporter's textfile collector wants prometheus (default: openmetrics)",
+        help="node exporter's textfile collector needs prometheus (default: openmetrics)",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="replace FILE instead of printing"
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the metrics or write them; 73 where the file cannot be written."""
+    """Print or write the metrics; return 73 if the file cannot be written."""
     with asking(arguments.socket) as client:
         text = client.metrics(arguments.format).text
     if arguments.output is None:

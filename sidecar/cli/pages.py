@@ -1,4 +1,4 @@
-"""Writes a page where the user wants it; a path that cannot be written is a setting to mend."""
+"""Writing pages to a path given by the user; a path that cannot be written is a `ConfigError`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,22 +10,22 @@ from sidecar.files import check_replaceable, replace_file
 
 
 def check_writable(path: Path) -> None:
-    """Raise `ConfigError` where `path` cannot be written: before the work, whose page it will be.
+    """Raise `ConfigError` if `path` cannot be written. Call it before long work.
 
-    A page that is there already stays as it is, and none is left where there was none.
+    Neither creates nor changes the file.
     """
-    with _told(path):
+    with _as_config_error(path):
         check_replaceable(path)
 
 
 def write(path: Path, page: str) -> None:
-    """Write the page, in place of an older one. Raises `ConfigError` where that cannot be."""
-    with _told(path):
+    """Write the page, replacing an older one. Raises `ConfigError` if it cannot be written."""
+    with _as_config_error(path):
         replace_file(path, page)
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _as_config_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`sidecar plan`: what this host is, what each quantization measured here, and the choice."""
+"""`sidecar plan`: show this host, the measurements of each quantization on it, and the choice."""
 
 import argparse
 import json
@@ -32,16 +32,16 @@ from sidecar.models.torch_model import TorchModel
 from sidecar.plan import Plan
 
 _STDERR = 2
-_WEIGHTS = {7: "share 8 bits in pairs: more would saturate here", 8: "have 8 bits each"}
+_WEIGHTS = {7: "8 bits shared by each pair: more would saturate here", 8: "8 bits each"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What was measured of a model on this host; sizes in bytes, by quantization.
+    """A model's measurements on this host; `speed` and `sizes` (bytes) are by quantization.
 
-    `kept` names the layers that stayed in FP32; `fell_back` says why all of it does. `alone` is
-    a text's speed while nothing else is computed, by the threads that share it, of which
-    `intra_op_threads` will.
+    `kept` names the layers kept in FP32; `fell_back` is the reason if the whole model is. `alone`
+    is the speed of a text that is computed while nothing else is, by number of threads;
+    `intra_op_threads` is the number chosen.
     """
 
     model: str
@@ -55,14 +55,14 @@ class Found:
     intra_op_threads: int = 1
 
     def because(self, reason: str) -> str:
-        """Return the plan's `reason` with what was measured."""
+        """Return the plan's `reason`, with the measurements appended."""
         measured = reason_of(reason, self.speed)
         return f"{measured}; {self.fell_back}" if self.fell_back else measured
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser's `commands`."""
-    parser = commands.add_parser("plan", help="measure this host and say what would be served")
+    parser = commands.add_parser("plan", help="measure this host and show what would be served")
     parser.add_argument("model", nargs="?", help="folder or hub id (default: the embedding model)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_flags(
@@ -74,7 +74,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, or read what was measured, and print it. Raises `ModelError` and `PlanError`."""
+    """Measure, or read earlier measurements, and print them. Raises `ModelError`, `PlanError`."""
     config = to_config(settings_of(arguments))
     host, plan = host_and_plan(config)
     name = arguments.model or config.embedding_model
@@ -102,7 +102,7 @@ def _measure(name: str, plan: Plan, config: Config) -> Found:
         return _found_by_torch(library.measure_with_torch(wanted))
 
     def found(folder: Path, artifact: Path) -> Found:
-        check_artifact(artifact)  # what it says was measured with the files that were written
+        check_artifact(artifact)  # its measurements only hold for undamaged files
         layout = layout_of(artifact, config.cache_dir, plan.threads)
         return _found_in(library.manifest_of(name, folder, artifact), layout)
 
@@ -110,7 +110,7 @@ def _measure(name: str, plan: Plan, config: Config) -> Found:
 
 
 def _task(folder: Path, *, on_cuda: bool) -> Task:
-    if manifest.is_artifact(folder):  # what was measured where it was prepared is all there is
+    if manifest.is_artifact(folder):  # it holds the measurements of the host that prepared it
         return manifest.read(folder).description.task
     return task_of(folder) if on_cuda else describe(folder).task
 
@@ -163,18 +163,18 @@ def _as_map(host: Host, plan: Plan, found: Found) -> dict[str, Any]:
 def _render(host: Host, plan: Plan, found: Found) -> RenderableType:
     facts = Table.grid(padding=(0, 3, 0, 0))
     facts.add_row("processor", host.cpu_model)
-    facts.add_row("instructions", ", ".join(sorted(host.isa)) or "none that matter")
+    facts.add_row("instructions", ", ".join(sorted(host.isa)) or "none relevant")
     facts.add_row("weights", _WEIGHTS[plan.weight_bits])
     facts.add_row("CUDA device", host.cuda or "none")
-    facts.add_row("computes", {"cpu": "the processor", "cuda": "the CUDA device"}[plan.device])
-    facts.add_row("cores granted", f"{host.cores}; {plan.threads} inference threads")
-    facts.add_row("memory granted", f"{host.memory_bytes / 2**30:.1f} GiB")
+    facts.add_row("computes on", {"cpu": "the processor", "cuda": "the CUDA device"}[plan.device])
+    facts.add_row("available cores", f"{host.cores}; {plan.threads} inference threads")
+    facts.add_row("available memory", f"{host.memory_bytes / 2**30:.1f} GiB")
     choice = Table.grid(padding=(0, 3, 0, 0))
     choice.add_row("choice", f"{found.choice} for {found.model}")
     choice.add_row("because", found.because(plan.reason))
     if found.alone:
         threads = "1 thread" if found.intra_op_threads == 1 else f"{found.intra_op_threads} threads"
-        choice.add_row("a text alone", f"is computed on {threads}; {_alone(found)}")
+        choice.add_row("a single text", f"is computed on {threads}; {_alone(found)}")
     return Group(facts, "", _candidates(found), "", choice)
 
 

@@ -28,9 +28,11 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("prepare", help="quantize a model into an artifact")
     parser.add_argument("model", help="folder or hub id of a sentence-transformers model")
     parser.add_argument("--output", type=Path, help="the artifact's folder (default: the cache)")
-    parser.add_argument("--calibration", type=Path, help="texts like yours: .txt or .jsonl")
     parser.add_argument(
-        "--portable", action="store_true", help="for any processor, not for this one alone"
+        "--calibration", type=Path, help="representative texts to calibrate on: .txt or .jsonl"
+    )
+    parser.add_argument(
+        "--portable", action="store_true", help="prepare for any processor, not only this one"
     )
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
     add_flags(parser, "use_quantization", "quantization", "cache_dir", *FLOORS)
@@ -38,7 +40,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare the model and say what came out. Raises `ModelError` for one that cannot be."""
+    """Prepare the model and print a summary. Raises `ModelError` if it cannot be prepared."""
     config = to_config(settings_of(arguments))
     _, plan = host_and_plan(replace(config, device="cpu"))  # artifacts are for CPUs
     wanted = precision(config, plan, portable=arguments.portable)
@@ -75,7 +77,7 @@ def _summary(manifest: Manifest, output: Path) -> str:
         f"  weights    {before:.1f} MB -> {after:.1f} MB ({after / before:.0%})",
         f"  kernel     {manifest.kernel}",
         *_closeness(manifest),
-        f"  verified   {manifest.verified or 'no: the extra `server` is not installed'}",
+        f"  verified   {manifest.verified or 'no: install the extra `server` to verify'}",
     ]
     if manifest.kept:
         lines.append(f"  kept FP32  {', '.join(manifest.kept)}")

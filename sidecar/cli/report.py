@@ -1,4 +1,4 @@
-"""`sidecar report`: the events of a time as one page with plots."""
+"""`sidecar report`: write the events of a period as one page with plots."""
 
 import argparse
 from datetime import UTC, datetime
@@ -18,8 +18,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "report",
         help="write a page with plots of the events",
-        description="Write one page of HTML, without scripts and other files: latency, "
-        "throughput, batches, memory and errors over time, and what was slow or failed.",
+        description="Write one self-contained HTML page: latency, throughput, batches, memory and "
+        "errors over time, and what was slow or failed.",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("sidecar-report.html"), metavar="FILE",
@@ -30,15 +30,15 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the page; 66 where there is nothing to read, 78 without the extra `plots`."""
+    """Write the page; return 66 if there is no source, 78 without the extra `plots`."""
     asking.say_what_is_doubtful(arguments)
     try:
-        # Only who writes a report needs what draws it.
+        # Its dependencies are an extra.
         report = import_module("sidecar.operate.report")
         history, reading = _read(arguments)
         page = report.render(history, _sources(arguments), datetime.now(UTC))
     except ModuleNotFoundError as error:
-        complain(f"a report needs {error.name}: install Sidecar with its extra `plots`")
+        complain(f"a report needs {error.name}: pip install 'sidecar[plots]'")
         return EX_CONFIG
     except SourceError as error:
         complain(error)

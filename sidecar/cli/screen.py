@@ -1,4 +1,4 @@
-"""What `sidecar status` and `sidecar top` share: how they ask, and how a page looks."""
+"""Shared by commands that query a daemon: the connection, and the rendering of a page."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ from sidecar.cli.terminal import shown
 from sidecar.operate.status import Section
 
 ANSWER_SECONDS = 10.0
-"""How long a daemon that listens may take to say how it is."""
+"""Timeout for an answer of a daemon that listens."""
 
 
 def add_socket(parser: Any) -> None:
-    """Add the flag that names the daemon."""
+    """Add the flag for the daemon's socket."""
     parser.add_argument(
         "--socket", type=Path, metavar="PATH", help="the daemon's socket ($SIDECAR_SOCKET)"
     )
@@ -26,7 +26,7 @@ def add_socket(parser: Any) -> None:
 
 @contextmanager
 def asking(socket: Path | None) -> Iterator[Client]:
-    """Open a client that waits for nobody; a daemon that does not answer is `ConnectionLost`."""
+    """Open a client that does not retry. Raises `ConnectionLost` for any error of the daemon."""
     try:
         with Client(socket, timeout=ANSWER_SECONDS, retries=False) as client:
             yield client
@@ -35,7 +35,7 @@ def asking(socket: Path | None) -> Iterator[Client]:
 
 
 def render(page: Iterable[Section]) -> RenderableType:
-    """Return the sections, one below the other."""
+    """Return the sections, one below another."""
     return Group(*(piece for section in page for piece in _render(section)))
 
 
@@ -51,7 +51,7 @@ def _render(section: Section) -> Iterator[RenderableType]:
     for heading in section.columns or ("", ""):
         table.add_column(heading, no_wrap=bool(section.columns))
     for row in section.rows:
-        # Shown as they will be, so that columns are as wide as that.
+        # Escape first, so that column widths are right.
         table.add_row(*(Text(shown(cell)) for cell in row))
     yield table
     yield Text()

@@ -1,4 +1,4 @@
-"""`sidecar serve`: the daemon."""
+"""`sidecar serve`: run the daemon."""
 
 import argparse
 import os
@@ -34,17 +34,17 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until told to stop; the exit code is the lifecycle's."""
+    """Serve until told to stop; return the exit code of the lifecycle."""
     configure = partial(_setup, arguments)
     setup = configure()
     events.configure(target(setup.settings.log_target), setup.settings.selection)
-    # The daemon's own threads are the parallelism; the tokenizer's would fight with them.
+    # The tokenizer's threads would compete with the daemon's own.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     return lifecycle.run(setup, configure, systemd.take())
 
 
 def _setup(arguments: argparse.Namespace) -> Setup:
-    """Read the configuration: the flags as they were given, the environment, and the file anew.
+    """Read the configuration from the flags, the environment and the file, which may have changed.
 
     Raises `ConfigError` or `PlanError`.
     """
@@ -76,7 +76,7 @@ def _loader(config: Config, plan: Plan) -> Callable[[], list[ServedModel]]:
         models: list[ServedModel] = [open_model(each, config.cache_dir) for each in wanted]
         names = [model.name for model in models]
         if len(set(names)) < len(names):
-            raise ModelError(f"two models are called {names[0]}: rename one folder")
+            raise ModelError(f"two models are named {names[0]}: rename one folder")
         return models
 
     return load

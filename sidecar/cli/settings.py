@@ -1,4 +1,4 @@
-"""The flags that `serve`, `prepare` and `config` share: one for every setting."""
+"""Shared by the commands: one flag for every setting."""
 
 import argparse
 import dataclasses
@@ -18,12 +18,12 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
 
 
 def settings_of(arguments: argparse.Namespace) -> list[Setting]:
-    """Return every setting with its source. Raises `ConfigError` for one that is wrong."""
+    """Return every setting with its source. Raises `ConfigError` for an invalid one."""
     return resolve(flags_of(arguments), os.environ, arguments.env_file)
 
 
 def flags_of(arguments: argparse.Namespace) -> dict[str, str]:
-    """Return the texts of the settings' flags that were given, by field name."""
+    """Return the text of each given setting flag, by field name."""
     given = vars(arguments)
     return {
         f.name: given[f.name] for f in dataclasses.fields(Config) if given.get(f.name) is not None

@@ -1,4 +1,4 @@
-"""`sidecar status`: what a daemon is and how it is, on one page or as JSON."""
+"""`sidecar status`: print a daemon's status, as a page or as JSON."""
 
 import argparse
 import json
@@ -13,14 +13,14 @@ from sidecar.operate.status import is_well, page
 
 def add(commands: Any) -> None:
     """Add the command to the parser's `commands`."""
-    parser = commands.add_parser("status", help="say what a daemon is and how it is")
+    parser = commands.add_parser("status", help="show the status of a daemon")
     add_socket(parser)
     parser.add_argument("--json", action="store_true", help="print the whole status as JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the status; 0 where the daemon is well, 1 where it is unhealthy or draining."""
+    """Print the status; return 0 if the daemon is well, 1 if it is unhealthy or draining."""
     with asking(arguments.socket) as client:
         status = client.status()
     if arguments.json:

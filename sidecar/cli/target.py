@@ -1,4 +1,4 @@
-"""Where the events of a process that serves go."""
+"""Where a serving process sends its events."""
 
 import os
 
@@ -10,7 +10,7 @@ _STDOUT = 1
 
 
 def target(name: str) -> Target:
-    """Return where events go. Raises `ConfigError` for a journal that is not there."""
+    """Return the target called `name`. Raises `ConfigError` if it is a journal that is missing."""
     is_there = journal.SOCKET.is_socket()
     if name == "journal" and not is_there:
         raise ConfigError(f"SIDECAR_LOG_TARGET=journal: there is no socket at {journal.SOCKET}")

@@ -1,18 +1,18 @@
-"""What a command says, line by line. Whatever others wrote in it reaches no terminal as a command.
+"""Printing lines of text, with control characters escaped.
 
-Names of models and files, reasons, events and what a daemon answers are somebody's words, and may
-hold the sequences by which a terminal is controlled. All that is printed passes through here, or
-through `sidecar.cli.console`, which shows characters as this does.
+Names of models and files, reasons, events and a daemon's answers come from others, and may contain
+terminal control sequences. All output passes through this module or `sidecar.cli.console`, which
+escapes in the same way.
 """
 
 import sys
 
 
 def shown(text: str) -> str:
-    r"""Return `text` with every character that is not seen written as what it is: `\u001b`.
+    r"""Return `text` with unprintable characters escaped, as in `\u001b`.
 
-    Those are what Python does not call printable: controls (C0, C1, DEL), line separators, what
-    turns the direction of writing, halves of characters. JSON stays JSON of the same value.
+    Unprintable is what `str.isprintable` rejects: controls (C0, C1, DEL), line separators,
+    bidirectional controls, lone surrogates. JSON remains JSON of the same value.
     """
     if text.isprintable():
         return text
@@ -20,12 +20,12 @@ def shown(text: str) -> str:
 
 
 def say(text: str, *, flush: bool = False) -> None:
-    """Print `text`, which may have several lines, on standard output."""
+    """Print `text`, of one or more lines, on standard output."""
     print("\n".join(map(shown, text.split("\n"))), flush=flush)
 
 
 def complain(text: object) -> None:
-    """Say in one line on standard error what is wrong."""
+    """Print an error message on one line on standard error."""
     print(f"sidecar: {shown(str(text))}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""`sidecar top`: what a daemon does, live."""
+"""`sidecar top`: show a daemon's activity live."""
 
 import argparse
 import time
@@ -19,16 +19,16 @@ _INTERVAL_SECONDS = 2.0
 
 
 class Watch:
-    """One daemon after the other at a socket, and what changes from look to look."""
+    """Watches the daemon at a socket, across restarts, and computes rates between refreshes."""
 
     def __init__(self, socket: Path | None) -> None:
         self._socket = socket
         self._before: Status | None = None
 
     def look(self) -> RenderableType:
-        """Return the page as it is now, or that nobody answers."""
+        """Return the current page, or a notice that no daemon answers."""
         try:
-            # A connection for each look: the daemon may have been replaced in between.
+            # Connect each time: the daemon may have been replaced.
             with asking(self._socket) as client:
                 status = client.status()
         except ConnectionLost as error:
@@ -41,20 +41,20 @@ class Watch:
 
 def add(commands: Any) -> None:
     """Add the command to the parser's `commands`."""
-    parser = commands.add_parser("top", help="watch a daemon, live; Ctrl-C ends it")
+    parser = commands.add_parser("top", help="watch a daemon live, until Ctrl-C")
     add_socket(parser)
     parser.add_argument(
         "--interval",
         type=_seconds,
         default=_INTERVAL_SECONDS,
         metavar="SECONDS",
-        help=f"time between two looks (default: {_INTERVAL_SECONDS:g})",
+        help=f"refresh interval (default: {_INTERVAL_SECONDS:g})",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the daemon until Ctrl-C, whether there is one at the moment or not."""
+    """Show the daemon until Ctrl-C, waiting for it while it is not running."""
     watch = Watch(arguments.socket)
     try:
         with Live(watch.look(), console=Console(), screen=True, auto_refresh=False) as live:
@@ -71,5 +71,5 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = float("nan")
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a time in seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
     return seconds

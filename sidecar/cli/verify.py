@@ -1,4 +1,4 @@
-"""`sidecar verify`: prove that a model gives here what sentence-transformers gives for it."""
+"""`sidecar verify`: check that a model's output equals that of sentence-transformers."""
 
 import argparse
 import json
@@ -27,11 +27,11 @@ _GRAPH, _LIBRARY, _ARTIFACT = "graph", "library", "artifact"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What was found of a model.
+    """The result for one model.
 
-    `computed_by` is "graph", "library" for sentence-transformers itself, or "artifact" for one
-    whose manifest was read. `verified` is the proof, `reason` says why there is none, or why no
-    graph here computes the model.
+    `computed_by` is "graph", "library" for sentence-transformers itself, or "artifact" if the
+    manifest of an artifact was read. `verified` is the proof; `reason` says why there is none, or
+    why Sidecar has no graph for the model.
     """
 
     model: str
@@ -52,17 +52,16 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare, print what was found, and return 0, 1 for a difference, 69 for no proof.
+    """Compare and print the results; return 0, 1 for a difference, 69 if unverified.
 
-    Raises `ModelError` for a model that cannot be read, and for an artifact that is not as it was
-    written.
+    Raises `ModelError` for a model that cannot be read and for a damaged artifact.
     """
     outcomes = [_verify(name) for name in arguments.models]
     if arguments.json:
         say(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
     else:
         for outcome in outcomes:
-            say(f"{outcome.model}: {_told(outcome)}")
+            say(f"{outcome.model}: {_summary(outcome)}")
     return _exit_code(outcomes)
 
 
@@ -89,14 +88,14 @@ def _verify(name: str) -> Outcome:
 def _by_graph(name: str, folder: Path) -> Outcome:
     with TemporaryDirectory(prefix="sidecar-verify-") as scratch:
         verified = read_exact(folder, Path(scratch)).verified
-    reason = None if verified else "install the extra `server` to compare with"
+    reason = None if verified else "install the extra `server` to verify"
     return Outcome(model=name, computed_by=_GRAPH, verified=verified, reason=reason)
 
 
 def _in_artifact(folder: Path) -> Outcome:
-    check_artifact(folder)  # a proof is of the files that were written
+    check_artifact(folder)  # the proof only holds for undamaged files
     manifest = manifests.read(folder)
-    reason = "prepare it again from its source, where the extra `server` is installed"
+    reason = "prepare it again from its source with the extra `server` installed"
     return Outcome(
         model=manifest.name,
         computed_by=_ARTIFACT,
@@ -105,9 +104,9 @@ def _in_artifact(folder: Path) -> Outcome:
     )
 
 
-def _told(outcome: Outcome) -> str:
+def _summary(outcome: Outcome) -> str:
     if outcome.computed_by == _LIBRARY:
-        return f"sentence-transformers itself serves it, since {outcome.reason}"
+        return f"served by sentence-transformers itself: {outcome.reason}"
     return str(outcome.verified) if outcome.verified else f"not verified: {outcome.reason}"
 
 

@@ -1,1 +1,1 @@
-"""From weights to a runnable graph: families, recipes, and the runtime that executes them."""
+"""From weights to a runnable graph: families, recipes and the runtime."""

@@ -1,15 +1,15 @@
-"""How a layer's inputs become the 8-bit integers that are multiplied.
+"""Quantization of a layer's inputs to the 8-bit integers that are multiplied.
 
-In one of two ways, whichever the layer's own inputs bear better:
+There are two ways, chosen by the layer's own inputs:
 
-- static: each channel is brought to the others' range (SmoothQuant, Xiao et al., 2022,
-  arXiv:2211.10438), then one constant scale serves all rows. No pass over the row is needed,
-  and the bias is added inside the multiplication.
-- per row: the row's own largest magnitude is its scale. It costs three passes more, and is
-  for layers whose rows differ too much in size.
+- static: channels are equalised (SmoothQuant, Xiao et al., 2022, arXiv:2211.10438), then a single
+  constant scale serves all rows. No pass over the row is needed, and the bias is added inside the
+  multiplication.
+- per row: the scale is the row's largest magnitude. This costs three more passes, and is for
+  layers whose rows differ too much in size.
 
-Either way a row's scale depends on that row alone and integer products are exact, so its
-result depends neither on its neighbours nor on the threads.
+Either way, a row's scale depends only on that row and integer products are exact, so its result
+depends neither on its neighbours nor on the number of threads.
 """
 
 from collections.abc import Callable
@@ -22,27 +22,28 @@ from sidecar.encoder.architecture import Float32
 from sidecar.encoder.calibration import Observed
 from sidecar.encoder.nodes import GraphWriter
 
-# GELU is never below -0.1700: of all steps, a sixteenth below zero reaches -0.17 once the row's
-# scale is at least _GELU_FLOOR, so its outputs need no pass for their absolute value and keep
-# nearly all steps for the positive side.
+# GELU is never below -0.1700. With a sixteenth of the steps below zero, the grid reaches -0.17 if
+# the row's peak is at least _GELU_FLOOR. So GELU outputs need no pass for absolute values, and
+# nearly all steps are left for the positive side.
 _GELU_SHARE = 16
 _GELU_FLOOR = 0.17 * (_GELU_SHARE - 1)
 
-# How much of a channel's range may move from the activations to the weights, SmoothQuant's
-# alpha: each layer takes what leaves it the least error.
+# Candidates for SmoothQuant's alpha, the share of a channel's range that moves from the activations
+# to the weights. Each layer uses the one with the least error.
 _SMOOTHINGS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-# A static scale is taken if its error is at most this many times that of scales per row: either
-# is small, the gate measures what comes of it, and four passes less are worth the difference.
+# A static scale is chosen if its error is at most this multiple of that of per-row scales. Both are
+# small, the quality gate measures the outcome, and saving four passes is worth the difference.
 _TOLERANCE = 2.0
 _ROWS_TO_CHOOSE = 512
-_IDLE = 1e-4  # a channel that hardly moves is smoothed as if it moved this share of the largest
-_TINY = 1e-12  # keeps a row of zeros from dividing by zero
+_IDLE = 1e-4  # nearly idle channels are smoothed as if they had this share of the largest range
+_TINY = 1e-12  # avoids division by zero for a row of zeros
 
 
 class Integers(NamedTuple):
-    """Names in the graph: uint8 [1, tokens, in], which is (integers - zero) * step * scale.
+    """Graph names of quantized inputs, which stand for (value - zero) * step * scale.
 
-    `step` is a scalar, `scale` float32 [1, tokens, 1]; "" where it is 1.
+    `value` is uint8 [1, tokens, in], `step` a scalar and `scale` float32 [1, tokens, 1], or "" if
+    it is 1.
     """
 
     value: str
@@ -53,10 +54,10 @@ class Integers(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """The grid of a layer's inputs, of 2 ** `bits` steps.
+    """The grid of a layer's inputs, with 2 ** `bits` levels.
 
-    With `step` that constant is the scale and `unsmooth`, float32 [in], is what the inputs are
-    multiplied by first; without it each row finds its own.
+    If `step` is given, it is the constant scale, and the inputs are first multiplied by `unsmooth`,
+    float32 [in]. Otherwise each row has its own scale.
     """
 
     bits: int
@@ -66,12 +67,12 @@ class Activations:
 
     @property
     def zero(self) -> int:
-        """The integer that stands for 0."""
+        """The integer that represents 0."""
         return int(2**self.bits) // (_GELU_SHARE if self._one_sided else 2)
 
     @property
     def steps(self) -> int:
-        """How many integers there are above `zero`."""
+        """The number of integers above `zero`."""
         return int(2**self.bits) - 1 - self.zero
 
     @property
@@ -79,7 +80,7 @@ class Activations:
         return self.after_gelu and self.step is None
 
     def restored(self, x: Float32) -> Float32:
-        """Return what the integers say that `x`, float32 [rows, in], was."""
+        """Return `x`, float32 [rows, in], quantized and dequantized."""
         if self.step is None or self.unsmooth is None:
             return self._rounded(x, self._peak(x) / np.float32(self.steps))
         smoothed = self._rounded(x * self.unsmooth, np.float32(self.step))
@@ -87,7 +88,7 @@ class Activations:
         return restored
 
     def integers(self, graph: GraphWriter, name: str, x: str) -> Integers:
-        """Add the operators that bring `x`, float32 [1, tokens, in], to the layer's grid."""
+        """Add the operators that quantize `x`, float32 [1, tokens, in], to the layer's grid."""
         zero = graph.scalar(self.zero, np.uint8)
         if self.step is None or self.unsmooth is None:
             scale = self._scale(graph, x)
@@ -115,7 +116,7 @@ class Activations:
         return graph.op("Mul", peak, graph.scalar(1 / self.steps))
 
     def _zeros(self, graph: GraphWriter, steps: str) -> str:
-        """Add `zero` once for every token: the same in all layers."""
+        """Add a vector of `zero` per token, shared by all layers with the same grid."""
         zero = graph.constant(np.array([self.zero], np.uint8))
         return graph.shared(
             f"zeros of {self.zero}", lambda: graph.op("Expand", zero, graph.op("Shape", steps))
@@ -123,13 +124,12 @@ class Activations:
 
 
 def choose(layer: Observed, nearest: Callable[[Float32], Float32]) -> Activations:
-    """Return how the layer's inputs are scaled; `nearest` puts weights on their grid."""
+    """Return the activation grid for the layer; `nearest` rounds weights to their grid."""
     per_row = Activations(8, layer.after_gelu)
-    # Rows after a GELU differ most of all in size, and their scale costs one pass less.
+    # Rows after a GELU differ most in size, and their scale costs one pass less.
     if layer.after_gelu:
         return per_row
-    # Judged on some rows, with weights rounded to the nearest: before the long work of rounding
-    # them better.
+    # Judged on a subset of rows and with weights rounded to nearest, as GPTQ takes much longer.
     few = max(1, len(layer.sample) // _ROWS_TO_CHOOSE)
     layer = replace(layer, sample=layer.sample[::few])
     weight = layer.linear.weight
@@ -146,11 +146,11 @@ def choose(layer: Observed, nearest: Callable[[Float32], Float32]) -> Activation
 
 
 def output_error(layer: Observed, activations: Activations, weight: Float32) -> float:
-    """Return the squared error of an output row as a share of its energy, in the mean.
+    """Return the squared error of the output rows relative to their energy, averaged over rows.
 
-    `weight`, float32 [out, in], is what became of the layer's. Row by row: a few tokens'
-    outputs can be a hundred times larger than all others', and an error over all of them would
-    see nothing else.
+    `weight`, float32 [out, in], is the layer's quantized weight. The error is normalised per row
+    because a few tokens' outputs can be a hundred times larger than all others and would dominate
+    a joint error.
     """
     exact = layer.sample @ layer.linear.weight.T
     difference = activations.restored(layer.sample) @ weight.T - exact
@@ -159,7 +159,7 @@ def output_error(layer: Observed, activations: Activations, weight: Float32) -> 
 
 
 def _smoothing(layer: Observed, alpha: float) -> Float32:
-    """Return SmoothQuant's divisor of each input channel, float32 [in], 1 in the median."""
+    """Return SmoothQuant's divisor per input channel, float32 [in], with a median of 1."""
     activations = np.maximum(layer.peak, _IDLE * layer.peak.max() + _TINY)
     largest = np.abs(layer.linear.weight).max(axis=0)
     weights = np.maximum(largest, _IDLE * largest.max() + _TINY)

@@ -1,6 +1,6 @@
-"""What a transformer encoder is, whatever its family calls its parts.
+"""A transformer encoder, independent of how its family names the parts.
 
-A family (`bert`) maps a checkpoint's names onto these; `graph` builds from nothing else.
+A family (`bert`) maps a checkpoint's names onto these classes; `graph` uses nothing else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,14 +15,14 @@ Float32: TypeAlias = NDArray[np.float32]
 
 
 class UnsupportedModelError(ValueError):
-    """A model that no family here can express; the message says which part."""
+    """No family here can express the model; the message names the part."""
 
 
 class Pooling(StrEnum):
-    """How the vectors of a text's tokens become the text's vector.
+    """How the token vectors of a text are combined into its vector.
 
-    The names are sentence-transformers', but for `BAG`: torch's EmbeddingBag's mean, which is
-    zero for a text of no tokens.
+    The names are sentence-transformers', except for `BAG`, the mean of torch's EmbeddingBag, which
+    is zero for a text without tokens.
     """
 
     CLS = "cls"
@@ -35,7 +35,7 @@ class Pooling(StrEnum):
 
 
 class Activation(StrEnum):
-    """A function of one number; `GELU_TANH` is GELU's approximation by the tanh."""
+    """An elementwise function; `GELU_TANH` is the tanh approximation of GELU."""
 
     IDENTITY = "identity"
     ELU = "elu"
@@ -74,8 +74,8 @@ class Norm:
 class Layer:
     """One post-normalised encoder layer.
 
-    `query_key_value` holds the three projections stacked, weight [3 * hidden, hidden]: they
-    read the same input, so they are one multiplication.
+    `query_key_value` stacks the three projections, weight [3 * hidden, hidden]: they read the same
+    input, so a single multiplication computes them.
     """
 
     query_key_value: Linear
@@ -87,7 +87,7 @@ class Layer:
 
 
 class Layers:
-    """A model's layers, each read when it is asked for: none but those in `changed` is held."""
+    """A model's layers, read on every access; only those in `changed` are kept in memory."""
 
     def __init__(
         self, count: int, read: Callable[[int], Layer], changed: Mapping[int, Layer] | None = None
@@ -106,7 +106,7 @@ class Layers:
         return (self[index] for index in range(self._count))
 
     def changed(self, index: int, layer: Layer) -> "Layers":
-        """Return the layers with another one at `index`."""
+        """Return the layers with the one at `index` replaced."""
         return Layers(self._count, self._read, {**self._changed, index: layer})
 
 
@@ -114,9 +114,9 @@ class Layers:
 class Embeddings:
     """The lookup tables, float32 [rows, width], and the normalisation of their sum.
 
-    Row i of `position` is for a text's i-th token. With `padding_id` p it is row p + i for the
-    i-th token that is not p, counted from 1, and row p for those that are. `projection` brings
-    the sum to the layers' width. What a family does not have is None.
+    The i-th token of a text uses row i of `position`. With `padding_id` p, the i-th token other
+    than p, counted from 1, uses row p + i, and tokens equal to p use row p. `projection` maps the
+    sum to the layers' width. Parts that a family lacks are None.
     """
 
     word: Float32
@@ -138,7 +138,7 @@ class Classifier:
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """`activation(linear(x))`; `use_residual` adds x, by way of `residual` if there is one.
+    """`activation(linear(x))`; `use_residual` adds x, or `residual @ x` if `residual` is given.
 
     `residual` is float32 [out, in].
     """
@@ -159,7 +159,7 @@ Step: TypeAlias = Dense | Norm | UnitLength
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """An embedder's head: the poolings' vectors side by side, then one step after the other."""
+    """An embedder's head: the poolings' vectors concatenated, then the steps in order."""
 
     pooling: tuple[Pooling, ...]
     steps: tuple[Step, ...] = ()
@@ -167,13 +167,13 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A whole model; without layers it is a table of token vectors and a head.
+    """A whole model; without layers, a table of token vectors and a head.
 
-    `activation` is that between a layer's `up` and `down`. `distance_bias`, float32
+    `activation` comes between a layer's `up` and `down`. `distance_bias`, float32
     [heads, 2 * positions - 1], is added to the attention scores of every layer: column
-    `positions - 1 + d` where the key stands d tokens after the query.
+    `positions - 1 + d` for a key d tokens after the query.
 
-    Raises `ValueError` where a step of the head does not fit what comes to it.
+    Raises `ValueError` if the width of a step of the head does not match its input.
     """
 
     embeddings: Embeddings
@@ -185,24 +185,24 @@ class Encoder:
 
     def __post_init__(self) -> None:
         if isinstance(self.head, Head):
-            _width_behind(self.head, self.hidden)
+            _width_after(self.head, self.hidden)
 
     @property
     def hidden(self) -> int:
-        """Width of a token's vector behind the embeddings."""
+        """The width of a token vector after the embeddings."""
         projection = self.embeddings.projection
         return int(len(projection.bias) if projection else self.embeddings.word.shape[1])
 
     @property
     def outputs(self) -> int:
-        """Numbers a text gets: the vector's dimensions, or the classifier's labels."""
+        """The number of outputs per text: vector dimensions or classifier labels."""
         if isinstance(self.head, Classifier):
             return len(self.head.output.bias)
-        return _width_behind(self.head, self.hidden)
+        return _width_after(self.head, self.hidden)
 
 
-def _width_behind(head: Head, hidden: int) -> int:
-    """Return the width of what comes out of `head`."""
+def _width_after(head: Head, hidden: int) -> int:
+    """Return the width of the head's output; raise `ValueError` for a step that does not fit."""
     width = hidden * len(head.pooling)
     for step in head.steps:
         if isinstance(step, UnitLength):
@@ -213,6 +213,6 @@ def _width_behind(head: Head, hidden: int) -> int:
             else reversed(step.linear.weight.shape)
         )
         if takes != width:
-            raise ValueError(f"{type(step).__name__} takes {takes} dimensions, and gets {width}")
+            raise ValueError(f"{type(step).__name__} takes {takes} dimensions, but gets {width}")
         width = gives
     return width

@@ -1,9 +1,9 @@
-"""BERT (MiniLM, e5, bge-*-en), and the families that name their parts alike.
+"""BERT (MiniLM, e5, bge-*-en), and the families that use the same names.
 
-Names and mathematics: Devlin et al., 2018 (arXiv:1810.04805), Liu et al., 2019
-(arXiv:1907.11692: RoBERTa, which XLM-R and CamemBERT are too), Clark et al., 2020
-(arXiv:2003.10555: ELECTRA) and Sun et al., 2019 (arXiv:1904.09223: ERNIE), as laid out by
-transformers' `BertModel` and its kin.
+Names and mathematics follow Devlin et al., 2018 (arXiv:1810.04805), Liu et al., 2019
+(arXiv:1907.11692: RoBERTa, also XLM-R and CamemBERT), Clark et al., 2020 (arXiv:2003.10555:
+ELECTRA) and Sun et al., 2019 (arXiv:1904.09223: ERNIE), as implemented by `BertModel` and its
+relatives in transformers.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,21 +26,21 @@ from sidecar.encoder.fields import activation_of, check_mathematics, rows_behind
 
 
 def longest_bert_row(config: Mapping[str, Any]) -> int:
-    """Return how many tokens the table of positions has rows for."""
+    """Return the number of tokens for which the position table has rows."""
     return int(config["max_position_embeddings"])
 
 
 def longest_roberta_row(config: Mapping[str, Any]) -> int:
-    """Return the same: positions begin behind the padding's own row."""
+    """Return the same; positions start after the padding row."""
     return rows_behind(config, _padding_id(config))
 
 
 def read_bert(
     config: Mapping[str, Any], tensor: Callable[[str], Float32], head: Head | None
 ) -> Encoder:
-    """Return the encoder that `config` and its tensors describe; `head` None for a reranker.
+    """Return the encoder that `config` and the tensors describe; `head` is None for a reranker.
 
-    Raises `UnsupportedModelError` for a variant whose mathematics differ.
+    Raises `UnsupportedModelError` for a variant with different mathematics.
     """
     checkpoint = _checkpoint(config, tensor)
     return _read(config, checkpoint, head or _pooled(checkpoint))
@@ -49,7 +49,7 @@ def read_bert(
 def read_ernie(
     config: Mapping[str, Any], tensor: Callable[[str], Float32], head: Head | None
 ) -> Encoder:
-    """Return the encoder, as `read_bert` does; every token is of task 0, as in the library."""
+    """Return the encoder, as `read_bert` does; every token has task 0, as in transformers."""
     checkpoint = _checkpoint(config, tensor)
     encoder = _read(config, checkpoint, head or _pooled(checkpoint))
     if not config["use_task_id"]:
@@ -84,7 +84,7 @@ def read_roberta(
 def _padding_id(config: Mapping[str, Any]) -> int:
     padding_id = config["pad_token_id"]
     if padding_id is None or padding_id < 0:
-        raise UnsupportedModelError(f"pad_token_id is {padding_id}, which positions begin behind")
+        raise UnsupportedModelError(f"pad_token_id is {padding_id}, but positions start after it")
     return int(padding_id)
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors, read in the shapes that the families need."""
+"""Access to a checkpoint's tensors as the parts that families need."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from sidecar.encoder.architecture import Activation, Classifier, Float32, Linear
 
 
 class Checkpoint:
-    """`tensor` returns a float32 array by name, and raises `ValueError` for one that lacks."""
+    """A checkpoint; `tensor` returns a float32 array by name, or raises `ValueError` if missing."""
 
     def __init__(self, tensor: Callable[[str], Float32], epsilon: float) -> None:
         self.tensor = tensor
@@ -19,7 +19,7 @@ class Checkpoint:
         return Linear(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"))
 
     def stacked(self, *names: str) -> Linear:
-        """Return several Linear layers of one input as one, outputs in the order of `names`."""
+        """Return Linear layers with a common input as one, outputs in the order of `names`."""
         parts = [self.linear(name) for name in names]
         return Linear(
             np.concatenate([part.weight for part in parts]),
@@ -31,5 +31,5 @@ class Checkpoint:
         return Norm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"), self._epsilon)
 
     def classifier(self, dense: str, output: str, activation: Activation) -> Classifier:
-        """Return the head of these two Linear layers."""
+        """Return the classification head made of these two Linear layers."""
         return Classifier(self.linear(dense), self.linear(output), activation)

@@ -1,6 +1,6 @@
-"""DistilBERT: BERT without token types, under names of its own.
+"""DistilBERT: BERT without token types, and with different names.
 
-Sanh et al., 2019 (arXiv:1910.01108), as laid out by transformers' `DistilBertModel`.
+Sanh et al., 2019 (arXiv:1910.01108), as implemented by `DistilBertModel` in transformers.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from sidecar.encoder.architecture import (
 from sidecar.encoder.checkpoint import Checkpoint
 from sidecar.encoder.fields import activation_of, check_mathematics
 
-_EPSILON = 1e-12  # fixed in the reference, not a setting
+_EPSILON = 1e-12  # hard-coded in the reference implementation
 
 
 def read_distilbert(

@@ -1,4 +1,4 @@
-"""The known families, by transformers' `model_type`."""
+"""The supported model families, by `model_type` in transformers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ Reader: TypeAlias = Callable[[Mapping[str, Any], Callable[[str], Float32], Head 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a family is read, by a config that has all of its class's fields.
+    """How to read a family's models, given a config with all fields of its class.
 
-    `prefix` may stand before its tensors' names; `longest_row` returns how many tokens its
-    table of positions bears. Both functions raise `UnsupportedModelError` for a variant that no
-    graph here computes.
+    `prefix` optionally starts its tensors' names; `longest_row` returns the number of tokens that
+    its position table allows. Both functions raise `UnsupportedModelError` for an unsupported
+    variant.
     """
 
     read: Reader

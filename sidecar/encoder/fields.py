@@ -1,11 +1,11 @@
-"""What a config.json says of a family's mathematics."""
+"""The fields of config.json that determine a model's mathematics."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from sidecar.encoder.architecture import Activation, UnsupportedModelError
 
-# transformers' names. Its several tanh approximations of GELU differ by FP32's rounding only.
+# transformers' names. Its various tanh approximations of GELU differ only by FP32 rounding.
 _ACTIVATIONS = {
     "gelu": Activation.GELU,
     "gelu_python": Activation.GELU,
@@ -19,7 +19,7 @@ _ACTIVATIONS = {
     "silu": Activation.SILU,
     "swish": Activation.SILU,
 }
-# Fields whose other values are other mathematics, which no family here computes.
+# The only supported value of each field; any other means different mathematics.
 _ONLY: Mapping[str, Any] = {
     "add_cross_attention": False,
     "is_decoder": False,
@@ -30,32 +30,32 @@ _ONLY: Mapping[str, Any] = {
 
 
 def check_mathematics(config: Mapping[str, Any]) -> None:
-    """Raise `UnsupportedModelError` for a variant that the graph would compute wrongly."""
+    """Raise `UnsupportedModelError` for a variant that the graph would compute incorrectly."""
     for name, only in _ONLY.items():
         value = config.get(name) or only
         if value != only:
-            raise UnsupportedModelError(f"{name} is {value!r} (known is {only!r})")
+            raise UnsupportedModelError(f"{name} is {value!r} (supported: {only!r})")
 
 
 def activation_of(config: Mapping[str, Any], name: str) -> Activation:
-    """Return the function between a layer's two larger multiplications, in the field `name`.
+    """Return the feed-forward activation that the field `name` states.
 
-    Raises `UnsupportedModelError` for one that no graph here computes.
+    Raises `UnsupportedModelError` if it is not supported.
     """
     value = config[name]
     if value not in _ACTIVATIONS:
         known = ", ".join(sorted(_ACTIVATIONS))
-        raise UnsupportedModelError(f"{name} is {value!r} (known are {known})")
+        raise UnsupportedModelError(f"{name} is {value!r} (supported: {known})")
     return _ACTIVATIONS[value]
 
 
 def rows_behind(config: Mapping[str, Any], padding_id: int) -> int:
-    """Return how many rows the table of positions has behind the padding's own.
+    """Return the number of rows of the position table after the padding row.
 
-    Raises `UnsupportedModelError` where there are none.
+    Raises `UnsupportedModelError` if there are none.
     """
     rows = int(config["max_position_embeddings"]) - padding_id - 1
     if rows < 1:
         stated = f"max_position_embeddings {config['max_position_embeddings']}"
-        raise UnsupportedModelError(f"{stated} leaves no position behind padding id {padding_id}")
+        raise UnsupportedModelError(f"{stated} leaves no position after padding id {padding_id}")
     return rows

@@ -1,8 +1,8 @@
-"""Biases moved to where adding them costs nothing: the same function with fewer passes.
+"""Moves biases to where adding them is free: the same function with fewer passes.
 
-What is added to a residual is normalised again, `norm(x + (W y + b))`, and x itself comes out of
-a norm. With b in that norm's own bias, x' = x + b, the sum behind needs no bias any more; what
-else reads x is given x' and takes `V b` back in a bias that it has anyway.
+A residual sum is normalised, `norm(x + (W y + b))`, and x is itself the output of a norm. Adding b
+to that norm's bias gives x' = x + b, so the sum needs no bias. Everything else that reads x now
+reads x' and subtracts `V b` in a bias that it has anyway.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from sidecar.encoder.architecture import (
 
 
 def folded(encoder: Encoder) -> Encoder:
-    """Return `encoder` with no bias in front of a residual's sum.
+    """Return `encoder` with the biases before residual sums folded away.
 
-    Its layers are read when they are asked for, as those of `encoder` are.
+    Layers are read on access, like those of `encoder`.
     """
     layers = encoder.layers
     attention = [layer.attention_output.bias for layer in layers]
@@ -38,33 +38,33 @@ def folded(encoder: Encoder) -> Encoder:
 
 
 def _folded(layer: Layer, attention: Sequence[Float32], index: int) -> Layer:
-    last = index == len(attention) - 1  # what comes out of the model is not to be changed
-    behind = layer.output_norm if last else _raised(layer.output_norm, attention[index + 1])
+    last = index == len(attention) - 1  # the model's output must not change
+    output_norm = layer.output_norm if last else _shifted(layer.output_norm, attention[index + 1])
     return Layer(
-        query_key_value=_given(layer.query_key_value, attention[index]),
+        query_key_value=_compensated(layer.query_key_value, attention[index]),
         attention_output=_without_bias(layer.attention_output),
-        attention_norm=_raised(layer.attention_norm, layer.down.bias),
-        up=_given(layer.up, layer.down.bias),
+        attention_norm=_shifted(layer.attention_norm, layer.down.bias),
+        up=_compensated(layer.up, layer.down.bias),
         down=_without_bias(layer.down),
-        output_norm=behind,
+        output_norm=output_norm,
     )
 
 
 def _embeddings(tables: Embeddings, by: Float32) -> Embeddings:
-    """Return the tables whose sum, behind all that is done to it, is larger by `by`."""
+    """Return the tables with their final output, after norm and projection, shifted by `by`."""
     if tables.projection is not None:
-        raised = replace(tables.projection, bias=tables.projection.bias + by)
-        return replace(tables, projection=raised)
+        shifted = replace(tables.projection, bias=tables.projection.bias + by)
+        return replace(tables, projection=shifted)
     assert tables.norm is not None  # every family with layers has one
-    return replace(tables, norm=_raised(tables.norm, by))
+    return replace(tables, norm=_shifted(tables.norm, by))
 
 
-def _raised(norm: Norm, by: Float32) -> Norm:
+def _shifted(norm: Norm, by: Float32) -> Norm:
     return replace(norm, bias=norm.bias + by)
 
 
-def _given(linear: Linear, more: Float32) -> Linear:
-    """Return the layer that gives the same where its input is larger by `more`."""
+def _compensated(linear: Linear, more: Float32) -> Linear:
+    """Return the layer that gives the same output for an input larger by `more`."""
     return replace(linear, bias=linear.bias - linear.weight @ more)
 
 

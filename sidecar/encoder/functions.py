@@ -1,4 +1,4 @@
-"""Activation functions as operators, exact to FP32's rounding."""
+"""Activation functions as graph operators, exact to FP32 rounding."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,7 +21,7 @@ _OPERATORS: Mapping[Activation, Callable[[GraphWriter, str], str]] = {
     Activation.SOFTSIGN: lambda graph, x: graph.op("Softsign", x),
     Activation.TANH: lambda graph, x: graph.op("Tanh", x),
 }
-# What takes a bias along in the same pass.
+# Operators that add a bias in the same pass.
 _WITH_BIAS: Mapping[Activation, str] = {
     Activation.GELU: "BiasGelu",
     Activation.GELU_TANH: "FastGelu",
@@ -29,7 +29,7 @@ _WITH_BIAS: Mapping[Activation, str] = {
 
 
 def activate(graph: GraphWriter, activation: Activation, x: str, bias: str = "") -> str:
-    """Add `activation(x + bias)`; `bias` is "" where there is none."""
+    """Add `activation(x + bias)`; `bias` is "" if there is none."""
     if not bias:
         return _OPERATORS[activation](graph, x)
     if activation in _WITH_BIAS:

@@ -1,8 +1,8 @@
-"""An `Encoder` as an ONNX graph: one text a row, no padding, therefore no mask.
+"""ONNX graphs built from an `Encoder`: one row per run, so no padding and no mask.
 
-Input `ids` and `token_types`, int64 [1, tokens]; output `vectors`, float32 [1, outputs]. The
-first axis is fixed: merged rows would share the vector registers of the elementwise kernels,
-whose tails are computed differently, and a text's last bit would depend on its neighbours.
+Inputs are `ids` and `token_types`, int64 [1, tokens]; the output is `vectors`, float32
+[1, outputs]. The first axis is fixed: merged rows would share the vector registers of elementwise
+kernels, whose tails are computed differently, so a text's last bit would depend on its neighbours.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from sidecar.encoder.heads import add_head, add_norm
 from sidecar.encoder.nodes import CONTRIB, GraphWriter
 from sidecar.encoder.recipes import Recipe
 
-# What is never below GELU's own least value, about -0.17.
+# Activations that are never below GELU's minimum, about -0.17.
 _LIKE_GELU = {Activation.GELU, Activation.GELU_TANH, Activation.QUICK_GELU, Activation.RELU}
 
 
 def build(encoder: Encoder, recipe: Recipe, weights: BinaryIO | None = None) -> ModelProto:
-    """Return the ONNX model that computes `encoder` with `recipe`'s arithmetic.
+    """Return the ONNX model that computes `encoder` with the arithmetic of `recipe`.
 
-    Its weights go to the file `weights`, where one is given.
+    Its weights are written to the file `weights`, if given.
     """
     graph = GraphWriter(weights)
     assembly = _Assembly(graph, recipe, encoder, _score_bias(graph, encoder, "ids"))
@@ -36,7 +36,7 @@ def build(encoder: Encoder, recipe: Recipe, weights: BinaryIO | None = None) -> 
 
 
 def build_embeddings(encoder: Encoder, recipe: Recipe) -> ModelProto:
-    """Return the model up to the first layer; its output `hidden` is [1, tokens, hidden]."""
+    """Return the part of the model before the first layer; output `hidden`, [1, tokens, hidden]."""
     graph = GraphWriter()
     assembly = _Assembly(graph, recipe, encoder, "")
     graph.rename(assembly.embed(encoder.embeddings), "hidden")
@@ -86,7 +86,7 @@ class _Assembly:
     def projected(self, linear: Linear | None, x: str) -> str:
         if linear is None:
             return x
-        # A sixth of one layer at most: in FP32, whatever the recipe.
+        # FP32 in every recipe: it is at most a sixth of a layer.
         product = self.graph.op("MatMul", x, self.graph.constant(linear.weight.T, "projection"))
         return self.graph.op("Add", product, self.bias("projection", linear))
 
@@ -116,7 +116,7 @@ class _Assembly:
         product = self.recipe.matmul(graph, name, linear, x, parts=3)
         bias = "" if product.biased else self.bias(name, linear)
         inputs = [*product.parts, bias, "", self.score_bias]
-        while not inputs[-1]:  # trailing inputs that are not there are left away
+        while not inputs[-1]:  # missing trailing inputs must be left out
             inputs.pop()
         heads = self.encoder.heads
         return graph.op("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads)
@@ -132,7 +132,7 @@ def _range(graph: GraphWriter, of: str) -> str:
 
 
 def _positions(graph: GraphWriter, padding_id: int | None) -> str:
-    """Add the row of the position table for every token; see `Embeddings`."""
+    """Add the index into the position table for every token; see `Embeddings`."""
     if padding_id is None:
         return _range(graph, "ids")
     padding = graph.scalar(padding_id, np.int64)
@@ -143,7 +143,10 @@ def _positions(graph: GraphWriter, padding_id: int | None) -> str:
 
 
 def _score_bias(graph: GraphWriter, encoder: Encoder, tokens: str) -> str:
-    """Add the bias of every query and key by their distance, [1, heads, tokens, tokens]."""
+    """Add the bias of every query and key by their distance, [1, heads, tokens, tokens].
+
+    Returns "" if the model has none.
+    """
     table = encoder.distance_bias
     if table is None:
         return ""
@@ -151,8 +154,8 @@ def _score_bias(graph: GraphWriter, encoder: Encoder, tokens: str) -> str:
     queries = graph.op("Unsqueeze", keys, graph.constant(np.array([1])))
     center = graph.scalar(table.shape[1] // 2, np.int64)
     distances = graph.op("Add", graph.op("Sub", keys, queries), center)
-    # A distance's numbers for all heads lie in one piece and are copied as one; they come apart
-    # afterwards, which is sooner done than to copy number by number.
+    # Gathering a distance's values for all heads as one contiguous row and transposing afterwards
+    # is faster than gathering them one by one.
     bias = graph.op("Gather", graph.constant(table.T, "distance_bias"), distances)
     bias = graph.op("Transpose", bias, perm=[2, 0, 1])
     return graph.op("Unsqueeze", bias, graph.constant(np.array([0])))

@@ -1,6 +1,6 @@
-"""What stands behind the last layer: pooling and the modules behind it, or a classifier.
+"""Heads after the last layer: pooling and the modules after it, or a classifier.
 
-All of it is computed in FP32: for one vector a text, rounding would save nothing.
+They are computed in FP32: with one vector per text, quantization would save nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,11 +12,11 @@ from sidecar.encoder.architecture import Classifier, Dense, Head, Linear, Norm, 
 from sidecar.encoder.functions import activate
 from sidecar.encoder.nodes import GraphWriter
 
-_LEAST_LENGTH = 1e-12  # as torch's `normalize` has it
+_LEAST_LENGTH = 1e-12  # as in torch's `normalize`
 
 
 def add_head(graph: GraphWriter, head: Head | Classifier, x: str) -> str:
-    """Add what `head` makes of `x`, float32 [1, tokens, hidden]: float32 [1, outputs]."""
+    """Add `head` on `x`, float32 [1, tokens, hidden]; its output is float32 [1, outputs]."""
     if isinstance(head, Classifier):
         hidden = _linear(graph, "head.dense", head.dense, _token(graph, x, 0))
         return _linear(graph, "head.output", head.output, activate(graph, head.activation, hidden))
@@ -77,7 +77,7 @@ def _mean_sqrt_len(graph: GraphWriter, x: str) -> str:
 
 
 def _weighted_mean(graph: GraphWriter, x: str) -> str:
-    """Add the mean with the weights 1, 2, … by position."""
+    """Add the mean weighted by position: 1, 2, …."""
     tokens = graph.op("Squeeze", graph.op("Shape", x, start=1, end=2))
     one = graph.scalar(1, np.int64)
     ranks = graph.op("Range", one, graph.op("Add", tokens, one), one)

@@ -1,14 +1,14 @@
-"""INT4: two weights a byte, multiplied as 8-bit integers, with a scale for every group of inputs.
+"""INT4: two weights per byte, multiplied as 8-bit integers, with a scale per group of inputs.
 
-No instruction multiplies 4-bit weights, and unpacking them costs more than it saves, unless it
-is nearly free. Here it is: a byte `16 * high + low` is itself the 8-bit weight of the one half
-of the inputs, on a grid of steps of 16 that `low`, known by then, displaces; and 16 times the
-byte, which overflows all of `high` away, is that of the other half. So one multiplication a
+No instruction multiplies 4-bit weights, and unpacking them costs more than it saves unless it is
+nearly free. Here it is: a byte `16 * high + low` is itself an 8-bit weight for one half of the
+inputs, on a grid with steps of 16 that is offset by `low`, which has been rounded first. 16 times
+the byte, in which `high` overflows away, is a weight for the other half. So one multiplication per
 byte unpacks two weights, and 8-bit instructions do the rest.
 
-The inputs are split into groups of at most 192, each with a scale and a zero point for every
-output; the groups' products are added up in one order. Group i has the low halves of the bytes
-whose high halves are those of group i + groups / 2.
+The inputs are split into groups of at most 192, each with a scale and a zero point per output; the
+groups' products are summed in a fixed order. Group i occupies the low halves of the bytes whose
+high halves belong to group i + groups / 2.
 """
 
 from dataclasses import dataclass, replace
@@ -27,21 +27,21 @@ from sidecar.encoder.saturation import nearest
 
 _BYTE = 8
 _LARGEST_GROUP = 192
-_STEP = 16  # between two neighbouring weights on the 8-bit scale
+_STEP = 16  # between neighbouring 4-bit weights on the 8-bit grid
 _LEVELS = 16
 _LEAST, _MOST = -8, 7
-# Ranges that are tried for a group, as shares of its own: cutting off the few largest weights
-# makes the steps of all others smaller.
+# Candidate ranges for a group, as fractions of its full range: clipping the few largest weights
+# makes the steps smaller for all others.
 _CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 _TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Int4Linear:
-    """A Linear layer in 4 bits: `packed` int8 [groups / 2, size, out], two weights a byte.
+    """A Linear layer in 4 bits: `packed` int8 [groups / 2, size, out], two weights per byte.
 
-    `scales` float32 and `zeros` int8 are [groups, out]. Where the activations are smoothed,
-    the weights are those of the smoothed layer.
+    `scales` float32 and `zeros` int8 are [groups, out]. If the activations are smoothed, these are
+    the weights of the smoothed layer.
     """
 
     packed: NDArray[np.int8]
@@ -50,7 +50,7 @@ class Int4Linear:
     activations: Activations
 
     def dense(self) -> Float32:
-        """Return the weight that is multiplied in effect, float32 [out, in]."""
+        """Return the dequantized weight for inputs before smoothing, float32 [out, in]."""
         integers = np.concatenate([self.packed * np.int8(_STEP), self.packed]).astype(np.float32)
         weight = (integers - self.zeros[:, np.newaxis]) * self.scales[:, np.newaxis]
         dense: Float32 = weight.reshape(-1, weight.shape[-1]).T
@@ -58,7 +58,7 @@ class Int4Linear:
         return dense if unsmooth is None else dense * unsmooth
 
     def part(self, index: int, parts: int) -> "Int4Linear":
-        """Return the layer with one of `parts` equal parts of its outputs alone."""
+        """Return the layer restricted to one of `parts` equal parts of its outputs."""
         size = self.packed.shape[-1] // parts
         own = slice(index * size, (index + 1) * size)
         return replace(
@@ -69,7 +69,7 @@ class Int4Linear:
         )
 
     def product(self, graph: GraphWriter, name: str, fed: Integers, bias: Float32 | None) -> str:
-        """Add the multiplication, float32 [1, tokens, out], before the rows' own scale."""
+        """Add the product, float32 [1, tokens, out], before scaling by the rows' own scales."""
         pairs = len(self.packed)
         inputs = graph.op_n(2 * pairs, "Split", fed.value, axis=-1, num_outputs=2 * pairs)
         step = graph.scalar(_STEP, np.int8)
@@ -88,8 +88,8 @@ class Int4Linear:
 def calibrate(layer: Observed, weight_bits: int) -> Int4Linear:
     """Return the layer in 4 bits.
 
-    The bytes use all of their 8 bits, so where the host's multiplication bears only 7
-    (`weight_bits`), the activations give up one: rows of 7 bits with a scale of their own.
+    The bytes use all 8 bits, so if the host's multiplication allows only 7 (`weight_bits`), the
+    activations give up a bit instead: 7 bits with per-row scales.
     """
     saturates = weight_bits < _BYTE
     activations = (
@@ -104,12 +104,12 @@ def calibrate(layer: Observed, weight_bits: int) -> Int4Linear:
 
 
 def group_size(inputs: int) -> int:
-    """Return the largest size up to 192 of which `inputs`, an even number, hold an even number."""
+    """Return the largest size up to 192 that splits `inputs` into an even number of groups."""
     return next(size for size in range(_LARGEST_GROUP, 0, -1) if inputs % (2 * size) == 0)
 
 
 class _Grid:
-    """Finds each group's scale and zero point, and rounds its columns."""
+    """Determines each group's scale and zero point, and rounds its columns."""
 
     def __init__(self, importance: Float32, outputs: int, size: int) -> None:
         inputs = len(importance)
@@ -120,7 +120,7 @@ class _Grid:
         self._integers = np.empty((inputs, outputs), np.int8)
 
     def rounded(self, j: int, rest: Float64) -> Float64:
-        """Return what column j becomes; see `round_columns`."""
+        """Return column j rounded to the grid; see `round_columns`."""
         group = j // self.size
         if j % self.size == 0:
             self._fit(group, rest[: self.size])
@@ -131,12 +131,12 @@ class _Grid:
         return nearest
 
     def packed(self) -> NDArray[np.int8]:
-        """Return the bytes, int8 [groups / 2, size, out]; all columns have been rounded."""
+        """Return the bytes, int8 [groups / 2, size, out]. Call it after rounding all columns."""
         high = self._integers[len(self._integers) // 2 :]
         return high.reshape(-1, self.size, high.shape[1])
 
     def _displaced(self, start: int, end: int) -> NDArray[np.int64]:
-        """Return by how much the low halves displace the grid of columns start to end."""
+        """Return the offsets of the grid of columns start to end, due to the low halves."""
         first_high = len(self._integers) // 2
         if start < first_high:
             return np.zeros((end - start, self._integers.shape[1]), np.int64)
@@ -149,9 +149,9 @@ class _Grid:
         displaced = self._displaced(start, start + self.size)
         importance = self._importance[start : start + self.size]
         least, most = columns.min(axis=0).clip(max=0), columns.max(axis=0).clip(min=0)
-        # The middle of the grid: of -128 ... 112 for the low halves, and 7.5 above that for
-        # the high ones, in the mean of what displaces them. As 0 is in the range, the zero point
-        # is within 120 of it, and so in -128 ... 127.
+        # The middle of the grid: that of -128 ... 112 for the low halves, plus the mean offset,
+        # about 7.5, for the high ones. As the range contains 0, the zero point is within 120 of
+        # the middle, so within -128 ... 127.
         middle = displaced.mean(axis=0) - _STEP / 2
         errors, scales, zeros = [], [], []
         for clip in _CLIPS:

@@ -1,4 +1,4 @@
-"""INT8: weights with a scale per output, rounded by GPTQ, multiplied as they are."""
+"""INT8: weights with a scale per output, rounded by GPTQ and multiplied directly."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,7 @@ _BYTE = 8
 class Int8Linear:
     """A Linear layer in 8 bits: `rows` int8 [out, in], `scales` float32 [out].
 
-    Where the activations are smoothed, the rows are those of the smoothed weight.
+    If the activations are smoothed, these are the rows of the smoothed weight.
     """
 
     rows: NDArray[np.int8]
@@ -27,13 +27,13 @@ class Int8Linear:
     activations: Activations
 
     def dense(self) -> Float32:
-        """Return the weight that is multiplied in effect, float32 [out, in]."""
+        """Return the dequantized weight for inputs before smoothing, float32 [out, in]."""
         weight: Float32 = self.rows * self.scales[:, np.newaxis]
         unsmooth = self.activations.unsmooth
         return weight if unsmooth is None else weight * unsmooth
 
     def product(self, graph: GraphWriter, name: str, fed: Integers, bias: Float32 | None) -> str:
-        """Add the multiplication, float32 [1, tokens, out], before the rows' own scale."""
+        """Add the product, float32 [1, tokens, out], before scaling by the rows' own scales."""
         weight = graph.constant(self.rows.T, name)
         scales = graph.constant(self.scales, f"{name}.scale")
         tail = [] if bias is None else ["", graph.constant(bias, f"{name}.bias")]
@@ -41,14 +41,14 @@ class Int8Linear:
         return graph.op("MatMulIntegerToFloat", *inputs, domain=CONTRIB)
 
     def part(self, index: int, parts: int) -> "Int8Linear":
-        """Return the layer with one of `parts` equal parts of its outputs alone."""
+        """Return the layer restricted to one of `parts` equal parts of its outputs."""
         size = len(self.rows) // parts
         own = slice(index * size, (index + 1) * size)
         return replace(self, rows=self.rows[own], scales=self.scales[own])
 
 
 def calibrate(layer: Observed, weight_bits: int) -> Int8Linear:
-    """Return the layer in 8 bits as its inputs bear best; `weight_bits` is 7 or 8."""
+    """Return the layer in 8 bits, calibrated on its inputs; `weight_bits` is 7 or 8."""
     saturates = weight_bits < _BYTE
     activations = choose(layer, partial(nearest, saturates=saturates))
     weight, gram = smoothed(layer, activations)
@@ -59,7 +59,7 @@ def calibrate(layer: Observed, weight_bits: int) -> Int8Linear:
 
 
 def smoothed(layer: Observed, activations: Activations) -> tuple[Float32, Float32]:
-    """Return the weight and the inputs' second moments as they are behind the smoothing."""
+    """Return the weight and the inputs' second moments after smoothing."""
     weight, unsmooth = layer.linear.weight, activations.unsmooth
     if unsmooth is None:
         return weight, layer.gram

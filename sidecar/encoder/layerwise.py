@@ -1,7 +1,7 @@
-"""Texts on their way through a model, one layer at a time.
+"""Runs texts through a model one layer at a time.
 
-A layer is a small model of its own: however large the whole is, no more than one of its layers
-is held beside the weights, and what feeds every part of it can be looked at.
+Each layer is built as a small model of its own. However large the whole model, only one of its
+layers is in memory beside the weights, and the inputs of all its parts can be inspected.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -21,12 +21,12 @@ from sidecar.encoder.runtime import Session
 from sidecar.host import read_host
 
 Ids: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""A text's ids and token types, int64 [1, tokens]."""
+"""The ids and token types of a text, both int64 [1, tokens]."""
 _TEXTS_AT_ONCE = 16
 
 
 class LinearInput(NamedTuple):
-    """A Linear layer, and every text's rows at its input, float32 [tokens, in] each."""
+    """A Linear layer and its inputs: for each text, `rows` float32 [tokens, in]."""
 
     linear: Linear
     after_gelu: bool
@@ -35,14 +35,14 @@ class LinearInput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LayerOutput:
-    """A layer's Linear layers by name, in order, and each text behind the layer."""
+    """The inputs of a layer's Linear layers, by name in order, and its output for each text."""
 
     fed: dict[str, LinearInput]
     texts: Sequence[Float32]
 
 
 def run_embeddings(encoder: Encoder, recipe: Recipe, texts: Sequence[Ids]) -> Sequence[Float32]:
-    """Return every text in front of the first layer, float32 [tokens, hidden]."""
+    """Return the input of the first layer for each text, float32 [tokens, hidden]."""
     session = Session(build_embeddings(encoder, recipe).SerializeToString())
     return [
         session.run_for(["hidden"], {"ids": ids, "token_types": token_types})[0][0]
@@ -57,9 +57,9 @@ def run_layer(
     texts: Sequence[Float32],
     fed: Container[str] | None = None,
 ) -> LayerOutput:
-    """Return what `texts`, float32 [tokens, hidden], become in layer `index`.
+    """Return the output of layer `index` for `texts`, float32 [tokens, hidden].
 
-    What is `fed` to its Linear layers is kept for those of these names, or for all.
+    The inputs of its Linear layers are included for the names in `fed`, by default for all.
     """
     with ThreadPoolExecutor(read_host().cores) as pool:
         return _LayerRunner(encoder, index, recipe, fed).of(texts, pool)
@@ -68,7 +68,7 @@ def run_layer(
 def run_layer_in_chunks(
     encoder: Encoder, index: int, recipe: Recipe, texts: Sequence[Float32]
 ) -> Iterator[LayerOutput]:
-    """Yield the same for some texts after others, so that not all inputs are held at once."""
+    """Yield the same for a few texts at a time, to avoid holding all inputs in memory."""
     runner = _LayerRunner(encoder, index, recipe)
     with ThreadPoolExecutor(read_host().cores) as pool:
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
@@ -76,7 +76,7 @@ def run_layer_in_chunks(
 
 
 class _LayerRunner:
-    """One layer, ready to run, with a tap at the input of the Linear layers in it."""
+    """A runnable layer that also outputs the inputs of its Linear layers."""
 
     def __init__(
         self, encoder: Encoder, index: int, recipe: Recipe, fed: Container[str] | None = None
@@ -93,7 +93,7 @@ class _LayerRunner:
         self._values = ["hidden", *(tap.value for tap in self._taps.values())]
 
     def of(self, texts: Sequence[Float32], pool: Executor) -> LayerOutput:
-        """Return what `texts` become."""
+        """Return the layer's output for `texts`, run on `pool`."""
         columns = zip(*pool.map(self._run, texts), strict=True)
         hidden, *inputs = ([value[0] for value in column] for column in columns)
         fed = {
@@ -113,14 +113,14 @@ class _Tap(NamedTuple):
 
 
 class _TapRecipe:
-    """A recipe as it is, and a note of which value feeds which Linear layer."""
+    """Wraps a recipe and records which value feeds which Linear layer."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.taps: dict[str, _Tap] = {}
         self._recipe = recipe
 
     def lookup(self, graph: GraphWriter, name: str, table: Float32, ids: str) -> str:
-        """Look up as the recipe does."""
+        """Look up as the wrapped recipe does."""
         return self._recipe.lookup(graph, name, table, ids)
 
     def matmul(
@@ -133,10 +133,10 @@ class _TapRecipe:
         after_gelu: bool = False,
         parts: int = 1,
     ) -> Product:
-        """Multiply as the recipe does."""
+        """Record the input and multiply as the wrapped recipe does."""
         self.taps[name] = _Tap(linear, x, after_gelu)
         return self._recipe.matmul(graph, name, linear, x, after_gelu=after_gelu, parts=parts)
 
     def activate(self, graph: GraphWriter, activation: Activation, x: str, bias: str) -> str:
-        """Compute it as the recipe does."""
+        """Add the activation as the wrapped recipe does."""
         return self._recipe.activate(graph, activation, x, bias)

@@ -1,7 +1,7 @@
-"""MPNet: BERT's layers with a bias on the attention scores that depends on the distance.
+"""MPNet: BERT's layers with a distance-dependent bias on the attention scores.
 
-Song et al., 2020 (arXiv:2004.09297); the distance's buckets are T5's, Raffel et al., 2019
-(arXiv:1910.10683), as laid out by transformers' `MPNetModel`.
+Song et al., 2020 (arXiv:2004.09297), with the distance buckets of T5, Raffel et al., 2019
+(arXiv:1910.10683), as implemented by `MPNetModel` in transformers.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,14 +23,14 @@ from sidecar.encoder.architecture import (
 from sidecar.encoder.checkpoint import Checkpoint
 from sidecar.encoder.fields import activation_of, check_mathematics, rows_behind
 
-# Fixed in the reference, whatever the config says.
+# Hard-coded in the reference implementation, whatever the config states.
 _PADDING_ID = 1
 _MAX_DISTANCE = 128
 _BUCKETS = 32
 
 
 def longest_mpnet_row(config: Mapping[str, Any]) -> int:
-    """Return how many tokens the table of positions has rows for, behind the padding's own."""
+    """Return the number of tokens for which the position table has rows after the padding row."""
     return rows_behind(config, _PADDING_ID)
 
 
@@ -42,7 +42,7 @@ def read_mpnet(
     checkpoint = Checkpoint(tensor, float(config["layer_norm_eps"]))
     buckets = checkpoint.tensor("encoder.relative_attention_bias.weight")
     if len(buckets) < _BUCKETS:
-        raise UnsupportedModelError(f"{len(buckets)} buckets of distances, of at least {_BUCKETS}")
+        raise UnsupportedModelError(f"{len(buckets)} distance buckets, at least {_BUCKETS} needed")
     return Encoder(
         embeddings=Embeddings(
             word=checkpoint.tensor("embeddings.word_embeddings.weight"),
@@ -63,21 +63,21 @@ def read_mpnet(
 
 
 def distance_bias(buckets: Float32, longest: int) -> Float32:
-    """Return what is added to the scores of keys at a distance, float32 [heads, 2*longest - 1].
+    """Return the attention score bias by distance, float32 [heads, 2 * longest - 1].
 
     Column `longest - 1 + d` is for a key d tokens after its query. `buckets` is the learned
-    table, float32 [buckets, heads], of which the first 32 rows are used.
+    table, float32 [buckets, heads]; only its first 32 rows are used.
     """
     distances = np.arange(-longest + 1, longest)
     return np.ascontiguousarray(buckets[_bucket(distances)].T)
 
 
 def _bucket(distances: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return T5's bidirectional bucket: exact up to a quarter of them, then logarithmic."""
+    """Return T5's bidirectional buckets: exact below 8 tokens, then logarithmic."""
     half = _BUCKETS // 2
     exact = half // 2
     far = np.abs(distances)
-    # In float32, as the reference computes it: the edges of the buckets depend on it.
+    # In float32 like the reference, as the bucket boundaries depend on it.
     ratio = np.log(np.maximum(far, 1).astype(np.float32) / exact) / np.log(_MAX_DISTANCE / exact)
     logarithmic = exact + (ratio * (half - exact)).astype(np.int64)
     inside = np.where(far < exact, far, np.minimum(logarithmic, half - 1))

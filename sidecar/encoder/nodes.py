@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: names are made, constants are shared, nodes are calls."""
+"""A small ONNX graph writer that generates names and shares constants."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 _OPSET = 21
-_IR_VERSION = 10  # the newest that goes with this opset
-# Shorter ones are not worth a place of their own in the file, whose places can be mapped.
+_IR_VERSION = 10  # the newest version compatible with this opset
+# Smaller initializers stay in the model: in the file each takes at least an aligned page.
 _LEAST_STORED = 1024
 _ALIGNED = 4096
 CONTRIB = "com.microsoft"
@@ -19,8 +19,8 @@ CONTRIB = "com.microsoft"
 class GraphWriter:
     """Collects nodes and initializers; `model` returns them as one ONNX model.
 
-    Large initializers go to the file `weights`, where one is given, and are held nowhere else;
-    the model that refers to it lies beside it.
+    Large initializers are written to the file `weights`, if given, and not kept in memory. The
+    model refers to it by name, so both must be in the same folder.
     """
 
     def __init__(self, weights: BinaryIO | None = None) -> None:
@@ -31,7 +31,7 @@ class GraphWriter:
         self._shared: dict[str, str] = {}
 
     def constant(self, value: NDArray[Any], name: str = "") -> str:
-        """Add `value` as an initializer and return its name; equal unnamed ones are shared."""
+        """Add `value` as an initializer and return its name; equal unnamed values are shared."""
         if name:
             stored = self._weights is not None and value.nbytes >= _LEAST_STORED
             make = self._stored if stored else numpy_helper.from_array
@@ -62,13 +62,13 @@ class GraphWriter:
         return outputs
 
     def shared(self, name: str, make: Callable[[], str]) -> str:
-        """Return the value that `make` adds, which is added once for each `name`."""
+        """Return the value that `make` adds; it is called only once per `name`."""
         if name not in self._shared:
             self._shared[name] = make()
         return self._shared[name]
 
     def rename(self, value: str, name: str) -> None:
-        """Give an output its public name."""
+        """Add `name` as the public name of an output value."""
         self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
 
     def _stored(self, value: NDArray[Any], name: str) -> TensorProto:

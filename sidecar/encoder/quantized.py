@@ -1,4 +1,4 @@
-"""A recipe for what has been quantized; what has not stays in FP32."""
+"""A recipe for quantized Linear layers and tables; the rest stays in FP32."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -12,31 +12,31 @@ from sidecar.encoder.recipes import Float32Recipe, Product
 
 
 class QuantizedLinear(Protocol):
-    """A Linear layer's weights in fewer bits, and the grid that its inputs are brought to."""
+    """A Linear layer's quantized weights and the grid of its inputs."""
 
     @property
     def activations(self) -> Activations:
-        """How the inputs become integers."""
+        """How the inputs are quantized."""
 
     def dense(self) -> Float32:
-        """Return the weight that is multiplied in effect, float32 [out, in]."""
+        """Return the dequantized weight for inputs before smoothing, float32 [out, in]."""
 
     def product(self, graph: GraphWriter, name: str, fed: Integers, bias: Float32 | None) -> str:
-        """Add the multiplication, float32 [1, tokens, out], before the rows' own scale."""
+        """Add the product, float32 [1, tokens, out], before scaling by the rows' own scales."""
 
     def part(self, index: int, parts: int) -> "QuantizedLinear":
-        """Return the layer with one of `parts` equal parts of its outputs alone."""
+        """Return the layer restricted to one of `parts` equal parts of its outputs."""
 
 
 class QuantizedTable(Protocol):
-    """An embedding table in fewer bits."""
+    """A quantized embedding table."""
 
     def lookup(self, graph: GraphWriter, name: str, ids: str) -> str:
-        """Add the rows of `ids`, float32."""
+        """Add the rows for `ids`, float32."""
 
 
 class QuantizedRecipe(Float32Recipe):
-    """Computes with `linears` and `tables` by their names in the graph, the rest in FP32."""
+    """Uses `linears` and `tables`, keyed by their names in the graph, and FP32 for the rest."""
 
     def __init__(
         self, linears: Mapping[str, QuantizedLinear], tables: Mapping[str, QuantizedTable]
@@ -45,7 +45,7 @@ class QuantizedRecipe(Float32Recipe):
         self._tables = tables
 
     def lookup(self, graph: GraphWriter, name: str, table: Float32, ids: str) -> str:
-        """Gather rows as they are stored, and restore them."""
+        """Gather quantized rows and dequantize them."""
         quantized = self._tables.get(name)
         if quantized is None:
             return super().lookup(graph, name, table, ids)
@@ -61,10 +61,9 @@ class QuantizedRecipe(Float32Recipe):
         after_gelu: bool = False,
         parts: int = 1,
     ) -> Product:
-        """Scale the activations to integers, multiply, scale back.
+        """Quantize the activations, multiply, and scale back.
 
-        Parts are multiplied one by one: that costs less than to multiply them at once and to
-        copy them apart.
+        Parts are multiplied separately, which costs less than multiplying once and splitting.
         """
         quantized = self._linears.get(name)
         if quantized is None:
@@ -80,10 +79,10 @@ class QuantizedRecipe(Float32Recipe):
         return Product(products, biased=not fed.scale)
 
     def activate(self, graph: GraphWriter, activation: Activation, x: str, bias: str) -> str:
-        """Add the function; for GELU its tanh approximation.
+        """Add the activation, with GELU replaced by its tanh approximation.
 
-        That is off by 5e-4 at most, a fraction of the next layer's step. Hendrycks and Gimpel,
-        2016 (arXiv:1606.08415).
+        Its error is at most 5e-4, a fraction of the next layer's quantization step. Hendrycks and
+        Gimpel, 2016 (arXiv:1606.08415).
         """
         if activation is Activation.GELU:
             activation = Activation.GELU_TANH

@@ -1,6 +1,6 @@
-"""How a matrix multiplication and a table lookup are done: the interface, and FP32.
+"""Recipes for matrix multiplications and table lookups: the interface and the FP32 recipe.
 
-A recipe sees one operation at a time and knows nothing of the model around it.
+A recipe sees one operation at a time and knows nothing about the surrounding model.
 """
 
 from typing import NamedTuple, Protocol
@@ -11,20 +11,20 @@ from sidecar.encoder.nodes import GraphWriter
 
 
 class Product(NamedTuple):
-    """Values in the graph, float32 [1, tokens, out / parts], and whether they have their bias."""
+    """Graph values, float32 [1, tokens, out / parts] each, and whether they include the bias."""
 
     parts: tuple[str, ...]
     biased: bool
 
     @property
     def value(self) -> str:
-        """The whole product, where it is in one part."""
+        """The whole product, if it has a single part."""
         (value,) = self.parts
         return value
 
 
 class Recipe(Protocol):
-    """One way to hold and to multiply weights."""
+    """A way to store and multiply weights."""
 
     def lookup(self, graph: GraphWriter, name: str, table: Float32, ids: str) -> str:
         """Add `table[ids]`, float32 [1, tokens, hidden]; `table` is [rows, hidden]."""
@@ -39,17 +39,17 @@ class Recipe(Protocol):
         after_gelu: bool = False,
         parts: int = 1,
     ) -> Product:
-        """Add `x @ weight.T`, with the bias where that is free; `after_gelu`: x >= -0.17.
+        """Add `x @ weight.T`, including the bias if that is free; `after_gelu`: x >= -0.17.
 
-        The outputs come in as many equal `parts`.
+        The outputs are split into `parts` equal parts.
         """
 
     def activate(self, graph: GraphWriter, activation: Activation, x: str, bias: str) -> str:
-        """Add `activation(x + bias)`; `bias` is "" where there is none left to add."""
+        """Add `activation(x + bias)`; `bias` is "" if none is left to add."""
 
 
 class Float32Recipe:
-    """The reference: what the checkpoint says, in FP32."""
+    """The reference: the checkpoint's weights in FP32."""
 
     def lookup(self, graph: GraphWriter, name: str, table: Float32, ids: str) -> str:
         """Gather rows."""
@@ -65,7 +65,7 @@ class Float32Recipe:
         after_gelu: bool = False,
         parts: int = 1,
     ) -> Product:
-        """Multiply by the transposed weight; the bias fuses with what follows."""
+        """Multiply by the transposed weight; the bias fuses with the next operator."""
         del after_gelu
         product = graph.op("MatMul", x, graph.constant(linear.weight.T, name))
         if parts == 1:
@@ -74,5 +74,5 @@ class Float32Recipe:
         return Product(split, biased=False)
 
     def activate(self, graph: GraphWriter, activation: Activation, x: str, bias: str) -> str:
-        """Add the function itself."""
+        """Add the exact function."""
         return activate(graph, activation, x, bias)

@@ -1,8 +1,8 @@
-"""Putting weights on a grid: each to its nearest point, or by what the layer is fed.
+"""Rounding weights to a grid: to the nearest point, or guided by the layer's inputs.
 
-The second is GPTQ, Frantar et al., 2022 (arXiv:2210.17323): columns are rounded one after the
-other, and each one's error is made up for by the columns that are not rounded yet, by the
-inverse of the inputs' second moments.
+The latter is GPTQ, Frantar et al., 2022 (arXiv:2210.17323): columns are rounded in turn, and the
+error of each is compensated in the columns not yet rounded, using the inverse of the inputs'
+second moments.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from sidecar.encoder.architecture import Float32
 
 Float64: TypeAlias = NDArray[np.float64]
 
-# Added to the diagonal, as a share of its mean: inputs that never moved must not make the
-# matrix singular.
+# Added to the diagonal, as a fraction of its mean, so that inputs that are always zero do not make
+# the matrix singular.
 _DAMPING = 0.01
 _INVERTED_AT_ONCE = 128
-_TINY = 1e-12  # a row of zeros has a scale, too
+_TINY = 1e-12  # a row of zeros needs a nonzero scale, too
 
 
 def quantize_rows(matrix: Float32, largest: int) -> tuple[NDArray[np.int8], Float32]:
@@ -30,7 +30,7 @@ def quantize_rows(matrix: Float32, largest: int) -> tuple[NDArray[np.int8], Floa
 
 
 def row_scales(matrix: Float32, largest: int) -> Float32:
-    """Return float32 [n, 1]: what brings each row of `matrix` into ±`largest`."""
+    """Return the scale that maps each row of `matrix` to ±`largest`, float32 [n, 1]."""
     peak = np.abs(matrix).max(axis=1, keepdims=True)
     scales: Float32 = (np.maximum(peak, _TINY) / largest).astype(np.float32)
     return scales
@@ -39,14 +39,14 @@ def row_scales(matrix: Float32, largest: int) -> Float32:
 def round_columns(
     weight: Float32, gram: Float32, rounded: Callable[[int, Float64], Float64], block: int = 32
 ) -> Float64:
-    """Return float64 [out, in]: `weight` with every column put on its grid.
+    """Return `weight` with every column rounded to its grid, float64 [out, in].
 
-    `gram` is X.T @ X of the layer's inputs, [in, in]. `rounded(j, rest)` returns the nearest
-    grid points of column j, float64 [out]; it is called once a column, in order. `rest`,
-    float64 [in - j, out], are the columns from j on, with the errors of those before them: the
-    first is up to date, and where j is a multiple of `block`, so are all of them.
+    `gram` is X.T @ X of the layer's inputs, [in, in]. `rounded(j, rest)` returns the nearest grid
+    points of column j, float64 [out]; it is called once per column, in order. `rest`, float64
+    [in - j, out], holds the columns from j on, compensated for the errors of earlier ones. Its
+    first column is always up to date; all of them are if j is a multiple of `block`.
     """
-    # Columns as rows: each is worked on as a whole, and so it lies in one piece.
+    # Transposed, so that each column is contiguous.
     rest = weight.T.astype(np.float64, order="C")
     upper = _inverse_factor(gram)
     grid = np.empty_like(rest)
@@ -62,10 +62,10 @@ def round_columns(
 
 
 def _inverse_factor(gram: Float32) -> Float64:
-    """Return the upper Cholesky factor of the damped matrix's inverse.
+    """Return the upper Cholesky factor of the inverse of the damped matrix A.
 
-    The matrix is not inverted for it. Turned around, it has a lower factor; turned around again,
-    that is an upper U with U @ U.T = A, and so the inverse of U is what is asked for.
+    A itself is not inverted. With rows and columns reversed, it has a lower factor; reversing that
+    gives an upper U with U @ U.T = A, and the inverse of U is the result.
     """
     turned = gram[::-1, ::-1].astype(np.float64)
     diagonal = np.diag_indices_from(turned)
@@ -76,7 +76,7 @@ def _inverse_factor(gram: Float32) -> Float64:
 
 
 def _inverse_of_upper(upper: Float64) -> Float64:
-    """Return the inverse of an upper triangular matrix, quarter by quarter."""
+    """Return the inverse of an upper triangular matrix, by recursion on its quadrants."""
     if len(upper) <= _INVERTED_AT_ONCE:
         return np.triu(np.linalg.inv(upper))
     half = len(upper) // 2

@@ -1,4 +1,4 @@
-"""The one place that knows onnxruntime: a graph in, rows of floats out."""
+"""The only interface to onnxruntime: a graph in, rows of floats out."""
 
 import os
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from sidecar.encoder.architecture import Float32
 
-# Its official wheels report to their maker and leave a device id on the disk, unless this is
-# set before the library is loaded. Nothing leaves a host by way of this daemon unasked.
+# The official wheels send telemetry and store a device id on disk, unless this is set before the
+# library is loaded. This daemon must not send anything off the host unasked.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
@@ -19,19 +19,18 @@ _PROVIDERS = ["CPUExecutionProvider"]
 
 
 class Session:
-    """A graph ready to run; `run` may be called from many threads at once.
+    """A graph ready to run; `run` is thread-safe.
 
-    onnxruntime releases the GIL while it computes, so the daemon's own threads are the
-    parallelism: no barrier between rows, and no spinning pool on an idle host. `threads` more
-    than one share a row; they spin between its operators, and no longer.
+    onnxruntime releases the GIL while it computes, so the daemon's own threads provide the
+    parallelism, without barriers between rows or a thread pool that spins on an idle host. If
+    `threads` is more than one, they share each row and spin only between its operators.
     """
 
     def __init__(self, model: Path | bytes, *, as_stored: bool = False, threads: int = 1) -> None:
-        """Load `model`, its path or its bytes.
+        """Load `model`, given as a path or as bytes.
 
-        `as_stored`: compute with the weights as they are stored. Otherwise the engine works out
-        what follows from constants and lays weights out anew for speed, which for 4-bit weights
-        would be to unpack them all and keep them so.
+        `as_stored`: compute with the weights as they are stored. Otherwise onnxruntime folds
+        constants and prepacks weights for speed, which would expand 4-bit weights in memory.
         """
         options = _options(threads)
         options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -45,19 +44,19 @@ class Session:
         )
 
     def run(self, ids: NDArray[np.int64], token_types: NDArray[np.int64]) -> Float32:
-        """Return float32 [1, outputs] for one row, int64 [1, tokens]."""
+        """Return float32 [1, outputs] for one row; both inputs are int64 [1, tokens]."""
         return self.run_for(["vectors"], {"ids": ids, "token_types": token_types})[0]
 
     def run_for(self, outputs: list[str], feeds: Mapping[str, NDArray[Any]]) -> list[Float32]:
-        """Return the named outputs of the graph, fed with `feeds`."""
+        """Return the named outputs of the graph for the inputs in `feeds`."""
         values: list[Float32] = self._session.run(outputs, dict(feeds))
         return values
 
 
 def lay_out(model: Path, output: Path) -> None:
-    """Write `model` as this processor computes it, its weights in a file beside `output`.
+    """Write `model` optimised and prepacked for this processor to `output`.
 
-    A session of it maps them as they lie there, and so do all others of it.
+    The weights go to a file beside it, which every session maps, so that all share the memory.
     """
     options = _options(threads=1)
     options.optimized_model_filepath = str(output)
@@ -74,15 +73,15 @@ def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only: its warnings are not events of ours
-    # Lengths differ from row to row, so no memory pattern repeats. The arena stays on: it
-    # keeps what the longest rows on all threads needed at once, which the model's maximum
-    # length bounds, and without it every wide activation may be mapped and faulted in
-    # anew, which then costs more than most operators do.
+    options.log_severity_level = 3  # errors only: warnings would bypass our event log
+    # Row lengths vary, so memory patterns do not repeat. The arena stays enabled: it retains what
+    # the longest rows on all threads need at once, which the model's maximum length bounds. Without
+    # it, every wide activation may be mapped and faulted in again, which costs more than most
+    # operators.
     options.enable_mem_pattern = False
     return options
 
 
 def version() -> str:
-    """Return the version of the engine."""
+    """Return the version of onnxruntime."""
     return str(ort.__version__)

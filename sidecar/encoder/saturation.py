@@ -1,11 +1,10 @@
 """8-bit weights that every processor multiplies exactly.
 
-AVX2 has no instruction that sums u8 x s8 products in 32 bits. The one that it has adds the
-products of two neighbouring inputs in 16 bits, and saturates beyond 2^15. With activations up
-to 255 it never does where the two weights' magnitudes add up to 128 at most: 255 * 128 < 2^15.
-Of weights that are spread as they are in a trained layer, fewer than two pairs in a thousand want
-more; both give way.
-Dot-product instructions (VNNI, AMX, Arm's) know no such limit.
+AVX2 has no instruction that accumulates u8 x s8 products in 32 bits. Its instruction adds the
+products of two neighbouring inputs in 16 bits and saturates at 2^15. With activations up to 255,
+this cannot happen if the magnitudes of the pair's two weights add up to at most 128:
+255 * 128 < 2^15. In trained layers, fewer than two pairs in a thousand exceed this; both of their
+weights are reduced. Dot-product instructions (VNNI, AMX, Arm's) have no such limit.
 """
 
 from typing import Any
@@ -18,17 +17,17 @@ from sidecar.encoder.rounding import Float64, round_columns
 
 _MOST = 127
 _PAIR_MOST = 128
-# What a row's largest weight may become. With 64 no pair has to give way; above, all others
-# have smaller steps.
+# Candidate integers for a row's largest weight. With 64 no pair needs to be reduced; larger values
+# give smaller steps.
 _PEAKS = (64, 72, 81, 91, 102, 114, _MOST)
-_TINY = 1e-12  # a row of zeros has a scale, too
+_TINY = 1e-12  # a row of zeros needs a nonzero scale, too
 
 
 def round_pairs(weight: Float32, gram: Float32, scales: Float32, *, saturates: bool) -> Float64:
-    """Return float64 [out, in]: `weight` with every column put on the grid of `scales`.
+    """Return `weight` with every column rounded to the grid of `scales`, float64 [out, in].
 
-    By `round_columns`, the pair whose inputs are largest first: what is rounded first is made up
-    for by all others, what comes last by none.
+    Uses `round_columns`, in order of decreasing inputs per pair: the error of the first pair can be
+    compensated by all others, that of the last by none.
     """
     order = _largest_first(np.diag(gram))
     grid = _Grid(scales, saturates=saturates)
@@ -37,7 +36,10 @@ def round_pairs(weight: Float32, gram: Float32, scales: Float32, *, saturates: b
 
 
 def _largest_first(importance: Float32) -> NDArray[np.int64]:
-    """Return the order of pairs by their sum; one without another is the last."""
+    """Return the columns with pairs in order of decreasing summed importance.
+
+    A column without a partner comes last.
+    """
     paired = len(importance) // 2 * 2
     sums = importance[:paired].reshape(-1, 2).sum(axis=1)
     first = 2 * np.argsort(-sums, kind="stable")
@@ -46,7 +48,7 @@ def _largest_first(importance: Float32) -> NDArray[np.int64]:
 
 
 class _Grid:
-    """The grid of a layer's weights: integers in +-127 times `scales`, float32 [out]."""
+    """The grid of a layer's weights: integers within ±127 times `scales`, float32 [out]."""
 
     def __init__(self, scales: Float32, *, saturates: bool) -> None:
         self._scales = scales
@@ -54,7 +56,7 @@ class _Grid:
         self._first = np.zeros(scales.shape)
 
     def rounded(self, j: int, rest: Float64) -> Float64:
-        """Return the nearest grid points of column j that its pair bears; see `round_columns`."""
+        """Return column j rounded within its pair's limits; see `round_columns`."""
         wanted = rest[0] / self._scales
         bound = self._bound(j, wanted, rest)
         integers = np.rint(np.clip(wanted, -bound, bound))
@@ -69,16 +71,17 @@ class _Grid:
         if j % 2:
             bound: Float64 = np.minimum(most, _PAIR_MOST - self._first)
         else:
-            # Nothing gives way for what the errors of other columns push beyond the grid.
+            # Clipped first: no weight is reduced for a partner that compensation for other columns
+            # has pushed beyond the grid.
             first, second = np.minimum(np.abs([wanted, rest[1] / self._scales]), _MOST)
             bound = first - _excess(first, second)
         return bound
 
 
 def scales_of(weight: Float32, importance: Float32, *, saturates: bool) -> Float32:
-    """Return the scale of each row of `weight`, float32 [out], that leaves the least error.
+    """Return the scale of each row of `weight` that minimises its error, float32 [out].
 
-    `importance`, float32 [in], is what a squared error weighs by its input.
+    `importance`, float32 [in], weights the squared errors by input.
     """
     peak = np.maximum(np.abs(weight).max(axis=1), _TINY)
     if not saturates:
@@ -94,7 +97,7 @@ def scales_of(weight: Float32, importance: Float32, *, saturates: bool) -> Float
 
 
 def nearest(weight: Float32, *, saturates: bool) -> Float32:
-    """Return `weight`, float32 [out, in], with every number put on its row's grid."""
+    """Return `weight`, float32 [out, in], with every number rounded to its row's grid."""
     scales = scales_of(weight, np.ones(weight.shape[1], np.float32), saturates=saturates)
     return _restored(weight, scales, saturates=saturates)
 
@@ -112,6 +115,9 @@ def _restored(weight: Float32, scales: Float32, *, saturates: bool) -> Float32:
 
 
 def _excess(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
-    """Return what each of a pair within +-127 has to give up of its magnitude, which it has."""
+    """Return how far to reduce the magnitudes of each of two weights within ±127.
+
+    It is never more than either magnitude.
+    """
     excess: NDArray[Any] = np.maximum(np.abs(first) + np.abs(second) - _PAIR_MOST, 0) / 2
     return excess

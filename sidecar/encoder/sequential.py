@@ -1,10 +1,10 @@
-"""Quantizing a model layer by layer, each layer making up for those before it.
+"""Layer-by-layer quantization in which each layer compensates for the errors before it.
 
-A layer that is quantized by itself reproduces its own outputs; what the layers before it have
-lost is lost. Here each Linear layer is fed what the quantized ones before it really give, and
-its weight is first fitted, by least squares, to what FP32 has at that place. Where a residual
-is added behind it, the layer also learns to take back what the residual has lost. Only then
-the weight is rounded, and its bias takes up the error that is left in the mean.
+Quantized separately, a layer reproduces its own outputs, but the errors of earlier layers remain.
+Here each Linear layer is fed the actual outputs of the quantized layers before it, and its weight
+is first fitted by least squares to the FP32 values at that place. If a residual is added to its
+output, the layer also learns to correct the residual's error. Only then is the weight rounded, and
+the bias absorbs the mean of the remaining error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,27 +24,27 @@ Quantize: TypeAlias = Callable[[str, Observed], QuantizedLinear]
 
 
 class _Part(NamedTuple):
-    """A `Layer`'s field, and the part whose input is the residual added to this one's output."""
+    """A field of `Layer`, and the part whose input is the residual added to this one's output."""
 
     field: str
     residual: str | None = None
 
 
-# In the order of their computation, by their names in the graph.
+# In order of computation, keyed by their names in the graph.
 _PARTS = {
     "qkv": _Part("query_key_value"),
     "attention_output": _Part("attention_output", "qkv"),
     "up": _Part("up"),
     "down": _Part("down", "up"),
 }
-# How strongly the fit is held to the weight that was trained, as a share of the inputs' mean
-# square: the texts to fit on are few.
+# Ridge penalty on deviations from the trained weight, as a fraction of the inputs' mean square:
+# there are few texts to fit on.
 _RIDGE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class SequentialResult:
-    """The encoder with its fitted weights in FP32, and what became of them, by name."""
+    """The encoder with fitted weights in FP32, and the quantized Linear layers by name."""
 
     encoder: Encoder
     linears: Mapping[str, QuantizedLinear]
@@ -57,12 +57,12 @@ def quantize_sequentially(
     quantize: Quantize,
     step: Callable[[int, int], None],
 ) -> SequentialResult:
-    """Return `encoder` quantized by `quantize`, which is given each layer's name and inputs.
+    """Return `encoder` quantized by `quantize`, called with the name and inputs of each layer.
 
-    `step` is told how many Linear layers are done, and of how many.
+    `step` is called with the number of finished Linear layers and their total.
     """
     linears: dict[str, QuantizedLinear] = {}
-    recipe = QuantizedRecipe(linears, tables)  # sees what is added to `linears`
+    recipe = QuantizedRecipe(linears, tables)  # `linears` is filled below
     exact = layerwise.run_embeddings(encoder, Float32Recipe(), texts)
     ours = layerwise.run_embeddings(encoder, recipe, texts)
     for index in range(len(encoder.layers)):
@@ -72,17 +72,17 @@ def quantize_sequentially(
             fed = layerwise.run_layer(encoder, index, recipe, ours, _needed(name)).fed
             target, x = _target(name, wanted.fed, fed), np.concatenate(fed[name].rows)
             layer = _fitted(observed(fed[name]), x, target)
-            del fed  # all texts' rows once more
+            del fed  # another copy of all rows
             linears[name] = quantize(name, layer)
             linear = _centered(layer.linear, linears[name], x, target)
-            encoder = _with(encoder, index, part, linear)
+            encoder = _replaced(encoder, index, part, linear)
             step(len(linears), len(_PARTS) * len(encoder.layers))
         exact, ours = wanted.texts, layerwise.run_layer(encoder, index, recipe, ours, ()).texts
     return SequentialResult(encoder, linears)
 
 
 def _residual(name: str) -> str | None:
-    """Return the name of the layer whose input is added to the output of `name`."""
+    """Return the name of the layer whose input is added to the output of `name`, if any."""
     layer, part = name.rsplit(".", 1)
     residual = _PARTS[part].residual
     return residual and f"{layer}.{residual}"
@@ -95,7 +95,7 @@ def _needed(name: str) -> set[str]:
 def _target(
     name: str, wanted: Mapping[str, LinearInput], fed: Mapping[str, LinearInput]
 ) -> Float32:
-    """Return what the layer has to give for FP32's sum behind it, float32 [rows, out]."""
+    """Return the outputs that make the sum after the layer match FP32, float32 [rows, out]."""
     linear = fed[name].linear
     target: Float32 = np.concatenate(wanted[name].rows) @ linear.weight.T + linear.bias
     if (residual := _residual(name)) is not None:
@@ -104,7 +104,7 @@ def _target(
 
 
 def _fitted(layer: Observed, x: Float32, target: Float32) -> Observed:
-    """Return the layer that comes closest to `target` on `x`, by ridge regression."""
+    """Return the layer fitted to map `x` to `target`, by ridge regression."""
     weight, bias = layer.linear.weight, layer.linear.bias
     even = evening(x)
     missing = target - (x @ weight.T + bias)
@@ -117,7 +117,7 @@ def _fitted(layer: Observed, x: Float32, target: Float32) -> Observed:
 
 
 def _centered(linear: Linear, quantized: QuantizedLinear, x: Float32, target: Float32) -> Linear:
-    """Return the layer with the bias that leaves no error in the mean once it is quantized."""
+    """Return the layer with its bias adjusted so that the quantized layer's mean error is zero."""
     given = quantized.activations.restored(x) @ quantized.dense().T + linear.bias
     return replace(linear, bias=linear.bias + _mean(target - given, evening(x)))
 
@@ -128,7 +128,7 @@ def _mean(errors: Float32, even: Float32) -> Float32:
     return mean
 
 
-def _with(encoder: Encoder, index: int, part: str, linear: Linear) -> Encoder:
+def _replaced(encoder: Encoder, index: int, part: str, linear: Linear) -> Encoder:
     changes: dict[str, Any] = {_PARTS[part].field: linear}
     layer = replace(encoder.layers[index], **changes)
     return replace(encoder, layers=encoder.layers.changed(index, layer))

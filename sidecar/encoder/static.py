@@ -1,6 +1,6 @@
-"""Static models (model2vec, potion): a table of token vectors, and their mean; no layers.
+"""Static models (model2vec, potion): the mean of vectors from a token table, without layers.
 
-Tulkens and van Dongen, 2024, Model2Vec; as laid out by sentence-transformers' `StaticEmbedding`.
+Tulkens and van Dongen, 2024, Model2Vec; as implemented by sentence-transformers' `StaticEmbedding`.
 """
 
 from typing import Never
@@ -9,7 +9,7 @@ from sidecar.encoder.architecture import Embeddings, Encoder, Float32, Head, Lay
 
 
 def static_encoder(table: Float32, head: Head) -> Encoder:
-    """Return the encoder that looks texts up in `table`, float32 [tokens, dimensions]."""
+    """Return the encoder that looks tokens up in `table`, float32 [tokens, dimensions]."""
     return Encoder(Embeddings(table), Layers(0, _no_layer), heads=0, head=head)
 
 

@@ -1,4 +1,4 @@
-"""Embedding tables in 8 and in 4 bits: rows are gathered as they are stored, then restored."""
+"""Embedding tables in 8 and 4 bits; only the rows that are looked up are dequantized."""
 
 from dataclasses import dataclass
 
@@ -19,13 +19,13 @@ _TINY = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Int8Table:
-    """`rows` int8 [n, hidden] with a scale each, `scales` float32 [n, 1]."""
+    """A table in 8 bits: `rows` int8 [n, hidden], with per-row `scales` float32 [n, 1]."""
 
     rows: NDArray[np.int8]
     scales: Float32
 
     def lookup(self, graph: GraphWriter, name: str, ids: str) -> str:
-        """Add the rows of `ids`, float32."""
+        """Add the rows for `ids`, float32."""
         row = graph.op("Gather", graph.constant(self.rows, name), ids)
         scale = graph.op("Gather", graph.constant(self.scales, f"{name}.scale"), ids)
         return graph.op("Mul", graph.op("Cast", row, to=_FLOAT), scale)
@@ -33,10 +33,11 @@ class Int8Table:
 
 @dataclass(frozen=True, slots=True)
 class Int4Table:
-    """Rows in 4 bits: `packed` uint8 [n, hidden / 2], low halves first, then the high ones.
+    """A table in 4 bits: `packed` uint8 [n, hidden / 2].
 
-    `scales`, float16 [n, groups], are those of a row's groups, and `channels`, float32
-    [hidden], bring all channels to one size first: some have rows' worth of outliers.
+    The low halves of a row's bytes are its first half, the high ones its second. `scales`, float16
+    [n, groups], are per row and group. `channels`, float32 [hidden], normalise the channels first,
+    because some consist of outliers in every row.
     """
 
     packed: NDArray[np.uint8]
@@ -44,7 +45,7 @@ class Int4Table:
     channels: Float32
 
     def lookup(self, graph: GraphWriter, name: str, ids: str) -> str:
-        """Add the rows of `ids`, float32."""
+        """Add the rows for `ids`, float32."""
         row = graph.op("Gather", graph.constant(self.packed, name), ids)
         halves = (
             graph.op("BitwiseAnd", row, graph.scalar(_LEVELS - 1, np.uint8)),
@@ -56,7 +57,7 @@ class Int4Table:
         scale = graph.op("Cast", scale, to=_FLOAT)
         last = graph.constant(np.array([-1]))
         groups, hidden = self.scales.shape[1], len(self.channels)
-        # A group's scale is repeated by broadcasting: [..., groups, size] * [..., groups, 1].
+        # Scales are applied by broadcasting: [..., groups, size] * [..., groups, 1].
         split = graph.constant(np.array([1, -1, groups, hidden // groups]))
         product = graph.op("Reshape", centered, split)
         product = graph.op("Mul", product, graph.op("Unsqueeze", scale, last))
@@ -64,7 +65,7 @@ class Int4Table:
         return graph.op("Mul", product, graph.constant(self.channels, f"{name}.channels"))
 
     def dense(self) -> Float32:
-        """Return the table that is looked up in effect, float32 [n, hidden]."""
+        """Return the dequantized table, float32 [n, hidden]."""
         integers = np.concatenate([self.packed % _LEVELS, self.packed // _LEVELS], axis=1)
         size = len(self.channels) // self.scales.shape[1]
         scales = np.repeat(self.scales.astype(np.float32), size, axis=1)
@@ -78,7 +79,7 @@ def int8_table(table: Float32) -> Int8Table:
 
 
 def int4_table(table: Float32) -> Int4Table:
-    """Return `table`, float32 [n, hidden], in 4 bits; `hidden` is even."""
+    """Return `table`, float32 [n, hidden] with an even `hidden`, in 4 bits."""
     channels = np.sqrt(np.square(table).mean(axis=0)) + _TINY
     size = next(s for s in range(_LARGEST_GROUP, 0, -1) if table.shape[1] % s == 0)
     groups = (table / channels).reshape(len(table), -1, size)
@@ -92,7 +93,7 @@ def int4_table(table: Float32) -> Int4Table:
 
 
 def _scales(groups: Float32) -> Float32:
-    """Return the scale of each group that leaves the least error, float32 [n, groups]."""
+    """Return the scale of each group that minimises its error, float32 [n, groups]."""
     peak = np.maximum(np.abs(groups).max(axis=-1), _TINY)
     best = np.full(peak.shape, np.inf, np.float32)
     scales = np.empty(peak.shape, np.float32)

@@ -1,8 +1,8 @@
-"""What the daemon says: structured events, by name and fields, never with a text in them.
+"""Structured events: named, with fields, and never containing a user's text.
 
-On standard output one JSON map a line: `ts` (ISO 8601, UTC), `level`, `event`, then the event's
-fields; in systemd's journal the same as fields of an entry. A field without a value is left out.
-A leaf: any room may import it, it imports none.
+On standard output, one JSON object per line: `ts` (ISO 8601, UTC), `level`, `event`, then the
+event's fields. In systemd's journal, the same as fields of an entry. Fields without a value are
+omitted. A leaf package: every other one may import it.
 """
 
 import atexit
@@ -28,9 +28,9 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 def configure(target: Target = _STDOUT, selection: Selection = _BY_DEFAULT) -> None:
-    """Send the events of `selection` to `target`.
+    """Send the events chosen by `selection` to `target`.
 
-    They are written by a thread, the last of them when the process ends.
+    A thread writes them; pending ones are flushed at exit.
     """
     outlet = _Outlet(Writer(target, _log_lost))
     structlog.configure(
@@ -43,26 +43,26 @@ def configure(target: Target = _STDOUT, selection: Selection = _BY_DEFAULT) -> N
 
 
 def select(selection: Selection) -> None:
-    """Write the events of `selection` from now on, if `configure` has been called."""
-    # In place: loggers keep the list that they were made with.
+    """Replace the selection, if `configure` has been called."""
+    # In place: cached loggers keep a reference to this list.
     processors = structlog.get_config()["processors"]
     processors[:] = [selection if isinstance(p, Selection) else p for p in processors]
 
 
 def flush() -> None:
-    """Wait, a second at most, until what was said is written: for whoever ends the process."""
+    """Wait up to a second for pending events to be written. Call it before ending the process."""
     outlet = structlog.get_config()["logger_factory"]()
     if isinstance(outlet, _Outlet):
         outlet.flush()
 
 
 def trace(error: BaseException) -> str:
-    """Return `error`'s traceback, its causes included."""
+    """Return `error`'s traceback, including its causes."""
     return "".join(traceback.format_exception(error))
 
 
 class _Outlet:
-    """What structlog takes for a logger: a method for each level, and all put the record."""
+    """The logger that structlog wraps: one method per level, each queueing the record."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -75,7 +75,7 @@ class _Outlet:
 def _stamp(
     _: object, level: str, event: MutableMapping[str, Any]
 ) -> tuple[tuple[dict[str, Any]], dict[str, Any]]:
-    """Return the logger's arguments: the record, its fields in their order."""
+    """Return the logger's arguments: the record, with `ts`, `level` and `event` first."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     head = {"ts": now, "level": level, "event": event.pop("event")}
     fields = {name: value for name, value in event.items() if value is not None}

@@ -1,9 +1,9 @@
-"""systemd's journal, by its native protocol: an entry is one datagram of fields.
+"""systemd's native journal protocol: each entry is one datagram of fields.
 
-A field is `NAME=value` and a newline; where the value has a newline in it, `NAME`, a newline,
-the value's length as a little-endian uint64, the value, a newline. An entry that is too long for
-a datagram is written to a sealed memfd, and its descriptor is sent instead. The protocol is
-promised stable: systemd.io/JOURNAL_NATIVE_PROTOCOL.
+A field is `NAME=value` and a newline. If the value contains a newline: `NAME`, a newline, the
+value's length as a little-endian uint64, the value, a newline. An entry too long for a datagram
+is written to a sealed memfd, whose descriptor is sent instead. The protocol is stable:
+systemd.io/JOURNAL_NATIVE_PROTOCOL.
 """
 
 import errno
@@ -20,7 +20,7 @@ from typing import Any
 
 SOCKET = Path("/run/systemd/journal/socket")
 
-# The levels as syslog(3) has them.
+# Priorities as in syslog(3).
 _PRIORITIES = {"critical": "2", "error": "3", "warning": "4", "info": "6", "debug": "7"}
 _TOO_LONG = {errno.EMSGSIZE, errno.ENOBUFS}
 _FLAGS = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
@@ -31,9 +31,9 @@ _to_json = json.JSONEncoder(default=str, separators=(",", ":"), ensure_ascii=Fal
 
 
 def is_standard_output(environ: Mapping[str, str], stdout: int = 1, stderr: int = 2) -> bool:
-    """Whether the descriptor `stdout` leads to the journal, as far as `$JOURNAL_STREAM` says.
+    """Return whether `stdout` is connected to the journal, according to `$JOURNAL_STREAM`.
 
-    That is the device and inode of one stream: standard error's, where the two differ.
+    The variable holds the device and inode of one stream: standard error's, if the two differ.
     """
     try:
         streams = os.fstat(stdout), os.fstat(stderr)
@@ -45,10 +45,10 @@ def is_standard_output(environ: Mapping[str, str], stdout: int = 1, stderr: int 
 
 
 class Journal:
-    """Takes records as entries: each field by its name in capitals.
+    """Writes records as journal entries, with field names in upper case.
 
-    Beside them stand MESSAGE (the event in a line, or its own field `message`), PRIORITY (its
-    level, as syslog has it) and SYSLOG_IDENTIFIER. Lists and maps are JSON.
+    Adds MESSAGE (the event on one line, or its own `message` field), PRIORITY (the syslog level)
+    and SYSLOG_IDENTIFIER. Lists and maps are encoded as JSON.
     """
 
     def __init__(self, path: Path = SOCKET) -> None:
@@ -56,7 +56,7 @@ class Journal:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
     def encode(self, record: Mapping[str, Any]) -> bytes:
-        """Return `record` as an entry."""
+        """Return `record` as a journal entry."""
         texts = {name: _text(value) for name, value in record.items()}
         fields = {
             "MESSAGE": _line(texts),
@@ -69,21 +69,21 @@ class Journal:
         return b"".join([_bytes("".join(short)), *long])
 
     def write(self, entries: Sequence[bytes]) -> int:
-        """Send the entries, waiting while the journal is busy; return how many it did not take."""
+        """Send the entries, blocking while the journal is busy; return how many were lost."""
         return sum(not self._send(entry) for entry in entries)
 
     def close(self) -> None:
-        """Send no more."""
+        """Close the socket."""
         self._socket.close()
 
     def _send(self, entry: bytes) -> bool:
         try:
             self._socket.sendto(entry, self._path)
         except OSError as error:
-            return error.errno in _TOO_LONG and self._pass_on(entry)
+            return error.errno in _TOO_LONG and self._send_by_memfd(entry)
         return True
 
-    def _pass_on(self, entry: bytes) -> bool:
+    def _send_by_memfd(self, entry: bytes) -> bool:
         try:
             with os.fdopen(os.memfd_create("sidecar-event", _FLAGS), "wb", buffering=0) as file:
                 file.write(entry)
@@ -113,4 +113,4 @@ def _long(name: str, text: str) -> bytes:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode(errors="backslashreplace")  # a path may hold what is not UTF-8
+    return text.encode(errors="backslashreplace")  # paths need not be valid UTF-8

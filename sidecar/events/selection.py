@@ -1,4 +1,4 @@
-"""Which events are written."""
+"""Filtering and sampling of events."""
 
 import logging
 import random
@@ -10,16 +10,16 @@ import structlog
 
 _LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 _SAMPLED = {"request.completed", "batch.completed"}
-_RANDOM_DIGITS = 14  # of a trace id, the last: W3C Trace Context, level 2
+_RANDOM_DIGITS = 14  # the last ones of a trace id: W3C Trace Context, level 2
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Events of `level` ("debug", "info", "warning", "error") and above.
+    """Selects events of `level` ("debug", "info", "warning", "error") and above.
 
-    Of the many that are alike, requests and batches that succeeded, the part `share` (0 to 1)
-    and all that took `slow_ms` or longer. A trace is kept whole or not at all. Where not all are
-    kept, `sample` says which part of its kind one stands for: 1 / `sample` is its weight in a sum.
+    Successful requests and batches are sampled: a fraction `share` (0 to 1) of them is kept, and
+    all that took `slow_ms` or longer. A trace is kept whole or not at all. When sampling, the
+    field `sample` holds the probability of keeping the event: weight it by 1 / `sample` in sums.
     """
 
     level: str = "info"
@@ -29,7 +29,7 @@ class Selection:
     def __call__(
         self, _: object, level: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        """Return `event`, or raise `structlog.DropEvent`: a processor of structlog's."""
+        """Return `event`, or raise `structlog.DropEvent`. A structlog processor."""
         if _LEVELS[level] < _LEVELS[self.level]:
             raise structlog.DropEvent
         if self.share < 1 and event["event"] in _SAMPLED:
@@ -39,13 +39,13 @@ class Selection:
     def _sample(self, event: MutableMapping[str, Any]) -> float:
         if event.get("total_ms", event["compute_ms"]) >= self.slow_ms:
             return 1.0
-        if _lot(event.get("trace_id")) >= self.share:
+        if _draw(event.get("trace_id")) >= self.share:
             raise structlog.DropEvent
         return self.share
 
 
-def _lot(trace_id: str | None) -> float:
-    """Return a number from 0 to below 1: at random, or the trace's own."""
+def _draw(trace_id: str | None) -> float:
+    """Return a number in [0, 1): derived from the trace id if there is one, otherwise random."""
     if trace_id is None:
-        return random.random()  # noqa: S311 - chooses lines, hides nothing
+        return random.random()  # noqa: S311 - for sampling, not for secrets
     return int(trace_id[-_RANDOM_DIGITS:], 16) / (1 << 4 * _RANDOM_DIGITS)

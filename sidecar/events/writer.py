@@ -1,4 +1,4 @@
-"""How records leave the process: by a thread, so that nobody waits for whoever reads them."""
+"""A thread writes records, so that a slow reader blocks nobody."""
 
 import json
 import os
@@ -14,27 +14,27 @@ _encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
 
 class Target(Protocol):
-    """What a record becomes, and where that goes."""
+    """Encodes records as entries, and writes them."""
 
     def encode(self, record: Record) -> bytes:
         """Return `record` as an entry."""
 
     def write(self, entries: Sequence[bytes]) -> int:
-        """Write the entries, waiting for whoever reads; return how many could not be."""
+        """Write the entries, blocking while the reader is busy; return how many were lost."""
 
 
 class Lines:
-    """JSON lines to a file descriptor. A reader that has gone away is no reason to fail."""
+    """Writes JSON lines to a file descriptor. Never fails, even if the reader has gone away."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def encode(self, record: Record) -> bytes:
-        """Return `record` as a line."""
+        """Return `record` as a line of JSON."""
         return _encode(record).encode() + b"\n"
 
     def write(self, entries: Sequence[bytes]) -> int:
-        """Write all of the lines; return how many were lost: none, or all."""
+        """Write the lines; return how many were lost: none or, after an error, all of them."""
         rest = memoryview(b"".join(entries))
         try:
             while rest:
@@ -46,7 +46,7 @@ class Lines:
     def _write_some(self, data: memoryview) -> int:
         try:
             return os.write(self._descriptor, data)
-        except BlockingIOError:  # whoever shares the descriptor has made it so
+        except BlockingIOError:  # another user of the descriptor made it non-blocking
             select.select((), (self._descriptor,), ())
             return 0
 
@@ -54,22 +54,22 @@ class Lines:
 class Writer:
     """Hands records to a thread that writes them to `target`.
 
-    `put` never waits. What comes while a mebibyte of entries waits is lost and counted, and once
-    entries are taken again `say_lost` is called with the count, on that thread.
+    `put` never blocks. Records that would take the backlog over 1 MiB are dropped and counted;
+    once writing succeeds again, the thread calls `log_lost` with the count.
     """
 
-    def __init__(self, target: Target, say_lost: Callable[[int], None]) -> None:
+    def __init__(self, target: Target, log_lost: Callable[[int], None]) -> None:
         self._target = target
-        self._log_lost = say_lost
+        self._log_lost = log_lost
         self._waiting: list[bytes] = []
-        self._bytes = 0  # of what waits and of what is being written
+        self._bytes = 0  # queued or being written
         self._lost = 0
         self._changed = threading.Condition()
-        # Not waited for at the end of the process: whoever reads may never come back.
+        # A daemon thread: at exit it must not be joined, as the reader may never come back.
         threading.Thread(target=self._run, name="events", daemon=True).start()
 
     def put(self, record: Record) -> None:
-        """Have `record` written soon."""
+        """Queue `record` for writing."""
         entry = self._target.encode(record)
         with self._changed:
             if self._bytes + len(entry) > _MOST_BYTES:
@@ -80,7 +80,7 @@ class Writer:
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> None:
-        """Return once everything has been written, or after that many seconds."""
+        """Wait until everything is written, for at most `seconds`."""
         with self._changed:
             self._changed.wait_for(lambda: not self._bytes, seconds)
 
@@ -93,9 +93,9 @@ class Writer:
             with self._changed:
                 self._bytes -= sum(map(len, entries))
                 self._lost += lost
-                # Nobody can be told while nothing is taken.
-                told = 0 if lost else self._lost
-                self._lost -= told
+                # A report would be lost, too, while writes fail.
+                reported = 0 if lost else self._lost
+                self._lost -= reported
                 self._changed.notify_all()
-            if told:
-                self._log_lost(told)
+            if reported:
+                self._log_lost(reported)

@@ -1,4 +1,4 @@
-"""What the tests of whole corpora share."""
+"""Shared fixtures for the bulk embedding tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from .world import FakeDaemon, told
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[FakeDaemon]:
-    """A scripted daemon that listens."""
+    """Yield a listening scripted daemon."""
     with FakeDaemon(tmp_path / "s") as daemon:
         daemon.script = told
         yield daemon

@@ -1,4 +1,4 @@
-"""Texts from files: what each format holds, and what is said of a line that is wrong."""
+"""Reading texts from files: each format, and the errors for invalid lines."""
 
 import os
 from pathlib import Path
@@ -34,34 +34,36 @@ def file(folder: Path, name: str, content: str | bytes) -> Path:
 def test_texts_of_each_format(
     tmp_path: Path, name: str, content: str | bytes, expected: list[str]
 ) -> None:
-    """A line, an object or a row is a text; only a newline ends a line."""
+    """Each line, object or row is one text, and only a newline ends a line."""
     assert texts(file(tmp_path, name, content)) == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.txt", b"one\n\xff\n", "a.txt:2 is not UTF-8"),
         ("a.jsonl", '{"text": "one"}\n{"text": \n', "a.jsonl:2 is not JSON"),
-        ("a.jsonl", '{"text": "one"}\n\n["two"]\n', "a.jsonl:3 is no JSON object"),
-        ("a.jsonl", '{"text": "one"}\n{"body": "two"}\n', "a.jsonl:2 has no field 'text', but 'b"),
-        ("a.jsonl", '{"text": null}\n', "a.jsonl:1 holds NoneType in 'text', not a text"),
+        ("a.jsonl", '{"text": "one"}\n\n["two"]\n', "a.jsonl:3 is not a JSON object"),
+        ("a.jsonl", '{"text": "one"}\n{"b": "two"}\n', "a.jsonl:2 has no field 'text', only 'b'"),
+        ("a.jsonl", '{"text": null}\n', "a.jsonl:1 holds NoneType in 'text', not a string"),
         ("a.jsonl", '{"text": "\\ud800"}\n', "a.jsonl:1 holds half a character"),
-        ("a.csv", "n,text\n1,one\n2\n", "a.csv:3 has 1 cells, the first row 2"),
+        ("a.csv", "n,text\n1,one\n2\n", "a.csv:3 has 1 cells, but the header has 2"),
         ("a.csv", 'n,text\n1,"one\n', "a.csv:2 is not CSV"),
-        ("a.csv", "n,body\n1,one\n", "a.csv:2 has no field 'text', but 'n', 'body'"),
-        ("a.docx", "", "a file's name ends with .txt, .jsonl, .csv or .parquet"),
+        ("a.csv", "n,body\n1,one\n", "a.csv:2 has no field 'text', only 'n', 'body'"),
+        ("a.docx", "", "unsupported file type, use .txt, .jsonl, .csv or .parquet"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
-    """By its file and number, with what is wrong about it."""
+def test_a_wrong_line_is_named(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    """An invalid line raises an error that names its file, number and problem."""
     with pytest.raises(InputError) as raised:
         texts(file(tmp_path, name, content))
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """Before it is read, too."""
+    """A missing file is named, both when reading it and when identifying the inputs."""
     missing = Corpus((tmp_path / "none.txt",), "text")
     with pytest.raises(InputError, match=r"none\.txt cannot be read: No such file"):
         list(missing.rows())
@@ -76,25 +78,25 @@ def parquet(folder: Path, name: str, **columns: list[Any]) -> Path:
 
 
 def test_several_files_follow_one_another(tmp_path: Path) -> None:
-    """Whatever their formats are; `field` names the column."""
+    """Texts of several files follow in order, whatever the formats; `field` names the column."""
     first = parquet(tmp_path, "a.parquet", body=["one", "two"], n=[1, 2])
     second = file(tmp_path, "b.csv", "body\nthree\n")
     assert texts(first, second, field="body") == ["one", "two", "three"]
 
 
 def test_a_wrong_row_of_parquet_is_named(tmp_path: Path) -> None:
-    """By its number, which no line has."""
+    """An invalid Parquet file, column or row is named, the row by its number."""
     path = parquet(tmp_path, "a.parquet", text=["one", None])
     with pytest.raises(InputError, match=r"a\.parquet, row 2 holds NoneType in 'text'"):
         texts(path)
-    with pytest.raises(InputError, match=r"a\.parquet has no column 'body', but 'text'"):
+    with pytest.raises(InputError, match=r"a\.parquet has no column 'body', only 'text'"):
         texts(path, field="body")
     with pytest.raises(InputError, match=r"b\.parquet is not Parquet"):
         texts(file(tmp_path, "b.parquet", "text\n"))
 
 
 def test_every_text_knows_where_it_stands(tmp_path: Path) -> None:
-    """By the number of its line; a row of CSV by that of its last one."""
+    """Every text has the file and number of its line, a CSV row that of its last line."""
     files = [
         file(tmp_path, "a.txt", "one\n\n"),
         file(tmp_path, "b.jsonl", '\n{"text": "two"}\n'),
@@ -109,7 +111,7 @@ def test_every_text_knows_where_it_stands(tmp_path: Path) -> None:
 
 
 def test_files_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By where they are, whatever they are called from, by their size and their time."""
+    """A file is identified by its absolute path, size and modification time."""
     path = file(tmp_path, "a.txt", "one\n")
     os.utime(path, ns=(1, 1_234_567_890_123))
     monkeypatch.chdir(tmp_path)
@@ -120,7 +122,7 @@ def test_files_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_disk_that_fails_is_told_in_its_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the file's name."""
+    """A read error without an errno is reported with its own text and the file's name."""
     path = parquet(tmp_path, "a.parquet", text=["one"])
     tables = pytest.importorskip("sidecar.bulk.tables")
 

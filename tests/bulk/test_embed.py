@@ -1,4 +1,4 @@
-"""`sidecar embed` through a scripted daemon: what is written, gone on from, and refused."""
+"""`sidecar embed` with a scripted daemon: output, resumption and refusals."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def embed(fake: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command; return its exit code and what it printed."""
+    """Return a function that runs the command and returns its exit code, stdout and stderr."""
 
     def run(*words: str | Path) -> tuple[int, str, str]:
         code = main(["embed", *map(str, words), "--socket", str(fake.socket)])
@@ -45,7 +45,7 @@ def embed(fake: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def fail_at(row: str, error: Exception) -> Callable[[Request], Any]:
-    """Answer every request but the one that has this text."""
+    """Return a script that answers every request except the one with the text `row`."""
 
     def script(request: Request) -> Any:
         if isinstance(request, Embed) and row in request.input:
@@ -56,7 +56,7 @@ def fail_at(row: str, error: Exception) -> Callable[[Request], Any]:
 
 
 def test_rows_are_written_in_order(embed: Run, corpus: Path, tmp_path: Path) -> None:
-    """As float32 [n, d]; a summary is printed, and nothing else is left."""
+    """Vectors are written in order as float32 [n, d], with a summary and no leftovers."""
     code, out, _ = embed(corpus, "-o", tmp_path / "out.npy", "--json")
     assert code == 0
     vectors = np.load(tmp_path / "out.npy")
@@ -74,7 +74,7 @@ def test_rows_are_written_in_order(embed: Run, corpus: Path, tmp_path: Path) -> 
 def test_requests_are_bulk_and_as_asked(
     embed: Run, corpus: Path, tmp_path: Path, fake: FakeDaemon
 ) -> None:
-    """Each has the options of the command."""
+    """Each request has bulk priority and the command's options."""
     flags = ("--prompt-name", "a", "--role", "query", "--dimensions", "4", "--no-normalize")
     code, out, _ = embed(corpus, "-o", tmp_path / "out.npy", *flags)
     assert code == 0
@@ -85,12 +85,12 @@ def test_requests_are_bulk_and_as_asked(
 
 
 def test_an_output_is_not_replaced_unasked(embed: Run, corpus: Path, tmp_path: Path) -> None:
-    """--overwrite asks for it."""
+    """An existing output is replaced only with --overwrite."""
     output = tmp_path / "out.npy"
     output.write_text("precious")
     code, _, err = embed(corpus, "-o", output)
     assert code == 78
-    assert "out.npy is there already: --overwrite replaces it" in err
+    assert "out.npy already exists: use --overwrite to replace it" in err
     assert output.read_text() == "precious"
     assert embed(corpus, "-o", output, "--overwrite")[0] == 0
     assert len(np.load(output)) == len(TEXTS)
@@ -99,13 +99,13 @@ def test_an_output_is_not_replaced_unasked(embed: Run, corpus: Path, tmp_path: P
 def test_what_was_begun_is_gone_on_with(
     embed: Run, corpus: Path, tmp_path: Path, fake: FakeDaemon
 ) -> None:
-    """Texts that are there are not asked for again, and the result is that of one run."""
+    """A resumed job requests only the missing texts, and the result equals that of one run."""
     output = tmp_path / "out.npy"
     fake.script = fail_at("700 text", BackendFailed("out of luck"))
     code, _, err = embed(corpus, "-o", output)
     assert code == 78
     assert "out of luck" in err
-    assert f"512 of 1100 texts are in {output}.part: the same command goes on" in err
+    assert f"512 of 1100 texts are in {output}.part: run the same command to resume" in err
     assert not output.exists()
     before, fake.script = len(fake.seen), told
     code, out, _ = embed(corpus, "-o", output, "--json")
@@ -123,7 +123,7 @@ def test_what_was_begun_is_gone_on_with(
 def test_what_was_begun_with_something_else_is_refused(
     embed: Run, corpus: Path, fake: FakeDaemon, flags: list[str], named: str
 ) -> None:
-    """The message says what differs; --overwrite begins anew."""
+    """Resuming with other inputs or options is refused, naming them; --overwrite starts over."""
     output = corpus.with_name("out.npy")
     fake.script = fail_at("700 text", BackendFailed("out of luck"))
     embed(corpus, "-o", output)
@@ -132,7 +132,7 @@ def test_what_was_begun_with_something_else_is_refused(
         corpus.write_text(corpus.read_text().replace("3 text", "3 words"))
     code, _, err = embed(corpus, "-o", output, *flags)
     assert code == 78
-    assert f"holds 512 of 1100 vectors, begun with different {named}: run that command" in err
+    assert f"holds 512 of 1100 vectors, started with different {named}: repeat the" in err
     assert embed(corpus, "-o", output, *flags, "--overwrite")[0] == 0
     expected = [vector(text) for text in corpus.read_text().splitlines()]
     assert (np.load(output) == expected).all()
@@ -145,7 +145,7 @@ def test_what_was_begun_with_something_else_is_refused(
 def test_what_was_begun_by_another_model_is_refused(
     embed: Run, corpus: Path, tmp_path: Path, fake: FakeDaemon, changed: dict[str, Any]
 ) -> None:
-    """The same model in another precision, or with other prompts, is another one."""
+    """Resuming is refused if the model's precision or prompts have changed."""
 
     def script(request: Request) -> Any:
         if isinstance(request, Status):
@@ -156,16 +156,16 @@ def test_what_was_begun_by_another_model_is_refused(
     embed(corpus, "-o", tmp_path / "out.npy")
     fake.script = script
     code, _, err = embed(corpus, "-o", tmp_path / "out.npy")
-    assert (code, "begun with different model: run that" in err) == (78, True)
+    assert (code, "started with different model: repeat" in err) == (78, True)
 
 
 def test_a_wrong_line_is_told_before_the_work(embed: Run, tmp_path: Path, fake: FakeDaemon) -> None:
-    """66, the place, no request and nothing left."""
+    """An invalid line exits with 66 and its location, before any request, leaving nothing."""
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text('{"text": "one"}\n' * 3000 + '{"text": 1}\n')
     code, _, err = embed(corpus, "-o", tmp_path / "out.npy")
     assert code == 66
-    assert "corpus.jsonl:3001 holds int in 'text', not a text" in err
+    assert "corpus.jsonl:3001 holds int in 'text', not a string" in err
     assert not any(isinstance(request, Embed) for request in fake.seen)
     assert not list(tmp_path.glob("out*"))
 
@@ -173,7 +173,7 @@ def test_a_wrong_line_is_told_before_the_work(embed: Run, tmp_path: Path, fake: 
 def test_a_text_that_the_daemon_refuses_is_named(
     embed: Run, corpus: Path, tmp_path: Path, fake: FakeDaemon
 ) -> None:
-    """By its line, not by its place in a request."""
+    """A text that the daemon refuses is named by its line, not by its index in the request."""
     fake.script = fail_at("300 text", BadRequest("a text that nobody understands", index=44))
     code, _, err = embed(corpus, "-o", tmp_path / "out.npy")
     assert code == 66
@@ -183,7 +183,7 @@ def test_a_text_that_the_daemon_refuses_is_named(
 def test_a_text_over_the_daemon_s_limit_is_named(
     embed: Run, tmp_path: Path, fake: FakeDaemon
 ) -> None:
-    """By its line, with its size, the limit, and what to do."""
+    """A text that is too large is named by its line, with its size and the limit."""
     fake.limits = Limits(max_text_bytes=1_024)
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("short\n" * 300 + "é" * 600 + "\n")
@@ -196,7 +196,7 @@ def test_a_text_over_the_daemon_s_limit_is_named(
 def test_another_model_in_the_middle_ends_it(
     embed: Run, corpus: Path, tmp_path: Path, fake: FakeDaemon
 ) -> None:
-    """Vectors of two models are never in one file."""
+    """The command ends if the model changes, so that no file mixes vectors of two models."""
 
     def script(request: Request) -> Any:
         if isinstance(request, Embed) and "700 text" in request.input:
@@ -206,19 +206,19 @@ def test_another_model_in_the_middle_ends_it(
     fake.script = script
     code, _, err = embed(corpus, "-o", tmp_path / "out.npy")
     assert code == 78
-    assert "model 'fake' became 'other' in the middle" in err
+    assert "model changed from 'fake' to 'other' during the run" in err
     assert "512 of 1100 texts" in err
 
 
 def test_no_texts_are_no_output(embed: Run, tmp_path: Path) -> None:
-    """Nobody knows how wide its vectors would be."""
+    """An empty corpus is refused with 66, since the vectors' width would be unknown."""
     (tmp_path / "corpus.txt").touch()
     code, _, err = embed(tmp_path / "corpus.txt", "-o", tmp_path / "out.npy")
-    assert (code, "there are no texts in" in err) == (66, True)
+    assert (code, "no texts in" in err) == (66, True)
 
 
 def test_where_nobody_can_write_is_told(embed: Run, corpus: Path, tmp_path: Path) -> None:
-    """73, as for other files that a command writes."""
+    """An output that cannot be written exits with 73, as in other commands."""
     code, _, err = embed(corpus, "-o", tmp_path / "none" / "out.npy")
     assert (code, "out.npy cannot be written: No such file" in err) == (73, True)
 
@@ -226,14 +226,14 @@ def test_where_nobody_can_write_is_told(embed: Run, corpus: Path, tmp_path: Path
 def test_no_daemon_is_told_at_once(
     embed: Run, corpus: Path, tmp_path: Path, fake: FakeDaemon
 ) -> None:
-    """69, before anything is read."""
+    """Without a daemon, the command exits with 69 before reading any input."""
     fake.stop()
     code, _, err = embed(corpus, "-o", tmp_path / "out.npy")
     assert (code, "no daemon answers at" in err) == (69, True)
 
 
 def test_two_processes_do_not_write_one_output(embed: Run, corpus: Path, tmp_path: Path) -> None:
-    """The second one is told so."""
+    """A second process that writes to the same output is refused."""
     output = tmp_path / "out.npy"
     with Part.hold(output) as part:
         code, _, err = embed(corpus, "-o", output)
@@ -242,7 +242,7 @@ def test_two_processes_do_not_write_one_output(embed: Run, corpus: Path, tmp_pat
 
 
 def test_what_is_not_ours_is_not_removed(embed: Run, corpus: Path, tmp_path: Path) -> None:
-    """The folder's name may be somebody else's, too."""
+    """Files in OUT.part that are not part of the job are kept, and so is the folder."""
     (tmp_path / "out.npy.part").mkdir()
     (tmp_path / "out.npy.part" / "precious").touch()
     assert embed(corpus, "-o", tmp_path / "out.npy", "--overwrite")[0] == 0
@@ -250,7 +250,7 @@ def test_what_is_not_ours_is_not_removed(embed: Run, corpus: Path, tmp_path: Pat
 
 
 def test_a_note_whose_vectors_are_gone_is_no_note(tmp_path: Path) -> None:
-    """A process that ends between the last two steps leaves it."""
+    """A note without vectors, left by a kill between the last two steps, is ignored."""
     with Part.hold(tmp_path / "out.npy") as part:
         part.begin(total=4, dimensions=2)
         part.keep(Note({}, total=4, rows=4))
@@ -260,7 +260,7 @@ def test_a_note_whose_vectors_are_gone_is_no_note(tmp_path: Path) -> None:
 
 
 def test_parquet_has_the_columns_and_the_vectors(embed: Run, tmp_path: Path) -> None:
-    """And is the same where the work was interrupted, or the writing alone."""
+    """A Parquet output has the input's columns and an `embedding` column."""
     pq = pytest.importorskip("pyarrow.parquet")
     corpus = tmp_path / "corpus.jsonl"
     rows = [{"id": number, "text": text} for number, text in enumerate(TEXTS)]
@@ -275,7 +275,7 @@ def test_parquet_has_the_columns_and_the_vectors(embed: Run, tmp_path: Path) -> 
 def test_parquet_without_its_extra_says_what_to_install(
     embed: Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """78; .npy of text files goes without."""
+    """Parquet without pyarrow exits with 78 and the package to install; .npy needs none."""
     monkeypatch.delitem(sys.modules, "sidecar.bulk.tables", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     code, _, err = embed(corpus, "-o", tmp_path / "out.parquet")
@@ -285,7 +285,7 @@ def test_parquet_without_its_extra_says_what_to_install(
 
 
 async def test_no_more_is_read_than_is_in_flight(fake: FakeDaemon, tmp_path: Path) -> None:
-    """However long the corpus is, a few requests of it are in memory."""
+    """Rows are read at most a window of requests ahead, however long the corpus is."""
     read = 0
 
     def rows() -> Iterator[Row]:
@@ -317,7 +317,7 @@ async def test_no_more_is_read_than_is_in_flight(fake: FakeDaemon, tmp_path: Pat
 def test_all_that_decides_a_vector_is_remembered(
     embed: Run, tmp_path: Path, fake: FakeDaemon, changed: dict[str, Any]
 ) -> None:
-    """What a daemon tells beside it may change."""
+    """A change in any field that determines vectors prevents resuming; other fields may change."""
     corpus, output = tmp_path / "corpus.txt", tmp_path / "out.npy"
     corpus.write_text("\n".join(TEXTS[:300]))
     told_now = dict(MODEL)
@@ -334,32 +334,32 @@ def test_all_that_decides_a_vector_is_remembered(
     assert embed(corpus, "-o", output)[0] == 78
     told_now |= changed
     code, _, err = embed(corpus, "-o", output)
-    assert (code, "begun with different model: run that" in err) == (78, True)
+    assert (code, "started with different model: repeat" in err) == (78, True)
 
 
 def test_all_that_differs_is_named(embed: Run, corpus: Path, fake: FakeDaemon) -> None:
-    """In one line."""
+    """Everything that differs from the earlier run is named in one message."""
     output = corpus.with_name("out.npy")
     fake.script = fail_at("700 text", BackendFailed("out of luck"))
     embed(corpus, "-o", output)
     corpus.write_text(corpus.read_text() + "more\n")
     _, _, err = embed(corpus, "-o", output, "--dimensions", "4")
-    assert "begun with different inputs, options: run that" in err
+    assert "started with different inputs, options: repeat" in err
 
 
 def test_a_folder_is_no_output(embed: Run, corpus: Path, tmp_path: Path, fake: FakeDaemon) -> None:
-    """Nor is a link that leads nowhere replaced unasked; no daemon is asked for it."""
+    """A directory or a dangling symlink at the output is refused before any request."""
     (tmp_path / "folder.npy").mkdir()
     code, _, err = embed(corpus, "-o", tmp_path / "folder.npy", "--overwrite")
     assert (code, "is a directory: name a file" in err) == (73, True)
     (tmp_path / "link.npy").symlink_to(tmp_path / "nowhere")
     code, _, err = embed(corpus, "-o", tmp_path / "link.npy")
-    assert (code, "is there already" in err) == (78, True)
+    assert (code, "already exists" in err) == (78, True)
     assert fake.seen == []
 
 
 def test_the_writing_of_a_table_is_shown(fake: FakeDaemon, tmp_path: Path) -> None:
-    """Of all texts, those that are in it."""
+    """Progress covers embedding and then writing the table, each as texts done out of all."""
     pytest.importorskip("pyarrow")
     (tmp_path / "a.txt").write_text("\n".join(TEXTS[:300]))
     shown: list[tuple[str, int, int]] = []

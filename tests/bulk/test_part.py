@@ -1,4 +1,4 @@
-"""What there is of a result on the disk, and in which order it comes there."""
+"""The partial result on disk, and the order in which it is written."""
 
 import json
 import os
@@ -23,20 +23,20 @@ def output(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def part(output: Path) -> Iterator[Part]:
-    """One for five vectors of three numbers."""
+    """Yield a part with space for five vectors of three numbers."""
     with Part.hold(output) as held:
         held.begin(total=5, dimensions=3)
         yield held
 
 
 def test_a_note_counts_on() -> None:
-    """Each of its figures, and nothing else of it."""
+    """`Note.after` adds to the counts and changes nothing else."""
     note = replace(NOTE, rows=1, tokens=20, truncated=3, seconds=4.0)
     assert note.after(100, 2_000, 30) == replace(note, rows=101, tokens=2_020, truncated=33)
 
 
 def test_there_is_room_for_all_vectors_from_the_beginning(part: Part) -> None:
-    """A full disk is told before the work; where nothing was put there are zeros."""
+    """Space for all vectors is allocated at the start, and unwritten rows are zeros."""
     size = (part.folder / "vectors.npy").stat()
     assert size.st_size >= 5 * 3 * 4 + 64
     assert size.st_blocks * 512 >= 5 * 3 * 4
@@ -51,7 +51,7 @@ def test_there_is_room_for_all_vectors_from_the_beginning(part: Part) -> None:
 
 
 def test_the_room_is_for_float32_of_that_width(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not a byte less."""
+    """Exactly the header plus four bytes per number are allocated."""
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "posix_fallocate", lambda _, *room: asked.append(room))
     part.begin(total=1_000, dimensions=384)
@@ -60,7 +60,7 @@ def test_the_room_is_for_float32_of_that_width(part: Part, monkeypatch: pytest.M
 
 
 def test_what_is_kept_is_gone_on_from(output: Path, part: Part) -> None:
-    """By the next process, and for whoever asks; of another format nothing is."""
+    """A kept note is returned to later readers, unless it is damaged or of another format."""
     note = NOTE.after(2, 30, 1)
     assert part.note() is None
     assert begun(output) is None
@@ -82,7 +82,7 @@ def test_what_is_kept_is_gone_on_from(output: Path, part: Part) -> None:
 def test_a_note_never_says_more_than_the_disk_holds(
     part: Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Vectors are on it before the note is, and the note before it has its name."""
+    """Vectors are synced before the note is written, and the note before it is renamed."""
     done: list[str] = []
     replaced, fsync = os.replace, os.fsync
 
@@ -101,7 +101,7 @@ def test_a_note_never_says_more_than_the_disk_holds(
 
 
 def test_what_is_finished_is_in_the_outputs_place(output: Path, tmp_path: Path) -> None:
-    """The vectors, or a table where there is one; nothing else stays."""
+    """Finishing moves the table, or else the vectors, to the output and leaves nothing else."""
     for made in ("vectors", "table"):
         with Part.hold(output) as held:
             held.begin(total=1, dimensions=1)
@@ -118,7 +118,7 @@ def test_what_is_finished_is_in_the_outputs_place(output: Path, tmp_path: Path) 
 
 
 def test_what_was_begun_stays_and_what_was_not_goes(output: Path) -> None:
-    """However the work ends."""
+    """After a failure, a part with a note is kept and one without is removed."""
 
     def work(*, keep: bool) -> None:
         with Part.hold(output) as held:
@@ -139,7 +139,7 @@ def test_what_was_begun_stays_and_what_was_not_goes(output: Path) -> None:
 
 
 def test_a_full_disk_is_told(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As what the user can mend."""
+    """A full disk raises `OutputError` with the output's name."""
 
     def full(*_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -150,6 +150,6 @@ def test_a_full_disk_is_told(part: Part, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_part_lies_beside_its_output() -> None:
-    """Under its whole name."""
+    """The partial result's folder is the output's full name plus `.part`."""
     assert folder_of(Path("/a/out.npy")) == Path("/a/out.npy.part")
     assert parts.folder_of(Path("out")) == Path("out.part")

@@ -1,4 +1,4 @@
-"""`sidecar embed` in a folder that others may write to: what they have put there does no harm."""
+"""`sidecar embed` in a folder that others may write to: planted files do no harm."""
 
 import os
 import stat
@@ -16,12 +16,12 @@ from .world import FakeDaemon, vector
 
 TEXTS = ["one", "two", "three"]
 INSIDE = ("note.json", "note.new", "vectors.npy", "table.parquet")
-# The folder OUT.part: none, one that an earlier run of ours has left, others.
+# What exists at OUT.part: nothing, a folder left by our own earlier run, or something planted.
 PARTS = ["none", "own", "open to all", "open to a group", *KINDS]
 
 
 def make_part(kind: str, part: Path, outside: Path) -> bool:
-    """Whether it is a folder in which more can be planted."""
+    """Create `kind` at `part`; return whether it is a folder in which more can be planted."""
     if kind == "none":
         return False
     if kind in KINDS:
@@ -65,9 +65,9 @@ def test_nothing_outside_the_folder_is_touched(
     suffix: str,
     overwrite: bool,
 ) -> None:
-    """Whatever lies where: the vectors are there, or one line says what is in the way.
+    """Whatever is planted, the vectors are written or one line names what is in the way.
 
-    Nothing blocks, and what is refused is as it was.
+    Nothing blocks, and whatever is refused stays unchanged, as does everything outside.
     """
     if suffix == ".parquet":
         pytest.importorskip("pyarrow")
@@ -98,7 +98,7 @@ def test_nothing_outside_the_folder_is_touched(
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "said"),
+    ("name", "kind", "message"),
     [
         ("vectors.npy", "link", "is a link of user 0 (root), not a file of yours"),
         ("note.new", "dangling link", "is a link of user 0 (root), not a file of yours"),
@@ -110,20 +110,20 @@ def test_nothing_outside_the_folder_is_touched(
 )
 @takes_root
 def test_what_is_in_the_way_is_named(
-    fake: FakeDaemon, capsys: pytest.CaptureFixture[str], name: str, kind: str, said: str
+    fake: FakeDaemon, capsys: pytest.CaptureFixture[str], name: str, kind: str, message: str
 ) -> None:
-    """What it is, whose, and what to do; --overwrite does not make it ours."""
+    """A planted file is named with its kind and owner, and is refused even with --overwrite."""
     with shared() as (folder, outside):
         own = folder / "out.npy.part"
         own.mkdir(mode=0o700)
         plant(kind, own / name, outside)
         assert embed(fake, folder, "--overwrite") == 78
-        assert f"sidecar: {own / name} {said}" in capsys.readouterr().err
+        assert f"sidecar: {own / name} {message}" in capsys.readouterr().err
 
 
 @takes_root
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         ("another's folder", "is a directory of user 65534 (nobody), not a directory of yours"),
         ("link to a folder", "is a link of user 0 (root), not a directory of yours"),
@@ -132,20 +132,20 @@ def test_what_is_in_the_way_is_named(
     ],
 )
 def test_a_folder_that_is_not_ours_alone_is_named(
-    fake: FakeDaemon, capsys: pytest.CaptureFixture[str], kind: str, said: str
+    fake: FakeDaemon, capsys: pytest.CaptureFixture[str], kind: str, message: str
 ) -> None:
-    """Before anything is written into it."""
+    """An OUT.part that is not a private folder of ours is refused before anything is written."""
     with shared() as (folder, outside):
         part = folder / "out.npy.part"
         make_part(kind, part, outside)
         before = contents(folder)
         assert embed(fake, folder) == 78
-        assert f"sidecar: {part} {said}" in capsys.readouterr().err
+        assert f"sidecar: {part} {message}" in capsys.readouterr().err
         assert contents(folder) == before
 
 
 def test_a_link_at_the_output_is_there_already(fake: FakeDaemon) -> None:
-    """Though it leads nowhere; --overwrite replaces it and does not follow it."""
+    """A dangling symlink counts as an existing output; --overwrite replaces it, unfollowed."""
     with shared() as (folder, outside):
         plant("dangling link", folder / "out.npy", outside)
         assert embed(fake, folder) == 78
@@ -158,7 +158,7 @@ def test_a_link_at_the_output_is_there_already(fake: FakeDaemon) -> None:
 def test_a_folder_at_the_output_is_told_before_the_work(
     fake: FakeDaemon, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No file could take its place, after hours."""
+    """A directory at the output is refused before the work, even with --overwrite."""
     with shared() as (folder, _):
         (folder / "out.npy").mkdir()
         assert embed(fake, folder, "--overwrite") == 73
@@ -167,7 +167,7 @@ def test_a_folder_at_the_output_is_told_before_the_work(
 
 
 def test_the_folder_is_closed_to_others(fake: FakeDaemon) -> None:
-    """Whatever the umask; the output is as open as the umask has it."""
+    """OUT.part is private whatever the umask, and the output's mode follows the umask."""
     seen: list[int] = []
     with shared() as (folder, _):
         script = fake.script
@@ -192,7 +192,7 @@ def test_the_folder_is_closed_to_others(fake: FakeDaemon) -> None:
 def test_a_name_of_many_lines_is_told_on_one(
     fake: FakeDaemon, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A name is no way to print what one likes on a terminal."""
+    """A name with newlines or escape sequences is printed escaped, on one line."""
     with shared() as (folder, outside):
         nasty = "out\n\x1b[31mok.npy"
         plant("another's folder", folder / f"{nasty}.part", outside)

@@ -1,4 +1,4 @@
-"""How rows become requests, what comes back, and when it is kept."""
+"""Splitting rows into requests, writing the replies, and saving progress."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def rows(*texts: str) -> Iterator[Row]:
 
 
 class FakePart:
-    """Takes notes of what is put and kept."""
+    """Records calls instead of writing to disk."""
 
     def __init__(self) -> None:
         self.room: list[tuple[int, int]] = []
@@ -43,7 +43,7 @@ class FakePart:
 
 
 class FakeClient:
-    """Answers at once; each text has as many tokens as letters."""
+    """Answers immediately; each text has as many tokens as characters."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[list[str], dict[str, Any]]] = []
@@ -66,7 +66,7 @@ class FakeClient:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds of each look at the clock, which goes on by the first of them."""
+    """Fake the clock; it advances by the returned list's element at each reading."""
     step = [0.0]
     now = [100.0]
 
@@ -93,7 +93,7 @@ async def ran(
 
 
 async def test_rows_go_in_blocks_and_come_back_in_order(clock: list[float]) -> None:
-    """256 at a time, as bulk work; each is counted, put in its place, and shown."""
+    """Rows are sent in bulk requests of 256, and written, counted and shown in order."""
     client = FakeClient()
     part, stream, shown = await ran(client, rows(*["ab"] * 600), role="query")
     assert [len(texts) for texts, _ in client.asked] == [256, 256, 88]
@@ -105,7 +105,7 @@ async def test_rows_go_in_blocks_and_come_back_in_order(clock: list[float]) -> N
 
 
 async def test_what_is_gone_on_with_has_its_room_already(clock: list[float]) -> None:
-    """And begins where the note stands."""
+    """A resumed run allocates nothing and writes after the rows in the note."""
     note = replace(NOTE, rows=256)
     part, stream, _ = await ran(FakeClient(), rows("a", "b"), note)
     assert part.room == []
@@ -114,10 +114,10 @@ async def test_what_is_gone_on_with_has_its_room_already(clock: list[float]) -> 
 
 
 async def test_the_note_is_kept_once_a_second(clock: list[float]) -> None:
-    """With the first rows and at the end, too; the time is that of all runs together."""
+    """The note is saved with the first rows, every second and at the end, totalling the time."""
     part, _, _ = await ran(FakeClient(), rows(*["a"] * 256 * 6))
     assert [note.rows for note in part.kept] == [256, 256 * 6]
-    clock[0] = 0.4  # two looks for a note that is kept, one for another
+    clock[0] = 0.4  # the clock is read twice if a note is saved, once otherwise
     part, stream, _ = await ran(FakeClient(), rows(*["a"] * 256 * 9))
     assert [note.rows // 256 for note in part.kept] == [1, 4, 7, 9]
     assert part.kept[-1] == stream.note
@@ -125,7 +125,7 @@ async def test_the_note_is_kept_once_a_second(clock: list[float]) -> None:
 
 
 async def test_whatever_ends_it_what_is_there_is_kept(clock: list[float]) -> None:
-    """Without a row there is nothing to keep."""
+    """Finished rows are saved if the run fails; without any, no note is saved."""
     client = FakeClient()
 
     def fail(texts: list[str]) -> None:
@@ -142,7 +142,7 @@ async def test_whatever_ends_it_what_is_there_is_kept(clock: list[float]) -> Non
 
 
 async def test_another_model_ends_it(clock: list[float]) -> None:
-    """Nothing of it is put."""
+    """A reply from another model ends the run, and its vectors are not written."""
     client = FakeClient()
     client.model = "n"
     with pytest.raises(UnknownModel, match="model 'm' became 'n'"):
@@ -151,7 +151,7 @@ async def test_another_model_ends_it(clock: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (BadRequest("no text", index=1), "a.txt:2: no text"),
         (TooLarge("too long", index=0), "a.txt:1: too long"),
@@ -162,22 +162,22 @@ async def test_another_model_ends_it(clock: list[float]) -> None:
     ],
 )
 async def test_what_is_refused_is_told_by_its_place(
-    clock: list[float], error: Exception, said: str | None
+    clock: list[float], error: Exception, message: str | None
 ) -> None:
-    """A text's own; of a request that is too large where it begins and ends; else as it is."""
+    """A refusal names the text's location, or the range of a request that is too large."""
     client = FakeClient()
 
     def fail(_: list[str]) -> None:
         raise error
 
     client.fail = fail
-    with pytest.raises(InputError if said else type(error)) as raised:
+    with pytest.raises(InputError if message else type(error)) as raised:
         await ran(client, rows("a", "b", "c"))
-    assert said is None or str(raised.value) == said
+    assert message is None or str(raised.value) == message
 
 
 async def test_requests_in_flight_are_given_up_where_one_fails(clock: list[float]) -> None:
-    """Nobody waits for their answers, which may never come."""
+    """If a request fails, the others in flight are cancelled instead of awaited."""
     given_up: list[str] = []
 
     class Waiting(FakeClient):

@@ -1,4 +1,4 @@
-"""Parquet out: the columns of the files, beside the vectors."""
+"""Parquet output: the files' columns and the vectors."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def written(folder: Path, *paths: Path) -> tuple[Any, np.ndarray[Any, Any], list
 
 
 def test_columns_of_parquet_are_kept(tmp_path: Path) -> None:
-    """With their types; the vectors are lists of d float32, row for row."""
+    """Parquet columns keep their types, and vectors are added as lists of d float32."""
     source = pa.table({"id": pa.array([7, 8], pa.int16()), "text": ["one", "two"]})
     pq.write_table(source, tmp_path / "a.parquet")
     table, vectors, shown = written(tmp_path, tmp_path / "a.parquet")
@@ -36,7 +36,7 @@ def test_columns_of_parquet_are_kept(tmp_path: Path) -> None:
 
 
 def test_records_become_columns(tmp_path: Path) -> None:
-    """Of all files together; what a record lacks is null, and whole numbers go with others."""
+    """Columns combine all files: missing fields are null, and integers widen to floats."""
     (tmp_path / "a.jsonl").write_text('{"text": "one", "n": 1}\n{"n": 2.5, "text": "two"}\n')
     (tmp_path / "b.jsonl").write_text('{"text": "three", "more": ["x"]}\n')
     table, vectors, _ = written(tmp_path, tmp_path / "a.jsonl", tmp_path / "b.jsonl")
@@ -49,23 +49,23 @@ def test_records_become_columns(tmp_path: Path) -> None:
 
 
 def test_columns_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    """With the name of the file at which it shows."""
+    """Incompatible columns are refused, naming the first file that does not match."""
     (tmp_path / "a.jsonl").write_text('{"text": "one", "n": 1}\n')
     (tmp_path / "b.jsonl").write_text('{"text": "two", "n": ["1"]}\n')
     corpus = Corpus((tmp_path / "a.jsonl", tmp_path / "b.jsonl"), "text")
-    with pytest.raises(InputError, match=r"b\.jsonl: its columns do not fit together"):
+    with pytest.raises(InputError, match=r"b\.jsonl has incompatible columns"):
         tables.schema_of(corpus)
 
 
 def test_a_column_of_that_name_is_not_replaced(tmp_path: Path) -> None:
-    """An `embedding` that is there already is somebody's."""
+    """An existing `embedding` column is refused, not replaced."""
     (tmp_path / "a.csv").write_text("text,embedding\none,1\n")
-    with pytest.raises(InputError, match="'embedding' is there already"):
+    with pytest.raises(InputError, match="'embedding' already exists"):
         tables.schema_of(Corpus((tmp_path / "a.csv",), "text"))
 
 
 def test_rows_are_in_memory_by_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a file holds more than one of goes on where the one before has ended."""
+    """Files are processed in blocks, which keep rows, vectors and row numbers in order."""
     monkeypatch.setattr(tables, "_ROWS", 2)
     source = pa.table({"text": ["a", "b", "c"], "id": [1, 2, 3]})
     pq.write_table(source, tmp_path / "a.parquet")
@@ -82,7 +82,7 @@ def test_rows_are_in_memory_by_the_block(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_columns_of_every_block_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A field that comes late, too; CSV has text alone."""
+    """The schema includes fields that first appear in later blocks; CSV columns are strings."""
     monkeypatch.setattr(tables, "_ROWS", 2)
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 3 + '{"text": "b", "late": 5}\n')
     (tmp_path / "b.csv").write_text("text,n\nc,1\n")
@@ -94,7 +94,7 @@ def test_columns_of_every_block_count(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_types_of_all_files_are_put_together(tmp_path: Path) -> None:
-    """Whole numbers here and others there; what is null in one has the other's type."""
+    """Types are unified across files: integers widen to floats, and null takes the other type."""
     (tmp_path / "a.jsonl").write_text('{"text": "one", "n": 1, "m": null}\n')
     (tmp_path / "b.jsonl").write_text('{"text": "two", "n": 2.5, "m": "x"}\n')
     table, _, _ = written(tmp_path, tmp_path / "a.jsonl", tmp_path / "b.jsonl")

@@ -1,4 +1,4 @@
-"""A scripted daemon that says what its model is."""
+"""A scripted daemon that reports its model in `status`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,5 +20,5 @@ MODEL = {"name": "fake", "task": "embed", "quantization": "int8", "dimensions": 
 
 
 def told(request: Request) -> Mapping[str, Any] | Act:
-    """Answer as the scripted daemon does, and `status` as a real one."""
+    """Answer like the scripted daemon, and `status` like a real one."""
     return {"status": {"models": [MODEL]}} if isinstance(request, Status) else answer(request)

@@ -1,4 +1,4 @@
-"""The command, in the process of the tests, which has all loaded once, or in one of its own."""
+"""Run the command in the test process, where every import is already loaded, or in a subprocess."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from ..preparing import prepare_here
 
 
 def sidecar(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command here, and return what a process of its own would have given."""
+    """Run the command in this process, and return what a subprocess would have given."""
     out, err = io.StringIO(), io.StringIO()
     with (
         patch.dict(os.environ, _environment(environ), clear=True),
@@ -25,15 +25,15 @@ def sidecar(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
     ):
         try:
             code = main(arguments)
-        except SystemExit as left:  # argparse's way out
-            code = left.code
+        except SystemExit as stopped:  # raised by argparse
+            code = stopped.code
     return subprocess.CompletedProcess(
         ["sidecar", *arguments], code, out.getvalue(), err.getvalue()
     )
 
 
 def prepare(folder: Path, cache: Path, **environ: str) -> None:
-    """Prepare the model in `folder` for a daemon, which would start processes for it."""
+    """Prepare the model in `folder` in this process, so that a daemon need not start one for it."""
     with pytest.MonkeyPatch.context() as patch:
         prepare_here(patch)
         done = sidecar("prepare", str(folder), "--cache-dir", str(cache), **environ)
@@ -43,7 +43,7 @@ def prepare(folder: Path, cache: Path, **environ: str) -> None:
 def sidecar_process(
     *arguments: str, stdin: str | None = None, **environ: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command as its users do."""
+    """Run the command as a user would."""
     return subprocess.run(
         [sys.executable, "-m", "sidecar", *arguments], input=stdin,
         capture_output=True, text=True, env=_environment(environ), timeout=240, check=False,
@@ -52,4 +52,4 @@ def sidecar_process(
 
 def _environment(own: dict[str, str]) -> dict[str, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SIDECAR_")}
-    return clean | {"SIDECAR_DEVICE": "cpu"} | own  # whatever else the host has
+    return clean | {"SIDECAR_DEVICE": "cpu"} | own  # even if the host has a CUDA device

@@ -1,4 +1,4 @@
-"""What the tests of commands share."""
+"""Fixtures shared by the tests of commands."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ import pytest
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    """Chromium: the host's, or the one that playwright has installed.
+    """Chromium, from the host or as installed by playwright.
 
-    For one test: while playwright is open this thread has a running event loop, and no
-    asyncio test could have its own.
+    Function-scoped: while playwright is open, this thread has a running event loop, so that
+    asyncio tests could not start their own.
     """
     api = pytest.importorskip("playwright.sync_api")
     found = shutil.which("chromium") or shutil.which("google-chrome")

@@ -1,4 +1,4 @@
-"""What holds for every page that a command writes."""
+"""Assertions for every HTML page that a command writes."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ class Ids(HTMLParser):
 
 
 def assert_stands_alone(text: str) -> None:
-    """No script, no other file, no address but of namespaces; its ids are unique and there."""
+    """Assert that a page has no script and no external reference, and that ids are unique."""
     assert "<script" not in text
     assert not re.findall(r'(?:src|href)="(?!#|data:)', text)
     assert "#0" not in re.sub(r"#0067b1|#00795a", "", text)  # no colour was left to matplotlib
@@ -37,7 +37,7 @@ def assert_stands_alone(text: str) -> None:
 
 @contextmanager
 def opened(page: Path, browser: Any, width: int, scheme: str) -> Iterator[Any]:
-    """The page in a window; nothing is fetched for it, nothing complains."""
+    """Open the page in a browser window; assert that it fetches nothing and logs no errors."""
     view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     complaints, requests = [], []
     view.on("console", lambda message: complaints.append(message.text))
@@ -50,7 +50,7 @@ def opened(page: Path, browser: Any, width: int, scheme: str) -> Iterator[Any]:
 
 
 def assert_is_seen(view: Any, width: int, scheme: str, plots: Sequence[str]) -> None:
-    """Nothing scrolls sideways; every plot is there, in the page's ink on the page's paper."""
+    """Assert that nothing scrolls sideways and that every plot is visible in the page's colours."""
     assert view.evaluate("document.documentElement.scrollWidth") <= width
     assert view.locator("figure svg").count() == len(plots)
     for plot in view.locator("figure svg").all():

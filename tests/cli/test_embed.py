@@ -1,4 +1,4 @@
-"""`sidecar embed` on a real daemon: what is killed is gone on with, byte for byte."""
+"""`sidecar embed` with a real daemon: resuming after a kill gives the same bytes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from .command import sidecar
 
 pytestmark = pytest.mark.slow
 
-# Several requests: the note is written after the first, and the others take their time.
+# Enough for several requests: progress is recorded after the first, while others are computed.
 TEXTS = [f"{number}: {'a text of some words ' * (number % 5)}" for number in range(768)]
 
 
@@ -32,14 +32,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fresh(minilm_artifact: Path, tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon that has no vector at hand yet."""
+    """A daemon that has not computed any vector yet."""
     with Daemon(tmp_path, "--embedding-model", str(minilm_artifact)) as daemon:
         yield daemon
 
 
 @contextmanager
 def half_done(daemon: Daemon, corpus: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run the command, and go on once a part of the vectors is there, and not all."""
+    """Run the command, and yield once some, but not all, of the vectors are written."""
     process = subprocess.Popen(
         [sys.executable, "-m", "sidecar", "embed", corpus, "-o", output,
          "--socket", daemon.socket],
@@ -48,7 +48,7 @@ def half_done(daemon: Daemon, corpus: Path, output: Path) -> Iterator[subprocess
     with process:
         while rows_of(output) == 0:
             with suppress(subprocess.TimeoutExpired):
-                pytest.fail(f"it ended with {process.wait(0.02)}: {process.communicate()}")
+                pytest.fail(f"it exited with {process.wait(0.02)}: {process.communicate()}")
         assert rows_of(output) < len(TEXTS)
         yield process
 
@@ -66,7 +66,7 @@ def expected(daemon: Daemon) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]
 
 
 def test_a_kill_loses_nothing(fresh: Daemon, corpus: Path, tmp_path: Path) -> None:
-    """The same command goes on, and the file is that of a run which nobody killed."""
+    """After a kill, the same command resumes and writes the file of an uninterrupted run."""
     output, whole = tmp_path / "out.npy", tmp_path / "whole.npy"
     with half_done(fresh, corpus, output) as process:
         process.kill()
@@ -82,7 +82,7 @@ def test_a_kill_loses_nothing(fresh: Daemon, corpus: Path, tmp_path: Path) -> No
 
 
 def test_ctrl_c_says_how_to_go_on(fresh: Daemon, corpus: Path, tmp_path: Path) -> None:
-    """130, what is there, and no traceback; Parquet is gone on with as well."""
+    """Ctrl-C exits with 130 and explains how to resume, without a traceback, also for Parquet."""
     pq = pytest.importorskip("pyarrow.parquet")
     output = tmp_path / "out.parquet"
     with half_done(fresh, corpus, output) as process:
@@ -90,7 +90,7 @@ def test_ctrl_c_says_how_to_go_on(fresh: Daemon, corpus: Path, tmp_path: Path) -
         _, err = process.communicate()
     assert process.returncode == 130
     assert "sidecar: interrupted" in err
-    assert f"of {len(TEXTS)} texts are in {output}.part: the same command goes on from there" in err
+    assert f"of {len(TEXTS)} texts are in {output}.part: run the same command to resume" in err
     assert "Traceback" not in err
     assert not output.exists()
     done = sidecar("embed", str(corpus), "-o", str(output), "--socket", str(fresh.socket))
@@ -102,7 +102,7 @@ def test_ctrl_c_says_how_to_go_on(fresh: Daemon, corpus: Path, tmp_path: Path) -
 
 
 def test_a_daemon_that_restarts_is_waited_for(fresh: Daemon, corpus: Path, tmp_path: Path) -> None:
-    """Killed with requests in flight, too; nothing is lost or put in another's place."""
+    """If the daemon is killed and restarted, `embed` continues, with no row lost or misplaced."""
     output = tmp_path / "out.npy"
     with half_done(fresh, corpus, output) as process:
         fresh.kill()

@@ -1,4 +1,4 @@
-"""`sidecar evaluate` on tiny models and tiny data."""
+"""`sidecar evaluate` with tiny models and data."""
 
 import json
 from collections.abc import Callable
@@ -19,32 +19,32 @@ def model(make_model: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all, so that a model is prepared once."""
+    """A cache shared by all tests, so that each model is prepared once."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    """A folder of judged pairs."""
+    """A folder with judged pairs of sentences."""
     rows = [f"{score}\ta cat number {score}\ta dog number {5 - score}" for score in range(6)]
     (tmp_path / "dev.tsv").write_text("\n".join(["score\tsentence1\tsentence2", *rows]))
     return tmp_path
 
 
 def test_every_plan_is_compared_with_fp32(model: Path, cache: Path, pairs: Path) -> None:
-    """Each figure has a value; that of a quantization its difference, interval and verdict."""
+    """Every metric has a value, and for a quantization its difference, interval and verdict."""
     pytest.importorskip("ir_measures")
     flags = ["--plans", "int8,int4", "--json", "--cache-dir", str(cache)]
     floors = {"SIDECAR_INT8_FLOOR": "0.5", "SIDECAR_INT4_FLOOR": "0.5"}
     done = sidecar("evaluate", str(model), "--data", str(TINY), str(pairs), *flags, **floors)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["model"], told["source"]) == (model.name, str(model))
-    assert {plan: own["quantization"] for plan, own in told["plans"].items()} == {
+    result = json.loads(done.stdout)
+    assert (result["model"], result["source"]) == (model.name, str(model))
+    assert {plan: own["quantization"] for plan, own in result["plans"].items()} == {
         "none": "none", "int8": "int8", "int4": "int4",
     }  # fmt: skip
-    assert told["plans"]["int8"]["weight_bits"] in {7, 8}
-    retrieval, similarity = told["data"]
+    assert result["plans"]["int8"]["weight_bits"] in {7, 8}
+    retrieval, similarity = result["data"]
     assert retrieval["about"] == "3 queries, 6 documents"
     assert set(retrieval["plans"]["none"]["metrics"]) == {"Recall@10", "MRR@10", "NDCG@10"}
     assert set(similarity["plans"]["none"]["metrics"]) == {"Spearman"}
@@ -60,14 +60,14 @@ def test_every_plan_is_compared_with_fp32(model: Path, cache: Path, pairs: Path)
                 assert difference["low"] <= difference["high"]
                 relative = figure["value"] / value - 1 if value > 0 else None
                 assert difference["relative"] == (relative and pytest.approx(relative))
-    # All six documents are among the first ten, whatever the model thinks of them.
+    # All six documents are among the first ten, whatever their scores.
     recall = retrieval["plans"]["int8"]["metrics"]["Recall@10"]
     assert recall["value"] == 1
     assert recall["difference"]["within_noise"] is True
 
 
 def test_a_table_for_people(model: Path, cache: Path) -> None:
-    """Without --json; in print no bar is left."""
+    """Without --json, `evaluate` prints tables."""
     pytest.importorskip("ir_measures")
     flags = ["--limit", "2", "--int8-floor", "0.5", "--cache-dir", str(cache)]
     done = sidecar("evaluate", str(model), "--data", str(TINY), *flags)
@@ -79,7 +79,7 @@ def test_a_table_for_people(model: Path, cache: Path) -> None:
 def test_a_page_beside_what_is_printed(
     model: Path, cache: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    """With the same figures."""
+    """With --html, `evaluate` also writes a page with the figures that it prints."""
     pytest.importorskip("ir_measures")
     pytest.importorskip("matplotlib")
     page = tmp_path / "page.html"
@@ -93,7 +93,7 @@ def test_a_page_beside_what_is_printed(
 
 
 def test_a_page_that_cannot_be_written_is_known_at_once(tmp_path: Path) -> None:
-    """Before anything is read or computed, in one line."""
+    """A page that cannot be written is reported in one line before anything is read or computed."""
     pytest.importorskip("ir_measures")
     pytest.importorskip("matplotlib")
     page = tmp_path / "none" / "page.html"
@@ -104,7 +104,7 @@ def test_a_page_that_cannot_be_written_is_known_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", [None, "a page of yesterday"])
 def test_no_page_is_touched_where_nothing_was_judged(tmp_path: Path, before: str | None) -> None:
-    """That it can be written is tried, and leaves nothing."""
+    """Checking that the page can be written neither creates nor changes it."""
     pytest.importorskip("ir_measures")
     pytest.importorskip("matplotlib")
     page = tmp_path / "page.html"
@@ -118,7 +118,7 @@ def test_no_page_is_touched_where_nothing_was_judged(tmp_path: Path, before: str
 def test_a_cross_encoder_on_candidates(
     make_model: Callable[..., Path], cache: Path, tmp_path: Path
 ) -> None:
-    """Its scores put the candidates in order."""
+    """A cross-encoder is evaluated on its ranking of the candidates."""
     pytest.importorskip("ir_measures")
     listed = [{"id": str(n), "text": f"text {n}", "label": int(n == 1)} for n in range(4)]
     lines = [{"query_id": q, "query": f"question {q}", "candidates": listed} for q in "abc"]
@@ -134,7 +134,7 @@ def test_a_cross_encoder_on_candidates(
 
 
 def test_data_of_another_task_are_refused(model: Path, cache: Path, tmp_path: Path) -> None:
-    """With what they are and what the model is, before anything is computed."""
+    """Data for another task than the model's are refused, with both tasks in the message."""
     pytest.importorskip("ir_measures")
     listed = [{"id": "1", "text": "text", "label": 1}]
     lines = [{"query_id": q, "query": "q", "candidates": listed} for q in "ab"]
@@ -147,16 +147,16 @@ def test_data_of_another_task_are_refused(model: Path, cache: Path, tmp_path: Pa
 
 
 def test_another_folder_is_refused_in_one_line(model: Path, tmp_path: Path) -> None:
-    """Before a model is prepared for it."""
+    """A folder without known data is refused in one line, before a model is prepared."""
     pytest.importorskip("ir_measures")
     done = sidecar("evaluate", str(model), "--data", str(tmp_path))
     assert done.returncode == 66
-    assert "expected is one of: corpus.jsonl" in done.stderr
+    assert "expected one of: corpus.jsonl" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 def test_an_artifact_is_refused(minilm_artifact: Path) -> None:
-    """It has one precision, and nothing to compare with."""
+    """An artifact is refused, as it has only one precision."""
     pytest.importorskip("ir_measures")
     done = sidecar("evaluate", str(minilm_artifact), "--data", str(TINY))
     assert done.returncode == 78
@@ -165,7 +165,7 @@ def test_an_artifact_is_refused(minilm_artifact: Path) -> None:
 
 @pytest.mark.slow
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
-    """In one line, with the command."""
+    """Without the extra `evaluate`, the command to install it is printed in one line."""
     (tmp_path / "ir_measures.py").write_text("raise ModuleNotFoundError(name='ir_measures')")
     path = f"{tmp_path}:{Path.cwd()}"
     done = sidecar_process("evaluate", "any", "--data", str(TINY), PYTHONPATH=path)
@@ -177,7 +177,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_without_the_extra_for_the_page_it_says_so(tmp_path: Path) -> None:
-    """Before anything is read or computed."""
+    """Without the extra `plots`, --html is refused before anything is read or computed."""
     pytest.importorskip("ir_measures")
     (tmp_path / "jinja2.py").write_text("raise ModuleNotFoundError(name='jinja2')")
     path = f"{tmp_path}:{Path.cwd()}"
@@ -189,7 +189,7 @@ def test_without_the_extra_for_the_page_it_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("plans", ["int9", "auto", "int8,"])
 def test_a_plan_that_is_none_is_refused(plans: str) -> None:
-    """With those that there are."""
+    """An unknown plan is refused with a list of the known ones."""
     done = sidecar("evaluate", "any", "--data", str(TINY), "--plans", plans)
     assert done.returncode == 2
     assert "is not one of int8, int4, fp16, none" in done.stderr

@@ -1,4 +1,4 @@
-"""The page of `sidecar evaluate --html`: what it says, and how it looks in a browser."""
+"""The page of `sidecar evaluate --html`: its content, and its rendering in a browser."""
 
 import re
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 def judged(name: str, values: Mapping[str, float], **found: tuple[Difference, ...]) -> Judged:
-    """A set of data with FP32's `values` by metric, and what each plan's differ by."""
+    """Return a data set with FP32's `values` by metric, and each plan's differences from them."""
     close = Quality(mean=0.9992, p1=0.9987, min=0.9979, texts=1623)
     outcomes = [Outcome("none", tuple(Figure(m, v, None) for m, v in values.items()), None)]
     for plan, differences in found.items():
@@ -64,28 +64,28 @@ def page_of(*sets: Judged, model: str = "all-MiniLM-L6-v2") -> str:
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    """A page with two sets of data and two plans beside FP32."""
+    """A page with two data sets and two plans besides FP32."""
     return page_of(CRANFIELD, STSB)
 
 
 def test_the_page_stands_alone(text: str) -> None:
-    """No script, no other file, no address; its ids are unique and there."""
+    """The page has no script and no external reference, and its ids are unique and defined."""
     assert_stands_alone(text)
 
 
 def test_the_page_says_what_was_judged(text: str) -> None:
-    """The model, where it is from, what computed it, and what each plan came out in."""
+    """The page names the model, its source, the processor and how each plan is served."""
     for part in (
         "Accuracy of all-MiniLM-L6-v2", "int8 and int4 against FP32, judged on cranfield and stsb",
         "/srv/models/all-MiniLM-L6-v2", "EPYC", "2026-11-22", "22.9\N{NO-BREAK SPACE}MB",
-        "25.4\N{NO-BREAK SPACE}%", "int8, weights of 7 bits", "layer.0.output, layer.5.output",
+        "25.4\N{NO-BREAK SPACE}%", "int8, 7-bit weights", "layer.0.output, layer.5.output",
         "MatMulNBits", "0.9979",
     ):  # fmt: skip
         assert part in text
 
 
 def test_figures_stand_beside_those_of_fp32(text: str) -> None:
-    """With difference, share, interval and verdict; what is nothing has no sign."""
+    """A row holds FP32's figure, the plan's, their difference, its interval and the verdict."""
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", text)]
     plain = [[re.sub("<[^>]*>|\N{NO-BREAK SPACE}", " ", c).strip() for c in row] for row in rows]
     minus = "\N{MINUS SIGN}"
@@ -99,14 +99,14 @@ def test_figures_stand_beside_those_of_fp32(text: str) -> None:
 
 
 def test_verdicts_are_counted_for_each_plan(text: str) -> None:
-    """So that what a quantization costs is seen before any table."""
+    """The cards at the top count each plan's figures that are within noise, worse and better."""
     cards = re.findall(r'<dt>([^<]*)</dt><dd class="value">([^<]*)</dd><dd[^>]*>([^<]*)<', text)
     assert ("int8 within noise", "3 of 3", "figures") in cards
     assert ("int4 within noise", "1 of 3", "figures, 1 worse, 1 better") in cards
 
 
 def test_dots_are_hollow_within_noise(text: str) -> None:
-    """In the colour of the page's cards; the others have their plan's."""
+    """Dots within noise have the colour of the background, others that of their plan."""
     plots = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
     assert [plot.count("fill: var(--card)") > 0 for plot in plots] == [True, True]
     hollow, filled = (
@@ -118,7 +118,7 @@ def test_dots_are_hollow_within_noise(text: str) -> None:
 
 
 def test_fp32_alone_has_figures_and_no_plot() -> None:
-    """Nothing is there to be compared, and the page says so."""
+    """With FP32 alone, the page has figures but no plot, and says that nothing was compared."""
     text = page_of(judged("d", {"MAP": 0.5}))
     assert_stands_alone(text)
     assert "<svg" not in text
@@ -127,7 +127,7 @@ def test_fp32_alone_has_figures_and_no_plot() -> None:
 
 
 def test_what_names_say_is_text() -> None:
-    """Markup in a model's or a folder's name is shown, not obeyed."""
+    """Markup in the name of a model or folder is escaped."""
     text = page_of(judged("<b>d", {"MAP": 0.5}, int8=(NOISE,)), model="<script>")
     assert "<script" not in text
     assert "<b>" not in text
@@ -140,7 +140,7 @@ def test_what_names_say_is_text() -> None:
 def test_the_page_looks_right_in_a_browser(
     text: str, tmp_path: Path, browser: Any, width: int, scheme: str
 ) -> None:
-    """Nothing is fetched, nothing complains, nothing scrolls sideways, no table is cut off."""
+    """A browser fetches nothing, logs no errors, and shows every table without scrolling."""
     page = tmp_path / "page.html"
     page.write_text(text)
     with opened(page, browser, width, scheme) as view:

@@ -1,4 +1,4 @@
-"""Commands of a user whom the host does not know, without HOME: as in many a container."""
+"""Commands run by a user without a passwd entry and without HOME, as in many containers."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 _UID = "54321"
-# It may read what root may, or it could not run this interpreter; it may write nothing of root's.
+# It may read everything, or it could not run this interpreter, but cannot write root's files.
 _CAPABILITIES = "-all,+dac_read_search"
 
 
@@ -31,17 +31,17 @@ def homeless(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_cache_is_the_hosts(tmp_path: Path) -> None:
-    """There is no home to keep it in; `config` says where it is, and takes another."""
+    """Without a home, the cache is /var/cache/sidecar, and a path starting with ~ is refused."""
     done = homeless("config", "--json")
     (cache,) = (row for row in json.loads(done.stdout) if row["variable"] == "SIDECAR_CACHE_DIR")
     assert cache["value"] == "/var/cache/sidecar"
     done = homeless("config", "--cache-dir", "~/models")
     assert (done.returncode, len(done.stderr.splitlines())) == (78, 1)
-    assert "--cache-dir=~/models: there is no such home directory" in done.stderr
+    assert "--cache-dir=~/models: no such home directory" in done.stderr
 
 
 def test_what_needs_no_home_works() -> None:
-    """`status` finds no daemon, and the doctor has its findings."""
+    """`status` and `doctor` run without a home."""
     assert homeless("status").returncode == 69
     done = homeless("doctor")
     assert "Traceback" not in done.stderr
@@ -52,7 +52,7 @@ def test_what_needs_no_home_works() -> None:
 def test_a_cache_that_cannot_be_written_is_one_line_with_what_to_set(
     make_model: Callable[..., Path], tmp_path: Path, command: list[str]
 ) -> None:
-    """The host's cache belongs to whoever was given it."""
+    """An unwritable cache is reported in one line that names the setting to change."""
     if os.access("/var/cache/sidecar", os.F_OK):
         pytest.skip("this host has such a cache")
     tmp_path.chmod(0o777)
@@ -66,7 +66,7 @@ def test_a_cache_that_cannot_be_written_is_one_line_with_what_to_set(
 def test_a_socket_that_cannot_be_made_is_one_line_with_what_to_set(
     make_model: Callable[..., Path],
 ) -> None:
-    """Before the model is looked at."""
+    """A socket that cannot be created is reported in one line, before the model is read."""
     if os.access("/run/sidecar", os.F_OK):
         pytest.skip("this host has a folder for such sockets")
     done = homeless("serve", "--embedding-model", str(make_model()))
@@ -78,7 +78,7 @@ def test_a_socket_that_cannot_be_made_is_one_line_with_what_to_set(
 def test_a_cache_of_its_own_is_all_that_it_takes(
     make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Nothing else is looked for at home."""
+    """Given a writable cache, `prepare` works without a home."""
     tmp_path.chmod(0o777)
     done = homeless("prepare", str(make_model()), "--cache-dir", str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ def test_a_cache_of_its_own_is_all_that_it_takes(
 
 
 def test_a_model_at_a_home_that_there_is_not_is_not_there() -> None:
-    """Rather than a traceback."""
+    """A model path under a missing home is reported as not found, in one line."""
     done = homeless("plan", "~/models/mine")
     assert (done.returncode, len(done.stderr.splitlines())) == (78, 1)
     assert "no model folder at ~/models/mine" in done.stderr

@@ -1,4 +1,4 @@
-"""`sidecar logs`: the questions that operators ask, to what a daemon really wrote."""
+"""`sidecar logs`: operators' questions, on events that a real daemon wrote."""
 
 import json
 import shlex
@@ -44,7 +44,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("question", EXAMPLES)
 def test_each_question_has_its_line(event_log: Path, question: str) -> None:
-    """The examples of --help are answered, and are those of the documentation."""
+    """Every example of --help gives its answer, and is in the documentation."""
     answer = ask(event_log, *shlex.split(EXAMPLES[question])[2:])
     for part in ANSWERS[question]:
         assert part in answer
@@ -52,19 +52,19 @@ def test_each_question_has_its_line(event_log: Path, question: str) -> None:
 
 
 def test_help_shows_the_examples() -> None:
-    """Each on a line that can be copied."""
+    """`logs --help` shows each example on a line of its own, ready to copy."""
     assert all(line in sidecar("logs", "--help").stdout for line in EXAMPLES.values())
 
 
 def test_without_flags_every_event_is_a_line(written_events: Events, event_log: Path) -> None:
-    """In the order in which they were written, for people and for programs."""
+    """Without flags, `logs` prints every event on a line, in the order written."""
     written = written_events
     assert [each["event"] for each in found(event_log)] == [each["event"] for each in written]
     assert len(ask(event_log).splitlines()) == len(written)
 
 
 def test_json_is_the_event_as_it_was_written(event_log: Path) -> None:
-    """So that one question can be put to another's answer."""
+    """The output of `logs --json` is the events as written, and can be read by `logs` again."""
     again = sidecar_process("logs", "--file", "-", "--json", stdin=ask(event_log, "--json"))
     assert again.stdout == ask(event_log, "--json")
     assert [json.loads(line) for line in again.stdout.splitlines()] == [
@@ -83,7 +83,7 @@ def test_json_is_the_event_as_it_was_written(event_log: Path) -> None:
 def test_conditions_are_all_required(
     written_events: Events, event_log: Path, flags: list[str]
 ) -> None:
-    """However they are given."""
+    """Events must match all conditions, however the flags are arranged."""
     expected = [e for e in written_events if e.get("total_ms", 0) > 20 and e["rows"] == 1]
     assert [each["total_ms"] for each in found(event_log, *flags)] == [
         e["total_ms"] for e in expected
@@ -92,7 +92,7 @@ def test_conditions_are_all_required(
 
 
 def test_peers_are_told_by_process_and_by_user(written_events: Events, event_log: Path) -> None:
-    """A user by number or by name."""
+    """--peer selects requests by process id, or by user id or name."""
     pids = {e["peer_pid"] for e in written_events if "peer_pid" in e}
     counts = [len(found(event_log, "--peer", str(pid))) for pid in pids]
     assert sum(counts) == len(found(event_log, "--peer", "uid:1000")) > 0
@@ -100,21 +100,21 @@ def test_peers_are_told_by_process_and_by_user(written_events: Events, event_log
 
 
 def test_times_bound_what_is_found(written_events: Events, event_log: Path) -> None:
-    """The last event is a minute old."""
+    """--since and --until bound the time of the events printed."""
     assert found(event_log, "--since", "30s") == []
     assert found(event_log, "--until", "1h") == []
     assert len(found(event_log, "--since", "1h", "--until", "now")) == len(written_events)
 
 
 def test_a_level_is_the_least(event_log: Path) -> None:
-    """debug is below info."""
+    """--level leaves out events below that level."""
     levels = {each["level"] for each in found(event_log, "--level", "info")}
     assert "debug" not in levels
     assert "info" in levels
 
 
 def test_top_has_the_greatest_first(written_events: Events, event_log: Path) -> None:
-    """As many as are asked for, ten unless said otherwise."""
+    """--top prints the events with the largest values first, ten by default."""
     times = sorted((e["compute_ms"] for e in written_events if "compute_ms" in e), reverse=True)
     assert [each["compute_ms"] for each in found(event_log, "--top", "compute_ms")] == times[:10]
     top = found(event_log, "--top", "compute_ms", "--limit", "3", "--fields", "compute_ms")
@@ -123,14 +123,14 @@ def test_top_has_the_greatest_first(written_events: Events, event_log: Path) -> 
 
 
 def test_limit_keeps_the_last(written_events: Events, event_log: Path) -> None:
-    """The latest are what one wants to see."""
+    """--limit keeps the latest events."""
     assert [each["event"] for each in found(event_log, "--limit", "2")] == [
         each["event"] for each in written_events[-2:]
     ]
 
 
 def test_groups_are_counted_and_summed_up(written_events: Events, event_log: Path) -> None:
-    """The same figures as JSON and in the table."""
+    """--by and --stats give the same counts and statistics as JSON and as a table."""
     flags = ["--event", "request.completed", "--by", "lane,op", "--stats", "rows,total_ms"]
     asked = [e for e in written_events if e["event"] == "request.completed"]
     groups = found(event_log, *flags)
@@ -145,22 +145,22 @@ def test_groups_are_counted_and_summed_up(written_events: Events, event_log: Pat
 
 
 def test_a_table_does_not_lose_figures_in_a_narrow_terminal(event_log: Path) -> None:
-    """Names are folded before a number would be cut."""
+    """A table folds names rather than truncate numbers."""
     assert "…" not in ask(event_log, "--by", "event,code,reason", "--stats", "rows,total_ms")
 
 
 def test_broken_lines_are_told_and_do_no_harm(event_log: Path, tmp_path: Path) -> None:
-    """How many, and where the first is."""
+    """Lines that are not events are counted and skipped, and the first one is located."""
     broken = tmp_path / "x.log"
     broken.write_bytes(b"Traceback:\n" + event_log.read_bytes() + b'{"ts":"20')
     done = sidecar("logs", "--file", str(broken), "--by", "level")
     assert done.returncode == 0
-    assert done.stderr == f"sidecar: 2 lines are no event, the first {broken}:1\n"
+    assert done.stderr == f"sidecar: 2 lines are not events, the first at {broken}:1\n"
     assert "debug" in done.stdout
 
 
 def test_nothing_of_a_peer_controls_the_terminal(written_events: Events, tmp_path: Path) -> None:
-    """Escape sequences in a field are shown, not sent."""
+    """Escape sequences in a field are printed escaped."""
     evil = "\x1b[2J\x07[red]"
     event = {**written_events[0], "event": f"x{evil}", "model": evil, "reason": evil}
     path = tmp_path / "x.log"
@@ -173,19 +173,19 @@ def test_nothing_of_a_peer_controls_the_terminal(written_events: Events, tmp_pat
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--where", "total_ms"], "'total_ms' is no condition: write FIELD, one of = !="),
-        (["--where", "reason~("], "'(' is no regular expression"),
-        (["--since", "soon"], "'soon' is no time: write how long ago"),
-        (["--peer", "gid:3"], "'gid:3' is no peer: write a PID, or uid:NAME"),
-        (["--peer", "uid:no-such-user"], "there is no user 'no-such-user' on this host"),
+        (["--where", "total_ms"], "'total_ms' is not a condition: write FIELD, one of = !="),
+        (["--where", "reason~("], "'(' is not a regular expression"),
+        (["--since", "soon"], "'soon' is not a time: write how long ago"),
+        (["--peer", "gid:3"], "'gid:3' is not a peer: use a PID or uid:NAME"),
+        (["--peer", "uid:no-such-user"], "no user 'no-such-user' on this host"),
         (["--limit", "0"], "'0' must be a whole number above 0"),
         (["--by", "code", "--top", "rows"], "leave out --top and --fields"),
-        (["--follow", "--by", "code"], "--follow has no end"),
-        (["--follow", "--file", "another"], "--follow takes one file"),
+        (["--follow", "--by", "code"], "--follow never ends"),
+        (["--follow", "--file", "another"], "--follow takes only one file"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(event_log: Path, flags: list[str], message: str) -> None:
-    """With exit code 2, as every wrong flag, and a line that says what is right."""
+    """An invalid query exits with 2, as any usage error does, and a helpful message."""
     done = sidecar("logs", "--file", str(event_log), *flags, COLUMNS="200")
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
@@ -203,7 +203,7 @@ def test_what_cannot_be_asked_is_refused(event_log: Path, flags: list[str], mess
     ],
 )
 def test_a_name_that_nothing_has_is_told(event_log: Path, flags: list[str], doubt: str) -> None:
-    """It is asked all the same: another version may have written it."""
+    """An unknown name only causes a warning, as another version may have written it."""
     done = sidecar("logs", "--file", str(event_log), *flags)
     assert done.returncode == 0
     assert done.stderr.startswith(f"sidecar: this version has no {doubt}")
@@ -211,7 +211,7 @@ def test_a_name_that_nothing_has_is_told(event_log: Path, flags: list[str], doub
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    """With exit code 66."""
+    """A missing file is reported in one line, with exit code 66."""
     done = sidecar("logs", "--file", str(tmp_path / "none.log"))
     assert (done.returncode, done.stdout) == (66, "")
     assert (
@@ -220,7 +220,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_host_without_a_journal_is_told_what_to_do(tmp_path: Path) -> None:
-    """Here nothing called journalctl is found."""
+    """Without journalctl, `logs` exits with 66 and points to --file."""
     done = sidecar("logs", PATH=str(tmp_path))
     assert (done.returncode, done.stdout) == (66, "")
     assert done.stderr == (
@@ -229,7 +229,7 @@ def test_a_host_without_a_journal_is_told_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(event_log: Path, tmp_path: Path) -> None:
-    """`sidecar logs | head` ends without a word."""
+    """`sidecar logs | head` ends silently by SIGPIPE."""
     path = tmp_path / "x.log"
     path.write_bytes(event_log.read_bytes() * 100)
     command = [sys.executable, "-m", "sidecar", "logs", "--file", str(path)]
@@ -244,7 +244,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(event_log: Path, tmp_path: Pa
 def test_a_file_is_followed_until_the_terminal_says_stop(
     written_events: Events, event_log: Path, tmp_path: Path
 ) -> None:
-    """An event is printed when it comes, and Ctrl-C is the way to end."""
+    """--follow prints events as they are written, and Ctrl-C ends it with exit code 0."""
     path = tmp_path / "x.log"
     first, second = line(written_events[0]), line(written_events[1])
     path.write_bytes(first)

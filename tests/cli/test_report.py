@@ -1,4 +1,4 @@
-"""`sidecar report`: what is written, and how it looks in a browser."""
+"""`sidecar report`: the page that it writes, and its rendering in a browser."""
 
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,12 @@ from .command import sidecar, sidecar_process
 from .pages import assert_is_seen, assert_stands_alone, opened
 
 PLOTS = ("Latency", "Time in the queue", "Throughput", "Batch sizes", "Memory", "Errors")
-TABLES = ("Quantization", "What failed, and why", "Slowest batches", "Who asked most")
+TABLES = ("Quantization", "What failed, and why", "Slowest batches", "Busiest clients")
 
 
 @pytest.fixture(scope="module")
 def page(event_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report on what a daemon really wrote."""
+    """The report on events that a real daemon wrote."""
     pytest.importorskip("matplotlib")
     output = tmp_path_factory.mktemp("report") / "report.html"
     done = sidecar("report", "--file", str(event_log), "-o", str(output))
@@ -26,12 +26,12 @@ def page(event_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_page_stands_alone(page: Path) -> None:
-    """No script, no other file, no address but of namespaces; its ids are unique and there."""
+    """The page has no script and no external reference, and its ids are unique and defined."""
     assert_stands_alone(page.read_text())
 
 
 def test_the_page_shows_plots_and_tables(page: Path) -> None:
-    """Each plot has a title and a description for who does not see it."""
+    """The page has every plot and table; each plot has a title and a text description."""
     text = page.read_text()
     assert text.count('<svg viewBox="') == len(PLOTS) == text.count("<desc ")
     for title in (*PLOTS, *TABLES):
@@ -41,7 +41,7 @@ def test_the_page_shows_plots_and_tables(page: Path) -> None:
 
 
 def test_what_a_peer_wrote_is_text(tmp_path: Path) -> None:
-    """Markup in a reason is shown, not obeyed."""
+    """Markup in events is escaped, in tables and in plots."""
     pytest.importorskip("matplotlib")
     log = tmp_path / "x.log"
     log.write_text(
@@ -57,7 +57,7 @@ def test_what_a_peer_wrote_is_text(tmp_path: Path) -> None:
 
 
 def test_a_time_without_events_is_said(event_log: Path, tmp_path: Path) -> None:
-    """The page is written all the same."""
+    """A period without events is reported, on stdout and on the page."""
     pytest.importorskip("matplotlib")
     output = tmp_path / "r.html"
     flags = ["--file", str(event_log), "--until", "2000-01-01", "-o", str(output)]
@@ -66,20 +66,20 @@ def test_a_time_without_events_is_said(event_log: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said_in_its_place(event_log: Path, tmp_path: Path) -> None:
-    """A time without requests has no latency to plot."""
+    """A missing plot or table is replaced by a sentence that says why."""
     pytest.importorskip("matplotlib")
     output = tmp_path / "r.html"
     flags = ["--event", "model.*", "-o", str(output)]
     assert sidecar("report", "--file", str(event_log), *flags).returncode == 0
     text = output.read_text()
     assert text.count("<svg") == 1
-    for part in ("No request was answered in this time.", "Nothing failed.", "No batch was comp"):
+    for part in ("No request was answered in this period.", "Nothing failed.", "No batch was comp"):
         assert part in text
 
 
 @pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_one_line(event_log: Path, tmp_path: Path) -> None:
-    """With the reason."""
+    """A page that cannot be written is reported in one line, with exit code 78."""
     pytest.importorskip("matplotlib")
     output = tmp_path / "none" / "r.html"
     done = sidecar("report", "--file", str(event_log), "-o", str(output))
@@ -88,15 +88,12 @@ def test_a_page_that_cannot_be_written_is_one_line(event_log: Path, tmp_path: Pa
 
 
 def test_without_the_extra_it_says_what_to_install(event_log: Path, tmp_path: Path) -> None:
-    """In one line, with the command."""
+    """Without the extra `plots`, the command to install it is printed in one line."""
     (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError(name='matplotlib')")
     path = f"{tmp_path}:{Path.cwd()}"
     done = sidecar_process("report", "--file", str(event_log), PYTHONPATH=path)
     assert done.returncode == 78
-    assert (
-        done.stderr
-        == "sidecar: a report needs matplotlib: install Sidecar with its extra `plots`\n"
-    )
+    assert done.stderr == "sidecar: a report needs matplotlib: pip install 'sidecar[plots]'\n"
 
 
 @pytest.mark.slow
@@ -105,7 +102,7 @@ def test_without_the_extra_it_says_what_to_install(event_log: Path, tmp_path: Pa
 def test_the_page_looks_right_in_a_browser(
     page: Path, browser: Any, width: int, scheme: str
 ) -> None:
-    """Nothing is fetched, nothing complains, every plot is seen, nothing scrolls sideways."""
+    """A browser fetches nothing, logs no errors, and shows every plot without scrolling."""
     with opened(page, browser, width, scheme) as view:
         assert_is_seen(view, width, scheme, PLOTS)
         heights = [plot.bounding_box()["height"] for plot in view.locator("figure svg").all()]

@@ -1,4 +1,4 @@
-"""What others wrote is shown on a terminal, and never obeyed: on every page, in every line."""
+"""Control sequences from others are escaped in all output, and never reach the terminal."""
 
 import io
 import json
@@ -35,7 +35,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def assert_harmless(text: str) -> None:
-    """Nothing but rich's own colours, and ends of lines, is not printable."""
+    """Assert that only rich's colour codes and newlines are unprintable."""
     for line in _COLOUR.sub("", text).split("\n"):
         assert line.isprintable(), line
 
@@ -47,7 +47,7 @@ def on_a_terminal(renderable: RenderableType) -> str:
 
 
 def test_every_command_prints_by_the_two_that_escape() -> None:
-    """No other module of the command line prints, or has a console of rich's own."""
+    """In `sidecar.cli`, only `terminal.py` prints and only `console.py` uses rich's console."""
     printing = re.compile(
         r"(?<![\w.])print\(|std(?:out|err)\.write\(|import Console$", re.MULTILINE
     )
@@ -57,7 +57,7 @@ def test_every_command_prints_by_the_two_that_escape() -> None:
 
 
 def test_what_is_not_seen_is_written_as_what_it_is() -> None:
-    """Controls, line separators, what turns the direction of writing, halves of characters."""
+    """Controls, line separators, bidirectional controls and lone surrogates are escaped."""
     assert shown(EVIL) == SHOWN
     assert shown("Straße 東京 🙂 → [ok]") == "Straße 東京 🙂 → [ok]"
     assert shown("\U000e0001") == r"\U000e0001"
@@ -65,7 +65,7 @@ def test_what_is_not_seen_is_written_as_what_it_is() -> None:
 
 @given(st.text())
 def test_nothing_that_controls_is_left(text: str) -> None:
-    """Of any text; and JSON of it is JSON of the same value afterwards."""
+    """Escaped text is printable, and escaped JSON still has the same value."""
     assert shown(text).isprintable()
     assert not {unicodedata.category(char) for char in shown(text)} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     written = json.dumps(text)
@@ -73,7 +73,7 @@ def test_nothing_that_controls_is_left(text: str) -> None:
 
 
 def test_lines_are_said_and_complaints_have_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """A page of ours has lines; a complaint has one, whatever it quotes."""
+    """`say` keeps newlines; `complain` prints a single line, whatever it quotes."""
     say(f"one {EVIL}\ntwo")
     complain(f"no model {EVIL}\nsidecar: all is well")
     printed = capsys.readouterr()
@@ -82,13 +82,13 @@ def test_lines_are_said_and_complaints_have_one(capsys: pytest.CaptureFixture[st
 
 
 def test_a_console_shows_text_wherever_it_stands() -> None:
-    """In cells, titles and headings, as plain strings, in what is live, beside a spinner."""
+    """A console escapes plain strings, table cells, titles, headings, live displays and status."""
     table = Table(EVIL, title=EVIL, caption=EVIL)
     table.add_row(EVIL)
     for page in (EVIL, table):
-        said = on_a_terminal(page)
-        assert_harmless(said)
-        assert r"\u001b[2J" in _COLOUR.sub("", said)
+        printed = on_a_terminal(page)
+        assert_harmless(printed)
+        assert r"\u001b[2J" in _COLOUR.sub("", printed)
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=400)
     with Live(table, console=console, auto_refresh=False), console.status(EVIL):
@@ -119,15 +119,15 @@ def evil_daemon(tmp_path: Path) -> Any:
 def test_what_a_daemon_answers_is_shown(
     evil_daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
-    """Its pages, its JSON, its figures."""
+    """A daemon's answers are escaped in pages, JSON and metrics."""
     main([*command, "--socket", str(evil_daemon.socket)])
-    said = capsys.readouterr().out
-    assert_harmless(said)
-    assert r"\u001b[2J" in said
+    printed = capsys.readouterr().out
+    assert_harmless(printed)
+    assert r"\u001b[2J" in printed
 
 
 def test_the_live_page_shows_it_too(evil_daemon: FakeDaemon) -> None:
-    """Also where no daemon answers at a path of somebody's."""
+    """`top` escapes a daemon's answers, and the path of a socket without a daemon."""
     assert r"\u001b[2J" in on_a_terminal(Watch(evil_daemon.socket).look())
     assert_harmless(on_a_terminal(Watch(evil_daemon.socket).look()))
     assert_harmless(on_a_terminal(Watch(Path(f"/none{CLEAR}")).look()))
@@ -141,7 +141,7 @@ def test_events_are_shown(
     flags: dict[str, Any],
     is_terminal: bool,
 ) -> None:
-    """Names of fields, and fields that a library of logging would know, as any other."""
+    """Events are escaped, including field names and fields known to logging libraries."""
     if is_terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
     names = ("model", "exception", "stack", "exc_info", "logger", f"{EVIL}\nx")
@@ -149,24 +149,24 @@ def test_events_are_shown(
     fields["models"] = [EVIL, {EVIL: EVIL}]
     asked = Namespace(**{"json": False, "fields": [], "follow": False} | flags)
     logs_output.print_records([Record(0.0, fields)] * 2, asked)
-    said = capsys.readouterr().out
-    assert_harmless(said)
-    assert len(said.splitlines()) == 2
-    assert ("\x1b[" in said) == (is_terminal and not flags)
+    printed = capsys.readouterr().out
+    assert_harmless(printed)
+    assert len(printed.splitlines()) == 2
+    assert ("\x1b[" in printed) == (is_terminal and not flags)
 
 
 def test_findings_are_shown() -> None:
-    """Those of `doctor`, whatever it found them in."""
+    """The findings of `doctor` are escaped."""
     finding = Finding(EVIL, Severity.ERROR, EVIL, EVIL)
     assert_harmless(on_a_terminal(doctor._render([Section(EVIL, (finding,))])))
 
 
 def test_settings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the brackets that they have."""
+    """`config` escapes values, and prints brackets literally."""
     monkeypatch.setenv("SIDECAR_EMBEDDING_MODEL", f"[red]{CLEAR}")
-    said = on_a_terminal(config._table(settings_of(Namespace(env_file=None))))
-    assert_harmless(said)
-    assert r"[red]\u001b[2J" in said
+    printed = on_a_terminal(config._table(settings_of(Namespace(env_file=None))))
+    assert_harmless(printed)
+    assert r"[red]\u001b[2J" in printed
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_settings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_wrong_is_told_in_a_line(
     capsys: pytest.CaptureFixture[str], command: Callable[[str], list[str]]
 ) -> None:
-    """Whatever the path is that it quotes."""
+    """An error message is a single escaped line, whatever path it quotes."""
     assert main(command(f"/none/{CLEAR}\n{C1}\udc80")) != 0
     printed = capsys.readouterr()
     assert printed.out == ""

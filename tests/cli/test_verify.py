@@ -1,4 +1,4 @@
-"""`sidecar verify`: what it prints, and what it exits with."""
+"""`sidecar verify`: its output and its exit codes."""
 
 import json
 from collections.abc import Callable
@@ -20,18 +20,18 @@ MakeModel = Callable[..., Path]
 def test_the_default_model_is_proven(
     minilm_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A model that gives what the library gives exits with 0, and tells by which version."""
+    """A model whose output equals the library's exits with 0, and names the library's version."""
     assert main(["verify", str(minilm_folder)]) == 0
-    said = capsys.readouterr().out
-    assert "equal to sentence-transformers" in said
-    assert "token ids of" in said
+    printed = capsys.readouterr().out
+    assert "equal to sentence-transformers" in printed
+    assert "token ids of" in printed
 
 
 @pytest.mark.slow
 def test_a_model_that_no_graph_computes_is_proven_on_its_own_path(
     make_model: MakeModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What sentence-transformers serves itself says so, and is compared as it is served."""
+    """A model that sentence-transformers serves itself is compared as it is served."""
     assert main(["verify", "--json", str(make_model("albert"))]) == 0
     (outcome,) = json.loads(capsys.readouterr().out)
     assert outcome["computed_by"] == "library"
@@ -42,7 +42,7 @@ def test_a_model_that_no_graph_computes_is_proven_on_its_own_path(
 def test_without_the_library_nothing_is_proven(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A host without the library cannot say, exits with 69, and names the extra to install."""
+    """Without the library, `verify` exits with 69 and names the extra to install."""
     monkeypatch.setattr(ask, "has_library", lambda: False)
     assert main(["verify", str(make_model())]) == 69
     assert "not verified: install the extra `server`" in capsys.readouterr().out
@@ -54,7 +54,7 @@ def test_an_artifact_tells_its_proof(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The proof travels with the artifact, and is of its files; one without says what to do."""
+    """`verify` prints the proof in an undamaged artifact, or how to get one if it has none."""
     precision = Precision("none", weight_bits=7, floor=0.9)
     order = PrepareRequest(
         folder=make_model(), name="m", precision=precision, output=tmp_path / "proven"
@@ -78,6 +78,6 @@ def test_an_artifact_tells_its_proof(
 def test_a_folder_that_cannot_be_read_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is no model folder is told as everywhere, with exit code 78."""
+    """A folder that is not a model is reported in one line, with exit code 78."""
     assert main(["verify", str(tmp_path)]) == 78
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""What the encoder computes, written out in numpy in FP64 as its papers have it."""
+"""A reference encoder in numpy and FP64, written directly from the papers."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -70,9 +70,9 @@ def table_as_it_is(_: str, table: NDArray[np.float32]) -> Float64:
 
 @dataclass
 class ByHand:
-    """An encoder on its way over one text; `multiply` and `table` stand for a recipe.
+    """Runs an encoder on one text; `multiply` and `table` stand in for a recipe.
 
-    `fed` keeps what each Linear layer was fed, by its name.
+    `fed` records the input of each Linear layer by name.
     """
 
     encoder: Encoder
@@ -104,7 +104,7 @@ class ByHand:
         return activated(self.gelu if kind is Activation.GELU else kind, x)
 
     def attention(self, stacked: Float64) -> Float64:
-        """Every head by itself: softmax(q k / sqrt(size) + what is added by distance) v."""
+        """Compute each head separately: softmax(q k / sqrt(size) + distance bias) v."""
         query, key, value = np.split(stacked, 3, axis=-1)
         size, bias = query.shape[1] // self.encoder.heads, self.encoder.distance_bias
         mixed = np.empty_like(query)
@@ -173,7 +173,7 @@ def headed(head: Head | Classifier, x: Float64) -> Float64:
 
 
 class Random:
-    """Random parts of a model; what is drawn depends on the seed and the order alone."""
+    """Random model parts, determined only by the seed and the order of the calls."""
 
     def __init__(self, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
@@ -207,7 +207,7 @@ def small_encoder(
     seed: int = 0,
     **parts: object,
 ) -> Encoder:
-    """A random encoder of a layer for every two epsilons behind that of its embeddings."""
+    """Return a random encoder with one layer per pair of epsilons after that of the embeddings."""
     draw = Random(seed)
     embeddings = Embeddings(
         word=draw.array(words, width),
@@ -230,10 +230,11 @@ def rounded_by_hand(
     gram: NDArray[np.floating],
     rounded: Callable[[int, Float64], Float64],
 ) -> Float64:
-    """Return `weight`, [out, in], column by column on the grid of `rounded`, as in GPTQ's text.
+    """Return `weight`, [out, in], rounded column by column with `rounded`, as in the GPTQ paper.
 
-    Equations 2 and 3 there: behind every column the others become what leaves the least error
-    with those that are fixed, and the column leaves the inverse of the damped second moments.
+    Equations 2 and 3 there: after each column, the remaining ones are updated to minimise the
+    error given those already fixed, and the column is eliminated from the inverse of the damped
+    second moments.
     """
     moments = gram.astype(np.float64)
     inverse = np.linalg.inv(moments + np.eye(len(gram)) * (0.01 * np.diag(moments).mean() + 1e-30))

@@ -1,4 +1,4 @@
-"""How a layer's inputs become integers, beside the same worked out number by number."""
+"""Quantization of a layer's inputs, checked against an elementwise computation."""
 
 import math
 from dataclasses import replace
@@ -20,13 +20,13 @@ ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def grid_of(activations: Activations, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the integers of `x`, every number's step, and the integer that stands for 0."""
+    """Return the integers of `x`, the step of every number, and the integer that represents 0."""
     levels = 2**activations.bits
     if activations.step is not None:
         assert activations.unsmooth is not None
         zero, steps = levels // 2, np.full(x.shape, activations.step) / activations.unsmooth
     elif activations.after_gelu:
-        # A sixteenth of the levels is below zero, and reaches -0.17 at the least.
+        # A sixteenth of the levels is below zero and reaches at least down to -0.17.
         zero = levels // 16
         peak = np.maximum(x.max(axis=1), 0.17 * 15)
         steps = np.repeat(peak[:, np.newaxis] / (levels - 1 - zero), x.shape[1], axis=1)
@@ -48,14 +48,14 @@ def kinds(inputs: int) -> list[Activations]:
 
 
 def rows_for(activations: Activations, inputs: int) -> np.ndarray:
-    """Rows of very different size; after a GELU no number is below -0.17."""
+    """Return rows of very different magnitudes; after a GELU no number is below -0.17."""
     x = Random(1).array(9, inputs) * np.geomspace(0.01, 100, 9, dtype=np.float32)[:, np.newaxis]
     x[4] = 0
     return np.maximum(x, np.float32(-0.17)) if activations.after_gelu else x
 
 
 def test_integers_stand_for_what_they_say() -> None:
-    """In numpy and in the graph: the same integers, which restore a row within half a step."""
+    """Numpy and the graph give the same integers, which restore a row within half a step."""
     for activations in kinds(24):
         x = rows_for(activations, 24)
         expected, steps, zero = grid_of(activations, x)
@@ -94,7 +94,7 @@ def run_integers(activations: Activations, x: np.ndarray) -> tuple[np.ndarray, n
 
 
 def test_zeros_are_shared_by_the_layers_of_a_grid_alone() -> None:
-    """One layer's 128 is not another's 16."""
+    """Layers with different grids do not share zero points, so 128 is not used for 16."""
     graph = GraphWriter()
     x = Random(2).array(5, 8)
     kinds = [Activations(8, after_gelu=False), Activations(8, after_gelu=True)] * 2
@@ -111,7 +111,7 @@ def test_zeros_are_shared_by_the_layers_of_a_grid_alone() -> None:
 
 
 def test_gelu_and_its_like_are_never_below_what_its_grid_reaches() -> None:
-    """Its least value is -0.17, and the tanh approximation is off by 5e-4 at most."""
+    """GELU and its approximations stay above -0.1701, and tanh's error is at most 5e-4."""
     x = np.linspace(-8, 8, 20_001)
     values = {
         kind: np.array([ACTIVATIONS[kind](each) for each in x])
@@ -125,7 +125,7 @@ def test_gelu_and_its_like_are_never_below_what_its_grid_reaches() -> None:
 
 
 def layer_of(spread: float, *, after_gelu: bool = False, seed: int = 0) -> Observed:
-    """A layer whose rows' sizes, and whose channels', differ by `spread`; some hardly move."""
+    """Return a layer whose rows differ in magnitude by `spread`, with some near-idle channels."""
     draw = Random(seed)
     x = draw.array(40, 12) * np.geomspace(1, spread, 40, dtype=np.float32)[:, np.newaxis]
     x *= np.exp(draw.array(12))
@@ -143,7 +143,7 @@ def nearest(weight: np.ndarray) -> np.ndarray:
 
 
 def error_of(layer: Observed, restored: np.ndarray, weight: np.ndarray) -> float:
-    """Return the mean over rows of the squared error's share of the row's energy."""
+    """Return the squared error relative to each row's energy, averaged over rows."""
     shares = []
     for x, given in zip(layer.sample, restored, strict=True):
         wanted = layer.linear.weight @ x
@@ -152,7 +152,7 @@ def error_of(layer: Observed, restored: np.ndarray, weight: np.ndarray) -> float
 
 
 def static_of(layer: Observed, alpha: float) -> Activations:
-    """SmoothQuant's, with channels that hardly move taken for a ten-thousandth of the largest."""
+    """Return SmoothQuant's grid; idle channels count as 1e-4 of the largest channel."""
     moves = np.array([max(each, 1e-4 * layer.peak.max() + 1e-12) for each in layer.peak])
     columns = np.abs(layer.linear.weight).max(axis=0)
     weighs = np.array([max(each, 1e-4 * columns.max() + 1e-12) for each in columns])
@@ -172,7 +172,7 @@ def test_error_is_the_mean_share_of_a_rows_energy() -> None:
 
 
 def test_a_scale_is_static_where_that_costs_no_more_than_twice_the_error() -> None:
-    """Of six shares between activations and weights the one that costs least is taken."""
+    """A static scale is chosen if at most twice as bad, with the best of the six alphas."""
     taken = []
     for spread in (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8, 12, 30):
         for seed in range(4):
@@ -194,7 +194,7 @@ def test_a_scale_is_static_where_that_costs_no_more_than_twice_the_error() -> No
                 expected = static_of(layer, ALPHAS[best])
                 assert chosen.step == pytest.approx(expected.step, rel=1e-4)
                 np.testing.assert_allclose(chosen.unsmooth, expected.unsmooth, rtol=1e-4)
-    assert len(set(taken)) >= 4  # some rows' own, and several shares
+    assert len(set(taken)) >= 4  # per-row scales, and several alphas
 
 
 def test_what_comes_after_a_gelu_has_scales_per_row() -> None:
@@ -202,7 +202,7 @@ def test_what_comes_after_a_gelu_has_scales_per_row() -> None:
 
 
 def test_the_choice_is_made_on_rows_from_all_of_the_sample() -> None:
-    """Also where the rows that a static scale would cut off come last of very many."""
+    """Outlier rows are considered even if they come last in a very large sample."""
     layer = layer_of(1, seed=1)
     many = np.concatenate([layer.sample] * 40)
     assert choose(replace(layer, sample=many), nearest).step is not None

@@ -1,4 +1,4 @@
-"""What a config may say of its mathematics, and how many tokens it bears."""
+"""Validation of the mathematics that a config states, and its maximum row length."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_mathematics_are_refused_by_name(name: str) -> None:
-    """Whatever else is stated, and by every family; what says nothing is as if left out."""
+    """Every family refuses unsupported mathematics by field name; null means the default."""
     fields.check_mathematics({})
     fields.check_mathematics(dict.fromkeys(OTHERS))
     fields.check_mathematics({"position_embedding_type": "absolute", "is_decoder": False})
@@ -28,19 +28,19 @@ def test_other_mathematics_are_refused_by_name(name: str) -> None:
         if family not in FAMILIES:
             continue
         config = {**defaults, "is_decoder": False, name: OTHERS[name]}
-        with pytest.raises(UnsupportedModelError, match=rf"^{name} is .* \(known is "):
+        with pytest.raises(UnsupportedModelError, match=rf"^{name} is .* \(supported: "):
             FAMILIES[family].read(config, lambda _: np.zeros((32, 4), np.float32), None)
 
 
 def test_an_activation_that_is_not_known_is_refused_by_name() -> None:
     for name in fields._ACTIVATIONS:
         assert fields.activation_of({"act": name}, "act") == fields._ACTIVATIONS[name]
-    with pytest.raises(UnsupportedModelError, match=r"^act is 'tanh' \(known are gelu, "):
+    with pytest.raises(UnsupportedModelError, match=r"^act is 'tanh' \(supported: gelu, "):
         fields.activation_of({"act": "tanh"}, "act")
 
 
 def test_the_longest_row_is_what_the_table_of_positions_bears() -> None:
-    """Where they begin behind a padding's row, all rows up to that one are lost."""
+    """If positions start after the padding row, the rows up to it do not count."""
     for family in FAMILIES:
         longest = FAMILIES[family].longest_row
         begins = {"roberta": 1, "xlm-roberta": 1, "camembert": 1, "mpnet": 1}.get(family, -1)
@@ -48,7 +48,7 @@ def test_the_longest_row_is_what_the_table_of_positions_bears() -> None:
         if begins < 0:
             continue
         assert longest({"max_position_embeddings": 3, "pad_token_id": 1}) == 1
-        with pytest.raises(UnsupportedModelError, match="leaves no position behind padding id 1"):
+        with pytest.raises(UnsupportedModelError, match="leaves no position after padding id 1"):
             longest({"max_position_embeddings": 2, "pad_token_id": 1})
     roberta = FAMILIES["roberta"].longest_row
     assert roberta({"max_position_embeddings": 40, "pad_token_id": 0}) == 39
@@ -58,7 +58,7 @@ def test_the_longest_row_is_what_the_table_of_positions_bears() -> None:
 
 
 def test_a_distances_bucket_is_exact_near_by_and_one_for_all_that_is_far() -> None:
-    """Keys before their query have the first half, those after it the second."""
+    """Buckets are exact nearby and shared far away: 0-15 up to the query, 16-31 after it."""
     bias = distance_bias(np.arange(64, dtype=np.float32).reshape(32, 2), 300)
     assert bias.shape == (2, 599)
     assert (bias[1] == bias[0] + 1).all()
@@ -75,5 +75,5 @@ def test_a_table_of_too_few_buckets_is_refused() -> None:
         )
 
     read(32)
-    with pytest.raises(UnsupportedModelError, match="31 buckets of distances, of at least 32"):
+    with pytest.raises(UnsupportedModelError, match="31 distance buckets, at least 32 needed"):
         read(31)

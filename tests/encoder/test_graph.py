@@ -1,4 +1,4 @@
-"""Our graph against transformers' own output, and its rows against each other."""
+"""Our graph against transformers' output, and independence of rows from each other."""
 
 import json
 from collections.abc import Callable
@@ -50,11 +50,11 @@ def random_ids(tokens: int, *, batch: int = 1, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def make_model(make_model: MakeModel) -> MakeModel:
-    """The maker of small models, of few words: a table is quantized row by row."""
+    """Return the maker of small models, limited to few words: tables are quantized row by row."""
     return partial(make_model, vocab_size=WORDS)
 
 
-# Families in all; CamemBERT and ERNIE are computed as XLM-R and BERT are.
+# One per implementation: CamemBERT and ERNIE are computed like XLM-R and BERT.
 FAMILIES = ["bert", "roberta", "xlm-roberta", "electra", "mpnet", "distilbert"]
 TYPED = {"bert", "electra"}
 
@@ -70,7 +70,7 @@ def transformers_inputs(family: str, ids: np.ndarray, types: np.ndarray) -> dict
 def test_fp32_embedder_equals_transformers(
     make_model: MakeModel, family: str, pooling: str, tokens: int
 ) -> None:
-    """The FP32 graph is transformers' model to 1e-4, whatever the pooling and the length."""
+    """The FP32 graph matches transformers within 1e-4 for every family, pooling and length."""
     folder = make_model(family, pooling=pooling)
     ids, types = random_ids(tokens), np.zeros((1, tokens), np.int64)
     types[0, tokens // 2 :] = family in TYPED
@@ -84,7 +84,7 @@ def test_fp32_embedder_equals_transformers(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fp32_reranker_equals_transformers(make_model: MakeModel, family: str) -> None:
-    """A cross-encoder's logit is transformers' logit to 1e-4."""
+    """A cross-encoder's logit matches transformers' within 1e-4."""
     folder = make_model(family, classifier=True)
     ids, types = random_ids(33), np.zeros((1, 33), np.int64)
     types[0, 12:] = family in TYPED
@@ -98,7 +98,7 @@ def test_fp32_reranker_equals_transformers(make_model: MakeModel, family: str) -
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_folded_biases_leave_the_function_as_it_is(make_model: MakeModel, family: str) -> None:
-    """None is left to be added in front of a sum, and the vectors are the same to 1e-4."""
+    """Folding removes every bias before a residual sum and changes vectors by at most 1e-4."""
     encoder = encoder_of(make_model(family))
     other = folded(encoder)
     assert all(layer.down.bias.any() for layer in encoder.layers)
@@ -113,7 +113,7 @@ def test_folded_biases_leave_the_function_as_it_is(make_model: MakeModel, family
 
 @pytest.mark.parametrize("longest", [2, 20, 514])
 def test_distance_buckets_are_the_references(longest: int) -> None:
-    """MPNet's bias by distance is transformers' own, at every distance."""
+    """MPNet's distance buckets equal transformers' at every distance."""
     from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
     distances = torch.arange(-longest + 1, longest)
@@ -124,7 +124,7 @@ def test_distance_buckets_are_the_references(longest: int) -> None:
 
 @pytest.mark.slow
 def test_fp32_equals_sentence_transformers_on_the_real_model(minilm_folder: Path) -> None:
-    """On the embedded model the FP32 graph is transformers' to 1e-4 at its longest input."""
+    """On MiniLM, the FP32 graph matches transformers within 1e-4 for the longest input."""
     ids, types = random_ids(256), np.zeros((1, 256), np.int64)
     model = AutoModel.from_pretrained(minilm_folder).eval()
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_fp32_equals_sentence_transformers_on_the_real_model(minilm_folder: Path
 
 
 def session(folder: Path, quantization: str, bits: int = 7) -> Session:
-    """Return the model as it is served in `quantization`, calibrated on random ids."""
+    """Return a session as served in `quantization`, calibrated on random ids."""
     encoder = encoder_of(folder)
     if quantization == "none":
         return session_of(build(encoder, Float32Recipe()).SerializeToString(), quantization)
@@ -152,7 +152,7 @@ PLANS = ["none", "int8", "int4"]
 
 @pytest.fixture(scope="module", params=[f"{f} {p}" for f in FAMILIES for p in PLANS])
 def served(make_model: MakeModel, request: pytest.FixtureRequest) -> Session:
-    """Every family in every quantization that a CPU serves."""
+    """Return every family in every quantization served on a CPU."""
     family, plan = request.param.split()
     return session(make_model(family), plan)
 
@@ -162,7 +162,7 @@ def served(make_model: MakeModel, request: pytest.FixtureRequest) -> Session:
 def test_row_is_bit_identical_beside_any_others(
     served: Session, lengths: list[int], threads: int
 ) -> None:
-    """A row has the same bytes alone and while any other rows run beside it."""
+    """A row's output is bit-identical whether it runs alone or alongside other rows."""
     rows = [random_ids(length, seed=length) for length in lengths]
     alone = [served.run(ids, np.zeros_like(ids)).tobytes() for ids in rows]
     with ThreadPoolExecutor(threads) as pool:
@@ -171,7 +171,7 @@ def test_row_is_bit_identical_beside_any_others(
 
 
 def test_rows_are_never_merged(served: Session) -> None:
-    """Two rows in one run are refused: their last bits would depend on each other."""
+    """A run with two rows is refused, because their last bits would depend on each other."""
     ids = random_ids(6, batch=2)
     with pytest.raises(Exception, match="Expected: 1"):
         served.run(ids, np.zeros_like(ids))
@@ -183,7 +183,7 @@ def test_rows_are_never_merged(served: Session) -> None:
 def test_quantized_is_close_to_fp32(
     make_model: MakeModel, family: str, plan: str, least: float, bits: int
 ) -> None:
-    """Even on random weights the quantized vector points where the FP32 one does."""
+    """Even with random weights, the quantized vector stays close to the FP32 one in direction."""
     folder = make_model(family)
     ids = random_ids(50)
     a, b = (
@@ -198,7 +198,7 @@ def test_quantized_is_close_to_fp32(
 def test_other_activations_are_quantized_as_close(
     make_model: MakeModel, activation: str, plan: str, least: float
 ) -> None:
-    """Each has a recipe in fewer bits, and stays where it was."""
+    """Models with activations other than GELU stay close to FP32 when quantized."""
     folder = make_model(hidden_act=activation)
     for tokens in (2, 50):
         ids = random_ids(tokens)
@@ -210,7 +210,7 @@ def test_other_activations_are_quantized_as_close(
 
 
 def test_what_reaches_lower_than_gelu_keeps_all_of_its_range(make_model: MakeModel) -> None:
-    """SiLU does: a grid that ends at GELU's least value would cut it off."""
+    """Only activations bounded like GELU get its one-sided grid, which would clip SiLU."""
     texts = [(random_ids(90), np.zeros((1, 90), np.int64))]
     for activation in ("gelu", "gelu_new", "quick_gelu", "relu", "silu"):
         encoder = encoder_of(make_model(hidden_act=activation))
@@ -221,7 +221,7 @@ def test_what_reaches_lower_than_gelu_keeps_all_of_its_range(make_model: MakeMod
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_parts_are_the_whole(make_model: MakeModel, family: str) -> None:
-    """The embeddings and each layer as models of their own compute what the whole one does."""
+    """The embeddings and layers, run as separate models, give the whole model's result."""
     encoder = encoder_of(make_model(family))
     ids, recipe = random_ids(30), Float32Recipe()
     feeds = {"ids": ids, "token_types": np.zeros_like(ids)}
@@ -241,9 +241,9 @@ def test_the_parts_are_the_whole(make_model: MakeModel, family: str) -> None:
 def test_variant_with_other_mathematics_is_refused(
     make_model: MakeModel, change: dict[str, object]
 ) -> None:
-    """A BERT that this graph would compute wrongly is refused instead."""
+    """A BERT variant that the graph would compute incorrectly is refused by field name."""
     folder = make_model()
     config = json.loads((folder / "config.json").read_text()) | change
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnknownArchitectureError, match=rf"{next(iter(change))} is .* \(known"):
+    with pytest.raises(UnknownArchitectureError, match=rf"{next(iter(change))} is .* \(supported"):
         encoder_of(folder)

@@ -1,4 +1,4 @@
-"""Linear layers in 4 and in 8 bits, beside the same worked out weight by weight."""
+"""Linear layers in 4 and 8 bits, checked against a computation weight by weight."""
 
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)
 def layer_of(
     inputs: int, outputs: int = 10, *, after_gelu: bool = False, seed: int = 0, rows: int = 300
 ) -> Observed:
-    """A layer of correlated inputs, in channels of different size."""
+    """Return a layer with correlated inputs, in channels of different magnitudes."""
     draw = Random(seed)
     causes = draw.array(rows, inputs // 2 + 1)
     x = causes @ draw.array(inputs // 2 + 1, inputs) + 0.2 * draw.array(rows, inputs)
@@ -39,7 +39,7 @@ def layer_of(
 
 
 def seen_by(layer: Observed, activations: Activations) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weight and the inputs as they are behind the smoothing."""
+    """Return the weight and the inputs after smoothing."""
     if activations.unsmooth is None:
         return layer.linear.weight, layer.sample
     return layer.linear.weight / activations.unsmooth, layer.sample * activations.unsmooth
@@ -51,8 +51,8 @@ def share_of_error(layer: Observed, dense: np.ndarray) -> float:
 
 
 class GridByHand:
-    """Groups of sixteen levels. In the second half of the inputs the levels of a weight lie
-    between 0 and 15 higher, by the low half of the byte that it shares with one of the first.
+    """Groups of sixteen levels. In the second half of the inputs, a weight's levels are 0 to 15
+    higher, depending on the low half of the byte that it shares with one of the first half.
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, importance: np.ndarray) -> None:
@@ -111,7 +111,7 @@ def by_hand(weight: np.ndarray, gram: np.ndarray, size: int) -> GridByHand:
     ("inputs", "outputs", "bits"), [(8, 9, 8), (12, 9, 7), (36, 4, 8), (388, 2, 7)]
 )
 def test_four_bits_are_what_the_method_gives(inputs: int, outputs: int, bits: int) -> None:
-    """Scales, zero points and bytes; one group alone and several in a half."""
+    """INT4 scales, zero points and bytes match the reference, with one or more groups per half."""
     layer = layer_of(inputs, outputs, seed=inputs, rows=inputs + 200)
     found = int4.calibrate(layer, bits)
     weight, x = seen_by(layer, found.activations)
@@ -131,7 +131,7 @@ def test_four_bits_are_what_the_method_gives(inputs: int, outputs: int, bits: in
 
 
 def test_inputs_that_weigh_more_decide_how_a_group_is_cut() -> None:
-    """An outlier is kept where its input is large, and cut off where it hardly moves."""
+    """An outlier weight is kept if its input is large, and clipped if its input is nearly idle."""
     weight = Random(3).array(30, 64)
     weight[:, 5] = 6
     errors = []
@@ -146,7 +146,7 @@ def test_inputs_that_weigh_more_decide_how_a_group_is_cut() -> None:
 
 
 def test_zero_points_of_weights_of_one_sign_fit_a_byte() -> None:
-    """Zero is always on the grid, so that they are -128 and 127 at the most."""
+    """Zero is always within a group's range, so zero points fit int8 for weights of one sign."""
     rng = np.random.default_rng(0)
     for sign in (1, -1):
         weight = (sign * rng.uniform(5, 6, (20, 64))).astype(np.float32)
@@ -160,7 +160,7 @@ def test_zero_points_of_weights_of_one_sign_fit_a_byte() -> None:
 
 
 def test_four_bits_leave_less_than_the_nearest_and_not_nothing() -> None:
-    """Half of the error of sixteen levels of a row's own, and no less than a hundredth of it."""
+    """INT4 leaves between 1% and 50% of the error of 15 levels with a scale per row."""
     layer = layer_of(128, 40, seed=4)
     rows, scales = quantize_rows(layer.linear.weight, 7)
     plain = share_of_error(layer, rows * scales)
@@ -181,7 +181,7 @@ def test_eight_bits_leave_less_than_the_nearest_and_not_nothing(bits: int) -> No
 @pytest.mark.parametrize("bits", [7, 8])
 @pytest.mark.parametrize("after_gelu", [False, True])
 def test_eight_bits_are_rounded_behind_the_smoothing(bits: int, after_gelu: bool) -> None:
-    """Scales by the smoothed inputs' second moments, then every weight on its row's grid."""
+    """INT8 scales and rounding use the weight and the second moments after smoothing."""
     layer = layer_of(40, after_gelu=after_gelu, seed=6)
     found = int8.calibrate(layer, bits)
     assert (found.activations.unsmooth is None) == after_gelu
@@ -189,7 +189,7 @@ def test_eight_bits_are_rounded_behind_the_smoothing(bits: int, after_gelu: bool
     gram = (x.T @ x).astype(np.float32)
     expected = scales_of(weight, np.diag(gram), saturates=bits == 7)
     np.testing.assert_allclose(found.scales, expected, rtol=1e-5)
-    # Whatever the order of the columns: no single weight could be changed for the better.
+    # Independent of the order of the columns: well below the error of rounding to nearest.
     moments = gram + np.eye(40) * 0.01 * np.diag(gram).mean()
     own = found.rows * found.scales[:, np.newaxis] - weight
     nearest_ = np.rint(weight / expected[:, np.newaxis]) * expected[:, np.newaxis] - weight
@@ -200,7 +200,7 @@ def test_eight_bits_are_rounded_behind_the_smoothing(bits: int, after_gelu: bool
 
 @pytest.mark.parametrize("bits", [7, 8])
 def test_smoothing_changes_no_product(bits: int) -> None:
-    """The weight that is multiplied in effect is near the one that was trained."""
+    """Smoothing changes neither the products nor, beyond rounding, the effective weight."""
     layer = layer_of(64, seed=7)
     found = int8.calibrate(layer, bits)
     assert found.activations.unsmooth is not None
@@ -215,7 +215,7 @@ def test_smoothing_changes_no_product(bits: int) -> None:
 
 
 def test_a_part_is_its_own_outputs_alone() -> None:
-    """Of a layer of queries, keys and values, say: in both widths, one after the other."""
+    """The parts of a layer, in 8 and 4 bits, concatenate to the whole layer's weight."""
     layer = layer_of(24, 12, seed=8)
     for whole in (int8.calibrate(layer, 8), int4.calibrate(layer, 8)):
         parts = [whole.part(index, 3).dense() for index in range(3)]
@@ -224,13 +224,13 @@ def test_a_part_is_its_own_outputs_alone() -> None:
 
 
 def test_a_byte_holds_a_weight_of_each_half() -> None:
-    """Its high half, displaced by the low one, and the low one by itself."""
-    packed = np.array([[[-128], [127]], [[0x35], [-1]]], np.int8)  # two groups a half, of two
+    """A byte gives one weight for each half: itself, and 16 times it with overflow."""
+    packed = np.array([[[-128], [127]], [[0x35], [-1]]], np.int8)  # two groups of two per half
     scales = np.float32([[1], [2], [3], [4]])
     zeros = np.array([[0], [5], [-128], [127]], np.int8)
     rows = Activations(7, after_gelu=False)
     found = Int4Linear(packed, scales, zeros, rows).dense()[0]
-    low = [0, -16, 0x50, -16]  # 16 times the byte, without what overflows
+    low = [0, -16, 0x50, -16]  # 16 times the byte, modulo 256
     high = [-128, 127, 0x35, -1]
     steps = np.repeat([1, 2, 3, 4], 2)
     assert found.tolist() == ((np.array(low + high) - np.repeat(zeros[:, 0], 2)) * steps).tolist()
@@ -247,7 +247,7 @@ def test_smoothed_four_bits_are_those_of_the_smoothed_layer() -> None:
 
 
 def run_parts(layer: Observed, linear: QuantizedLinear, parts: int) -> np.ndarray:
-    """Return the graph's products of `parts` parts, side by side, with the bias."""
+    """Return the graph's products of `parts` parts, concatenated, with the bias."""
     graph = GraphWriter()
     recipe = QuantizedRecipe({"w": linear}, {})
     product = recipe.matmul(graph, "w", layer.linear, "x", after_gelu=layer.after_gelu, parts=parts)
@@ -264,17 +264,17 @@ def run_parts(layer: Observed, linear: QuantizedLinear, parts: int) -> np.ndarra
 
 @pytest.mark.parametrize("after_gelu", [False, True])
 def test_parts_are_multiplied_as_they_say_side_by_side(*, after_gelu: bool) -> None:
-    """Each by its own weights, scales and biases; with one scale for all rows, and with theirs."""
+    """Each part uses its own weights, scales and biases, with static and with per-row scales."""
     layer = layer_of(24, 12, after_gelu=after_gelu, seed=11)
     plain = Activations(7, after_gelu)
     ways: list[QuantizedLinear] = [int8.calibrate(layer, 7), int4.calibrate(layer, 7)]
     ways.append(replace(int8.calibrate(layer, 7), activations=plain))
-    if weight_bits(read_host()) > 7:  # others saturate
+    if weight_bits(read_host()) > 7:  # on other hosts they would saturate
         ways += [int8.calibrate(layer, 8), int4.calibrate(layer, 8)]
     for linear in ways:
         expected = linear.activations.restored(layer.sample) @ linear.dense().T + layer.linear.bias
         for parts in (1, 3):
             found = run_parts(layer, linear, parts)
-            # An input between two steps may be rounded to the other one.
+            # An input halfway between two steps may be rounded either way.
             near = np.abs(found - expected) <= 1e-4 * np.abs(expected).max()
             assert near.mean() > 0.99, (linear.activations, parts)

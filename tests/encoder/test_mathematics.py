@@ -1,4 +1,4 @@
-"""The FP32 graph beside the same model in numpy, in all that models may differ in."""
+"""The FP32 graph against a numpy implementation, across every way in which models differ."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,14 +42,14 @@ def run(encoder: Encoder, ids: Sequence[int], types: Sequence[int]) -> np.ndarra
 
 
 def text_of(tokens: int) -> tuple[list[int], list[int]]:
-    """Ids in which 0, 3 and 5, which a test may take for padding, stand at several places."""
+    """Return ids that contain 3 and 5, which a test may use as padding, at several positions."""
     ids = np.random.default_rng(tokens).integers(0, 60, tokens)
     ids[1::5], ids[2::7] = 3, 5
     return ids.tolist(), [int(i >= tokens // 3) for i in range(tokens)]
 
 
 def varied() -> dict[str, dict[str, Any]]:
-    """What an encoder may have otherwise, by what is shown with it."""
+    """Return variations of an encoder by name."""
     draw = Random(9)
     plain = small_encoder().embeddings
     return {
@@ -73,7 +73,7 @@ def varied() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("what", list(varied()))
 def test_the_graph_computes_what_the_papers_have(what: str) -> None:
-    """Also where every layer norm has an epsilon of its own, which its outputs depend on."""
+    """The graph matches the numpy model, even if every layer norm has a distinct large epsilon."""
     encoder = small_encoder(**varied()[what])
     for tokens in (1, 2, 20):
         ids, types = text_of(tokens)
@@ -84,7 +84,7 @@ def test_the_graph_computes_what_the_papers_have(what: str) -> None:
 
 @pytest.mark.parametrize("at", range(5))
 def test_every_epsilon_is_seen_in_a_vector(at: int) -> None:
-    """What the test above compares would differ if any were a third larger."""
+    """A vector changes measurably if any layer norm's epsilon grows by a third."""
     encoder = small_encoder()
     ids, types = text_of(20)
     epsilons = list(EPSILONS)
@@ -94,7 +94,7 @@ def test_every_epsilon_is_seen_in_a_vector(at: int) -> None:
 
 
 def test_tables_of_no_layers_are_averaged() -> None:
-    """A static model's vector, of a text of no tokens as well."""
+    """A model without layers returns the mean of its token vectors, zero for an empty text."""
     encoder = static_encoder(Random(1).array(20, 6), Head((Pooling.BAG,)))
     session = Session(build(encoder, Float32Recipe()).SerializeToString())
     assert not session.run(EMPTY, EMPTY).any()
@@ -126,7 +126,7 @@ def heads() -> list[Head | Classifier]:
 
 
 def test_heads_compute_what_they_say() -> None:
-    """Every pooling, and every step behind one, of one token and of several."""
+    """Every pooling and every head step matches numpy for one token and for several."""
     for head in heads():
         for tokens in (1, 2, 9):
             x = Random(tokens).array(tokens, 12)
@@ -145,7 +145,7 @@ def run_head(head: Head | Classifier, x: np.ndarray) -> np.ndarray:
 
 
 def test_a_vector_of_no_length_stays_one() -> None:
-    """It is divided by 1e-12, as every shorter one is, and never by zero."""
+    """UnitLength divides vectors shorter than 1e-12 by 1e-12, so zeros stay zeros."""
     head = Head((Pooling.CLS,), (UnitLength(),))
     assert not run_head(head, np.zeros((1, 4), np.float32)).any()
     tiny = np.full((1, 4), 1e-14, np.float32)
@@ -155,7 +155,7 @@ def test_a_vector_of_no_length_stays_one() -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_functions_are_what_they_are_called(*, bias: bool) -> None:
-    """Exactly in FP32; where weights are in fewer bits, GELU is its tanh approximation."""
+    """Activations are exact in FP32; quantized recipes replace GELU by its tanh approximation."""
     x = np.linspace(-6, 6, 241, dtype=np.float32)[np.newaxis, np.newaxis]
     more = Random(2).array(241) if bias else np.zeros(241, np.float32)
     for kind, function in ACTIVATIONS.items():
@@ -181,7 +181,7 @@ def run_function(kind: Activation, x: np.ndarray, more: np.ndarray, add: Any) ->
 
 
 def test_widths_behind_a_head_are_checked() -> None:
-    """What a model gives is known before it is built, and a step that does not fit is named."""
+    """The output width is known before building, and an error names a step that does not fit."""
     draw = Random(5)
     steps = (draw.norm(32, 0.1), UnitLength(), Dense(draw.linear(32, 7), Activation.TANH))
     encoder = small_encoder(Head((Pooling.MEAN, Pooling.CLS), steps))
@@ -190,14 +190,14 @@ def test_widths_behind_a_head_are_checked() -> None:
     assert small_encoder().outputs == 16
     classifier = Classifier(draw.linear(16, 5), draw.linear(5, 3), Activation.RELU)
     assert small_encoder(classifier).outputs == len(run(small_encoder(classifier), [1], [0])) == 3
-    with pytest.raises(ValueError, match="Norm takes 32 dimensions, and gets 16"):
+    with pytest.raises(ValueError, match="Norm takes 32 dimensions, but gets 16"):
         small_encoder(Head((Pooling.MEAN,), steps))
-    with pytest.raises(ValueError, match="Dense takes 32 dimensions, and gets 7"):
+    with pytest.raises(ValueError, match="Dense takes 32 dimensions, but gets 7"):
         small_encoder(Head((Pooling.MEAN, Pooling.CLS), (*steps, steps[-1])))
 
 
 def test_a_layer_that_is_changed_is_the_only_one() -> None:
-    """Others are still read anew each time they are asked for."""
+    """Replacing a layer affects only that layer; the others are still read on every access."""
     encoder, reads = small_encoder(), []
 
     def read(index: int) -> Any:

@@ -1,4 +1,4 @@
-"""Graphs as they are written: what is shared, what is stored beside them, and how they are run."""
+"""Graph writing (shared constants, external weights) and session options."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ make = helper.make_tensor_value_info
 
 
 def test_equal_constants_are_one_and_others_are_not() -> None:
-    """Equal in their type and their shape as well as in their bytes."""
+    """Unnamed constants are shared only if their dtype, shape and bytes are equal."""
     graph = GraphWriter()
     values: list[np.ndarray] = [
         np.zeros(4, np.int8), np.zeros(4, np.uint8), np.zeros((2, 2), np.int8),
@@ -63,7 +63,7 @@ def test_a_shared_value_is_added_once_by_its_name() -> None:
 
 
 def test_large_weights_lie_in_a_file_beside_the_model(tmp_path: Path) -> None:
-    """Where pages begin, so that they can be mapped; turned ones as they are read."""
+    """Large weights are stored contiguously in an external file, aligned to pages."""
     values = {
         "small": Random(0).array(255),
         "least": Random(1).array(256),
@@ -85,7 +85,7 @@ def test_large_weights_lie_in_a_file_beside_the_model(tmp_path: Path) -> None:
         assert (info.location, info.length) == ("weights.bin", values[name].nbytes)
         assert info.offset % 4096 == 0
         places += [info.offset, info.offset + info.length]
-    assert places == sorted(places)  # none over another
+    assert places == sorted(places)  # no overlaps
     onnx.save(model, tmp_path / "model.onnx")
     for each in onnx.load(tmp_path / "model.onnx").graph.initializer:
         if each.name in values:
@@ -93,7 +93,7 @@ def test_large_weights_lie_in_a_file_beside_the_model(tmp_path: Path) -> None:
 
 
 def four_bits() -> bytes:
-    """A layer of 4-bit weights alone, as it is stored."""
+    """Return the serialised model of a single layer with 4-bit weights."""
     graph = GraphWriter()
     draw = Random(4)
     packed = draw.rng.integers(-128, 128, (1, 32, 8)).astype(np.int8)
@@ -110,7 +110,7 @@ def four_bits() -> bytes:
 def test_weights_stay_as_they_are_stored_where_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, as_stored: bool
 ) -> None:
-    """The engine neither unpacks them nor lays them out anew; otherwise it may."""
+    """With `as_stored`, onnxruntime neither unpacks nor prepacks weights; otherwise it may."""
     opened = ort.InferenceSession
 
     def noted(model: bytes, options: Any, **others: Any) -> Any:
@@ -132,7 +132,7 @@ def test_weights_stay_as_they_are_stored_where_that_is_asked_for(
 
 
 def test_a_session_has_as_many_threads_as_it_is_given() -> None:
-    """One unless it is told, and they stop spinning when a row is done."""
+    """A session has one thread by default, or as many as requested, which stop spinning."""
     model = four_bits()
     for session, threads in ((Session(model), 1), (Session(model, threads=3), 3)):
         options = session._session.get_session_options()
@@ -142,7 +142,7 @@ def test_a_session_has_as_many_threads_as_it_is_given() -> None:
 
 
 def test_the_engine_reports_to_nobody() -> None:
-    """Its telemetry is off before it is loaded, whoever imports it first."""
+    """onnxruntime's telemetry is disabled before the library is first imported."""
     left = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
     code = """
 import sys

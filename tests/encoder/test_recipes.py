@@ -1,4 +1,4 @@
-"""Quantized multiplications and look-ups against the same integers in numpy."""
+"""Quantized multiplications and lookups, checked against the same integers in numpy."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ PER_ROW = Activations(8, after_gelu=False)
 
 
 def observed(inputs: int = 64, outputs: int = 32, *, after_gelu: bool = False) -> Observed:
-    """A layer whose inputs are correlated, with channels of very different size."""
+    """Return a layer with correlated inputs, in channels of very different magnitudes."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal((512, inputs // 4)) @ rng.standard_normal((inputs // 4, inputs))
     x = (x + 0.1 * rng.standard_normal(x.shape)) * np.geomspace(0.1, 10, inputs)
@@ -49,7 +49,7 @@ def run_matmul(layer: Observed, quantized: QuantizedLinear, x: np.ndarray) -> np
 
 
 def run_lookup(table: QuantizedTable, ids: np.ndarray) -> np.ndarray:
-    """Return the rows of `ids` as the graph restores them."""
+    """Return the rows for `ids` as the graph dequantizes them."""
     graph = GraphWriter()
     recipe = QuantizedRecipe({}, {"t": table})
     graph.rename(recipe.lookup(graph, "t", np.empty((0, 0), np.float32), "ids"), "y")
@@ -60,7 +60,7 @@ def run_lookup(table: QuantizedTable, ids: np.ndarray) -> np.ndarray:
 
 
 def per_row(layer: Observed) -> Int8Linear:
-    """The layer, its inputs so uneven in the sample that a static scale would lose them."""
+    """Return the layer quantized with per-row scales, forced by a huge outlier in the sample."""
     sample = layer.sample.copy()
     sample[0] *= 1000
     quantized = calibrate(replace(layer, sample=sample, peak=np.abs(sample).max(axis=0)), 7)
@@ -71,7 +71,7 @@ def per_row(layer: Observed) -> Int8Linear:
 @pytest.mark.parametrize("bits", [7, 8])
 @pytest.mark.parametrize("after_gelu", [False, True])
 def test_error_is_that_of_eight_bits(after_gelu: bool, bits: int) -> None:
-    """The graph's product is FP32's within one percent of its energy."""
+    """The INT8 product's squared error is at most one percent of FP32's energy."""
     layer = observed(after_gelu=after_gelu)
     exact = layer.sample @ layer.linear.weight.T + layer.linear.bias
     y = run_matmul(layer, calibrate(layer, bits), layer.sample)
@@ -79,18 +79,18 @@ def test_error_is_that_of_eight_bits(after_gelu: bool, bits: int) -> None:
 
 
 def test_static_scale_is_taken_where_rows_are_alike() -> None:
-    """Rows of similar size get one scale, and the bias inside the product."""
+    """A layer whose rows have similar magnitudes gets a single static scale."""
     assert calibrate(observed(), 7).activations.step is not None
 
 
 def test_rows_of_very_different_size_keep_their_own_scales() -> None:
-    """One row a thousand times larger than the others: a static scale would lose them."""
+    """If one row is a thousand times larger than the others, rows get their own scales."""
     assert per_row(observed()).activations.step is None
 
 
 @pytest.mark.parametrize("inputs", [64, 130, 512])
 def test_integer_product_is_exact_at_the_extremes(inputs: int) -> None:
-    """Pairs of weights that add up to 128, against the largest activations, saturate nowhere."""
+    """Weight pairs that add up to 128 do not saturate, even with the largest activations."""
     rng = np.random.default_rng(3)
     first = np.repeat(rng.integers(1, 128, (33, inputs // 2)), 2, axis=1)
     rows = np.where(np.arange(inputs) % 2 == 0, first, 128 - first).astype(np.int8)
@@ -102,7 +102,7 @@ def test_integer_product_is_exact_at_the_extremes(inputs: int) -> None:
 
 @pytest.mark.parametrize("inputs", [64, 65])
 def test_no_pair_of_weights_asks_for_more_than_the_host_bears(inputs: int) -> None:
-    """Where it saturates: two neighbours add up to 128; elsewhere each may be 127."""
+    """Neighbouring weights add up to at most 128 with 7 bits, and reach 127 each with 8."""
     layer = observed(64, 32)
     weight = np.random.default_rng(4).choice([-1.0, 1.0], (32, inputs)).astype(np.float32)
     layer = replace(
@@ -118,7 +118,7 @@ def test_no_pair_of_weights_asks_for_more_than_the_host_bears(inputs: int) -> No
 
 
 def test_pairs_that_give_way_leave_finer_steps_to_all() -> None:
-    """Half of the error of weights that may be 64 at most."""
+    """Reducing only the pairs that exceed 128 leaves less error than limiting weights to 64."""
     weight = observed(384, 64).linear.weight
     paired = np.square(nearest(weight, saturates=True) - weight).sum()
     rows, scales = quantize_rows(weight, 64)
@@ -127,7 +127,7 @@ def test_pairs_that_give_way_leave_finer_steps_to_all() -> None:
 
 @pytest.mark.parametrize("after_gelu", [False, True])
 def test_row_of_zeros_is_the_bias(after_gelu: bool) -> None:
-    """A row without a peak divides by nothing."""
+    """A row of zeros gives exactly the bias, without a division by zero."""
     layer = observed(after_gelu=after_gelu)
     activations = Activations(8, after_gelu)
     for quantized in (calibrate(layer, 7), int4.calibrate(layer, 7)):
@@ -137,7 +137,7 @@ def test_row_of_zeros_is_the_bias(after_gelu: bool) -> None:
 
 
 def test_an_outlier_row_leaves_the_others_alone() -> None:
-    """One row a thousand times larger does not change its neighbours' bytes."""
+    """A row a thousand times larger than the others does not change their output bytes."""
     layer = observed()
     x = layer.sample[:4].copy()
     for quantized in (per_row(layer), calibrate(layer, 7), int4.calibrate(layer, 7)):
@@ -147,7 +147,7 @@ def test_an_outlier_row_leaves_the_others_alone() -> None:
 
 
 def test_rounding_minds_the_inputs() -> None:
-    """GPTQ's rounding leaves less error in the output than rounding to the nearest."""
+    """GPTQ leaves less error in the output than rounding to nearest."""
     layer = observed()
 
     def error(rows: np.ndarray, scales: np.ndarray) -> float:
@@ -162,7 +162,7 @@ def test_rounding_minds_the_inputs() -> None:
 @pytest.mark.parametrize("saturates", [True, False])
 @pytest.mark.parametrize("inputs", [64, 65])
 def test_rounding_minds_no_order_of_the_inputs(inputs: int, saturates: bool) -> None:
-    """Wherever a pair stands: what is rounded first is what weighs most."""
+    """Permuting pairs of inputs permutes the result: the most important pair goes first anyway."""
     layer = observed(inputs)
     weight, gram = layer.linear.weight, layer.gram
     scales = scales_of(weight, np.diag(gram), saturates=saturates)
@@ -174,7 +174,7 @@ def test_rounding_minds_no_order_of_the_inputs(inputs: int, saturates: bool) -> 
 
 
 def test_error_is_judged_row_by_row() -> None:
-    """A row a thousand times larger than the others does not hide their error."""
+    """A row a thousand times larger than the others does not hide the others' error."""
     layer = observed()
     sample = layer.sample.copy()
     sample[0] *= 1000
@@ -183,7 +183,7 @@ def test_error_is_judged_row_by_row() -> None:
 
 
 def test_quantized_rows_are_restored_within_half_a_step() -> None:
-    """Every number of a table is within half of its row's step."""
+    """Every dequantized number is within half a step of the original."""
     matrix = observed().linear.weight
     rows, scales = quantize_rows(matrix, 64)
     assert np.abs(rows).max() == 64
@@ -193,9 +193,9 @@ def test_quantized_rows_are_restored_within_half_a_step() -> None:
 @pytest.mark.parametrize("bits", [7, 8])
 @pytest.mark.parametrize("after_gelu", [False, True])
 def test_four_bits_are_multiplied_as_they_say(after_gelu: bool, bits: int) -> None:
-    """The graph's product is that of the unpacked weights and the rounded inputs."""
+    """The INT4 product equals that of the dequantized weights and inputs."""
     if bits > weight_bits(read_host()):
-        pytest.skip("this processor saturates: it is given 7")
+        pytest.skip("this processor saturates and uses 7 bits")
     layer = observed(after_gelu=after_gelu)
     quantized = int4.calibrate(layer, bits)
     restored = quantized.activations.restored(layer.sample)
@@ -206,21 +206,21 @@ def test_four_bits_are_multiplied_as_they_say(after_gelu: bool, bits: int) -> No
 
 @pytest.mark.parametrize("bits", [7, 8])
 def test_error_is_that_of_four_bits(bits: int) -> None:
-    """Sixteen levels and a scale a group leave a few hundredths of the energy as error."""
+    """INT4's squared error is at most five percent of the output's energy."""
     layer = observed(384, 64)
     quantized = int4.calibrate(layer, bits)
     assert output_error(layer, quantized.activations, quantized.dense()) <= 0.05
 
 
 def test_two_weights_share_a_byte() -> None:
-    """Half a byte a weight, a scale and a zero point for each group's outputs."""
+    """INT4 takes half a byte per weight, and a scale and a zero point per group and output."""
     quantized = int4.calibrate(observed(384, 64), 8)
     assert quantized.packed.nbytes == 384 * 64 / 2
     assert quantized.scales.shape == quantized.zeros.shape == (2, 64)
 
 
 def test_every_byte_gives_both_of_its_weights() -> None:
-    """All 256 bytes against 7-bit inputs at their extremes: nothing saturates anywhere."""
+    """All 256 byte values with extreme 7-bit inputs give exact products without saturation."""
     packed = np.arange(-128, 128, dtype=np.int8).reshape(1, 256, 1)
     ones = np.ones((2, 1), np.float32)
     rows = Activations(7, after_gelu=False)
@@ -237,12 +237,12 @@ def test_every_byte_gives_both_of_its_weights() -> None:
     ("inputs", "size"), [(384, 192), (768, 192), (3072, 192), (64, 32), (1024, 128), (250, 125)]
 )
 def test_groups_are_even_in_number(inputs: int, size: int) -> None:
-    """A group's partner in the byte is another group of the same size."""
+    """The group size, at most 192, gives an even number of equal groups."""
     assert group_size(inputs) == size
 
 
 def test_four_bit_rounding_minds_the_inputs() -> None:
-    """The rounding leaves less error in the output than each weight's own nearest would."""
+    """Input-aware INT4 rounding leaves less error in the output than blind rounding."""
     layer = observed(384, 64)
     blind = replace(layer, gram=np.eye(384, dtype=np.float32))
     minding, nearest = int4.calibrate(layer, 8), int4.calibrate(blind, 8)
@@ -251,7 +251,7 @@ def test_four_bit_rounding_minds_the_inputs() -> None:
 
 
 def test_tables_are_looked_up_as_they_say() -> None:
-    """Rows come back as they were stored; 8 bits within a step, 4 bits as `dense` has them."""
+    """Lookups return 8-bit rows within a step, and 4-bit rows equal to those of `dense`."""
     table = np.random.default_rng(3).standard_normal((50, 96)).astype(np.float32)
     ids = np.array([0, 49, 7, 7])
     assert np.abs(run_lookup(int8_table(table), ids) - table[ids]).max() <= 0.02
@@ -261,7 +261,7 @@ def test_tables_are_looked_up_as_they_say() -> None:
 
 
 def test_a_channel_of_outliers_leaves_a_row_s_others_alone() -> None:
-    """One channel a hundred times larger than the rest does not take the others' levels."""
+    """A channel a hundred times larger than the rest does not reduce their precision."""
     table = np.random.default_rng(3).standard_normal((50, 96)).astype(np.float32)
     table[:, 5] *= 100
     rest = np.delete(int4_table(table).dense() - table, 5, axis=1)
@@ -269,5 +269,5 @@ def test_a_channel_of_outliers_leaves_a_row_s_others_alone() -> None:
 
 
 def test_a_table_of_zeros_stays_one() -> None:
-    """Rows that are all zero, as a padding token's may be, divide by nothing."""
+    """A table of zeros, such as a padding token's row, stays zero without a division by zero."""
     assert (int4_table(np.zeros((3, 64), np.float32)).dense() == 0).all()

@@ -1,4 +1,4 @@
-"""Columns rounded one after the other, beside GPTQ written out, and beside the best there is."""
+"""Column-by-column rounding, checked against a plain GPTQ and the optimum."""
 
 from collections.abc import Callable
 from itertools import product
@@ -18,7 +18,7 @@ def to_steps(_: int, rest: Float64) -> Float64:
 
 
 def correlated(rows: int, inputs: int, seed: int = 2) -> np.ndarray:
-    """Inputs of few causes, as a layer's are, in channels of very different size."""
+    """Return low-rank inputs, like a real layer's, in channels of very different magnitudes."""
     draw = Random(seed)
     x = draw.array(rows, max(2, inputs // 3)) @ draw.array(max(2, inputs // 3), inputs)
     return (x + 0.3 * draw.array(rows, inputs)) * np.geomspace(0.5, 3, inputs).astype(np.float32)
@@ -30,7 +30,7 @@ def error(x: np.ndarray, weight: np.ndarray, grid: np.ndarray) -> float:
 
 @pytest.mark.parametrize("inputs", [1, 5, 32, 33, 64, 77, 150, 263])
 def test_columns_are_rounded_as_gptq_has_it(inputs: int) -> None:
-    """Whatever the number of columns: fewer than a block, some blocks, more than are inverted."""
+    """Rounding equals plain GPTQ for any number of columns, within or across blocks."""
     weight, x = Random(inputs).array(6, inputs), correlated(2 * inputs, inputs)
     expected = rounded_by_hand(weight, x.T @ x, to_steps)
     moved = np.abs(expected - weight).max() > STEP / 2  # before it was rounded
@@ -39,7 +39,7 @@ def test_columns_are_rounded_as_gptq_has_it(inputs: int) -> None:
 
 
 def test_what_is_left_of_a_weight_is_up_to_date_where_a_block_begins() -> None:
-    """Every column is handed over once, in order, with the errors of all before it."""
+    """Every column is passed once, in order; the rest is up to date at the start of a block."""
     weight, x = Random(1).array(3, 50), correlated(90, 50)
     seen: list[list[Float64]] = [[], []]
 
@@ -60,7 +60,7 @@ def test_what_is_left_of_a_weight_is_up_to_date_where_a_block_begins() -> None:
 
 
 def test_rounding_lies_between_the_best_and_the_nearest() -> None:
-    """Of all ways to round nine weights up or down, none is better than the best of them."""
+    """GPTQ's error lies between that of the best of all roundings and that of the nearest."""
     weight, x = Random(5).array(20, 9), correlated(60, 9)
     below = np.floor(weight / STEP) * STEP
     ways = np.array(list(product([0.0, STEP], repeat=9)))
@@ -75,7 +75,7 @@ def test_rounding_lies_between_the_best_and_the_nearest() -> None:
 
 
 def test_inputs_that_never_moved_are_rounded_to_the_nearest() -> None:
-    """All of them, or a few beside others: no matrix is singular."""
+    """Weights of inputs that are always zero are rounded to nearest; no matrix is singular."""
     weight, x = Random(3).array(4, 40), correlated(80, 40)
     nearest = np.rint(weight / STEP) * STEP
     for idle in (np.arange(40), np.arange(0, 40, 3)):
@@ -86,7 +86,7 @@ def test_inputs_that_never_moved_are_rounded_to_the_nearest() -> None:
 
 @pytest.mark.parametrize("largest", [1, 64, 127])
 def test_rows_are_brought_to_their_own_peak(largest: int) -> None:
-    """Each number is the nearest of its row's steps, of which the peak is the last."""
+    """Each number is rounded to its row's nearest step, and the row's peak is the last step."""
     matrix = Random(4).array(9, 33) * np.geomspace(1e-3, 1e3, 9, dtype=np.float32)[:, np.newaxis]
     matrix[4] = 0
     matrix[5] = -np.abs(matrix[5])

@@ -1,4 +1,4 @@
-"""Weights of which two neighbours share 8 bits, beside the same worked out pair by pair."""
+"""Pairs of weights that share 8 bits, checked against a computation pair by pair."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ PEAKS = (64, 72, 81, 91, 102, 114, 127)
 
 
 def give_way(first: float, second: float) -> tuple[float, float]:
-    """What a pair becomes that may add up to 128: both give up as much of their magnitude."""
+    """Return a pair reduced to add up to 128 at most: both magnitudes shrink equally."""
     first, second = (float(np.clip(each, -127, 127)) for each in (first, second))
     excess = max(abs(first) + abs(second) - 128, 0) / 2
     return tuple(np.sign(w) * max(abs(w) - excess, 0) for w in (first, second))  # type: ignore[return-value]
 
 
 def restored(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """Every pair of `weight` on its row's grid; one without another is bound by 127 alone."""
+    """Return `weight` rounded to its rows' grids; a weight without a partner is limited to 127."""
     grid = np.empty(weight.shape)
     for i, j in np.ndindex(grid.shape):
         wanted, start = weight[i] / scales[i], j - j % 2
@@ -33,7 +33,7 @@ def restored(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
 
 
 def spread(outputs: int, inputs: int, seed: int = 0) -> np.ndarray:
-    """Rows as trained ones are: a few weights much larger than all others."""
+    """Return rows that resemble trained ones: a few weights are much larger than the rest."""
     weight = Random(seed).array(outputs, inputs)
     return (weight * np.abs(weight)).astype(np.float32)
 
@@ -45,7 +45,7 @@ def pair_sums(integers: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("inputs", [1, 2, 10, 31])
 def test_scales_leave_the_least_error_of_all(inputs: int) -> None:
-    """Of the seven that are tried, with every input's error weighed by its importance."""
+    """Each row's scale is the one of seven candidates with the least weighted error."""
     weight, draw = spread(40, inputs), Random(7)
     weight[3] = 0
     importance = np.square(draw.array(inputs, size=2)) + np.float32(0.01)
@@ -87,9 +87,9 @@ def test_the_nearest_of_a_pair_is_where_both_give_way_alike(inputs: int) -> None
 @pytest.mark.parametrize("saturates", [True, False])
 @pytest.mark.parametrize("inputs", [2, 16, 37])
 def test_pairs_are_rounded_largest_inputs_first(inputs: int, saturates: bool) -> None:
-    """By GPTQ, in the order of what a pair's two inputs weigh; each pair within what it bears."""
+    """Pairs are rounded by GPTQ in order of decreasing inputs, each within its limit."""
     weight, x = spread(12, inputs, seed=3), Random(4).array(2 * inputs, inputs)
-    x *= 1 + np.abs(Random(5).array(inputs))  # whose order is not the pairs'
+    x *= 1 + np.abs(Random(5).array(inputs))  # so that pairs are not already in order
     gram = x.T @ x
     scales = (np.abs(weight).max(axis=1) / 127).astype(np.float32)
     weighs = [(gram[j, j] + gram[j + 1, j + 1], j) for j in range(0, inputs - 1, 2)]
@@ -119,7 +119,7 @@ def test_pairs_are_rounded_largest_inputs_first(inputs: int, saturates: bool) ->
 
 
 def test_what_a_pair_may_add_up_to_is_the_most_that_sixteen_bits_hold() -> None:
-    """Activations are 255 at most, and AVX2 sums two products in a signed integer of 16 bits."""
+    """The limit of a pair is the largest that keeps AVX2's 16-bit sum exact at 255."""
     weight = np.sign(Random(6).array(30, 21)) * np.float32(1)
     scales = np.full(30, 1 / 127, np.float32)
     found = round_pairs(weight, np.eye(21, dtype=np.float32), scales, saturates=True)
@@ -127,14 +127,11 @@ def test_what_a_pair_may_add_up_to_is_the_most_that_sixteen_bits_hold() -> None:
     most = pair_sums(integers).max()
     assert 255 * most < 2**15 <= 255 * (most + 1)
     assert pair_sums(integers).min() == most
-    assert (np.abs(integers[:, -1]) == 127).all()  # it has no other
+    assert (np.abs(integers[:, -1]) == 127).all()  # the last one has no partner
 
 
 def test_large_pairs_saturate_nowhere_however_they_are_pushed() -> None:
-    """The errors of others push them far beyond their peak: each stays within its bounds.
-
-    None turns its sign for what another wants that cannot have it either.
-    """
+    """Large pairs stay within their limits even if compensation pushes them far beyond."""
     draw = Random(8)
     weight = draw.array(40, 65)
     x = draw.array(30, 9) @ draw.array(9, 65) + 0.05 * draw.array(30, 65)
@@ -147,7 +144,7 @@ def test_large_pairs_saturate_nowhere_however_they_are_pushed() -> None:
 
 
 def test_few_pairs_of_a_trained_model_give_way(minilm_folder: Path) -> None:
-    """One to two in a thousand, as `pairs` has it, for scales a third smaller than with 64."""
+    """In MiniLM, at most two pairs in a thousand are reduced, and steps shrink by a third."""
     encoder = read_encoder(minilm_folder, describe(minilm_folder))
     for layer in (encoder.layers[0], encoder.layers[5]):
         for linear in (layer.query_key_value, layer.attention_output, layer.up, layer.down):

@@ -1,4 +1,4 @@
-"""What is observed of a model, and how its layers are fitted, beside the same in numpy."""
+"""Calibration statistics and layer-by-layer fitting, checked against numpy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ RESIDUALS = {"attention_output": "qkv", "down": "up"}
 
 
 def texts_of(count: int, *, seed: int = 0) -> list[Ids]:
-    """Texts of 1 to 30 tokens, some of them with two parts."""
+    """Return texts of 1 to 30 tokens; those longer than 7 have two token types."""
     rng = np.random.default_rng(seed)
     lengths = [1, 2, 30, *rng.integers(3, 30, count - 3)]
     ids = [rng.integers(0, 60, (1, length)) for length in lengths]
@@ -45,7 +45,7 @@ def squares_of(rows: Float64) -> Float64:
 
 
 def rows_by_hand(encoder: Encoder, texts: Sequence[Ids]) -> dict[str, list[Float64]]:
-    """Return every text's rows at the input of each Linear layer."""
+    """Return the input rows of each Linear layer for every text."""
     rows: dict[str, list[Float64]] = {}
     for ids, types in texts:
         walked = ByHand(encoder)
@@ -56,9 +56,9 @@ def rows_by_hand(encoder: Encoder, texts: Sequence[Ids]) -> dict[str, list[Float
 
 
 def test_every_layer_is_observed_on_what_it_is_really_fed() -> None:
-    """On all texts: peaks, second moments of rows brought to one size, and some of the rows.
+    """Each layer's peaks, normalised second moments and sampled rows match numpy on all texts.
 
-    A text's first and last token, the special ones, are always among those.
+    The sample always includes a text's first and last tokens, which are special.
     """
     encoder = small_encoder(activation=Activation.GELU)
     texts = texts_of(37)
@@ -79,12 +79,12 @@ def test_every_layer_is_observed_on_what_it_is_really_fed() -> None:
 
 
 def picks(tokens: int) -> list[int]:
-    """Return up to twelve tokens, evenly from the first to the last."""
+    """Return the indexes of up to twelve tokens, evenly spaced from the first to the last."""
     return sorted({(tokens - 1) * i // 11 for i in range(12)})
 
 
 def test_a_walk_keeps_what_it_is_asked_for() -> None:
-    """The inputs of the layers of these names; none; or all of them, in parts as at once."""
+    """Running a layer returns the inputs of all, some or none of its parts, chunked or not."""
     encoder, texts = small_encoder(), texts_of(35)
     recipe = Float32Recipe()
     hidden = layerwise.run_embeddings(encoder, recipe, texts)
@@ -110,7 +110,7 @@ def test_a_walk_keeps_what_it_is_asked_for() -> None:
 
 @dataclass(frozen=True)
 class Unrounded:
-    """Activations that are left as they are: a product can be compared to many digits."""
+    """Unquantized activations, with which products can be compared to many digits."""
 
     def integers(self, graph: GraphWriter, name: str, x: str) -> Integers:
         return Integers(x, graph.scalar(1), graph.scalar(0), "")
@@ -121,7 +121,7 @@ class Unrounded:
 
 @dataclass(frozen=True)
 class Coarse:
-    """A Linear layer whose weights are multiples of 0.2, and a table whose numbers are."""
+    """A Linear layer or a table whose numbers are multiples of 0.2."""
 
     weight: Float32
     activations: Unrounded = Unrounded()
@@ -145,7 +145,7 @@ def coarse(weight: Float64) -> Coarse:
 
 
 class FitByHand:
-    """Refits layer by layer, of rows that are walked from the embeddings anew for each."""
+    """Refits layer by layer, recomputing the rows from the embeddings for each."""
 
     def __init__(self, encoder: Encoder, texts: Sequence[Ids], table: Coarse) -> None:
         self.exact, self.texts, self.table = encoder, texts, table
@@ -153,7 +153,7 @@ class FitByHand:
         self.coarse: dict[str, Coarse] = {}
 
     def part(self, index: int, part: str) -> tuple[Linear, Float64]:
-        """Return the layer fitted in FP32, and its inputs; its bias is corrected afterwards."""
+        """Return the layer fitted in FP32, before bias correction, and its inputs."""
         name, residual = f"layer.{index}.{part}", RESIDUALS.get(part, "")
         wanted, ours = self.rows(ByHand(self.exact)), self.rows(self.walk())
         linear: Linear = getattr(self.exact.layers[index], PARTS[part])
@@ -162,12 +162,12 @@ class FitByHand:
             target = (
                 target + wanted[f"layer.{index}.{residual}"] - ours[f"layer.{index}.{residual}"]
             )
-        # Rows count as if all had the same mean square.
+        # Rows are weighted as if all had the same mean square.
         counts = np.sqrt(1 / squares_of(x))
         missing = target - product("", linear, x)
         mean = (missing * counts**2).sum(axis=0) / (counts**2).sum()
         inputs = x.shape[1]
-        # Ridge regression as a plain one: rows of zeros but for one input, which has to give 0.
+        # Ridge regression as least squares, with an extra row per input whose target is 0.
         strength = np.sqrt(np.trace((x * counts).T @ (x * counts)) / inputs)
         stacked = np.concatenate([x * counts, strength * np.eye(inputs)])
         aims = np.concatenate([(missing - mean) * counts, np.zeros((inputs, len(linear.bias)))])
@@ -180,7 +180,7 @@ class FitByHand:
         return fitted, x
 
     def walk(self) -> ByHand:
-        """Return a walk through what is quantized so far, and FP32 behind it."""
+        """Return a run with the layers quantized so far, and FP32 after them."""
         return ByHand(
             self.exact, self.times, lambda _, table: self.seen(table), Activation.GELU_TANH
         )
@@ -204,7 +204,7 @@ class FitByHand:
 
 
 def test_each_layer_is_fitted_to_what_fp32_has_at_its_place() -> None:
-    """By ridge regression, on what the layers before it really give; then its bias is corrected."""
+    """Each layer is fitted to FP32 on quantized inputs by ridge regression; then its bias."""
     encoder, texts = small_encoder(width=8), texts_of(12)
     table = coarse(encoder.embeddings.word)
     by_hand = FitByHand(encoder, texts, table)
@@ -219,7 +219,7 @@ def test_each_layer_is_fitted_to_what_fp32_has_at_its_place() -> None:
         np.testing.assert_allclose(layer.gram, x.T @ (x / squares_of(x)), atol=1e-4 * len(x))
         assert layer.after_gelu == (part == "down")
         steps.append(name)
-        return by_hand.coarse[name]  # the very weights: 1e-7 more could be another multiple
+        return by_hand.coarse[name]  # identical weights: 1e-7 could round to another multiple
 
     told = []
     found = quantize_sequentially(
@@ -250,7 +250,7 @@ def vectors_of(graph: ModelProto, texts: Sequence[Ids]) -> np.ndarray:
 
 
 def test_layers_make_up_for_those_before() -> None:
-    """Refitted, four bits come closer to FP32 than the same layers quantized one by one."""
+    """Sequential INT4 quantization is closer to FP32 than quantizing layers independently."""
     encoder, texts = small_encoder(epsilons=SMALL), texts_of(40)
     tables: dict[str, QuantizedTable] = {"word": int4_table(encoder.embeddings.word)}
 
@@ -272,7 +272,7 @@ def test_layers_make_up_for_those_before() -> None:
 
 @pytest.mark.parametrize("after", [Activation.GELU, Activation.SILU])
 def test_a_quantized_graph_computes_what_its_parts_say(after: Activation) -> None:
-    """Every layer by its own weights and inputs' grid, both tables; beside numpy."""
+    """A quantized graph matches numpy with the same weights, activation grids and tables."""
     encoder, texts = small_encoder(epsilons=SMALL, activation=after), texts_of(20)
     tables = {
         "word": int4_table(encoder.embeddings.word),
@@ -292,6 +292,6 @@ def test_a_quantized_graph_computes_what_its_parts_say(after: Activation) -> Non
         expected = [walked.vector(ids[0], types[0]) for ids, types in texts]
         exact = [ByHand(encoder).vector(ids[0], types[0]) for ids, types in texts]
         found = vectors_of(graph, texts)
-        # An input between two steps may be rounded to the other one, here and there.
+        # An input halfway between two steps may be rounded either way.
         error = np.square(found - expected).sum() / np.square(found - exact).sum()
         assert error < 0.05

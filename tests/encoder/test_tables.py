@@ -1,4 +1,4 @@
-"""Embedding tables in fewer bits, beside the same worked out group by group."""
+"""Quantized embedding tables, checked against a computation group by group."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
 
 def table_of(rows: int, hidden: int) -> np.ndarray:
-    """Channels and rows of very different size, a row of zeros, and a channel of zeros."""
+    """Return rows and channels of very different magnitudes, with a row and a channel of zeros."""
     draw = Random(hidden)
     table = draw.array(rows, hidden) * np.exp(draw.array(hidden)) * np.exp(draw.array(rows, 1))
     table[2], table[:, 7] = 0, 0
@@ -28,7 +28,7 @@ def error_of(group: np.ndarray, scale: float) -> float:
 
 @pytest.mark.parametrize(("hidden", "size"), [(64, 64), (96, 48), (130, 26), (62, 62), (8, 8)])
 def test_a_groups_scale_leaves_the_least_error_of_all(hidden: int, size: int) -> None:
-    """Of seven; channels are brought to one size first, and scales are kept in 16 bits."""
+    """Each group's float16 scale is the best of seven candidates, after normalising channels."""
     table = table_of(12, hidden)
     quantized = int4_table(table)
     channels = np.sqrt(np.square(table.astype(np.float64)).mean(axis=0)) + 1e-12
@@ -55,7 +55,7 @@ def test_a_groups_scale_leaves_the_least_error_of_all(hidden: int, size: int) ->
 
 
 def unpacked(table: Int4Table) -> np.ndarray:
-    """Low halves of the bytes are the first half of a row; 8 stands for 0."""
+    """Return the integers: low halves are a row's first half, and 8 represents 0."""
     rows = table.packed.tolist()
     return np.array([[b % 16 for b in row] + [b // 16 for b in row] for row in rows]) - 8
 
@@ -70,7 +70,7 @@ def test_what_is_looked_up_in_four_bits_is_what_was_packed() -> None:
 
 
 def test_four_bits_are_between_the_best_and_whole_ranges() -> None:
-    """Cutting off a group's largest leaves less error, and no scale much less than the seven."""
+    """Clipping reduces a group's error, and finer candidates would hardly reduce it further."""
     table = Random(5).array(30, 64)
     channels = np.sqrt(np.square(table).mean(axis=0))
     found = whole = best = 0.0

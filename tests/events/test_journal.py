@@ -1,4 +1,4 @@
-"""The journal's native protocol: to a socket of the test's own, and to a real journald."""
+"""The native journal protocol, with the test's own socket and with a real journald."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def receiver(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 def read(entry: bytes) -> dict[str, str]:
-    """Return an entry's fields, read as the protocol has it."""
+    """Parse an entry as the protocol defines it."""
     fields = {}
     while entry:
         line, _, rest = entry.partition(b"\n")
@@ -43,7 +43,7 @@ def read(entry: bytes) -> dict[str, str]:
 
 
 def sent(receiver: socket.socket, **fields: Any) -> dict[str, str]:
-    """Return what arrives of a record with these fields."""
+    """Send a record with these fields, and return the fields of the entry received."""
     with closing(Journal(Path(receiver.getsockname()))) as journal:
         assert journal.write([journal.encode({**RECORD, **fields})]) == 0
     data, descriptors, *_ = socket.recv_fds(receiver, 2**20, 1)
@@ -55,7 +55,7 @@ def sent(receiver: socket.socket, **fields: Any) -> dict[str, str]:
 
 
 def test_every_field_is_one_of_the_entry(receiver: socket.socket) -> None:
-    """By its name in capitals; numbers as they are, what is compound as JSON."""
+    """Every field is sent with its name in upper case; lists and maps are encoded as JSON."""
     fields = sent(receiver, rows=3, total_ms=4.5, layers=["a", "b"], failed={"x": 1}, fatal=True)
     assert fields["EVENT"] == "request.completed"
     assert (fields["LEVEL"], fields["TS"]) == ("info", RECORD["ts"])
@@ -64,7 +64,7 @@ def test_every_field_is_one_of_the_entry(receiver: socket.socket) -> None:
 
 
 def test_people_have_a_line_to_read(receiver: socket.socket) -> None:
-    """The event with its fields, under the daemon's name and at its level."""
+    """MESSAGE is the event with its fields on one line, with an identifier and a priority."""
     fields = sent(receiver, rows=3, traceback="a\nb")
     assert fields["MESSAGE"] == "request.completed rows=3"
     assert (fields["SYSLOG_IDENTIFIER"], fields["PRIORITY"]) == ("sidecar", "6")
@@ -72,37 +72,37 @@ def test_people_have_a_line_to_read(receiver: socket.socket) -> None:
 
 
 def test_an_event_s_own_sentence_is_its_line(receiver: socket.socket) -> None:
-    """Where it has one."""
+    """An event's own `message` becomes the entry's MESSAGE."""
     assert sent(receiver, message="Applied int8 quantization")["MESSAGE"].startswith("Applied")
 
 
 @pytest.mark.parametrize("value", ["a\nb", "\n", "a=b\nC=d\n", "ä\n猫"])
 def test_a_value_of_several_lines_arrives_whole(receiver: socket.socket, value: str) -> None:
-    """And cannot be taken for another field."""
+    """A multi-line value is sent unchanged, and cannot inject another field."""
     fields = sent(receiver, traceback=value)
     assert fields["TRACEBACK"] == value
     assert "C" not in fields
 
 
 def test_an_entry_longer_than_a_datagram_arrives(receiver: socket.socket) -> None:
-    """By way of a memfd."""
+    """An entry too long for a datagram is sent as a memfd."""
     text = "x" * 2_000_000
     assert sent(receiver, traceback=text)["TRACEBACK"] == text
 
 
 def test_a_path_that_is_not_unicode_does_no_harm(receiver: socket.socket) -> None:
-    """It is written with an escape."""
+    """A path that is not valid Unicode is sent with escapes."""
     assert sent(receiver, socket="/run/\udcff")["SOCKET"] == "/run/\\udcff"
 
 
 def test_what_nobody_takes_is_counted(tmp_path: Path) -> None:
-    """A journal that is not there is no reason to fail."""
+    """If there is no journal, writing counts the entries as lost instead of failing."""
     with closing(Journal(tmp_path / "gone")) as journal:
         assert journal.write([journal.encode(RECORD)] * 2) == 2
 
 
 def test_no_field_has_a_name_that_the_journal_uses() -> None:
-    """Else one would hide the other."""
+    """No event has a field that would collide with one of the journal's own."""
     names = {name.upper() for event in CATALOGUE.values() for name in event.fields}
     assert not names & {"PRIORITY", "SYSLOG_IDENTIFIER", "EVENT", "LEVEL", "TS"}
     assert all(name.replace("_", "").isalnum() and name[0].isalpha() for name in names)
@@ -114,14 +114,14 @@ def stream_of(descriptor: int) -> str:
 
 
 def test_standard_output_is_the_journal_s_where_it_is_named(tmp_path: Path) -> None:
-    """By device and inode; one that was redirected since then is not."""
+    """Standard output is the journal's only if $JOURNAL_STREAM has its device and inode."""
     out, err = socket.socketpair()
     with out, err, (tmp_path / "log").open("w") as file:
         named = {"JOURNAL_STREAM": stream_of(out.fileno())}
         assert is_standard_output(named, out.fileno(), err.fileno())
         assert not is_standard_output(named, file.fileno(), err.fileno())
         assert not is_standard_output({}, out.fileno(), err.fileno())
-        # Where the two differ, it is standard error that is named.
+        # If the two differ, the variable names standard error.
         assert is_standard_output(named, err.fileno(), out.fileno())
         assert not is_standard_output(named, file.fileno(), out.fileno())
     assert not is_standard_output(named, -1, -1)
@@ -129,7 +129,7 @@ def test_standard_output_is_the_journal_s_where_it_is_named(tmp_path: Path) -> N
 
 JOURNALD = Path("/lib/systemd/systemd-journald")
 NEEDED = ("unshare", "journalctl", "systemd-cat")
-# A journald of its own, in a mount namespace, for as long as the command runs.
+# Run a private journald in a mount namespace while the command runs.
 ALONE = """
 for place in /run/systemd /run/log /var/log; do mount -t tmpfs none $place || exit 77; done
 "$0" & journald=$!
@@ -154,7 +154,7 @@ events.log.error("peer.failed", peer_pid=2, traceback="x" * 900_000)
 
 
 def test_a_real_journal_can_be_asked_for_every_field() -> None:
-    """Under systemd-cat standard output is the journal's; the entries come back with fields."""
+    """A real journald returns every field of the entries sent to it under systemd-cat."""
     if os.geteuid() or not JOURNALD.exists() or not all(map(shutil.which, NEEDED)):
         pytest.skip("needs root, unshare and systemd's journal")
     if not Path("/run/systemd").is_dir() or stat.S_ISLNK(os.lstat("/var/log").st_mode):
@@ -179,20 +179,20 @@ def test_a_real_journal_can_be_asked_for_every_field() -> None:
     [("critical", "2"), ("error", "3"), ("warning", "4"), ("info", "6"), ("debug", "7")],
 )
 def test_each_level_has_a_priority(receiver: socket.socket, level: str, priority: str) -> None:
-    """As syslog(3) has them."""
+    """Each level is sent with its priority from syslog(3)."""
     fields = sent(receiver, level=level)
     assert (fields["PRIORITY"], fields["LEVEL"]) == (priority, level)
 
 
 def test_the_line_for_people_has_all_but_the_head(receiver: socket.socket) -> None:
-    """In the order of the fields; what is long stands in a field of its own alone."""
+    """MESSAGE has all fields in order, except the traceback, which only has its own field."""
     fields = sent(receiver, model="m x", rows=0, layers=[], fatal=False, traceback="a")
     assert fields["MESSAGE"] == "request.completed model=m x rows=0 layers=[] fatal=false"
     assert fields["TRACEBACK"] == "a"
 
 
 def test_values_of_many_lines_are_measured_in_bytes(receiver: socket.socket) -> None:
-    """Not in letters; what follows is found."""
+    """The length of a multi-line value is in bytes, so that the next field is found."""
     fields = sent(receiver, reason="ä\nö", code="x", path="\n")
     assert (fields["REASON"], fields["CODE"], fields["PATH"]) == ("ä\nö", "x", "\n")
 
@@ -200,7 +200,7 @@ def test_values_of_many_lines_are_measured_in_bytes(receiver: socket.socket) -> 
 def test_what_one_entry_lacks_the_others_do_not(
     receiver: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only what was not taken is counted."""
+    """Only the entries that could not be sent are counted as lost."""
     taken = Journal(Path(receiver.getsockname()))
     with closing(taken) as journal:
         monkeypatch.setattr(journal, "_send", lambda entry: entry != b"bad")

@@ -1,4 +1,4 @@
-"""Lines leave by a thread, and whoever says them never waits."""
+"""Lines are written by a thread, and logging never blocks."""
 
 import json
 import os
@@ -15,7 +15,7 @@ PATIENCE = 30
 
 
 class Held:
-    """A target that takes nothing until it is released, and fails while it is told to."""
+    """A target that blocks until it is released, and fails while `failing`."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -34,48 +34,48 @@ class Held:
 
 
 @pytest.fixture
-def told() -> list[int]:
+def lost() -> list[int]:
     return []
 
 
-def test_a_reader_that_does_not_read_holds_nobody_up(told: list[int]) -> None:
-    """What is over a mebibyte is dropped, and how much that was is said once it reads again."""
+def test_a_reader_that_does_not_read_holds_nobody_up(lost: list[int]) -> None:
+    """Records beyond a mebibyte are dropped, and their count is reported once writing resumes."""
     target = Held()
-    writer = Writer(target, told.append)
+    writer = Writer(target, lost.append)
     for _ in range(20):
         writer.put({"size": 100_000})
-    writer.flush(0)  # nor does whoever ends the process wait for ever
-    assert told == []
+    writer.flush(0)  # a flush does not block for ever, either
+    assert lost == []
     target.released.set()
     writer.flush(PATIENCE)
     writer.put({"size": 1})
     writer.flush(PATIENCE)
     assert [len(entry) for entry in target.taken] == [100_000] * 10 + [1]
-    assert told == [10]
+    assert lost == [10]
 
 
-def test_what_could_not_be_written_is_told_when_it_can_be(told: list[int]) -> None:
-    """Not before: telling would be lost, too."""
+def test_what_could_not_be_written_is_told_when_it_can_be(lost: list[int]) -> None:
+    """Failed writes are reported only once writing succeeds, or the report would be lost, too."""
     target = Held()
     target.failing = True
     target.released.set()
-    writer = Writer(target, told.append)
+    writer = Writer(target, lost.append)
     for _ in range(3):
         writer.put({"size": 1})
         writer.flush(PATIENCE)
-    assert told == []
+    assert lost == []
     target.failing = False
     writer.put({"size": 1})
     writer.flush(PATIENCE)
     writer.put({"size": 1})
     writer.flush(PATIENCE)
-    assert told == [3]
+    assert lost == [3]
 
 
-def test_a_full_pipe_holds_nobody_up(told: list[int]) -> None:
-    """Lines that it does not take wait, and arrive whole and in order when it is read."""
+def test_a_full_pipe_holds_nobody_up(lost: list[int]) -> None:
+    """Lines are queued while a pipe is full, and arrive whole and in order once it is read."""
     reading, writing = os.pipe()
-    writer = Writer(Lines(writing), told.append)
+    writer = Writer(Lines(writing), lost.append)
     for number in range(2_000):  # more than a pipe holds
         writer.put({"number": number, "text": "x" * 100})
     with os.fdopen(reading, "rb") as reader:
@@ -86,7 +86,7 @@ def test_a_full_pipe_holds_nobody_up(told: list[int]) -> None:
 
 
 def test_a_pipe_that_does_not_block_is_waited_for() -> None:
-    """Another process may have made it so; no line is cut."""
+    """Writing to a non-blocking pipe waits until it is writable, and cuts no line."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     lines = [b"%06d\n" % number for number in range(50_000)]
@@ -99,17 +99,17 @@ def test_a_pipe_that_does_not_block_is_waited_for() -> None:
 
 
 def test_a_reader_that_has_gone_is_no_reason_to_fail() -> None:
-    """The lines are counted as lost."""
+    """If the reader has gone away, the lines are counted as lost."""
     reading, writing = os.pipe()
     os.close(reading)
     assert Lines(writing).write([b"a\n", b"b\n"]) == 2
     os.close(writing)
 
 
-def test_what_waits_is_counted_by_its_bytes(told: list[int]) -> None:
-    """A mebibyte exactly still waits; room is made by what has been written."""
+def test_what_waits_is_counted_by_its_bytes(lost: list[int]) -> None:
+    """Exactly a mebibyte can be queued, and written entries no longer count."""
     target = Held()
-    writer = Writer(target, told.append)
+    writer = Writer(target, lost.append)
     for size in (2**20 - 10, 10, 1):
         writer.put({"size": size})
     target.released.set()
@@ -123,13 +123,13 @@ def test_what_waits_is_counted_by_its_bytes(told: list[int]) -> None:
     assert [len(entry) for entry in target.taken][2:] == [2**20, 2]
 
 
-def test_a_line_is_json_without_spaces(told: list[int]) -> None:
-    """What JSON has no form for is written as text."""
+def test_a_line_is_json_without_spaces(lost: list[int]) -> None:
+    """A line is compact JSON, with values unknown to JSON as strings."""
     assert Lines(1).encode({"a": 1, "b": [Path("/x"), None]}) == b'{"a":1,"b":["/x",null]}\n'
 
 
 def test_all_that_was_written_is_not_lost(tmp_path: Path) -> None:
-    """However many entries come at once."""
+    """Entries that were written are not counted as lost."""
     path = tmp_path / "log"
     with path.open("wb") as file:
         assert Lines(file.fileno()).write([b"a\n", b"b\n"]) == 0

@@ -1,4 +1,4 @@
-"""`python -m tests.folders` writes the table of docs/models.md."""
+"""`python -m tests.folders`: update the table in docs/models.md."""
 
 from .page import PAGE, filled
 

@@ -1,4 +1,4 @@
-"""What a folder of the matrix is: data, and the outcome that it has to have."""
+"""The description of a folder in the test matrix and its expected outcome."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 Edit: TypeAlias = Callable[[Path], None]
-"""A change of a folder, such as the folders of the hub have undergone."""
+"""A modification of a folder, as seen in folders on the hub."""
 
 Served: TypeAlias = Literal["graph", "library", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a folder is served: by our graph, by the library's own path, or not at all.
+    """How a folder is served: by our graph, by the library, or not at all.
 
-    `reason` of an expectation is a part of the refusal's line. Two more are found, and never
-    expected: "DIFFERENT", with the first text that tells, and "crashed", with the exception.
+    In an expectation, `reason` is part of the error message. Two more outcomes can be found, but
+    never expected: "DIFFERENT", with the first differing text, and "crashed", with the exception.
     """
 
     served: str
     reason: str = ""
 
     def meets(self, expected: "Outcome") -> bool:
-        """Whether this, as it was found, is what was `expected`."""
+        """Whether this outcome, as found, is the `expected` one."""
         return self.served == expected.served and expected.reason in self.reason
 
 
@@ -32,13 +32,13 @@ LIBRARY = Outcome("library")
 
 
 def refused(reason: str) -> Outcome:
-    """Return the refusal whose line has `reason` in it."""
+    """Return a refusal whose message contains `reason`."""
     return Outcome("refused", reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module of sentence-transformers: the name of its class, and its config.json."""
+    """A sentence-transformers module: its class name and config.json."""
 
     kind: str
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -46,12 +46,12 @@ class Module:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One folder.
+    """A folder of the matrix.
 
-    `holds` says in words what is special about it: its row in the table of docs/models.md.
-    The folder begins as `family`'s, with that family's `tokenizer` or another's, weights of
-    `config`, and for an embedder the pipeline of `modules` behind its transformer (None: no
-    modules.json at all); `edits` follow in turn.
+    `holds` describes what is special about it, for the table in docs/models.md. The folder is
+    created for `family` with its own or another `tokenizer`, weights according to `config`, and for
+    an embedder the pipeline of `modules` after its transformer (None: no modules.json); then
+    `edits` are applied in order.
     """
 
     name: str
@@ -66,5 +66,5 @@ class Case:
 
     @property
     def task(self) -> Literal["embed", "rerank"]:
-        """What the model is for."""
+        """The model's task."""
         return "rerank" if self.classifier else "embed"

@@ -1,4 +1,4 @@
-"""Every case of the matrix, by section, in the order of the table."""
+"""All cases of the matrix by section, in the order of the table."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -13,7 +13,7 @@ from .weights import tensor_cases, weight_cases
 
 @cache
 def sections() -> Mapping[str, tuple[Case, ...]]:
-    """Return the cases by what they are about; no two have the same name."""
+    """Return the cases by topic; names are unique."""
     return {
         "Families": tuple(family_cases()),
         "Modules": tuple(pipeline_cases()),
@@ -36,5 +36,5 @@ def all_cases() -> tuple[Case, ...]:
 
 
 def families() -> tuple[str, ...]:
-    """Return the families in the order of their first case."""
+    """Return the families, in the order of their first case."""
     return tuple(dict.fromkeys(case.family for case in all_cases()))

@@ -1,4 +1,4 @@
-"""A folder, opened as a daemon opens it, beside what the library makes of the same folder."""
+"""Comparison of a folder as served by a daemon with the library's results for it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ LEAST_COSINE = 0.99999
 MOST_SCORE_ERROR = 1e-4
 _FP32 = Precision("none", weight_bits=8, floor=0.0)
 _LONG = "The quick brown fox jumps over the lazy dog while Größe und Maß 東京 decide. "
-# What tokenizers are tried on, beside every special and added token: of these the ids are compared,
-# for an output is made of ids alone.
+# Texts for comparing token ids, in addition to every special and added token. Ids suffice, because
+# they determine the output.
 _TOKENIZED = (
     "MIXED Case Words AND camelCase",
     "e\u0301 a\u0308 n\u0303 combining marks",
@@ -44,7 +44,7 @@ _TOKENIZED = (
     "don't can't I'm, you're; (well) [no] {yes} <html> </s>x",
     "ΑΒΓ ΣΊΣΥΦΟΣ İstanbul ǅ ẞ",
 )
-# Of these the outputs are, too: nothing, short texts, and some that are cut.
+# Texts whose outputs are compared as well: empty, short and truncated ones.
 _COMPUTED = (
     "",
     "How do I reset my password?",
@@ -58,36 +58,36 @@ _DOCUMENTS = (*_COMPUTED[:4], _LONG * 4)
 
 @dataclass
 class Library:
-    """The library's own pipeline of a folder, loaded when it is first asked."""
+    """The library's own pipeline for a folder, loaded on first use."""
 
     folder: Path
     task: Task
 
     @cached_property
     def pipeline(self) -> Any:
-        """Return it; whatever the library raises where it does not load the folder."""
+        """Load the pipeline; raises whatever the library raises for the folder."""
         import torch
         from sentence_transformers import CrossEncoder, SentenceTransformer
 
         kind = CrossEncoder if self.task == "rerank" else SentenceTransformer
         path = str(self.folder)
-        # Asked for by name, since BF16 weights would be computed with as such; modules other than
-        # the transformer are not told.
+        # Explicit, because BF16 weights would otherwise be used as such. It applies only to the
+        # transformer; `float` below converts the other modules.
         kwargs = {"dtype": torch.float32}
         return kind(path, device="cpu", local_files_only=True, model_kwargs=kwargs).float()
 
     def ids(self, text: Text) -> list[int]:
-        """Return the token ids that the library computes for `text`, a pair's prompt before it."""
+        """Return the library's token ids for `text`; for a pair, its prompt comes first."""
         prompt = self.pipeline._resolve_prompt(None, None) if self.task == "rerank" else None
         features = self.pipeline.preprocess([text], prompt=prompt)
         ids: list[int] = features["input_ids"].reshape(-1).tolist()
         return ids
 
     def results(self, texts: Sequence[Text], **prompt: str | None) -> list[Any]:
-        """Return each text's vector, behind no prompt unless one is asked for, or score as [1].
+        """Return the vector of each text, by default without a prompt, or the score as [1].
 
-        It is None where the library raises: it lets a text be longer than the table of
-        positions, and ids stand beyond the table of embeddings.
+        A result is None if the library raises, because it allows texts longer than the position
+        table and ids outside the embedding table.
         """
         try:
             return self._computed(texts, **prompt)
@@ -101,54 +101,54 @@ class Library:
         return list(self.pipeline.encode(list(texts), batch_size=1, **(prompt or {"prompt": ""})))
 
     def tokens(self) -> list[str]:
-        """Return the special and the added tokens."""
+        """Return the special and added tokens."""
         tokenizer = getattr(self.pipeline.tokenizer, "_tokenizer", self.pipeline.tokenizer)
         return [str(each) for each in tokenizer.get_added_tokens_decoder().values()]
 
 
 def compare(library: Library, cache: Path) -> Outcome:
-    """Return how its folder is served, "DIFFERENT" where the library gives something else."""
+    """Return how the library's folder is served, or "DIFFERENT" if the library's results differ."""
     try:
         model = opened(library.folder, library.task, cache)
     except ModelError as error:
         return Outcome("refused", str(error))
-    except Exception as error:  # noqa: BLE001 - a traceback is an outcome as well, and a bad one
+    except Exception as error:  # noqa: BLE001 - a traceback is also an outcome, a bad one
         return Outcome("crashed", repr(error))
     path = "library" if isinstance(model, TorchModel) else "graph"
     try:
         _ = library.pipeline
-    except Exception as error:  # noqa: BLE001 - whatever the library says of such a folder
+    except Exception as error:  # noqa: BLE001 - the library may raise anything for such a folder
         return Outcome("DIFFERENT", f"{path}: the library raises {error!r}")
     different = first_difference(model, library)
     return Outcome("DIFFERENT", f"{path}: {different}") if different else Outcome(path)
 
 
 def opened(folder: Path, task: Task, cache: Path) -> Model | TorchModel:
-    """Return the model in `folder` as a daemon serves it without quantization."""
+    """Return the model in `folder` as a daemon would serve it without quantization."""
     wanted = Wanted(name=str(folder), task=task, precision=_FP32, reason="as asked")
     return open_model(wanted, cache)
 
 
 def first_difference(model: Model | TorchModel, library: Library) -> str:
-    """Return what of all probes differs first, or ""."""
+    """Return a description of the first difference over all probes, or ""."""
     for text in probes(library):
-        if told := _different_ids(model, library, text):
-            return told
+        if difference := _different_ids(model, library, text):
+            return difference
     computed = _inputs(library.task, _COMPUTED)
     for text, theirs in zip(computed, library.results(computed), strict=True):
-        if told := _different_output(model, library, text, theirs):
-            return told
+        if difference := _different_output(model, library, text, theirs):
+            return difference
     return next(_different_prompts(model, library), "") if library.task == "embed" else ""
 
 
 def probes(library: Library) -> list[Text]:
-    """Return the texts, with every special and added token inside one; for a reranker pairs."""
+    """Return the probe texts (for a reranker, pairs), with each special and added token in one."""
     around = [f"before {token} after{token}" for token in library.tokens()]
     return _inputs(library.task, (*_COMPUTED, *_TOKENIZED, *around))
 
 
 def _inputs(task: Task, texts: Sequence[str]) -> list[Text]:
-    """Return the texts, or for a reranker pairs of each, and of long and short ones."""
+    """Return the texts, or for a reranker a pair from each, plus pairs of short and long texts."""
     if task == "embed":
         return list(texts)
     pairs = [(text, _DOCUMENTS[index % len(_DOCUMENTS)]) for index, text in enumerate(texts)]
@@ -163,7 +163,7 @@ def _different_ids(model: Model | TorchModel, library: Library, text: Text) -> s
 
 
 def _different_output(model: Model | TorchModel, library: Library, text: Text, theirs: Any) -> str:
-    # Without an id there is nothing to compute, and requests of such texts are refused.
+    # Without ids there is nothing to compute, and the daemon refuses such texts.
     if theirs is None or not library.ids(text):
         return ""
     return distance(_result(model, text), theirs, library.task, f"{text!r:.40}")
@@ -185,19 +185,19 @@ def _different_prompts(model: Model | TorchModel, library: Library) -> Iterator[
         prompt = model.prompts[stated] if stated else ""
         (theirs,) = library.results([text], prompt_name=name)
         if theirs is not None and (
-            told := distance(_result(model, (prompt or "") + text), theirs, "embed", f"{name}")
+            far := distance(_result(model, (prompt or "") + text), theirs, "embed", f"{name}")
         ):
-            yield told
+            yield far
 
 
 def _result(model: Model | TorchModel, text: Text) -> Any:
     result = model.forward(model.tokenize([text])[0])
-    # As the library's Normalize does, which leaves a vector of zeros as it is.
+    # Like the library's Normalize, which keeps a vector of zeros.
     return result / max(np.linalg.norm(result), 1e-12) if model.normalize else result
 
 
 def distance(ours: Any, theirs: Any, task: Task, what: str) -> str:
-    """Return how `ours` is not `theirs`, after `what` they are of; "" where it is close enough."""
+    """Return how `ours` differs from `theirs`, prefixed by `what`, or "" if they are close."""
     if ours.shape != theirs.shape:
         return f"{what}: shape {ours.shape}, not {theirs.shape}"
     if task == "rerank":

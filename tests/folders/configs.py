@@ -1,4 +1,4 @@
-"""Cases of config.json, of the class that it names, and of prompts."""
+"""Cases about config.json, the class it names, and prompts."""
 
 from collections.abc import Iterator, Mapping
 
@@ -57,7 +57,7 @@ _ACTIVATIONS = {"gelu_new": GRAPH, "gelu_pytorch_tanh": GRAPH, "relu": GRAPH, "s
 
 
 def config_cases() -> Iterator[Case]:
-    """Return what config.json may state, or lack, of BERT and of families that it matters for."""
+    """Yield cases of config.json fields, set or missing, for BERT and other relevant families."""
     for holds, (edits, expected) in _BERT.items():
         config = {"type_vocab_size": 1} if holds == "one token type" else {}
         yield Case(name=f"bert: {holds}", holds=holds, family="bert", modules=MEAN,
@@ -83,7 +83,7 @@ def config_cases() -> Iterator[Case]:
 
 
 def prompt_cases() -> Iterator[Case]:
-    """Return prompts as config_sentence_transformers.json states them."""
+    """Yield cases of prompts in config_sentence_transformers.json."""
     for holds, (edits, expected) in _WITH_PROMPTS.items():
         yield Case(name=f"bert: {holds}", holds=holds, family="bert", modules=MEAN,
                    edits=edits, expected=expected)  # fmt: skip

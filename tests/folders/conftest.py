@@ -1,4 +1,4 @@
-"""Where folders are written, and a way to open them that starts no process for each."""
+"""Where folders are written, and patches to open them without extra processes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,35 +14,35 @@ _NO_MEMORY = {"rss_bytes": 0, "pss_bytes": 0}
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """A folder for folders: those of cases, and the cache of what is prepared from them."""
+    """A directory for the folders of cases and the cache of prepared artifacts."""
 
     root: Path
 
     @property
     def cache(self) -> Path:
-        """Where artifacts lie."""
+        """The artifact cache."""
         return self.root / "cache"
 
     def write(self, case: Case) -> Path:
-        """Write a case's folder under a number of its own."""
+        """Write a case's folder under a new number and return its path."""
         return write(case, self.root / f"folder-{len(list(self.root.glob('folder-*')))}")
 
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """Return the folder for folders."""
+    """Return a session-wide workshop; skip without sentence-transformers."""
     pytest.importorskip("sentence_transformers")
     return Workshop(tmp_path_factory.mktemp("folders"))
 
 
 @pytest.fixture(autouse=True)
 def quiet_library() -> Iterator[None]:
-    """Have the library compute on one thread, and say nothing of hundreds of loadings."""
+    """Limit the library to one thread and silence its output for hundreds of model loads."""
     import torch
     import transformers
 
     threads, verbosity = torch.get_num_threads(), transformers.logging.get_verbosity()
-    torch.set_num_threads(1)  # more of them only wait for each other: the models are tiny
+    torch.set_num_threads(1)  # the models are tiny: more threads would only wait for each other
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     yield
@@ -53,10 +53,10 @@ def quiet_library() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nobody_to_correct_it(in_one_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask no library: what is compared is how a folder is read here.
+    """Disable the check against the library, so that only our own reading of a folder is tested.
 
-    Nor is an artifact timed on more threads, which costs a second a folder and changes no byte, or
-    the memory counted that this process has by then; those have tests of their own.
+    Also skip timing artifacts on more threads, which takes a second per folder and changes no byte,
+    and measuring this process's memory. Both are tested elsewhere.
     """
     monkeypatch.setattr("sidecar.models.announcements.read_memory", lambda: _NO_MEMORY)
     monkeypatch.setattr("sidecar.models.library.layout_of", lambda *_: None)

@@ -1,4 +1,4 @@
-"""Changes of a folder, each as folders of the hub show it; they are put together by name."""
+"""Modifications of a folder, as seen on the hub, to be combined by cases."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ Tensors: TypeAlias = dict[str, Any]
 
 
 def sets(file: str, **values: Any) -> Edit:
-    """Set keys of a JSON file, which is made where it is not there."""
+    """Set keys of a JSON file, creating it if necessary."""
 
     def edit(folder: Path) -> None:
         path = folder / file
@@ -24,7 +24,7 @@ def sets(file: str, **values: Any) -> Edit:
 
 
 def drops(file: str, *keys: str) -> Edit:
-    """Leave keys out of a JSON file."""
+    """Remove keys from a JSON file."""
 
     def edit(folder: Path) -> None:
         content = json.loads((folder / file).read_text("utf-8"))
@@ -34,7 +34,7 @@ def drops(file: str, *keys: str) -> Edit:
 
 
 def inside(file: str, part: str, **values: Any) -> Edit:
-    """Set keys of one of a JSON file's objects."""
+    """Set keys of the object `part` in a JSON file."""
 
     def edit(folder: Path) -> None:
         content = json.loads((folder / file).read_text("utf-8"))
@@ -54,7 +54,7 @@ def removes(*names: str) -> Edit:
 
 
 def renames(old: str, new: str) -> Edit:
-    """Give a file another name."""
+    """Rename a file."""
 
     def edit(folder: Path) -> None:
         (folder / old).rename(folder / new)
@@ -72,7 +72,7 @@ def writes(name: str, content: str) -> Edit:
 
 
 def tokens_outside(*tokens: str, special: bool = False, **flags: Any) -> Edit:
-    """Add tokens in tokenizer_config.json that tokenizer.json does not have."""
+    """Add tokens to tokenizer_config.json that tokenizer.json lacks."""
     defaults = {"lstrip": False, "rstrip": False, "normalized": not special, "single_word": False}
 
     def edit(folder: Path) -> None:
@@ -95,7 +95,7 @@ def _vocabulary(folder: Path) -> Any:
 
 
 def shortens_vocabulary(by: int) -> Edit:
-    """Take the last words from the vocabulary, so that added tokens find rows in the table."""
+    """Remove the last `by` words of the vocabulary, to free table rows for added tokens."""
 
     def edit(folder: Path) -> None:
         path = folder / "tokenizer.json"
@@ -130,7 +130,7 @@ def tensors(change: Callable[[Tensors], Mapping[str, Any]]) -> Edit:
 
 
 def as_type(name: str) -> Edit:
-    """Store every tensor in torch's type of this name, as config.json then says."""
+    """Store every tensor in the torch dtype `name`, and state it in config.json."""
 
     def edit(folder: Path) -> None:
         import torch
@@ -149,7 +149,7 @@ def named(rename: Callable[[str], str]) -> Edit:
 
 
 def without(*parts: str) -> Edit:
-    """Leave out the tensors that have one of `parts` in their names."""
+    """Remove the tensors whose names contain one of `parts`."""
     return tensors(
         lambda all_: {
             name: each for name, each in all_.items() if not any(part in name for part in parts)
@@ -170,7 +170,7 @@ def with_more(**shapes: tuple[int, ...]) -> Edit:
 
 
 def as_bin(folder: Path) -> None:
-    """Store the weights as torch pickles them."""
+    """Store the weights as a torch pickle."""
     import torch
     from safetensors.torch import load_file
 
@@ -179,7 +179,7 @@ def as_bin(folder: Path) -> None:
 
 
 def in_shards(folder: Path) -> None:
-    """Store the weights in two files and an index."""
+    """Store the weights in two safetensors shards and an index."""
     from safetensors.torch import load_file, save_file
 
     whole = load_file(folder / "model.safetensors")
@@ -196,7 +196,7 @@ def in_shards(folder: Path) -> None:
 
 
 def bin_in_shards(folder: Path) -> None:
-    """Store the weights in two pickles and an index."""
+    """Store the weights in two pickled shards and an index."""
     import torch
     from safetensors.torch import load_file
 
@@ -215,22 +215,22 @@ def _pickle(file: str) -> str:
 
 
 def cuts_weights(folder: Path) -> None:
-    """Lose the second half of model.safetensors, as an interrupted download does."""
+    """Truncate model.safetensors to half its size, like an interrupted download."""
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def saved_by_version_6(folder: Path) -> None:
-    """Write the folder once more, as the library does by itself now."""
+    """Re-save the folder with the current library."""
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
-    # A classifier has no modules.json yet.
+    # Here, only classifiers lack modules.json.
     kind = SentenceTransformer if (folder / "modules.json").is_file() else CrossEncoder
     kind(str(folder), device="cpu", local_files_only=True).save_pretrained(str(folder))
 
 
 def into_transformer_folder(name: str) -> Edit:
-    """Move what is the transformer's into a folder of its own, as older versions did."""
+    """Move the transformer's files into a subfolder `name`, as older versions did."""
 
     def edit(folder: Path) -> None:
         stays = {"modules.json", "config_sentence_transformers.json"}
@@ -246,6 +246,6 @@ def into_transformer_folder(name: str) -> Edit:
 
 
 def drops_last_module(folder: Path) -> None:
-    """Take the last module out of the pipeline."""
+    """Remove the last module from the pipeline."""
     path = folder / "modules.json"
     dump(path, json.loads(path.read_text("utf-8"))[:-1])

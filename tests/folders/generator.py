@@ -1,4 +1,4 @@
-"""Writes a case's folder: by the library's own classes, then edited as the hub's folders are."""
+"""Writes the folder of a case with the library's own classes, then applies its edits."""
 
 import hashlib
 import shutil
@@ -23,7 +23,7 @@ _MODERNBERT = {
     **_SMALL, "local_attention": 16, "pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3,
     "bos_token_id": 2, "eos_token_id": 3,
 }  # fmt: skip
-# Family -> the prefix of its classes in transformers, its tokenizer, its config.
+# Family -> its class prefix in transformers, its tokenizer and its config.
 _FAMILIES: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
     "bert": ("Bert", "wordpiece", _SMALL),
     "roberta": ("Roberta", "bpe", _ROBERTA),
@@ -42,9 +42,9 @@ _LIBRARY = "sentence_transformers.models."
 
 
 def write(case: Case, folder: Path) -> Path:
-    """Write the folder of `case` to `folder`, which is not there yet, and return it.
+    """Write the folder of `case` to `folder`, which must not exist, and return it.
 
-    Weights that many cases share are made once, beside it.
+    Weights shared by many cases are created once, in a folder beside it.
     """
     if case.family == "static":
         _write_static(case, folder)
@@ -59,7 +59,7 @@ def write(case: Case, folder: Path) -> Path:
 
 
 def write_modules(folder: Path, modules: tuple[Module, ...]) -> None:
-    """Write modules.json and each module's folder; the first one lies in `folder` itself."""
+    """Write modules.json and each module's folder; the first module is in `folder` itself."""
     listed = []
     for index, module in enumerate(modules):
         path = f"{index}_{module.kind}" if index else ""
@@ -109,7 +109,7 @@ def _write_static(case: Case, folder: Path) -> None:
 
 
 def _base(case: Case, beside: Path) -> Path:
-    """Return a folder with config.json and weights, random and wide."""
+    """Return a folder with config.json and random weights, created on first use."""
     made_of = f"{case.family} {case.classifier} {sorted(case.config.items())}"
     folder = beside / f".{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
     if folder.is_dir():
@@ -122,7 +122,7 @@ def _base(case: Case, beside: Path) -> Path:
     kind = "ForSequenceClassification" if case.classifier else "Model"
     torch.manual_seed(7)
     model = getattr(transformers, f"{name}{kind}")(config)
-    with torch.no_grad():  # wider than the initialisation, so that errors show
+    with torch.no_grad():  # larger than at initialisation, so that errors become visible
         for parameter in model.parameters():
             parameter.mul_(3).add_(0.02 * torch.randn_like(parameter))
     model.save_pretrained(folder)

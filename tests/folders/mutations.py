@@ -1,4 +1,4 @@
-"""Edits of one field of a folder, and which of them change the library's answers."""
+"""Single-field edits of a folder, and which of them change the library's results."""
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -18,7 +18,7 @@ _IDENTITY = "torch.nn.modules.linear.Identity"
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A folder and the edits that are tried on it; `changing` names those that matter."""
+    """A folder and edits to try on it; `changing` names those that change the library's results."""
 
     case: Case
     edits: Mapping[str, Edit]
@@ -100,7 +100,7 @@ _RERANKER: Mapping[str, Edit] = {
 }
 
 
-# What changes the answers of every base, of every embedder, and of some tokenizers.
+# Edits that change the results of every base, of every embedder, and of single kinds.
 _CHANGING = {
     "layer_norm_eps", "hidden_act", "num_attention_heads", "truncation_side",
     "cls_token in the map",

@@ -1,4 +1,4 @@
-"""The table of docs/models.md, made of what the cases expect."""
+"""The table in docs/models.md, generated from the cases' expectations."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from .catalogue import sections
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 _OPENING, _CLOSING = "<!-- folders -->", "<!-- /folders -->"
-# A name of parts, with its value where it is a key: truncation_side: left.
+# A compound name, with the value if it is a key, like "truncation_side: left".
 _NAME = re.compile(r"\w+(?:[._]\w+)+/?(?:: \[?\w+\]?)?")
 _SERVED: Mapping[Served, str] = {
     "graph": "our graph",
@@ -19,14 +19,14 @@ _SERVED: Mapping[Served, str] = {
 
 
 def filled(page: str) -> str:
-    """Return the page with the table as the cases have it now."""
+    """Return the page with the table regenerated from the cases."""
     before, _, rest = page.partition(_OPENING)
     _, _, after = rest.partition(_CLOSING)
     return f"{before}{_OPENING}\n{table()}\n{_CLOSING}{after}"
 
 
 def table() -> str:
-    """Return the table in Markdown: a row for each section and outcome."""
+    """Return the table in Markdown, with one row per section and outcome."""
     head = "| | what the folder holds | families | served by |", "| --- | --- | --- | --- |"
     return "\n".join((*head, *_rows()))
 
@@ -41,7 +41,7 @@ def _rows() -> Iterator[str]:
 
 
 def _with_code(words: str) -> str:
-    """Return the words with the names of files, keys and tensors set as code."""
+    """Return the words with the names of files, keys and tensors formatted as code."""
     return _NAME.sub(r"`\g<0>`", words)
 
 

@@ -1,4 +1,4 @@
-"""Cases of families, and of what stands behind the transformer: pooling, Dense, a classifier."""
+"""Cases about families and the modules after the transformer: pooling, Dense, a classifier."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,13 +16,13 @@ _OWN = "config_sentence_transformers.json"
 
 
 def pooled(*modes: str) -> Module:
-    """Return a Pooling as the hub's folders state it: a flag for each mode."""
+    """Return a Pooling module as stored on the hub, with a flag for each mode."""
     flags = {f"pooling_mode_{flag}": flag in modes for flag in (*_FLAGS, "lasttoken")}
     return Module("Pooling", {"word_embedding_dimension": WIDTH, **flags})
 
 
 def dense(into: int, activation: str = "torch.nn.modules.activation.Tanh", **more: Any) -> Module:
-    """Return a Dense from the transformer's width, or from `more`'s."""
+    """Return a Dense module; its input has the transformer's width unless `more` overrides it."""
     own = {"in_features": WIDTH, "out_features": into, "bias": True}
     return Module("Dense", {**own, "activation_function": activation, **more})
 
@@ -80,7 +80,7 @@ def _embedder(family: str, kind: str, modules: tuple[Module, ...], expected: Out
 
 
 def family_cases() -> Iterator[Case]:
-    """Return families times pipelines."""
+    """Yield the product of families and pipelines."""
     for kind, modules in _PRODUCT.items():
         yield from (_embedder(family, kind, modules, GRAPH) for family in KNOWN)
     for kind in ("mean pooling, Normalize", "cls pooling"):
@@ -88,7 +88,7 @@ def family_cases() -> Iterator[Case]:
 
 
 def pipeline_cases() -> Iterator[Case]:
-    """Return pipelines that one family or two are enough for."""
+    """Yield pipelines for which one or two families suffice."""
     for kind, modules in _SINGLE.items():
         yield _embedder("bert", kind, modules, GRAPH)
     for family in ("roberta", "xlm-roberta"):
@@ -139,7 +139,7 @@ def _plain(family: str) -> Case:
 
 
 def static_cases() -> Iterator[Case]:
-    """Return tables of static vectors: no transformer, a mean over tokens."""
+    """Yield static models: a table of vectors and a mean over tokens, without a transformer."""
     edits: Mapping[str, tuple[Edit, ...]] = {
         "a table of static vectors": (),
         "a table of static vectors, from model2vec": (
@@ -158,7 +158,7 @@ def static_cases() -> Iterator[Case]:
 
 
 def reranker_cases() -> Iterator[Case]:
-    """Return families times activations, and single deviations of a classifier."""
+    """Yield the product of families and activations, and variations of a single classifier."""
     identity = sets("config.json", sbert_ce_default_activation_function=_IDENTITY)
     for family in KNOWN:
         yield _reranker(family, "a classifier of one label", GRAPH)
@@ -197,13 +197,13 @@ def reranker_cases() -> Iterator[Case]:
                     sets("tokenizer_config.json", truncation_side="left"))  # fmt: skip
     yield _reranker("bert", "a classifier whose tokenizer has no post-processor", GRAPH,
                     sets("tokenizer.json", post_processor=None))  # fmt: skip
-    for holds, told in (
+    for holds, edit in (
         ("a classifier whose tokenizer class has no token types",
          sets("tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")),
         ("a classifier whose model_input_names have no token types",
          sets("tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])),
     ):  # fmt: skip
-        yield _reranker("bert", holds, GRAPH, told)
+        yield _reranker("bert", holds, GRAPH, edit)
     yield _reranker("bert", "a classifier that lower-cases", GRAPH,
                     inside("tokenizer.json", "normalizer", lowercase=False))  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""Text that nobody would think of, through each kind of tokenizer.
+"""Random Unicode text through each kind of tokenizer.
 
-Seconds with the tests; by hand for minutes, with `--hypothesis-profile=minutes`.
+Takes seconds by default, and minutes with `--hypothesis-profile=minutes`.
 """
 
 import pytest
@@ -13,7 +13,7 @@ from .conftest import Workshop
 from .pipelines import KNOWN, MEAN
 
 _SPECIAL = ("[CLS]", "[SEP]", "[PAD]", "<s>", "</s>", "<pad>", "<mask>", "##s", "▁", "Ġ", " ", "A")
-# Lone surrogates are no Unicode text, and the wire lets none through.
+# Lone surrogates are not valid Unicode text, and the protocol rejects them.
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=120)
 _MIXED = st.lists(st.sampled_from(_SPECIAL) | _TEXTS, max_size=12).map("".join)
 
@@ -21,7 +21,7 @@ _MIXED = st.lists(st.sampled_from(_SPECIAL) | _TEXTS, max_size=12).map("".join)
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [*KNOWN, "static"])
 def test_any_text_has_the_library_s_tokens(family: str, workshop: Workshop) -> None:
-    """The ids of random Unicode text are the library's, special tokens in it or not."""
+    """The token ids of random Unicode text, with or without special tokens, match the library's."""
     modules = () if family == "static" else MEAN
     case = Case(name=family, holds="", family=family, modules=modules, expected=GRAPH)
     folder = workshop.write(case)

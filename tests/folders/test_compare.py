@@ -1,4 +1,4 @@
-"""What the matrix takes for a difference."""
+"""What counts as a difference in the matrix."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from .compare import distance
 
 
 def test_a_vector_differs_by_direction_length_shape_and_nan() -> None:
-    """A cosine under 0.99999 is told, as is another length, another shape and what is no number."""
+    """A cosine below 0.99999, another length, another shape and NaN are reported."""
     vector = np.array([0.6, 0.8, 0.0], np.float32)
     near, far = (vector + np.array([0, 0, off], np.float32) for off in (0.004, 0.005))
     assert distance(vector, vector, "embed", "x") == ""
@@ -17,7 +17,7 @@ def test_a_vector_differs_by_direction_length_shape_and_nan() -> None:
 
 
 def test_a_score_differs_by_more_than_one_in_ten_thousand() -> None:
-    """Scores within 1e-4 are equal, and others, or NaN, are not."""
+    """Scores within 1e-4 count as equal; larger differences and NaN are reported."""
     score = np.array([0.5], np.float32)
     assert distance(score + np.float32(9e-5), score, "rerank", "x") == ""
     assert distance(score + np.float32(2e-4), score, "rerank", "x").startswith("x: ")
@@ -25,7 +25,7 @@ def test_a_score_differs_by_more_than_one_in_ten_thousand() -> None:
 
 
 def test_an_outcome_meets_what_names_its_reason() -> None:
-    """A refusal is expected by a part of its line, and nothing meets another way of serving."""
+    """A refusal matches by part of its message, and never matches another way of serving."""
     assert Outcome("refused", "a folder: 2 labels are too many").meets(refused("2 labels"))
     assert not Outcome("refused", "a folder: no weights").meets(refused("2 labels"))
     assert not Outcome("library").meets(GRAPH)

@@ -1,4 +1,4 @@
-"""One field of a folder, edited: our answer changes exactly when the library's does."""
+"""Single-field edits of a folder, after which our results must still match the library's."""
 
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -22,12 +22,12 @@ _TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """What the library gives for the texts: nothing where it raises."""
+    """The library's results for the texts, empty if it cannot load the folder."""
 
     results: tuple[Any, ...]
 
     def same_as(self, other: "_Answers") -> bool:
-        """Whether no bit differs: the library computes the same twice."""
+        """Whether all results are bit-identical; the library is deterministic."""
         pairs = zip_longest(self.results, other.results)
         return all(np.array_equal(one, another) for one, another in pairs)
 
@@ -35,7 +35,7 @@ class _Answers:
 @pytest.mark.slow
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 def test_our_answer_changes_when_the_library_s_does(base: Base, workshop: Workshop) -> None:
-    """After every edit we serve what the library gives, or refuse; and the edits are worth it."""
+    """After every edit our results match the library's or we refuse; the listed edits matter."""
     task = base.case.task
     before = _answers_of(Library(workshop.write(base.case), task))
     wrong, changing = [], set()
@@ -51,9 +51,9 @@ def test_our_answer_changes_when_the_library_s_does(base: Base, workshop: Worksh
 
 
 def _answers_of(library: Library) -> _Answers:
-    """Return the library's answers on its folder, or none of them where it cannot be loaded."""
+    """Return the library's results for its folder, or none if it cannot be loaded."""
     texts = [(text, _TEXTS[0]) if library.task == "rerank" else text for text in _TEXTS]
     try:
         return _Answers(tuple(library.results(texts, prompt_name=None)))
-    except Exception:  # noqa: BLE001 - whatever the library says of such a folder
+    except Exception:  # noqa: BLE001 - the library may raise anything for such a folder
         return _Answers(())

@@ -1,4 +1,4 @@
-"""Cases of how a text becomes tokens, and where it is cut."""
+"""Cases about tokenization and truncation."""
 
 from collections.abc import Iterator, Mapping
 
@@ -14,7 +14,7 @@ _PAD = {
     "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]",
 }  # fmt: skip
 _NO_FILES = (_CONFIG, _MAP)
-# What a tokenizer of any kind may be told, or lack.
+# Edits that apply to every kind of tokenizer.
 _ANY: Mapping[str, tuple[Edit, ...]] = {
     "tokenizer.json without a post-processor": (sets(_JSON, post_processor=None),),
     "truncation_side: left": (sets(_CONFIG, truncation_side="left"),),
@@ -116,14 +116,14 @@ _OLD_NAMES = ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xl
 
 
 def tokenizer_cases() -> Iterator[Case]:
-    """Return what a tokenizer of any kind may be told, or lack, for each kind."""
+    """Yield the edits that apply to every kind of tokenizer, for each kind."""
     for kind, (family, _) in _TOKENIZERS.items():
         for holds, edits in _ANY.items():
             yield _case(family, kind, holds, edits)
 
 
 def kind_cases(kind: str) -> Iterator[Case]:
-    """Return what a tokenizer of one kind may be told, or lack."""
+    """Yield the edits that apply to one kind of tokenizer."""
     family, table = _TOKENIZERS[kind]
     for holds, edits in table.items():
         expected = refused("no vocabulary") if holds.endswith("no vocabulary") else GRAPH
@@ -138,7 +138,7 @@ def _case(
 
 
 def vocabulary_cases() -> Iterator[Case]:
-    """Return vocabularies that are not the family's own, or do not fit the model."""
+    """Yield vocabularies of other families, and one that does not fit the model."""
     pairs = (
         ("bert", "cased", "a cased WordPiece"),
         ("bert", "unigram", "another family's tokenizer"),
@@ -160,7 +160,7 @@ def vocabulary_cases() -> Iterator[Case]:
 
 
 def limit_cases() -> Iterator[Case]:
-    """Return where a folder may state how many tokens its model takes."""
+    """Yield the places where a folder may state its maximum number of tokens."""
     for holds, edits in _LIMITS.items():
         for family in ("bert", "roberta"):
             yield _case(family, "limit", holds, edits)

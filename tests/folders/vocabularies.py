@@ -1,4 +1,4 @@
-"""Tiny tokenizers of the package's own texts' words, in the files that the hub's folders have."""
+"""Tiny tokenizers built from the package's own texts, stored as in folders on the hub."""
 
 import json
 import math
@@ -27,9 +27,9 @@ MAX_TOKENS = 48
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """A kind of tokenizer as its class in transformers has it.
+    """A tokenizer as its class in transformers defines it.
 
-    `specials` are the first ids, in this order; `roles` names those that have one.
+    `specials` take the first ids, in order; `roles` maps roles to special tokens.
     """
 
     kind: str
@@ -77,11 +77,11 @@ VOCABULARIES = {
 
 
 def write_tokenizer(name: str, folder: Path) -> None:
-    """Write tokenizer.json, the vocabulary's own files and the two configs beside them."""
+    """Write tokenizer.json, the vocabulary files and the two config files."""
     vocabulary = VOCABULARIES[name]
     tokenizer = Tokenizer.from_str(_made(name))
     tokenizer.save(str(folder / "tokenizer.json"))
-    if vocabulary.kind != "Unigram":  # a SentencePiece model is no file of the tokenizers library
+    if vocabulary.kind != "Unigram":  # the tokenizers library cannot write a SentencePiece model
         tokenizer.model.save(str(folder))
     roles = {f"{role}_token": token for role, token in vocabulary.roles.items()}
     dump(folder / "special_tokens_map.json", roles)
@@ -117,7 +117,7 @@ def _made(name: str) -> str:
 
 
 def _special(token: str) -> AddedToken:
-    # BERT's mask takes no space before it, RoBERTa's and its kin's does.
+    # The mask token strips a preceding space in RoBERTa and its relatives, but not in BERT.
     return AddedToken(token, special=True, normalized=False, lstrip=token == "<mask>")
 
 
@@ -140,7 +140,7 @@ def _bpe(vocabulary: Vocabulary) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     pieces = [*vocabulary.specials, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     merges: dict[tuple[str, str], None] = {}
-    for word in _words(tokenizer):  # merged from its beginning, letter by letter
+    for word in _words(tokenizer):  # merged from the start, letter by letter
         for end in range(1, len(word)):
             if len(pieces) < SIZE and word[: end + 1] not in pieces:
                 merges[word[:end], word[end]] = None
@@ -165,9 +165,9 @@ def _unigram(vocabulary: Vocabulary) -> Tokenizer:
 
 
 def _words(tokenizer: Tokenizer) -> Counter[str]:
-    """Return the words of the package's own texts, the most frequent one first.
+    """Return the words of the package's own texts, most frequent first.
 
-    A trainer would choose among equally frequent ones by chance.
+    A trainer would break ties at random.
     """
     read = resources.files("sidecar.models").joinpath
     normalized = tokenizer.normalizer.normalize_str if tokenizer.normalizer else str

@@ -1,4 +1,4 @@
-"""Cases of how the weights are stored, and of tensors that are missing, odd or too many."""
+"""Cases about weight storage, and missing, unusual or extra tensors."""
 
 from collections.abc import Iterator, Mapping
 
@@ -102,7 +102,7 @@ def _nan(name: str, tensor: object) -> object:
 
 
 def weight_cases() -> Iterator[Case]:
-    """Return families times ways to store weights."""
+    """Yield the product of families and storage formats."""
     for family in ("bert", "roberta", "xlm-roberta", "distilbert"):
         for holds, edits in _STORED.items():
             yield _case(family, holds, edits, GRAPH)
@@ -118,7 +118,7 @@ def weight_cases() -> Iterator[Case]:
 
 
 def tensor_cases() -> Iterator[Case]:
-    """Return tensors that are named as they were once, missing, odd or too many."""
+    """Yield tensors with old names, and missing, invalid or extra tensors."""
     for holds, (edits, expected) in _SINGLE.items():
         yield _case("bert", holds, edits, expected)
     yield Case(name="bert reranker: no output layer", holds="a classifier without its last layer",

@@ -1,8 +1,8 @@
-"""A container of this host with a real systemd as its PID 1, and Sidecar installed in it.
+"""A container with a real systemd as PID 1, in which Sidecar is installed.
 
-The root is this host's own, copy on write: what is written there goes to a tmpfs. Mounts live in
-a mount namespace that ends with the container. The container ends with the test, even where that
-is killed; then nothing is left but cgroups without a process.
+Its root is this host's own, copy-on-write over a tmpfs. All mounts are in a mount namespace that
+ends with the container. The container ends with the test, even if that is killed, which leaves
+only empty cgroups behind.
 """
 
 import json
@@ -28,7 +28,7 @@ _STOP_SECONDS = 20.0
 _CGROUPS = Path("/sys/fs/cgroup")
 _TOOLS = ("systemd-nspawn", "unshare", "setpriv", "nsenter", "mount")
 
-# Mounts are private, /run too: nspawn keeps its own things there.
+# Mounts are private, including /run, where nspawn keeps its state.
 _START = """
 set -e
 echo $$ > "$1/cgroup.procs"
@@ -41,8 +41,8 @@ mount -t tmpfs run /run
 exec systemd-nspawn --directory="$root/root" "$@"
 """
 
-# What a virtual environment's bin/sidecar is; this one runs the checkout, and its Python may lie
-# in a folder that the unit cannot see.
+# Stands in for a virtual environment's bin/sidecar: runs the checkout, whose Python may be in a
+# folder that the unit cannot see.
 _COMMAND = """#!/bin/sh
 export PYTHONHOME=/opt/sidecar/python LD_LIBRARY_PATH=/opt/sidecar/python/lib
 export PYTHONPATH=/opt/sidecar/src:/opt/sidecar/site-packages
@@ -51,7 +51,7 @@ exec /opt/sidecar/python/bin/{python} {arguments} "$@"
 
 
 class Machine:
-    """Boots on entering, is powered off on leaving. Skips the test where that cannot be done."""
+    """Boots on entry and powers off on exit. Skips the test if this host cannot run it."""
 
     def __init__(self, folder: Path) -> None:
         self._name = f"sidecar-test-{os.getpid()}"
@@ -84,9 +84,9 @@ class Machine:
         self.close()
 
     def close(self) -> None:
-        """Power off, and leave nothing behind."""
+        """Power off and clean up."""
         if self._nspawn is not None:
-            self._nspawn.terminate()  # it has the container shut down
+            self._nspawn.terminate()  # makes nspawn shut the container down
             with suppress(subprocess.TimeoutExpired):
                 self._nspawn.wait(_STOP_SECONDS)
             for folder in sorted(self._cgroup.rglob("cgroup.procs")):
@@ -97,7 +97,7 @@ class Machine:
             _until(lambda folder=folder: _removed(folder), f"an empty cgroup {folder}")
 
     def run(self, *command: str, check: bool = True, uid: int = 0, gid: int = 0) -> str:
-        """Run a command in the container and return what it prints."""
+        """Run a command in the container and return its output."""
         done = subprocess.run(
             [*self._enter, f"--setuid={uid}", f"--setgid={gid}", *command],
             capture_output=True, text=True, check=False, timeout=_PATIENCE,
@@ -114,7 +114,7 @@ class Machine:
         return self.systemctl("show", "--property", name, "--value", unit)
 
     def until(self, unit: str, **properties: str) -> None:
-        """Return once the unit's properties are these."""
+        """Wait until the unit has these properties."""
 
         def reached() -> bool:
             return all(self.show(unit, name) == value for name, value in properties.items())
@@ -122,12 +122,12 @@ class Machine:
         _until(reached, f"{unit} with {properties}")
 
     def events(self, name: str, *matches: str) -> list[dict[str, Any]]:
-        """Return the journal's entries of an event, their fields as the journal has them."""
+        """Return the journal entries of an event, with the journal's field names."""
         lines = self.run("journalctl", "--output=json", f"EVENT={name}", *matches, check=False)
         return [json.loads(line) for line in lines.splitlines()]
 
     def path(self, path: str) -> Path:
-        """Return where a file of the container lies for this process."""
+        """Return the path of a container's file for this process."""
         return Path(f"/proc/{self._leader}/root{path}")
 
     @property
@@ -164,7 +164,7 @@ class Machine:
         return bool(self._leader) and self.systemctl("is-system-running", check=False) == "running"
 
     def _install(self) -> None:
-        """Do what the README says, with the checkout's command in the place of pip's."""
+        """Install as in the README, but with the checkout's command instead of pip's."""
         sidecar = self.path("/opt/sidecar")
         for package in ("sidecar", "client_lib"):
             shutil.copytree(
@@ -196,9 +196,9 @@ class Machine:
 
 
 def _missing() -> str | None:
-    """Return why no container can be had here, if that is known at once."""
+    """Return why no container can run here, as far as that can be checked in advance."""
     if os.geteuid() != 0:
-        return "a container with a systemd of its own takes root"
+        return "a container with its own systemd needs root"
     if tools := [name for name in _TOOLS if shutil.which(name) is None]:
         return f"not installed: {', '.join(tools)}"
     if not Path("/lib/systemd/systemd").exists():
@@ -209,7 +209,7 @@ def _missing() -> str | None:
 
 
 def _unified() -> Path:
-    """Return the root of cgroup v2, which may be one hierarchy beside those of v1."""
+    """Return the root of cgroup v2, which may be a hierarchy alongside those of v1."""
     beside = _CGROUPS / "unified"
     return beside if beside.is_dir() else _CGROUPS
 
@@ -220,7 +220,7 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _removed(cgroup: Path) -> bool:
-    """Remove a cgroup and those in it; False while a process is still ending in one."""
+    """Remove a cgroup and its children; return False while one still has a process."""
     if not cgroup.is_dir():
         return True
     try:

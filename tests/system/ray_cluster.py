@@ -1,4 +1,4 @@
-"""Two nodes of a local cluster embed a Parquet file; prints what came of it as JSON."""
+"""Embed Parquet files on a local two-node cluster, and print the results as JSON."""
 
 import json
 import os
@@ -27,7 +27,7 @@ _TEXTS = [f"{row}: {'a text of some words ' * (row % 6)}" for row in range(_ROWS
 
 
 class Unlucky(SidecarEmbedder):
-    """One of the actors is killed at its first batch; the last row raises until it is `mended`."""
+    """An actor that is killed at the first batch; the last row raises until `mended` exists."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         super().__init__(**options)
@@ -51,21 +51,21 @@ def _is_first(mark: Path) -> bool:
 
 
 def _wait_for_others(folder: Path) -> None:
-    # So that there is something to go on from.
+    # So that there is a checkpoint to resume from.
     deadline = time.monotonic() + _SECONDS
     while not checkpointed(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
 def checkpointed(folder: Path) -> int:
-    """Return how many rows a job that fails has done for good."""
+    """Return the number of rows that the failed job has checkpointed."""
     files = (folder / "checkpoint").rglob("*.parquet")
     return sum(parquet.read_metadata(file).num_rows for file in files)
 
 
 def embed(folder: Path, serve: list[str]) -> None:
     context = DataContext.get_current()
-    context.target_min_block_size, context.target_max_block_size = 1, 8_192  # a file, a block
+    context.target_min_block_size, context.target_max_block_size = 1, 8_192  # one block per file
     context.checkpoint_config = CheckpointConfig(
         "id", str(folder / "checkpoint"), delete_checkpoint_on_success=False
     )
@@ -86,7 +86,7 @@ def rows_of(output: Path) -> dict[str, Any]:
 
 
 def lives(log: Path) -> list[str]:
-    """Return what a node's daemons did, in order: which began, and which ended."""
+    """Return the starts and stops of a node's daemons, in order."""
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
     return [event for event in events if event in {"server.listening", "server.stopped"}]
 
@@ -117,24 +117,24 @@ def main(artifact: str, folder: Path) -> None:
     for _ in range(2):
         cluster.add_node(num_cpus=1, resources={"embedders": 2}, object_store_memory=_STORE_BYTES)
     session = Path(ray.init(address=cluster.address).address_info["session_dir"])
-    told: dict[str, Any] = {"texts": _TEXTS}
+    result: dict[str, Any] = {"texts": _TEXTS}
     try:
         try:
             embed(folder, serve)
         except RayTaskError as error:
-            told["failed"] = "out of luck" in str(error)
-        told["checkpointed"] = checkpointed(folder)
+            result["failed"] = "out of luck" in str(error)
+        result["checkpointed"] = checkpointed(folder)
         (folder / "mended").touch()
         embed(folder, serve)
-        told |= rows_of(folder / "out")
-        told["killed"] = (folder / "killed").exists()
+        result |= rows_of(folder / "out")
+        result["killed"] = (folder / "killed").exists()
     finally:
         ray.shutdown()
         cluster.shutdown()
     _, left = psutil.wait_procs(processes(session), timeout=30)
-    told["left"] = [process.pid for process in left]
-    told["daemons"] = [lives(log) for log in session.glob("sidecar-*/log")]
-    print(json.dumps(told))  # noqa: T201 - what the test reads
+    result["left"] = [process.pid for process in left]
+    result["daemons"] = [lives(log) for log in session.glob("sidecar-*/log")]
+    print(json.dumps(result))  # noqa: T201 - read by the test
 
 
 if __name__ == "__main__":

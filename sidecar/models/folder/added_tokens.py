@@ -1,4 +1,4 @@
-"""Special and added tokens, as the library collects them from four files and adds them."""
+"""Special and added tokens, collected from four files and added as in transformers."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,10 +23,11 @@ _EXTRA, _ADDITIONAL = "extra_special_tokens", "additional_special_tokens"
 
 @dataclass(frozen=True, slots=True)
 class AddedTokens:
-    """`named` as every class names them, `specific` to this model, `extra` without a name.
+    """A folder's special and added tokens.
 
-    `extra` is None where the folder says nothing of them. `by_id` are those that the folder
-    lists with ids, special or not; the ids only order them.
+    `named` holds the roles that every class has, `specific` the roles of this model only, and
+    `extra` the special tokens without a role, None if the folder does not mention any. `by_id`
+    holds the tokens listed with ids, special or not; the ids only determine their order.
     """
 
     named: Mapping[str, Token | None]
@@ -36,7 +37,7 @@ class AddedTokens:
 
 
 def add_missing(tokenizer: Tokenizer, tokens: AddedTokens) -> None:
-    """Add to `tokenizer` what it does not have yet, in the library's order: ids follow it."""
+    """Add the tokens that `tokenizer` lacks, in the library's order, which determines their ids."""
     own = tokenizer.get_added_tokens_decoder()
     known = {repr(token) for token in own.values()}
     missing: list[Any] = [t for _, t in sorted(tokens.by_id.items()) if repr(t) not in known]
@@ -63,9 +64,10 @@ def read_added_tokens(
     fields: Mapping[str, Any],
     default: Mapping[str, str],
 ) -> AddedTokens:
-    """Return the tokens of the folder with tokenizer.json `file` and the config's `fields`.
+    """Return the tokens of `folder`.
 
-    A name of `default` is taken where the folder does not have it.
+    `file` is its tokenizer.json and `fields` its tokenizer_config.json. `default` holds named
+    tokens for roles that the folder does not define.
     """
     stated = {key: value for key, value in fields.items() if key.endswith(("_token", "_tokens"))}
     if not stated.get(_EXTRA) and _ADDITIONAL in stated:
@@ -77,7 +79,7 @@ def read_added_tokens(
         where = folder / _CONFIG, _DECODER
         by_id = {int(i): _added(*where, token) for i, token in fields[_DECODER].items()}
     else:
-        _lay_over(stated, specific, folder)
+        _merge_map(stated, specific, folder)
         by_id = _listed(stated, folder, file)
     return _collected(folder, {**default, **stated}, specific, by_id)
 
@@ -86,8 +88,8 @@ def _is_specific(key: str, value: Any) -> bool:
     return key.endswith("_token") and key not in NAMED and isinstance(value, str)
 
 
-def _lay_over(stated: dict[str, Any], specific: dict[str, Any], folder: Path) -> None:
-    """Lay special_tokens_map.json over it, which counts where the config lists no tokens."""
+def _merge_map(stated: dict[str, Any], specific: dict[str, Any], folder: Path) -> None:
+    """Merge special_tokens_map.json, read only if the config has no added_tokens_decoder."""
     where = folder / _MAP
     for key, value in read_json(folder, _MAP, optional=True).items():
         if key not in {*NAMED, _EXTRA, _ADDITIONAL} and not key.endswith("_token"):
@@ -102,9 +104,9 @@ def _lay_over(stated: dict[str, Any], specific: dict[str, Any], folder: Path) ->
         specific |= stated.pop(_EXTRA)
 
 
-def _joined(where: Path, before: Any, behind: Sequence[Any]) -> list[Any]:
+def _joined(where: Path, before: Any, after: Sequence[Any]) -> list[Any]:
     joined = list(before or [])
-    for token in behind:
+    for token in after:
         typed = isinstance(token, dict)
         made = _added(where, _EXTRA, {**token, "special": True}) if typed else token
         if made not in joined:
@@ -115,7 +117,7 @@ def _joined(where: Path, before: Any, behind: Sequence[Any]) -> list[Any]:
 def _listed(
     stated: Mapping[str, Any], folder: Path, file: Mapping[str, Any] | None
 ) -> dict[int, AddedToken]:
-    """Return the tokens of added_tokens.json and, over them, those of tokenizer.json."""
+    """Return the tokens of added_tokens.json, overridden by those of tokenizer.json."""
     special = {str(stated[name]) for name in NAMED if stated.get(name)}
     special |= {str(token) for token in stated.get(_EXTRA) or ()}
     by_id = {
@@ -150,14 +152,14 @@ def _is_loose(key: str, token: Any) -> bool:
 
 
 def _check(folder: Path, key: str, tokens: Any) -> None:
-    """Raise `UnknownArchitectureError` for what the library would not take for tokens."""
+    """Raise `UnknownArchitectureError` if the library would not accept `tokens` as tokens."""
     listed = isinstance(tokens, list | tuple)
     if not listed or not all(isinstance(token, str | AddedToken) for token in tokens):
         raise refused(folder / _CONFIG, key, tokens)
 
 
 def _typed(folder: Path, key: str, value: Any) -> Any:
-    """Return what JSON says of a token, or of several, as tokens."""
+    """Return a JSON value with every serialised `AddedToken` in it decoded."""
     if isinstance(value, list):
         return [_typed(folder, key, each) for each in value]
     if isinstance(value, dict) and value.get("__type") == "AddedToken":
@@ -168,6 +170,6 @@ def _typed(folder: Path, key: str, value: Any) -> Any:
 
 def _added(where: Path, key: str, parts: Mapping[str, Any]) -> AddedToken:
     if isinstance(parts.get("content"), str) and set(parts) <= _PARTS:
-        with suppress(TypeError):  # a flag that is not one
+        with suppress(TypeError):  # a flag that is not a boolean
             return AddedToken(**parts)
     raise refused(where, key, dict(parts))

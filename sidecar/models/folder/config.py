@@ -1,7 +1,7 @@
-"""A model's config.json as its transformers class reads it: complete, and of the right types.
+"""config.json as the model's transformers class reads it: complete and type-checked.
 
-A key that the file leaves out has the class's own default. What a wrong value would do to a
-vector is not left to chance: it is refused by name.
+Missing keys take the class's default. A value that the class would reject is refused by name, so
+it never reaches a vector.
 """
 
 import math
@@ -76,7 +76,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "ernie": {**_BERT, "task_type_vocab_size": 3, "use_task_id": False},
 }
-"""What transformers' class of a family takes for a key that config.json does not state."""
+"""Default values of each family's transformers config class."""
 
 ALIASES: Mapping[str, Mapping[str, str]] = {
     "distilbert": {
@@ -85,10 +85,10 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
         "num_hidden_layers": "n_layers",
     }
 }
-"""Other names that a class takes for its keys; where both are stated, these count."""
+"""Aliases that a config class accepts for its keys; an alias wins over the key itself."""
 
 _NONE = type(None)
-# Of every family, and read by ours or by sentence-transformers.
+# Common to all families, and read here or by sentence-transformers.
 _GENERAL: Mapping[str, tuple[type, ...]] = {
     "model_type": (str,),
     "architectures": (list, _NONE),
@@ -97,21 +97,22 @@ _GENERAL: Mapping[str, tuple[type, ...]] = {
     "auto_map": (dict, _NONE),
     "sentence_transformers": (dict, _NONE),
 }
-_UNSTATED_LABELS = 2  # transformers saves a classifier of two without saying so
+_UNSTATED_LABELS = 2  # transformers does not write id2label for a two-label classifier
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config of the transformer in the model's `folder`, complete for a known family.
+    """Return the config of the transformer in the model's `folder`.
 
-    A family's keys are there under each of their names, and `num_labels` always is.
-    Raises `ModelError`, naming the file and the key, for a value that the class would refuse.
+    For a known family it has every key, under its name and its alias, and it always has
+    `num_labels`. Raises `ModelError`, naming the file and the key, for a value that the class
+    would reject.
     """
     path = transformer_of(folder) / _FILE
     stated = read_json(path.parent, _FILE)
     check_types(path, stated, _GENERAL)
     family = stated.get("model_type")
     if family is None:
-        raise ModelError(f"{path} states no model_type, so no class is known to read the model")
+        raise ModelError(f"{path} has no model_type, so the model's architecture is unknown")
     defaults, aliases = DEFAULTS.get(family, {}), ALIASES.get(family, {})
     own = {name: stated[alias] for alias, name in aliases.items() if alias in stated}
     config = {**defaults, **stated, **own}
@@ -122,9 +123,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def transformer_of(folder: Path) -> Path:
-    """Return where the model's transformer lies: `folder`, or the one that modules.json names.
+    """Return the transformer's folder: the one that modules.json names, or `folder` itself.
 
-    Raises `ModelError` for a modules.json that cannot be read, or points out of `folder`.
+    Raises `ModelError` if modules.json cannot be read or points outside `folder`.
     """
     modules = modules_in(folder)
     transformers = [folder / at for kind, at in modules if kind.endswith(".Transformer")]
@@ -132,9 +133,9 @@ def transformer_of(folder: Path) -> Path:
 
 
 def modules_in(folder: Path) -> list[tuple[str, str]]:
-    """Return each module's class, a dotted path, and its folder's path within the model's.
+    """Return each module's class, as a dotted path, and its path relative to `folder`.
 
-    Raises `ModelError` for a modules.json that cannot be read, or points out of `folder`.
+    Raises `ModelError` if modules.json cannot be read or points outside `folder`.
     """
     path = folder / "modules.json"
     return [_module(path, listed) for listed in read_json(folder, path.name, optional=True)]
@@ -145,7 +146,7 @@ def _module(path: Path, listed: Any) -> tuple[str, str]:
         (listed.get("type"), listed.get("path")) if isinstance(listed, dict) else (None, None)
     )
     if not isinstance(kind, str) or not isinstance(at, str):
-        raise ModelError(f"{path} lists a module without a type and a path: {listed!r}")
+        raise ModelError(f"{path} lists a module without a valid type and path: {listed!r}")
     if PurePath(at).is_absolute() or ".." in PurePath(at).parts:
         raise ModelError(f"{path} names a module outside its folder: {at}")
     return kind, at
@@ -166,11 +167,11 @@ def _check_family(path: Path, config: Mapping[str, Any], defaults: Mapping[str, 
 def _check_heads(path: Path, config: Mapping[str, Any]) -> None:
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     if config["model_type"] in DEFAULTS and int(hidden or 0) % int(heads or 1):
-        raise ModelError(f"{path}: hidden_size {hidden} is no multiple of its {heads} heads")
+        raise ModelError(f"{path}: hidden_size {hidden} is not a multiple of its {heads} heads")
 
 
 def _labels(config: Mapping[str, Any]) -> int:
-    """Return how many labels a classifier has; the number counts before the names."""
+    """Return a classifier's number of labels; `num_labels` takes precedence over `id2label`."""
     if "num_labels" in config:
         return int(config["num_labels"])
     names = config.get("id2label")

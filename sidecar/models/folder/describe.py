@@ -1,7 +1,7 @@
-"""A sentence-transformers or transformers folder, read: what the model is and where its parts lie.
+"""Description of the model in a sentence-transformers or transformers folder.
 
-Both layouts of sentence-transformers' own files are understood: the one that models on the
-hub have, and the one that version 6 writes.
+Both layouts of sentence-transformers' own files are supported: the one common on the hub and the
+one that version 6 writes.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "similarity_fn_name": _TEXT,
     "activation_fn": _TEXT,
 }
-# What makes a model of weights that are stored otherwise, elsewhere, or changed by others.
+# Keys of a model whose weights are stored in another form or place, or are modified on loading.
 _CHANGING = ("quantization_config", "transformers_weights", "per_layer_config")
 _ADAPTER = "adapter_config.json"
 _TASKS: dict[str, Task] = {"SentenceTransformer": "embed", "CrossEncoder": "rerank"}
@@ -43,8 +43,8 @@ _SCORES: dict[str, Activation] = {
 def describe(folder: Path) -> Description:
     """Return the description of the model in `folder`.
 
-    Raises `ModelError`, naming the file and what it lacks, for what cannot be served, and
-    `UnknownArchitectureError` for what cannot be served by a graph of ours.
+    Raises `ModelError`, naming the file and the problem, if the model cannot be served, and
+    `UnknownArchitectureError` if it cannot be served by our own graph.
     """
     if task_of(folder) == "rerank":
         return _describe_reranker(folder)
@@ -52,25 +52,24 @@ def describe(folder: Path) -> Description:
 
 
 def task_of(folder: Path) -> Task:
-    """Return what the model in `folder` is for, of whatever family it is.
+    """Return the task of the model in `folder`, whatever its family.
 
-    It is what sentence-transformers has noted of it, in folders of its own an embedder; in
-    folders of others a classifier is a reranker. Raises `ModelError` where it is not a model
-    folder.
+    A sentence-transformers folder states its task and defaults to embedding; in any other folder
+    a classifier is a reranker. Raises `ModelError` if `folder` is not a model folder.
     """
-    noted = _TASKS.get(str(_noted(folder).get("model_type")))
-    if noted or (folder / _MODULES).is_file():
-        return noted or "embed"
+    stated = _TASKS.get(str(_library_config(folder).get("model_type")))
+    if stated or (folder / _MODULES).is_file():
+        return stated or "embed"
     return "rerank" if _is_classifier(read_config(folder)) else "embed"
 
 
 def stated_activation(folder: Path) -> str:
-    """Return the dotted path of what makes a reranker's logit a score, or "" for the default.
+    """Return the dotted path of a reranker's score activation, or "" for the default.
 
-    Version 6 of sentence-transformers states it in a file of its own, older ones in the
-    model's; the newer one counts, as it does there.
+    sentence-transformers 6 states it in its own file, older versions in the model's config.json.
+    The newer one takes precedence, as in the library.
     """
-    own = _own(folder).get("activation_fn")
+    own = _applied_config(folder).get("activation_fn")
     if own is not None:
         return str(own)
     config = read_config(folder)
@@ -81,7 +80,10 @@ def stated_activation(folder: Path) -> str:
 
 
 def _refuse_other_weights(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise `UnknownArchitectureError` where the weights beside config.json are not the model."""
+    """Raise `UnknownArchitectureError` if the weights beside config.json are not the whole model.
+
+    They may be quantized, stored elsewhere, or modified by an adapter.
+    """
     changed = [key for key in _CHANGING if config.get(key)]
     if (transformer_of(folder) / _ADAPTER).exists():
         changed.append(_ADAPTER)
@@ -89,22 +91,22 @@ def _refuse_other_weights(folder: Path, config: Mapping[str, Any]) -> None:
         raise UnknownArchitectureError(f"{folder}: {changed[0]} is not supported")
 
 
-def _noted(folder: Path) -> Mapping[str, Any]:
-    """Return what sentence-transformers noted of the model; empty where it did not."""
+def _library_config(folder: Path) -> Mapping[str, Any]:
+    """Return config_sentence_transformers.json, empty if there is none."""
     own: Mapping[str, Any] = read_json(folder, FILE, optional=True)
     check_types(folder / FILE, own, _TYPES)
     return own
 
 
-def _own(folder: Path) -> Mapping[str, Any]:
-    """Return of that what the library applies: all, but only beside a list of modules."""
-    return _noted(folder) if (folder / _MODULES).is_file() else {}
+def _applied_config(folder: Path) -> Mapping[str, Any]:
+    """Return the same, empty without a modules.json: the library then ignores the file."""
+    return _library_config(folder) if (folder / _MODULES).is_file() else {}
 
 
 def _describe_embedder(folder: Path) -> Description:
     pipeline = pipeline_of(folder)
     family, longest = _family_and_limit(folder, pipeline)
-    own = _own(folder)
+    own = _applied_config(folder)
     prompts = stated_prompts(folder, "embed")
     return Description(
         task="embed",
@@ -131,12 +133,14 @@ def _describe_reranker(folder: Path) -> Description:
     family = _family(folder, config)
     kinds = [module.kind for module in modules_of(folder)]
     if kinds not in ([], ["Transformer"]) or not _is_classifier(config):
-        raise UnknownArchitectureError(f"{folder}: a reranker that is not a plain classifier")
+        raise UnknownArchitectureError(f"{folder}: the reranker is not a plain classifier")
     prompts = stated_prompts(folder, "rerank")
     if prompts.by_name.get(prompts.default_name or ""):
-        raise UnknownArchitectureError(f"{folder}: a reranker whose pairs take a prompt")
+        raise UnknownArchitectureError(f"{folder}: a reranker with a prompt is not supported")
     if (labels := int(config["num_labels"])) != 1:
-        raise ModelError(f"{folder}: a classifier with {labels} labels is not a reranker (1 label)")
+        raise ModelError(
+            f"{folder}: a reranker has 1 label, but this classifier has {labels} labels"
+        )
     return Description(
         task="rerank",
         family=family,
@@ -153,7 +157,7 @@ def _family(folder: Path, config: Mapping[str, Any]) -> str:
     family = str(config["model_type"])
     if family not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        message = f"{folder}: family {family!r} is not known; known are {known}"
+        message = f"{folder}: unknown model family {family!r}; supported families: {known}"
         raise UnknownArchitectureError(message)
     _refuse_other_weights(folder, config)
     return family
@@ -167,7 +171,7 @@ def _longest(folder: Path, config: Mapping[str, Any]) -> int:
 
 
 def _score_activation(folder: Path) -> Activation:
-    """Return how a logit becomes a score; sentence-transformers' default is the sigmoid."""
+    """Return the score activation; sentence-transformers' default is the sigmoid."""
     stated = stated_activation(folder)
     if stated not in _SCORES:
         raise UnknownArchitectureError(f"{folder}: score activation {stated!r} is not supported")

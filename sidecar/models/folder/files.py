@@ -1,4 +1,4 @@
-"""The files of a model's folder: which make the model, and JSON with errors by name."""
+"""The files of a model folder, and JSON reading with errors that name the file."""
 
 import json
 import os
@@ -13,13 +13,13 @@ _SUFFIXES = frozenset({".json", ".safetensors", ".bin", ".model", ".txt", ".jinj
 _LISTS = frozenset({"modules.json"})
 _WORDS: Mapping[type, str] = {
     dict: "an object", list: "a list", str: "a string", bool: "true or false",
-    int: "a whole number", float: "a number with a point", type(None): "null",
+    int: "an integer", float: "a floating-point number", type(None): "null",
 }  # fmt: skip
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what the system says of a file that cannot be read into a `ModelError` that names it."""
+    """Convert an `OSError` in the block into a `ModelError` that names the file, or else `path`."""
     try:
         yield
     except OSError as error:
@@ -30,10 +30,10 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_json(folder: Path, name: str, *, optional: bool = False) -> Any:
-    """Return the JSON in `folder`/`name`, empty where it is `optional` and missing.
+    """Return the JSON in `folder`/`name`, or an empty value if it is `optional` and missing.
 
-    It is an object, or in modules.json a list. Raises `ModelError`, naming the file, where it is
-    missing, cannot be read or holds anything but that.
+    The value is an object, except in modules.json, which holds a list. Raises `ModelError`, naming
+    the file, if it is missing, cannot be read or holds anything else.
     """
     path, kind = folder / name, list if name in _LISTS else dict
     with reading(path):
@@ -51,7 +51,10 @@ def read_json(folder: Path, name: str, *, optional: bool = False) -> Any:
 
 
 def check_types(path: Path, stated: Mapping[str, Any], known: Mapping[str, Sequence[type]]) -> None:
-    """Raise `ModelError`, naming the file and the key, for a value of none of its `known` types."""
+    """Raise `ModelError`, naming the file and the key, for a value of an unexpected type.
+
+    `known` maps each key to its permitted types.
+    """
     for key, types in known.items():
         if key in stated and type(stated[key]) not in types:
             expected = " or ".join(_WORDS[kind] for kind in types)
@@ -59,7 +62,7 @@ def check_types(path: Path, stated: Mapping[str, Any], known: Mapping[str, Seque
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Return the files that make the model: configurations, tokenizers and weights, in order."""
+    """Return the files that define the model (configs, tokenizer and weights), sorted."""
     with reading(folder):
         found = (path for path in folder.rglob("*") if path.suffix in _SUFFIXES)
         return sorted(path for path in found if path.is_file())

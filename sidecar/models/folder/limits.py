@@ -1,12 +1,12 @@
-"""How many tokens a model takes: what the folder states, in the library's order, and can bear.
+"""A model's maximum number of tokens, resolved in the library's order.
 
-1. sentence-transformers' own settings: `model_max_length` among the tokenizer's, or else
-   `max_seq_length`. Either counts whatever the tokenizer's files say.
-2. Otherwise the smaller of the tokenizer's `model_max_length`, if it states one, and the model's
+1. sentence-transformers' own settings: `model_max_length` among the tokenizer arguments, or else
+   `max_seq_length`. Either overrides the tokenizer's files.
+2. Otherwise the smaller of the tokenizer's `model_max_length`, if stated, and the model's
    `max_position_embeddings`.
 
-The library believes these. Where the table of positions ends earlier, it crashes on a longer
-text; texts are cut there instead, so every text that the library can embed comes out the same.
+The library trusts these. If the position table is shorter, it crashes on a longer text. Here such
+a text is truncated, so every text that the library can embed gives the same result.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ from sidecar.models.folder.settings import Settings, refused
 from sidecar.models.folder.tokenizer import tokenizer_fields
 
 _LENGTH = "model_max_length"
-# Where transformers stops to count: 1e30 in a file says that there is no limit.
+# transformers' threshold for "no limit": files state 1e30.
 _UNLIMITED = 10**20
 
 
 def max_tokens(folder: Path, config: Mapping[str, Any], settings: Settings) -> int:
-    """Return the most tokens of a row, special ones included.
+    """Return the maximum number of tokens per row, special tokens included.
 
-    `config` is config.json with the defaults of its class. Raises `UnknownArchitectureError`
-    for a limit that is not a number of tokens.
+    `config` is config.json with its class's defaults. Raises `UnknownArchitectureError` if a
+    stated limit is not a positive integer.
     """
     value: Any = settings.max_seq_length
     if value is not None and _LENGTH not in settings.tokenizer:

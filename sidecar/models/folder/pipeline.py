@@ -1,4 +1,4 @@
-"""The pipeline of modules that sentence-transformers runs, as the folder lists it."""
+"""The sentence-transformers module pipeline that a folder lists."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ STATIC = "StaticEmbedding"
 _LIST = "modules.json"
 _LIBRARY = "sentence_transformers."
 _BEHIND = {"Dense", "LayerNorm", "Normalize"}
-_IDENTITY = "Dropout"  # when a model is served
-# The library's older flags, in the order in which it puts their vectors side by side.
+_IDENTITY = "Dropout"  # at inference
+# The library's older flags, in the order in which it concatenates their vectors.
 _FLAGS = {
     "pooling_mode_cls_token": Pooling.CLS,
     "pooling_mode_max_tokens": Pooling.MAX,
@@ -33,7 +33,7 @@ _INPUT = "sentence_embedding"
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One of the library's modules, by its class's name, and the folder of its files."""
+    """A module of the library: its class name and the folder with its files."""
 
     kind: str
     folder: Path
@@ -41,9 +41,9 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """An embedder's modules: `first`, then pooling, then those `behind` it in their order.
+    """An embedder's modules: `first`, then `pooling`, then `behind` in order.
 
-    A Normalize at the end is not among them: `normalize`, a request's choice.
+    A final Normalize is not in `behind` but sets `normalize`, which a request may override.
     """
 
     first: Module
@@ -53,47 +53,47 @@ class Pipeline:
 
     @property
     def is_static(self) -> bool:
-        """Whether it begins with a table of token vectors, and has no transformer."""
+        """Whether it starts with a table of token vectors instead of a transformer."""
         return self.first.kind == STATIC
 
 
 def modules_of(folder: Path) -> tuple[Module, ...]:
-    """Return sentence-transformers' modules in order; none for a plain transformers folder.
+    """Return the modules in order; none for a plain transformers folder.
 
-    Raises `UnknownArchitectureError` for a class that is not the library's own, and for a list
-    of none.
+    Raises `UnknownArchitectureError` for a class from outside sentence-transformers, or an empty
+    list.
     """
     listed = modules_in(folder)
     if not listed and (folder / _LIST).is_file():
         raise UnknownArchitectureError(f"{folder / _LIST} lists no modules")
     for kind, _ in listed:
         if not kind.startswith(_LIBRARY):
-            message = f"{folder}: module {kind} is not sentence-transformers' own"
+            message = f"{folder}: module {kind} is not part of sentence-transformers"
             raise UnknownArchitectureError(message)
     return tuple(Module(kind.rpartition(".")[2], folder / at) for kind, at in listed)
 
 
 def first_of(folder: Path) -> Module:
-    """Return the module that a text comes to first."""
+    """Return the first module of the pipeline."""
     return next(iter(modules_of(folder)), Module("Transformer", folder))
 
 
 def pipeline_of(folder: Path) -> Pipeline:
-    """Return the pipeline of the embedder in `folder`: without a list, the library's default.
+    """Return the pipeline of the embedder in `folder`, by default the library's.
 
-    Raises `UnknownArchitectureError` for modules that no graph here computes.
+    Raises `UnknownArchitectureError` for modules that our graphs do not support.
     """
     first, *others = modules_of(folder) or (Module("Transformer", folder),)
     if first.kind == STATIC:
         pooling: tuple[Pooling, ...] = (Pooling.BAG,)
     elif first.kind != "Transformer":
-        raise UnknownArchitectureError(f"{folder}: a pipeline that begins with {first.kind}")
+        raise UnknownArchitectureError(f"{folder}: unsupported first module {first.kind}")
     elif others and others[0].kind == "Pooling":
         pooling = pooling_of(others.pop(0).folder)
     elif not others and not (folder / _LIST).is_file():
         pooling = (Pooling.MEAN,)
     else:
-        raise UnknownArchitectureError(f"{folder}: a pipeline without Pooling behind Transformer")
+        raise UnknownArchitectureError(f"{folder}: pipeline without Pooling after Transformer")
     behind = [module for module in others if module.kind != _IDENTITY]
     for module in behind:
         _check(folder, module)
@@ -102,18 +102,18 @@ def pipeline_of(folder: Path) -> Pipeline:
 
 
 def pooling_of(folder: Path) -> tuple[Pooling, ...]:
-    """Return what the Pooling module in `folder` puts side by side, in the library's order."""
+    """Return the poolings that the module in `folder` concatenates, in the library's order."""
     config = read_json(folder, "config.json")
     if strange := sorted(config.keys() - _POOLING_KEYS):
-        # The library ends its load at one.
-        raise UnknownArchitectureError(f"{folder / 'config.json'}: {strange[0]} is not known")
+        # The library fails to load it, too.
+        raise UnknownArchitectureError(f"{folder / 'config.json'}: unknown key {strange[0]}")
     modes = _modes(config)
     unknown = [mode for mode in modes if mode not in _MODES]
     if unknown or not modes:
         raise UnknownArchitectureError(f"{folder}: pooling {unknown} is not supported")
     if config.get("include_prompt", True) is not True:
-        # How much is left out depends on the prompt, which a row of tokens does not tell.
-        raise UnknownArchitectureError(f"{folder}: pooling with include_prompt false")
+        # The tokens to exclude depend on the prompt, whose length a row of tokens does not reveal.
+        raise UnknownArchitectureError(f"{folder}: include_prompt false is not supported")
     return tuple(Pooling(mode) for mode in modes)
 
 

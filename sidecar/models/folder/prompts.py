@@ -1,4 +1,4 @@
-"""The prompts that a folder states."""
+"""The prompts defined in a model folder."""
 
 from pathlib import Path
 
@@ -9,20 +9,20 @@ from sidecar.models.prompts import Prompts
 
 FILE = "config_sentence_transformers.json"
 _MODULES = "modules.json"
-# The library's own two names are always known, and say nothing unless the folder does.
+# The library always defines these two names, as empty prompts unless the folder sets them.
 _ALWAYS: dict[Task, dict[str, str]] = {"embed": {"query": "", "document": ""}, "rerank": {}}
 
 
 def stated_prompts(folder: Path, task: Task) -> Prompts:
     """Return the prompts of the model in `folder`, which is for `task`, as the library reads them.
 
-    Raises `ModelError`, naming the file, for what are no texts by name.
+    Raises `ModelError`, naming the file, if the prompts do not map names to strings.
     """
-    # The library looks at that file only beside a list of modules.
+    # Without modules.json, the library ignores this file.
     own = read_json(folder, FILE, optional=True) if (folder / _MODULES).is_file() else {}
     stated, default = own.get("prompts", {}), own.get("default_prompt_name")
     if not isinstance(stated, dict) or not all(_is_prompt(text) for text in stated.values()):
-        raise ModelError(f"{folder / FILE}: prompts must be a map of texts by name")
+        raise ModelError(f"{folder / FILE}: prompts must map names to strings")
     if not isinstance(default, str | None):
         raise ModelError(f"{folder / FILE}: default_prompt_name must be the name of a prompt")
     by_name = {name: text or "" for name, text in stated.items()}
@@ -30,9 +30,10 @@ def stated_prompts(folder: Path, task: Task) -> Prompts:
 
 
 def loadable_prompts(folder: Path, task: Task) -> Prompts:
-    """Return the same, and "" for a default prompt that does not exist: the library wants one.
+    """Return the same prompts, adding an empty one for a default name that is not defined.
 
-    Whether such a folder is served is decided elsewhere: a setting may have the prompt.
+    The library requires the default to exist. Whether such a folder is served is decided
+    elsewhere, because a setting may define the prompt.
     """
     prompts = stated_prompts(folder, task)
     if prompts.default_name is None or prompts.default_name in prompts.by_name:

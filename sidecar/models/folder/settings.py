@@ -1,7 +1,7 @@
-"""What sentence-transformers' Transformer module is told: the settings that lie beside its model.
+"""Settings of sentence-transformers' Transformer module, stored beside its model.
 
-The library hands every field to its module's constructor: one that it does not know ends its
-load. So each is applied here, or known to change nothing, or refused by name.
+The library passes every field to the module's constructor, which fails on an unknown one. So each
+field here is applied, known to have no effect, or refused by name.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from sidecar.models.errors import UnknownArchitectureError
 from sidecar.models.folder.config import transformer_of
 from sidecar.models.folder.files import read_json
 
-# In the library's order: the first that is there and not empty counts.
+# In the library's order: the first file that exists and is not empty is used.
 _FILES = (
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -28,11 +28,11 @@ _RENAMED = {
     "tokenizer_args": "processor_kwargs",
     "config_args": "config_kwargs",
 }
-# What stands there is what is computed here anyway; another value would change the vectors.
+# The values that match what our graphs compute; any other would change the vectors.
 _EXPECTED: Mapping[str, tuple[Any, ...]] = {
     "transformer_task": ("feature-extraction", "sequence-classification"),
     "module_output_name": ("token_embeddings", "scores"),
-    "unpad_inputs": (None, True, False),  # how rows are batched, not what they come out as
+    "unpad_inputs": (None, True, False),  # affects batching, not results
     "processing_kwargs": (None, {}),
     "query_length": (None,),
     "document_length": (None,),
@@ -40,14 +40,14 @@ _EXPECTED: Mapping[str, tuple[Any, ...]] = {
     "tokenizer_name_or_path": (None,),
     "config_kwargs": (None, {}),
 }
-_TEXT_ALONE = {"forward"}
+_TEXT_METHODS = {"forward"}
 _MODEL_KWARGS: Mapping[str, tuple[Any, ...]] = {
-    # Ways to compute the same attention.
+    # Different implementations of the same attention.
     "attn_implementation": (None, "eager", "sdpa"),
     "dtype": ("float32", "torch.float32"),
     "torch_dtype": ("float32", "torch.float32"),
 }
-# Those that `AutoTokenizer` lays over tokenizer_config.json, one for one.
+# The arguments with which `AutoTokenizer` overrides fields of tokenizer_config.json.
 _TOKENIZER_KWARGS = {
     "model_max_length", "truncation_side", "padding_side", "model_input_names", "do_lower_case",
     "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "split_special_tokens",
@@ -57,11 +57,11 @@ _TOKENIZER_KWARGS = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the folder of a Transformer module says of it; the default is a plain folder's.
+    """Settings of a Transformer module; the defaults are those of a plain transformers folder.
 
-    `max_seq_length` is in tokens and cuts texts whatever the tokenizer's own files say.
-    `tokenizer` holds the fields to lay over tokenizer_config.json. `takes_messages` where a chat
-    template would turn every text into a conversation.
+    `max_seq_length`, in tokens, overrides the limit in the tokenizer's files. `tokenizer` holds
+    the fields that override tokenizer_config.json. `takes_messages` is true if a chat template
+    would turn every text into a conversation.
     """
 
     max_seq_length: int | None = None
@@ -73,15 +73,15 @@ class Settings:
 def read_settings(folder: Path) -> Settings:
     """Return the settings of the Transformer module of the model in `folder`.
 
-    Raises `UnknownArchitectureError`, naming file and field, for what no graph here does.
+    Raises `UnknownArchitectureError`, naming file and field, for an unsupported setting.
     """
     if not (folder / "modules.json").is_file():
-        return Settings()  # the library does not look for them there
+        return Settings()  # the library does not read them, either
     transformer = transformer_of(folder)
     name, fields = _read(transformer)
     where = transformer / name
     for old, new in _RENAMED.items():
-        if old in fields:  # counts before the newer one, as there
+        if old in fields:  # wins over the new name, as in the library
             fields[new] = fields.pop(old)
     for key, value in fields.items():
         _check(where, key, value)
@@ -117,7 +117,7 @@ def _check(where: Path, key: str, value: Any) -> None:
 
 def _check_modalities(where: Path, modalities: Any) -> None:
     text = modalities.get("text") if isinstance(modalities, dict) else None
-    if not isinstance(text, dict) or text.get("method") not in _TEXT_ALONE:
+    if not isinstance(text, dict) or text.get("method") not in _TEXT_METHODS:
         raise refused(where, "modality_config", modalities)
 
 
@@ -129,16 +129,16 @@ def _check_model_kwargs(where: Path, kwargs: Mapping[str, Any]) -> None:
 
 def _check_tokenizer_kwargs(where: Path, kwargs: Mapping[str, Any]) -> None:
     for key, value in kwargs.items():
-        # The library strikes it out as well: a folder must not say that its code may run.
+        # The library drops it, too: a folder must not authorise running its own code.
         if key != "trust_remote_code" and key not in _TOKENIZER_KWARGS:
             raise refused(where, f"processor_kwargs.{key}", value)
 
 
 def refused(where: Path, key: str, value: object) -> UnknownArchitectureError:
-    """Return the error that names the field `key` of the file at `where`, and its value."""
+    """Return the error for an unsupported field: the file, the key and its shortened value."""
     text = repr(value)
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-    return UnknownArchitectureError(f"{where}: field {key!r} as {shown} is not understood")
+    return UnknownArchitectureError(f"{where}: unsupported field {key!r}: {shown}")
 
 
 _SHOWN = 60

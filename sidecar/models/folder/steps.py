@@ -1,4 +1,4 @@
-"""The weights of the modules behind pooling."""
+"""Weights of the modules after pooling."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +24,8 @@ from sidecar.models.folder.pipeline import Module, Pipeline
 Open: TypeAlias = Callable[[Path], Store]
 """Opens the weights in a module's folder."""
 
-_LAYER_NORM_EPSILON = 1e-5  # torch's own; the library states no other
-# torch.nn's classes, made without arguments as the library makes them.
+_LAYER_NORM_EPSILON = 1e-5  # torch's default, which the library keeps
+# torch.nn classes, which the library instantiates without arguments.
 _DEFAULT = "torch.nn.modules.activation.Tanh"
 _ACTIVATIONS = {
     "ELU": Activation.ELU,
@@ -45,10 +45,10 @@ _MODULES = {"torch.nn", "torch.nn.modules.activation", "torch.nn.modules.linear"
 
 
 def head_of(pipeline: Pipeline, open_weights: Open) -> Head:
-    """Return the head that the pipeline's modules make, with their weights.
+    """Return the head formed by the pipeline's modules, with their weights.
 
-    Raises `UnknownArchitectureError` for an activation that no graph here computes, and
-    `ModelError` for weights that do not fit the module's config.
+    Raises `UnknownArchitectureError` for an activation that our graphs do not support, and
+    `ModelError` for weights that do not match the module's config.
     """
     return Head(pipeline.pooling, tuple(_step(module, open_weights) for module in pipeline.behind))
 
@@ -99,7 +99,7 @@ def _activation(folder: Path, stated: object) -> Activation:
 
 
 def _check_tensors(folder: Path, store: Store, shapes: dict[str, tuple[object, ...]]) -> None:
-    """Raise `ModelError` where the tensors are not those of `shapes`, by name and shape."""
+    """Raise `ModelError` unless the stored tensors are exactly those in `shapes`."""
     found = {name: store.shape(name) for name in store.names()}
     if found != shapes:
-        raise ModelError(f"{folder}: weights of {found}, where its config.json says {shapes}")
+        raise ModelError(f"{folder}: weights are {found}, but config.json says {shapes}")

@@ -1,8 +1,8 @@
-"""A checkpoint's tensors under the names that its family has for them: all there, all used.
+"""A checkpoint's tensors by their canonical names, checked to be complete and all used.
 
-transformers lets a model load whose tensors are missing, and initialises those at random; and
-it leaves out what it does not know. Both are found here, as are values that are no numbers and
-shapes that the config does not have.
+transformers loads a model even if tensors are missing, which it initialises at random, and ignores
+tensors that it does not know. Both are errors here, as are NaN, infinity and shapes that
+contradict the config.
 """
 
 import re
@@ -18,22 +18,22 @@ from sidecar.models.folder.formats import Store
 
 # As in transformers' "legacy" conversion.
 _RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-# What checkpoints hold beside what a pipeline computes: a buffer of older versions, the pooler
-# behind the first token, and heads that the model was trained with.
+# Tensors of checkpoints that a pipeline does not use: a buffer of older versions, the pooler of the
+# first token, and the heads that the model was trained with.
 _KNOWN_TO_BE_UNUSED = re.compile(
     r"(^|\.)position_ids$"
     r"|^(pooler|classifier|pre_classifier|cls|lm_head|qa_outputs)\."
     r"|^(vocab_transform|vocab_layer_norm|vocab_projector)\."
     r"|^(discriminator_predictions|generator_predictions|generator_lm_head)\."
 )
-_NAMED = 3  # of many tensors, so many are told
+_NAMED = 3  # how many of many tensors a message lists
 
 
 class Tensors:
-    """The tensors of `weights`, whose names may have `prefix` in front, checked against `config`.
+    """The tensors of `weights`, whose names may start with `prefix`, checked against `config`.
 
-    `where` is the folder that they are in, for messages.
-    Raises `UnsupportedModelError` where two names stand for one tensor.
+    `where` is their folder, for messages.
+    Raises `UnsupportedModelError` if two stored names denote the same tensor.
     """
 
     def __init__(self, where: Path, weights: Store, prefix: str, config: Mapping[str, Any]) -> None:
@@ -43,44 +43,44 @@ class Tensors:
         for stored in sorted(weights.names()):
             name = canonical(stored, prefix)
             if name in self._stored:
-                raise UnsupportedModelError(f"tensor {name!r} is there twice, as {stored!r} too")
+                raise UnsupportedModelError(f"tensor {name!r} is stored twice, also as {stored!r}")
             self._stored[name] = stored
         self._tables = _tables(config)
         self._read: set[str] = set()
 
     def tensor(self, name: str) -> Float32:
-        """Return the tensor `name`, float32.
+        """Return the tensor `name` as float32.
 
-        Raises `UnsupportedModelError` where it is missing or of another shape than the config
-        says, `ModelError` where it holds NaN or infinity.
+        Raises `UnsupportedModelError` if it is missing or its shape contradicts the config, and
+        `ModelError` if it holds NaN or infinity.
         """
         if name not in self._stored:
             raise UnsupportedModelError(f"tensor {name!r} is missing")
         found = self._weights.tensor(self._stored[name])
-        if name not in self._read:  # layers are read over and over
+        if name not in self._read:  # layers are read repeatedly, but checked once
             _check_shape(name, found, self._tables.get(name, found.shape))
             self._check_finite(name, found)
             self._read.add(name)
         return found
 
     def _check_finite(self, name: str, found: Float32) -> None:
-        if not np.isfinite(found.sum(dtype=np.float64)):  # a sum needs no memory
+        if not np.isfinite(found.sum(dtype=np.float64)):  # a sum needs no temporary array
             stored = self._stored[name]
             raise ModelError(f"{self._where}: tensor {stored!r} holds NaN or infinity")
 
     def refuse_unused(self) -> None:
-        """Raise `UnsupportedModelError` for tensors that were not read and should have been."""
+        """Raise `UnsupportedModelError` if unread tensors remain, except known unused ones."""
         left = sorted(
             self._stored[name]
             for name in self._stored.keys() - self._read
             if not _KNOWN_TO_BE_UNUSED.search(name)
         )
         if left:
-            raise UnsupportedModelError(f"nothing here uses {named(left)}")
+            raise UnsupportedModelError(f"unexpected {named(left)}")
 
 
 def canonical(stored: str, prefix: str) -> str:
-    """Return what a class calls the tensor that a checkpoint has as `stored`."""
+    """Return the canonical name of the tensor that a checkpoint stores as `stored`."""
     name = stored.removeprefix(prefix)
     for old, new in _RENAMED.items():
         name = name.replace(old, new)
@@ -88,20 +88,20 @@ def canonical(stored: str, prefix: str) -> str:
 
 
 def is_known_to_be_unused(name: str) -> bool:
-    """Whether a pipeline computes the same without the tensor of this canonical `name`."""
+    """Whether pipelines never use the tensor with this canonical `name`."""
     return bool(_KNOWN_TO_BE_UNUSED.search(name))
 
 
 def named(names: list[str]) -> str:
-    """Return the first few of `names`, and how many more there are."""
+    """Return the first few of `names` and the number of those left out, for a message."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"tensor {', '.join(names[:_NAMED])}{more}"
 
 
 def check_encoder(encoder: Encoder, config: Mapping[str, Any]) -> None:
-    """Raise `UnsupportedModelError` where a layer's shapes are not those of `config`.
+    """Raise `UnsupportedModelError` if the shapes of a layer or classifier contradict `config`.
 
-    Every layer is read once: what is missing is missed here.
+    Reads every layer once, which detects missing tensors.
     """
     hidden = int(config["hidden_size"])
     inner = int(config.get("intermediate_size") or config["hidden_dim"])
@@ -131,7 +131,7 @@ def _shapes(
 
 
 def _tables(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tables, by the names that they have in every family."""
+    """Return the expected shapes of the tables, whose names are the same in every family."""
     width = int(config.get("embedding_size") or config["hidden_size"])
     rows = {"word": "vocab_size", "position": "max_position_embeddings"}
     rows |= {"token_type": "type_vocab_size"} if "type_vocab_size" in config else {}
@@ -148,5 +148,5 @@ def _tables(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def _check_shape(name: str, found: Float32, expected: tuple[int, ...]) -> None:
     if found.shape != expected:
         raise UnsupportedModelError(
-            f"{name} has shape {list(found.shape)}, and config.json says {list(expected)}"
+            f"{name} has shape {list(found.shape)}, but config.json says {list(expected)}"
         )

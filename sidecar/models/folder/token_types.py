@@ -1,4 +1,4 @@
-"""Token types, where the library hands none to the model: zeros, by the post-processor itself."""
+"""Zero token types, set in the post-processor, for models that are not given any."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,14 @@ from sidecar.models.errors import UnknownArchitectureError
 
 
 def without_token_types(tokenizer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON of a tokenizer that gives type 0 to every token, and no other ids.
+    """Return the tokenizer's JSON changed to give every token type 0, with the same ids.
 
-    Raises `UnknownArchitectureError` for a post-processor that is not known here.
+    Raises `UnknownArchitectureError` for an unsupported post-processor.
     """
     own = tokenizer["post_processor"]
     parts = own["processors"] if own["type"] == "Sequence" else [own]
     untyped = [_untyped(part) for part in parts]
-    if all(part["type"] == "ByteLevel" for part in parts):  # which leaves a pair as it finds it
+    if all(part["type"] == "ByteLevel" for part in parts):  # it keeps the types of a pair
         untyped.append(_template(single=[_text("A")], pair=[_text("A"), _text("B")], tokens={}))
     whole = untyped[0] if len(untyped) == 1 else {"type": "Sequence", "processors": untyped}
     return {**tokenizer, "post_processor": whole}
@@ -27,9 +27,9 @@ def _untyped(processor: Mapping[str, Any]) -> dict[str, Any]:
         return {**processor, "single": single, "pair": pair}
     if kind == "BertProcessing":
         return _bert_template(processor["cls"], processor["sep"])
-    if kind in {"RobertaProcessing", "ByteLevel"}:  # the one knows no types, the other changes none
+    if kind in {"RobertaProcessing", "ByteLevel"}:  # the first sets only zeros, the second nothing
         return dict(processor)
-    raise UnknownArchitectureError(f"tokenizer.json: post-processor {kind} is not understood")
+    raise UnknownArchitectureError(f"tokenizer.json: post-processor {kind} is not supported")
 
 
 def _untyped_pieces(pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""The tokenizer that the library makes of a folder, as one JSON that `tokenizers` reads back.
+"""The tokenizer that the library builds from a folder, as one JSON string for `tokenizers`.
 
-`AutoTokenizer` picks a class, lets it build a backend from the vocabulary, and lays the folder's
-other files over that. This does the same, in the same order, without importing transformers.
+`AutoTokenizer` picks a class, which builds a backend from the vocabulary, and then applies the
+folder's other files. This module does the same, in the same order, without transformers.
 """
 
 import json
@@ -30,7 +30,7 @@ _CONFIG = "tokenizer_config.json"
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The files of a folder: tokenizer.json and tokenizer_config.json, with what is laid over."""
+    """A folder, its tokenizer.json, and tokenizer_config.json with its overrides applied."""
 
     folder: Path
     file: Mapping[str, Any] | None
@@ -38,11 +38,11 @@ class _Source:
 
 
 def assemble(folder: Path, settings: Settings, max_tokens: int) -> str:
-    """Return the tokenizer of the model in `folder`, which cuts at `max_tokens`, as JSON.
+    """Return the tokenizer of the model in `folder`, truncating at `max_tokens`, as JSON.
 
-    Its `truncation` has the side that is cut; its post-processor gives token types where the
-    library hands them to the model, and zeros where it does not. Raises
-    `UnknownArchitectureError`, naming file and field or class, for what is not understood here.
+    `truncation` includes the side to cut. The post-processor sets token types if the library
+    passes them to the model, and zeros otherwise. Raises `UnknownArchitectureError`, naming the
+    file and the field or class, for anything unsupported.
     """
     source = _read(folder, settings)
     check_fields(folder / _CONFIG, source.fields)
@@ -61,9 +61,9 @@ def assemble(folder: Path, settings: Settings, max_tokens: int) -> str:
 
 
 def from_library(tokenizer: Any, max_tokens: int) -> str:
-    """Return the library's own loaded `tokenizer` as `assemble` would.
+    """Return a `tokenizer` that the library has loaded, in the form that `assemble` returns.
 
-    Raises `UnknownArchitectureError` for one that `tokenizers` alone cannot be.
+    Raises `UnknownArchitectureError` if `tokenizers` cannot represent it.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or tokenizer.split_special_tokens:
@@ -75,10 +75,10 @@ def from_library(tokenizer: Any, max_tokens: int) -> str:
 
 
 def tokenizer_fields(folder: Path, settings: Settings) -> Mapping[str, Any]:
-    """Return the fields of tokenizer_config.json with what the `settings` lay over them."""
+    """Return the fields of tokenizer_config.json with the overrides in `settings` applied."""
     fields = read_json(folder, _CONFIG, optional=True)
     if not isinstance(fields, dict):
-        raise ModelError(f"{folder / _CONFIG} is not a map")
+        raise ModelError(f"{folder / _CONFIG} is not a JSON object")
     return {**fields, **settings.tokenizer}
 
 
@@ -95,7 +95,7 @@ def _class_of(folder: Path, fields: Mapping[str, Any]) -> TokenizerClass | None:
     if (family := config.get("model_type")) not in REGISTERED:
         raise refused(folder / "config.json", "model_type", family)
     name = REGISTERED[family]
-    if name != PLAIN and stated is not None:  # otherwise the library does not look at it
+    if name != PLAIN and stated is not None:  # for PLAIN, the library ignores the stated class
         name = str(stated).removesuffix("Fast")
     if name not in CLASSES:
         raise refused(folder / _CONFIG, "tokenizer_class", stated)
@@ -103,9 +103,10 @@ def _class_of(folder: Path, fields: Mapping[str, Any]) -> TokenizerClass | None:
 
 
 def _plain(source: _Source) -> Tokenizer:
-    """Return tokenizer.json's own, with the tokens that only the other files name."""
+    """Return tokenizer.json as it is, plus the tokens that only the other files define."""
     if source.file is None:
-        raise UnknownArchitectureError(f"{source.folder} has no {FILE}, which its class needs")
+        message = f"{source.folder} has no {FILE}, which its tokenizer class needs"
+        raise UnknownArchitectureError(message)
     tokenizer = Tokenizer.from_file(str(source.folder / FILE))
     padding = source.file.get("padding") or {}
     default = {"pad_token": padding["pad_token"]} if padding else {}
@@ -134,7 +135,7 @@ def _built(made: TokenizerClass, source: _Source) -> Tokenizer:
 
 
 def _lower_case(tokenizer: Tokenizer) -> None:
-    """Lower-case every text first, as sentence-transformers does by its own setting."""
+    """Lower-case every text first, as sentence-transformers' `do_lower_case` does."""
     own = tokenizer.normalizer
     if isinstance(own, Normalizers):
         parts = [own[index] for index in range(len(own))]
@@ -155,8 +156,8 @@ def _has_types(made: TokenizerClass | None, source: _Source) -> bool:
 
 
 def _sealed(tokenizer: Tokenizer, max_tokens: int, side: str, *, token_types: bool) -> str:
-    # As JSON: the library's own must stay as it is, and each reading of a Unigram's scores by
-    # `tokenizers` may move their last bit.
+    # Edited as JSON: the library's own object must stay unchanged, and each time `tokenizers`
+    # parses a Unigram's scores it may change their last bit.
     made = json.loads(tokenizer.to_str())
     made["padding"] = None
     made["truncation"] = {

@@ -1,7 +1,7 @@
-"""The library's tokenizer classes: what each builds from a vocabulary.
+"""The library's tokenizer classes and what each builds from a vocabulary.
 
-A class of transformers 5 takes nothing but the vocabulary out of tokenizer.json. The normalizer,
-the pre-tokenizer and the post-processor are its own, by the fields of tokenizer_config.json.
+A class in transformers 5 takes only the vocabulary from tokenizer.json. It builds the normalizer,
+pre-tokenizer and post-processor itself, from the fields of tokenizer_config.json.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ _UNK_OF_XLM_ROBERTA = 3
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What a class takes: `pieces` by id, or with scores; a BPE's `merges`; a charsmap, if any."""
+    """A vocabulary: `pieces` with ids or scores, the `merges` of a BPE, and a charsmap or None."""
 
     pieces: Any
     merges: Any = ()
@@ -33,10 +33,11 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerClass:
-    """One class: the `model` that it makes, its special `tokens`, and how it is put together.
+    """A class: the `model` it builds, its default special `tokens`, and how to assemble it.
 
-    `token_types` where its rows have token types. `extra` are special tokens that it adds where
-    the folder names none. `post_processor` is made when all tokens have their ids.
+    `token_types` is whether its rows have token types. `as_added` converts a special token to what
+    the class adds. `extra` are special tokens to add if the folder defines none. `post_processor`
+    is called once all tokens have ids.
     """
 
     model: str
@@ -100,7 +101,7 @@ def _camembert(vocabulary: Vocabulary, fields: Fields, tokens: Tokens) -> Tokeni
 
 def _with_id(tokenizer: Tokenizer, token: Token) -> tuple[str, int]:
     number = tokenizer.token_to_id(str(token))
-    if number is None:  # every special token was added
+    if number is None:  # unexpected: every special token has been added
         raise ValueError(f"special token {str(token)!r} has no id")
     return str(token), number
 
@@ -196,7 +197,7 @@ CLASSES: Mapping[str, TokenizerClass | None] = {
     PLAIN: None,
     "TokenizersBackend": None,
 }
-"""By name, without "Fast"; None takes tokenizer.json as it is."""
+"""Classes by name, without "Fast"; None uses tokenizer.json as it is."""
 
 REGISTERED = {
     "bert": "BertTokenizer",
@@ -209,4 +210,4 @@ REGISTERED = {
     "camembert": "CamembertTokenizer",
     "xlm-roberta-xl": PLAIN,
 }
-"""What `AutoTokenizer` takes for a model_type, unless the folder names another class."""
+"""The class that `AutoTokenizer` uses for a model_type, unless the folder names another."""

@@ -1,7 +1,7 @@
-"""The fields of tokenizer_config.json: what each does, and which are refused.
+"""The fields of tokenizer_config.json: applied, without effect, or refused.
 
-Nothing is ignored in silence: a field is applied, or stands here as one that changes no id, or
-the folder is refused by its name.
+Nothing is silently ignored: a field is applied, listed here as having no effect on ids, or refused
+by name.
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ NAMED = (
     "cls_token",
     "mask_token",
 )
-"""The special tokens that every class knows, in the library's order: new ids follow it."""
+"""The special tokens of every class, in the library's order, which determines new ids."""
 
 _SIDES = ("left", "right")
 _FLAGS = (True, False)
-# Applied, with the values that the library takes; None: any, checked where it is used.
+# Applied, with the values that the library accepts; None: any, checked at the point of use.
 _APPLIED: Mapping[str, tuple[Any, ...] | None] = {
     "tokenizer_class": None,
     "added_tokens_decoder": None,
@@ -38,10 +38,10 @@ _APPLIED: Mapping[str, tuple[Any, ...] | None] = {
     "strip_accents": (None, *_FLAGS),
     "add_prefix_space": _FLAGS,
     "trim_offsets": _FLAGS,
-    # The library takes these tokens for text then, which no tokenizer.json can say.
+    # True makes the library treat special tokens as text, which tokenizer.json cannot express.
     "split_special_tokens": (False,),
 }
-# Known to change no id, with the values that are.
+# Known to have no effect on ids, with the values for which this holds.
 _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...] | None] = {
     "padding_side": _SIDES,  # rows are never padded here
     "pad_to_multiple_of": None,
@@ -51,15 +51,15 @@ _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...] | None] = {
     "clean_up_tokenization_spaces": None,
     "errors": None,
     "decode_with_prefix_space": None,
-    # Arguments of a call, which sentence-transformers makes by itself.
+    # Call arguments, which sentence-transformers sets itself.
     "max_length": None,
     "stride": None,
     "truncation": None,
     "truncation_strategy": None,
-    # Chats; a folder whose texts would become one is refused by `check_templates`.
+    # Chat templates; `check_templates` refuses a folder in which they would apply to texts.
     "chat_template": None,
     "response_schema": None,
-    # Of the classes before version 5 that did without `tokenizers`.
+    # For the classes without `tokenizers`, before version 5.
     "do_basic_tokenize": None,
     "never_split": None,
     "sp_model_kwargs": None,
@@ -68,21 +68,21 @@ _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...] | None] = {
     "from_slow": None,
     "keep_accents": None,
     "remove_space": None,
-    # Where the files once lay: the library takes those of the folder.
+    # Original file locations; the library uses the files in the folder.
     "name_or_path": None,
     "vocab_file": None,
     "tokenizer_file": None,
     "special_tokens_map_file": None,
     "is_local": None,
     "local_files_only": None,
-    # What wrote the folder.
+    # Metadata about the writer of the folder.
     "backend": None,
     "files_loaded": None,
     "transformers_version": None,
     "_commit_hash": None,
     "verbose": None,
     "init_inputs": ((), []),
-    # Only without a tokenizer.json, and every class that is built then sets its own.
+    # Used only without a tokenizer.json, in which case every class sets its own.
     "add_bos_token": None,
     "add_eos_token": None,
     "auto_map": (None, {}),
@@ -90,7 +90,7 @@ _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...] | None] = {
 }
 _INPUTS = {"input_ids", "attention_mask"}
 _TYPES = "token_type_ids"
-# Any of these makes the library look for a processor of pictures or sound.
+# Any of these makes the library load an image or audio processor.
 _PROCESSORS = (
     "processor_config.json",
     "preprocessor_config.json",
@@ -100,7 +100,7 @@ _TEMPLATES = ("chat_template.jinja", "additional_chat_templates/*.jinja")
 
 
 def check_fields(where: Path, fields: Mapping[str, Any]) -> None:
-    """Raise `UnknownArchitectureError`, naming file and field, for what is not understood."""
+    """Raise `UnknownArchitectureError`, naming file and field, for an unsupported field."""
     known = {**_APPLIED, **_WITHOUT_EFFECT}
     for key, value in fields.items():
         if key not in known:
@@ -113,7 +113,7 @@ def check_fields(where: Path, fields: Mapping[str, Any]) -> None:
 
 
 def check_templates(folder: Path, fields: Mapping[str, Any], settings: Settings) -> None:
-    """Raise the same where the library would make conversations, or pictures, of texts."""
+    """Raise the same if the library would wrap texts in a chat template or use a processor."""
     for name in _PROCESSORS:
         if (folder / name).is_file():
             raise refused(folder / name, "processor_class", "a file")
@@ -123,7 +123,7 @@ def check_templates(folder: Path, fields: Mapping[str, Any], settings: Settings)
 
 
 def _is_token(key: str, value: Any) -> bool:
-    """Whether it is a special token, named as every class or only this model names it."""
+    """Whether a field holds a special token, for a common role or one of this model only."""
     if not key.endswith("_token"):
         return False
     typed = isinstance(value, dict) and value.get("__type") == "AddedToken"

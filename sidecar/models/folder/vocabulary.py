@@ -1,4 +1,4 @@
-"""A tokenizer's vocabulary, from tokenizer.json or from the files that came before it."""
+"""A tokenizer's vocabulary, from tokenizer.json or the older vocabulary files."""
 
 import base64
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ from sidecar.models.folder.tokenizer_classes import Vocabulary
 
 
 def read_vocabulary(folder: Path, kind: str, file: Mapping[str, Any] | None) -> Vocabulary:
-    """Return the vocabulary for a `kind` of model, "WordPiece", "BPE" or "Unigram".
+    """Return the vocabulary for a `kind` of model: "WordPiece", "BPE" or "Unigram".
 
-    `file` is the folder's tokenizer.json, if it has one. Raises `UnknownArchitectureError` for
-    another kind's, and for a SentencePiece model, which takes the library to be converted.
+    `file` is the folder's tokenizer.json, if any. Raises `UnknownArchitectureError` if it holds
+    another kind of model, or if only the library can convert the vocabulary (SentencePiece).
     """
     if file is None:
         return _from_old_files(folder, kind)
     model = file["model"]
-    # Files of the first versions do not state what is plain to see.
+    # The first versions omit the type of a WordPiece model.
     found = model.get("type", "WordPiece" if isinstance(model["vocab"], dict) else None)
     if found != kind:
         raise UnknownArchitectureError(
-            f"{folder}/tokenizer.json holds a {found} model, but its class makes a {kind}"
+            f"{folder}/tokenizer.json holds a {found} model, but its class needs a {kind}"
         )
     if kind == "Unigram":
         pieces = [(str(piece), float(score)) for piece, score in model["vocab"]]
@@ -37,7 +37,7 @@ def _merge(merge: Any) -> tuple[str, ...]:
 
 
 def _charsmap(normalizer: Mapping[str, Any] | None) -> bytes | None:
-    """Return the first map of characters that a SentencePiece model came with."""
+    """Return the normalizer's first precompiled charsmap, which SentencePiece models have."""
     if normalizer is None:
         return None
     parts = normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
@@ -47,12 +47,12 @@ def _charsmap(normalizer: Mapping[str, Any] | None) -> bytes | None:
 
 def _from_old_files(folder: Path, kind: str) -> Vocabulary:
     texts = {name: folder / name for name in ("vocab.txt", "vocab.json", "merges.txt")}
-    there = {name for name, path in texts.items() if path.is_file()}
-    if kind == "WordPiece" and "vocab.txt" in there:
+    present = {name for name, path in texts.items() if path.is_file()}
+    if kind == "WordPiece" and "vocab.txt" in present:
         return Vocabulary(WordPiece.read_file(str(texts["vocab.txt"])))
-    if kind == "BPE" and {"vocab.json", "merges.txt"} <= there:
+    if kind == "BPE" and {"vocab.json", "merges.txt"} <= present:
         return Vocabulary(*BPE.read_file(str(texts["vocab.json"]), str(texts["merges.txt"])))
     raise UnknownArchitectureError(
-        f"{folder} has no tokenizer.json: a SentencePiece model is converted where transformers "
-        "and sentencepiece are installed (the extra `server`)"
+        f"{folder} has no tokenizer.json: to convert a SentencePiece model, install transformers "
+        "and sentencepiece (the extra `server`)"
     )

@@ -1,4 +1,4 @@
-"""The weights of a model's folder, in the shapes that the graph builder takes."""
+"""The weights of a model folder, in the form that the graph builder expects."""
 
 from pathlib import Path, PurePath
 
@@ -15,23 +15,23 @@ from sidecar.models.folder.static import read_table
 from sidecar.models.folder.steps import head_of
 from sidecar.models.folder.tensors import Tensors, check_encoder
 
-# transformers' order, and sentence-transformers' for modules of its own.
+# In the order of transformers, and of sentence-transformers for its own modules.
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 
 
 def open_weights(folder: Path) -> Store:
-    """Return the tensors of the module in `folder`, of the file that the library prefers.
+    """Return the tensors of the module in `folder`, from the file that the library prefers.
 
-    Tensors are read whenever they are asked for, so the files have to stay as they are.
-    Raises `ModelError`, naming the file, where there is none or it cannot be read.
+    Tensors are read on access, so the files must not change in the meantime.
+    Raises `ModelError`, naming the file, if there are no weights or they cannot be read.
     """
     return Shards([_open(path) for path in weight_files(folder)])
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold the weights of the module in `folder`, of several its shards.
+    """Return the weight files of the module in `folder`: a single file or its shards.
 
-    Raises `ModelError` where there are none, and for a shard that is not there.
+    Raises `ModelError` if there are none, or if a shard is missing.
     """
     with reading(folder):
         for name in _WHOLE:
@@ -48,7 +48,7 @@ def _open(path: Path) -> Store:
 
 
 def _shards(index: Path) -> list[Path]:
-    """Return the files that an index lists, in the order in which the library reads them."""
+    """Return the files that an index lists, in the library's order."""
     listed = read_json(index.parent, index.name)
     by_tensor = listed.get("weight_map") if isinstance(listed, dict) else None
     if not isinstance(by_tensor, dict) or not by_tensor:
@@ -57,25 +57,25 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _shard(index: Path, name: str) -> Path:
-    # As it is written: in the hub's cache every file is a link to one outside its folder.
+    # Not resolved: in the hub's cache every file is a symlink to one outside its folder.
     if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
         raise ModelError(f"{index} names a shard outside its folder: {name}")
     if not (index.parent / name).is_file():
-        raise ModelError(f"{index} names a shard that is not there: {name}")
+        raise ModelError(f"{index} names a shard that does not exist: {name}")
     return index.parent / name
 
 
 def read_encoder(folder: Path, description: Description) -> Encoder:
-    """Return the model's weights as float32 in the shape that the graph builder takes.
+    """Return the model's weights as float32, in the form that the graph builder expects.
 
-    Its layers are read whenever they are asked for, so the files have to stay as they are.
+    Layers are read on access, so the files must not change in the meantime.
 
-    Raises `UnknownArchitectureError` where a tensor is missing, unknown, or of another shape than
-    the config says, and `ModelError` for files that cannot be read and values that are no numbers.
+    Raises `UnknownArchitectureError` if a tensor is missing, unknown, or its shape contradicts the
+    config, and `ModelError` for files that cannot be read and for NaN or infinity.
     """
     try:
         return _read(folder, description)
-    except ValueError as error:  # shapes that do not stack, and what no family here computes
+    except ValueError as error:  # shapes that do not stack, or an `UnsupportedModelError`
         raise UnknownArchitectureError(f"{folder}: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""The daemon and the clients that all tests of adapters have."""
+"""Fixtures shared by the tests of adapters: a daemon and its clients."""
 
 import pytest
 
@@ -8,6 +8,6 @@ __all__ = ["client", "opened", "socket"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Know the marks of frameworks' own tests, whose plugins these tests do without."""
+    """Register the markers of the frameworks' own tests, as their plugins are not installed."""
     for mark in ("benchmark", "vcr"):
         config.addinivalue_line("markers", f"{mark}: langchain-tests' own")

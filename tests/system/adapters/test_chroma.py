@@ -1,4 +1,4 @@
-"""Chroma: a collection on disk, made, closed and found again."""
+"""Chroma: a persistent collection that is created, closed and reopened."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -33,7 +33,7 @@ def database(path: Path) -> Iterator[Any]:
 
 
 def test_a_collection_is_found_again(function: SidecarEmbeddingFunction, tmp_path: Path) -> None:
-    """It searches after a new start without being told of the embedding function."""
+    """A reopened collection can be searched without passing the embedding function again."""
     with database(tmp_path) as client:
         collection = client.create_collection("texts", embedding_function=function)
         collection.add(ids=["0", "1", "2"], documents=TEXTS)
@@ -47,7 +47,7 @@ def test_a_collection_is_found_again(function: SidecarEmbeddingFunction, tmp_pat
 def test_vectors_have_their_prompts(
     function: SidecarEmbeddingFunction, client: Client, tmp_path: Path
 ) -> None:
-    """Those that are kept are documents', those that are searched with queries'."""
+    """Stored texts get the document prompt, and search texts the query prompt."""
     with database(tmp_path) as chroma:
         collection = chroma.create_collection("texts", embedding_function=function)
         collection.add(ids=["0"], documents=["x"])
@@ -60,7 +60,7 @@ def test_vectors_have_their_prompts(
 
 
 def test_what_decides_vectors_stays(function: SidecarEmbeddingFunction, tmp_path: Path) -> None:
-    """The lane of a collection may change, the dimensions may not."""
+    """A collection's socket, timeout and lane may change; options that affect vectors may not."""
     config = function.get_config()
     function.validate_config_update(config, {**config, "priority": "interactive"})
     with pytest.raises(ValueError, match="dimensions of this collection is None"):
@@ -75,7 +75,7 @@ def test_what_decides_vectors_stays(function: SidecarEmbeddingFunction, tmp_path
 
 
 def test_a_collection_keeps_all_options(socket: str, opened: Callable[[Any], Any]) -> None:
-    """By the name and in the space that it has for them."""
+    """The configuration of a collection keeps all options of its embedding function."""
     options = {
         "socket": socket, "timeout": 7.0, "model": "m", "dimensions": 8, "normalize": True,
         "query_prompt_name": "query", "document_prompt_name": "plain", "priority": "interactive",

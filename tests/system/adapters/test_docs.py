@@ -1,4 +1,4 @@
-"""What the adapters' pages tell readers to paste, run as it stands."""
+"""The code blocks of the adapters' pages run as they are."""
 
 import gc
 import re
@@ -21,11 +21,11 @@ def test_a_page_can_be_pasted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Against the default socket's daemon, it finds who composed Carmen."""
+    """The code of each page runs against the default socket and finds the right document."""
     monkeypatch.setenv("SIDECAR_SOCKET", socket)
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     exec(compile(block, page.name, "exec"), {"__name__": "pasted"})
-    gc.collect()  # what nobody closed is closed now
+    gc.collect()  # closes what the page leaves open
     assert TEXTS[0] in capsys.readouterr().out
     assert page.stem in (FOLDER / "README.md").read_text()

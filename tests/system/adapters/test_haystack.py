@@ -1,4 +1,4 @@
-"""Haystack: components alone, in pipelines, and written down."""
+"""Haystack: components on their own, in pipelines, and serialized."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,7 +27,7 @@ def documents() -> list[Document]:
 
 @pytest.fixture
 def search(socket: str, opened: Callable[[Any], Any]) -> Iterator[Pipeline]:
-    """A pipeline from a question to ranked documents, over documents that were embedded."""
+    """A pipeline from a question to ranked documents, over a store of embedded documents."""
     embedder = opened(SidecarDocumentEmbedder(socket=socket))
     store = InMemoryDocumentStore(embedding_similarity_function="cosine")
     store.write_documents(embedder.run(documents=documents())["documents"])
@@ -46,7 +46,7 @@ def asked(question: str) -> dict[str, Any]:
 
 
 def test_a_pipeline_finds(search: Pipeline, client: Client) -> None:
-    """The best document first, with the daemon's score."""
+    """A pipeline returns the best document first, with the daemon's score."""
     found = search.run(asked(QUESTION))["ranker"]["documents"]
     assert found[0].id == "0"
     hits = client.rerank(QUESTION, TEXTS, top_n=2).results
@@ -54,14 +54,14 @@ def test_a_pipeline_finds(search: Pipeline, client: Client) -> None:
 
 
 async def test_a_pipeline_finds_by_asyncio(search: Pipeline) -> None:
-    """By the components' own asynchronous methods."""
+    """A pipeline run with asyncio uses the asynchronous methods of the components."""
     found = (await search.run_async(asked(QUESTION)))["ranker"]["documents"]
     assert found[0].id == "0"
     await search.close_async()
 
 
 def test_a_pipeline_is_written_down_and_read_again(search: Pipeline) -> None:
-    """As YAML, where the module is trusted."""
+    """A pipeline survives a round trip through YAML, if its module is allowed."""
     other = Pipeline.loads(search.dumps(), allowed_modules=["client_lib.adapters.haystack"])
     assert other.get_component("ranker").to_dict() == search.get_component("ranker").to_dict()
     embedding = other.get_component("embedder").run(text="x")
@@ -72,7 +72,7 @@ def test_a_pipeline_is_written_down_and_read_again(search: Pipeline) -> None:
 async def test_vectors_have_their_prompts(
     socket: str, client: Client, opened: Callable[[Any], Any]
 ) -> None:
-    """And documents what is wanted of their meta; what was passed in stays as it is."""
+    """Queries and documents get their prompts and meta fields; the input is not modified."""
     text = opened(SidecarTextEmbedder(socket=socket))
     assert text.run(text="x") == {"embedding": client.encode("query: x").tolist()}
     embedder = opened(SidecarDocumentEmbedder(socket=socket, meta_fields_to_embed=["title"]))
@@ -88,7 +88,7 @@ async def test_vectors_have_their_prompts(
 
 
 def test_the_ranker_may_be_asked_for_more(socket: str, opened: Callable[[Any], Any]) -> None:
-    """A run's `top_k` goes before the component's."""
+    """The `top_k` of a run overrides that of the component."""
     ranker = opened(SidecarRanker(socket=socket, top_k=1))
     assert len(ranker.run(query="bread", documents=documents())["documents"]) == 1
     assert len(ranker.run(query="bread", documents=documents(), top_k=3)["documents"]) == 3
@@ -97,7 +97,7 @@ def test_the_ranker_may_be_asked_for_more(socket: str, opened: Callable[[Any], A
 async def test_the_ranker_keeps_its_own_number_by_asyncio_too(
     socket: str, opened: Callable[[Any], Any]
 ) -> None:
-    """Unless a run asks for another; a document without content is an empty text."""
+    """With asyncio, too, a run may override `top_k`; missing content counts as empty text."""
     ranker = opened(SidecarRanker(socket=socket, top_k=1))
     found = [*documents(), Document(id="none")]
     assert len((await ranker.run_async(query="bread", documents=found))["documents"]) == 1
@@ -113,7 +113,7 @@ async def test_the_ranker_keeps_its_own_number_by_asyncio_too(
 def test_what_is_embedded_of_a_document(
     socket: str, client: Client, opened: Callable[[Any], Any]
 ) -> None:
-    """The fields that it has, in the order in which they are named, then its content."""
+    """The text embedded is the document's named meta fields, in order, then its content."""
     options = {
         "meta_fields_to_embed": ["title", "year", "none", "pages"],
         "embedding_separator": "|",

@@ -1,4 +1,4 @@
-"""LanceDB: a table on disk, searched by vectors, by words and by both, and reranked."""
+"""LanceDB: a table on disk, with vector, full-text and hybrid search, and reranking."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def function(socket: str, opened: Callable[[Any], Any]) -> SidecarEmbeddingFunct
 
 @pytest.fixture
 def table(function: SidecarEmbeddingFunction, tmp_path: Path) -> Iterator[Any]:
-    """A table that embeds what is added, opened again after it was made."""
+    """A table that embeds rows as they are added, reopened after it was created."""
 
     class Text(LanceModel):
         text: str = function.SourceField()
@@ -41,7 +41,7 @@ def table(function: SidecarEmbeddingFunction, tmp_path: Path) -> Iterator[Any]:
 
 
 def test_a_table_is_searched(table: Any) -> None:
-    """By texts, after it was opened without being told of the embedding function."""
+    """A reopened table can be searched by text without passing the embedding function again."""
     (found,) = table.search("Who composed Carmen?").limit(1).to_list()
     assert found["text"] == TEXTS[0]
 
@@ -49,7 +49,7 @@ def test_a_table_is_searched(table: Any) -> None:
 def test_vectors_have_their_prompts(
     table: Any, function: SidecarEmbeddingFunction, client: Client
 ) -> None:
-    """Those that are kept are documents', those that are searched with queries'."""
+    """Stored texts get the document prompt, and search texts the query prompt."""
     kept = {row["text"]: row["vector"] for row in table.to_arrow().to_pylist()}
     for text in TEXTS:
         assert kept[text] == client.encode(f"passage: {text}").tolist()
@@ -62,7 +62,7 @@ def test_vectors_have_their_prompts(
 def test_searches_are_reranked(
     table: Any, socket: str, kind: str, kept: str, opened: Callable[[Any], Any]
 ) -> None:
-    """Of every kind; the other scores stay only where they are wanted."""
+    """All kinds of search can be reranked; other scores are kept only with return_score="all"."""
     reranker = SidecarReranker(socket=socket, return_score=kept)
     question = "flour and yeast"
     found = table.search(question, query_type=kind).rerank(reranker).limit(3).to_list()
@@ -74,13 +74,13 @@ def test_searches_are_reranked(
 
 
 def test_nothing_found_is_reranked(table: Any, socket: str) -> None:
-    """To nothing."""
+    """Reranking an empty result gives an empty result."""
     reranker = SidecarReranker(socket=socket)
     assert table.search("zeppelin", query_type="fts").rerank(reranker).to_list() == []
 
 
 def test_errors_keep_their_names(tmp_path: Path) -> None:
-    """And come at once: the client has tried again already."""
+    """The client's exceptions are raised unchanged, without LanceDB's own retries."""
     function = get_registry().get("sidecar").create(socket=str(tmp_path / "none"), timeout=0.1)
     with pytest.raises(ConnectionLost):
         function.compute_query_embeddings_with_retry("x")
@@ -89,7 +89,7 @@ def test_errors_keep_their_names(tmp_path: Path) -> None:
 
 
 def test_another_column_is_judged(socket: str, opened: Callable[[Any], Any]) -> None:
-    """The one that the reranker is told of; all columns come along."""
+    """The reranker judges the column that it is given, and returns all columns."""
     found = pa.table({"text": ["", "", ""], "body": TEXTS, "id": [0, 1, 2]})
     reranker = opened(SidecarReranker("body", socket=socket))
     ranked = reranker.rerank_vector("flour and yeast", found)
@@ -98,6 +98,6 @@ def test_another_column_is_judged(socket: str, opened: Callable[[Any], Any]) -> 
 
 
 def test_dimensions_that_are_given_are_not_asked_for(tmp_path: Path) -> None:
-    """A table may be described where no daemon runs."""
+    """With explicit dimensions, a table can be described without a running daemon."""
     create = get_registry().get("sidecar").create
     assert create(socket=str(tmp_path / "none"), timeout=0.1, dimensions=8).ndims() == 8

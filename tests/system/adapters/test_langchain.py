@@ -1,4 +1,4 @@
-"""LangChain: its own standard tests, a vector store, and reranking."""
+"""LangChain: its standard tests, a vector store, and reranking."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ DOCUMENTS = [Document(text, metadata={"row": row}) for row, text in enumerate(TE
 
 
 class TestStandardUnit(EmbeddingsUnitTests):
-    """LangChain's own."""
+    """LangChain's standard unit tests."""
 
     @property
     def embeddings_class(self) -> type[SidecarEmbeddings]:
@@ -27,7 +27,7 @@ class TestStandardUnit(EmbeddingsUnitTests):
 
 
 class TestStandardIntegration(EmbeddingsIntegrationTests):
-    """LangChain's own, against the daemon."""
+    """LangChain's standard integration tests, against the daemon."""
 
     @property
     def embeddings_class(self) -> type[SidecarEmbeddings]:
@@ -49,7 +49,7 @@ def embeddings(socket: str, opened: Callable[[Any], Any]) -> SidecarEmbeddings:
 
 
 async def test_vectors_have_their_prompts(embeddings: SidecarEmbeddings, client: Client) -> None:
-    """A query and a document of the same words differ as the model wants it; by asyncio, too."""
+    """Queries and documents get their own prompts, with and without asyncio."""
     query, documents = client.encode("query: x").tolist(), client.encode(["passage: x"]).tolist()
     assert embeddings.embed_query("x") == await embeddings.aembed_query("x") == query
     assert embeddings.embed_documents(["x"]) == documents
@@ -58,7 +58,7 @@ async def test_vectors_have_their_prompts(embeddings: SidecarEmbeddings, client:
 
 
 async def test_a_vector_store_finds(embeddings: SidecarEmbeddings) -> None:
-    """Built in threads, asked by asyncio."""
+    """A vector store built synchronously can be searched with asyncio."""
     store = InMemoryVectorStore.from_documents(DOCUMENTS, embeddings)
     (found,) = await store.asimilarity_search("Who composed Carmen?", k=1)
     assert found.metadata["row"] == 0
@@ -66,7 +66,7 @@ async def test_a_vector_store_finds(embeddings: SidecarEmbeddings) -> None:
 
 
 async def test_documents_are_reranked(socket: str, client: Client) -> None:
-    """The best first, with their scores; what was passed in stays as it is."""
+    """Documents are returned best first, with their scores; the input is not modified."""
     reranker = SidecarReranker(socket=socket, top_n=2)
     ranked = reranker.compress_documents(DOCUMENTS, "What is in bread?")
     hits = client.rerank("What is in bread?", TEXTS, top_n=2).results

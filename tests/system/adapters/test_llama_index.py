@@ -33,7 +33,7 @@ def nodes() -> list[TextNode]:
 
 
 async def test_vectors_have_their_prompts(embedding: SidecarEmbedding, client: Client) -> None:
-    """By every way that LlamaIndex asks for them."""
+    """Queries and texts get their own prompts in every method that LlamaIndex calls."""
     query = client.encode("query: x").tolist()
     assert embedding.get_query_embedding("x") == query
     assert await embedding.aget_query_embedding("x") == query
@@ -44,7 +44,7 @@ async def test_vectors_have_their_prompts(embedding: SidecarEmbedding, client: C
 
 
 async def test_batches(embedding: SidecarEmbedding, client: Client) -> None:
-    """Texts travel together, and vectors come in their order."""
+    """Texts are embedded in batches, and vectors are returned in the order of the texts."""
     expected = client.encode([f"passage: {text}" for text in TEXTS]).tolist()
     embedding.embed_batch_size = 2
     assert embedding.get_text_embedding_batch(TEXTS) == expected
@@ -55,7 +55,7 @@ async def test_batches(embedding: SidecarEmbedding, client: Client) -> None:
 async def test_an_index_finds_and_reranks(
     embedding: SidecarEmbedding, rerank: SidecarRerank
 ) -> None:
-    """Retriever and postprocessor, with and without asyncio."""
+    """An index retrieves and reranks the right node, with and without asyncio."""
     index = VectorStoreIndex(nodes(), embed_model=embedding)
     retriever = index.as_retriever(similarity_top_k=3)
     question = "Who composed Carmen?"
@@ -68,7 +68,7 @@ async def test_an_index_finds_and_reranks(
 
 
 def test_nodes_are_judged_as_they_are_embedded(rerank: SidecarRerank, client: Client) -> None:
-    """By their text with the metadata that goes into their vectors."""
+    """Reranking uses the same text as embedding, with the metadata that goes into vectors."""
     node = TextNode(text="It is an opera.", metadata={"title": "Carmen"})
     (ranked,) = rerank.postprocess_nodes([NodeWithScore(node=node)], query_str="Carmen")
     text = node.get_content(metadata_mode=MetadataMode.EMBED)
@@ -76,7 +76,7 @@ def test_nodes_are_judged_as_they_are_embedded(rerank: SidecarRerank, client: Cl
 
 
 def test_reranking_needs_a_query(rerank: SidecarRerank) -> None:
-    """Which LlamaIndex leaves open."""
+    """Reranking without a query raises `ValueError`."""
     with pytest.raises(ValueError, match="query_bundle or query_str"):
         rerank.postprocess_nodes([NodeWithScore(node=node) for node in nodes()])
 
@@ -84,7 +84,7 @@ def test_reranking_needs_a_query(rerank: SidecarRerank) -> None:
 def test_it_is_written_down_and_read_again(
     embedding: SidecarEmbedding, rerank: SidecarRerank, opened: Callable[[Any], Any]
 ) -> None:
-    """As a map, as JSON, and pickled; connections are no part of it."""
+    """Embedder and reranker survive round trips through dicts, JSON and pickle."""
     expected = embedding.get_query_embedding("x")
     for other in (
         SidecarEmbedding.from_dict(embedding.to_dict()),
