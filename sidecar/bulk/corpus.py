@@ -58,7 +58,8 @@ class Corpus:
         text = fields.get(self.field)
         if self.field not in fields:
             names = ", ".join(map(repr, fields))
-            what = f"has no field {self.field!r}, only {names}: choose one with --field"
+            others = f", only {names}: choose one with --field" if names else " or any other"
+            what = f"has no field {self.field!r}{others}"
         elif not isinstance(text, str):
             what = f"holds {type(text).__name__} in {self.field!r}, not a string"
         elif half_character(text) is not None:

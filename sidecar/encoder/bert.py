@@ -13,16 +13,27 @@ from typing import Any
 from sidecar.encoder.architecture import (
     Activation,
     Classifier,
-    Embeddings,
     Encoder,
     Float32,
     Head,
-    Layer,
-    Layers,
     UnsupportedModelError,
 )
 from sidecar.encoder.checkpoint import Checkpoint
-from sidecar.encoder.fields import activation_of, check_mathematics, rows_behind
+from sidecar.encoder.fields import check_mathematics, rows_behind
+from sidecar.encoder.names import Names, read_encoder
+
+_NAMES = Names(
+    layers="encoder.layer",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attention_output="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    output_norm="output.LayerNorm",
+    has_token_types=True,
+)
 
 
 def longest_bert_row(config: Mapping[str, Any]) -> int:
@@ -43,7 +54,7 @@ def read_bert(
     Raises `UnsupportedModelError` for a variant with different mathematics.
     """
     checkpoint = _checkpoint(config, tensor)
-    return _read(config, checkpoint, head or _pooled(checkpoint))
+    return read_encoder(config, checkpoint, _NAMES, head or _pooled(checkpoint))
 
 
 def read_ernie(
@@ -51,7 +62,7 @@ def read_ernie(
 ) -> Encoder:
     """Return the encoder, as `read_bert` does; every token has task 0, as in transformers."""
     checkpoint = _checkpoint(config, tensor)
-    encoder = _read(config, checkpoint, head or _pooled(checkpoint))
+    encoder = read_encoder(config, checkpoint, _NAMES, head or _pooled(checkpoint))
     if not config["use_task_id"]:
         return encoder
     tables = encoder.embeddings
@@ -64,7 +75,9 @@ def read_electra(
 ) -> Encoder:
     """Return the encoder, as `read_bert` does; its tables may be narrower than its layers."""
     checkpoint = _checkpoint(config, tensor)
-    encoder = _read(config, checkpoint, head or _first_token(checkpoint, Activation.GELU))
+    encoder = read_encoder(
+        config, checkpoint, _NAMES, head or _first_token(checkpoint, Activation.GELU)
+    )
     if config["embedding_size"] == config["hidden_size"]:
         return encoder
     projection = checkpoint.linear("embeddings_project")
@@ -76,7 +89,9 @@ def read_roberta(
 ) -> Encoder:
     """Return the encoder, as `read_bert` does."""
     checkpoint = _checkpoint(config, tensor)
-    encoder = _read(config, checkpoint, head or _first_token(checkpoint, Activation.TANH))
+    encoder = read_encoder(
+        config, checkpoint, _NAMES, head or _first_token(checkpoint, Activation.TANH)
+    )
     tables = replace(encoder.embeddings, padding_id=_padding_id(config))
     return replace(encoder, embeddings=tables)
 
@@ -99,35 +114,3 @@ def _pooled(checkpoint: Checkpoint) -> Classifier:
 
 def _first_token(checkpoint: Checkpoint, activation: Activation) -> Classifier:
     return checkpoint.classifier("classifier.dense", "classifier.out_proj", activation)
-
-
-def _read(config: Mapping[str, Any], checkpoint: Checkpoint, head: Head | Classifier) -> Encoder:
-    return Encoder(
-        embeddings=Embeddings(
-            word=checkpoint.tensor("embeddings.word_embeddings.weight"),
-            position=checkpoint.tensor("embeddings.position_embeddings.weight"),
-            token_type=checkpoint.tensor("embeddings.token_type_embeddings.weight"),
-            norm=checkpoint.norm("embeddings.LayerNorm"),
-        ),
-        layers=Layers(
-            int(config["num_hidden_layers"]),
-            lambda index: _layer(checkpoint, f"encoder.layer.{index}"),
-        ),
-        heads=int(config["num_attention_heads"]),
-        head=head,
-        activation=activation_of(config, "hidden_act"),
-    )
-
-
-def _layer(checkpoint: Checkpoint, at: str) -> Layer:
-    attention = f"{at}.attention.self"
-    return Layer(
-        query_key_value=checkpoint.stacked(
-            f"{attention}.query", f"{attention}.key", f"{attention}.value"
-        ),
-        attention_output=checkpoint.linear(f"{at}.attention.output.dense"),
-        attention_norm=checkpoint.norm(f"{at}.attention.output.LayerNorm"),
-        up=checkpoint.linear(f"{at}.intermediate.dense"),
-        down=checkpoint.linear(f"{at}.output.dense"),
-        output_norm=checkpoint.norm(f"{at}.output.LayerNorm"),
-    )

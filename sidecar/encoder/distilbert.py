@@ -6,18 +6,25 @@ Sanh et al., 2019 (arXiv:1910.01108), as implemented by `DistilBertModel` in tra
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sidecar.encoder.architecture import (
-    Activation,
-    Embeddings,
-    Encoder,
-    Float32,
-    Head,
-    Layer,
-    Layers,
-)
+from sidecar.encoder.architecture import Activation, Encoder, Float32, Head
 from sidecar.encoder.checkpoint import Checkpoint
-from sidecar.encoder.fields import activation_of, check_mathematics
+from sidecar.encoder.fields import check_mathematics
+from sidecar.encoder.names import Names, read_encoder
 
+_NAMES = Names(
+    layers="transformer.layer",
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    attention_output="attention.out_lin",
+    attention_norm="sa_layer_norm",
+    up="ffn.lin1",
+    down="ffn.lin2",
+    output_norm="output_layer_norm",
+    layer_count="n_layers",
+    head_count="n_heads",
+    activation="activation",
+)
 _EPSILON = 1e-12  # hard-coded in the reference implementation
 
 
@@ -27,31 +34,5 @@ def read_distilbert(
     """Return the encoder, as `read_bert` does."""
     check_mathematics(config)
     checkpoint = Checkpoint(tensor, _EPSILON)
-    return Encoder(
-        embeddings=Embeddings(
-            word=checkpoint.tensor("embeddings.word_embeddings.weight"),
-            position=checkpoint.tensor("embeddings.position_embeddings.weight"),
-            norm=checkpoint.norm("embeddings.LayerNorm"),
-        ),
-        layers=Layers(
-            int(config["n_layers"]),
-            lambda index: _layer(checkpoint, f"transformer.layer.{index}"),
-        ),
-        heads=int(config["n_heads"]),
-        head=head or checkpoint.classifier("pre_classifier", "classifier", Activation.RELU),
-        activation=activation_of(config, "activation"),
-    )
-
-
-def _layer(checkpoint: Checkpoint, at: str) -> Layer:
-    attention = f"{at}.attention"
-    return Layer(
-        query_key_value=checkpoint.stacked(
-            f"{attention}.q_lin", f"{attention}.k_lin", f"{attention}.v_lin"
-        ),
-        attention_output=checkpoint.linear(f"{attention}.out_lin"),
-        attention_norm=checkpoint.norm(f"{at}.sa_layer_norm"),
-        up=checkpoint.linear(f"{at}.ffn.lin1"),
-        down=checkpoint.linear(f"{at}.ffn.lin2"),
-        output_norm=checkpoint.norm(f"{at}.output_layer_norm"),
-    )
+    classifier = head or checkpoint.classifier("pre_classifier", "classifier", Activation.RELU)
+    return read_encoder(config, checkpoint, _NAMES, classifier)

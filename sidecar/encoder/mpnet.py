@@ -5,6 +5,7 @@ Song et al., 2020 (arXiv:2004.09297), with the distance buckets of T5, Raffel et
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,26 @@ from numpy.typing import NDArray
 
 from sidecar.encoder.architecture import (
     Activation,
-    Embeddings,
     Encoder,
     Float32,
     Head,
-    Layer,
-    Layers,
     UnsupportedModelError,
 )
 from sidecar.encoder.checkpoint import Checkpoint
-from sidecar.encoder.fields import activation_of, check_mathematics, rows_behind
+from sidecar.encoder.fields import check_mathematics, rows_behind
+from sidecar.encoder.names import Names, read_encoder
+
+_NAMES = Names(
+    layers="encoder.layer",
+    query="attention.attn.q",
+    key="attention.attn.k",
+    value="attention.attn.v",
+    attention_output="attention.attn.o",
+    attention_norm="attention.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    output_norm="output.LayerNorm",
+)
 
 # Hard-coded in the reference implementation, whatever the config states.
 _PADDING_ID = 1
@@ -43,21 +54,13 @@ def read_mpnet(
     buckets = checkpoint.tensor("encoder.relative_attention_bias.weight")
     if len(buckets) < _BUCKETS:
         raise UnsupportedModelError(f"{len(buckets)} distance buckets, at least {_BUCKETS} needed")
-    return Encoder(
-        embeddings=Embeddings(
-            word=checkpoint.tensor("embeddings.word_embeddings.weight"),
-            position=checkpoint.tensor("embeddings.position_embeddings.weight"),
-            norm=checkpoint.norm("embeddings.LayerNorm"),
-            padding_id=_PADDING_ID,
-        ),
-        layers=Layers(
-            int(config["num_hidden_layers"]),
-            lambda index: _layer(checkpoint, f"encoder.layer.{index}"),
-        ),
-        heads=int(config["num_attention_heads"]),
-        head=head
-        or checkpoint.classifier("classifier.dense", "classifier.out_proj", Activation.TANH),
-        activation=activation_of(config, "hidden_act"),
+    classifier = head or checkpoint.classifier(
+        "classifier.dense", "classifier.out_proj", Activation.TANH
+    )
+    encoder = read_encoder(config, checkpoint, _NAMES, classifier)
+    return replace(
+        encoder,
+        embeddings=replace(encoder.embeddings, padding_id=_PADDING_ID),
         distance_bias=distance_bias(buckets, longest_mpnet_row(config)),
     )
 
@@ -83,15 +86,3 @@ def _bucket(distances: NDArray[np.int64]) -> NDArray[np.int64]:
     inside = np.where(far < exact, far, np.minimum(logarithmic, half - 1))
     bucket: NDArray[np.int64] = inside + np.where(distances > 0, half, 0)
     return bucket
-
-
-def _layer(checkpoint: Checkpoint, at: str) -> Layer:
-    attention = f"{at}.attention.attn"
-    return Layer(
-        query_key_value=checkpoint.stacked(f"{attention}.q", f"{attention}.k", f"{attention}.v"),
-        attention_output=checkpoint.linear(f"{attention}.o"),
-        attention_norm=checkpoint.norm(f"{at}.attention.LayerNorm"),
-        up=checkpoint.linear(f"{at}.intermediate.dense"),
-        down=checkpoint.linear(f"{at}.output.dense"),
-        output_norm=checkpoint.norm(f"{at}.output.LayerNorm"),
-    )
