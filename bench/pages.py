@@ -1,12 +1,13 @@
-"""Results → Markdown: a page of all of them, and the places of another page that show some.
+"""Results → Markdown: places on the pages of the documentation, and a page of everything.
 
 A result is what `python -m bench COMMAND --json` prints, with its `command` and `date`. A place
-is what stands between two comments, of which the first says what:
+is the text between two comments, the first of which says what to show:
 
-    <!-- measured: overhead tables=1,2 figures plots -->
+    <!-- measured: overhead host tables=1,2 figures=1 plots=phases -->
     <!-- /measured -->
 
-Without `tables` all of them; `figures` and `plots` only where they are asked for.
+Without `tables`, all of them; with `tables=none`, none. `figures` and `plots` are shown only if
+asked for: all of them, or those named, figures by number. `host` adds the date and the host.
 """
 
 import re
@@ -20,15 +21,13 @@ Result: TypeAlias = Mapping[str, Any]
 
 _OPENING, _CLOSING = "<!-- measured:", "<!-- /measured -->"
 _PLACE = re.compile(rf"({_OPENING}(.*?)-->\n)(.*?)({_CLOSING})", re.DOTALL)
-_TABLES = re.compile(r"tables=(\d+(?:,\d+)*)")
 _HEAD = """\
 # Measured
 
-`python -m bench refresh` runs the commands below, one after the other, and makes this page and its
-plots of what they print; `--render` makes them anew of what has been measured, which lies beside
-the plots as JSON, with every value. Whatever is compared in a table or a plot was measured in
-turn, in one run, on the host that is named with it. Values are medians; a range, or a bar's
-whisker, or a line's band, tells the spread.
+`python -m bench refresh` ran the commands below, one after another, and made this page and its
+plots from their output, which is in the folder of the plots as JSON, with every value. Sides that a
+table or a plot compares were measured in turn, in one run, on the host named with them. Values are
+medians; a range, a bar's whisker or a line's band shows the spread.
 """
 
 
@@ -67,14 +66,14 @@ def plot_name(name: str, chart: Mapping[str, Any]) -> str:
 
 def _section(name: str, result: Result, plots: PurePath) -> Iterator[str]:
     yield _command(result)
-    yield f"{result['date']}, on {_host(result['host'])}."
+    yield _when_and_where(result)
     if result["failed"]:
         yield f"**Failed: {_escaped(', '.join(result['failed']))}**"
     yield from _tables(result, result["tables"])
-    yield from _figures(result)
+    yield from _figures(result["figures"])
     skipped = result["skipped"].items()
     yield "\n".join(f"- left out: {_escaped(each)} ({_escaped(why)})" for each, why in skipped)
-    yield from _plots(name, result, plots)
+    yield from _plots(name, result["charts"], plots)
 
 
 def _place(asked: str, results: Mapping[str, Result], plots: PurePath) -> Iterator[str]:
@@ -83,37 +82,52 @@ def _place(asked: str, results: Mapping[str, Result], plots: PurePath) -> Iterat
     if name not in results:
         raise MarkerError(f"{marker}: nothing of that name has been measured")
     result = results[name]
-    tables = result["tables"]
-    for option in options:
-        if match := _TABLES.fullmatch(option):
-            tables = _chosen(marker, result["tables"], map(int, match[1].split(",")))
-        elif option not in {"figures", "plots"}:
-            raise MarkerError(f"{marker}: what is {option}?")
+    asked_for = dict(option.partition("=")[::2] for option in options)
+    if unknown := asked_for.keys() - {"tables", "figures", "plots", "host"}:
+        raise MarkerError(f"{marker}: what is {', '.join(sorted(unknown))}?")
     yield _command(result)
-    yield from _tables(result, tables)
-    if "figures" in options:
-        yield from _figures(result)
-    if "plots" in options:
-        yield from _plots(name, result, plots)
+    if "host" in asked_for:
+        yield _when_and_where(result)
+    if asked_for.get("tables") != "none":
+        yield from _tables(result, _chosen(marker, "tables", result["tables"], asked_for))
+    if "figures" in asked_for:
+        figures = _chosen(marker, "figures", list(result["figures"].items()), asked_for)
+        yield from _figures(dict(figures))
+    if "plots" in asked_for:
+        charts = {chart["name"]: chart for chart in result["charts"]}
+        yield from _plots(name, _chosen(marker, "plots", charts, asked_for), plots)
 
 
-def _chosen(marker: str, tables: Sequence[Any], numbers: Iterable[int]) -> list[Any]:
-    chosen = []
-    for number in numbers:
-        if not 1 <= number <= len(tables):
-            raise MarkerError(f"{marker}: there is no table {number}; there are {len(tables)}")
-        chosen.append(tables[number - 1])
-    return chosen
+def _chosen(
+    marker: str,
+    kind: str,
+    there: Sequence[Any] | Mapping[str, Any],
+    asked_for: Mapping[str, str],
+) -> list[Any]:
+    """Return what is asked for of `there`, by number from 1 or by name: all of it by default."""
+    by_name = there if isinstance(there, Mapping) else dict(_numbered(there))
+    names = asked_for.get(kind, "")
+    wanted = names.split(",") if names else list(by_name)
+    if missing := [each for each in wanted if each not in by_name]:
+        known = ", ".join(by_name) or "none"
+        raise MarkerError(f"{marker}: no {kind} {', '.join(missing)}; there are: {known}")
+    return [by_name[each] for each in wanted]
+
+
+def _numbered(values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    for number, value in enumerate(values, start=1):
+        yield str(number), value
 
 
 def _command(result: Result) -> str:
     return f"`{result['command']}` — {_escaped(result['title'])}"
 
 
-def _host(host: Mapping[str, Any]) -> str:
+def _when_and_where(result: Result) -> str:
+    host = result["host"]
     return (
-        f"{_escaped(host['cpu'])}, {host['cores']} cores ({', '.join(host['isa'])}), "
-        f"load {host['load_average']:.1f} at the end"
+        f"{result['date']}, on {_escaped(host['cpu'])}, {host['cores']} cores "
+        f"({', '.join(host['isa'])}), load {host['load_average']:.1f} at the end."
     )
 
 
@@ -124,14 +138,13 @@ def _tables(result: Result, tables: Iterable[Mapping[str, Any]]) -> Iterator[str
         yield _grid(table["head"], table["rows"])
 
 
-def _figures(result: Result) -> Iterator[str]:
-    if result["figures"]:
-        rows = [(name, told(value)) for name, value in result["figures"].items()]
-        yield _grid(("", ""), rows)
+def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
+    if figures:
+        yield _grid(("", ""), [(name, told(value)) for name, value in figures.items()])
 
 
-def _plots(name: str, result: Result, plots: PurePath) -> Iterator[str]:
-    for chart in result["charts"]:
+def _plots(name: str, charts: Iterable[Mapping[str, Any]], plots: PurePath) -> Iterator[str]:
+    for chart in charts:
         about = _escaped(chart["about"]).replace("[", "(").replace("]", ")")
         yield f"![{about}]({plots / plot_name(name, chart)}.svg)"
 

@@ -1,4 +1,4 @@
-"""A chart → PNG and SVG: lines where x is a number, else bars with their values beside them.
+"""A chart → SVG: lines where x is a number, else bars with their values beside them.
 
 The same chart gives the same bytes, for one version of matplotlib. The background is opaque, so
 that a page may be light or dark. Sidecar's own series come first, and stand out.
@@ -26,7 +26,6 @@ _BAR_INCHES, _AROUND_BARS_INCHES = 0.29, 1.0
 _LEGEND_INCHES, _TITLE_INCHES, _LABEL_INCHES = 0.22, 0.2, 0.17  # a row
 _LEGEND_LETTERS, _TITLE_LETTERS, _LABEL_LETTERS = 88, 70, 34  # in a row
 _THICKNESS, _BETWEEN_GROUPS = 0.84, 0.7  # of a bar's place
-_DOTS_AN_INCH = 160
 _MOST_MARKED = 24  # points of a line that are marked each
 _MANY_STEPS = 300  # from here on a logarithmic axis has a label a power of ten
 _MOST_PLACES = 10  # of a logarithmic x that are labelled each
@@ -59,12 +58,11 @@ _STYLE: dict[str, Any] = {
 
 
 def write(chart: Chart, stem: Path) -> None:
-    """Draw the chart to `stem`.svg and `stem`.png."""
+    """Draw the chart to `stem`.svg."""
     about = {"Title": chart.title, "Description": chart.about, "Date": None, "Creator": None}
     with matplotlib.style.context(_STYLE, after_reset=True):
         figure = _drawn(replace(chart, series=_own_first(chart.series)))
         figure.savefig(f"{stem}.svg", metadata=about)
-        figure.savefig(f"{stem}.png", metadata={"Software": None}, dpi=_DOTS_AN_INCH)
 
 
 def _is_own(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Measure what the documentation tells, and write its tables and plots.
 
-Each measurement runs in a process of its own, one after the other. Its result is kept as JSON;
-docs/measured.md, the plots, and the figures of other pages are made of these files.
+Each measurement runs in a process of its own, one after another. Its result is kept as JSON; the
+plots, and the tables and figures in the documentation, are made from these files.
 """
 
 import argparse
@@ -20,15 +20,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from bench import pages
+from bench import comparison, pages
 from bench.report import Chart, draw, need_plots
 
 RESULTS = Path("docs/measured")
-# The pages that show some of the results, and where the plots are from there.
+# The pages that show results, and the path from each to the plots.
 PAGES = {
     Path("README.md"): PurePath("docs/measured"),
     Path("docs/accuracy.md"): PurePath("measured"),
-    Path("docs/ray.md"): PurePath("measured"),
+    Path("docs/benchmarks.md"): PurePath("measured"),
+    Path("docs/integrations/ray.md"): PurePath("../measured"),
 }
 _TRIAL = Path("build/measured")
 _MPNET = "build/all-mpnet-base-v2"  # from `python -m bench mpnet`
@@ -123,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", type=Path, metavar="DIR",
         help=f"where they are kept (default: {RESULTS}; with --fast {_TRIAL}); "
-        "other pages are written from the default alone",
+        "the documentation shows those in the default folder only, others get a page of their own",
     )  # fmt: skip
     parser.add_argument("--fast", action="store_true", help="short runs: a trial of it all")
     parser.add_argument("--render", action="store_true", help="measure nothing")
@@ -151,7 +152,10 @@ def read(folder: Path) -> dict[str, Mapping[str, Any]]:
 
 
 def render(folder: Path) -> None:
-    """Write the page and the plots of the results in `folder`, and the places of other pages."""
+    """Draw the plots of the results in `folder`, and show the results.
+
+    Those in `RESULTS` fill the places of the documentation; others get a page of their own.
+    """
     results = read(folder)
     draw(
         {
@@ -160,10 +164,17 @@ def render(folder: Path) -> None:
             for chart in result["charts"]
         }
     )
-    folder.with_name(f"{folder.name}.md").write_text(pages.page(results, PurePath(folder.name)))
-    if folder == RESULTS:
-        for page, plots in PAGES.items():
-            page.write_text(pages.fill(page.read_text(), results, plots))
+    if folder != RESULTS:
+        page = folder.with_name(f"{folder.name}.md")
+        page.write_text(pages.page(results, PurePath(folder.name)))
+        return
+    for page, plots in PAGES.items():
+        page.write_text(pages.fill(page.read_text(), shown(results), plots))
+
+
+def shown(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return what a place may show: each result, and the comparison made from several."""
+    return {**results, "comparison": comparison.of(results)}
 
 
 def measure(wanted: Sequence[Measurement], folder: Path, *, fast: bool) -> int:

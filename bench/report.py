@@ -188,7 +188,7 @@ def show(result: Result) -> None:
 
 
 def draw(charts: Mapping[Path, Chart]) -> None:
-    """Draw each chart to its stem: `stem`.svg and `stem`.png."""
+    """Draw each chart to `stem`.svg."""
     # Here alone: a process that measures memory maps nothing that it does not need.
     from bench import plots  # noqa: PLC0415
 

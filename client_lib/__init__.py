@@ -32,6 +32,8 @@ from client_lib.wire.replies import (
     Usage,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AsyncClient",
     "BackendFailed",

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 
 from client_lib.address import default_socket
+from client_lib.distribution import CLIENT, install_command
 from client_lib.node import NodeDaemon, answers
 from client_lib.sync import Client
 from client_lib.wire.messages import Priority
@@ -97,7 +98,9 @@ def _folder_of_node() -> Path:
         import ray  # noqa: PLC0415
         from ray._private import worker  # noqa: PLC0415 - its folder has no public name
     except ImportError as error:
-        raise ImportError("a cluster's nodes take Ray: pip install 'sidecar[ray]'") from error
+        raise ImportError(
+            f"Ray is missing on this node: {install_command(CLIENT, 'ray')}"
+        ) from error
     node = ray.get_runtime_context().get_node_id()
     # Short: the path of a socket has to be.
     return Path(worker._global_node.get_session_dir_path()) / f"sidecar-{node[:12]}"  # noqa: SLF001

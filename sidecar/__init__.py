@@ -1,3 +1,3 @@
 """The daemon: one copy of the models per host, shared by every process on it."""
 
-__version__ = "0.1.0"
+from client_lib import __version__ as __version__

@@ -27,7 +27,9 @@ from queue import SimpleQueue
 ROOT = Path(__file__).parents[1]
 SLIPS = Path(__file__).with_suffix(".toml")
 # What the tests read: their own code, the code under test, and the files shipped with it.
-_PARTS = ("bench", "client_lib", "docs", "sidecar", "systemd", "tests", "pyproject.toml")
+_PARTS = (
+    *("bench", "client_lib", "docs", "sidecar", "systemd", "tests", "mkdocs.yml", "pyproject.toml"),
+)
 _PAGES = "*.md"
 _TEST_SECONDS = 60  # a test that hangs for longer has noticed the slip
 _SLIP_SECONDS = 240  # so has a test process that takes longer

@@ -1,7 +1,7 @@
-"""What all adapters share: their options, the prompts that follow from them, and the calls.
+"""The base classes of all adapters: their options, and the calls to the daemon.
 
-Options are fields of pydantic models: each of these frameworks brings pydantic, three of them
-want their classes to be its models, and the others keep options as a map.
+Options are fields of pydantic models: every framework depends on pydantic, three of them require
+their classes to be pydantic models, and the others store options as a map.
 """
 
 import os
@@ -42,12 +42,15 @@ def _as_text(path: str | Path | None) -> str | None:
 
 
 class Sidecar(BaseModel):
-    """Where the daemon is, and which of its models is meant.
+    """Base of all adapters: the daemon and the model to use.
 
-    `socket` and `timeout` (seconds; None: no limit) are those of `client_lib.Client`. Where
-    `model` is given, a daemon that does not serve a model of that name is refused with
-    `UnknownModel`. Nothing is dialed before the first call; calls raise what those of
-    `client_lib.Client` do.
+    It connects with the first call. Calls raise what those of `client_lib.Client` raise.
+
+    Args:
+        socket: Path of the daemon's socket; by default that of `client_lib.Client`.
+        timeout: Seconds per request; None means no limit.
+        model: Name of the model. Calls raise `UnknownModel` if the daemon does not serve it. None
+            selects the daemon's default.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -59,26 +62,28 @@ class Sidecar(BaseModel):
     _connections: Connections = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
-        """Make the connections, which dial when they are used."""
+        """Create the connections, which connect on first use."""
         super().model_post_init(context)
         self._connections = Connections(self.socket, self.timeout)
 
     def close(self) -> None:
-        """Close the connection of threads; calls to come raise `ClientClosed`."""
+        """Close the connection shared by threads; later calls raise `ClientClosed`."""
         self._connections.close()
 
     async def aclose(self) -> None:
-        """Close the connection of the running event loop, too."""
+        """Do what `close` does, and close the running event loop's connection."""
         await self._connections.aclose()
 
 
 class Embedder(Sidecar):
-    """Texts to vectors.
+    """Embeds queries and documents.
 
-    `dimensions` keeps the first so many; `normalize` scales vectors to length 1 or does not,
-    by default as the model says. Queries get the model's prompt `query_prompt_name`, by default
-    the one that it has for queries, documents `document_prompt_name`, by default the one that it
-    has for documents. `priority` is the lane of documents; queries are always interactive.
+    Args:
+        dimensions: Keep only the first `dimensions` of each vector.
+        normalize: Whether to scale vectors to length 1; None leaves this to the model.
+        query_prompt_name: The model's prompt for queries; by default its own for queries.
+        document_prompt_name: The model's prompt for documents; by default its own for documents.
+        priority: The lane of documents, "bulk" or "interactive"; queries are always interactive.
     """
 
     dimensions: Count | None = None
@@ -88,19 +93,19 @@ class Embedder(Sidecar):
     priority: Priority = "bulk"
 
     def encode_query(self, texts: str | Iterable[str]) -> Float32:
-        """Return one vector a query: float32 [n, d], or [d] for one string alone."""
+        """Return one vector per query: float32 [n, d], or [d] for a single string."""
         return self._connections.client.encode(texts, **self._as_queries())
 
     def encode_document(self, texts: str | Iterable[str]) -> Float32:
-        """Return one vector a document: float32 [n, d], or [d] for one string alone."""
+        """Return one vector per document: float32 [n, d], or [d] for a single string."""
         return self._connections.client.encode(texts, **self._as_documents())
 
     async def aencode_query(self, texts: str | Iterable[str]) -> Float32:
-        """Do what `encode_query` does, on the running event loop."""
+        """Do what `encode_query` does, in asyncio."""
         return await self._connections.here().encode(texts, **self._as_queries())
 
     async def aencode_document(self, texts: str | Iterable[str]) -> Float32:
-        """Do what `encode_document` does, on the running event loop."""
+        """Do what `encode_document` does, in asyncio."""
         return await self._connections.here().encode(texts, **self._as_documents())
 
     def _as_queries(self) -> dict[str, Any]:
@@ -117,12 +122,12 @@ class Embedder(Sidecar):
 
 
 class Reranker(Sidecar):
-    """Documents by their relevance to a query, in the interactive lane."""
+    """Ranks documents by their relevance to a query, in the interactive lane."""
 
     def rank(
         self, query: str, texts: Sequence[str], top_n: int | None = None
     ) -> tuple[RerankResult, ...]:
-        """Return the `top_n` best of `texts`, or all, by their index; the best first."""
+        """Return indexes and scores of `texts`, best first: the `top_n` best, or all."""
         if not texts:
             return ()
         client = self._connections.client
@@ -131,7 +136,7 @@ class Reranker(Sidecar):
     async def arank(
         self, query: str, texts: Sequence[str], top_n: int | None = None
     ) -> tuple[RerankResult, ...]:
-        """Do what `rank` does, on the running event loop."""
+        """Do what `rank` does, in asyncio."""
         if not texts:
             return ()
         client = self._connections.here()

@@ -1,4 +1,4 @@
-"""Chroma: an embedding function, which collections keep and find again."""
+"""Chroma: an embedding function that collections persist and restore."""
 
 from typing import Any, Self
 
@@ -10,27 +10,26 @@ with needs("chroma"):
 
     from client_lib.adapters.base import Embedder
 
-# What decides the vectors: a collection cannot change it without embedding all anew.
+# Options that determine the vectors: changing one requires embedding the collection again.
 _DECISIVE = ("model", "dimensions", "normalize", "query_prompt_name", "document_prompt_name")
 
 
 @register_embedding_function
 class SidecarEmbeddingFunction(EmbeddingFunction[Documents]):
-    """Chroma's embedding function by way of the daemon; `options` are those of `Embedder`.
+    """Chroma's `EmbeddingFunction` over the daemon; `options` are those of `Embedder`.
 
-    Chroma makes it again from a collection that was persisted with it, where this module has
-    been imported before.
+    Chroma restores it with a persisted collection if this module has been imported.
     """
 
     def __init__(self, **options: Any) -> None:
         self._embedder = Embedder(**options)
 
     def __call__(self, input: Documents) -> Embeddings:  # noqa: A002 - Chroma's interface
-        """Return one vector a document."""
+        """Return one vector per document."""
         return list(self._embedder.encode_document(input))
 
     def embed_query(self, input: Documents) -> Embeddings:  # noqa: A002 - Chroma's interface
-        """Return one vector a query."""
+        """Return one vector per query."""
         return list(self._embedder.encode_query(input))
 
     def close(self) -> None:
@@ -39,35 +38,35 @@ class SidecarEmbeddingFunction(EmbeddingFunction[Documents]):
 
     @staticmethod
     def name() -> str:
-        """Return the name under which collections keep it."""
+        """Return the name under which collections persist this function."""
         return "sidecar"
 
     def default_space(self) -> Space:
-        """Return the distance of collections that name none."""
+        """Return the distance of collections that do not set one."""
         return "cosine"
 
     def get_config(self) -> dict[str, Any]:
-        """Return the options that a collection keeps."""
+        """Return the options for a collection to persist."""
         return self._embedder.model_dump()
 
     @classmethod
     def build_from_config(cls, config: dict[str, Any]) -> Self:
-        """Return the embedding function that a collection was made with."""
+        """Return the embedding function for persisted options."""
         return cls(**config)
 
     @staticmethod
     def validate_config(config: dict[str, Any]) -> None:
-        """Raise `ValueError` where an option does not exist, or its value is none."""
+        """Raise `ValueError` if an option does not exist or its value is invalid."""
         Embedder(**config)
 
     def validate_config_update(
         self, old_config: dict[str, Any], new_config: dict[str, Any]
     ) -> None:
-        """Raise `ValueError` where vectors to come would not fit those that are there."""
+        """Raise `ValueError` if new vectors would not be comparable with existing ones."""
         for option in _DECISIVE:
             old, new = old_config.get(option), new_config.get(option)
             if old != new:
                 raise ValueError(
-                    f"{option} of this collection is {old!r} and cannot become {new!r}: "
-                    "make another collection"
+                    f"{option} of this collection is {old!r} and cannot be changed to {new!r}: "
+                    "create another collection"
                 )

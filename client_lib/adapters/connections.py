@@ -1,4 +1,4 @@
-"""The connections of one adapter: its threads' one, and one for each event loop that uses it."""
+"""The connections of one adapter: one for all threads, and one per event loop."""
 
 import asyncio
 import weakref
@@ -9,10 +9,10 @@ from client_lib import AsyncClient, Client, ClientClosed
 
 
 class Connections:
-    """`client` is for all threads, `here()` for the running event loop; each dials when used.
+    """Clients that connect on first use: `client` for threads, `here()` for the event loop.
 
-    A copy, by pickle or by `copy`, has connections of its own. What nobody closes is closed
-    when nobody holds the adapter any more; an event loop's, also when that loop ends.
+    A copy, made by pickle or `copy`, has connections of its own. A connection left open is closed
+    when the adapter is garbage collected, and that of an event loop also when the loop ends.
     """
 
     def __init__(self, socket: str | Path | None, timeout: float | None) -> None:
@@ -20,7 +20,7 @@ class Connections:
         self.client = Client(socket, timeout=timeout)
         self._by_loop: dict[asyncio.AbstractEventLoop, AsyncClient] = {}
         self._closed = False
-        # What a framework makes from a configuration, nobody is there to close.
+        # Nobody closes an adapter that a framework restored from a configuration.
         weakref.finalize(self, self.client.close)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -29,7 +29,7 @@ class Connections:
     def here(self) -> AsyncClient:
         """Return the running loop's client."""
         if self._closed:
-            raise ClientClosed("this adapter is closed; make another")
+            raise ClientClosed("this adapter is closed; create another")
         loop = asyncio.get_running_loop()
         if loop not in self._by_loop:
             self._forget_ended_loops()
@@ -38,12 +38,12 @@ class Connections:
         return self._by_loop[loop]
 
     def close(self) -> None:
-        """Close the threads' connection; calls to come raise `ClientClosed`."""
+        """Close the connection shared by threads; later calls raise `ClientClosed`."""
         self._closed = True
         self.client.close()
 
     async def aclose(self) -> None:
-        """Close the running loop's connection, too."""
+        """Do what `close` does, and close the running loop's connection."""
         self.close()
         if client := self._by_loop.pop(asyncio.get_running_loop(), None):
             await client.close()

@@ -1,4 +1,4 @@
-"""Haystack: embedders of a text and of documents, and a ranker."""
+"""Haystack: a text embedder, a document embedder and a ranker."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,10 +14,10 @@ with needs("haystack"):
 
 
 class _Component:
-    """What the components share: how Haystack writes them down, and closes them.
+    """Base of the components: serialising and closing.
 
-    `own` are the options that are not Sidecar's. `super()` does not find it from a component,
-    whose class Haystack makes anew.
+    `own` are the options beyond those of `sidecar`. Components call its `__init__` by name, since
+    `super()` fails in a class that Haystack has re-created.
     """
 
     def __init__(self, sidecar: Sidecar, **own: Any) -> None:
@@ -25,12 +25,12 @@ class _Component:
         self._own = own
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options; connections are not part of them."""
+        """Return the options, without connections."""
         return default_to_dict(self, **self._own, **self._sidecar.model_dump())
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Return the component that `to_dict` wrote down."""
+        """Return the component for a dictionary from `to_dict`."""
         return default_from_dict(cls, data)
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ class _Component:
 
 @component
 class SidecarTextEmbedder(_Component):
-    """A query to its vector; `options` are those of `Embedder`."""
+    """Embeds a query; `options` are those of `Embedder`."""
 
     def __init__(self, **options: Any) -> None:
         self._embedder = Embedder(**options)
@@ -57,16 +57,18 @@ class SidecarTextEmbedder(_Component):
 
     @component.output_types(embedding=list[float])
     async def run_async(self, text: str) -> dict[str, list[float]]:
-        """Return the vector of `text`, on the running event loop."""
+        """Do what `run` does, in asyncio."""
         return {"embedding": (await self._embedder.aencode_query(text)).tolist()}
 
 
 @component
 class SidecarDocumentEmbedder(_Component):
-    """Documents to copies of them that have a vector; `options` are those of `Embedder`.
+    """Returns copies of documents with their vectors.
 
-    The fields of a document's meta that `meta_fields_to_embed` names go before its content,
-    with `embedding_separator` between them.
+    Args:
+        meta_fields_to_embed: Fields of a document's meta to embed before its content.
+        embedding_separator: What joins these fields and the content.
+        **options: Those of `Embedder`.
     """
 
     def __init__(
@@ -88,27 +90,29 @@ class SidecarDocumentEmbedder(_Component):
 
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document]) -> dict[str, list[Document]]:
-        """Return `documents` with their vectors."""
+        """Return copies of `documents` with their vectors."""
         texts = [self._text(document) for document in documents]
         return _embedded(documents, self._embedder.encode_document(texts))
 
     @component.output_types(documents=list[Document])
     async def run_async(self, documents: list[Document]) -> dict[str, list[Document]]:
-        """Return `documents` with their vectors, on the running event loop."""
+        """Do what `run` does, in asyncio."""
         texts = [self._text(document) for document in documents]
         return _embedded(documents, await self._embedder.aencode_document(texts))
 
     def _text(self, document: Document) -> str:
         values = [document.meta.get(field) for field in self._fields]
-        said = [str(value) for value in values if value is not None]
-        return self._separator.join([*said, document.content or ""])
+        present = [str(value) for value in values if value is not None]
+        return self._separator.join([*present, document.content or ""])
 
 
 @component
 class SidecarRanker(_Component):
-    """Documents by their relevance to a query, `top_k` of them; `options` are those of `Reranker`.
+    """Returns copies of documents with new scores, ranked by their relevance to a query.
 
-    Each is a copy with the new score.
+    Args:
+        top_k: How many documents to return; all by default.
+        **options: Those of `Reranker`.
     """
 
     def __init__(self, *, top_k: int | None = None, **options: Any) -> None:
@@ -120,7 +124,7 @@ class SidecarRanker(_Component):
     def run(
         self, query: str, documents: list[Document], top_k: int | None = None
     ) -> dict[str, list[Document]]:
-        """Return the best of `documents` first."""
+        """Return the `top_k` best of `documents`, best first."""
         top_k = self._top_k if top_k is None else top_k
         return _ranked(documents, self._reranker.rank(query, _contents(documents), top_k))
 
@@ -128,7 +132,7 @@ class SidecarRanker(_Component):
     async def run_async(
         self, query: str, documents: list[Document], top_k: int | None = None
     ) -> dict[str, list[Document]]:
-        """Return the best of `documents` first, on the running event loop."""
+        """Do what `run` does, in asyncio."""
         top_k = self._top_k if top_k is None else top_k
         return _ranked(documents, await self._reranker.arank(query, _contents(documents), top_k))
 

@@ -14,40 +14,42 @@ with needs("lancedb"):
 
 @register("sidecar")
 class SidecarEmbeddingFunction(Embedder, TextEmbeddingFunction):
-    """LanceDB's embedding function by way of the daemon; the options are those of `Embedder`.
+    """LanceDB's `TextEmbeddingFunction` over the daemon; the options are those of `Embedder`.
 
-    `get_registry().get("sidecar").create()` makes one. LanceDB makes it again from a table
-    that was created with it, where this module has been imported before.
+    Create one with `get_registry().get("sidecar").create()`. LanceDB restores it with its table if
+    this module has been imported.
     """
 
     def ndims(self) -> int:
-        """Return how many dimensions vectors have; without `dimensions`, the daemon is asked."""
+        """Return the number of dimensions; without `dimensions`, embed a text to find it."""
         return self.dimensions or len(self.encode_query(""))
 
     def generate_embeddings(self, texts: list[str], *_: Any, **__: Any) -> list[Float32]:
-        """Return one vector a document."""
+        """Return one vector per document."""
         return list(self.encode_document(texts))
 
     def compute_query_embeddings(self, query: str, *_: Any, **__: Any) -> list[Float32]:
         """Return the query's vector, in a list."""
         return [self.encode_query(query)]
 
-    # LanceDB asks again seven times, whatever went wrong, and hides what it was. The client has
-    # asked again already where that can help.
+    # LanceDB's own versions retry any error seven times and hide it. The client has already
+    # retried whatever a retry can help.
     def compute_query_embeddings_with_retry(self, *args: Any, **options: Any) -> list[Any]:
-        """Return the query's vector, in a list."""
+        """Do what `compute_query_embeddings` does, without LanceDB's retries."""
         return self.compute_query_embeddings(*args, **options)
 
     def compute_source_embeddings_with_retry(self, *args: Any, **options: Any) -> list[Any]:
-        """Return one vector a document."""
+        """Return one vector per document, without LanceDB's retries."""
         return self.compute_source_embeddings(*args, **options)
 
 
 class SidecarReranker(LanceReranker):
-    """LanceDB's reranker by way of the daemon, of what `column` holds.
+    """LanceDB's `Reranker` over the daemon.
 
-    `return_score` is LanceDB's: "relevance", or "all" to keep the other scores; `options` are
-    those of `Reranker`.
+    Args:
+        column: The text column to rank by.
+        return_score: "relevance", or "all" to keep the other scores, too.
+        **options: Those of `Reranker`.
     """
 
     def __init__(
@@ -62,17 +64,17 @@ class SidecarReranker(LanceReranker):
         self._reranker.close()
 
     def rerank_vector(self, query: str, vector_results: pa.Table) -> pa.Table:
-        """Return what a vector search found, the most relevant first."""
+        """Return the results of a vector search, most relevant first."""
         return self._ranked(query, vector_results)
 
     def rerank_fts(self, query: str, fts_results: pa.Table) -> pa.Table:
-        """Return what a full-text search found, the most relevant first."""
+        """Return the results of a full-text search, most relevant first."""
         return self._ranked(query, fts_results)
 
     def rerank_hybrid(
         self, query: str, vector_results: pa.Table, fts_results: pa.Table
     ) -> pa.Table:
-        """Return what both searches found, the most relevant first."""
+        """Return the merged results of both searches, most relevant first."""
         merge = self._merge_and_keep_scores if self.score == "all" else self.merge_results
         return self._ranked(query, merge(vector_results, fts_results))
 

@@ -14,10 +14,10 @@ with needs("langchain"):
 
 
 class SidecarEmbeddings(Embedder, Embeddings):
-    """LangChain's `Embeddings` by way of the daemon; the options are those of `Embedder`."""
+    """LangChain's `Embeddings` over the daemon; the options are those of `Embedder`."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return one vector a document."""
+        """Return one vector per document."""
         vectors: list[list[float]] = self.encode_document(texts).tolist()
         return vectors
 
@@ -27,20 +27,24 @@ class SidecarEmbeddings(Embedder, Embeddings):
         return vector
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return one vector a document, on the running event loop."""
+        """Do what `embed_documents` does, in asyncio."""
         vectors: list[list[float]] = (await self.aencode_document(texts)).tolist()
         return vectors
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Return the query's vector, on the running event loop."""
+        """Do what `embed_query` does, in asyncio."""
         vector: list[float] = (await self.aencode_query(text)).tolist()
         return vector
 
 
 class SidecarReranker(Reranker, BaseDocumentCompressor):
-    """LangChain's document compressor: the best documents first, `top_n` of them.
+    """LangChain's document compressor: returns the best documents first.
 
-    Each is a copy with `relevance_score` in its metadata. The options are those of `Reranker`.
+    Each is a copy with `relevance_score` in its metadata.
+
+    Args:
+        top_n: How many documents to return; all by default. The other options are those of
+            `Reranker`.
     """
 
     top_n: Count | None = None
@@ -51,7 +55,7 @@ class SidecarReranker(Reranker, BaseDocumentCompressor):
         query: str,
         callbacks: Callbacks = None,  # noqa: ARG002 - LangChain's interface
     ) -> list[Document]:
-        """Return the documents by their relevance to `query`."""
+        """Return copies of the documents by their relevance to `query`."""
         return _ranked(documents, self.rank(query, _texts(documents), self.top_n))
 
     async def acompress_documents(
@@ -60,7 +64,7 @@ class SidecarReranker(Reranker, BaseDocumentCompressor):
         query: str,
         callbacks: Callbacks = None,  # noqa: ARG002 - LangChain's interface
     ) -> list[Document]:
-        """Return the documents by their relevance to `query`, on the running event loop."""
+        """Do what `compress_documents` does, in asyncio."""
         return _ranked(documents, await self.arank(query, _texts(documents), self.top_n))
 
 

@@ -15,15 +15,15 @@ with needs("llama-index"):
 
 
 class SidecarEmbedding(Embedder, BaseEmbedding):
-    """LlamaIndex's embedding by way of the daemon; the options are those of `Embedder`."""
+    """LlamaIndex's `BaseEmbedding` over the daemon; the options are those of `Embedder`."""
 
     model_name: str = "sidecar"
-    # As much as one call keeps on its way to the daemon.
+    # As many texts as one call of the client keeps in flight.
     embed_batch_size: int = Field(default=1024, gt=0, le=2048)
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which LlamaIndex writes it down."""
+        """Return the name under which LlamaIndex serialises the class."""
         return "SidecarEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:
@@ -52,16 +52,19 @@ class SidecarEmbedding(Embedder, BaseEmbedding):
 
 
 class SidecarRerank(Reranker, BaseNodePostprocessor):
-    """LlamaIndex's postprocessor: the best nodes first, `top_n` of them, with the new scores.
+    """LlamaIndex's node postprocessor: returns the best nodes first, with new scores.
 
-    A node is judged by the text that it is embedded by. The options are those of `Reranker`.
+    A node is ranked by the text that is embedded for it.
+
+    Args:
+        top_n: How many nodes to return; all by default. The other options are those of `Reranker`.
     """
 
     top_n: Count | None = None
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which LlamaIndex writes it down."""
+        """Return the name under which LlamaIndex serialises the class."""
         return "SidecarRerank"
 
     def _postprocess_nodes(

@@ -2,8 +2,8 @@
 
     from client_lib.compat import CrossEncoder, SentenceTransformer
 
-Arguments, types, shapes, dtypes and order are those of sentence-transformers 6; what the daemon
-cannot do is refused by name. torch is imported where a tensor is asked for, and nowhere else.
+Arguments, types, shapes, dtypes and order match sentence-transformers 6. Options that the daemon
+cannot honour raise an error that names them. torch is imported only if a tensor is requested.
 """
 
 from client_lib.compat.cross_encoder import CrossEncoder

@@ -1,4 +1,4 @@
-"""What both classes have: a connection, and a model at its other end."""
+"""Base of both classes: a connection to the daemon and a model that it serves."""
 
 import os
 from types import TracebackType
@@ -13,7 +13,19 @@ if TYPE_CHECKING:
 
 
 class Remote:
-    """The model `asked`, for `task`, of the daemon at `socket`; `device` is where tensors go."""
+    """A model served by a daemon.
+
+    Args:
+        asked: The model's name or path; None selects the daemon's first model for `task`.
+        task: What the model is for: "embed" or "rerank".
+        device: Where tensors are placed; None is the CPU.
+        socket: Path of the daemon's socket; by default that of `Client`.
+        timeout: Seconds per request; None means no limit.
+
+    Raises:
+        UnknownModel: The daemon does not serve the model.
+        ConnectionLost: No daemon answered in time.
+    """
 
     def __init__(
         self,
@@ -26,12 +38,12 @@ class Remote:
         self.device = device
         with Client(socket, timeout=timeout) as client:
             self._served = find(client, asked, task)
-        # It connects with the first call: what is refused until then leaves nothing open.
+        # It connects with the first call, so a constructor that raises leaves nothing open.
         self._client = Client(socket, timeout=timeout)
 
     @property
     def max_seq_length(self) -> int:
-        """How many tokens of a text count, special ones included. The daemon's to set."""
+        """Maximum number of tokens per text, including special tokens; set by the daemon."""
         return self._served.max_tokens
 
     @max_seq_length.setter

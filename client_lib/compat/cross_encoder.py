@@ -32,23 +32,36 @@ if TYPE_CHECKING:
 Pair: TypeAlias = tuple[str, str]
 Activation: TypeAlias = Callable[[Any], Any]  # of tensors
 
-# As many rows in flight as when texts are encoded, in more requests: each has one query.
+# As many rows in flight as when encoding, in more requests, since each has a single query.
 _PAIRS_IN_A_REQUEST = 64
 _WINDOW = 16
 
 
 class CrossEncoder(Remote):
-    """The reranker of the daemon at `socket`, called as one of sentence-transformers.
+    """A daemon's reranker, with the interface of sentence-transformers' class.
 
-    `model_name_or_path`, `device`, `socket` and `timeout` are as for `SentenceTransformer`.
-    Scores are those of the model's own activation, as there. An `activation_fn` of another kind
-    is applied here where the model leaves its logits as they are, and refused where it does not.
+    Threads may share an instance.
 
-    Raises `UnknownModel` for a model that is not served, `ValueError` for an option that the
-    daemon would have to know, `ConnectionLost` where no daemon answers in time.
+    Args:
+        model_name_or_path: The name or folder that the app would load; the daemon must serve that
+            model. None selects the daemon's first reranker.
+        device: Where requested tensors are placed; the CPU by default.
+        num_labels: Must be 1 or None.
+        max_length: Must equal the daemon's token limit, or be None.
+        activation_fn: Applied to the scores, by default the model's own. Another one is possible
+            only if the model's own is the identity.
+        socket: Path of the daemon's socket; by default that of `Client`.
+        timeout: Seconds per request, as in `Client`; None means no limit.
+        **options: Other options of sentence-transformers. Those that only say where the files are
+            or what runs the model are ignored.
+
+    Raises:
+        UnknownModel: The daemon does not serve the model.
+        ValueError: An option has a value that a daemon cannot honour.
+        ConnectionLost: No daemon answered in time.
     """
 
-    num_labels = 1  # a daemon serves no others
+    num_labels = 1  # the daemon serves no others
 
     def __init__(
         self,
@@ -64,7 +77,7 @@ class CrossEncoder(Remote):
     ) -> None:
         refuse_options("CrossEncoder", options, IGNORED)
         if num_labels not in {None, 1}:
-            raise ValueError(f"num_labels={num_labels}: a daemon's rerankers have one label")
+            raise ValueError(f"num_labels={num_labels}: rerankers in a daemon have one label")
         super().__init__(model_name_or_path, "rerank", device, socket, timeout)
         refuse_other_length("max_length", max_length, self._served)
         self._to_apply(activation_fn)
@@ -88,15 +101,35 @@ class CrossEncoder(Remote):
         sentences: Sequence[str] | Iterable[Sequence[str]] | None = None,
         **options: Any,
     ) -> "Output":
-        """Return the score of each (query, document): float32 [n], or one number for one pair.
+        """Return the score of each (query, document) pair.
 
-        `convert_to_tensor` makes it a tensor, and without `convert_to_numpy` it is a list of
-        tensors. `sentences` is the older name of `inputs`. Pairs that follow each other and
-        share a query travel as one request. The daemon cuts its own batches: `batch_size` and
-        `chunk_size` are ignored, and `apply_softmax` is, as there for models of one label.
+        Consecutive pairs with the same query are sent as one request.
 
-        Raises `ValueError` for what it cannot do, `TypeError` for what is no pair of texts, and
-        what `Client.rerank` raises.
+        Args:
+            inputs: One pair, or several.
+            prompt_name: Must be None.
+            prompt: Must be None.
+            batch_size: Must be positive; otherwise ignored, since the daemon forms its own batches.
+            show_progress_bar: Whether to show a progress bar; None shows one if the log level is
+                INFO or DEBUG.
+            activation_fn: As for the class, whose own is the default.
+            apply_softmax: Ignored, as in sentence-transformers for models with one label.
+            convert_to_numpy: Return an array; if false, a list of tensors.
+            convert_to_tensor: Return one tensor; takes precedence over `convert_to_numpy`.
+            device: Where tensors are placed; by default the instance's `device`.
+            pool: Must be None.
+            chunk_size: Ignored.
+            sentences: The older name of `inputs`.
+            **options: Other options of sentence-transformers; they must be None.
+
+        Returns:
+            The scores, float32 [n], or a single score for a single pair.
+
+        Raises:
+            ValueError: An option has a value that a daemon cannot honour.
+            TypeError: `inputs` are not pairs of texts.
+            SidecarError: As for `Client.rerank`.
+            ImportError: A tensor needs torch, or the progress bar tqdm.
         """
         del chunk_size, apply_softmax
         asked = {**options, "prompt_name": prompt_name, "prompt": prompt, "pool": pool}
@@ -120,10 +153,21 @@ class CrossEncoder(Remote):
         *args: Any,
         **options: Any,
     ) -> list[dict[str, Any]]:
-        """Return `documents` by their score, the best first: `corpus_id`, `score`, and `text`.
+        """Rank `documents` by their relevance to `query`.
 
-        `top_k` keeps so many; `text` is there with `return_documents`; the other arguments are
-        those of `predict`, from `prompt_name` to `activation_fn`.
+        Args:
+            query: The query.
+            documents: The documents.
+            top_k: How many results to return; all by default.
+            return_documents: Whether to include each document's `text`.
+            *args: Those of `predict`, from `prompt_name`.
+            **options: Those of `predict`.
+
+        Returns:
+            One dictionary per document, best first, with its index `corpus_id` and its `score`.
+
+        Raises:
+            ValueError, TypeError, SidecarError, ImportError: As for `predict`.
         """
         scores = self.predict([(query, text) for text in documents], *args, **options)
         hits: list[dict[str, Any]] = [
@@ -149,16 +193,19 @@ class CrossEncoder(Remote):
         return replace(asked, first=run.start)
 
     def _to_apply(self, activation: Activation | None) -> Activation | None:
-        """Return what is still to be done to the daemon's scores; refuse what cannot be."""
+        """Return the activation left to apply to the daemon's scores, or None.
+
+        Raises `ValueError` if the daemon has already applied another one.
+        """
         own = self._served.activation
         name = getattr(activation, "__name__", type(activation).__name__)
         if activation is None or name.lower() == own:
             return None
         if own != "identity":
             raise ValueError(
-                f"activation_fn={activation!r:.80}: the daemon's scores have been through the "
-                f"{own} that {self._served.name} has; set activation_fn in the folder of the "
-                "model to torch.nn.modules.linear.Identity for logits, and start the daemon again"
+                f"activation_fn={activation!r:.80}: the daemon already applies the {own} of "
+                f"{self._served.name}; for logits, set activation_fn in the model folder to "
+                "torch.nn.modules.linear.Identity and restart the daemon"
             )
         return activation
 
@@ -169,10 +216,10 @@ def _activated(logits: NDArray[np.float32], activation: Activation) -> NDArray[n
 
 
 def _as_pairs(inputs: Any) -> tuple[list[Pair], bool]:
-    """Return `inputs` as pairs, and whether it is one pair alone."""
+    """Return `inputs` as pairs, and whether they were a single pair."""
     if not is_list(inputs):
         kind = type(inputs).__name__
-        raise TypeError(f"predict() needs pairs of texts, (query, document), not {kind}")
+        raise TypeError(f"predict() takes (query, document) pairs of texts, not {kind}")
     rows = inputs.tolist() if isinstance(inputs, np.ndarray) else list(inputs)
     single = bool(rows) and isinstance(rows[0], str)
     return [_as_pair(row, index) for index, row in enumerate([rows] if single else rows)], single
@@ -188,7 +235,7 @@ def _as_pair(row: Any, index: int) -> Pair:
 
 
 def _runs(pairs: Sequence[Pair]) -> Iterator[slice]:
-    """Yield slices of pairs of one query, of a request's length at most."""
+    """Yield slices of consecutive pairs with one query, each short enough for a request."""
     start = 0
     for _, group in groupby(pairs, key=lambda pair: pair[0]):
         documents = [document for _, document in group]

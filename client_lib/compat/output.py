@@ -1,4 +1,4 @@
-"""Arrays to whatever the caller asked for. torch is imported where that is a tensor."""
+"""Converts arrays to the requested type. torch is imported only for tensors."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def converted(rows: NDArray[Any], device: Any, *, to_numpy: bool, to_tensor: bool) -> "Output":
-    """Return `rows` [n, ...] as they are, as one tensor, or as a list of tensors, a row each.
+    """Return `rows` [n, ...] as an array, as one tensor, or as a list of one tensor per row.
 
-    A tensor goes before an array; without either it is the list. No rows are what they are in
-    sentence-transformers: an array of float64 [0], a tensor of float32 [0], an empty list.
+    `to_tensor` takes precedence over `to_numpy`; without either the result is a list. Without rows
+    it is, as in sentence-transformers, a float64 array [0], a float32 tensor [0] or an empty list.
     """
     if to_numpy and not to_tensor:
         return rows if len(rows) else np.array([])
@@ -24,13 +24,13 @@ def converted(rows: NDArray[Any], device: Any, *, to_numpy: bool, to_tensor: boo
 
 
 def as_tensor(array: NDArray[Any], device: Any = None) -> "torch.Tensor":
-    """Return `array` as a tensor on `device`; None, or a list of several, is the CPU.
+    """Return `array` as a tensor on `device`; None or a list of devices means the CPU.
 
-    Raises `ImportError` where torch is not installed.
+    Raises `ImportError` if torch is not installed.
     """
     try:
-        import torch  # noqa: PLC0415 - only where a tensor is asked for
+        import torch  # noqa: PLC0415 - only if a tensor is requested
     except ImportError as error:
-        raise ImportError("a tensor needs torch: install it, or ask for numpy arrays") from error
+        raise ImportError("a tensor needs torch: install it, or request numpy arrays") from error
     tensor = torch.from_numpy(array)
     return tensor if device is None or isinstance(device, list) else tensor.to(device)

@@ -1,4 +1,4 @@
-"""Which text goes before each text, and how the daemon is asked for it."""
+"""Resolves prompts: what to prepend to each text, and how to request it from the daemon."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from client_lib.compat.served import Served
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The prompt to name in a request, and what to put before each text here."""
+    """The prompt name for the request, and the prefix to prepend in the client."""
 
     prompt_name: str | None
     prefix: str
@@ -17,9 +17,9 @@ class Asked:
 def resolve(
     prompts: Mapping[str, str], default: str | None, *, prompt: str | None, name: str | None
 ) -> str:
-    """Return the prefix that a call means: its own, the one it names, or the default one.
+    """Return the prefix for a call: `prompt`, or the prompt called `name`, or the default.
 
-    Raises `ValueError`, with the names that there are, for a name that is none of them.
+    Raises `ValueError`, listing the known names, for an unknown one.
     """
     if prompt is not None:
         return prompt
@@ -32,11 +32,11 @@ def resolve(
 
 
 def ask(served: Served, prefix: str) -> Asked:
-    """Return how to have `prefix` before each text.
+    """Return how to get exactly `prefix` in front of each text.
 
-    Raises `ValueError` where the daemon would put its model's default prompt before that.
+    Raises `ValueError` if the daemon would inevitably prepend its model's default prompt as well.
     """
-    # 1. The daemon has it under a name. 2. It adds none of its own. 3. It has an empty one.
+    # 1. The daemon knows it by name. 2. There is no default prompt. 3. There is an empty one.
     for name, text in served.prompts.items():
         if text == prefix:
             return Asked(name, "")
@@ -46,6 +46,6 @@ def ask(served: Served, prefix: str) -> Asked:
         if not text:
             return Asked(name, prefix)
     raise ValueError(
-        f"{served.name} has the default prompt {served.default_prompt_name!r} and no empty one to "
-        f"put {prefix!r} in its place: use prompt_name, with one of {list(served.prompts)}"
+        f"{served.name} has the default prompt {served.default_prompt_name!r}, and no empty prompt "
+        f"that would let {prefix!r} replace it: use prompt_name with one of {list(served.prompts)}"
     )

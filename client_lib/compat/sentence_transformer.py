@@ -36,18 +36,29 @@ _INTEGERS = _FOR_UNIT_VECTORS | {"binary", "ubinary"}
 
 
 class SentenceTransformer(Remote):
-    """The embedding model of the daemon at `socket`, called as one of sentence-transformers.
+    """A daemon's embedding model, with the interface of sentence-transformers' class.
 
-    `model_name_or_path` is what the app would load: a hub id, with or without its organisation,
-    or a folder. It has to be a model that the daemon serves, and is asked for by the daemon's
-    name of it; None is the daemon's own choice. `timeout` (seconds) bounds each request, as in
-    `Client`. Threads may share it.
+    Threads may share an instance.
 
-    `prompts` are added to the model's. `device` is where tensors go that a call asks for, by
-    default the CPU. What only says where the weights are found, or who computes, is ignored.
+    Args:
+        model_name_or_path: What the app would load: a hub id, with or without its organisation, or
+            a folder. The daemon must serve that model. None selects the daemon's first embedding
+            model.
+        device: Where requested tensors are placed; the CPU by default.
+        prompts: Prompts by name, added to those of the model.
+        default_prompt_name: The prompt for calls that give none; by default that of the model.
+        similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan"; by default that of the
+            model, or "cosine".
+        truncate_dim: Keep only the first `truncate_dim` dimensions of each vector.
+        socket: Path of the daemon's socket; by default that of `Client`.
+        timeout: Seconds per request, as in `Client`; None means no limit.
+        **options: Other options of sentence-transformers. Those that only say where the files are
+            or what runs the model are ignored.
 
-    Raises `UnknownModel` for a model that is not served, `ValueError` for an option that the
-    daemon would have to know, `ConnectionLost` where no daemon answers in time.
+    Raises:
+        UnknownModel: The daemon does not serve the model.
+        ValueError: An option has a value that a daemon cannot honour.
+        ConnectionLost: No daemon answered in time.
     """
 
     def __init__(
@@ -94,24 +105,46 @@ class SentenceTransformer(Remote):
         task: str | None = None,
         **options: Any,
     ) -> "Output":
-        """Return one vector a text: an array [n, d], or [d] for one string.
+        """Return one vector per text.
 
-        float32, or `precision`: "float16" too; "int8" and "uint8" have the daemon's fixed range
-        and want vectors of length 1. `convert_to_tensor` makes it a tensor, and without
-        `convert_to_numpy` it is a list of tensors. `sentences` is the older name of `inputs`.
-        The daemon cuts its own batches: `batch_size` and `chunk_size` are ignored, and so is
-        `task`, which no model that it serves has.
+        Args:
+            inputs: One text, or several.
+            prompt_name: The name of the prompt to prepend; by default `default_prompt_name`.
+            prompt: The prompt itself; takes precedence over `prompt_name`.
+            batch_size: Must be positive; otherwise ignored, since the daemon forms its own batches.
+            show_progress_bar: Whether to show a progress bar; None shows one if the log level is
+                INFO or DEBUG.
+            output_value: Must be "sentence_embedding".
+            precision: "float32", "float16", "int8", "uint8", "binary" or "ubinary". "int8" and
+                "uint8" have the daemon's fixed range, for vectors of length 1.
+            convert_to_numpy: Return an array; if false, a list of tensors.
+            convert_to_tensor: Return one tensor; takes precedence over `convert_to_numpy`.
+            device: Where tensors are placed; by default the instance's `device`.
+            normalize_embeddings: Scale vectors to length 1, even if the model does not.
+            truncate_dim: Keep only the first `truncate_dim` dimensions; by default the instance's
+                `truncate_dim`.
+            pool: Must be None.
+            chunk_size: Ignored.
+            sentences: The older name of `inputs`.
+            task: Ignored, since no model that the daemon serves has tasks.
+            **options: Other options of sentence-transformers; they must be None.
 
-        Raises `ValueError` for what it cannot do, `TypeError` for what is not text, and what
-        `Client.encode` raises.
+        Returns:
+            The vectors [n, d] in the dtype of `precision`, or [d] for a single string.
+
+        Raises:
+            ValueError: `prompt_name` is unknown, or a daemon cannot honour the value of an option.
+            TypeError: `inputs` are not texts, or `truncate_dim` is a bool.
+            SidecarError: As for `Client.encode`.
+            ImportError: A tensor needs torch, or the progress bar tqdm.
         """
         del chunk_size, task
         refuse_options("encode", {**options, "pool": pool})
         check_batch_size(batch_size)
         if output_value != "sentence_embedding":
             raise ValueError(
-                f"output_value={output_value!r} is not possible: a daemon returns pooled vectors "
-                "only; load the model with sentence_transformers for its tokens"
+                f"output_value={output_value!r} is not supported: the daemon only returns pooled "
+                "vectors; load the model with sentence_transformers for token embeddings"
             )
         prefix = prompting.resolve(
             self.prompts, self.default_prompt_name, prompt=prompt, name=prompt_name
@@ -143,7 +176,21 @@ class SentenceTransformer(Remote):
         *args: Any,
         **options: Any,
     ) -> "Output":
-        """Return what `encode` does, with the prompt "query" unless the call brings its own."""
+        """Do what `encode` does, with the model's prompt for queries.
+
+        Args:
+            inputs: One query, or several.
+            prompt_name: As for `encode`; by default "query", if there is such a prompt.
+            prompt: As for `encode`.
+            *args: Those of `encode`, from `batch_size`.
+            **options: Those of `encode`.
+
+        Returns:
+            As for `encode`.
+
+        Raises:
+            ValueError, TypeError, SidecarError, ImportError: As for `encode`.
+        """
         if prompt_name is None and prompt is None:
             prompt_name = role_prompt_name("query", self.prompts)
         return self.encode(inputs, prompt_name, prompt, *args, **options)
@@ -156,35 +203,61 @@ class SentenceTransformer(Remote):
         *args: Any,
         **options: Any,
     ) -> "Output":
-        """Return what `encode` does, with the prompt "document", "passage" or "corpus".
+        """Do what `encode` does, with the model's prompt for documents.
 
-        The first of these that there is, unless the call brings its own.
+        Args:
+            inputs: One document, or several.
+            prompt_name: As for `encode`; by default the first of "document", "passage" and
+                "corpus" that exists.
+            prompt: As for `encode`.
+            *args: Those of `encode`, from `batch_size`.
+            **options: Those of `encode`.
+
+        Returns:
+            As for `encode`.
+
+        Raises:
+            ValueError, TypeError, SidecarError, ImportError: As for `encode`.
         """
         if prompt_name is None and prompt is None:
             prompt_name = role_prompt_name("document", self.prompts)
         return self.encode(inputs, prompt_name, prompt, *args, **options)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> "torch.Tensor | NDArray[Any]":
-        """Return the score of every vector against every other, [n, m], as floats.
+        """Return the similarity of every vector with every other, by `similarity_fn_name`.
 
-        By `similarity_fn_name`. A tensor where torch is installed, else an array.
+        Args:
+            embeddings1: Vectors [n, d] or [d], as arrays, tensors or lists of them.
+            embeddings2: Vectors [m, d] or [d].
+
+        Returns:
+            The scores [n, m] as floats, higher for more similar vectors: a tensor, or an array if
+            torch is not installed.
         """
         return similarities.similarity(self.similarity_fn_name, embeddings1, embeddings2)
 
     def similarity_pairwise(
         self, embeddings1: Any, embeddings2: Any
     ) -> "torch.Tensor | NDArray[Any]":
-        """Return the score of each vector against the one at its place, [n]; as `similarity`."""
+        """Return the similarity of each vector with its counterpart, by `similarity_fn_name`.
+
+        Args:
+            embeddings1: Vectors [n, d], as arrays, tensors or lists of them.
+            embeddings2: Vectors [n, d].
+
+        Returns:
+            The scores [n], otherwise as for `similarity`.
+        """
         return similarities.similarity_pairwise(self.similarity_fn_name, embeddings1, embeddings2)
 
     @property
     def similarity_fn_name(self) -> Similarity:
-        """What `similarity` computes: "cosine" unless the model or the app says otherwise."""
+        """What `similarity` computes: "cosine" unless the model or the app sets another."""
         return self._similarity_fn_name
 
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: Similarity | None) -> None:
-        name = getattr(value, "value", value) or "cosine"  # the library has an enum of them, too
+        name = getattr(value, "value", value) or "cosine"  # accept the library's enum
         if name not in similarities.PAIRWISE:
             raise ValueError(
                 f"similarity_fn_name {name!r} is not one of {[*similarities.PAIRWISE]}"
@@ -192,17 +265,21 @@ class SentenceTransformer(Remote):
         self._similarity_fn_name: Similarity = name
 
     def get_embedding_dimension(self) -> int:
-        """Return how many dimensions `encode` returns."""
+        """Return the number of dimensions of the vectors that `encode` returns."""
         dimensions = self._served.dimensions
         return dimensions if self.truncate_dim is None else min(dimensions, self.truncate_dim)
 
     def get_sentence_embedding_dimension(self) -> int:
-        """Return the same; the older name."""
+        """Return `get_embedding_dimension()`; the older name."""
         return self.get_embedding_dimension()
 
     @contextmanager
     def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
-        """Have `encode` keep the first `truncate_dim` dimensions inside the block."""
+        """Make `encode` keep only the first `truncate_dim` dimensions inside the block.
+
+        Args:
+            truncate_dim: The number of dimensions; None keeps all.
+        """
         before = self.truncate_dim
         self.truncate_dim = truncate_dim
         try:
@@ -230,8 +307,8 @@ class SentenceTransformer(Remote):
         check_dimensions(dimensions)
         if dimensions is not None:
             dimensions = min(dimensions, self._served.dimensions)
-        # The library cuts what its model has scaled, and scales again only where it is asked to;
-        # the daemon scales what is kept. Of integers and bits only the daemon's can be had.
+        # The library truncates normalised vectors and normalises again only on request; the daemon
+        # normalises what it keeps. Integers and bits can only be truncated in the daemon.
         cut_here = self._served.normalize and not normalize and precision not in _INTEGERS
         asked = prompting.ask(self._served, prefix)
         encoding = Encoding(

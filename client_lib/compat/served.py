@@ -1,4 +1,4 @@
-"""The model in the daemon: which one the app means, and what the daemon tells of it."""
+"""Finds the served model that an app means, and its properties."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ _FLAGS: Mapping[Task, str] = {"embed": "--embedding-model", "rerank": "--reranke
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model as the daemon's status tells of it. `activation` is None for an embedding model."""
+    """A model as reported by the daemon's status; embedding models have no `activation`."""
 
     name: str
     dimensions: int
@@ -34,9 +34,9 @@ _FIELDS = Served.__slots__
 
 
 def find(client: Client, asked: str | os.PathLike[str] | None, task: Task) -> Served:
-    """Return the model that `asked` names, the daemon's first one of that task for None.
+    """Return the served model that `asked` means; for None, the first one for `task`.
 
-    Raises `UnknownModel`, with what is served, where it is not among them.
+    Raises `UnknownModel`, listing the served models, if there is none.
     """
     models = [model for model in client.status()["models"] if model["task"] == task]
     for model in models:
@@ -46,9 +46,9 @@ def find(client: Client, asked: str | os.PathLike[str] | None, task: Task) -> Se
 
 
 def means(asked: str, served: str) -> bool:
-    """Whether an app's name or path of a model may mean the one that the daemon calls `served`.
+    """Whether an app's name or path for a model can mean the daemon's model `served`.
 
-    A hub id is the same with and without its organisation, a folder the same as its last part.
+    Hub ids match with or without their organisation, folders by their last component.
     """
     if is_path(asked) or Path(asked).is_dir():
         return asked == served or _resolved(asked).name == Path(served).name
@@ -58,7 +58,7 @@ def means(asked: str, served: str) -> bool:
 def _resolved(path: str) -> Path:
     try:
         return Path(path).expanduser().resolve()
-    except RuntimeError:  # of a home that there is not
+    except RuntimeError:  # `~` without a home directory
         return Path(path)
 
 
@@ -67,4 +67,4 @@ def _refusal(asked: object, task: Task, names: Iterable[str]) -> str:
     start = f"start it with {_FLAGS[task]} {asked or 'NAME'}"
     if not known:
         return f"the daemon serves no {kind}: {start}"
-    return f"the daemon serves {known} as {kind}, not {asked}: name that one, or {start}"
+    return f"the daemon serves {known} as {kind}, not {asked}: use that one, or {start}"

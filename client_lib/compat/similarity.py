@@ -1,4 +1,4 @@
-"""Scores of vectors against vectors, in numpy: more is more alike, so distances are negative."""
+"""Similarity of vectors, in numpy. Higher is more similar, so distances are negated."""
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Pairwise: TypeAlias = Callable[[Floats, Floats], Floats]
 
-_TINY = 1e-12  # a vector of zeros stays one
+_TINY = 1e-12  # keeps zero vectors at zero
 
 
 def similarity(name: str, a: Any, b: Any) -> "torch.Tensor | Floats":
-    """Return every vector of `a` [n, d] or [d] against every one of `b` [m, d] or [d]: [n, m].
+    """Return the scores [n, m] of every vector in `a` [n, d] or [d] with every one in `b`.
 
-    A tensor where torch is installed, as in sentence-transformers; an array where it is not.
+    The result is a tensor, as in sentence-transformers, or an array if torch is not installed.
     """
     rows, columns = np.atleast_2d(_floats(a)), np.atleast_2d(_floats(b))
     if name in _PRODUCTS:
@@ -32,7 +32,7 @@ def similarity(name: str, a: Any, b: Any) -> "torch.Tensor | Floats":
 
 
 def similarity_pairwise(name: str, a: Any, b: Any) -> "torch.Tensor | Floats":
-    """Return each vector of `a` [n, d] against the one of `b` [n, d] at its place: [n]."""
+    """Return the scores [n] of each vector in `a` [n, d] with its counterpart in `b` [n, d]."""
     return _result(np.asarray(PAIRWISE[name](_floats(a), _floats(b))), a)
 
 
@@ -66,14 +66,14 @@ PAIRWISE: Mapping[str, Pairwise] = {
     "euclidean": _euclidean,
     "manhattan": _manhattan,
 }
-"""By the names that sentence-transformers knows them by."""
+"""The pairwise functions, by sentence-transformers' names."""
 
-# Those that are one product of matrices, and what is done to both sides before.
+# Scores that are a single matrix product, and the preparation of both sides.
 _PRODUCTS: Mapping[str, Callable[[Floats], Floats]] = {"cosine": _unit, "dot": lambda rows: rows}
 
 
 def _floats(vectors: Any) -> Floats:
-    """Return arrays, tensors or lists of them as one array, of float32 at least."""
+    """Return arrays, tensors or lists of them as one array of at least float32."""
     if isinstance(vectors, list) and vectors and hasattr(vectors[0], "shape"):
         return np.stack([_floats(vector) for vector in vectors])
     if hasattr(vectors, "detach"):

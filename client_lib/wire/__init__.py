@@ -1,1 +1,1 @@
-"""The sans-I/O protocol that both sides share. `docs/protocol.md` describes it for others."""
+"""The sans-I/O protocol that both sides share; `docs/protocol.md` specifies it."""

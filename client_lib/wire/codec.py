@@ -1,6 +1,6 @@
-"""Maps to frames and back, as one side does that trusts the other.
+"""Encodes maps as frames, and decodes frames from a trusted peer.
 
-What comes from whoever may connect is read by `walk` instead.
+Input from untrusted peers is decoded by `walk` instead.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,9 +11,9 @@ import msgpack
 from client_lib.wire.errors import ProtocolError
 from client_lib.wire.frames import Frames, framed
 
-# msgpack allocates a list as soon as it has read its length: a few bytes of nonsense must not
-# reserve gigabytes. An element takes a byte at least, so no honest list is longer than its frame
-# either.
+# msgpack allocates a list as soon as it has read its length: a few bytes of garbage must not
+# reserve gigabytes. Every element takes at least one byte, so a list is never longer than its
+# frame.
 _MAX_ARRAY = 65_536
 _MAX_MAP = 1_024
 
@@ -26,7 +26,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
 def decode(body: bytes | memoryview) -> dict[str, Any]:
     """Return the map in one frame's body.
 
-    Raises `ProtocolError` for anything that is not exactly one msgpack map with string keys.
+    Raises `ProtocolError` for anything but a single msgpack map with string keys.
     """
     try:
         message = msgpack.unpackb(
@@ -37,32 +37,32 @@ def decode(body: bytes | memoryview) -> dict[str, Any]:
         )
     except (ValueError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         detail = str(error) or type(error).__name__
-        raise ProtocolError(f"a frame is not msgpack: {detail}") from None
+        raise ProtocolError(f"invalid msgpack in a frame: {detail}") from None
     if not isinstance(message, dict):
-        raise ProtocolError(f"a frame holds a {type(message).__name__}, not a map")
+        raise ProtocolError(f"a frame contains a {type(message).__name__}, not a map")
     if not all(isinstance(key, str) for key in message):
         raise ProtocolError("a frame's map has a key that is not a string")
     return message
 
 
 class FrameDecoder:
-    """Splits a stream of bytes into maps. `max_bytes` bounds one frame's body."""
+    """Decodes a byte stream into maps. `max_bytes` limits one frame's body."""
 
     def __init__(self, max_bytes: int) -> None:
         self._frames = Frames(max_bytes)
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[dict[str, Any]]:
-        """Yield every map that `data` completes; keep the rest for the next call.
+        """Yield every map that `data` completes; buffer the rest.
 
-        Raises `FrameTooLarge` or another `ProtocolError` at the first frame that is too long
-        or not a map; the maps before it have been yielded, and the stream is of no more use.
+        Raises `FrameTooLarge` or another `ProtocolError` at the first frame that is too long or not
+        a map, after the maps before it were yielded; the stream is then unusable.
         """
         self._frames.feed(data)
-        # No name keeps a body, or its map, while whoever takes the map takes a while.
+        # Bind no name to a body or its map: it would stay alive while the consumer is busy.
         while self._frames.whole is not None:
             yield decode(self._frames.take())
 
     @property
     def buffered(self) -> int:
-        """Bytes kept of a frame that is not complete yet."""
+        """Bytes buffered of an incomplete frame."""
         return self._frames.buffered

@@ -1,21 +1,21 @@
-"""What can go wrong, as exceptions; one class a code on the wire.
+"""The exception hierarchy, with one class per error code of the protocol.
 
 SidecarError
-├── ProtocolError            the other side broke the protocol
-│   └── FrameTooLarge        ... by a frame that is over the limit
+├── ProtocolError            the peer violated the protocol
+│   └── FrameTooLarge        ... with a frame over the size limit
 ├── ConnectionLost           no daemon could be reached
-├── UntrustedDaemon          the daemon at the socket is another user's
-├── UntrustedFolder          so is a folder, or what lies in it
+├── UntrustedDaemon          the daemon at the socket belongs to another user
+├── UntrustedFolder          a private folder, or something in it, belongs to another user
 ├── ClientClosed             this client was closed
-├── CallTimeout              no answer in time (seen by the caller's clock)
+├── CallTimeout              no answer in time, by the caller's clock
 └── ReplyError               the daemon answered with an error
-    ├── BadRequest           bad_request: the request itself is wrong
-    ├── TooLarge             too_large: over a limit that the daemon states
+    ├── BadRequest           bad_request: the request is invalid
+    ├── TooLarge             too_large: over a limit of the daemon
     ├── UnknownModel         unknown_model
-    ├── Overloaded           overloaded: come back after `retry_after_ms`
+    ├── Overloaded           overloaded: retry after `retry_after_ms`
     ├── DeadlineExceeded     deadline_exceeded
     ├── Cancelled            cancelled
-    ├── Draining             draining: the daemon is going away
+    ├── Draining             draining: the daemon is shutting down
     ├── BackendFailed        backend_failed: the model raised
     ├── Forbidden            forbidden
     └── UnsupportedVersion   unsupported_version
@@ -26,37 +26,37 @@ from typing import Any, ClassVar
 
 
 class SidecarError(Exception):
-    """Base of everything that this library raises on purpose.
+    """Base class of all errors that this library raises deliberately.
 
-    `request_id` is that of the call which raised it; with the process's id it is the
-    `request_id` and `peer_pid` of the daemon's events.
+    `request_id` is the id of the failed call, or None. Together with the process id it matches
+    `request_id` and `peer_pid` in the daemon's events.
     """
 
     request_id: int | None = None
 
 
 class ProtocolError(SidecarError):
-    """The other side sent bytes that are not this protocol; the connection is of no more use."""
+    """The peer sent bytes that are not this protocol; the connection is unusable."""
 
 
 class FrameTooLarge(ProtocolError):
-    """The other side announced a frame that is longer than this side takes."""
+    """The peer announced a frame over this side's size limit."""
 
 
 class ClientClosed(SidecarError):
-    """The client was closed, before the call or during it."""
+    """The client was closed before or during the call."""
 
 
 class ConnectionLost(SidecarError, ConnectionError):
-    """No daemon answered at the socket, or it went away and did not come back in time."""
+    """No daemon answered at the socket, or it disconnected and did not return in time."""
 
 
 class UntrustedDaemon(SidecarError, PermissionError):
-    """The daemon is neither root's nor the client's own user's, nor that of the one named."""
+    """The daemon runs as none of root, the client's own user and the expected user."""
 
 
 class UntrustedFolder(SidecarError, PermissionError):
-    """A folder that has to be this user's alone is not, or holds what another has put there."""
+    """A folder that must be private to this user is not, or contains another user's files."""
 
 
 class CallTimeout(SidecarError, TimeoutError):
@@ -66,8 +66,8 @@ class CallTimeout(SidecarError, TimeoutError):
 class ReplyError(SidecarError):
     """The daemon refused or failed a request.
 
-    `index` names the offending input where there is one; `retry_after_ms` (milliseconds)
-    says when to come back.
+    `index` is the index of the offending input, if any; `retry_after_ms` how many milliseconds to
+    wait before a retry.
     """
 
     code: ClassVar[str] = "backend_failed"
@@ -93,63 +93,63 @@ class ReplyError(SidecarError):
 
 
 class BadRequest(ReplyError):
-    """The request is malformed, or asks for what cannot be."""
+    """The request is malformed, or asks for something impossible."""
 
     code = "bad_request"
 
 
 class TooLarge(ReplyError):
-    """The request is over a limit that the daemon states, or more than may ever wait."""
+    """The request exceeds one of the daemon's limits, or the capacity of its queue."""
 
     code = "too_large"
 
 
 class UnknownModel(ReplyError):
-    """The daemon does not serve the model that was asked for."""
+    """The daemon does not serve the requested model."""
 
     code = "unknown_model"
 
 
 class Overloaded(ReplyError):
-    """The queue is full; nothing of the request was accepted."""
+    """The queue is full; no part of the request was accepted."""
 
     code = "overloaded"
     retryable = True
 
 
 class DeadlineExceeded(ReplyError, TimeoutError):
-    """The request's time has passed, or would before it could be done."""
+    """The request's deadline has passed, or would pass before its completion."""
 
     code = "deadline_exceeded"
 
 
 class Cancelled(ReplyError):
-    """The request was cancelled by its own connection."""
+    """The request was cancelled over its own connection."""
 
     code = "cancelled"
 
 
 class Draining(ReplyError):
-    """The daemon is shutting down; the same request will be answered by the next one."""
+    """The daemon is shutting down; its successor will answer the same request."""
 
     code = "draining"
     retryable = True
 
 
 class BackendFailed(ReplyError):
-    """The model raised while it computed this request."""
+    """The model raised an exception while computing the request."""
 
     code = "backend_failed"
 
 
 class Forbidden(ReplyError):
-    """This peer may not do that."""
+    """The peer is not permitted to do this."""
 
     code = "forbidden"
 
 
 class UnsupportedVersion(ReplyError):
-    """The two sides share no version of the protocol."""
+    """Client and daemon have no protocol version in common."""
 
     code = "unsupported_version"
 
@@ -166,7 +166,7 @@ _BY_CODE: Mapping[str, type[ReplyError]] = {
 def error_from_map(error: Mapping[str, Any]) -> ReplyError:
     """Return the exception for the `error` map of a reply.
 
-    A code from a newer daemon becomes a plain `ReplyError` that keeps what it says.
+    An unknown code, as of a newer daemon, becomes a `ReplyError` with the code in its message.
     """
     code = str(error.get("code"))
     message = str(error.get("message", ""))

@@ -1,4 +1,4 @@
-"""A stream of bytes, cut to the bodies of its frames: a 4-byte big-endian length, then the body."""
+"""Splits a byte stream into frames: a 4-byte big-endian length, then the body."""
 
 import struct
 
@@ -9,34 +9,34 @@ from client_lib.wire.errors import FrameTooLarge
 _LENGTH = struct.Struct("!I")
 HEADER_BYTES = _LENGTH.size
 LONG_FRAME_BYTES = 64 * 1024
-"""A frame with a longer body gets the memory for all of it at once, see `Frames.feed`."""
+"""Memory for a longer body is allocated in one piece, see `Frames.feed`."""
 
 
 def framed(body: bytes) -> bytes:
-    """Return `body` with its length before it."""
+    """Return `body` prefixed with its length."""
     return _LENGTH.pack(len(body)) + body
 
 
 class Frames:
-    """The frames that have begun and have not been taken.
+    """The complete and partial frames that have not been taken yet.
 
-    `max_bytes` bounds one frame's body and is checked on the length alone, before a byte of
-    the body is waited for.
+    `max_bytes` limits one frame's body. It is checked as soon as the length is known, before the
+    body arrives.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._buffer = bytearray()
-        # The body of a long frame, and how much of it has come. A buffer that grew with it would
-        # be moved each time: milliseconds, and twice the memory.
+        # The body of a long frame, and how much of it has arrived. Growing a buffer instead would
+        # copy it each time, which costs milliseconds and twice the memory.
         self._long: memoryview | None = None
         self._filled = 0
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep `data`.
+        """Buffer `data`.
 
-        The first piece of a long frame takes its own size alone; the next one, the memory for
-        the whole body. Whoever has to find room for that does so between the two.
+        The first piece of a long frame takes only its own size; the second one allocates memory for
+        the whole body. Between the two, the caller can reserve that memory.
         """
         view = memoryview(data)
         if self._long is None and self._is_long_and_partial():
@@ -47,7 +47,7 @@ class Frames:
 
     @property
     def whole(self) -> int | None:
-        """How long the next body is; 0 where it is too long, None where more has to arrive."""
+        """Length of the next complete body; 0 if it is too long, None if it is incomplete."""
         if self._long is not None:
             return len(self._long) if self._filled == len(self._long) else None
         if len(self._buffer) < HEADER_BYTES:
@@ -59,7 +59,7 @@ class Frames:
 
     @property
     def missing(self) -> int:
-        """How many bytes of the frame that has begun have not arrived; 0 where nobody knows."""
+        """Bytes of the current frame that have not arrived; 0 if its length is unknown."""
         if self._long is not None:
             return len(self._long) - self._filled
         if len(self._buffer) < HEADER_BYTES:
@@ -67,19 +67,20 @@ class Frames:
         return max(0, HEADER_BYTES + self.pending - len(self._buffer))
 
     def take(self) -> bytes | memoryview:
-        """Return the body that is `whole`; nothing here refers to it any more.
+        """Return the next complete body, and keep no reference to it.
 
-        Raises `FrameTooLarge` where it is too long; the stream is of no more use.
+        Call it only if `whole` is not None. Raises `FrameTooLarge` if the body is too long; the
+        stream is then unusable.
         """
         if self.pending > self._max_bytes:
             raise FrameTooLarge(
-                f"a frame of {self.pending} bytes is over the limit of {self._max_bytes}"
+                f"a frame of {self.pending} bytes exceeds the limit of {self._max_bytes}"
             )
         if self._long is not None:
             body, self._long, self._filled = self._long, None, 0
             return body
         end = HEADER_BYTES + self.pending
-        if end > LONG_FRAME_BYTES:  # the rest is shorter: that is what is copied
+        if end > LONG_FRAME_BYTES:  # copy the rest instead, which is shorter
             whole, self._buffer = self._buffer, self._buffer[end:]
             return memoryview(whole)[HEADER_BYTES:end]
         short = bytes(memoryview(self._buffer)[HEADER_BYTES:end])
@@ -88,12 +89,12 @@ class Frames:
 
     @property
     def buffered(self) -> int:
-        """Bytes kept of frames that have not been taken."""
+        """Bytes buffered of frames that have not been taken."""
         return len(self._buffer) + (HEADER_BYTES + self._filled if self._long is not None else 0)
 
     @property
     def pending(self) -> int:
-        """How long the body of the frame is that has begun; 0 where that is not known yet."""
+        """Length of the current frame's body; 0 if it is not known yet."""
         if self._long is not None:
             return len(self._long)
         if len(self._buffer) < HEADER_BYTES:
@@ -107,7 +108,7 @@ class Frames:
         )
 
     def _lengthen(self) -> None:
-        self._long = np.empty(self.pending, np.uint8).data  # no byte of it is written in advance
+        self._long = np.empty(self.pending, np.uint8).data  # memory is not zeroed
         begun, self._buffer = self._buffer, bytearray()
         self._fill(self._long, memoryview(begun)[HEADER_BYTES:])
 

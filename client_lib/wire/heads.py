@@ -1,6 +1,6 @@
-"""What a msgpack value's first byte says of it.
+"""What the first byte of a msgpack value means.
 
-https://github.com/msgpack/msgpack/blob/master/spec.md, in the order of the bytes.
+In the order of the bytes, after https://github.com/msgpack/msgpack/blob/master/spec.md.
 """
 
 from typing import Literal, TypeAlias
@@ -9,7 +9,7 @@ Kind: TypeAlias = Literal[
     "plain value", "text", "binary", "list", "map", "extension", "unassigned code"
 ]
 Head: TypeAlias = tuple[Kind, int, int]
-"""The kind; the size, in bytes or elements; and in how many more bytes that stands, where not 0."""
+"""The kind; the size in bytes or elements; the width of the size field that follows, or 0."""
 
 _PLAIN: Head = ("plain value", 0, 0)
 _EXTENSION: Head = ("extension", 0, 0)
@@ -39,7 +39,7 @@ HEADS: tuple[Head, ...] = (
     *[_EXTENSION] * 3,  # c7
     *_plain(4, 8),  # ca: floats
     *_plain(1, 2, 4, 8),  # cc: unsigned integers
-    *_plain(1, 2, 4, 8),  # d0: signed ones
+    *_plain(1, 2, 4, 8),  # d0: signed integers
     *[_EXTENSION] * 5,  # d4
     *_sized("text", 1, 2, 4),  # d9
     *_sized("list", 2, 4),  # dc

@@ -1,22 +1,22 @@
-"""The daemon's end of the stream: bytes to the maps of requests, in steps, and what that takes."""
+"""The daemon's decoder: bytes to request maps in short steps, and the memory that this takes."""
 
 from typing import Any
 
 from client_lib.wire.frames import Frames
 from client_lib.wire.walk import PIECE_BYTES, Pace, Shape, Steps, Walk
 
-# Handing a map over, and what is done with it then, takes as long as so many bytes of text.
+# Handling a decoded map takes as long as decoding this many bytes of text.
 _FRAME_WORK = 8 * 1024
-# One character of four bytes makes all of a text's take as much. Its header, its place in a list
-# and in a tuple, or its entry in a map that grows.
+# A single wide character makes every character of its string take four bytes.
 _BYTES_OF_A_BYTE = 4
+# The object's header and its place in a list and in a tuple, or its entry in a growing dict.
 _BYTES_OF_A_VALUE = 160
-# A step's bytes once more, and a text at the width that it was begun with.
+# Another copy of a step's bytes, and a string at its width before it was widened.
 _COPIES_IN_A_STEP = 3
 
 
 class RequestDecoder:
-    """Splits a stream of bytes into maps of `shape`. `max_bytes` bounds one frame's body."""
+    """Decodes a byte stream into maps within `shape`. `max_bytes` limits one frame's body."""
 
     def __init__(self, max_bytes: int, shape: Shape) -> None:
         self._frames = Frames(max_bytes)
@@ -24,17 +24,17 @@ class RequestDecoder:
         self._pace = Pace()
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep `data`; `take` makes maps of what is `whole`."""
+        """Buffer `data`, for `take` to decode once a frame is `whole`."""
         self._frames.feed(data)
 
     def take(self) -> Steps[dict[str, Any]]:
-        """Return the map in the frame that is `whole`, a step at a time.
+        """Decode the next complete frame in steps, and return its map.
 
-        Raises `FrameTooLarge` or another `ProtocolError` where it is too long, or no map; the
-        stream is of no more use. Steps that are left take the frame with them; the next ones go
-        on behind it.
+        Raises `FrameTooLarge` or another `ProtocolError` if it is too long or not a map; the stream
+        is then unusable. Abandoning the steps discards the frame; the next call decodes the one
+        after it.
         """
-        # No name keeps a body, or its map, while whoever takes the map takes a while.
+        # Bind no name to the body or its map: it would stay alive while the consumer is busy.
         message = yield from Walk(self._frames.take(), self._shape, self._pace).message()
         if self._pace.spend(_FRAME_WORK):
             yield
@@ -42,26 +42,26 @@ class RequestDecoder:
 
     @property
     def whole(self) -> int | None:
-        """How long the body of the next frame is; 0 where it is too long, and can be refused.
+        """Length of the next complete body; None if it is incomplete.
 
-        None where more has to arrive first.
+        0 if it is too long; `take` then raises `FrameTooLarge`.
         """
         return self._frames.whole
 
     @property
     def missing(self) -> int:
-        """How many bytes of the frame that has begun have not arrived; 0 where nobody knows."""
+        """Bytes of the current frame that have not arrived; 0 if its length is unknown."""
         return self._frames.missing
 
     @property
     def buffered(self) -> int:
-        """Bytes kept of frames that are not decoded yet."""
+        """Bytes buffered of frames that are not decoded yet."""
         return self._frames.buffered
 
     def most_decoding(self, length: int) -> int:
-        """Return what is made of a frame of `length` bytes at most while it is decoded.
+        """Return an upper bound in bytes on the memory that decoding `length` bytes takes.
 
-        Whatever is in it, and with what a step takes and gives back at once.
+        It holds for any content, and includes a step's temporary copies.
         """
         values = min(length, self._shape.values)
         at_once = min(length, max(self._shape.text_bytes, 2 * PIECE_BYTES))

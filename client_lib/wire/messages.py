@@ -1,7 +1,7 @@
-"""The requests, as frozen dataclasses that check what they are made from.
+"""The requests as frozen dataclasses, with validation.
 
-Each field carries its own check, so `parse_request` names the field that was wrong. Fields
-that this version does not know are ignored: a newer client can talk to an older daemon.
+Each field carries its own check, so that `parse_request` can name the invalid one. Unknown fields
+are ignored, so that a newer client can talk to an older daemon.
 """
 
 import re
@@ -15,7 +15,7 @@ from client_lib.wire.walk import LongText
 
 MAX_ID = 2**63 - 1
 MAX_NAME = 4_096
-_QUOTED = 80  # characters of what is wrong, in an error
+_QUOTED = 80  # characters of an invalid value to quote in an error
 Priority: TypeAlias = Literal["interactive", "bulk"]
 _PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 MetricsFormat: TypeAlias = Literal["openmetrics", "prometheus"]
@@ -23,8 +23,8 @@ _FORMATS: tuple[MetricsFormat, ...] = get_args(MetricsFormat)
 Precision: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _Check: TypeAlias = Callable[[Any], bool]
-# W3C Trace Context, level 1: version, trace id, parent id, flags. Ids of zeros and version ff are
-# invalid; a version that is still to come may add fields.
+# W3C Trace Context, level 1: version, trace id, parent id, flags. All-zero ids and version ff are
+# invalid; future versions may add fields.
 _IDS = r"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 _is_00, _is_later = (
     re.compile(pattern).fullmatch
@@ -69,7 +69,7 @@ def _is_precision(value: Any) -> bool:
 
 
 def is_traceparent(value: Any) -> bool:
-    """Whether `value` is a W3C traceparent that names a trace and a span."""
+    """Whether `value` is a valid W3C traceparent."""
     return isinstance(value, str) and bool(_is_00(value) or _is_later(value))
 
 
@@ -97,7 +97,7 @@ _TRACEPARENT = "a W3C traceparent, such as 00-<32 hex digits>-<16 hex digits>-01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """The first frame of a connection: which version of the protocol the client speaks."""
+    """The first frame of a connection, with the client's protocol version."""
 
     op: ClassVar[str] = "hello"
     id: int
@@ -107,7 +107,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embed:
-    """Texts to vectors."""
+    """Embed texts."""
 
     op: ClassVar[str] = "embed"
     id: int
@@ -126,7 +126,7 @@ class Embed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rerank:
-    """Documents, by their relevance to a query."""
+    """Rank documents by their relevance to a query."""
 
     op: ClassVar[str] = "rerank"
     id: int
@@ -142,7 +142,7 @@ class Rerank:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What the daemon is, and how it is."""
+    """Ask for the daemon's configuration and state."""
 
     op: ClassVar[str] = "status"
     id: int
@@ -150,7 +150,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """How the daemon is, in figures for a monitor."""
+    """Ask for the daemon's metrics."""
 
     op: ClassVar[str] = "metrics"
     id: int
@@ -159,7 +159,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ping:
-    """Nothing but an answer."""
+    """Ask for an empty reply."""
 
     op: ClassVar[str] = "ping"
     id: int
@@ -167,7 +167,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """Drop the request `target` of this connection."""
+    """Cancel the request `target` of the same connection."""
 
     op: ClassVar[str] = "cancel"
     id: int
@@ -178,30 +178,30 @@ Request: TypeAlias = Hello | Embed | Rerank | Status | Metrics | Ping | Cancel
 _BY_OP: Mapping[str, type[Request]] = {
     cls.op: cls for cls in (Hello, Embed, Rerank, Status, Metrics, Ping, Cancel)
 }
-# Looked up for every request on both sides; `fields` itself would filter them each time.
+# Cached, since both sides look them up for every request and `fields` filters on each call.
 _FIELDS: Mapping[str, tuple[Field[Any], ...]] = {op: fields(cls) for op, cls in _BY_OP.items()}
 
 
 def quoted(value: object) -> str:
-    """Return `value` as an error quotes what a peer sent, cut before it is formatted."""
+    """Return `value` shortened for an error message; strings are cut before they are formatted."""
     return f"{value[:_QUOTED] if isinstance(value, str) else value!r:.{_QUOTED}}"
 
 
 def parse_request(message: Mapping[str, Any]) -> Request:
-    """Return the request in `message`, whose `id` has been checked.
+    """Return the request in `message`, whose `id` must have been checked.
 
-    Raises `BadRequest`, naming the op or the field that was wrong and what was expected, or
-    `TooLarge`, naming the text that is.
+    Raises `BadRequest`, naming the invalid op or field and what was expected, or `TooLarge`,
+    naming the text that is too long.
     """
     op = message.get("op")
     cls = _BY_OP.get(op) if isinstance(op, str) else None
     if cls is None:
-        raise BadRequest(f"unknown op {quoted(op)}; known are {', '.join(_BY_OP)}")
+        raise BadRequest(f"unknown op {quoted(op)}; expected one of {', '.join(_BY_OP)}")
     return cls(**{f.name: _value(cls.op, f, message) for f in _FIELDS[cls.op]})
 
 
 def check_fields(cls: type[Request], values: Mapping[str, Any]) -> None:
-    """Raise the `BadRequest` that a daemon would answer to these of a request's fields."""
+    """Check some of a request's fields. Raises the `BadRequest` that the daemon would answer."""
     for f in _FIELDS[cls.op]:
         if f.name in values:
             _value(cls.op, f, values)
@@ -233,13 +233,13 @@ def _refusal(op: str, f: Field[Any], value: Any) -> ReplyError:
 def _too_long(which: str, text: LongText, index: int | None) -> TooLarge:
     message = (
         f"{which} is {text.size} bytes; the limit for one text is {text.limit} "
-        "(SIDECAR_MAX_TEXT_BYTES): models read a few thousand tokens at most, so send its "
-        "beginning, or split it"
+        "(SIDECAR_MAX_TEXT_BYTES): models read at most a few thousand tokens, so truncate or "
+        "split it"
     )
     return TooLarge(message, index=index)
 
 
 def request_to_map(request: Request) -> dict[str, Any]:
-    """Return `request` as it travels; fields at their default stay at home."""
+    """Return `request` as a map, without the fields at their default."""
     values = ((f, getattr(request, f.name)) for f in _FIELDS[request.op])
     return {"op": request.op, **{f.name: value for f, value in values if value != f.default}}

@@ -1,10 +1,10 @@
-"""The protocol without I/O: bytes in, events out; replies in, bytes out.
+"""The protocol without I/O: bytes in, requests out; replies in, bytes out.
 
-Two small state machines, one a side. Neither touches a socket or a clock, so the same code
-serves asyncio, threads and tests.
+One small state machine per side. Neither touches a socket or a clock, so that asyncio, threads and
+tests share the code.
 
-    daemon's side    EXPECT_HELLO ── hello ──▶ OPEN ── anything fatal ──▶ CLOSED
-    client's side    every reply is matched by id; a reply without one is fatal
+    daemon    EXPECT_HELLO ── hello ──▶ OPEN ── fatal error ──▶ CLOSED
+    client    replies are matched by id; an error without an id is fatal
 """
 
 from collections.abc import Iterator, Mapping, Sized
@@ -27,20 +27,20 @@ from client_lib.wire.messages import Hello, Request, is_id, parse_request, reque
 from client_lib.wire.walk import Shape
 
 VERSION = 1
-# A request is a map of a dozen fields with a list in it; those that a newer client adds may have
-# a few more.
+# A request is a map of a dozen fields, one of them a list; this leaves room for fields of newer
+# clients.
 _KEYS = 1_024
 _CONTAINERS = 16
 _LISTS_READ = 8
-# A program that never sends anything else will not stop by itself.
+# A client that sends only invalid requests does not stop on its own.
 _REFUSED_IN_A_ROW = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold; the daemon states them in its answer to `hello`.
+    """The limits on one request; the daemon announces them in its reply to `hello`.
 
-    `max_text_bytes` bounds each of its texts, in UTF-8.
+    `max_text_bytes` limits each text, in bytes of UTF-8.
     """
 
     max_frame_bytes: int = 16 * 2**20
@@ -48,7 +48,7 @@ class Limits:
     max_text_bytes: int = 2**20
 
     def shape(self) -> Shape:
-        """Return what a request is read with: lists over the limit, too, to be refused by name."""
+        """Return the decoder's limits, loose enough that oversized lists get a precise error."""
         longest = _LISTS_READ * self.max_inputs
         values = longest + 4 * _KEYS
         return Shape(_KEYS, _CONTAINERS, values, longest, self.max_text_bytes)
@@ -56,7 +56,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A frame that was not accepted. `id` is None where it had none; `fatal` ends the stream."""
+    """A refused frame. `id` is None if it had no valid one; `fatal` ends the connection."""
 
     id: int | None
     error: ReplyError
@@ -80,20 +80,20 @@ class ServerConnection:
         self._decoder = RequestDecoder(limits.max_frame_bytes, limits.shape())
         self._state = _State.EXPECT_HELLO
         self._open_ids: set[int] = set()
-        self._refused = 0  # since the last frame that was a request
+        self._refused = 0  # in a row
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Keep what has arrived; `take` makes requests of what is `whole`."""
+        """Buffer `data`, for `take` to decode once a frame is `whole`."""
         self._decoder.feed(data)
 
     def take(self) -> Iterator[Received | None]:
-        """Yield None after each step of work on the frame that is `whole`, and at last what it is.
+        """Decode the next complete frame: yield None after each step, and finally the result.
 
-        A step takes a millisecond or two at most, whatever the frame is. After a fatal `Refused`,
-        close the connection.
+        A step takes at most a millisecond or two, for any frame. After a fatal `Refused`, close the
+        connection.
         """
         try:
-            # No name keeps what was read while whoever takes it takes a while.
+            # Bind no name to the message: it would stay alive while the consumer is busy.
             yield self._judge((yield from self._decoder.take()))
         except FrameTooLarge as error:
             refusal: ReplyError = TooLarge(str(error))
@@ -101,76 +101,76 @@ class ServerConnection:
             refusal = BadRequest(str(error))
         else:
             return
-        # Not while it is handled: an exception keeps the frame that it is about.
+        # Outside the handler: the traceback keeps the frame alive.
         yield self._fatal(None, refusal)
 
     def receive(self, data: bytes | memoryview) -> Iterator[Received]:
-        """Yield what `data` completes, however long that takes."""
+        """Yield the requests that `data` completes, decoding each in one go."""
         self.feed(data)
         while self.whole is not None:
             yield next(received for received in self.take() if received is not None)
 
     @property
     def whole(self) -> int | None:
-        """How long the body of the next frame is that can be taken; None where there is none.
+        """Length of the next complete body; None if it is incomplete or the connection closed.
 
-        0 where it is too long: it will be refused.
+        0 if it is too long; it will be refused.
         """
         return None if self.is_closed else self._decoder.whole
 
     @property
     def is_closed(self) -> bool:
-        """Whether a fatal `Refused` has ended it."""
+        """Whether a fatal `Refused` has ended the connection."""
         return self._state is _State.CLOSED
 
     @property
     def awaited(self) -> str | None:
-        """What the peer has to send in a while, in words; None where it may be silent."""
+        """What the peer must send soon, for messages; None if it may stay idle."""
         if self._state is _State.EXPECT_HELLO:
             return "hello"
         return "the rest of a frame" if self._decoder.buffered else None
 
     @property
     def buffered(self) -> int:
-        """How many bytes are kept of frames that have not been taken."""
+        """Bytes buffered of frames that have not been taken."""
         return self._decoder.buffered
 
     @property
     def missing(self) -> int:
-        """How many bytes of the frame that has begun have not arrived; 0 where nobody knows."""
+        """Bytes of the current frame that have not arrived; 0 if its length is unknown."""
         return self._decoder.missing
 
     def most_decoding(self, length: int) -> int:
-        """Return what is made of a frame of `length` bytes at most while it is decoded."""
+        """Return an upper bound in bytes on the memory that decoding `length` bytes takes."""
         return self._decoder.most_decoding(length)
 
     def reply(self, request_id: int, **body: Any) -> bytes:
-        """Return the bytes that answer `request_id`."""
+        """Return the frame that answers `request_id`."""
         self._open_ids.discard(request_id)
         return encode({"id": request_id, "ok": True, **body})
 
     def fail(self, request_id: int | None, error: ReplyError) -> bytes:
-        """Return the bytes that fail `request_id`, or the connection if it is None."""
+        """Return the frame that fails `request_id`, or the whole connection if it is None."""
         if request_id is not None:
             self._open_ids.discard(request_id)
         return failure(request_id, error)
 
     def _judge(self, message: Mapping[str, Any]) -> Received:
         request_id = message.get("id")
-        # 1. Without an id of its own the frame cannot be answered at all.
+        # 1. A frame without a unique id cannot be answered.
         if not is_id(request_id):
             return self._fatal(None, BadRequest("field 'id' must be an integer from 0 to 2^63-1"))
         assert isinstance(request_id, int)
         if request_id in self._open_ids:
             return self._fatal(None, BadRequest(f"id {request_id} is still in flight"))
-        # 2. It can be answered, but not understood.
+        # 2. It can be answered; is it valid?
         try:
             request = parse_request(message)
             self._check_size(request)
         except ReplyError as error:
             fatal = self._state is _State.EXPECT_HELLO
             return self._fatal(request_id, error) if fatal else self._refuse(request_id, error)
-        # 3. It is a request; is this the time for it?
+        # 3. It is valid; is it allowed in this state?
         return self._in_turn(request)
 
     def _in_turn(self, request: Request) -> Received:
@@ -178,11 +178,11 @@ class ServerConnection:
             if not isinstance(request, Hello):
                 return self._fatal(request.id, BadRequest("the first frame must be hello"))
             if request.version != VERSION:
-                message = f"version {request.version} is not supported; supported is {VERSION}"
+                message = f"version {request.version} is not supported; only {VERSION} is"
                 return self._fatal(request.id, UnsupportedVersion(message))
             self._state = _State.OPEN
         elif isinstance(request, Hello):
-            return self._refuse(request.id, BadRequest("hello was already said"))
+            return self._refuse(request.id, BadRequest("hello was already sent"))
         self._open_ids.add(request.id)
         self._refused = 0
         return request
@@ -197,7 +197,7 @@ class ServerConnection:
         self._refused += 1
         if self._refused < _REFUSED_IN_A_ROW:
             return Refused(request_id, error, False)
-        message = f"{self._refused} frames in a row were no requests; of the last: {error.message}"
+        message = f"{self._refused} frames in a row were refused; the last one: {error.message}"
         return self._fatal(request_id, BadRequest(message))
 
     def _fatal(self, request_id: int | None, error: ReplyError) -> Refused:
@@ -206,13 +206,13 @@ class ServerConnection:
 
 
 def failure(request_id: int | None, error: ReplyError) -> bytes:
-    """Return the bytes that fail a request, or a whole connection if it is None."""
+    """Return the frame that fails `request_id`, or the whole connection if it is None."""
     return encode({"id": request_id, "ok": False, "error": error.to_map()})
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer, as the client's side sees it: a body, or the error that it carries."""
+    """One reply as the client sees it; `error` is None if it succeeded."""
 
     id: int
     body: Mapping[str, Any]
@@ -220,24 +220,24 @@ class Reply:
 
 
 class ClientConnection:
-    """The client's end of one connection. Replies may come in any order.
+    """The client's end of one connection. Replies may arrive in any order.
 
-    A reply is as long as the request asked for, and the daemon is trusted with that:
-    `max_frame_bytes` only keeps nonsense from being read as a length.
+    The daemon is trusted with the size of its replies; `max_frame_bytes` only keeps garbage from
+    being read as a length.
     """
 
     def __init__(self, max_frame_bytes: int = 2**30) -> None:
         self._decoder = FrameDecoder(max_frame_bytes)
 
     def send(self, request: Request) -> bytes:
-        """Return the bytes of `request`."""
+        """Return `request` as a frame."""
         return encode(request_to_map(request))
 
     def receive(self, data: bytes | memoryview) -> Iterator[Reply]:
         """Yield the replies that `data` completes.
 
-        Raises the daemon's own error where it fails the whole connection, and
-        `ProtocolError` where the bytes are not this protocol.
+        Raises the daemon's error if it fails the whole connection, and `ProtocolError` if the bytes
+        are not this protocol.
         """
         for message in self._decoder.feed(data):
             error = message.get("error")

@@ -1,7 +1,7 @@
-"""The replies as frozen dataclasses: daemons write them by `to_map`, clients read by `from_map`.
+"""The replies as frozen dataclasses: the daemon calls `to_map`, the client `from_map`.
 
-Fields that this version does not know are ignored. One that is missing or has the wrong type is a
-`ProtocolError`: the other side is then not a daemon that this client can use.
+Unknown fields are ignored. A field that is missing or has the wrong type raises `ProtocolError`:
+the peer is not a daemon that this client can use.
 """
 
 import math
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from client_lib.wire.errors import BadRequest, ProtocolError
 from client_lib.wire.messages import PRECISION_EXPECTED, PRECISIONS, Precision
 
-# How the vectors of each precision travel. The binary ones pack eight dimensions into a byte.
+# Wire format of the vectors. The binary precisions pack eight dimensions into a byte.
 _DTYPES: Mapping[Precision, str] = {
     "float32": "<f4", "float16": "<f2",
     "int8": "i1", "uint8": "u1", "binary": "i1", "ubinary": "u1",
@@ -24,24 +24,24 @@ _DTYPES: Mapping[Precision, str] = {
 
 
 class _Numbers:
-    """A dataclass of numbers only, which travels as a map by their names."""
+    """Base of dataclasses that hold only numbers, sent as a map by field name."""
 
     __slots__ = ()
-    __match_args__: ClassVar[tuple[str, ...]]  # the names of the fields, which `dataclass` sets
+    __match_args__: ClassVar[tuple[str, ...]]  # the field names, set by `dataclass`
 
     def to_map(self) -> dict[str, Any]:
-        """Return the fields by name."""
+        """Return the fields as a map."""
         return {name: getattr(self, name) for name in self.__match_args__}
 
     @classmethod
     def from_map(cls, table: Mapping[str, Any]) -> Self:
-        """Return what `table` holds. Raises `KeyError` or `TypeError` if it does not fit."""
+        """Read `table`. Raises `KeyError` or `TypeError` if it does not match the fields."""
         return cls(*[_number(table[name]) for name in cls.__match_args__])
 
 
 @dataclass(frozen=True, slots=True)
 class Usage(_Numbers):
-    """How many tokens the request was, special tokens included."""
+    """The number of tokens in the request, including special tokens."""
 
     prompt_tokens: int
     total_tokens: int
@@ -49,11 +49,11 @@ class Usage(_Numbers):
 
 @dataclass(frozen=True, slots=True)
 class Timings(_Numbers):
-    """Where the daemon spent the request's time, in milliseconds, and its largest batch.
+    """How long the request's phases took in the daemon, in milliseconds, and its largest batch.
 
-    `queue_ms` ends when the request's first row starts; `compute_ms` lasts from there until its
-    last row is done. `batch_rows` and `batch_tokens` are those of the largest batch that one of its
-    rows was in. `cached_rows` were not computed; `shared_rows` share the computation of an equal
+    `queue_ms` ends when the request's first row starts; `compute_ms` lasts from then until its last
+    row is done. `batch_rows` and `batch_tokens` describe the largest batch that contained one of
+    its rows. `cached_rows` came from the cache; `shared_rows` shared the computation of an equal
     text.
     """
 
@@ -69,9 +69,9 @@ class Timings(_Numbers):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbedReply:
-    """Vectors [n, d], row i for text i; `truncated` lists the texts that were cut.
+    """The vectors [n, d], row i for text i; `truncated` lists the indexes of truncated texts.
 
-    They are float32, or of the precision that was asked for, as `dtype_of` and `Client.embed` say.
+    They are float32, or of the requested precision; see `dtype_of` and `Client.embed`.
     """
 
     model: str
@@ -81,7 +81,7 @@ class EmbedReply:
     truncated: tuple[int, ...]
 
     def to_map(self) -> dict[str, Any]:
-        """Return the reply's body; the vectors' bytes are not copied."""
+        """Return the reply's body, without copying the vectors."""
         vectors = self.vectors
         return {
             "model": self.model,
@@ -99,7 +99,7 @@ class EmbedReply:
     def from_map(
         cls, body: Mapping[str, Any], rows: int, precision: Precision = "float32"
     ) -> "EmbedReply":
-        """Return the reply to `embed` of `rows` texts; its vectors are a writable copy."""
+        """Read the reply to an `embed` of `rows` texts; the vectors are a writable copy."""
         with _reading("embed"):
             return cls(
                 model=_text(body["model"]),
@@ -112,7 +112,7 @@ class EmbedReply:
 
 @dataclass(frozen=True, slots=True)
 class RerankResult:
-    """One document, by its index in the request, and its relevance: more is better."""
+    """A document's index in the request, and its relevance; higher is better."""
 
     index: int
     relevance_score: float
@@ -122,8 +122,8 @@ class RerankResult:
 class RerankReply:
     """Documents, the most relevant first.
 
-    `method` says what scored them, "cross_encoder" or "embedding"; `truncated` lists the
-    documents that were cut.
+    `method` is what scored them, "cross_encoder" or "embedding"; `truncated` lists the indexes of
+    truncated documents.
     """
 
     model: str
@@ -148,14 +148,14 @@ class RerankReply:
 
     @classmethod
     def from_map(cls, body: Mapping[str, Any], documents: int) -> "RerankReply":
-        """Return the reply to `rerank` of that many `documents`."""
+        """Read the reply to a `rerank` of `documents` documents."""
         with _reading("rerank"):
             hits = tuple(
                 RerankResult(hit["index"], _number(hit["relevance_score"]))
                 for hit in body["results"]
             )
             if not all(_count(hit.index) < documents for hit in hits):
-                raise ProtocolError(f"rerank: a result's index is not below {documents}")
+                raise ProtocolError(f"rerank: an index is out of range for {documents} documents")
             return cls(
                 model=_text(body["model"]),
                 method=_text(body["method"]),
@@ -168,7 +168,7 @@ class RerankReply:
 
 @dataclass(frozen=True, slots=True)
 class MetricsReply:
-    """Metrics as text, and the content type under which HTTP serves them."""
+    """Metrics as text, and their HTTP content type."""
 
     content_type: str
     text: str
@@ -179,14 +179,14 @@ class MetricsReply:
 
     @classmethod
     def from_map(cls, body: Mapping[str, Any]) -> "MetricsReply":
-        """Return the reply to `metrics`."""
+        """Read the reply to `metrics`."""
         with _reading("metrics"):
             return cls(_text(body["content_type"]), _text(body["text"]))
 
 
 @dataclass(frozen=True, slots=True)
 class StatusReply:
-    """What the daemon says about itself."""
+    """The daemon's configuration and state."""
 
     status: Mapping[str, Any]
 
@@ -196,7 +196,7 @@ class StatusReply:
 
     @classmethod
     def from_map(cls, body: Mapping[str, Any]) -> "StatusReply":
-        """Return the reply to `status`."""
+        """Read the reply to `status`."""
         with _reading("status"):
             return cls(dict(body["status"]))
 
@@ -204,7 +204,7 @@ class StatusReply:
 def dtype_of(precision: Precision) -> np.dtype[Any]:
     """Return the dtype of vectors of `precision`: int8 for "binary", uint8 for "ubinary".
 
-    Raises `BadRequest`, listing the valid ones, for any other precision.
+    Raises `BadRequest`, listing the valid precisions, for any other.
     """
     if precision not in PRECISIONS:
         raise BadRequest(f"precision must be {PRECISION_EXPECTED}, not {precision!r:.80}")
@@ -214,17 +214,17 @@ def dtype_of(precision: Precision) -> np.dtype[Any]:
 def view_vectors(
     body: Mapping[str, Any], rows: int, precision: Precision = "float32"
 ) -> NDArray[Any]:
-    """Return the vectors in a reply to `embed` of `rows` texts, [rows, d] of `precision`.
+    """Return the vectors [rows, d] in the reply to an `embed` of `rows` texts.
 
     They are a read-only view of the reply's own bytes. Raises `ProtocolError` if dtype, shape and
-    bytes do not agree with each other or with `rows`.
+    bytes do not agree with each other, with `rows` or with `precision`.
     """
     with _reading("embed"):
         table = body["vectors"]
         shape, data, dtype = tuple(map(_count, table["shape"])), table["data"], table["dtype"]
         expected = np.dtype(_DTYPES[precision])
         if dtype != expected.name:
-            # A daemon ignores fields that it does not know, so an old one answers in float32.
+            # An old daemon ignores `precision` as an unknown field and answers in float32.
             raise ProtocolError(f"embed: {dtype} vectors for precision {precision}")
         if len(shape) != 2 or shape[0] != rows:  # noqa: PLR2004 - [n, d]
             raise ProtocolError(f"embed: vectors of shape {shape} for {rows} texts")

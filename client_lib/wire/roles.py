@@ -1,6 +1,6 @@
-"""What a text is for, and which of a model's prompts goes before it. Pure.
+"""What a text is for, and which of a model's prompts is prepended to it. Pure.
 
-The rule is sentence-transformers' own, of `encode_query` and `encode_document`.
+The rule is that of sentence-transformers' `encode_query` and `encode_document`.
 """
 
 from collections.abc import Container, Mapping
@@ -15,9 +15,9 @@ _NAMES: Mapping[Role, tuple[str, ...]] = {
 
 
 def role_prompt_name(role: Role, prompts: Container[str]) -> str | None:
-    """Return the name of the prompt of `role`, or None where only the default prompt is left.
+    """Return the name of the prompt for `role`, or None if only the default prompt applies.
 
-    It is the first of the role's names that `prompts` has, also where that prompt is empty: the
-    library always has "query" and "document".
+    It is the first of the role's names in `prompts`, even if that prompt is empty:
+    sentence-transformers always defines "query" and "document".
     """
     return next((name for name in _NAMES[role] if name in prompts), None)

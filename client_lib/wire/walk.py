@@ -1,9 +1,9 @@
-"""One request's bytes to its map, by whoever may have sent them.
+"""Decodes one request from an untrusted peer in short steps.
 
-msgpack's own reader takes as long as it takes, and reserves each list at the length that is
-claimed for it. Here the bytes are walked from value to value, in short steps. What a request has
-is built: plain values, and lists of texts, by msgpack a stretch at a time. Everything else is
-passed over, and something stands in its place by which a field's check fails.
+msgpack's own unpacker cannot be interrupted, and allocates each list at its claimed length. `Walk`
+goes from value to value in short steps. It builds what requests consist of: plain values, and lists
+of them, which msgpack unpacks in pieces. Anything else is skipped and replaced by a placeholder
+that fails the field's check.
 """
 
 from collections.abc import Generator
@@ -17,26 +17,32 @@ from client_lib.wire.errors import ProtocolError
 from client_lib.wire.heads import HEADS, Kind
 
 STEP_BYTES = 256 * 1024
-"""A step's work: so many bytes of text, or what takes as long as they do."""
+"""The work of one step: this many bytes of text, or what takes as long."""
 MAX_KEY_BYTES = 4_096
 VALUE_WORK = 256
-"""What passing a value costs beside its bytes, in bytes of text."""
+"""The cost of a value on top of its bytes, in bytes of text."""
 PIECE_BYTES = 64 * 1024
-"""How much msgpack's own reader is given at a time; twice that is its buffer, at most."""
+"""How much msgpack's unpacker is fed at a time; its buffer is at most twice that."""
 
-# Fewer values are read one by one as fast as msgpack's own reader is made.
+# Up to this many values, creating msgpack's unpacker takes longer than reading them one by one.
 _FEW = 6
 _T = TypeVar("_T")
 Steps: TypeAlias = Generator[None, None, _T]
-"""Yields between steps, and returns what came of them."""
+"""A computation that yields between steps and finally returns its result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a request may hold: keys, lists and maps, values in all; elements of one list.
+    """The limits on one request.
 
-    A container of a byte or two costs a hundred times that in memory, and each value costs time:
-    bytes alone bound neither. A text of more than `text_bytes` is passed over.
+    A byte limit alone does not suffice: an empty container takes a byte on the wire and a hundred
+    in memory, and each value takes time.
+
+    `keys`: entries of one map.
+    `containers`: lists and maps in total.
+    `values`: values in total.
+    `longest_list`: elements of one list.
+    `text_bytes`: bytes of one text; longer ones are skipped.
     """
 
     keys: int
@@ -48,21 +54,21 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Stands where a value was passed over: no field of a request takes one of this kind."""
+    """Placeholder for a skipped value of a kind that no request field accepts."""
 
     kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class LongText:
-    """Stands where a text of `size` bytes was passed over, for it is over the `limit`."""
+    """Placeholder for a skipped text of `size` bytes, which exceeds the `limit`."""
 
     size: int
     limit: int
 
 
 class Pace:
-    """How much of a step is left."""
+    """The work left in the current step."""
 
     __slots__ = ("_left",)
 
@@ -70,7 +76,7 @@ class Pace:
         self._left = STEP_BYTES
 
     def spend(self, work: int) -> bool:
-        """Take `work` from the step; whether that was its end, and another begins."""
+        """Subtract `work`; return whether that ended the step, and start another if so."""
         self._left -= work
         if self._left > 0:
             return False
@@ -79,7 +85,7 @@ class Pace:
 
 
 class Walk:
-    """The way through one frame's body."""
+    """Decodes one frame's body."""
 
     __slots__ = (
         "_at", "_body", "_containers", "_message", "_pace", "_shape", "_values",
@@ -95,23 +101,23 @@ class Walk:
         self._message: dict[str, Any] = {}
 
     def message(self) -> Steps[dict[str, Any]]:
-        """Return the map in the body, a step at a time.
+        """Return the map in the body, in steps.
 
-        Raises `ProtocolError` for what is not exactly one msgpack map with string keys, and for
-        what is not of the shape.
+        Raises `ProtocolError` if the body is anything but a single msgpack map with string keys, or
+        exceeds the shape.
         """
         try:
             yield from self._whole()
         except IndexError:
-            raise ProtocolError("a frame is not msgpack: it ends too soon") from None
+            raise ProtocolError("invalid msgpack in a frame: it ends too soon") from None
         except (ValueError, msgpack.UnpackException) as error:
-            raise ProtocolError(f"a frame is not msgpack: {error}") from None
+            raise ProtocolError(f"invalid msgpack in a frame: {error}") from None
         return self._message
 
     def _whole(self) -> Steps[None]:
         kind, size = self._head()
         if kind != "map":
-            raise ProtocolError(f"a frame's body is no map, but: {kind}")
+            raise ProtocolError(f"a frame's body is not a map but: {kind}")
         self._enter(kind, size)
         for _ in range(size):
             before = self._at
@@ -127,12 +133,12 @@ class Walk:
             if self._pace.spend(VALUE_WORK + self._at - before):
                 yield
         if self._at < len(self._body):
-            raise ProtocolError("a frame is not msgpack: bytes follow its map")
+            raise ProtocolError("invalid msgpack in a frame: bytes follow its map")
         if self._at > len(self._body):
             raise IndexError
 
     def _head(self) -> tuple[Kind, int]:
-        """Step over a value's head; return its kind, and how many bytes or elements follow."""
+        """Read a value's head; return its kind, and how many bytes or elements follow."""
         start = self._at + 1
         kind, size, width = HEADS[self._body[start - 1]]
         if width:
@@ -145,7 +151,7 @@ class Walk:
         if kind != "text":
             raise ProtocolError("a frame's map has a key that is not a string")
         if size > MAX_KEY_BYTES:
-            raise ProtocolError(f"a frame's map has a key of {size} bytes; {MAX_KEY_BYTES} at most")
+            raise ProtocolError(f"a frame has a key of {size} bytes; the limit is {MAX_KEY_BYTES}")
         return str(self._content(size), "utf-8")
 
     def _plain(self, kind: Kind, size: int) -> Any:
@@ -154,12 +160,12 @@ class Walk:
             limit = self._shape.text_bytes
             return str(content, "utf-8") if size <= limit else LongText(size, limit)
         if kind == "plain value":
-            self._at -= 1  # its kind is in the head
+            self._at -= 1  # the head is part of the value
             return msgpack.unpackb(self._content(1 + size))
         if kind == "binary":
             self._content(size)
             return Unread(kind)
-        raise ProtocolError(f"a frame is not msgpack as it is spoken here: it holds an {kind}")
+        raise ProtocolError(f"unsupported msgpack in a frame: it contains an {kind}")
 
     def _content(self, size: int) -> bytes | memoryview:
         start = self._at
@@ -169,11 +175,11 @@ class Walk:
         return self._body[start:end]
 
     def _enter(self, kind: Kind, size: int) -> int:
-        """Count a container and the values in it; return how many those are."""
+        """Count a container and its values against the limits; return the number of values."""
         shape = self._shape
         most = shape.keys if kind == "map" else shape.longest_list
         if size > most:
-            raise ProtocolError(f"a frame has a {kind} of {size}; {most} at most")
+            raise ProtocolError(f"a frame has a {kind} of {size}; the limit is {most}")
         values = 2 * size if kind == "map" else size
         self._containers += 1
         self._values += values
@@ -190,7 +196,7 @@ class Walk:
         return (yield from self._texts_one_by_one(count))
 
     def _plain_values(self, count: int) -> Steps[list[Any] | None]:
-        """Read a list by msgpack's own reader; None where it holds what could be large."""
+        """Read a list with msgpack's unpacker; None if it holds anything but small values."""
         size = max(1, min(len(self._body) - self._at, 2 * PIECE_BYTES))
         reader = msgpack.Unpacker(
             read_size=size,
@@ -237,7 +243,7 @@ class Walk:
         return texts
 
     def _pass_over(self, values: int, container: Kind) -> Steps[Unread]:
-        """Step over the `values` that are left of a container, and all within them."""
+        """Skip the remaining `values` of a container, including nested ones."""
         open_ = [(values, container)]
         while open_:
             left, inside = open_.pop()
@@ -261,7 +267,7 @@ def _refuse(*_: object) -> NoReturn:
     raise ValueError
 
 
-# For msgpack's own reader: no bytes, no list or map, nor an extension, also where they are empty.
+# For msgpack's unpacker: no binary, list, map or extension, not even an empty one.
 _PLAIN_VALUES = {
     **dict.fromkeys(("max_bin_len", "max_array_len", "max_map_len", "max_ext_len"), 0),
     **dict.fromkeys(("list_hook", "object_hook", "ext_hook"), _refuse),

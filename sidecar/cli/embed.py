@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from client_lib import ConnectionLost, SidecarError
+from client_lib.distribution import DAEMON, install_command
 from client_lib.wire.roles import ROLES
 from sidecar.bulk.corpus import PARQUET, Corpus
 from sidecar.bulk.errors import BulkError, InputError, OutputError
@@ -137,7 +138,7 @@ def _missing(job: Job) -> str | None:
         try:
             import_module("sidecar.bulk.tables")
         except ModuleNotFoundError as error:
-            return f"Parquet needs {error.name}: pip install 'sidecar[parquet]'"
+            return f"Parquet needs {error.name}: {install_command(DAEMON, 'parquet')}"
     return None
 
 

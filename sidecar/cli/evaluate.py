@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from client_lib.distribution import DAEMON, install_command
 from sidecar import events
 from sidecar.cli import pages
 from sidecar.cli.bars import bars
@@ -89,14 +90,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _missing(arguments: argparse.Namespace) -> str | None:
     """Return which extra has to be installed, if any: evaluating and plotting are optional."""
-    needed = [("evaluating", _RUN, "edge,evaluate")]
+    needed = [("evaluating", _RUN, ("edge", "evaluate"))]
     if arguments.html:
-        needed.append(("--html", _PAGE, "plots"))
+        needed.append(("--html", _PAGE, ("plots",)))
     for what, module, extras in needed:
         try:
             import_module(module)
         except ModuleNotFoundError as error:
-            return f"{what} needs {error.name}: pip install 'sidecar[{extras}]'"
+            return f"{what} needs {error.name}: {install_command(DAEMON, *extras)}"
     return None
 
 

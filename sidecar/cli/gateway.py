@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from client_lib.address import default_socket
+from client_lib.distribution import DAEMON, install_command
 from sidecar import events, systemd
 from sidecar.cli.exits import EX_CONFIG
 from sidecar.cli.gateway_keys import read_keys
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         # Its dependencies are an extra.
         gateway = import_module("sidecar.gateway.serve")
     except ModuleNotFoundError as error:
-        complain(f"the gateway needs {error.name}: pip install 'sidecar[gateway]'")
+        complain(f"the gateway needs {error.name}: {install_command(DAEMON, 'gateway')}")
         return EX_CONFIG
     settings = _settings(arguments)
     _raise_descriptor_limit(settings)

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from client_lib.distribution import DAEMON, install_command
 from sidecar.cli import asking, pages
 from sidecar.cli.exits import EX_CONFIG, EX_NOINPUT, EX_OK
 from sidecar.cli.terminal import complain, say
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         history, reading = _read(arguments)
         page = report.render(history, _sources(arguments), datetime.now(UTC))
     except ModuleNotFoundError as error:
-        complain(f"a report needs {error.name}: pip install 'sidecar[plots]'")
+        complain(f"a report needs {error.name}: {install_command(DAEMON, 'plots')}")
         return EX_CONFIG
     except SourceError as error:
         complain(error)

@@ -1,5 +1,5 @@
-"""HTTP for those who cannot speak msgpack: what OpenAI's, Cohere's and Jina's clients send.
+"""HTTP gateway for clients that do not speak msgpack: the OpenAI, Cohere and Jina APIs.
 
-A process of its own, and to the daemon one client like any other. It computes nothing and keeps
-nothing. This needs the extra `gateway`.
+It runs as a separate process and is an ordinary client of the daemon: it does no inference and
+keeps no state. It needs the `gateway` extra.
 """

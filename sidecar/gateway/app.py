@@ -1,4 +1,4 @@
-"""The application: each path, from the request to the daemon and back."""
+"""The ASGI application: the routes, from the HTTP request to the daemon and back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,20 +33,20 @@ from sidecar.gateway.settings import Listener, Settings
 
 _SERVING = {"serving", "reloading"}
 _OPENMETRICS = "application/openmetrics-text"
-# How long a daemon that listens may take to say how it is.
+# Timeout for status and metrics, once the daemon accepts connections.
 _LOOK_SECONDS = 5.0
-# What is left at least to a request whose time is up: the client says so, in its own words.
+# A request past its deadline still gets this much, so that the client raises its own timeout.
 _LEAST_SECONDS = 0.001
-_CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is left to read it
+_CLIENT_CLOSED_REQUEST = 499  # nginx's code; nobody is left to read it
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class Gateway:
-    """The paths, and the two connections to the daemon behind them.
+    """The routes and the two connections to the daemon behind them.
 
-    Requests share one connection, and wait for a daemon that restarts. What asks how the daemon
-    is has the other one, and waits for nobody.
+    All inference requests share one connection, which waits for a daemon that restarts. Status and
+    metrics use the other, which fails at once.
     """
 
     def __init__(self, settings: Settings, listener: Listener) -> None:
@@ -55,16 +55,16 @@ class Gateway:
         self._asking = AsyncClient(settings.daemon, timeout=settings.timeout)
         self._looking = AsyncClient(settings.daemon, timeout=_LOOK_SECONDS, retries=False)
         self._room = Room(settings.held_bytes)
-        self._turns = asyncio.Semaphore(settings.max_in_flight)  # its waiters get it in order
+        self._turns = asyncio.Semaphore(settings.max_in_flight)  # FIFO
 
     def app(self) -> ASGIApp:
-        """Return the application, for ASGI."""
+        """Return the ASGI application."""
         embeddings = Held(partial(self._answer, EmbeddingsBody, self._embed))
         rerank = Held(partial(self._answer, RerankBody, self._rerank))
         routes = [
             Route("/v1/embeddings", embeddings, methods=["POST"]),
             Route("/v1/rerank", rerank, methods=["POST"]),
-            # Where Cohere's newer client asks; the older one and Jina's ask at /v1.
+            # Cohere's newer client uses /v2; its older one and Jina's use /v1.
             Route("/v2/rerank", rerank, methods=["POST"]),
             Route("/v1/models", self._guarded(self._models)),
             Route("/metrics", self._guarded(self._metrics)),
@@ -100,12 +100,12 @@ class Gateway:
         ask: Callable[[B, Request, float], Awaitable[dict[str, Any]]],
         request: Request,
     ) -> AsyncIterator[Response]:
-        """Read a body of `kind` and give what `ask` makes of it, all of it in time."""
+        """Read a body of `kind` and yield the answer of `ask`, all before the deadline."""
         check_key(request, self._settings.keys)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.timeout
         with self._room.hold() as held:
-            async with self._by(deadline, "its body did not arrive whole"):
+            async with self._by(deadline, "its body is incomplete"):
                 body = parse(kind, await self._read(request, held))
             async with self._turn(deadline):
                 with told(body.texts):
@@ -114,7 +114,7 @@ class Gateway:
                 yield Json(answer)
 
     async def _read(self, request: Request, held: Body) -> bytes:
-        """Return the body of `request`, which `held` counts as it arrives."""
+        """Return the body of `request`, charging each piece to `held` as it arrives."""
         check_length(request, self._settings.max_body_bytes)
         try:
             async with self._room.arriving(held):
@@ -122,13 +122,13 @@ class Gateway:
                     request, self._settings.max_body_bytes, partial(self._room.add, held)
                 )
         except Stalled:
-            message = "the request's body came too slowly while others waited for its room"
+            message = "the request body arrived too slowly while others waited for its memory"
             raise Refusal(408, message, code="request_timeout") from None
 
     @asynccontextmanager
     async def _turn(self, deadline: float) -> AsyncIterator[None]:
-        """Be one of those that are answered, until the block ends."""
-        async with self._by(deadline, "too much came before it"):
+        """Hold one of the `max_in_flight` slots until the block ends."""
+        async with self._by(deadline, "too many requests are ahead of it"):
             await self._turns.acquire()
         try:
             yield
@@ -137,12 +137,12 @@ class Gateway:
 
     @asynccontextmanager
     async def _by(self, deadline: float, reason: str) -> AsyncIterator[None]:
-        """Refuse a request (408) that is not read by `deadline`, which is for `reason`."""
+        """Raise `Refusal` (408), giving `reason`, if the block is not done by `deadline`."""
         try:
             async with asyncio.timeout_at(deadline):
                 yield
         except TimeoutError:
-            message = f"the request was not read within {self._settings.timeout:g} s: {reason}"
+            message = f"no answer within {self._settings.timeout:g} s: {reason}"
             raise Refusal(408, message, code="request_timeout") from None
 
     async def _embed(self, body: EmbeddingsBody, request: Request, left: float) -> dict[str, Any]:
@@ -186,22 +186,22 @@ class Gateway:
         return Response(reply.text, headers={"content-type": reply.content_type})
 
     async def _health(self, request: Request) -> Response:
-        """Say in a word how the daemon is; why, only to who has a key."""
+        """Return the daemon's health in one word; only callers with a key get the reason."""
         word, reason = await self._state()
-        told_why = reason is not None and has_key(request, self._settings.keys)
-        content = {"status": word} | ({"reason": reason} if told_why else {})
+        give_reason = reason is not None and has_key(request, self._settings.keys)
+        content = {"status": word} | ({"reason": reason} if give_reason else {})
         return Json(content, 200 if reason is None else 503)
 
     async def _state(self) -> tuple[str, str | None]:
-        """Return how the daemon is, and what is wrong with it, if anything is."""
+        """Return the daemon's health, and what is wrong, or None if it is "ok"."""
         try:
             status = await self._looking.status()
         except SidecarError as error:
             return "unavailable", str(error)
         if status["state"] not in _SERVING:
-            return "unavailable", f"the daemon does not serve: it is {status['state']}"
+            return "unavailable", f"the daemon is not serving: it is {status['state']}"
         if not status["healthy"]:
-            return "unhealthy", "texts do not come to their end"
+            return "unhealthy", "inference makes no progress"
         return "ok", None
 
 
@@ -210,7 +210,7 @@ async def _refuse(_: Request, refusal: Refusal) -> Response:
 
 
 async def _refuse_unknown(request: Request, error: HTTPException) -> Response:
-    """Answer a path that there is not, or a method that it does not have."""
+    """Answer a request for an unknown path, or with a method that its path does not support."""
     message = f"{request.method} {request.url.path}: {error.detail}"
     return Refusal(error.status_code, message, code="not_found", headers=error.headers).response()
 
@@ -220,7 +220,7 @@ async def _leave(_: Request, __: ClientDisconnect) -> Response:
 
 
 async def _fail(request: Request, error: Exception) -> Response:
-    """Answer for a fault of the gateway's own, and tell the operator."""
+    """Answer 500 for a bug in the gateway, and log it with its traceback."""
     log.error(
         "gateway.failed",
         path=request.url.path,
@@ -229,6 +229,6 @@ async def _fail(request: Request, error: Exception) -> Response:
         traceback=trace(error),
     )
     message = f"the gateway failed with {type(error).__name__}"
-    # uvicorn closes it after such an error: the caller should not send more.
+    # uvicorn closes the connection after such an error, so the caller must not reuse it.
     close = {"connection": "close"}
     return Refusal(500, message, code="gateway_failed", headers=close).response()

@@ -1,6 +1,6 @@
-"""The bodies that are taken: what OpenAI, Cohere and Jina document, as far as it means anything.
+"""Request bodies: the fields of the OpenAI, Cohere and Jina APIs that apply to Sidecar.
 
-A field that is not known is refused: what it asks for would not be done.
+Unknown fields are refused, since what they ask for would not be done.
 """
 
 import re
@@ -12,14 +12,14 @@ from client_lib.wire.messages import Priority
 from client_lib.wire.roles import Role
 from sidecar.gateway.refusals import Refusal
 
-# No vector is that wide, and no list that long; a number of any length would be read.
+# Beyond any vector's width or list's length; without a bound msgspec parses integers of any size.
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _PATH, _FIELD = re.compile(r" - at `\$\.?(.*)`$"), re.compile(r"field `(.*?)`")
 _TOKENS = re.compile(r"Expected `str`, got `(?:int|array)` - at `\$\.input\[")
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What every request may have. `user` is for the caller's own records."""
+    """Fields common to all requests. `user` is accepted and ignored: it is for the caller."""
 
     texts: ClassVar[str]
     model: str | None = None
@@ -29,7 +29,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class EmbeddingsBody(_Body):
-    """The body of `POST /v1/embeddings`, as OpenAI's; the last three fields are Sidecar's own."""
+    """The body of `POST /v1/embeddings`: OpenAI's, and three fields of Sidecar's own at the end."""
 
     texts: ClassVar[str] = "input"
     input: str | Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -41,13 +41,13 @@ class EmbeddingsBody(_Body):
 
 
 class Document(msgspec.Struct, forbid_unknown_fields=True):
-    """A document, where it is not a string."""
+    """A document given as an object instead of a string."""
 
     text: str
 
 
 class RerankBody(_Body):
-    """The body of `POST /v1/rerank`, as Cohere's and Jina's."""
+    """The body of `POST /v1/rerank`, as in Cohere's and Jina's APIs."""
 
     texts: ClassVar[str] = "documents"
     query: str
@@ -60,19 +60,19 @@ B = TypeVar("B", bound=_Body)
 
 
 def parse(kind: type[B], data: bytes) -> B:
-    """Return the body in `data`. Raises `Refusal` (400), naming the field that is wrong."""
+    """Parse `data` as a body of `kind`. Raises `Refusal` (400), naming the invalid field."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
-        raise Refusal(400, f"the body cannot be read: {error}", code="invalid_json") from None
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
+        raise Refusal(400, f"invalid JSON body: {error}", code="invalid_json") from None
 
 
-def _invalid(said: str) -> Refusal:
-    if found := _PATH.search(said):
+def _invalid(message: str) -> Refusal:
+    if found := _PATH.search(message):
         param = found[1] or None
     else:
-        param = field[1] if (field := _FIELD.search(said)) else None
-    advice = "; token ids are not taken: send the text itself" if _TOKENS.match(said) else ""
-    return Refusal(400, said + advice, param=param, code="bad_request")
+        param = field[1] if (field := _FIELD.search(message)) else None
+    advice = "; token ids are not supported: send the text itself" if _TOKENS.match(message) else ""
+    return Refusal(400, message + advice, param=param, code="bad_request")

@@ -1,7 +1,7 @@
-"""A connection of a caller: uvicorn's, with a time for everything that is waited for.
+"""A caller's connection: uvicorn's HTTP protocol with a timeout on every wait.
 
-uvicorn bounds how long a connection is idle; a header that does not come to its end, the rest of
-a body that was refused, and an answer that nobody takes would hold it for ever.
+uvicorn only bounds idle time. An unfinished header, the rest of a refused body or an unread answer
+would hold a connection for ever.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from sidecar.gateway.refusals import Refusal
 from sidecar.gateway.sending import TAKE_SECONDS
 
 IDLE_SECONDS = 60
-"""How long a connection is kept for its next request: longer than most callers keep theirs."""
+"""Keep-alive time of a connection: longer than that of most clients' pools."""
 
 _CAN_ANSWER = (h11.IDLE, h11.SEND_RESPONSE)
 
 
 class Connection(H11Protocol):
-    """One connection, which `door` counts; the header of a request may take `header_seconds`."""
+    """One connection, counted by `door`; a request's header must arrive in `header_seconds`."""
 
     def __init__(
         self, door: Door, notices: Notices, header_seconds: float, **by_uvicorn: Any
@@ -37,11 +37,11 @@ class Connection(H11Protocol):
 
     @property
     def address(self) -> str | None:
-        """Whence it comes; None over a Unix socket."""
+        """The peer's IP address; None over a Unix socket."""
         return self.client[0] if self.client else None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a request, if there is a place for one more connection."""
+        """Wait for a request, if the door admits the connection."""
         super().connection_made(transport)
         leaving = self._door.enter(self)
         if isinstance(leaving, Connection):
@@ -50,13 +50,13 @@ class Connection(H11Protocol):
             self._expect_header()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Make place for others."""
+        """Free the connection's place."""
         self._stop_waiting()
         self._door.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, and see whether a request has come of it."""
+        """Feed the parser, and update the timers if a request has begun."""
         super().data_received(data)
         if self._is_busy:
             self._mark_busy()
@@ -65,37 +65,37 @@ class Connection(H11Protocol):
             self._expect_header()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, and for whatever is left of this one."""
+        """Wait for the next request, or for the rest of this one's body."""
         self._idle = True
         self._door.mark_idle(self)
-        # uvicorn closes it a little before; this is for what it has not got rid of then.
+        # uvicorn closes an idle connection a little earlier; this catches those that it does not.
         self._wait(IDLE_SECONDS + self._header_seconds, None)
         super().on_response_complete()
-        if self._is_busy:  # the next request had come already
+        if self._is_busy:  # the next request had already arrived
             self._mark_busy()
 
     def pause_writing(self) -> None:
-        """Wait for the caller to take what was written."""
+        """Give the caller `TAKE_SECONDS` to read what was written."""
         super().pause_writing()
-        self._wait(TAKE_SECONDS, "an answer was not taken in time")
+        self._wait(TAKE_SECONDS, "an answer was not read in time")
 
     def resume_writing(self) -> None:
-        """Go on writing."""
+        """Stop the timer that `pause_writing` started."""
         super().resume_writing()
         if self._is_busy:
             self._stop_waiting()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words
-        """Refuse what cannot be read, in the form that all refusals have."""
-        self._idle = False  # something has come
-        said = f"this is no HTTP request, or its header is longer than {HEADER_BYTES} bytes"
-        self._refuse(Refusal(400, said, code="bad_request"))
+        """Refuse unparsable input in the format of all refusals."""
+        self._idle = False  # something has arrived
+        message = f"not an HTTP request, or its header is longer than {HEADER_BYTES} bytes"
+        self._refuse(Refusal(400, message, code="bad_request"))
 
     def turn_away(self) -> None:
-        """Close the connection for another, or because there is no place for it."""
-        self._notices.turned_away("there were too many connections")
-        said = "too many connections at a time: try again, or raise --max-connections"
-        self._refuse(Refusal(503, said, code="overloaded"))
+        """Close the connection because the door is full or gave its place to another."""
+        self._notices.turned_away("too many connections")
+        message = "too many open connections: try again later, or raise --max-connections"
+        self._refuse(Refusal(503, message, code="overloaded"))
 
     @property
     def _is_busy(self) -> bool:
@@ -111,7 +111,7 @@ class Connection(H11Protocol):
 
     def _expect_header(self) -> None:
         self._door.expect(self)
-        self._wait(self._header_seconds, "a request's header did not come to its end")
+        self._wait(self._header_seconds, "a request's header did not arrive in time")
 
     def _wait(self, seconds: float, reason: str | None) -> None:
         self._stop_waiting()
@@ -125,20 +125,20 @@ class Connection(H11Protocol):
     def _give_up(self, reason: str | None) -> None:
         if reason is not None:
             self._notices.turned_away(reason)
-        said = f"the request's header did not arrive whole within {self._header_seconds:g} s"
-        self._refuse(Refusal(408, said, code="request_timeout"))
+        message = f"the request's header was incomplete after {self._header_seconds:g} s"
+        self._refuse(Refusal(408, message, code="request_timeout"))
         self.transport.abort()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Close the connection, with `refusal` where it can still be told."""
+        """Close the connection, sending `refusal` first if an answer is still possible."""
         if self.conn.our_state in _CAN_ANSWER and not self._idle:
-            self._tell(refusal)
+            self._send(refusal)
         if self.cycle is not None:
             self.cycle.disconnected = True
         self.transport.close()
         self._wait(TAKE_SECONDS, None)
 
-    def _tell(self, refusal: Refusal) -> None:
+    def _send(self, refusal: Refusal) -> None:
         response = refusal.response()
         headers = [*response.raw_headers, (b"connection", b"close")]
         events = (

@@ -1,8 +1,8 @@
-"""Which connections there are, and which one goes where there are too many. No I/O.
+"""Connection limit: which connections are open, and which one to close for a new one. No I/O.
 
-On this host all callers have the same address, so what tells a caller who works from one who
-only holds connections is whether a request is under way. Where there are too many, a connection
-without one makes place: first one whose request has been due for a while, then one that is idle.
+All local callers share one address, so an active caller can only be told from one that merely holds
+connections by its requests in progress. At the limit a connection without one is closed: first the
+one whose request has been due for longest, if over a second, then the one idle for longest.
 """
 
 import ipaddress
@@ -11,30 +11,30 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 _PROMPT_SECONDS = 1.0
-"""How long a request may be due before its connection is the first to go."""
+"""How long a request may be due before its connection is the first to be closed."""
 
 
 class Caller(Protocol):
-    """A connection, as far as the door is concerned."""
+    """The part of a connection that the door needs."""
 
     @property
     def address(self) -> str | None:
-        """Whence it comes; None over a Unix socket."""
+        """The peer's IP address; None over a Unix socket."""
 
 
 class Door:
-    """At most `most` connections, and of another host half as many."""
+    """Admits at most `most` connections, half of them from any one remote host."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
         self._clock = clock
         self._inside: set[Caller] = set()
-        # Since when; the longest first.
+        # By time of entry into the state, oldest first.
         self._due: dict[Caller, float] = {}
         self._idle: dict[Caller, float] = {}
 
     def enter(self, caller: Caller) -> Caller | None:
-        """Let `caller` in; return who has to go for that: another, itself, or nobody."""
+        """Admit `caller`; return the connection to close for it: another, itself, or None."""
         leaving = self._who_leaves(caller.address)
         full = leaving is None and self._is_full(caller.address)
         if leaving is not None:
@@ -46,20 +46,20 @@ class Door:
         return leaving
 
     def leave(self, caller: Caller) -> None:
-        """Forget `caller`; it may have been forgotten before."""
+        """Remove `caller`, if it is still there."""
         self._inside.discard(caller)
         self._forget(caller)
 
     def expect(self, caller: Caller) -> None:
-        """Note that `caller` has begun a request, or has come to do so."""
+        """Record that a request from `caller` is due: it has connected or begun to send one."""
         self._move(caller, self._due)
 
     def mark_busy(self, caller: Caller) -> None:
-        """Note that `caller` waits for an answer: it cannot be made to go."""
+        """Record that `caller` waits for an answer, so that it is not closed for another."""
         self._forget(caller)
 
     def mark_idle(self, caller: Caller) -> None:
-        """Note that `caller` has its answer."""
+        """Record that `caller` has its answer."""
         self._move(caller, self._idle)
 
     def _move(self, caller: Caller, waiting: dict[Caller, float]) -> None:
@@ -92,5 +92,5 @@ class Door:
 
 
 def is_of_this_host(address: str | None) -> bool:
-    """Whether a connection from `address` comes from this host, as far as that tells."""
+    """Whether `address` is loopback, or None for a Unix socket."""
     return address is None or ipaddress.ip_address(address.partition("%")[0]).is_loopback

@@ -1,8 +1,8 @@
-"""Whose name a request may call this gateway by.
+"""Checks of the `Host` and `Origin` headers against DNS rebinding and foreign pages.
 
-A page of some web site may give its own name this host's address (DNS rebinding), and its scripts
-then ask in that name, as if they asked the site itself. So a name has to be one of ours. What a
-script of a foreign page asks by our own name is told by its `Origin`.
+A web site can point its own name at this host's address (DNS rebinding), and its scripts then reach
+the gateway as if it were that site. So `Host` must be one of our own names. A script that uses one
+of our names from a foreign page is recognised by its `Origin`.
 """
 
 import ipaddress
@@ -19,23 +19,23 @@ _ORIGIN = re.compile(r"https?://(.+)", re.ASCII)
 
 
 class Addressed:
-    """An application that answers by the names that `hosts` allows, and no others."""
+    """ASGI middleware that refuses requests whose headers `hosts` does not allow."""
 
     def __init__(self, app: ASGIApp, hosts: "Hosts") -> None:
         self._app = app
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, by ASGI."""
+        """Serve one ASGI request."""
         refusal = self._hosts.refusal(Headers(scope=scope))
         answer = self._app if refusal is None else refusal.response()
         await answer(scope, receive, send)
 
 
 class Hosts:
-    """Names and addresses; beside them this host's own: localhost, and loopback addresses.
+    """The allowed names and addresses; localhost and loopback addresses always are.
 
-    Where `any_address` is true, an address is as good as a name: a page cannot give itself one.
+    `any_address` allows every IP address: a page cannot rebind one.
     """
 
     def __init__(self, names: Collection[str], *, any_address: bool) -> None:
@@ -43,8 +43,8 @@ class Hosts:
         self._any_address = any_address
 
     def refusal(self, headers: Headers) -> Refusal | None:
-        """Return what to answer a request with these headers; None for the request's answer."""
-        # HTTP/1.0 needs no name; a browser sends one always.
+        """Return the refusal of a request with these headers, or None if they are allowed."""
+        # HTTP/1.0 requests may lack a Host; browsers always send one.
         for host in headers.getlist("host"):
             if not self._allows(host):
                 return _misdirected(host)
@@ -70,13 +70,13 @@ class Hosts:
 
 
 def name_of(host: str) -> str | None:
-    """Return the name, or the address, in a Host header; None where there is none."""
+    """Return the name or address in a Host header; None if it is malformed."""
     found = _HOST.fullmatch(host)
     return found[1].strip("[]").rstrip(".").lower() if found else None
 
 
 def _one_spelling(name: str) -> str:
-    """Return an address as it is written shortest, which is how browsers do; a name as it is."""
+    """Return an address in its shortest form, as browsers send it; a name unchanged."""
     try:
         return str(ipaddress.ip_address(name))
     except ValueError:
@@ -85,7 +85,7 @@ def _one_spelling(name: str) -> str:
 
 def _misdirected(host: str) -> Refusal:
     message = (
-        f"this gateway does not answer by the name {host!r:.80}: ask for localhost, or start it "
+        f"this gateway does not serve the host {host!r:.80}: use localhost, or start it "
         "with --allow-host and that name"
     )
     return Refusal(421, message, code="misdirected_request")
@@ -93,7 +93,7 @@ def _misdirected(host: str) -> Refusal:
 
 def _foreign(origin: str) -> Refusal:
     message = (
-        f"a page of {origin!r:.80} may not ask this gateway: ask from a program, or start the "
-        "gateway with --allow-host and that site's name"
+        f"pages from {origin!r:.80} may not use this gateway: call it from a program, or start it "
+        "with --allow-host and that site's name"
     )
     return Refusal(403, message, code="foreign_origin")

@@ -1,4 +1,4 @@
-"""A request before it is understood: its trace, its key, its body, and whether its caller stays."""
+"""A request before it is parsed: its trace, API key and body, and whether its caller is there."""
 
 import asyncio
 import hmac
@@ -18,20 +18,20 @@ from sidecar.gateway.refusals import Refusal
 T = TypeVar("T")
 
 HEADER_BYTES = 16 * 1024
-"""The header of a request at most, its path included."""
+"""Longest header of a request, its path included."""
 
 _BEARER = re.compile(rb"bearer +(\S+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Whose work a request is part of, as W3C Trace Context writes it."""
+    """The trace that a request belongs to, as a W3C Trace Context `traceparent`."""
 
     traceparent: str
 
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Self:
-        """Return the caller's trace; a new one where it has none, or none that is valid."""
+        """Return the caller's trace, or a new one if it sent none or an invalid one."""
         given = [value.decode("latin-1") for name, value in headers if name == b"traceparent"]
         if len(given) == 1 and is_traceparent(given[0]):
             return cls(given[0])
@@ -39,21 +39,21 @@ class Trace:
 
     @property
     def id(self) -> str:
-        """What answers name: the `trace_id` of the daemon's events about the request."""
+        """The trace id: `x-request-id` of the answer, `trace_id` in the daemon's events."""
         return self.traceparent.split("-")[1]
 
 
 class Traced:
-    """An application whose every request has a `trace`, and its answer the id of that.
+    """ASGI middleware that gives each request a `trace` and its answer the trace id.
 
-    A header that came whole is as long as one that did not may be.
+    It also applies the header limit to headers that arrived in one piece, which h11 does not.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, by ASGI."""
+        """Serve one ASGI request."""
         trace = Trace.of(scope["headers"])
         scope["state"] = {**scope.get("state", {}), "trace": trace}
 
@@ -78,42 +78,43 @@ def _too_long_a_header() -> Refusal:
 
 
 def check_key(request: Request, keys: Sequence[bytes]) -> None:
-    """Raise `Refusal` (401) if there are `keys` and the request bears none of them."""
+    """Raise `Refusal` (401) if `keys` are configured and the request carries none of them."""
     if keys and not has_key(request, keys):
         raise Refusal(
             401,
-            "no valid key: send `Authorization: Bearer KEY`",
+            "missing or invalid API key: send `Authorization: Bearer KEY`",
             code="invalid_api_key",
             headers={"www-authenticate": "Bearer"},
         )
 
 
 def has_key(request: Request, keys: Sequence[bytes]) -> bool:
-    """Whether the request bears one of `keys`."""
+    """Whether the request carries one of `keys`."""
     bearer = _BEARER.fullmatch(request.headers.get("authorization", "").encode("latin-1"))
     given = bearer[1] if bearer else b""
-    # All are compared, each in constant time: how long it takes tells nothing of them.
+    # Compare with every key, each in constant time: the duration reveals nothing about them.
     return sum(hmac.compare_digest(given, key) for key in keys) > 0
 
 
 def check_length(request: Request, most: int) -> None:
-    """Raise `Refusal` before the body is read.
+    """Check the headers that describe the body, before it is read.
 
-    413 for one that is said to be longer than `most` bytes, 415 for what is not said to be JSON.
+    Raises `Refusal`: 413 if its declared length exceeds `most` bytes, 415 if it is not declared as
+    JSON.
     """
-    # What else a page of some web site could have a browser send here without asking first.
+    # Any page can make a browser send other content types here without a CORS preflight.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Refusal(415, "send `Content-Type: application/json`", code="unsupported_media_type")
-    # Digits, and not many: h11 refuses others.
+    # h11 has checked that it is a short run of digits.
     if int(request.headers.get("content-length", 0)) > most:
         raise _too_long(most)
 
 
 async def read_body(request: Request, most: int, count: Callable[[int], Awaitable[None]]) -> bytes:
-    """Return the body, each piece of it once `count` has counted it.
+    """Return the body, awaiting `count` with the size of each piece before keeping it.
 
-    Of one that is longer than `most` bytes no more is kept. Raises `Refusal` (413) then, and
-    `ClientDisconnect` where the caller leaves.
+    Raises `Refusal` (413) as soon as the body exceeds `most` bytes, and `ClientDisconnect` if the
+    caller disconnects.
     """
     body = bytearray()
     async for piece in request.stream():
@@ -125,14 +126,14 @@ async def read_body(request: Request, most: int, count: Callable[[int], Awaitabl
 
 
 def _too_long(most: int) -> Refusal:
-    message = f"a body of more than {most} bytes; send fewer texts at a time"
+    message = f"the body is longer than {most} bytes: send fewer texts at a time"
     return Refusal(413, message, code="too_large")
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """Return what `work` comes to; cancel it and raise `ClientDisconnect` if the caller leaves.
+    """Return the result of `work`; cancel it if the caller disconnects first.
 
-    The body has been read.
+    The body must have been read. Raises `ClientDisconnect` if the caller disconnects.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_until_disconnect(request.receive))

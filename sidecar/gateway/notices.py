@@ -1,4 +1,4 @@
-"""What is said of connections that come to nothing: a line a minute for each reason."""
+"""Rate-limited logging of connections turned away: one line per reason and minute."""
 
 import time
 from collections.abc import Callable
@@ -9,18 +9,18 @@ _SECONDS = 60.0
 
 
 class Notices:
-    """Says that connections were turned away, and why; few lines, however many those are."""
+    """Logs that connections were turned away and why, however many, in few lines."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._said: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
+        self._logged_at: dict[str, float] = {}
+        self._unlogged: dict[str, int] = {}
 
     def turned_away(self, reason: str) -> None:
-        """Count a connection, and say so unless that was said within the last minute."""
-        count = self._unsaid[reason] = self._unsaid.get(reason, 0) + 1
+        """Count a connection, and log the count unless `reason` was logged in the last minute."""
+        count = self._unlogged[reason] = self._unlogged.get(reason, 0) + 1
         now = self._clock()
-        if now - self._said.get(reason, -_SECONDS) >= _SECONDS:
-            self._said[reason] = now
-            self._unsaid[reason] = 0
+        if now - self._logged_at.get(reason, -_SECONDS) >= _SECONDS:
+            self._logged_at[reason] = now
+            self._unlogged[reason] = 0
             log.warning("gateway.turned_away", reason=reason, count=count)

@@ -1,4 +1,4 @@
-"""What a caller is told when something is wrong, in the form of OpenAI's errors."""
+"""Error answers, in the format of OpenAI's API."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -49,7 +49,7 @@ _OTHER = (500, BackendFailed.code)
 
 
 class Refusal(Exception):
-    """A request that is answered with an error; `param` is the field that is to blame."""
+    """An error answer to a request; `param` names the field at fault."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Refusal(Exception):
         self.headers = headers
 
     def response(self) -> Response:
-        """Return the answer: `{"error": {message, type, param, code}}`."""
+        """Return the HTTP response: `{"error": {message, type, param, code}}`."""
         other = "invalid_request_error" if self.status < 500 else "server_error"  # noqa: PLR2004
         error = {
             "message": self.message,
@@ -82,9 +82,9 @@ class Refusal(Exception):
 
 @contextmanager
 def told(texts: str = "") -> Iterator[None]:
-    """Make a `Refusal` of what the daemon, or the way to it, fails with.
+    """Raise any `SidecarError` of the block as a `Refusal`.
 
-    `texts` is the name of the field that held the request's texts.
+    `texts` is the name of the request field that holds the texts.
     """
     try:
         yield
@@ -93,7 +93,7 @@ def told(texts: str = "") -> Iterator[None]:
 
 
 def refusal_of(error: SidecarError, texts: str = "") -> Refusal:
-    """Return what `error` is over HTTP."""
+    """Return the HTTP answer for `error`; `texts` is as for `told`."""
     status, code = _STATUS.get(type(error), _OTHER)
     return Refusal(
         status, str(error), code=code, param=_param(error, texts), headers=_retry_after(error)
@@ -111,5 +111,5 @@ def _param(error: SidecarError, texts: str) -> str | None:
 def _retry_after(error: SidecarError) -> dict[str, str]:
     if not isinstance(error, Overloaded):
         return {}
-    # Whole seconds: that is all the header can say.
+    # The header takes whole seconds only.
     return {"retry-after": str(max(1, math.ceil((error.retry_after_ms or 0) / 1000)))}

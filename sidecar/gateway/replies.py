@@ -1,4 +1,4 @@
-"""The daemon's answers in the words of OpenAI, Cohere and Jina."""
+"""The daemon's replies as the response bodies of the OpenAI, Cohere and Jina APIs."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from client_lib import EmbedReply, RerankReply
 
 
 def embeddings(reply: EmbedReply, encoding_format: str) -> dict[str, Any]:
-    """Return OpenAI's `CreateEmbeddingResponse`, and which texts were cut."""
+    """Return OpenAI's `CreateEmbeddingResponse`, plus the indexes of truncated texts."""
     encode = _base64 if encoding_format == "base64" else _floats
     return {
         "object": "list",
@@ -28,10 +28,10 @@ def embeddings(reply: EmbedReply, encoding_format: str) -> dict[str, Any]:
 
 
 def rerank(reply: RerankReply, documents: Sequence[str] | None, name: str) -> dict[str, Any]:
-    """Return the results, best first, in the fields that Cohere and Jina share.
+    """Return the results, best first, in a form that suits Cohere's and Jina's clients.
 
-    `documents` are those of the request where the answer is to repeat them. `usage` is Jina's
-    word for how many tokens there were, `id` and `meta` are Cohere's.
+    `documents` are the request's, or None if the answer should not repeat them; `name` becomes
+    `id`. Jina's clients read the token count from `usage`, Cohere's from `meta`.
     """
     return {
         "id": name,
@@ -48,7 +48,7 @@ def rerank(reply: RerankReply, documents: Sequence[str] | None, name: str) -> di
 
 
 def models(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return OpenAI's list of models, each with its `task` and with what was `verified` of it."""
+    """Return OpenAI's list of models, each with its `task` and its `verified` entry."""
     since = int(datetime.fromisoformat(status["since"]).timestamp())
     return {
         "object": "list",
@@ -67,11 +67,11 @@ def models(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _base64(vector: NDArray[np.float32]) -> str:
-    """Return the float32 of `vector`, little-endian, in base64."""
+    """Return `vector` as little-endian float32 in base64."""
     return b64encode(vector.astype("<f4", copy=False).tobytes()).decode("ascii")
 
 
 def _floats(vector: NDArray[np.float32]) -> list[float]:
-    """Return `vector` as numbers that are its float32 exactly."""
+    """Return `vector` as floats that equal its float32 values exactly."""
     numbers: list[float] = vector.tolist()
     return numbers

@@ -1,21 +1,21 @@
-"""How much of callers' bodies the gateway holds at a time, counted as it arrives."""
+"""The memory that request bodies may take at a time, counted as they arrive."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 _LEAST_PACE = 64 * 1024
-"""Bytes a second that a body has to bring where others wait for its room."""
+"""Minimum rate of a body in bytes per second while others wait for memory."""
 
 _LOOK_SECONDS = 0.1
 
 
 class Stalled(Exception):
-    """A body came too slowly while others waited, and was given up for them."""
+    """A body arrived too slowly while others waited, and was dropped for them."""
 
 
 class Body:
-    """A body that is held: how long it is by now, and until when it is on time."""
+    """A request body in memory: its size so far, and when its next bytes are due."""
 
     def __init__(self, now: float, grace_seconds: float) -> None:
         self._grace_seconds = grace_seconds
@@ -25,35 +25,35 @@ class Body:
         self.arriving: asyncio.Timeout | None = None
 
     def record_arrival(self, size: int, now: float) -> None:
-        """Count `size` more bytes, which are the time that they may take at the least pace."""
+        """Add `size` bytes, and extend `due` by the time they take at the minimum rate."""
         self.size += size
         earned = max(self.due, now) + size / _LEAST_PACE
         self.due = min(earned, now + self._grace_seconds)
 
     def give_up(self, now: float) -> None:
-        """Have whoever reads the body end with `Stalled`."""
+        """Make `Room.arriving` raise `Stalled` in the task that reads the body."""
         if self.arriving is not None:
             self.arriving.reschedule(now)
             self.arriving = None
 
 
 class Room:
-    """So many bytes. What finds too few free waits until others have gone.
+    """A budget of `size` bytes; a body for which too little is free waits for others to finish.
 
-    The oldest body never waits: so one always comes to its end, and what is held exceeds the size
-    by one body at most. What is announced takes no room, only what has come; and what stalls
-    while others wait, for `grace_seconds` or at less than 64 KiB/s, is given up for them.
+    The oldest body never waits, so that one always makes progress; the budget is exceeded by one
+    body at most. Only bytes that have arrived count, not those announced. While others wait, a
+    body that stalls for `grace_seconds`, or arrives at less than 64 KiB/s, is dropped for them.
     """
 
     def __init__(self, size: int, grace_seconds: float = 1.0) -> None:
         self._free = size
         self._grace_seconds = grace_seconds
-        self._bodies: dict[Body, None] = {}  # the oldest first
+        self._bodies: dict[Body, None] = {}  # oldest first
         self._freed = asyncio.Event()
 
     @contextmanager
     def hold(self) -> Iterator[Body]:
-        """Hold a body, of no bytes yet, until the block ends."""
+        """Yield an empty body; release its bytes when the block ends."""
         body = Body(asyncio.get_running_loop().time(), self._grace_seconds)
         self._bodies[body] = None
         try:
@@ -65,12 +65,12 @@ class Room:
 
     @asynccontextmanager
     async def arriving(self, body: Body) -> AsyncIterator[None]:
-        """Raise `Stalled` in the block, which reads `body`, when it is given up for others."""
+        """Raise `Stalled` in the block, which reads `body`, if it is dropped for others."""
         try:
             async with asyncio.timeout(None) as body.arriving:
                 yield
         except TimeoutError:
-            # Whoever gave it up has let go of it; another deadline has not.
+            # `give_up` clears `arriving`; any other deadline leaves it set.
             if body.arriving is None:
                 raise Stalled from None
             raise
@@ -78,7 +78,7 @@ class Room:
             body.arriving = None
 
     async def add(self, body: Body, size: int) -> None:
-        """Count `size` more bytes of `body`, once there is room for them."""
+        """Add `size` bytes to `body`, waiting until they fit."""
         loop = asyncio.get_running_loop()
         left = body.due - loop.time()
         body.waits = True
@@ -86,7 +86,7 @@ class Room:
             await self._look_again(loop.time())
         body.waits = False
         now = loop.time()
-        body.due = now + left  # its wait was no fault of its caller's
+        body.due = now + left  # its caller did not cause the wait
         body.record_arrival(size, now)
         self._free -= size
 

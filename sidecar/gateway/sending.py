@@ -1,4 +1,4 @@
-"""An answer on its way: what it was made of is held until its caller has taken it."""
+"""Sending answers: a request's resources are held until the caller has read its answer."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,39 +12,39 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 TAKE_SECONDS = 10.0
-"""How long a caller may take nothing of what was written to it."""
+"""How long a caller may go without reading anything of what was written to it."""
 
 _PIECE_BYTES = 64 * 1024
-_LEAST_PACE = 64 * 1024  # bytes a second
+_LEAST_PACE = 64 * 1024  # bytes per second
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An endpoint that holds what `answering` does until its answer has been sent."""
+    """An endpoint that stays inside the context of `answering` until its response is sent."""
 
     answering: Callable[[Request], AbstractAsyncContextManager[Response]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, by ASGI."""
+        """Serve one ASGI request."""
         async with self.answering(Request(scope, receive, send)) as response:
             await response(scope, receive, send)
 
 
 class Json(Response):
-    """JSON that is sent piece by piece, each once the one before has been taken.
+    """A JSON response sent in pieces, each once the previous one has been accepted.
 
-    Who takes it too slowly gets no more of it: whoever runs the application closes the
-    connection of an answer that is not complete.
+    A caller that reads too slowly gets no more of it; the server then closes the connection, as it
+    does for every incomplete answer.
     """
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """Return the body."""
+        """Return `content` as JSON."""
         return msgspec.json.encode(content)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send the answer, by ASGI."""
+        """Send the response over ASGI."""
         try:
             async with asyncio.timeout(TAKE_SECONDS + len(self.body) / _LEAST_PACE):
                 await self._send(send)

@@ -1,6 +1,6 @@
-"""From the listening socket to the exit code.
+"""Runs the gateway, from the listening socket to the exit code.
 
-Exit codes: 0 after a stop that was asked for, 1 after one that a second signal forced.
+Exit codes: 0 after a graceful stop, 1 after one that a second signal forced.
 """
 
 import asyncio
@@ -30,17 +30,17 @@ from sidecar.systemd import Manager
 EXIT_OK = 0
 EXIT_FORCED = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# What a reply that was computed at the last moment may take to be read.
+# Time for a caller to read a reply that was computed at the last moment.
 _HAND_OVER_SECONDS = 5
 _NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _OPEN = (
-    "every user of this host may ask: give callers a key with --api-key-file, or listen on a "
+    "every user of this host has access: require a key with --api-key-file, or listen on a "
     "Unix socket with --uds"
 )
 
 
 def run(settings: Settings, listener: Listener, manager: Manager) -> int:
-    """Serve until told to stop, finish what was begun, and return the exit code."""
+    """Serve until signalled, finish the requests in progress, and return the exit code."""
     return asyncio.run(_serve(settings, listener, manager))
 
 
@@ -51,7 +51,7 @@ async def _serve(settings: Settings, listener: Listener, manager: Manager) -> in
     door = Door(settings.max_connections)
     config = uvicorn.Config(
         gateway.app(),
-        # uvicorn calls it as it would call the class.
+        # A factory works: uvicorn only calls it.
         http=cast(
             "type[asyncio.Protocol]", partial(Connection, door, notices, settings.header_seconds)
         ),
@@ -60,13 +60,13 @@ async def _serve(settings: Settings, listener: Listener, manager: Manager) -> in
         backlog=BACKLOG,
         ws="none",
         lifespan="off",
-        # What the server would say of itself, events do.
+        # Events replace uvicorn's own logs.
         log_config=None,
         log_level=logging.CRITICAL,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        # No request outlives its own time; this is for a caller who does not take the answer.
+        # Requests end by their own timeout; this is for callers that do not read the answer.
         timeout_graceful_shutdown=math.ceil(settings.timeout) + _HAND_OVER_SECONDS,
     )
     server = _Server(config, settings, listener, manager)
@@ -79,7 +79,7 @@ async def _serve(settings: Settings, listener: Listener, manager: Manager) -> in
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with the signals, the events and the manager of a service of ours."""
+    """uvicorn's server with Sidecar's signal handling, events and service manager."""
 
     def __init__(
         self, config: uvicorn.Config, settings: Settings, listener: Listener, manager: Manager
@@ -92,14 +92,14 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle signals; uvicorn's own way raises them once more after the drain."""
+        """Handle signals; uvicorn's own handler would raise them again after the drain."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._signalled, number)
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take connections, and tell whoever waits for that."""
+        """Accept connections, and notify the service manager."""
         await super().startup(sockets)
         address = self._listener.address
         self._manager.notify(READY=1, STATUS=f"Listening on {address}")
@@ -108,12 +108,12 @@ class _Server(uvicorn.Server):
             log.warning("gateway.open", address=address, message=_OPEN)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, and finish the requests that were begun."""
+        """Accept no more connections, and finish the requests in progress."""
         self._listener.unlink()
         await super().shutdown(sockets)
 
     def log_stopped(self, exit_code: int) -> None:
-        """Say that this was all."""
+        """Log the end of the process."""
         seconds = round(time.monotonic() - self._started, 3)
         log.info("gateway.stopped", exit_code=exit_code, seconds=seconds)
 
@@ -132,13 +132,13 @@ class _Server(uvicorn.Server):
 def _log_loop_failure(
     notices: Notices, _: asyncio.AbstractEventLoop, context: Mapping[str, Any]
 ) -> None:
-    """Say what the loop could not do; that it has no descriptor for a caller, once a minute.
+    """Log a failure of the event loop; running out of descriptors, only once a minute.
 
-    It tries that again after a second by itself, and says so each time.
+    asyncio retries `accept` every second and reports each failure.
     """
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
-        notices.turned_away(f"no connection could be taken: {error.strerror}")
+        notices.turned_away(f"cannot accept connections: {error.strerror}")
         return
     log.error(
         "loop.failed",

@@ -1,4 +1,4 @@
-"""What the gateway needs to be told, as plain values."""
+"""The gateway's configuration as plain values."""
 
 import socket
 from collections.abc import Callable
@@ -6,52 +6,57 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BACKLOG = 512
-"""Connections that wait to be taken; so many may be taken at once before any is counted."""
+"""The listen backlog; this many connections may be accepted at once before any is counted."""
 
 SPARE_DESCRIPTORS = 64
-"""For all but the callers' connections: the daemon, events, Python's own."""
+"""Descriptors for everything but callers: connections to the daemon, events, Python itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Which daemon to ask, and what to take from callers.
+    """The daemon's socket and the limits on callers.
 
-    `timeout` bounds a request in seconds, from its headers to the daemon's answer;
-    `max_body_bytes` its body; `max_in_flight` how many the daemon is asked at a time;
-    `max_connections` how many there are. Where there are `keys`, a caller has to have one of them.
+    `timeout`: seconds from a request's header to the daemon's answer.
+    `max_body_bytes`: size of a request body.
+    `max_in_flight`: requests sent to the daemon at a time.
+    `max_connections`: open connections.
+    `keys`: if not empty, callers must present one of them.
     """
 
     daemon: Path
     timeout: float = 30.0
     max_body_bytes: int = 16 * 2**20
-    # With 256 in flight the daemon reads no more from a connection, and would not see a cancel.
+    # At 256 in flight the daemon stops reading from a connection and would miss a cancel.
     max_in_flight: int = 192
     max_connections: int = 512
     keys: tuple[bytes, ...] = ()
 
     @property
     def header_seconds(self) -> float:
-        """How long the header of a request may take."""
+        """Seconds in which a request's header must arrive."""
         return min(10.0, self.timeout)
 
     @property
     def descriptors(self) -> int:
-        """How many files the process may have open at a time."""
+        """File descriptors that the process needs."""
         return self.max_connections + BACKLOG + SPARE_DESCRIPTORS
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of all bodies that are being read or answered; one body may exceed them."""
+        """Bytes of all bodies being read or answered; exceeded by one body at most."""
         return 16 * self.max_body_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """A listening socket, its address for people, and how its file, if any, is taken away.
+    """A listening socket and how it may be reached.
 
-    `names` are those that callers may call it by, beside this host's own; None where any will do,
-    since no browser comes that way. `any_address` tells whether other hosts may reach it,
-    `is_open` whether every user of this host may ask, and nobody said that they should.
+    `address`: for messages.
+    `names`: host names allowed besides this host's own; None allows any, on a Unix socket, which
+        browsers cannot reach.
+    `any_address`: whether other hosts can reach it, so that any IP address is a valid host name.
+    `is_open`: whether every user of this host has access without this having been asked for.
+    `unlink`: remove the socket file, if there is one.
     """
 
     socket: socket.socket

@@ -1,12 +1,13 @@
 """Results become Markdown, and the documentation is what they become."""
 
+import re
 from pathlib import Path, PurePath
 
 import pytest
 
-from bench import pages, refresh
+from bench import comparison, pages, refresh
 
-from .results import result
+from .results import chart, result
 
 ROOT = Path(__file__).parents[2]
 PLOTS = PurePath("measured")
@@ -75,7 +76,7 @@ def test_a_place_is_filled_with_the_tables() -> None:
     )
 
 
-@pytest.mark.parametrize("asked", ["start", "start tables=2", "start figures plots"])
+@pytest.mark.parametrize("asked", ["start", "start tables=2", "start host figures plots"])
 def test_filling_twice_changes_nothing(asked: str) -> None:
     """Refreshing what is fresh leaves no difference."""
     once = filled(asked)
@@ -90,13 +91,41 @@ def test_a_place_asks_for_some_tables_figures_and_plots() -> None:
     assert order == sorted(order)
 
 
+def test_a_place_may_ask_for_the_host_and_no_tables() -> None:
+    """`host` shows the date and the host, and `tables=none` leaves out every table."""
+    page = filled("start host tables=none")
+    assert "2024-02-29, on a processor, 2 cores (avx2), load 0.2 at the end.\n" in page
+    assert "|" not in page
+
+
+def test_a_place_may_name_figures_and_plots() -> None:
+    """A place shows only the figures that it names by number and the plots that it names."""
+    charts = [{**chart(), "name": name} for name in ("times", "rates")]
+    results = {"start": result(figures={"ratio": 2.25, "share": 0.5}, charts=charts)}
+    page = pages.fill(place("start tables=none figures=2 plots=rates"), results, PLOTS)
+    assert "| share | 0.5 |" in page
+    assert "ratio" not in page
+    assert "start-rates.svg" in page
+    assert "start-times.svg" not in page
+
+
 def test_a_text_without_places_stays_as_it_is() -> None:
     """To the byte."""
     text = "| a | b |\n\n<!-- a comment -->\n"
     assert pages.fill(text, RESULTS, PLOTS) == text
 
 
-@pytest.mark.parametrize("asked", ["nonsense", "start tables=3", "start tables=0", "start fugures"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "nonsense",
+        "start tables=3",
+        "start tables=0",
+        "start fugures",
+        "start figures=2",
+        "start plots=rates",
+    ],
+)
 def test_what_there_is_not_is_an_error_that_names_the_place(asked: str) -> None:
     """A name, a table, an option."""
     with pytest.raises(pages.MarkerError, match=f"<!-- measured: {asked} -->"):
@@ -118,26 +147,45 @@ def test_a_place_that_does_not_end_is_an_error(text: str) -> None:
 
 
 def test_the_documentation_is_what_the_results_become() -> None:
-    """`python -m bench refresh --render` would change nothing."""
-    results = refresh.read(ROOT / refresh.RESULTS)
-    page = ROOT / f"{refresh.RESULTS}.md"
-    assert page.read_text() == pages.page(results, PurePath(refresh.RESULTS.name))
+    """`python -m bench refresh --render` would change no page."""
+    results = refresh.shown(refresh.read(ROOT / refresh.RESULTS))
     for path, plots in refresh.PAGES.items():
-        shown = (ROOT / path).read_text()
-        assert shown == pages.fill(shown, results, plots), path
+        text = (ROOT / path).read_text()
+        assert text == pages.fill(text, results, plots), path
 
 
 def test_every_place_is_on_a_page_that_is_filled() -> None:
-    """One elsewhere would stay empty, and what stands around it would promise what is not there."""
+    """The pages with places are those that `refresh` fills: a place elsewhere would stay empty."""
     texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     holding = {page.relative_to(ROOT) for page in texts if "<!-- measured:" in page.read_text()}
     assert holding == set(refresh.PAGES)
 
 
+def test_every_result_is_shown() -> None:
+    """Every result that is kept has a place on some page."""
+    texts = [(ROOT / path).read_text() for path in refresh.PAGES]
+    places = {name for text in texts for name in re.findall(r"<!-- measured: (\S+)", text)}
+    assert places == set(refresh.shown(refresh.read(ROOT / refresh.RESULTS)))
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    """The figures under the README's first plot are those in the results of `serve` and `many`."""
+    results = refresh.read(ROOT / refresh.RESULTS)
+    figures = {**results["serve"]["figures"], **results["many"]["figures"]}
+    fp32 = figures["texts/s of 16 clients, times sentence-transformers FP32, batches of 16"]
+    (best,) = (value for name, value in figures.items() if "times the best server" in name)
+    memory = figures["8 processes, Sidecar of sentence-transformers FP32 in each, %"]
+    ours = comparison.of(results)["tables"][0]["rows"][0]
+    lead = (ROOT / "README.md").read_text().partition("## Try it")[0]
+    for said in (f"{fp32:.1f} times", f"{best:.1f} times", f"{memory:.1f} %", ours[3]):
+        assert said in lead
+
+
 def test_every_plot_is_there_and_no_other() -> None:
-    """A chart that has another name now leaves nothing behind."""
+    """The folder of plots holds those of the results: a chart that was renamed leaves no file."""
     folder = ROOT / refresh.RESULTS
     results = refresh.read(folder)
-    stems = [pages.plot_name(name, each) for name in results for each in results[name]["charts"]]
-    files = {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+    files = {
+        f"{pages.plot_name(name, each)}.svg" for name in results for each in results[name]["charts"]
+    }
     assert {path.name for path in folder.glob("*") if path.suffix != ".json"} == files

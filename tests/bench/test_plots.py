@@ -33,9 +33,8 @@ def test_the_same_chart_gives_the_same_files(drawn: Chart, tmp_path: Path) -> No
     """To the byte, so that a refresh without news leaves no difference."""
     stems = [tmp_path / "once" / "chart", tmp_path / "again" / "chart"]
     draw(dict.fromkeys(stems, drawn))
-    for kind in ("svg", "png"):
-        once, again = (stem.with_suffix(f".{kind}").read_bytes() for stem in stems)
-        assert once == again
+    once, again = (stem.with_suffix(".svg").read_bytes() for stem in stems)
+    assert once == again
 
 
 @pytest.mark.slow
@@ -43,4 +42,4 @@ def test_our_series_come_first(tmp_path: Path) -> None:
     """Wherever a command has put them."""
     turned = replace(LINES, series=dict(reversed(LINES.series.items())))
     draw({tmp_path / "one": LINES, tmp_path / "other": turned})
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "other.png").read_bytes()
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()

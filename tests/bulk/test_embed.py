@@ -280,7 +280,7 @@ def test_parquet_without_its_extra_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     code, _, err = embed(corpus, "-o", tmp_path / "out.parquet")
     assert code == 78
-    assert "Parquet needs pyarrow: pip install 'sidecar[parquet]'" in err
+    assert "Parquet needs pyarrow: pip install 'embedding-sidecar[parquet]'" in err
     assert embed(corpus, "-o", tmp_path / "out.npy")[0] == 0
 
 

@@ -171,7 +171,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     done = sidecar_process("evaluate", "any", "--data", str(TINY), PYTHONPATH=path)
     assert done.returncode == 78
     assert done.stderr == (
-        "sidecar: evaluating needs ir_measures: pip install 'sidecar[edge,evaluate]'\n"
+        "sidecar: evaluating needs ir_measures: pip install 'embedding-sidecar[edge,evaluate]'\n"
     )
 
 
@@ -184,7 +184,7 @@ def test_without_the_extra_for_the_page_it_says_so(tmp_path: Path) -> None:
     flags = ["--html", str(tmp_path / "page.html")]
     done = sidecar_process("evaluate", "any", "--data", str(tmp_path), *flags, PYTHONPATH=path)
     assert done.returncode == 78
-    assert done.stderr == "sidecar: --html needs jinja2: pip install 'sidecar[plots]'\n"
+    assert done.stderr == "sidecar: --html needs jinja2: pip install 'embedding-sidecar[plots]'\n"
 
 
 @pytest.mark.parametrize("plans", ["int9", "auto", "int8,"])

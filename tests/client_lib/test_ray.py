@@ -124,5 +124,5 @@ def test_without_its_extra_it_says_what_to_install(
     """Where nobody runs a daemon, a node's is needed, and Ray names the node."""
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setenv("SIDECAR_SOCKET", str(tmp_path / "none"))
-    with pytest.raises(ImportError, match=r"pip install 'sidecar\[ray\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'embedding-sidecar-client\[ray\]'"):
         SidecarEmbedder()

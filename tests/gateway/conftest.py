@@ -1,4 +1,4 @@
-"""Gateways before a scripted daemon and before a real one, and ways to ask them."""
+"""Gateways in front of a scripted daemon and of a real one, and ways to call them."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ def fake_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDae
 
 @pytest.fixture
 def fake(fake_of_module: FakeDaemon) -> FakeDaemon:
-    """The scripted daemon behind `gateway`, as if nobody had asked it anything yet."""
+    """The scripted daemon behind `gateway`, with its script and its record reset."""
     fake_of_module.script = answer
     fake_of_module.seen.clear()
     return fake_of_module
@@ -30,21 +30,21 @@ def fake(fake_of_module: FakeDaemon) -> FakeDaemon:
 
 @pytest.fixture(scope="module")
 def gateway(fake_of_module: FakeDaemon) -> Iterator[GatewayProcess]:
-    """A gateway before the scripted daemon, with small bounds."""
+    """A gateway in front of the scripted daemon, with a body limit of 4096 bytes."""
     with GatewayProcess(fake_of_module.socket, "--max-body-bytes", "4096") as running:
         yield running
 
 
 @pytest.fixture
 def http(gateway: GatewayProcess, fake: FakeDaemon) -> Iterator[httpx2.Client]:
-    """Plain HTTP to it; a context for TLS takes long to make, and is not made."""
+    """A plain HTTP client of `gateway`; building a TLS context is slow, so it has none."""
     with httpx2.Client(base_url=gateway.address, timeout=30, verify=False) as client:
         yield client
 
 
 @pytest.fixture
 def raw(gateway: GatewayProcess, fake: FakeDaemon) -> Iterator[socket.socket]:
-    """A connection to it, for what no client of HTTP would do."""
+    """A raw connection to `gateway`, for what no HTTP client would send."""
     with closing(connect(gateway)) as sock:
         yield sock
 
@@ -57,12 +57,12 @@ def connect(gateway: GatewayProcess) -> socket.socket:
 
 @pytest.fixture
 def submit() -> Iterator[Callable[..., Any]]:
-    """Run a call in a thread; its future has what it came to."""
+    """Run a call in a thread and return its future."""
     with ThreadPoolExecutor(16) as pool:
         yield pool.submit
 
 
 @pytest.fixture
 def no_daemon(tmp_path: Path) -> Path:
-    """The path of a socket that nobody listens at."""
+    """The path of a socket where nothing listens."""
     return tmp_path / "none"

@@ -1,4 +1,4 @@
-"""A real `sidecar gateway` as a process of a test's own."""
+"""A real `sidecar gateway` process for a test."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 _STOP_SECONDS = 30.0
-# `sidecar`, with as much patience for who takes no answers as its first argument says.
+# `sidecar`, with the time to read an answer set by its first argument.
 _HASTY = """
 import sys
 from sidecar.gateway import connection, sending
@@ -21,29 +21,29 @@ sys.exit(main(sys.argv[1:]))
 
 
 class GatewayProcess:
-    """Starts on entering, listens before the block begins, is stopped on leaving.
+    """A gateway that listens once the block is entered and is stopped when it is left.
 
-    `take_seconds` is how long a caller may take nothing of its answer, where that is not as usual.
+    `take_seconds` overrides how long a caller may go without reading its answer.
     """
 
     def __init__(self, daemon: Path, *flags: str, take_seconds: float | None = None) -> None:
-        # What a test asks for is asked on any port that is free.
+        # Any free port, unless the test uses a Unix socket.
         where = [] if "--uds" in flags else ["--port", "0"]
         program = ["-m", "sidecar"] if take_seconds is None else ["-c", _HASTY, str(take_seconds)]
         self._command = [
             sys.executable, *program, "gateway", "--socket", str(daemon), *where, *flags,
         ]  # fmt: skip
         self.address = ""
-        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed on leaving
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed on leaving
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        # In a journal's service `auto` would write there.
+        # Under systemd, the `auto` log format would write to the journal.
         environ = {k: v for k, v in os.environ.items() if k != "JOURNAL_STREAM"}
         self._process = subprocess.Popen(
             self._command,
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=self._stderr,
             text=True,
             env=environ,
         )
@@ -55,11 +55,11 @@ class GatewayProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop it. Whatever happened, it had nothing to say but events."""
+        """Stop the process, and check that it wrote nothing to stderr."""
         self.stop()
-        with self._complaints as said:
-            said.seek(0)
-            assert said.read() == ""
+        with self._stderr as stderr:
+            stderr.seek(0)
+            assert stderr.read() == ""
 
     @property
     def pid(self) -> int:
@@ -67,7 +67,7 @@ class GatewayProcess:
         return self._process.pid
 
     def event(self, name: str) -> dict[str, Any]:
-        """Return the next event of that name, once it has come."""
+        """Wait for the next event of that name and return it."""
         for line in self._out:
             event: dict[str, Any] = json.loads(line)
             if event["event"] == name:
@@ -83,7 +83,7 @@ class GatewayProcess:
         return self._process.wait(_STOP_SECONDS)
 
     def stop(self) -> int:
-        """Ask it to stop and return its exit code."""
+        """Send SIGTERM and return the exit code."""
         assert self._process is not None
         if self._process.poll() is None:
             self.signal()

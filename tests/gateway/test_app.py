@@ -1,4 +1,4 @@
-"""The application in the process of the tests: what it asks a scripted daemon, and when."""
+"""The application in the test process, in front of a scripted daemon."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ Open = Callable[..., Any]
 
 @pytest.fixture
 def opened(fake: FakeDaemon) -> Open:
-    """Ask a gateway of such settings before the scripted daemon."""
+    """Open a client of a gateway with the given settings, in front of the scripted daemon."""
 
     @asynccontextmanager
     async def open_(**settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
@@ -33,7 +33,7 @@ def opened(fake: FakeDaemon) -> Open:
             async with httpx2.AsyncClient(transport=transport, base_url="http://x") as http:
                 yield http
             await gateway.close()
-            await asyncio.to_thread(fake.wait_until_left)  # neither connection stays
+            await asyncio.to_thread(fake.wait_until_left)  # both connections are closed
 
     return open_
 
@@ -43,7 +43,7 @@ async def heard(fake: FakeDaemon, kind: Any, count: int = 1) -> list[Any]:
 
 
 async def test_all_that_is_asked_reaches_the_daemon(opened: Open, fake: FakeDaemon) -> None:
-    """Of texts and of documents, with the trace and the time that there is."""
+    """Every option of each route reaches the daemon, with the trace and the remaining time."""
     shared = {"model": "fake", "truncate": False, "priority": "bulk"}
     embed = {
         **shared, "dimensions": 4, "prompt_name": "query", "role": "query", "normalize": True,
@@ -69,7 +69,7 @@ async def test_all_that_is_asked_reaches_the_daemon(opened: Open, fake: FakeDaem
 
 
 async def test_reading_takes_of_a_requests_time(opened: Open, fake: FakeDaemon) -> None:
-    """The daemon is told what is left."""
+    """The time spent reading a body is subtracted from the timeout that the daemon gets."""
 
     async def slowly() -> AsyncIterator[bytes]:
         yield b'{"input": '
@@ -87,7 +87,7 @@ async def test_reading_takes_of_a_requests_time(opened: Open, fake: FakeDaemon) 
 
 
 async def test_so_many_are_asked_at_a_time(opened: Open, fake: FakeDaemon) -> None:
-    """The next has its turn once one of them is through, however that ended."""
+    """Beyond `max_in_flight`, a request is sent once another ends, even by cancellation."""
     fake.script = lambda request: Act.SILENCE if isinstance(request, Embed) else answer(request)
     async with opened(max_in_flight=2) as http:
         tasks = []
@@ -108,7 +108,7 @@ async def test_so_many_are_asked_at_a_time(opened: Open, fake: FakeDaemon) -> No
 
 
 async def test_a_turn_ends_with_its_request(opened: Open, fake: FakeDaemon) -> None:
-    """Whether it was answered or refused."""
+    """A request that was answered or refused frees its slot for the next one."""
     async with opened(max_in_flight=1, timeout=10) as http:
         for error in (UnknownModel("no"), Overloaded("full"), BadRequest("no", index=0)):
             fake.script = first(error)
@@ -120,12 +120,12 @@ async def test_a_turn_ends_with_its_request(opened: Open, fake: FakeDaemon) -> N
 
 
 async def test_which_text_was_wrong_is_told_by_its_field(opened: Open, fake: FakeDaemon) -> None:
-    """`input` or `documents`, as they are called there; nothing where the daemon names none."""
+    """`param` names the faulty text, `input[i]` or `documents[i]`, or is null without an index."""
     bodies = {"embeddings": {"input": ["a"] * 3}, "rerank": {"query": "q", "documents": ["a"] * 3}}
     async with opened() as http:
         for index, params in ((2, ["input[2]", "documents[2]"]), (0, ["input[0]", "documents[0]"]),
                               (None, [None, None])):  # fmt: skip
-            told = []
+            got = []
             for path, body in bodies.items():
 
                 def refuse(_: Any, index: int | None = index) -> Any:
@@ -133,8 +133,8 @@ async def test_which_text_was_wrong_is_told_by_its_field(opened: Open, fake: Fak
 
                 fake.script = refuse
                 reply = await http.post(f"/v1/{path}", json=body)
-                told.append(reply.json()["error"]["param"])
-            assert told == params
+                got.append(reply.json()["error"]["param"])
+            assert got == params
 
 
 @pytest.mark.parametrize(
@@ -146,14 +146,14 @@ async def test_which_text_was_wrong_is_told_by_its_field(opened: Open, fake: Fak
     ],
 )
 async def test_metrics_come_as_the_monitor_takes_them(opened: Open, accept: str, form: str) -> None:
-    """With the daemon's word for what they are."""
+    """Metrics come in the format that `Accept` asks for, with the daemon's own content type."""
     async with opened() as http:
         reply = await http.get("/metrics", headers={"accept": accept})
     assert (reply.text, reply.headers["content-type"]) == (f"fake_{form} 1\n", "text/plain")
 
 
 async def test_documents_are_repeated_where_that_is_asked(opened: Open) -> None:
-    """Those of the results alone; and nowhere else."""
+    """Only `return_documents` adds the documents, and only those of the results."""
     body = {"query": "a cat", "documents": ["snow", {"text": "a cat"}], "top_n": 1}
     async with opened() as http:
         for asked, expected in ((True, {"document": {"text": "a cat"}}), (False, {}), (None, {})):
@@ -166,7 +166,7 @@ async def test_documents_are_repeated_where_that_is_asked(opened: Open) -> None:
 async def test_how_a_daemon_is_that_is_not_there_is_known_at_once(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A monitor does not wait for one that may come: one look is enough."""
+    """Health, metrics and models answer 503 after a single attempt to connect."""
     looks = []
 
     def look(path: str, trust: Any) -> Any:
@@ -181,7 +181,7 @@ async def test_how_a_daemon_is_that_is_not_there_is_known_at_once(
 
 
 async def test_a_key_is_asked_for_before_anything_else(opened: Open, fake: FakeDaemon) -> None:
-    """Whatever the body is, and on every path but that of health."""
+    """Every path but /health answers 401 without a key, before the body is looked at."""
     key = b"0123456789abcdef"
     async with opened(keys=(b"another-key-of-length", key)) as http:
         paths = [("POST", f"/{path}") for path in ("v1/embeddings", "v1/rerank", "v2/rerank")]
@@ -192,12 +192,13 @@ async def test_a_key_is_asked_for_before_anything_else(opened: Open, fake: FakeD
         assert (await http.get("/metrics", headers=known)).status_code == 200
         fake.script = lambda _: {"status": {"state": "draining", "healthy": True}}
         assert (await http.get("/health")).json() == {"status": "unavailable"}
-        told = (await http.get("/health", headers=known)).json()
-    assert told == {"status": "unavailable", "reason": "the daemon does not serve: it is draining"}
+        health = (await http.get("/health", headers=known)).json()
+    reason = "the daemon is not serving: it is draining"
+    assert health == {"status": "unavailable", "reason": reason}
 
 
 def test_times_of_a_request() -> None:
-    """Its header has ten seconds of them at most."""
+    """A header may take as long as the request, but ten seconds at most."""
     seconds = {0.3: 0.3, 10.0: 10.0, 60.0: 10.0}
     for timeout, header in seconds.items():
         assert Settings(daemon="s", timeout=timeout).header_seconds == header  # type: ignore[arg-type]

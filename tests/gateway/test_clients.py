@@ -1,4 +1,4 @@
-"""What OpenAI's own client, and those of Cohere and Jina, get of a real daemon."""
+"""OpenAI's own client, and requests as Cohere's and Jina's send them, against a real daemon."""
 
 import asyncio
 from base64 import b64decode
@@ -29,7 +29,7 @@ TEXTS = ["how do I renew a passport", "ok", "", "Das Museum ist montags geschlos
 def transport(
     request: pytest.FixtureRequest, daemon: Daemon, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Any]]:
-    """How a client reaches a gateway before the real daemon: `base_url`, and `uds` if by that."""
+    """How a client reaches a gateway in front of the real daemon: `base_url`, and `uds` or None."""
     path = tmp_path_factory.mktemp("gateway") / "http.sock"
     flags = ["--uds", str(path)] if request.param == "uds" else []
     with GatewayProcess(daemon.socket, *flags) as running:
@@ -62,7 +62,7 @@ def make_async(transport: dict[str, Any]) -> Callable[[], AsyncOpenAI]:
 
 @pytest.fixture(scope="module")
 def vectors(daemon: Daemon) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The texts' vectors by the protocol."""
+    """The vectors of `TEXTS` over the native protocol."""
     with Client(daemon.socket) as client:
         return client.encode(TEXTS)
 
@@ -72,7 +72,7 @@ def as_bytes(reply: Any) -> list[bytes]:
 
 
 def test_vectors_are_the_protocols_to_the_byte(client: OpenAI, vectors: Any) -> None:
-    """By base64, which OpenAI's client asks for by default, and as numbers."""
+    """Vectors equal the native protocol's to the byte, as base64 (the default) and as floats."""
     expected = [vector.tobytes() for vector in vectors]
     by_default = client.embeddings.create(model=MODEL, input=TEXTS)
     as_numbers = client.embeddings.create(model=MODEL, input=TEXTS, encoding_format="float")
@@ -80,14 +80,14 @@ def test_vectors_are_the_protocols_to_the_byte(client: OpenAI, vectors: Any) -> 
 
 
 def test_base64_is_the_float32s_bytes(client: OpenAI, vectors: Any) -> None:
-    """Little-endian, a text after the other."""
+    """Base64 holds each vector's little-endian float32 bytes, in the order of the texts."""
     reply = client.embeddings.create(model=MODEL, input=TEXTS, encoding_format="base64")
     decoded = [b64decode(each.embedding) for each in reply.data]  # type: ignore[arg-type]
     assert decoded == [vector.tobytes() for vector in vectors]
 
 
 def test_the_reply_is_openais(client: OpenAI) -> None:
-    """Its kinds, indexes, model and usage; and which texts were cut."""
+    """The reply has OpenAI's objects, indexes, model and usage, plus the truncated texts."""
     reply = client.embeddings.create(model=MODEL, input=TEXTS, user="somebody")
     assert reply.object == "list"
     assert [(each.object, each.index) for each in reply.data] == [
@@ -99,7 +99,7 @@ def test_the_reply_is_openais(client: OpenAI) -> None:
 
 
 def test_one_string_is_one_text(client: OpenAI, vectors: Any) -> None:
-    """And dimensions keeps the first so many, scaled to length 1."""
+    """A single string gets one vector, and `dimensions` shortens it and rescales it to length 1."""
     reply = client.embeddings.create(model=MODEL, input=TEXTS[0])
     assert as_bytes(reply) == [vectors[0].tobytes()]
     short = client.embeddings.create(model=MODEL, input=TEXTS[0], dimensions=64)
@@ -110,7 +110,7 @@ def test_one_string_is_one_text(client: OpenAI, vectors: Any) -> None:
 async def test_many_at_once_get_each_their_own(
     make_async: Callable[[], AsyncOpenAI], vectors: Any
 ) -> None:
-    """A hundred requests of one async client."""
+    """A hundred concurrent requests of one async client each get their own vectors."""
     async with make_async() as client:
         picks = [index % len(TEXTS) for index in range(100)]
         replies = await asyncio.gather(
@@ -121,7 +121,7 @@ async def test_many_at_once_get_each_their_own(
 
 
 def test_the_largest_batch_is_the_daemons(client: OpenAI, daemon: Daemon) -> None:
-    """2 048 texts, as OpenAI takes; one more is too large."""
+    """2 048 texts, OpenAI's maximum, are embedded; one more is refused with 413."""
     texts = [f"text {index % 50}" for index in range(2048)]
     with Client(daemon.socket) as direct:
         expected = direct.encode(texts[:50])
@@ -133,7 +133,7 @@ def test_the_largest_batch_is_the_daemons(client: OpenAI, daemon: Daemon) -> Non
 
 
 def test_errors_are_openais(client: OpenAI) -> None:
-    """Its client raises them by their own names, and shows which field was wrong."""
+    """OpenAI's client raises errors by its own classes, with the field at fault."""
     with pytest.raises(openai.NotFoundError, match="all-MiniLM-L6-v2") as unknown:
         client.embeddings.create(model="text-embedding-3-small", input="a text")
     assert (unknown.value.code, unknown.value.param) == ("unknown_model", "model")
@@ -149,7 +149,7 @@ def test_errors_are_openais(client: OpenAI) -> None:
 
 
 def test_models_are_listed(client: OpenAI) -> None:
-    """By the names that requests give, with their tasks, and with what was proven of them."""
+    """Models are listed by the names that requests use, with their task and verification."""
     (model,) = client.models.list().data
     assert (model.id, model.object, model.owned_by) == (MODEL, "model", "sidecar")
     assert model.model_extra is not None
@@ -158,7 +158,7 @@ def test_models_are_listed(client: OpenAI) -> None:
 
 
 def test_the_request_id_finds_the_daemons_events(client: OpenAI, daemon: Daemon) -> None:
-    """It is the trace that they name. They are written soon after the reply."""
+    """The request id of a reply is the trace id of the daemon's event, written soon after."""
     reply = client.embeddings.create(model=MODEL, input="a text with a trace")
 
     def is_there() -> bool:
@@ -174,7 +174,7 @@ DOCUMENTS = ["bread rises because of yeast", {"text": "passports are renewed at 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_rerank_is_coheres_and_jinas(client: OpenAI, version: str) -> None:
-    """The same scores as by the protocol, best first, in the fields that both have."""
+    """Both rerank routes answer best first, with exactly the fields that Cohere and Jina read."""
     url = client.base_url.copy_with(path=f"/{version}/rerank")
     body = {"model": MODEL, "query": TEXTS[0], "documents": DOCUMENTS, "top_n": 1}
     reply = client._client.post(str(url), json=body).json()
@@ -187,7 +187,7 @@ def test_rerank_is_coheres_and_jinas(client: OpenAI, version: str) -> None:
 
 
 def test_documents_are_returned_where_asked(client: OpenAI, daemon: Daemon) -> None:
-    """As objects with their text, and in the order of the scores that the protocol gives."""
+    """`return_documents` returns text objects, in the order and with the scores of the protocol."""
     url = client.base_url.copy_with(path="/v1/rerank")
     body = {"query": TEXTS[0], "documents": DOCUMENTS, "return_documents": True}
     reply = client._client.post(str(url), json=body).json()
@@ -205,7 +205,7 @@ def test_documents_are_returned_where_asked(client: OpenAI, daemon: Daemon) -> N
 
 
 def test_health_and_metrics_are_the_daemons(client: OpenAI) -> None:
-    """Health in a word; metrics in the format that the monitor accepts."""
+    """Health is one word, and metrics come in the format that the monitor accepts."""
     health = client._client.get(str(client.base_url.copy_with(path="/health")))
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
     url = str(client.base_url.copy_with(path="/metrics"))
@@ -220,7 +220,7 @@ def test_health_and_metrics_are_the_daemons(client: OpenAI) -> None:
 def test_a_killed_daemon_costs_no_request(
     minilm_artifact: Path, tmp_path: Path, submit: Callable[..., Any]
 ) -> None:
-    """kill -9 under a request, a new daemon: the caller gets its answer and no error."""
+    """A request in progress when the daemon is killed is answered by its successor."""
     with (
         Daemon(tmp_path, "--embedding-model", str(minilm_artifact)) as daemon,
         GatewayProcess(daemon.socket, "--timeout", "120") as gateway,

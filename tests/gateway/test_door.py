@@ -1,4 +1,4 @@
-"""Which connection goes where there are too many."""
+"""Which connection is closed for a new one at the limit."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ def entered(door: Door, *callers: Caller) -> list[Caller]:
 
 
 def test_who_owes_its_request_longest_goes_first(clock: Clock) -> None:
-    """Before those that are idle, once it has owed it for a while."""
+    """Connections whose request is over a second late are closed before idle ones, oldest first."""
     door = Door(3, clock)
     idle, first, second = entered(door, Caller(), Caller(), Caller())
     door.mark_idle(idle)
@@ -41,7 +41,7 @@ def test_who_owes_its_request_longest_goes_first(clock: Clock) -> None:
 
 
 def test_who_has_just_come_is_spared_for_one_that_is_idle(clock: Clock) -> None:
-    """It may be about to ask; the idle one longest without a request goes."""
+    """The connection idle longest is closed before one that has only just connected."""
     door = Door(3, clock)
     first, second, _ = entered(door, Caller(), Caller(), Caller())
     door.mark_idle(second)
@@ -52,7 +52,7 @@ def test_who_has_just_come_is_spared_for_one_that_is_idle(clock: Clock) -> None:
 
 
 def test_who_waits_for_an_answer_stays(clock: Clock) -> None:
-    """Where all do, the newcomer has to go, and takes no place."""
+    """If every connection waits for an answer, the newcomer is turned away and takes no place."""
     door = Door(2, clock)
     busy = entered(door, Caller(), Caller())
     for caller in busy:
@@ -65,7 +65,7 @@ def test_who_waits_for_an_answer_stays(clock: Clock) -> None:
 
 
 def test_who_left_may_be_heard_of_again(clock: Clock) -> None:
-    """A connection that was closed for another tells of its end later; it is no place more."""
+    """Events of a connection that was already removed neither restore it nor free a place twice."""
     door = Door(1, clock)
     (first,) = entered(door, Caller())
     second = Caller()
@@ -79,7 +79,7 @@ def test_who_left_may_be_heard_of_again(clock: Clock) -> None:
 
 
 def test_another_host_has_half_of_the_places(clock: Clock) -> None:
-    """More of its connections make place among themselves; this host's callers have no share."""
+    """A remote host gets half the places, and then displaces only its own connections."""
     door = Door(4, clock)
     mine, first, _ = entered(door, Caller(), Caller("192.0.2.1"), Caller("192.0.2.1"))
     assert door.enter(Caller("192.0.2.1")) is first
@@ -88,7 +88,7 @@ def test_another_host_has_half_of_the_places(clock: Clock) -> None:
 
 
 def test_another_host_that_has_its_share_of_answers_under_way_waits(clock: Clock) -> None:
-    """Though there are places."""
+    """A remote host with half the places busy is turned away even if other places are free."""
     door = Door(4, clock)
     for caller in entered(door, Caller("192.0.2.1"), Caller("192.0.2.1")):
         door.mark_busy(caller)
@@ -105,5 +105,5 @@ def test_another_host_that_has_its_share_of_answers_under_way_waits(clock: Clock
     ],
 )  # fmt: skip
 def test_loopback_and_unix_are_of_this_host(address: str | None, expected: bool) -> None:
-    """Anything else may be another."""
+    """Loopback addresses and Unix sockets count as this host, and no other address does."""
     assert is_of_this_host(address) == expected

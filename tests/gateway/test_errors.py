@@ -1,4 +1,4 @@
-"""What is refused, and how: before a scripted daemon that fails in every way."""
+"""Which requests are refused and how, in front of a daemon scripted to fail."""
 
 import json
 import socket
@@ -40,19 +40,19 @@ def post(http: httpx2.Client, path: str = "/v1/embeddings", **body: Any) -> http
 def test_the_daemons_errors_have_their_status(
     http: httpx2.Client, fake: FakeDaemon, error: errors.ReplyError, status: int, kind: str
 ) -> None:
-    """In OpenAI's form, with the daemon's own code; which text it was, where that is known."""
+    """Each daemon error has its HTTP status, and OpenAI's format with the daemon's code."""
     fake.script = first(error)
     reply = post(http, input=["a", "b"])
-    told = reply.json()["error"]
-    assert set(told) == {"message", "type", "param", "code"}
-    assert (reply.status_code, told["type"], told["code"]) == (status, kind, error.code)
+    shown = reply.json()["error"]
+    assert set(shown) == {"message", "type", "param", "code"}
+    assert (reply.status_code, shown["type"], shown["code"]) == (status, kind, error.code)
     params = {"unknown_model": "model", "backend_failed": "input[1]"}
-    assert told["param"] == params.get(error.code)
+    assert shown["param"] == params.get(error.code)
     assert reply.headers.get("retry-after") == ("90" if status == 429 else None)
 
 
 def test_errors_without_an_answer_have_theirs() -> None:
-    """No daemon is 503, no answer in time 504, and what nobody foresaw 500."""
+    """No daemon is 503, no answer in time 504, and anything unexpected 500."""
     statuses = {
         errors.ConnectionLost: 503, errors.Draining: 503, errors.ClientClosed: 503,
         errors.UntrustedDaemon: 503,
@@ -70,25 +70,25 @@ def test_errors_without_an_answer_have_theirs() -> None:
 
 
 def test_when_to_come_back_is_told_in_whole_seconds() -> None:
-    """Never too early, and never at once."""
-    told = {None: "1", 0.0: "1", 1.0: "1", 999.0: "1", 1000.0: "1", 1001.0: "2", 90_500.0: "91"}
-    for milliseconds, seconds in told.items():
+    """`Retry-After` is the daemon's pause rounded up to whole seconds, at least one."""
+    headers = {None: "1", 0.0: "1", 1.0: "1", 999.0: "1", 1000.0: "1", 1001.0: "2", 90_500.0: "91"}
+    for milliseconds, seconds in headers.items():
         refusal = refusal_of(errors.Overloaded("full", retry_after_ms=milliseconds))
         assert refusal.headers == {"retry-after": seconds}, milliseconds
     assert refusal_of(errors.TooLarge("no", retry_after_ms=1000)).headers == {}
 
 
 def test_kinds_of_refusals_are_openais() -> None:
-    """By the status: who may not, who asks too much, whose fault it was."""
+    """The error's `type` is OpenAI's for each HTTP status."""
     kinds = {
         400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
         404: "invalid_request_error", 421: "invalid_request_error", 429: "rate_limit_error",
         499: "invalid_request_error", 500: "server_error", 503: "server_error",
     }  # fmt: skip
     for status, kind in kinds.items():
-        refusal = Refusal(status, "said", code="c", param="p", headers={"x": "y"}).response()
+        refusal = Refusal(status, "text", code="c", param="p", headers={"x": "y"}).response()
         assert (refusal.status_code, refusal.headers["x"]) == (status, "y")
-        expected = {"message": "said", "type": kind, "param": "p", "code": "c"}
+        expected = {"message": "text", "type": kind, "param": "p", "code": "c"}
         assert json.loads(bytes(refusal.body)) == {"error": expected}
 
 
@@ -97,7 +97,7 @@ def test_kinds_of_refusals_are_openais() -> None:
     {"input": ["a"], "encoding_format": "base64", "user": "u", "role": "document"},
 ])  # fmt: skip
 def test_what_is_just_right_is_taken(body: Any) -> None:
-    """With what is not said as documented."""
+    """Values at the limits are accepted, and missing fields get the documented defaults."""
     parsed = parse(EmbeddingsBody, json.dumps(body).encode())
     assert {name: getattr(parsed, name) for name in body} == body
     left_out = {
@@ -108,7 +108,7 @@ def test_what_is_just_right_is_taken(body: Any) -> None:
 
 
 def test_only_token_ids_are_advised_against() -> None:
-    """One that stands for a text, or a list of them; other numbers are merely wrong."""
+    """Only token ids in `input` get the advice to send text; other numbers are type errors."""
     advised = {
         b'{"input": [1]}': True, b'{"input": [[1]]}': True, b'{"input": ["a", 2]}': True,
         b'{"input": "a", "dimensions": "2"}': False, b'{"input": {"a": 1}}': False,
@@ -123,11 +123,11 @@ def test_only_token_ids_are_advised_against() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "param", "said"),
+    ("path", "body", "param", "message"),
     [
         ("embeddings", {}, "input", "missing required field `input`"),
         ("embeddings", {"input": []}, "input", "length >= 1"),
-        ("embeddings", {"input": [1, 2]}, "input[0]", "token ids are not taken"),
+        ("embeddings", {"input": [1, 2]}, "input[0]", "token ids are not supported"),
         ("embeddings", {"input": ["a", None]}, "input[1]", "got `null`"),
         ("embeddings", {"input": "a", "dimensions": 0}, "dimensions", "`int` >= 1"),
         ("embeddings", {"input": "a", "encoding_format": "hex"}, "encoding_format", "'hex'"),
@@ -145,13 +145,13 @@ def test_only_token_ids_are_advised_against() -> None:
     ],
 )
 def test_a_field_that_is_wrong_is_named(
-    http: httpx2.Client, path: str, body: Any, param: str, said: str
+    http: httpx2.Client, path: str, body: Any, param: str, message: str
 ) -> None:
-    """With what was expected."""
+    """An invalid field is answered with 400, its name in `param` and what was expected."""
     reply = post(http, f"/v1/{path}", **body)
-    told = reply.json()["error"]
-    assert (reply.status_code, told["param"], told["code"]) == (400, param, "bad_request")
-    assert said in told["message"]
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"], error["code"]) == (400, param, "bad_request")
+    assert message in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_field_that_is_wrong_is_named(
     ids=lambda body: body[-30:].decode(errors="replace"),
 )  # fmt: skip
 def test_what_is_not_json_is_refused(http: httpx2.Client, body: bytes) -> None:
-    """And the next request of the connection is answered."""
+    """A body that is not valid JSON gets 400 and leaves the connection usable."""
     headers = {"content-type": "application/json"}
     assert http.post("/v1/embeddings", content=body, headers=headers).status_code == 400
     assert post(http, input="a").status_code == 200
@@ -176,7 +176,7 @@ def test_what_is_not_json_is_refused(http: httpx2.Client, body: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_are_more_than_refused(data: bytes) -> None:
-    """Whatever they are."""
+    """Arbitrary bytes as a body raise nothing but `Refusal`."""
     for kind in (EmbeddingsBody, RerankBody):
         with pytest.raises(Refusal):
             parse(kind, data)
@@ -184,7 +184,7 @@ def test_no_bytes_are_more_than_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("half", [r"\ud83d", r"\ude00", r"\ude00\ud83d"])
 def test_half_a_character_is_refused(half: str) -> None:
-    """It is no text, and could not be sent on; both halves are one."""
+    """A lone surrogate escape is refused, since it has no encoding; a pair is accepted."""
     with pytest.raises(Refusal):
         parse(EmbeddingsBody, f'{{"input": "{half} and more"}}'.encode())
     assert parse(EmbeddingsBody, rb'{"input": "\ud83d\ude00"}').input == "\U0001f600"
@@ -194,7 +194,7 @@ def test_half_a_character_is_refused(half: str) -> None:
 def test_what_a_web_page_could_send_unasked_is_refused(
     http: httpx2.Client, content_type: str
 ) -> None:
-    """Browsers ask before they send JSON to a foreign host; and nobody here allows them."""
+    """Content types that need no CORS preflight get 415, and a preflight gets 405."""
     headers = {"content-type": content_type}
     reply = http.post("/v1/embeddings", content=b'{"input": "a"}', headers=headers)
     assert reply.status_code == 415
@@ -202,7 +202,7 @@ def test_what_a_web_page_could_send_unasked_is_refused(
 
 
 def test_paths_and_methods_that_there_are_not(http: httpx2.Client) -> None:
-    """Are told in the same form."""
+    """Unknown paths get 404 and wrong methods 405, in the common error format."""
     missing, wrong = http.get("/v1/completions"), http.get("/v1/embeddings")
     assert (missing.status_code, wrong.status_code) == (404, 405)
     assert missing.json()["error"]["message"] == "GET /v1/completions: Not Found"
@@ -220,13 +220,13 @@ def _head(length: str) -> bytes:
 
 
 def test_a_body_that_announces_too_much_is_not_waited_for(raw: socket.socket) -> None:
-    """It is refused by its length alone."""
+    """A body with too large a content-length gets 413 before it is sent."""
     raw.sendall(_head("content-length: 4097"))
     assert raw.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_body_without_a_length_is_bounded_too(raw: socket.socket) -> None:
-    """As soon as it is too long, before its end."""
+    """A chunked body gets 413 as soon as it exceeds the limit, before its end."""
     raw.sendall(_head("transfer-encoding: chunked") + b"1001\r\n" + b"x" * 4097 + b"\r\n")
     assert raw.recv(65536).startswith(b"HTTP/1.1 413 ")
 
@@ -242,7 +242,7 @@ def test_a_body_without_a_length_is_bounded_too(raw: socket.socket) -> None:
     ids=lambda lines: lines[-1][:30],
 )  # fmt: skip
 def test_a_header_that_cannot_be_read_is_refused(raw: socket.socket, lines: list[str]) -> None:
-    """In the form of all refusals, whatever its numbers are; and the connection ends."""
+    """A malformed header gets 400 in the common error format, and the connection is closed."""
     raw.sendall(_head("\r\n".join(lines)))
     answer = b"".join(iter(lambda: raw.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -250,7 +250,7 @@ def test_a_header_that_cannot_be_read_is_refused(raw: socket.socket, lines: list
 
 
 def test_a_header_is_bounded(http: httpx2.Client, raw: socket.socket) -> None:
-    """Whether it came whole or not."""
+    """A header that is too long is refused, whether it is complete (431) or not (400)."""
     whole = http.get("/health", headers={"x": "y" * 20_000})
     assert (whole.status_code, whole.json()["error"]["code"]) == (431, "header_too_large")
     assert http.get("/health?" + "y" * 20_000).status_code == 431
@@ -259,14 +259,14 @@ def test_a_header_is_bounded(http: httpx2.Client, raw: socket.socket) -> None:
 
 
 def test_a_chunk_that_cannot_be_read_is_refused(raw: socket.socket) -> None:
-    """So is one whose length has no end."""
+    """A chunk whose length line never ends gets 400."""
     raw.sendall(_head("transfer-encoding: chunked") + b"f" * 4000 + b"\r\n")
     assert raw.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("traceparent", ["9" * 4000, "00-" + "f" * 8000, "\xff", "00--", ""])
 def test_any_trace_is_survived(http: httpx2.Client, traceparent: str) -> None:
-    """What is no trace is replaced by a new one."""
+    """An invalid traceparent is replaced by a new trace."""
     reply = http.post(
         "/v1/embeddings",
         json={"input": "a"},
@@ -276,7 +276,7 @@ def test_any_trace_is_survived(http: httpx2.Client, traceparent: str) -> None:
 
 
 def test_a_body_of_the_greatest_length_is_taken(http: httpx2.Client) -> None:
-    """To the byte."""
+    """A body of exactly the maximum length is accepted."""
     body = json.dumps({"input": ""}).encode()
     full = body.replace(b'""', b'"' + b"x" * (4096 - len(body)) + b'"')
     headers = {"content-type": "application/json"}
@@ -285,20 +285,20 @@ def test_a_body_of_the_greatest_length_is_taken(http: httpx2.Client) -> None:
 
 @pytest.fixture(scope="module")
 def hasty(fake_of_module: FakeDaemon) -> Any:
-    """A gateway that gives a request a moment."""
+    """A gateway with a request timeout of 0.2 s."""
     with GatewayProcess(fake_of_module.socket, "--timeout", "0.2") as running:
         yield running
 
 
 def test_a_body_that_does_not_come_is_not_waited_for_long(hasty: GatewayProcess) -> None:
-    """408 once the request's time is up."""
+    """A request whose body does not arrive gets 408 when its time is up."""
     with connect(hasty) as sock:
         sock.sendall(_head("content-length: 100") + b'{"input":')
         assert sock.recv(65536).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_daemon_that_does_not_answer_in_time(hasty: GatewayProcess, fake: FakeDaemon) -> None:
-    """504, and the daemon was told how long there was."""
+    """A daemon that does not answer yields 504, and was given the request's timeout."""
     fake.script = lambda _: Act.SILENCE
     reply = httpx2.post(f"{hasty.address}/v1/embeddings", json={"input": "a"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (504, "deadline_exceeded")
@@ -308,7 +308,7 @@ def test_a_daemon_that_does_not_answer_in_time(hasty: GatewayProcess, fake: Fake
 
 @pytest.mark.slow
 def test_no_daemon_is_told_with_advice(no_daemon: Path) -> None:
-    """503 on every path, with where it was looked for."""
+    """Without a daemon every path answers 503, naming the socket that was tried."""
     with (
         GatewayProcess(no_daemon, "--timeout", "0.2") as running,
         httpx2.Client(base_url=running.address, verify=False) as http,
@@ -333,7 +333,7 @@ def test_no_daemon_is_told_with_advice(no_daemon: Path) -> None:
 def test_health_is_whether_requests_are_served(
     http: httpx2.Client, fake: FakeDaemon, status: Any, code: int, word: str
 ) -> None:
-    """In a word and no more: whoever has no key is not told why."""
+    """Without a key, /health answers one word, and 200 only while requests are served."""
     fake.script = lambda _: {"status": status}
     reply = http.get("/health")
     assert (reply.status_code, reply.json()) == (code, {"status": word})
@@ -342,8 +342,8 @@ def test_health_is_whether_requests_are_served(
 def test_a_fault_of_the_gateway_is_an_event(
     http: httpx2.Client, gateway: GatewayProcess, fake: FakeDaemon
 ) -> None:
-    """With where it came from; the caller is told no more than its id."""
-    fake.script = lambda _: {"status": {}}  # a daemon that does not say what it has
+    """A bug in the gateway is logged with its traceback; the caller gets 500 and the trace id."""
+    fake.script = lambda _: {"status": {}}  # lacks `models`
     reply = http.get("/v1/models")
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "gateway_failed")
     event = gateway.event("gateway.failed")

@@ -1,4 +1,4 @@
-"""By which names a gateway may be asked, and which pages may ask it."""
+"""Which host names a gateway answers to, and which pages may use it."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def ask(address: str, **headers: str) -> httpx2.Response:
     "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "10.1.2.3", "a b", ""]
 )
 def test_a_foreign_name_is_refused(gateway: GatewayProcess, fake: FakeDaemon, host: str) -> None:
-    """So that no web site can give its own name this host's address and ask in it."""
+    """Requests for a foreign host name get 421 on every path, which defeats DNS rebinding."""
     replies = [ask(gateway.address, host=host)]
     replies += [httpx2.get(gateway.address + path, headers={"host": host}) for path in PATHS]
     for reply in replies:
@@ -39,7 +39,7 @@ PATHS = ("/health", "/metrics", "/v1/models", "/nothing")
 def test_this_hosts_own_names_are_answered(
     gateway: GatewayProcess, fake: FakeDaemon, host: str
 ) -> None:
-    """With any port: it may be forwarded."""
+    """This host's own names are accepted with any port, since ports may be forwarded."""
     assert ask(gateway.address, host=host).status_code == 200
 
 
@@ -47,7 +47,7 @@ def test_this_hosts_own_names_are_answered(
     "origin", ["https://evil.example", "null", "http://localhost.evil.example:1", "file://", "x"]
 )
 def test_a_foreign_page_is_refused(gateway: GatewayProcess, fake: FakeDaemon, origin: str) -> None:
-    """Whatever its browser would let it see of the answer."""
+    """Requests from a page of another origin get 403 and never reach the daemon."""
     reply = ask(gateway.address, origin=origin)
     assert (reply.status_code, reply.json()["error"]["code"]) == (403, "foreign_origin")
     assert httpx2.get(f"{gateway.address}/metrics", headers={"origin": origin}).status_code == 403
@@ -55,12 +55,12 @@ def test_a_foreign_page_is_refused(gateway: GatewayProcess, fake: FakeDaemon, or
 
 
 def test_a_page_of_this_host_may_ask(gateway: GatewayProcess, fake: FakeDaemon) -> None:
-    """Its own origin is that of its names."""
+    """A page served under one of this host's names may use the gateway."""
     assert ask(gateway.address, origin="http://localhost:3000").status_code == 200
 
 
 def test_names_may_be_added(fake: FakeDaemon) -> None:
-    """Those of a proxy, say, and of its pages."""
+    """`--allow-host` adds names, such as a proxy's, and the pages served under them."""
     with GatewayProcess(fake.socket, "--allow-host", "models.example", "[fd00::7]") as running:
         assert ask(running.address, host="Models.Example:443").status_code == 200
         assert ask(running.address, host="[FD00::7]:443").status_code == 200
@@ -69,7 +69,7 @@ def test_names_may_be_added(fake: FakeDaemon) -> None:
 
 
 def test_other_hosts_ask_by_address(fake: FakeDaemon) -> None:
-    """A page cannot give itself an address as its name; a name has to be allowed."""
+    """A gateway open to other hosts answers to any IP address, but not to unknown names."""
     with GatewayProcess(fake.socket, "--host", "0.0.0.0", "--allow-unauthenticated") as running:
         url = running.address.replace("0.0.0.0", "127.0.0.1")
         assert ask(url, host="192.0.2.7:8000").status_code == 200
@@ -77,7 +77,7 @@ def test_other_hosts_ask_by_address(fake: FakeDaemon) -> None:
 
 
 def test_a_unix_socket_answers_by_any_name(fake: FakeDaemon, tmp_path: Path) -> None:
-    """No browser comes that way."""
+    """A gateway on a Unix socket answers to any name, since no browser can reach it."""
     path = tmp_path / "http.sock"
     with (
         GatewayProcess(fake.socket, "--uds", str(path)),
@@ -87,12 +87,12 @@ def test_a_unix_socket_answers_by_any_name(fake: FakeDaemon, tmp_path: Path) -> 
 
 
 def test_a_request_without_a_name_is_answered() -> None:
-    """HTTP/1.0 has none, as some health checks do; a browser always has one."""
+    """A request without a Host header, as in HTTP/1.0 health checks, is accepted."""
     assert Hosts((), any_address=False).refusal(Headers({})) is None
 
 
 def test_which_names_are_ours() -> None:
-    """Those that were allowed, in any case and with any port; nothing that only looks like one."""
+    """Allowed names match in any case and with any port; names that merely resemble them do not."""
     hosts = Hosts(("models.example", "[fd00::7]", "10.0.0.7"), any_address=False)
     ours = [
         "localhost", "localhost.", "a.b.localhost", "LocalHost:8000", "127.0.0.1", "127.255.0.9:1",
@@ -105,9 +105,9 @@ def test_which_names_are_ours() -> None:
         "[::1", "sub.models.example", "models.example.evil", "10.0.0.8", "[fd00::8]", "128.0.0.1",
         "0.0.0.0",
     ]  # fmt: skip
-    told = {host: hosts.refusal(Headers({"host": host})) for host in [*ours, *foreign]}
-    assert [host for host, refusal in told.items() if refusal is None] == ours
-    assert {refusal.status for refusal in told.values() if refusal is not None} == {421}
+    refusals = {host: hosts.refusal(Headers({"host": host})) for host in [*ours, *foreign]}
+    assert [host for host, refusal in refusals.items() if refusal is None] == ours
+    assert {refusal.status for refusal in refusals.values() if refusal is not None} == {421}
     spelled = Hosts(("[FD00:0:0::0007]",), any_address=False)
     for host in ("[fd00::7]", "[fd00:0::7]:443"):
         assert spelled.refusal(Headers({"host": host})) is None, host
@@ -118,7 +118,7 @@ def test_which_names_are_ours() -> None:
 
 
 def test_which_pages_are_ours() -> None:
-    """Those of our names, by HTTP; a header that comes twice has to be right twice."""
+    """Only HTTP(S) origins of allowed names pass, and each of several headers must pass."""
     hosts = Hosts(("models.example",), any_address=False)
     ours = ["http://localhost", "https://models.example:8443", "http://[::1]:3000"]
     foreign = [

@@ -1,4 +1,4 @@
-"""A request before it is understood, without a server."""
+"""A request before it is parsed, without a server."""
 
 import asyncio
 from typing import Any
@@ -23,7 +23,7 @@ KEYS = (b"0123456789abcdef", b"fedcba9876543210")
 
 
 def request_of(headers: dict[str, str] | None = None, *pieces: bytes) -> Request:
-    """Return a request whose caller sends so much, and then leaves."""
+    """Return a request whose caller sends `pieces` and then disconnects."""
     raw = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
     messages = [
         {"type": "http.request", "body": piece, "more_body": number < len(pieces)}
@@ -37,7 +37,7 @@ def request_of(headers: dict[str, str] | None = None, *pieces: bytes) -> Request
 
 
 def test_a_callers_trace_is_its_own() -> None:
-    """One that it has twice is nobody's; a new one is not sampled, and never the same."""
+    """A single valid traceparent is kept; otherwise a new, unique and unsampled one is made."""
     assert Trace.of([(b"x", b"y"), (b"traceparent", GIVEN.encode())]).traceparent == GIVEN
     assert Trace(GIVEN).id == "4bf92f3577b34da6a3ce929d0e0e4736"
     made = [
@@ -51,20 +51,20 @@ def test_a_callers_trace_is_its_own() -> None:
 
 
 async def test_a_header_may_be_so_long() -> None:
-    """All of it counts: names and values, the path and the query."""
+    """Names, values, path and query may total `HEADER_BYTES`; one byte more gets 431."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def status(**scope: Any) -> int:
-        said: list[Any] = []
+        sent: list[Any] = []
 
         async def send(message: Any) -> None:
-            said.append(message)
+            sent.append(message)
 
         whole = {"type": "http", "headers": [], "raw_path": b"", "query_string": b"", **scope}
         await Traced(app)(whole, None, send)  # type: ignore[arg-type]
-        return int(said[0]["status"])
+        return int(sent[0]["status"])
 
     half = b"x" * (HEADER_BYTES // 2)
     for parts in (
@@ -79,7 +79,7 @@ async def test_a_header_may_be_so_long() -> None:
 
 
 def test_any_key_of_them_is_good() -> None:
-    """And nothing else; without keys everybody may ask."""
+    """Any configured key is accepted and nothing else; without keys every request is."""
     for key in KEYS:
         for word in ("Bearer", "bearer", "BEARER "):
             assert has_key(request_of({"authorization": f"{word} {key.decode()}"}), KEYS)
@@ -100,7 +100,7 @@ def test_any_key_of_them_is_good() -> None:
 
 
 def test_what_is_said_of_a_body_is_looked_at_first() -> None:
-    """That it is JSON, of whatever characters, and no longer than may be; that to the byte."""
+    """Before the body is read, any JSON content type and a length up to the limit are accepted."""
     for kind in ("application/json", "application/json;charset=utf-8", "application/json ; x"):
         check_length(request_of({"content-type": kind, "content-length": "10"}), 10)
         check_length(request_of({"content-type": kind}), 10)
@@ -114,7 +114,7 @@ def test_what_is_said_of_a_body_is_looked_at_first() -> None:
 
 
 async def test_a_body_is_counted_before_it_is_kept() -> None:
-    """Piece by piece; what is too long altogether is refused where it becomes so."""
+    """Each piece of a body is counted before it is kept, but not one that exceeds the limit."""
     counted: list[int] = []
 
     async def count(size: int) -> None:
@@ -131,7 +131,7 @@ async def test_a_body_is_counted_before_it_is_kept() -> None:
 
 
 async def test_who_leaves_is_not_worked_for() -> None:
-    """The work is cancelled and has ended by then; what was done in time is returned."""
+    """A disconnect cancels the work and waits for its end; a result in time is returned."""
     ended = asyncio.Event()
 
     async def work() -> str:

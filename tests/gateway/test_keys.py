@@ -31,7 +31,7 @@ def embed(http: httpx2.Client, authorization: bytes) -> httpx2.Response:
 
 
 def test_keys_are_asked_for(fake: FakeDaemon, file: Path) -> None:
-    """Each of the file's is good, anything else is 401."""
+    """Every key of the file is accepted, and anything else gets 401."""
     file.write_text(f"{FIRST}\n{SECOND}\n")
     with (
         GatewayProcess(fake.socket, "--api-key-file", str(file)) as running,
@@ -51,7 +51,7 @@ def test_keys_are_asked_for(fake: FakeDaemon, file: Path) -> None:
 def test_health_is_for_everybody_and_its_reason_for_who_has_a_key(
     no_daemon: Path, file: Path
 ) -> None:
-    """Who has none learns of the daemon that it is there, or not."""
+    """/health needs no key, but gives its reason only to callers with one."""
     file.write_text(FIRST)
     flags = ("--api-key-file", str(file), "--timeout", "0.2")
     with (
@@ -67,7 +67,7 @@ def test_health_is_for_everybody_and_its_reason_for_who_has_a_key(
 
 
 def test_comments_and_blank_lines_are_no_keys(file: Path) -> None:
-    """Nor is what begins or ends a file or a line."""
+    """Comments, blank lines, a byte order mark and surrounding whitespace are ignored."""
     file.write_bytes(
         b"\xef\xbb\xbf# the keys of our callers-and-friends\n\n"
         + f"  {FIRST}\r\n   # another-comment-of-length\n{SECOND}".encode()
@@ -76,9 +76,9 @@ def test_comments_and_blank_lines_are_no_keys(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
-        ("secret-fifteen-", "line 2: a key has at least 16 characters"),
+        ("secret-fifteen-", "line 2: a key needs at least 16 characters"),
         ("secret-one-of-two secret-two-of-two", "line 2: a key is printable ASCII without spaces"),
         ("secret-key-of-length\tx", "line 2: a key is printable ASCII without spaces"),
         ("secret-schlüssel-lang", "line 2: a key is printable ASCII without spaces"),
@@ -86,19 +86,19 @@ def test_comments_and_blank_lines_are_no_keys(file: Path) -> None:
     ],
 )
 def test_a_line_that_is_no_key_is_named_and_not_shown(
-    file: Path, capsys: pytest.CaptureFixture[str], line: str, said: str
+    file: Path, capsys: pytest.CaptureFixture[str], line: str, message: str
 ) -> None:
-    """By its number."""
+    """An invalid key is reported by its line number, without its text."""
     file.write_text(f"# comment\n{line}\n")
     assert main(["gateway", "--api-key-file", str(file)]) == 78
-    (told,) = capsys.readouterr().err.splitlines()
-    assert said in told
-    assert "secret" not in told
+    (stderr,) = capsys.readouterr().err.splitlines()
+    assert message in stderr
+    assert "secret" not in stderr
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o644])
 def test_a_file_that_every_user_may_open_is_refused(file: Path, mode: int) -> None:
-    """With what mends it; a group's file is the group's business."""
+    """A key file open to every user is refused, with the chmod to run; a group may read it."""
     file.write_text(FIRST)
     file.chmod(mode)
     with pytest.raises(ConfigError, match=f"open to every user .mode {mode:04o}.: chmod o= {file}"):
@@ -108,7 +108,7 @@ def test_a_file_that_every_user_may_open_is_refused(file: Path, mode: int) -> No
 
 
 def test_keys_may_come_from_a_pipe() -> None:
-    """As a shell's <(command) passes them."""
+    """Keys can be read from a pipe, as in a shell's <(command)."""
     read, write = os.pipe()
     os.write(write, FIRST.encode())
     os.close(write)

@@ -1,4 +1,4 @@
-"""How often is said what happens often."""
+"""Rate-limited logging of connections turned away."""
 
 from structlog.testing import capture_logs
 
@@ -6,10 +6,10 @@ from sidecar.gateway.notices import Notices
 
 
 def test_a_reason_is_said_once_a_minute_with_how_often_it_was() -> None:
-    """Each reason by itself: however many callers are turned away, the log stays short."""
+    """Each reason is logged at most once a minute, with the count since its last line."""
     now = 0.0
     notices = Notices(lambda: now)
-    with capture_logs() as said:
+    with capture_logs() as events:
         for _ in range(1000):
             notices.turned_away("one")
         notices.turned_away("another")
@@ -17,6 +17,6 @@ def test_a_reason_is_said_once_a_minute_with_how_often_it_was() -> None:
         notices.turned_away("one")
         now = 60.0
         notices.turned_away("one")
-    assert [(line["reason"], line["count"]) for line in said] == [
+    assert [(event["reason"], event["count"]) for event in events] == [
         ("one", 1), ("another", 1), ("one", 1001),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The daemon's answers in the words of others, field by field."""
+"""The daemon's replies in the formats of other APIs, field by field."""
 
 from base64 import b64decode
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ VECTORS = np.array([[0.1, -2.5, 3.0], [1e-30, 0.0, -0.0]], np.float32)
 
 
 def test_vectors_are_openais() -> None:
-    """As numbers that are their float32 exactly, or as its bytes, little-endian."""
+    """Vectors are floats equal to their float32, or little-endian float32 bytes in base64."""
     reply = EmbedReply("m", VECTORS, USAGE, TIMINGS, (1,))
     numbers = replies.embeddings(reply, "float")
     assert {name: numbers[name] for name in ("object", "model", "usage", "truncated")} == {
@@ -34,13 +34,13 @@ def test_vectors_are_openais() -> None:
 
 @pytest.mark.parametrize("documents", [None, ["a", "b", "c"]])
 def test_rankings_are_coheres_and_jinas(documents: list[str] | None) -> None:
-    """In the daemon's order; each document with its own text, where they are to be repeated."""
+    """Results keep the daemon's order, and each returned document has its own text."""
     hits = (RerankResult(2, 0.5), RerankResult(0, -1.0))
-    told = replies.rerank(
+    body = replies.rerank(
         RerankReply("m", "cross_encoder", hits, USAGE, TIMINGS, (0,)), documents, "name"
     )
     texts = [{"document": {"text": "c"}}, {"document": {"text": "a"}}] if documents else [{}, {}]
-    assert told == {
+    assert body == {
         "id": "name", "model": "m", "method": "cross_encoder", "truncated": (0,),
         "usage": {"prompt_tokens": 5, "total_tokens": 6},
         "meta": {"tokens": {"input_tokens": 6}},
@@ -52,7 +52,7 @@ def test_rankings_are_coheres_and_jinas(documents: list[str] | None) -> None:
 
 
 def test_models_are_openais() -> None:
-    """There since the daemon's start, in seconds, each with its task and what was proven of it."""
+    """Each model has the daemon's start in whole seconds, its task and its verification."""
     since = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
     models = [
         {"name": "a", "task": "embed", "verified": {"cosine_min": 1.0}},

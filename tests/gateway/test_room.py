@@ -1,4 +1,4 @@
-"""How much is held at a time."""
+"""The memory budget of request bodies."""
 
 import asyncio
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ def stack() -> ExitStack:
 
 
 async def test_what_does_not_fit_waits_until_others_have_gone(stack: ExitStack) -> None:
-    """And then takes its room."""
+    """A body that does not fit waits until others are released."""
     room = Room(100)
     first, second = stack.enter_context(room.hold()), ExitStack()
     await room.add(first, 70)
@@ -27,7 +27,7 @@ async def test_what_does_not_fit_waits_until_others_have_gone(stack: ExitStack) 
 
 
 async def test_the_oldest_never_waits(stack: ExitStack) -> None:
-    """So that one comes to its end where all have begun and nothing is left."""
+    """The oldest body may exceed the budget, so that one body always makes progress."""
     room = Room(100)
     first, second = (stack.enter_context(room.hold()) for _ in range(2))
     await room.add(first, 50)
@@ -40,14 +40,14 @@ async def test_the_oldest_never_waits(stack: ExitStack) -> None:
 
 
 async def test_what_is_not_sent_takes_no_room(stack: ExitStack) -> None:
-    """However many bodies have begun."""
+    """Bodies of which nothing has arrived take no memory, however many there are."""
     room = Room(100)
     last = [stack.enter_context(room.hold()) for _ in range(1000)][-1]
     await room.add(last, 100)
 
 
 async def test_who_leaves_while_it_waits_takes_nothing(stack: ExitStack) -> None:
-    """And holds nobody up."""
+    """A body cancelled while it waits takes no memory and blocks nobody."""
     room = Room(100)
     await room.add(stack.enter_context(room.hold()), 100)
     with ExitStack() as others:
@@ -61,7 +61,7 @@ async def test_who_leaves_while_it_waits_takes_nothing(stack: ExitStack) -> None
 
 
 async def begin(room: Room, size: int, more: asyncio.Event) -> None:
-    """Bring `size` bytes, and the rest after `more`."""
+    """Add `size` bytes of a body, then hold it until `more` is set."""
     with room.hold() as body:
         async with room.arriving(body):
             await room.add(body, size)
@@ -69,7 +69,7 @@ async def begin(room: Room, size: int, more: asyncio.Event) -> None:
 
 
 async def test_what_stalls_is_given_up_for_who_waits(stack: ExitStack) -> None:
-    """The others go on, and so does what comes whole."""
+    """A stalled body is dropped for one that waits; a body that is complete is kept."""
     room, more = Room(100, grace_seconds=0.0), asyncio.Event()
     whole = stack.enter_context(room.hold())
     async with room.arriving(whole):
@@ -84,7 +84,7 @@ async def test_what_stalls_is_given_up_for_who_waits(stack: ExitStack) -> None:
 
 
 async def test_what_stalls_is_kept_while_nobody_waits() -> None:
-    """There is room for it."""
+    """A stalled body is kept while no other body needs its memory."""
     room, more = Room(100, grace_seconds=0.0), asyncio.Event()
     slow = asyncio.ensure_future(begin(room, 50, more))
     await begin(room, 50, _set())
@@ -93,7 +93,7 @@ async def test_what_stalls_is_kept_while_nobody_waits() -> None:
 
 
 async def test_who_waits_for_room_does_not_stall(stack: ExitStack) -> None:
-    """It has something to bring; however long that takes, it is not given up."""
+    """A body that waits for memory does not count as stalled, however long it waits."""
     room = Room(100, grace_seconds=0.0)
     await room.add(stack.enter_context(room.hold()), 100)
     waiting = [asyncio.ensure_future(begin(room, 50, _set())) for _ in range(2)]
@@ -104,14 +104,14 @@ async def test_who_waits_for_room_does_not_stall(stack: ExitStack) -> None:
 
 
 async def test_who_has_waited_for_room_may_still_stall(stack: ExitStack) -> None:
-    """It is given up for the next one like any other, once it has what it waited for."""
+    """A body that stalls after its wait for memory is dropped like any other."""
     room, never = Room(100, grace_seconds=0.0), asyncio.Event()
-    stack.enter_context(room.hold())  # the oldest, which may always come
+    stack.enter_context(room.hold())  # the oldest, which never waits
     with room.hold() as first:
         await room.add(first, 100)
         waiting = asyncio.ensure_future(begin(room, 100, never))
         await asyncio.sleep(0)
-    for _ in range(10):  # it takes what has become free
+    for _ in range(10):  # it takes the memory that was released
         await asyncio.sleep(0)
     async with asyncio.timeout(10):
         await room.add(stack.enter_context(room.hold()), 50)
@@ -122,7 +122,7 @@ async def test_who_has_waited_for_room_may_still_stall(stack: ExitStack) -> None
 async def test_the_time_of_a_wait_is_not_the_bodys(
     stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long it waits for room, it is as much on time afterwards as before."""
+    """Waiting for memory does not use up the time in which a body's next bytes are due."""
     loop, late = asyncio.get_running_loop(), 0.0
     real = loop.time
     monkeypatch.setattr(loop, "time", lambda: real() + late)
@@ -138,7 +138,7 @@ async def test_the_time_of_a_wait_is_not_the_bodys(
 
 
 async def test_room_is_free_again_to_the_byte() -> None:
-    """Of a body that came in pieces, and of one that was given up in the middle."""
+    """Every byte of a body in pieces is released, even if an `add` was cancelled."""
     room = Room(100)
     for _ in range(3):
         with room.hold() as oldest, room.hold() as body:
@@ -158,7 +158,7 @@ def _set() -> asyncio.Event:
 
 
 async def test_another_deadline_is_no_stall() -> None:
-    """Whoever reads a body may have less time for it."""
+    """A timeout of the caller's own, outside or inside `arriving`, stays a `TimeoutError`."""
     room = Room(100)
     with room.hold() as body, pytest.raises(TimeoutError):
         async with asyncio.timeout(0), room.arriving(body):
@@ -169,7 +169,7 @@ async def test_another_deadline_is_no_stall() -> None:
 
 
 def test_a_byte_now_and_then_is_a_stall() -> None:
-    """What counts is the pace: 64 KiB a second, and a second without any."""
+    """A body is late below 64 KiB/s on average, or after a second without any bytes."""
     body = Body(0.0, 1.0)
     for now in (0.4, 0.8, 1.2):
         body.record_arrival(1, now)

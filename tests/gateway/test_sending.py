@@ -1,4 +1,4 @@
-"""An answer on its way to whoever takes it, or does not."""
+"""Sending an answer to a caller that reads it, or does not."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ async def receive() -> Any:
 
 
 async def test_what_an_answer_is_made_of_is_held_until_it_was_sent() -> None:
-    """A caller who takes it slowly cannot have more asked meanwhile."""
+    """A request's resources are held until its answer is sent, so slow readers wait."""
     happened = []
 
     @asynccontextmanager
@@ -37,7 +37,7 @@ async def test_what_an_answer_is_made_of_is_held_until_it_was_sent() -> None:
 
 
 async def test_a_long_answer_is_sent_piece_by_piece() -> None:
-    """Each waits until the one before was taken; together they are the answer."""
+    """A long answer is sent in pieces of at most 64 KiB that together are the answer."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -54,7 +54,7 @@ async def test_a_long_answer_is_sent_piece_by_piece() -> None:
 
 
 async def test_an_answer_that_is_not_taken_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an error: nobody is left to tell."""
+    """An answer that is not read in time is abandoned without an error."""
     monkeypatch.setattr(sending, "TAKE_SECONDS", 0.0)
 
     async def send(message: Any) -> None:
@@ -65,7 +65,7 @@ async def test_an_answer_that_is_not_taken_is_given_up(monkeypatch: pytest.Monke
 
 
 async def test_a_longer_answer_has_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second for each 64 KiB, beside what any answer has."""
+    """An answer gets one more second for each 64 KiB."""
     monkeypatch.setattr(sending, "TAKE_SECONDS", 0.0)
     sent = 0
 
@@ -79,7 +79,7 @@ async def test_a_longer_answer_has_more_time(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_pieces_end_is_the_next_ones_begin() -> None:
-    """At whatever length, and also where there is nothing but the end."""
+    """The pieces of an answer of any length join without gap or overlap."""
     for length in (0, 64 * 1024 - 2, 64 * 1024 - 1, 128 * 1024 - 2):
         pieces: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""A gateway as a service: what it passes on, who may ask, how it starts and stops."""
+"""The gateway as a service: what it passes on, and how it starts and stops."""
 
 import json
 import resource
@@ -30,7 +30,7 @@ def post(http: httpx2.Client, headers: Any = None, **body: Any) -> httpx2.Respon
 
 
 def test_options_reach_the_daemon(http: httpx2.Client, fake: FakeDaemon) -> None:
-    """Those of OpenAI, and Sidecar's own."""
+    """OpenAI's options and Sidecar's own reach the daemon."""
     options = {
         "model": "fake", "dimensions": 4, "prompt_name": "query", "role": "document",
         "normalize": False, "truncate": False, "priority": "bulk",
@@ -45,7 +45,7 @@ def test_options_reach_the_daemon(http: httpx2.Client, fake: FakeDaemon) -> None
 
 
 def test_a_trace_is_passed_on_and_named(http: httpx2.Client, fake: FakeDaemon) -> None:
-    """The caller's, by its id; a new one where there is none, or none that is valid."""
+    """The caller's trace, or a new one, goes to the daemon and into `x-request-id`."""
     named = [
         post(http, headers).headers["x-request-id"]
         for headers in ({"traceparent": TRACEPARENT}, {}, {"traceparent": "00-nonsense"})
@@ -61,7 +61,7 @@ def test_a_trace_is_passed_on_and_named(http: httpx2.Client, fake: FakeDaemon) -
 def test_connections_are_few(
     http: httpx2.Client, fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """One for all requests, and one for how the daemon is."""
+    """The gateway opens two connections to the daemon: one for requests, one for its state."""
     before = fake.connections
     asked = [submit(post, http, input=f"{index}") for index in range(50)]
     assert {future.result().status_code for future in asked} == {200}
@@ -71,7 +71,7 @@ def test_connections_are_few(
 
 
 def test_a_caller_that_leaves_is_cancelled(raw: socket.socket, fake: FakeDaemon) -> None:
-    """In the daemon, too; nobody computes what nobody takes."""
+    """When a caller disconnects, its request is cancelled in the daemon."""
     fake.script = lambda _: Act.SILENCE
     body = json.dumps({"input": "a"}).encode()
     head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()
@@ -86,7 +86,7 @@ def test_a_caller_that_leaves_is_cancelled(raw: socket.socket, fake: FakeDaemon)
 def test_a_daemon_that_goes_is_followed_by_the_next(
     http: httpx2.Client, fake: FakeDaemon, act: Any
 ) -> None:
-    """The caller sees an answer and no error."""
+    """A daemon that hangs up or drains is retried, and the caller gets an answer."""
     fake.script = first(act)
     assert post(http).status_code == 200
 
@@ -94,7 +94,7 @@ def test_a_daemon_that_goes_is_followed_by_the_next(
 def test_a_restart_in_mid_request_loses_nothing(
     http: httpx2.Client, fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """What was in flight is asked again."""
+    """Requests in flight during a daemon restart are sent again and answered."""
     fake.script = lambda _: Act.SILENCE
     asked = submit(post, http)
     fake.wait_for(Embed)
@@ -105,7 +105,7 @@ def test_a_restart_in_mid_request_loses_nothing(
 
 
 def held(fake: FakeDaemon) -> Event:
-    """Have the daemon answer once the event is set."""
+    """Make the daemon answer only once the returned event is set."""
     released = Event()
 
     def script(request: Any) -> Any:
@@ -117,7 +117,7 @@ def held(fake: FakeDaemon) -> Event:
 
 
 def test_sigterm_finishes_what_was_begun(fake: FakeDaemon, submit: Callable[..., Any]) -> None:
-    """No new connection is taken, the request is answered, and the exit code is 0."""
+    """On SIGTERM the gateway finishes the requests in progress and exits with 0."""
     released = held(fake)
     with (
         GatewayProcess(fake.socket) as running,
@@ -133,7 +133,7 @@ def test_sigterm_finishes_what_was_begun(fake: FakeDaemon, submit: Callable[...,
 
 
 def test_a_second_signal_forces(fake: FakeDaemon, submit: Callable[..., Any]) -> None:
-    """At once, with exit code 1: the request gets no answer."""
+    """A second signal ends the gateway at once with exit code 1, without an answer."""
     released = held(fake)
     with (
         GatewayProcess(fake.socket) as running,
@@ -150,7 +150,7 @@ def test_a_second_signal_forces(fake: FakeDaemon, submit: Callable[..., Any]) ->
 
 
 def test_a_unix_socket_is_the_groups(fake: FakeDaemon, tmp_path: Path) -> None:
-    """Its mode is 0660, nobody else may listen there, and it goes with the gateway."""
+    """The Unix socket has mode 0660, serves one gateway only and is removed with it."""
     path = tmp_path / "http.sock"
     with GatewayProcess(fake.socket, "--uds", str(path)) as running:
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
@@ -165,8 +165,8 @@ def test_a_unix_socket_is_the_groups(fake: FakeDaemon, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--host", "0.0.0.0"], "--api-key-file, or say --allow-unauthenticated"),
-        (["--host", "::"], "lets other hosts in"),
+        (["--host", "0.0.0.0"], "--api-key-file, or pass --allow-unauthenticated"),
+        (["--host", "::"], "is reachable from other hosts"),
         (["--host", "192.0.2.1", "--allow-unauthenticated"], "Cannot assign requested address"),
         (["--uds", "/tmp/s", "--port", "1"], "give one or the other"),
         (["--port", "70000"], "--port=70000: must be a number from 0 to 65535"),
@@ -176,22 +176,22 @@ def test_a_unix_socket_is_the_groups(fake: FakeDaemon, tmp_path: Path) -> None:
         (["--timeout", "inf"], "--timeout=inf: must be a number from 0.001 to 86400"),
         (["--max-body-bytes", "1"], "--max-body-bytes=1: must be a number"),
         (["--api-key-file", "/no/such/file"], "cannot be read: No such file"),
-        (["--api-key-file", "/dev/null"], "holds no key: make one with"),
+        (["--api-key-file", "/dev/null"], "contains no key: generate one with"),
         (["--max-connections", "0"], "--max-connections=0: must be a number from 1 to 65536"),
-        (["--uds", "/tmp/s", "--allow-host", "x"], "--uds answers by any name"),
+        (["--uds", "/tmp/s", "--allow-host", "x"], "--uds accepts any name"),
     ],
 )
 def test_a_wrong_configuration_does_not_start(
     capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
-    """One line that says why, and exit code 78."""
+    """An invalid configuration prints one line that says why, and exits with 78."""
     assert main(["gateway", *flags]) == 78
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
 
 def test_an_open_gateway_says_so(fake: FakeDaemon) -> None:
-    """By default every user of the host may ask; who meant that, hears nothing of it."""
+    """A gateway open to all users warns about it, unless that was asked for."""
     with GatewayProcess(fake.socket) as running:
         running.signal()
         assert "--api-key-file" in running.event("gateway.open")["message"]
@@ -202,7 +202,7 @@ def test_an_open_gateway_says_so(fake: FakeDaemon) -> None:
 
 
 def test_too_few_open_files_are_refused_at_the_start() -> None:
-    """With how many it takes, and what to do."""
+    """Too low a limit on open files exits with 78, naming the option and how many it takes."""
     command = f"ulimit -n 600 && exec {sys.executable} -m sidecar gateway --port 0"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 78
@@ -210,7 +210,7 @@ def test_too_few_open_files_are_refused_at_the_start() -> None:
 
 
 def test_the_limit_on_open_files_is_raised(fake: FakeDaemon) -> None:
-    """To what all connections take, whatever the shell's is."""
+    """The soft limit on open files is raised to what all connections take."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
     try:
@@ -223,7 +223,7 @@ def test_the_limit_on_open_files_is_raised(fake: FakeDaemon) -> None:
 def test_a_port_that_is_taken_is_refused(
     gateway: GatewayProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By its number."""
+    """A port in use exits with 78, naming the port."""
     port = str(httpx2.URL(gateway.address).port)
     assert main(["gateway", "--port", port]) == 78
     assert f"--port {port}: Address already in use" in capsys.readouterr().err
@@ -232,15 +232,15 @@ def test_a_port_that_is_taken_is_refused(
 def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With what installs it."""
+    """Without the `gateway` extra, the error gives the command that installs it."""
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "sidecar.gateway.serve", raising=False)
     assert main(["gateway"]) == 78
-    assert "uvicorn: pip install 'sidecar[gateway]'" in capsys.readouterr().err
+    assert "uvicorn: pip install 'embedding-sidecar[gateway]'" in capsys.readouterr().err
 
 
 def test_other_hosts_may_be_let_in(fake: FakeDaemon) -> None:
-    """By an explicit word."""
+    """With `--allow-unauthenticated`, a gateway without keys may listen for other hosts."""
     flags = ("--host", "0.0.0.0", "--allow-unauthenticated")
     with GatewayProcess(fake.socket, *flags) as running:
         url = running.address.replace("0.0.0.0", "127.0.0.1")

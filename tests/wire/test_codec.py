@@ -28,13 +28,13 @@ def framed(body: bytes) -> bytes:
 
 
 def test_a_frame_is_a_length_and_a_map() -> None:
-    """Four bytes, big-endian, count the msgpack that follows."""
+    """A frame is a 4-byte big-endian length and a msgpack map."""
     assert encode({"id": 1}) == b"\x00\x00\x00\x05\x81\xa2id\x01"
 
 
 @pytest.mark.parametrize("cut", range(len(STREAM) + 1))
 def test_a_stream_may_be_split_anywhere(cut: int) -> None:
-    """Two pieces give the same maps wherever the cut falls, inside a length too."""
+    """A stream gives the same maps wherever it is split, even within a length field."""
     decoder = FrameDecoder(1024)
     maps = [*decoder.feed(STREAM[:cut]), *decoder.feed(STREAM[cut:])]
     assert maps == MESSAGES
@@ -42,7 +42,7 @@ def test_a_stream_may_be_split_anywhere(cut: int) -> None:
 
 
 def test_a_stream_may_come_byte_by_byte() -> None:
-    """Each map comes with its last byte, and not before."""
+    """A map is yielded with its last byte and not before."""
     decoder = FrameDecoder(1024)
     counts = [len(list(decoder.feed(STREAM[i : i + 1]))) for i in range(len(STREAM))]
     ends = [len(encode(MESSAGES[0])), len(encode(MESSAGES[0])) + HEADER_BYTES + 1, len(STREAM)]
@@ -50,7 +50,7 @@ def test_a_stream_may_come_byte_by_byte() -> None:
 
 
 def test_frames_may_come_joined() -> None:
-    """One piece may hold several frames and the beginning of another."""
+    """One piece may contain several frames and the start of another."""
     decoder = FrameDecoder(1024)
     assert list(decoder.feed(STREAM + STREAM[:7])) == MESSAGES
     assert decoder.buffered == 7
@@ -58,12 +58,12 @@ def test_frames_may_come_joined() -> None:
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_any_buffer_feeds(kind: type) -> None:
-    """bytes, bytearray and memoryview are taken alike."""
+    """bytes, bytearray and memoryview are all accepted."""
     assert list(FrameDecoder(1024).feed(kind(STREAM))) == MESSAGES
 
 
 def test_a_frame_of_the_limit_passes_and_one_more_byte_does_not() -> None:
-    """The limit counts the body alone, and includes itself."""
+    """A body of exactly the limit passes, and one more byte does not."""
     frame = encode(MESSAGES[2])
     size = len(frame) - HEADER_BYTES
     assert list(FrameDecoder(size).feed(frame)) == [MESSAGES[2]]
@@ -72,13 +72,13 @@ def test_a_frame_of_the_limit_passes_and_one_more_byte_does_not() -> None:
 
 
 def test_a_long_frame_is_refused_by_its_length_alone() -> None:
-    """Four bytes are enough to refuse; nothing of the body is waited for."""
-    with pytest.raises(FrameTooLarge, match="4294967295 bytes is over the limit of 16"):
+    """A frame over the limit is refused as soon as its length is known."""
+    with pytest.raises(FrameTooLarge, match="4294967295 bytes exceeds the limit of 16"):
         list(FrameDecoder(16).feed(b"\xff\xff\xff\xff"))
 
 
 def test_what_came_before_a_bad_frame_is_yielded() -> None:
-    """Good frames count even where the next one ends the stream."""
+    """Valid frames before an invalid one are yielded."""
     seen: list[dict[str, object]] = []
     with pytest.raises(ProtocolError):
         seen.extend(FrameDecoder(1024).feed(STREAM + framed(b"\xc1")))
@@ -115,31 +115,31 @@ def test_what_came_before_a_bad_frame_is_yielded() -> None:
     ],
 )
 def test_what_is_not_one_map_with_string_keys_is_refused(body: bytes) -> None:
-    """Whatever else a body is, it is a ProtocolError."""
+    """Any body but a single map with string keys is a `ProtocolError`."""
     with pytest.raises(ProtocolError):
         decode(body)
 
 
 def test_nested_lists_cannot_claim_more_than_their_frame_holds() -> None:
-    """A list's length is bounded by the frame, or 3 KB could reserve 512 MB."""
+    """A list cannot claim more elements than its frame has bytes, so 3 KB cannot reserve 512 MB."""
     with pytest.raises(ProtocolError, match="65535 exceeds"):
         decode(b"\x81\xa1a" + b"\xdc\xff\xff" * 1000)
 
 
 @given(st.dictionaries(st.text(), json_like, max_size=4))
 def test_any_map_survives(message: dict[str, object]) -> None:
-    """What is encoded is decoded to the same."""
+    """Any map survives encoding and decoding."""
     assert list(FrameDecoder(2**24).feed(encode(message))) == [message]
 
 
 @given(st.binary())
 def test_any_body_is_a_map_or_a_protocol_error(body: bytes) -> None:
-    """No bytes whatever raise anything else."""
+    """Arbitrary bytes decode to a map or raise `ProtocolError`."""
     with suppress(ProtocolError):
         assert isinstance(decode(body), dict)
 
 
 def test_bytes_and_text_stay_apart() -> None:
-    """`bin` comes back as bytes, `str` as str."""
+    """msgpack's bin decodes to bytes, and str to str."""
     body = msgpack.packb({"b": b"x", "s": "x"})
     assert decode(body) == {"b": b"x", "s": "x"}

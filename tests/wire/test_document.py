@@ -1,4 +1,4 @@
-"""`docs/protocol.md` says what the code does."""
+"""`docs/protocol.md` agrees with the code."""
 
 import re
 from dataclasses import asdict, fields
@@ -20,7 +20,7 @@ HEX = {
 
 
 def test_the_exchange_is_what_the_code_sends() -> None:
-    """Every byte of the example comes from, and is understood by, the real protocol."""
+    """The documented example exchange matches the code, byte for byte."""
     hello, ping = Hello(id=0, version=VERSION, client="doc"), Ping(id=1)
     server = ServerConnection(Limits())
     assert list(server.receive(HEX["hello"] + HEX["ping"])) == [hello, ping]
@@ -34,20 +34,20 @@ def test_the_exchange_is_what_the_code_sends() -> None:
 
 
 def test_the_assumed_limits_are_the_documented_ones() -> None:
-    """16 MiB, 2 048 and 1 MiB hold until the daemon has stated its own."""
+    """The limits to assume before hello are 16 MiB, 2 048 texts and 1 MiB, as documented."""
     assert Limits() == Limits(16 * 2**20, 2048, 2**20)
     assert "assume 16 MiB, 2 048 and 1 MiB" in TEXT
 
 
 @pytest.mark.parametrize("cls", ReplyError.__subclasses__())
 def test_every_code_is_in_the_table(cls: type[ReplyError]) -> None:
-    """Each code is documented, with whether it may be tried again."""
+    """Every error code is documented, with whether it is retryable."""
     assert f"| `{cls.code}` | {'yes' if cls.retryable else 'no'} |" in TEXT
 
 
 @pytest.mark.parametrize("cls", get_args(Request))
 def test_every_field_of_every_op_is_documented(cls: type[Request]) -> None:
-    """Each operation has its section, and each of its fields a row there."""
+    """Every operation has a section that documents all its fields."""
     section = TEXT.split(f"### `{cls.op}`\n")[1].split("\n##")[0]
     names = {field.name for field in fields(cls)} - {"id"}
     assert all(f"| `{name}` |" in section for name in names)

@@ -1,4 +1,4 @@
-"""Bodies out of a stream, and the memory that they are collected in."""
+"""Splitting a stream into bodies, and the memory that holds them."""
 
 import sys
 from itertools import accumulate
@@ -13,7 +13,7 @@ EMPTY = sys.getsizeof(bytearray())
 
 
 def capacity(frames: Frames) -> int:
-    """Return the bytes that are held for frames, whether filled or not."""
+    """Return the bytes allocated for frames, filled or not."""
     return sys.getsizeof(frames._buffer) + len(frames._long or b"")
 
 
@@ -25,7 +25,7 @@ def taken(frames: Frames) -> list[bytes]:
 
 
 def check_pieces(sent: list[bytes], size: int) -> None:
-    """Feed frames in pieces of `size`; what is missing, and kept, is known at each."""
+    """Feed frames in pieces of `size`, checking `buffered`, `missing` and `pending` at each."""
     stream = b"".join(map(framed, sent))
     ends = list(accumulate(HEADER_BYTES + len(body) for body in sent))
     frames = Frames(max(map(len, sent)))
@@ -45,12 +45,12 @@ def check_pieces(sent: list[bytes], size: int) -> None:
 
 @pytest.mark.parametrize("size", [1_000, LONG_FRAME_BYTES, len(LONG), 10**6])
 def test_long_and_short_bodies_come_whole_and_in_order(size: int) -> None:
-    """However they were cut, and joined."""
+    """Long and short bodies arrive complete and in order, however the stream is split."""
     check_pieces([b"a", LONG, b"", b"b" * 100, LONG[1:], LONG[:LONG_FRAME_BYTES], b"c"], size)
 
 
 def test_bodies_come_whole_wherever_the_cuts_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within a length, too; a frame is long here that has more than 16 bytes."""
+    """Bodies arrive complete wherever the stream is split, even within a length field."""
     monkeypatch.setattr("client_lib.wire.frames.LONG_FRAME_BYTES", 16)
     sent = [b"a", LONG[:90], b"", LONG[1:12], LONG[2:14], LONG[3:15], LONG[:17], LONG[:16], b"c"]
     for size in range(1, 80):
@@ -58,7 +58,7 @@ def test_bodies_come_whole_wherever_the_cuts_are(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_long_body_has_its_memory_at_the_second_piece() -> None:
-    """All of it, once; the first piece takes its own size, so that room can be found between."""
+    """A long body's memory is allocated once, with its second piece; the first takes its own size."""
     frames = Frames(2**20)
     frames.feed(framed(LONG)[:1_000])
     assert frames.pending == len(LONG)
@@ -72,7 +72,7 @@ def test_a_long_body_has_its_memory_at_the_second_piece() -> None:
 
 
 def test_a_short_body_takes_what_has_come() -> None:
-    """Whatever its length is said to be."""
+    """A short body takes only as much memory as has arrived."""
     frames = Frames(2**20)
     frames.feed(LONG_FRAME_BYTES.to_bytes(HEADER_BYTES, "big") + b"x")
     frames.feed(b"y")
@@ -80,17 +80,17 @@ def test_a_short_body_takes_what_has_come() -> None:
 
 
 def test_a_length_over_the_limit_has_no_memory() -> None:
-    """Also where somebody goes on feeding."""
+    """A body over the limit gets no memory, even if more data is fed."""
     frames = Frames(2**20)
     frames.feed((2**20 + 1).to_bytes(HEADER_BYTES, "big") + b"x")
     frames.feed(b"y")
     assert capacity(frames) < EMPTY + 64
-    with pytest.raises(FrameTooLarge, match="1048577 bytes is over the limit of 1048576"):
+    with pytest.raises(FrameTooLarge, match="1048577 bytes exceeds the limit of 1048576"):
         frames.take()
 
 
 def test_what_was_taken_is_nobody_else_s() -> None:
-    """The stream goes on in memory of its own."""
+    """A taken body keeps its bytes while the stream goes on in other memory."""
     frames = Frames(2**20)
     frames.feed(framed(LONG) + b"\0")
     body = frames.take()

@@ -1,7 +1,7 @@
-"""The daemon's side of the protocol under bytes that nobody would send on purpose.
+"""Fuzzing of the daemon's side of the protocol.
 
-A moment with the tests; by hand for minutes, with `--hypothesis-profile=minutes`. What
-hypothesis finds it prints, and tries first the next time.
+It takes a moment with the other tests, and minutes with `--hypothesis-profile=minutes`. Hypothesis
+prints a failing input and tries it first in the next run.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ bodies = st.one_of(
     st.builds(lambda target: (Cancel, {"target": target}), st.integers(0, 2**63 - 1)),
     st.sampled_from([(Ping, {}), (Status, {})]),
 )  # fmt: skip
-# The ids are 1, 2, 3, ...: what is valid here is valid at once, and nothing is answered.
+# Ids are 1, 2, 3, ...: requests must be valid without any reply freeing an id.
 requests = st.lists(bodies, max_size=8).map(
     lambda parts: [HELLO, *(cls(id=i, **rest) for i, (cls, rest) in enumerate(parts, start=1))]
 )
@@ -64,14 +64,14 @@ harmful = st.sampled_from(
     ]
 )  # fmt: skip
 damage = st.tuples(
-    st.floats(0, 1),  # where, of the whole stream
-    st.integers(0, 16),  # how many bytes go
-    st.binary(max_size=16) | harmful,  # what comes in their place
+    st.floats(0, 1),  # position in the stream
+    st.integers(0, 16),  # number of bytes removed
+    st.binary(max_size=16) | harmful,  # bytes inserted instead
 )
 
 
 def damaged(stream: bytes, injuries: Sequence[tuple[float, int, bytes]]) -> tuple[bytes, int]:
-    """Return `stream` with each injury done, and how many of its first bytes are as they were."""
+    """Return `stream` with all injuries, and how many of its first bytes are intact."""
     whole = len(stream)
     for where, gone, new in injuries:
         at = round(where * len(stream))
@@ -86,18 +86,18 @@ def split(stream: bytes, cuts: Sequence[float]) -> list[bytes]:
 
 
 def received(pieces: Sequence[bytes]) -> list[Received]:
-    """Return what a daemon reads out of `pieces`; check what holds whatever they are."""
+    """Return what a daemon decodes from `pieces`, and check the invariants for any input."""
     connection = ServerConnection(LIMITS)
     seen: list[Received] = []
     for piece in pieces:
         alive = not (seen and isinstance(seen[-1], Refused) and seen[-1].fatal)
         new = [each for each in connection.receive(piece) if each is not None]
-        assert alive or not new, "something came after the end"
+        assert alive or not new, "something was accepted after a fatal error"
         if alive:
             kept = connection._decoder.buffered
             fatal = bool(new) and isinstance(new[-1], Refused) and new[-1].fatal
             assert kept < HEADER_BYTES + LIMITS.max_frame_bytes or fatal, (
-                "more than a frame is kept"
+                "more than one frame is buffered"
             )
         seen += new
     for item in seen:
@@ -105,18 +105,18 @@ def received(pieces: Sequence[bytes]) -> list[Received]:
             assert isinstance(item.error, BadRequest | TooLarge) or item.error.code == (
                 "unsupported_version"
             )
-            assert item.fatal or item.id is not None, "nobody could be told"
-            # It can be said: under the id, if there is one.
+            assert item.fatal or item.id is not None, "a refusal that cannot be answered"
+            # The refusal can be encoded, under its id if there is one.
             assert connection.fail(item.id, item.error)
     ids = [item.id for item in seen if not isinstance(item, Refused)]
-    assert len(ids) == len(set(ids)), "two requests under one id"
+    assert len(ids) == len(set(ids)), "two requests with the same id"
     return seen
 
 
 @given(st.lists(st.binary(max_size=600) | harmful), st.booleans())
 @FUZZ
 def test_any_bytes_are_requests_or_refused(pieces: list[bytes], greeted: bool) -> None:
-    """Whatever comes, before hello or after it, ends in the protocol's own errors."""
+    """Arbitrary bytes, before or after hello, become requests or the protocol's own errors."""
     received([encode(request_to_map(HELLO))] * greeted + pieces)
 
 
@@ -125,7 +125,7 @@ def test_any_bytes_are_requests_or_refused(pieces: list[bytes], greeted: bool) -
 def test_what_was_whole_before_the_damage_is_delivered(
     sent: list[Request], injuries: list[tuple[float, int, bytes]], cuts: list[float]
 ) -> None:
-    """Requests that end before the first damaged byte arrive as they were sent, however split."""
+    """Requests before the first damaged byte arrive unchanged, however the stream is split."""
     frames = [encode(request_to_map(request)) for request in sent]
     stream, whole = damaged(b"".join(frames), injuries)
     seen = received(split(stream, cuts))
@@ -138,7 +138,7 @@ def test_what_was_whole_before_the_damage_is_delivered(
 @given(requests, st.binary(max_size=64), st.lists(st.floats(0, 1), max_size=6))
 @FUZZ
 def test_half_a_frame_is_waited_for(sent: list[Request], tail: bytes, cuts: list[float]) -> None:
-    """Without damage all arrives, and what is not complete is neither a request nor an error."""
+    """Undamaged requests all arrive, and an incomplete frame is neither request nor error."""
     half = (len(tail) + 1).to_bytes(HEADER_BYTES, "big") + tail
     stream = b"".join(encode(request_to_map(request)) for request in sent) + half
     assert received(split(stream, cuts)) == sent

@@ -62,17 +62,17 @@ METRICS = {"id": 1, "op": "metrics"}
 
 @given(requests)
 def test_every_request_survives_the_wire(request: Request) -> None:
-    """What one side asks is what the other reads."""
+    """Any request survives encoding and parsing."""
     assert parse_request(decode(encode(request_to_map(request))[4:])) == request
 
 
 def test_fields_at_their_default_stay_at_home() -> None:
-    """A request is as short as what it says."""
+    """Fields at their default are not sent."""
     assert request_to_map(Embed(id=1, input=("a",))) == {"op": "embed", "id": 1, "input": ("a",)}
 
 
 def test_absent_fields_have_their_defaults() -> None:
-    """What is not sent is what the document says it is."""
+    """Missing fields get their documented defaults."""
     request = parse_request(EMBED)
     assert request == Embed(
         id=1, input=("a",), model=None, prompt_name=None, normalize=None, dimensions=None,
@@ -81,7 +81,7 @@ def test_absent_fields_have_their_defaults() -> None:
 
 
 def test_the_least_and_the_most_that_a_field_may_be_are_taken() -> None:
-    """Each as it was sent."""
+    """Every field accepts its valid values, including the extremes."""
     for message, field, values in (
         (EMBED, "dimensions", [None, 1, 2**40]),
         (EMBED, "timeout_ms", [None, 1, 2**40]),
@@ -109,7 +109,7 @@ def test_the_least_and_the_most_that_a_field_may_be_are_taken() -> None:
 
 
 def test_a_client_checks_fields_as_the_daemon_does() -> None:
-    """Those that it has, before there is a request."""
+    """The client's field check raises the same errors as the daemon's."""
     check_fields(Embed, {"dimensions": 3, "input": ["a"]})
     check_fields(Embed, {})
     for values in ({"dimensions": 0}, {"input": ["a"], "truncate": 1}, {"input": []}):
@@ -121,7 +121,7 @@ def test_a_client_checks_fields_as_the_daemon_does() -> None:
 
 
 def test_fields_from_the_future_are_ignored() -> None:
-    """A newer client's field does not disturb an older daemon."""
+    """Unknown fields, as of a newer client, are ignored."""
     assert parse_request({**EMBED, "colour": "blue"}) == parse_request(EMBED)
 
 
@@ -154,7 +154,7 @@ def test_fields_from_the_future_are_ignored() -> None:
     ],
 )
 def test_a_wrong_field_is_named(message: dict[str, Any], field: str, bad: list[Any]) -> None:
-    """Each value that a field may not have is a BadRequest that names op and field."""
+    """An invalid field is a `BadRequest` that names the op and the field."""
     for value in bad:
         with pytest.raises(BadRequest, match=f"{message['op']}: field '{field}' must be"):
             parse_request({**message, field: value})
@@ -166,7 +166,7 @@ def test_a_wrong_field_is_named(message: dict[str, Any], field: str, bad: list[A
      (CANCEL, "target")],
 )  # fmt: skip
 def test_a_missing_field_is_named(message: dict[str, Any], field: str) -> None:
-    """A field without a default has to be there."""
+    """A missing required field is a `BadRequest` that names it."""
     without = {key: value for key, value in message.items() if key != field}
     with pytest.raises(BadRequest, match=f"field '{field}' is missing"):
         parse_request(without)
@@ -189,13 +189,13 @@ def test_a_missing_field_is_named(message: dict[str, Any], field: str) -> None:
     ],
 )
 def test_an_invalid_traceparent_is_refused(wrong: str) -> None:
-    """By W3C Trace Context; a trace that nobody could find would be worse than an error."""
+    """A traceparent that violates W3C Trace Context is refused."""
     with pytest.raises(BadRequest, match="'traceparent' must be a W3C traceparent"):
         parse_request({**EMBED, "traceparent": wrong})
 
 
 def test_a_traceparent_of_a_later_version_may_say_more() -> None:
-    """Its first fields are the same."""
+    """A traceparent of a later version may have more fields."""
     later = TRACEPARENT.replace("00-", "01-", 1)
     for value in (later, f"{later}-what-is-to-come", f"{later}-{'x' * 200}"):
         request = parse_request({**EMBED, "traceparent": value})
@@ -205,15 +205,15 @@ def test_a_traceparent_of_a_later_version_may_say_more() -> None:
 
 @pytest.mark.parametrize("op", ["", "EMBED", "embedding", None, 1, ["embed"], {"op": "embed"}])
 def test_an_unknown_op_names_the_known(op: Any) -> None:
-    """An op that is none is a BadRequest that lists those that are."""
+    """An unknown op is a `BadRequest` that lists the known ones."""
     with pytest.raises(
-        BadRequest, match="known are hello, embed, rerank, status, metrics, ping, cancel"
+        BadRequest, match="one of hello, embed, rerank, status, metrics, ping, cancel"
     ):
         parse_request({"id": 1, "op": op})
 
 
 def test_a_long_op_is_not_echoed_whole() -> None:
-    """An error stays short whatever the request was, and is not made from all of it."""
+    """An error quotes a long op in shortened form, without copying all of it."""
     op = "\x01" * 2**20
     tracemalloc.start()
     try:
@@ -231,7 +231,7 @@ def test_a_long_op_is_not_echoed_whole() -> None:
                            (HELLO, "client")],
 )  # fmt: skip
 def test_a_name_has_a_limit(message: dict[str, Any], field: str) -> None:
-    """4,096 characters, for it is looked up, compared and quoted."""
+    """Names may have at most 4,096 characters."""
     parse_request({**message, field: "é" * 4_096})
     expected = f"'{field}' must be a string of at most 4,096 characters"
     with pytest.raises(BadRequest, match=expected):
@@ -240,11 +240,11 @@ def test_a_name_has_a_limit(message: dict[str, Any], field: str) -> None:
 
 @pytest.mark.parametrize("value", [None, True, False, -1, MAX_ID + 1, 1.0, "1", b"1", [1]])
 def test_what_is_no_id(value: Any) -> None:
-    """Only an integer from 0 to 2^63 - 1 names a request."""
+    """Anything but an integer from 0 to 2^63 - 1 is not an id."""
     assert not is_id(value)
 
 
 @pytest.mark.parametrize("value", [0, 1, MAX_ID])
 def test_what_is_an_id(value: int) -> None:
-    """Both ends of the range count."""
+    """Integers from 0 to 2^63 - 1 are ids, both ends included."""
     assert is_id(value)

@@ -1,4 +1,4 @@
-"""Both ends of a connection, without one."""
+"""Both ends of a connection, without I/O."""
 
 from contextlib import suppress
 from typing import Any
@@ -53,14 +53,14 @@ def refused(connection: ServerConnection, data: bytes) -> Refused:
 
 
 def test_requests_may_follow_hello_without_waiting() -> None:
-    """Hello and what follows it are yielded in order, however they were joined."""
+    """Requests sent right behind hello are accepted in order."""
     received = list(ServerConnection(Limits()).receive(HELLO + ping(1) + ping(2)))
     assert received == [Hello(id=0, version=VERSION), Ping(id=1), Ping(id=2)]
 
 
 @pytest.mark.parametrize("first", [ping(1), encode({"id": 1, "op": "nonsense"})])
 def test_the_first_frame_must_be_hello(first: bytes) -> None:
-    """Anything else ends the connection, with an answer under the request's own id."""
+    """Any other first frame ends the connection with an error under its own id."""
     connection = ServerConnection(Limits())
     answer = refused(connection, first + ping(2))
     assert (answer.id, type(answer.error), answer.fatal) == (1, BadRequest, True)
@@ -68,15 +68,15 @@ def test_the_first_frame_must_be_hello(first: bytes) -> None:
 
 
 def test_another_version_is_refused() -> None:
-    """A version that is not spoken is fatal, and the error says which one is."""
+    """An unsupported version is fatal, and the error names the supported one."""
     hello = encode(request_to_map(Hello(id=5, version=VERSION + 1)))
     answer = refused(ServerConnection(Limits()), hello)
     assert (answer.id, type(answer.error), answer.fatal) == (5, UnsupportedVersion, True)
-    assert f"supported is {VERSION}" in answer.error.message
+    assert f"only {VERSION} is" in answer.error.message
 
 
 def test_hello_is_said_once() -> None:
-    """A second hello is refused; the connection goes on."""
+    """A second hello is refused, and the connection stays open."""
     connection = opened()
     answer = refused(connection, HELLO)
     assert (type(answer.error), answer.fatal) == (BadRequest, False)
@@ -85,7 +85,7 @@ def test_hello_is_said_once() -> None:
 
 @pytest.mark.parametrize("bad", [None, -1, True, 2**63, "1", 1.5, [1]])
 def test_a_frame_without_an_id_ends_the_connection(bad: Any) -> None:
-    """What cannot be answered by id is fatal."""
+    """An invalid id is fatal, since the frame cannot be answered."""
     connection = opened()
     answer = refused(connection, ping(bad))
     assert (answer.id, type(answer.error), answer.fatal) == (None, BadRequest, True)
@@ -93,12 +93,12 @@ def test_a_frame_without_an_id_ends_the_connection(bad: Any) -> None:
 
 
 def test_a_missing_id_ends_the_connection() -> None:
-    """No id is no better than a bad one."""
+    """A missing id is fatal."""
     assert refused(opened(), encode({"op": "ping"})).fatal
 
 
 def test_a_hundred_refusals_in_a_row_end_the_connection() -> None:
-    """A request between them, of whatever kind, starts the count anew."""
+    """A hundred refusals in a row are fatal; any valid request resets the count."""
     connection = opened()
     wrong = (encode({"id": number, "op": "nonsense"}) for number in range(1, 300))
     for _ in range(99):
@@ -115,7 +115,7 @@ def test_a_hundred_refusals_in_a_row_end_the_connection() -> None:
 
 
 def test_an_id_in_flight_may_not_be_used_again() -> None:
-    """Two requests under one id could not be told apart: fatal."""
+    """Reusing an id in flight is fatal."""
     connection = opened()
     assert list(connection.receive(ping(1))) == [Ping(id=1)]
     answer = refused(connection, ping(1))
@@ -134,7 +134,7 @@ def test_an_id_is_free_again_once_answered(error: ReplyError | None) -> None:
 
 @pytest.mark.parametrize("message", [{"op": "nonsense"}, {"op": "embed"}, {"op": 1}, {}])
 def test_a_bad_request_is_refused_and_the_next_is_taken(message: dict[str, Any]) -> None:
-    """What has an id can be answered, so the connection goes on."""
+    """An invalid request with an id is refused, and the next one is accepted."""
     connection = opened()
     answer = refused(connection, encode({"id": 7, **message}))
     assert (answer.id, type(answer.error), answer.fatal) == (7, BadRequest, False)
@@ -145,7 +145,7 @@ def test_a_bad_request_is_refused_and_the_next_is_taken(message: dict[str, Any])
     "request_", [Embed(id=1, input=("a",) * 3), Rerank(id=1, query="q", documents=("a",) * 3)]
 )
 def test_too_many_texts_are_too_large(request_: Embed | Rerank) -> None:
-    """Texts are counted against the limit; the request alone is refused."""
+    """A request with more texts than the limit is refused without ending the connection."""
     answer = refused(opened(Limits(max_inputs=2)), encode(request_to_map(request_)))
     assert (type(answer.error), answer.fatal) == (TooLarge, False)
 
@@ -154,13 +154,13 @@ def test_too_many_texts_are_too_large(request_: Embed | Rerank) -> None:
     "request_", [Embed(id=1, input=("a",) * 2), Rerank(id=1, query="q", documents=("a",) * 2)]
 )
 def test_as_many_texts_as_are_allowed_are_taken(request_: Embed | Rerank) -> None:
-    """The limit includes itself; the query is none of them."""
+    """Exactly as many texts as the limit are accepted, not counting the query."""
     data = encode(request_to_map(request_))
     assert list(opened(Limits(max_inputs=2)).receive(data)) == [request_]
 
 
 def test_what_a_peer_has_to_send_is_known() -> None:
-    """Hello at first, then the rest of what it has begun; between two frames it may be silent."""
+    """The peer owes hello at first, then the rest of a frame it began, and otherwise nothing."""
     connection = ServerConnection(Limits(max_frame_bytes=64))
     assert connection.awaited == "hello"
     connection.feed(HELLO[:-1])
@@ -184,7 +184,7 @@ def test_what_a_peer_has_to_send_is_known() -> None:
 
 
 def test_what_a_frame_takes_is_known_from_its_length() -> None:
-    """Four bytes each of its bytes, 160 each value that may be in it, and a step thrice."""
+    """The memory bound is 4 bytes per byte, 160 per possible value, and three copies of a step."""
     limits = Limits(max_frame_bytes=2**24, max_inputs=100, max_text_bytes=2**18)
     for length in (0, 10, 1_000, 200_000, 2**24):
         values = min(length, 8 * 100 + 4 * 1_024)
@@ -196,7 +196,7 @@ def test_what_a_frame_takes_is_known_from_its_length() -> None:
 
 @pytest.mark.parametrize("request_", [{"op": "ping"}, {"op": "hello", "version": 2}])
 def test_what_ends_a_connection_before_hello_ends_it(request_: dict[str, Any]) -> None:
-    """Nothing that follows is taken, in the same piece or the next."""
+    """After a fatal error before hello, nothing more is accepted."""
     connection = ServerConnection(Limits())
     (answer,) = connection.receive(encode({"id": 3, **request_}) + HELLO)
     assert isinstance(answer, Refused)
@@ -205,7 +205,7 @@ def test_what_ends_a_connection_before_hello_ends_it(request_: dict[str, Any]) -
 
 
 def test_a_request_that_was_refused_has_no_id_in_flight() -> None:
-    """Its id is free at once, also where the whole hello was refused as said already."""
+    """A refused request, or a refused second hello, does not occupy its id."""
     connection = opened(Limits(max_inputs=1))
     for wrong in (HELLO, encode({"id": 0, "op": "embed", "input": ["a", "b"]})):
         assert refused(connection, wrong).id == 0
@@ -213,7 +213,7 @@ def test_a_request_that_was_refused_has_no_id_in_flight() -> None:
 
 
 def test_a_frame_over_the_limit_is_too_large_and_fatal() -> None:
-    """Its length alone ends the connection."""
+    """A frame over the limit is refused by its length and ends the connection."""
     connection = opened(Limits(max_frame_bytes=64))
     answer = refused(connection, (65).to_bytes(4, "big"))
     assert (answer.id, type(answer.error), answer.fatal) == (None, TooLarge, True)
@@ -221,7 +221,7 @@ def test_a_frame_over_the_limit_is_too_large_and_fatal() -> None:
 
 @pytest.mark.parametrize("body", [b"\xc1", b"\x90", b"\x81\x01\x02", b"\xa2\xff\xff"])
 def test_garbage_is_named_and_fatal(body: bytes) -> None:
-    """A body that is no map is a BadRequest without an id."""
+    """A body that is not a valid map is a fatal `BadRequest` without an id."""
     connection = opened()
     answer = refused(connection, len(body).to_bytes(4, "big") + body + ping(1))
     assert (answer.id, type(answer.error), answer.fatal) == (None, BadRequest, True)
@@ -229,7 +229,7 @@ def test_garbage_is_named_and_fatal(body: bytes) -> None:
 
 
 def test_cancel_names_its_target() -> None:
-    """Cancel is a request like any other, with an id of its own."""
+    """Cancel is a request with an id of its own and a target."""
     data = encode(request_to_map(Cancel(id=2, target=1)))
     assert list(opened().receive(data)) == [Cancel(id=2, target=1)]
 
@@ -241,7 +241,7 @@ pieces = st.binary(max_size=64) | st.sampled_from(
 
 @given(st.lists(pieces))
 def test_no_bytes_raise_and_nothing_follows_a_fatal(data: list[bytes]) -> None:
-    """Whatever comes, in whatever pieces, is a request or is refused; fatal is the last word."""
+    """Arbitrary bytes become requests or refusals, and nothing follows a fatal one."""
     connection = ServerConnection(Limits(max_frame_bytes=256))
     received = [item for piece in data for item in connection.receive(piece)]
     fatal = [isinstance(item, Refused) and item.fatal for item in received]
@@ -250,7 +250,7 @@ def test_no_bytes_raise_and_nothing_follows_a_fatal(data: list[bytes]) -> None:
 
 @given(st.lists(st.sampled_from([HELLO, ping(1), ping(2), ping(None)])), st.data())
 def test_the_split_does_not_matter(frames: list[bytes], data: st.DataObject) -> None:
-    """The same bytes mean the same, joined or in pieces."""
+    """The same bytes give the same results, however they are split."""
     stream = b"".join(frames)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)))))
     parts = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
@@ -267,7 +267,7 @@ def replies(data: bytes) -> list[Reply]:
 
 
 def test_replies_come_in_any_order() -> None:
-    """A reply is known by its id alone."""
+    """Replies are matched by id and may arrive in any order."""
     server = opened()
     data = server.reply(2, x=1) + server.reply(1)
     assert [(reply.id, reply.error) for reply in replies(data)] == [(2, None), (1, None)]
@@ -278,7 +278,7 @@ KINDS = ReplyError.__subclasses__()
 
 @pytest.mark.parametrize("cls", KINDS)
 def test_every_code_survives_the_wire(cls: type[ReplyError]) -> None:
-    """Class, message, index and retry_after_ms arrive as they left; the first index is 0."""
+    """An error's class, message, index and retry_after_ms survive the wire, including zeros."""
     for index, retry_after_ms in ((4, 20.5), (0, 0), (None, 7), (3, None), (None, None)):
         sent = cls("why", index=index, retry_after_ms=retry_after_ms)
         (reply,) = replies(opened().fail(1, sent))
@@ -290,20 +290,20 @@ def test_every_code_survives_the_wire(cls: type[ReplyError]) -> None:
 
 
 def test_only_what_may_pass_is_retryable() -> None:
-    """Overload and drain pass; every other refusal would be the same again."""
+    """Only overload and draining are retryable."""
     assert {cls.code for cls in KINDS if cls.retryable} == {"overloaded", "draining"}
     assert len({cls.code for cls in KINDS}) == len(KINDS) == 10
 
 
 def test_absent_details_do_not_travel() -> None:
-    """`index` and `retry_after_ms` are there only where there is something to say."""
+    """`index` and `retry_after_ms` are sent only if they are set."""
     assert BadRequest("why").to_map() == {
         "code": "bad_request", "message": "why", "retryable": False,
     }  # fmt: skip
 
 
 def test_a_code_from_the_future_keeps_what_it_says() -> None:
-    """An unknown code becomes a plain ReplyError with code, message and details."""
+    """An unknown code becomes a plain `ReplyError` with its code, message and details."""
     error = error_from_map({"code": "moon_phase", "message": "wrong", "index": 2})
     assert type(error) is ReplyError
     assert str(error) == "moon_phase: wrong"
@@ -311,7 +311,7 @@ def test_a_code_from_the_future_keeps_what_it_says() -> None:
 
 
 def test_an_error_without_an_id_fails_the_connection() -> None:
-    """The daemon's own error is raised, after the replies before it."""
+    """An error without an id is raised, after the replies before it."""
     server = opened()
     received = ClientConnection().receive(server.reply(1) + server.fail(None, Overloaded("full")))
     assert next(received).id == 1
@@ -335,20 +335,20 @@ def test_an_error_without_an_id_fails_the_connection() -> None:
     ],
 )
 def test_what_is_no_reply_is_a_protocol_error(message: dict[str, Any]) -> None:
-    """A reply is a result or an error, never neither and never both."""
+    """A message that is neither a result nor an error, or both, is a `ProtocolError`."""
     with pytest.raises(ProtocolError):
         replies(encode(message))
 
 
 def test_nonsense_is_not_read_as_a_length() -> None:
-    """Text where a frame should be does not make the client wait for a gigabyte."""
+    """Text in place of a frame does not make the client wait for a gigabyte."""
     with pytest.raises(FrameTooLarge):
         replies(b"HTTP/1.1 400 Bad Request\r\n")
 
 
 @given(st.lists(st.binary(max_size=64)))
 def test_no_bytes_raise_anything_unnamed(data: list[bytes]) -> None:
-    """Whatever a daemon sends, the client has a name for it."""
+    """Arbitrary bytes from a daemon raise nothing but the library's errors."""
     connection = ClientConnection()
     with suppress(ProtocolError, ReplyError):
         for piece in data:
@@ -361,7 +361,7 @@ def test_no_bytes_raise_anything_unnamed(data: list[bytes]) -> None:
     ids=["maps", "lists", "nested maps"],
 )
 def test_containers_are_counted_before_they_take_memory(ignored: Any) -> None:
-    """A field that nobody knows is ignored, but not whatever it holds."""
+    """Containers count against the limit even in unknown fields."""
     (refused,) = opened().receive(encode({"op": "ping", "id": 1, "x": ignored}))
     assert isinstance(refused, Refused)
     assert refused.fatal
@@ -369,6 +369,6 @@ def test_containers_are_counted_before_they_take_memory(ignored: Any) -> None:
 
 
 def test_a_few_containers_more_are_a_newer_client_s() -> None:
-    """What a field of a later version may hold passes."""
+    """Unknown fields with a few containers, as of a newer client, are ignored."""
     (request,) = opened().receive(encode({"op": "ping", "id": 1, "x": [{"a": [1, 2]}, {}]}))
     assert request == Ping(id=1)

@@ -1,4 +1,4 @@
-"""Which prompt is a role's."""
+"""Which prompt a role gets."""
 
 import pytest
 
@@ -18,15 +18,15 @@ from client_lib.wire.roles import ROLES, Role, role_prompt_name
     ],
 )
 def test_the_first_name_that_there_is(role: Role, prompts: list[str], expected: str | None) -> None:
-    """In the order of sentence-transformers, whatever the order of the prompts."""
+    """A role gets the first of its prompt names that exists, in sentence-transformers' order."""
     assert role_prompt_name(role, prompts) == expected
 
 
 def test_an_empty_prompt_is_one() -> None:
-    """The library takes it, and does not look further."""
+    """An empty prompt is used like any other, as in the library."""
     assert role_prompt_name("document", {"document": "", "passage": "p: "}) == "document"
 
 
 def test_the_roles() -> None:
-    """Two, as `encode_query` and `encode_document` are."""
+    """There are two roles, as there are `encode_query` and `encode_document`."""
     assert ROLES == ("query", "document")

@@ -1,4 +1,4 @@
-"""Requests are read in short steps, into memory that is known, and mean what msgpack says."""
+"""Requests are decoded in short steps, within bounded memory, and as msgpack defines."""
 
 import sys
 import tracemalloc
@@ -40,7 +40,7 @@ def refuse(*_: object) -> None:
 
 
 def plain_decode(body: bytes, limits: Limits) -> dict[str, Any]:
-    """Return what msgpack's own reader makes of `body`, with limits of its own."""
+    """Decode `body` with msgpack's own unpacker and equivalent limits."""
     left = _CONTAINERS
 
     def count(container: Any) -> Any:
@@ -91,7 +91,7 @@ def read(connection: ServerConnection, data: bytes) -> list[Received]:
     return list(connection.receive(data))
 
 
-# What it means.
+# Results.
 
 short = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats()
@@ -134,7 +134,7 @@ messages = st.dictionaries(names | st.text(max_size=4), values | lists, max_size
 def test_a_request_means_what_msgpack_says(
     message: dict[Any, Any], injuries: list[tuple[float, int, bytes]]
 ) -> None:
-    """Whatever its bytes are: the same request, or the same kind of refusal."""
+    """Any bytes give the same request, or kind of refusal, as with msgpack's own unpacker."""
     body, _ = damaged(msgpack.packb(message), injuries)
     if len(body) > LIMITS.max_frame_bytes:
         return
@@ -147,7 +147,7 @@ def test_a_request_means_what_msgpack_says(
 def test_where_the_steps_end_makes_no_difference(
     message: dict[Any, Any], injuries: list[tuple[float, int, bytes]]
 ) -> None:
-    """Steps of a value or two, and pieces that end within texts, come to the same."""
+    """Steps of a value or two, and pieces that end within texts, give the same result."""
     body, _ = damaged(msgpack.packb(message), injuries)
     if len(body) > LIMITS.max_frame_bytes:
         return
@@ -160,32 +160,32 @@ def test_where_the_steps_end_makes_no_difference(
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b"", "ends too soon"),
-        (b"\x90", "is no map, but: list"),
-        (b"\xc1", "is no map, but: unassigned code"),
+        (b"\x90", "is not a map but: list"),
+        (b"\xc1", "is not a map but: unassigned code"),
         (b"\x80\x80", "bytes follow its map"),
         (b"\x81\x01\x02", "a key that is not a string"),
-        (b"\x81\xda\x10\x01" + b"k" * 4097 + b"\x01", "a key of 4097 bytes; 4096 at most"),
+        (b"\x81\xda\x10\x01" + b"k" * 4097 + b"\x01", "a key of 4097 bytes; the limit is 4096"),
         (b"\x81\xa1a\xdc\x00", "ends too soon"),
-        (b"\x81\xa1a\xdd\xff\xff\xff\xff", "a list of 4294967295; 32 at most"),
-        (b"\xdf\xff\xff\xff\xff", "a map of 4294967295; 1024 at most"),
+        (b"\x81\xa1a\xdd\xff\xff\xff\xff", "a list of 4294967295; the limit is 32"),
+        (b"\xdf\xff\xff\xff\xff", "a map of 4294967295; the limit is 1024"),
         (b"\x81\xa1a\x81\x90\xc0", "a key that is neither text nor binary"),
-        (b"\x81\xa1a\xd4\x00\x00", "holds an extension"),
-        (b"\x81\xa1a\xc7\x00\x05", "holds an extension"),
-        (b"\x81\xa1a\xc1", "holds an unassigned code"),
+        (b"\x81\xa1a\xd4\x00\x00", "contains an extension"),
+        (b"\x81\xa1a\xc7\x00\x05", "contains an extension"),
+        (b"\x81\xa1a\xc1", "contains an unassigned code"),
         (b"\x81\xa1a\xa2\xff\xff", "'utf-8' codec can't decode"),
         (b"\x81\xa1a" + b"\x91" * 64 + b"\xc0", "more than 16 lists and maps"),
         (b"\x81\xa1a" + b"\xdc\x00\x20" * 16, "more than 16 lists and maps"),
     ],
 )
-def test_what_is_wrong_with_a_frame_is_said(body: bytes, said: str) -> None:
-    """In one line, whatever is wrong."""
+def test_what_is_wrong_with_a_frame_is_said(body: bytes, message: str) -> None:
+    """Every fault of a frame is fatal and named in one line."""
     (refused,) = read(opened(), framed(body))
     assert isinstance(refused, Refused)
     assert refused.fatal
-    assert said in refused.error.message
+    assert message in refused.error.message
 
 
 NUMBERS = [0, 127, 128, 255, 256, 2**16 - 1, 2**16, 2**32 - 1, 2**32, 2**64 - 1]
@@ -202,7 +202,7 @@ def finished(steps_: Steps[dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_every_kind_of_value_is_read_or_stepped_over() -> None:
-    """At the edges of each of its widths; what follows is read as if it were not there."""
+    """Every kind of value, at the edges of each width, is read or skipped; the rest is intact."""
     plain = [None, True, False, 1.5, *NUMBERS, *SIGNED, *("x" * size for size in SIZES)]
     lists = [["x"] * size for size in SIZES[:8]]
     passed: list[Any] = [*(b"x" * size for size in SIZES), {}]
@@ -224,18 +224,18 @@ def test_every_kind_of_value_is_read_or_stepped_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "more", "said"),
+    ("message", "more", "error"),
     [
-        ({"k" * 4_096: 1}, {"k" * 4_097: 1}, "a key of 4097 bytes; 4096 at most"),
+        ({"k" * 4_096: 1}, {"k" * 4_097: 1}, "a key of 4097 bytes; the limit is 4096"),
         ({"é" * 2_048: 1}, {"é" * 2_048 + "e": 1}, "a key of 4097 bytes"),
-        ({"x": ["a"] * 32}, {"x": ["a"] * 33}, "a list of 33; 32 at most"),
+        ({"x": ["a"] * 32}, {"x": ["a"] * 33}, "a list of 33; the limit is 32"),
         ({"x": {str(i): 1 for i in range(1_024)}}, {"x": {str(i): 1 for i in range(1_025)}},
-         "a map of 1025; 1024 at most"),
+         "a map of 1025; the limit is 1024"),
         ({str(i): 1 for i in range(1_022)}, {str(i): 1 for i in range(1_023)}, "a map of 1025"),
         ({"x": [[]] * 14}, {"x": [[]] * 15}, "more than 16 lists and maps"),
         ({"x": [{}] * 14}, {"x": [{}] * 15}, "more than 16 lists and maps"),
         ({str(i): [] for i in range(15)}, {str(i): [] for i in range(16)}, "more than 16 lists"),
-        # 32 + 4 * 1,024 values; of a map keys and values count, also of the frame itself
+        # 32 + 4 * 1,024 values, counting both keys and values of maps, the frame's included
         ({"x": {str(i): 1 for i in range(1_000)}, "y": {str(i): 1 for i in range(1_000)},
           "z": [1] * 32, "a": [1] * 32, "b": [1] * 32, "c": [1] * 16},
          {"x": {str(i): 1 for i in range(1_000)}, "y": {str(i): 1 for i in range(1_000)},
@@ -245,18 +245,18 @@ def test_every_kind_of_value_is_read_or_stepped_over() -> None:
     ids=["key", "key in UTF-8", "list", "map", "fields", "lists", "maps", "empty lists", "values"],
 )  # fmt: skip
 def test_a_frame_may_have_so_much_and_no_more(
-    message: dict[str, Any], more: dict[str, Any], said: str
+    message: dict[str, Any], more: dict[str, Any], error: str
 ) -> None:
-    """Each limit includes itself."""
+    """A frame at each limit is accepted, and one above it is refused."""
     ping = {"op": "ping", "id": 1}
     assert read(opened(), encode({**ping, **message})) == [Ping(id=1)]
     (refused,) = read(opened(), encode({**ping, **more}))
     assert isinstance(refused, Refused)
-    assert said in refused.error.message
+    assert error in refused.error.message
 
 
 def test_values_are_counted_in_all() -> None:
-    """Lists that each are within the limit may not be too many values together."""
+    """Lists within their own limit can together exceed the limit on values."""
     most = Limits(max_inputs=1000)
     message = {"op": "ping", "id": 1, "a": [1] * 8000, "b": [1] * 4000, "c": [1] * 90}
     (refused,) = read(opened(most), encode(message))
@@ -289,7 +289,7 @@ EMBED = {"op": "embed", "id": 1}
     ids=["long", "longer", "many", "not texts", "nested", "fields", "map"],
 )
 def test_a_long_frame_takes_many_steps(message: dict[str, Any]) -> None:
-    """One for each 256 KiB or thousand values, so that others have their turns."""
+    """A long frame takes a step per 256 KiB or thousand values, so others get their turns."""
     body = msgpack.packb(message)
     lists = [value for value in message.values() if isinstance(value, list)]
     work = len(body) + VALUE_WORK * sum(map(len, lists))
@@ -297,7 +297,7 @@ def test_a_long_frame_takes_many_steps(message: dict[str, Any]) -> None:
 
 
 def test_no_step_builds_more_than_its_work() -> None:
-    """What is held grows by a step's texts at a time, and by one text that is longer."""
+    """Memory grows by at most one step's texts, or one longer text, at a time."""
     decoder = RequestDecoder(2**24, LARGE.shape())
     texts = [("x" * 500 + "😀") * 60] * 150 + ["x" * 2**20] * 3
     decoder.feed(encode({**EMBED, "input": texts}))
@@ -308,7 +308,7 @@ def test_no_step_builds_more_than_its_work() -> None:
 
 
 def test_many_frames_take_steps_too() -> None:
-    """Thousands of pings in one piece give way between them."""
+    """Thousands of short frames in one piece are decoded in several steps."""
     frames = b"".join(encode({"op": "ping", "id": i}) for i in range(3000))
     received = list(walking(opened(), frames))
     assert received.count(None) > 50
@@ -316,7 +316,7 @@ def test_many_frames_take_steps_too() -> None:
 
 
 def test_a_frame_of_nested_lists_reserves_nothing() -> None:
-    """A list's claimed length is not believed: 19 kB could reserve 68 MB."""
+    """Lists are not allocated at their claimed length, with which 19 kB could reserve 68 MB."""
     body = b"\x81\xa1a" + b"\xdc\x40\x00" * 6_400
     connection = opened(LARGE)
     tracemalloc.start()
@@ -330,7 +330,7 @@ def test_a_frame_of_nested_lists_reserves_nothing() -> None:
 
 
 def test_an_iterator_that_is_left_keeps_nothing_and_spoils_nothing() -> None:
-    """It takes the frame with it that it was at; the next one goes on behind that."""
+    """Abandoning an iterator discards its frame only; the next one continues after it."""
     connection = opened(LARGE)
     idle = reachable(connection)
     connection.feed(encode({**EMBED, "input": ["x" * 8_000] * 200}))
@@ -344,7 +344,7 @@ def test_an_iterator_that_is_left_keeps_nothing_and_spoils_nothing() -> None:
 
 
 def test_an_iterator_that_is_kept_spoils_nothing() -> None:
-    """One that is begun meanwhile has frames of its own, and both come to their end."""
+    """Two iterators in progress decode their own frames independently."""
     connection = opened(LARGE)
     large = encode({**EMBED, "input": ["x" * 8_000] * 200})
     left, other = walking(connection, large), walking(connection, encode({"op": "ping", "id": 3}))
@@ -354,7 +354,7 @@ def test_an_iterator_that_is_kept_spoils_nothing() -> None:
 
 
 def test_a_request_that_was_yielded_is_the_caller_s() -> None:
-    """Nothing here keeps it, or its frame, while it is answered."""
+    """A yielded request is not kept alive by the connection, nor is its frame."""
     connection = opened(LARGE)
     idle = reachable(connection)
     connection.feed(encode({**EMBED, "input": ["x" * 8_000] * 200}))
@@ -370,7 +370,7 @@ def test_a_request_that_was_yielded_is_the_caller_s() -> None:
 def feeding(
     connection: ServerConnection, pieces: list[bytes]
 ) -> Iterator[tuple[int, Received | None]]:
-    """Yield, at every step, what is reachable and what came."""
+    """Yield, at every step, the reachable memory and what was received."""
     for piece in pieces:
         walk = walking(connection, piece)
         for received in walk:
@@ -379,13 +379,13 @@ def feeding(
 
 
 _OBJECTS = 16 * 1024  # the connection itself, its limits, the iterators and their frames
-# Of frames that are not long: the beginning of one, and the piece that was fed after it, in a
-# buffer that has grown by an eighth too much; and msgpack's reader, without a buffer.
+# For short frames: the start of one and the piece fed after it, in a buffer over-allocated by an
+# eighth; and msgpack's unpacker without its buffer.
 _BUFFERS = 208 * 1024
 
 
 def most(connection: ServerConnection, length: int) -> int:
-    """Return what a connection may hold while a frame of `length` bytes comes and is decoded."""
+    """Return the most memory that receiving and decoding a frame of `length` may take."""
     return _BUFFERS + length + connection.most_decoding(length)
 
 
@@ -404,7 +404,7 @@ def test_what_is_held_is_bounded(
     lie: int,
     more: int,
 ) -> None:
-    """At every step, wherever the pieces end, whatever is in them or claimed to be."""
+    """Memory stays within the bound at every step, whatever the pieces contain or claim."""
     message = {**message, "x": ["a😀" * 20] * more, "y": ["z"] * more}
     body, _ = damaged(msgpack.packb(message), injuries)
     length = max(0, len(body) + lie if lie < 0 or lie % 2 else len(body))
@@ -437,7 +437,7 @@ HEAVY = {
 
 @pytest.mark.parametrize("message", HEAVY.values(), ids=HEAVY)
 def test_memory_stays_within_what_is_told(message: dict[str, Any]) -> None:
-    """As the allocators count it, to the request itself."""
+    """The allocated memory, the request included, stays within the announced bound."""
     data = encode(message)
     pieces = [data[a : a + LONG_FRAME_BYTES] for a in range(0, len(data), LONG_FRAME_BYTES)]
     connection = opened(Limits(max_inputs=max(2_048, len(message.get("input", ())) // 8)))
@@ -465,27 +465,27 @@ def refusal(message: dict[str, Any], limits: Limits = SMALL) -> Refused:
 
 @pytest.mark.parametrize("before", [0, 3, 100])
 def test_a_text_over_the_limit_is_named_and_measured(before: int) -> None:
-    """By its index; the request alone is refused, and it is said what to do."""
+    """A text over the limit fails its request only, with its index, its size and advice."""
     texts = ["a"] * before + ["é" * 512, "é" * 513, "b"]
     refused = refusal({"op": "embed", "input": texts})
     assert (refused.id, type(refused.error), refused.fatal) == (1, TooLarge, False)
     assert refused.error.index == before + 1
     assert refused.error.message == (
         f"embed: text {before + 1} of field 'input' is 1026 bytes; the limit for one text is 1024 "
-        "(SIDECAR_MAX_TEXT_BYTES): models read a few thousand tokens at most, so send its "
-        "beginning, or split it"
+        "(SIDECAR_MAX_TEXT_BYTES): models read at most a few thousand tokens, so truncate or "
+        "split it"
     )
 
 
 def test_a_text_of_the_limit_passes() -> None:
-    """It counts bytes, and includes itself."""
+    """A text of exactly the limit in bytes is accepted."""
     texts = ("é" * 512, "x" * 1_024)
     (request,) = read(opened(SMALL), encode({"op": "embed", "id": 1, "input": texts}))
     assert request == Embed(id=1, input=texts)
 
 
 def test_a_query_over_the_limit_has_no_index() -> None:
-    """It is no document."""
+    """A query over the limit is refused without an index."""
     refused = refusal({"op": "rerank", "query": "q" * 1_025, "documents": ["a"]})
     assert type(refused.error) is TooLarge
     assert refused.error.index is None
@@ -493,7 +493,7 @@ def test_a_query_over_the_limit_has_no_index() -> None:
 
 
 def test_a_document_over_the_limit_has_its_index() -> None:
-    """As an input has."""
+    """A document over the limit is refused with its index."""
     refused = refusal({"op": "rerank", "query": "q", "documents": ["a", "x" * 1_025]})
     assert (type(refused.error), refused.error.index) == (TooLarge, 1)
 
@@ -502,20 +502,20 @@ def test_a_document_over_the_limit_has_its_index() -> None:
     ("field", "value"), [("model", "m" * 2_000), ("input", ["x" * 2_000, 1]), ("role", "r" * 2_000)]
 )
 def test_what_is_no_text_at_all_is_not_too_long(field: str, value: Any) -> None:
-    """A field that could not be right at any length is told as such."""
+    """A long value in a field of another type is a `BadRequest`, not too large."""
     refused = refusal({"op": "embed", "input": ["a"], field: value})
     assert type(refused.error) is BadRequest
     assert f"field '{field}' must be" in refused.error.message
 
 
 def test_a_long_text_that_nobody_knows_is_ignored() -> None:
-    """It is no text of this version's requests."""
+    """A long text in an unknown field is ignored."""
     data = encode({"op": "ping", "id": 1, "x": "x" * 2_000, "y": ["x" * 2_000]})
     assert read(opened(SMALL), data) == [Ping(id=1)]
 
 
 def test_a_long_text_is_not_decoded() -> None:
-    """Its bytes are stepped over; only its size is kept."""
+    """A text over the limit is skipped, and only its size is kept."""
     decoder = RequestDecoder(2**20, SMALL.shape())
     decoder.feed(encode({"x": "x" * 2_000}))
     with pytest.raises(StopIteration) as taken:

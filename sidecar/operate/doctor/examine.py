@@ -51,6 +51,7 @@ def _starting(facts: Facts) -> Iterator[Check]:
         yield "settings", partial(access.check_open, "settings", facts.closed)
     if facts.refusal:
         yield "plan", partial(_refused, facts.refusal)
+    yield "libraries", partial(libraries.check_intruders, facts.intruders)
     if facts.libraries is not None:
         checked = partial(libraries.check_libraries, facts.libraries, facts.import_failure)
         yield "libraries", checked

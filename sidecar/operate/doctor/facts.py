@@ -25,6 +25,7 @@ from sidecar.operate.doctor.guard import Guard
 from sidecar.operate.doctor.libraries import (
     Library,
     Torch,
+    read_intruders,
     read_libraries,
     read_torch,
     try_to_import,
@@ -71,6 +72,7 @@ class Facts:
     usage: Usage | None
     swap: Swap | None
     libraries: Sequence[Library] | None
+    intruders: Sequence[str]
     import_failure: str | None
     torch: Torch | None
     models: "Sequence[Found] | None"
@@ -110,6 +112,7 @@ def read_facts(case: Case, guard: Guard) -> Facts:
         usage=guard.read("load", read_usage),
         swap=guard.read("swap", read_swap),
         libraries=guard.read("libraries", read_libraries),
+        intruders=guard.read("libraries", read_intruders) or [],
         import_failure=(imported or [None])[0],
         torch=guard.read("torch", lambda: read_torch(needed=_needs_torch(plan, models))),
         models=models,

@@ -14,6 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from client_lib.distribution import CLIENT, DAEMON
 from sidecar.host import Host
 from sidecar.operate.doctor.finding import Finding, error, note, ok, warning
 from sidecar.plan import Plan
@@ -50,13 +51,22 @@ class Torch:
 
 
 def read_libraries() -> list[Library]:
-    """Return the libraries that this distribution's extra `edge` requires."""
-    requirements = [Requirement(line) for line in metadata.requires("sidecar") or []]
+    """Return the libraries that the client and the daemon's extra `edge` require."""
+    lines = [*(metadata.requires(DAEMON) or []), *(metadata.requires(CLIENT) or [])]
+    requirements = [Requirement(line) for line in lines]
     return [
         Library(r.name, str(r.specifier), _version(r.name))
         for r in requirements
         if r.marker is None or r.marker.evaluate({"extra": _EXTRA})
     ]
+
+
+def read_intruders() -> list[str]:
+    """Return the other distributions that have installed files into the package `sidecar`.
+
+    An editable installation has no files of its own there.
+    """
+    return sorted({*metadata.packages_distributions().get("sidecar", [])} - {DAEMON})
 
 
 def try_to_import() -> str | None:
@@ -94,19 +104,26 @@ def check_libraries(libraries: Sequence[Library], failure: str | None) -> Iterat
         yield ok("libraries", f"onnxruntime {engine}, and {len(libraries) - 1} others as required")
 
 
+def check_intruders(intruders: Sequence[str]) -> Iterator[Finding]:
+    """Whether the package `sidecar` belongs to this project only; another has the same name."""
+    for name in intruders:
+        advice = f"run `pip uninstall {name}`, then `pip install --force-reinstall {DAEMON}`"
+        yield error("libraries", f"{name} has overwritten parts of the package `sidecar`", advice)
+
+
 def check_torch(torch: Torch, plan: Plan, host: Host, slow: Sequence[str]) -> Iterator[Finding]:
     """Whether torch is installed if it is needed: by models without a graph, or by CUDA."""
     needed = bool(slow) or plan.device == "cuda"
     what = _named(torch)
     if torch.driver and plan.device != "cuda" and torch.version and not torch.cuda:
-        advice = "install a CUDA build of torch to serve on the GPU (README, Extras)"
+        advice = "install a CUDA build of torch to serve on the GPU (docs/operations.md)"
         yield note("torch", f"{what}, and this host has NVIDIA's driver", advice)
     elif not needed:
         yield ok("torch", f"{what}; not needed, never loaded")
     elif torch.version is None or not torch.library:
         why = ", ".join(slow) or "the CUDA device"
         lacking = "torch" if torch.version is None else "sentence-transformers"
-        yield error("torch", f"{why} needs {lacking}", "install the extra `server` (README)")
+        yield error("torch", f"{why} needs {lacking}", "install the extra `server`")
     elif torch.capability == "DEFAULT" and "avx2" in host.isa:
         found = f"{what} uses DEFAULT instructions, though the processor has AVX2"
         yield warning("torch", found, "set ProcSubset=all in the unit, unset ATEN_CPU_CAPABILITY")
@@ -128,7 +145,7 @@ def check_written_by(versions: Mapping[str, str], model: str) -> Iterator[Findin
 def _unfit(libraries: Sequence[Library]) -> Iterator[Finding]:
     for each in libraries:
         if each.installed is None:
-            advice = f"install Sidecar with its extra `{_EXTRA}` (README, Extras)"
+            advice = f"install Sidecar with its extra `{_EXTRA}` (docs/operations.md)"
             yield error("libraries", f"{each.name} is not installed", advice)
         elif not SpecifierSet(each.wanted).contains(each.installed, prereleases=True):
             found = f"{each.name} is {each.installed}, but {each.wanted} is required"

@@ -67,7 +67,7 @@ def check_quantization(served: Served, configured: str) -> Iterator[Finding]:
         )
         yield warning("quantization", f"{found}, not {configured}: {why}", advice)
     elif "sentence-transformers" in served.kernel:
-        advice = "only known families are quantized (README, Models): choose a model from one"
+        advice = "only known families are quantized (docs/models.md): choose a model from one"
         yield warning(
             "quantization", f"{found}, not {configured}: there is no graph for it", advice
         )

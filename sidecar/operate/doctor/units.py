@@ -73,7 +73,7 @@ def check_units(systemd: Systemd, shipped: Mapping[str, str]) -> Iterator[Findin
         return
     units = [unit for unit in systemd.units if _loaded(unit)]
     if not units:
-        advice = "see README, Under systemd, for how to install them"
+        advice = "see docs/operations.md for how to install them"
         yield note("units", f"systemd {systemd.version}, no Sidecar unit installed", advice)
     for unit in units:
         yield from _check_unit(unit, systemd.version, shipped)

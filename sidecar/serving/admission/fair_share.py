@@ -1,9 +1,9 @@
-"""How much of what all share one user may have, and one of the user's processes. Pure.
+"""How much of a shared total one user may have, and one of the user's processes. Pure.
 
-A part of what the others leave, and not of the whole: however many share, something is left for
-whoever comes next, and who is alone has the most. It is what switches do with the buffer that
-their ports share (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
-switches", 1998), here on two levels.
+A share is a part of what the others leave, not of the whole: however many share, something is left
+for newcomers, and a user alone gets the most. Switches divide the buffer that their ports share in
+this way (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches",
+1998); here it is applied on two levels.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ OF_USERS = 0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occupancy:
-    """What is held now: `in_all`, by one user, and by one of the user's processes."""
+    """What is held now: in total, by one user, and by one of the user's processes."""
 
     in_all: int
     by_user: int
@@ -26,24 +26,24 @@ class Occupancy:
 
 
 def most_of_user(total: int, held: Occupancy) -> int:
-    """Return how much of `total` the user may hold while others hold what they do."""
+    """Return how much of `total` the user may hold, given what others hold."""
     return max(0, int(OF_USERS * (total - (held.in_all - held.by_user))))
 
 
 def most_of_process(total: int, part: float, held: Occupancy) -> int:
-    """Return how much of `total` the process may hold while others hold what they do.
+    """Return how much of `total` the process may hold, given what others hold.
 
-    That is `part` of its user's share, of which the user's other processes have had theirs.
+    That is `part` of what the user's other processes leave of the user's share.
     """
     others = held.by_user - held.by_process
     return max(0, int(part * (most_of_user(total, held) - others)))
 
 
 def plenty(part: float) -> float:
-    """Return which part of a total all may hold together before anybody's share can be exceeded.
+    """Return the part of a total below which nobody's share can be exceeded.
 
-    A process's own bytes lower its room by themselves, its siblings' by `part` of them, and other
-    users' by less: where all were its own it would fit. Less a little, for rounding.
+    A process's own bytes reduce its room in full, its siblings' by `part` of them, and other
+    users' by less: what would fit if it were all its own always fits. Slightly less, for rounding.
     """
     return 0.99 * OF_USERS * part
 
@@ -57,13 +57,13 @@ class OccupancyTracker:
         self._by_process: Counter[Peer] = Counter()
 
     def add(self, peer: Peer, size: int) -> None:
-        """Count `size` more for the process and its user."""
+        """Add `size` to the process and its user."""
         self._in_all += size
         self._by_user[peer.uid] += size
         self._by_process[peer] += size
 
     def remove(self, peer: Peer, size: int) -> None:
-        """Count `size` less, and forget who holds nothing any more."""
+        """Subtract `size`, and forget whoever holds nothing any more."""
         self._in_all -= size
         self._by_user[peer.uid] -= size
         if not self._by_user[peer.uid]:
@@ -73,7 +73,7 @@ class OccupancyTracker:
             del self._by_process[peer]
 
     def of(self, peer: Peer) -> Occupancy:
-        """Return what is held now, as far as it concerns one process."""
+        """Return what is held now, from one process's point of view."""
         return Occupancy(
             in_all=self._in_all,
             by_user=self._by_user.get(peer.uid, 0),
@@ -87,7 +87,7 @@ class OccupancyTracker:
 
     @property
     def by_user(self) -> Mapping[int, int]:
-        """What each user holds, by its number."""
+        """What each user holds, by uid."""
         return self._by_user
 
     @property

@@ -1,7 +1,7 @@
-"""Which lines about bad peers are written: the first few of each user, then one at a time.
+"""Limit log lines about misbehaving peers: a burst for each user, then one line at a time.
 
-By user and not by process: a script that is started again and again is a new process each time.
-What is not written is counted, and the next line of that user says how many those were.
+The limit is per user, not per process: a script that is started again and again is a new process
+each time. Suppressed lines are counted, and the user's next line reports the count.
 """
 
 import time
@@ -9,13 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_AT_ONCE = 5
-_MOST_USERS = 256
+_BURST = 5
+_MAX_USERS = 256
 
 
 @dataclass(slots=True)
 class _Account:
-    """How many lines a user has left, as of `at`; how many were left out since the last."""
+    """How many lines a user has left, as of `at`, and how many were suppressed since the last."""
 
     lines: float
     at: float
@@ -23,9 +23,9 @@ class _Account:
 
 
 class LogRateLimiter:
-    """A few lines for each user, and no more memory however many users there are.
+    """Allows a few lines per user, in constant memory however many users there are.
 
-    `seconds` after one more line may be written.
+    Each user regains one line every `seconds`.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,9 +34,9 @@ class LogRateLimiter:
         self._accounts: OrderedDict[int, _Account] = OrderedDict()
 
     def take(self, uid: int) -> int | None:
-        """Return None where a line about `uid` is to be left out.
+        """Return None if a line about `uid` is to be suppressed.
 
-        Else it is to be written, and what is returned is how many were left out before it.
+        Otherwise the line is to be written; return how many were suppressed before it.
         """
         account = self._account(uid)
         if account.lines < 1:
@@ -48,10 +48,10 @@ class LogRateLimiter:
 
     def _account(self, uid: int) -> _Account:
         now = self._clock()
-        account = self._accounts.setdefault(uid, _Account(_AT_ONCE, now))
+        account = self._accounts.setdefault(uid, _Account(_BURST, now))
         self._accounts.move_to_end(uid)
-        if len(self._accounts) > _MOST_USERS:
+        if len(self._accounts) > _MAX_USERS:
             self._accounts.popitem(last=False)
-        account.lines = min(_AT_ONCE, account.lines + (now - account.at) / self._seconds)
+        account.lines = min(_BURST, account.lines + (now - account.at) / self._seconds)
         account.at = now
         return account

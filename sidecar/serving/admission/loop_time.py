@@ -1,7 +1,7 @@
-"""The event loop's time, shared by users: nobody keeps the others from their turn.
+"""Share the event loop's time between users, so that nobody starves the others.
 
-In each round every user may spend so much of it on reading frames and beginning what they ask
-for. Whoever has more to do, on however many connections, goes on in later rounds.
+In each round, every user may spend a limited time on reading frames and starting requests. Those
+with more to do, on however many connections, continue in later rounds.
 """
 
 import asyncio
@@ -9,18 +9,18 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 
-# What is begun in a round has its first step in the next one, which takes some times as long.
-_SECONDS_A_ROUND = 0.000_5
-# The shortest timer that an event loop is sure to keep.
+# What starts in a round runs its first step in the next one, which takes several times as long.
+_SECONDS_PER_ROUND = 0.000_5
+# The shortest timer that an event loop reliably keeps.
 _REST_SECONDS = 0.001
 
 
 class LoopTime:
-    """How long each user has had the loop in this round. Used on one running loop.
+    """How long each user has used the loop in this round. Use it on one running loop.
 
-    A round is one of the loop's own. While other threads work, as `working` tells, it is no
-    shorter than a millisecond where somebody wants more than his part of it: a loop that never
-    sleeps keeps the interpreter's lock, and each step of those threads waits for it.
+    A round is an iteration of the event loop. While other threads work, as `working` reports, and
+    some user exceeds their share, a round lasts at least a millisecond: a loop that never sleeps
+    holds the GIL, and every step of those threads waits for it.
     """
 
     def __init__(self, working: Callable[[], bool]) -> None:
@@ -28,31 +28,31 @@ class LoopTime:
         self._working = working
         self._spent: dict[int, float] = {}
         self._waiting: defaultdict[int, deque[asyncio.Future[None]]] = defaultdict(deque)
-        self._ends = False  # whether the end of the round is to be heard of
+        self._end_scheduled = False  # whether the end of the round is scheduled
 
     def spend(self, uid: int, started: float) -> None:
-        """Count the time since `started`, on the clock of `time.perf_counter`, as the user's."""
+        """Charge the user for the time since `started`, on the clock of `time.perf_counter`."""
         spent = time.perf_counter() - started
         self._spent[uid] = self._spent.get(uid, 0.0) + spent
-        self._await_end()
+        self._schedule_end()
 
     def is_over(self, uid: int) -> bool:
         """Whether the user has to wait for its `turn`."""
-        return uid in self._waiting or self._spent.get(uid, 0.0) >= _SECONDS_A_ROUND
+        return uid in self._waiting or self._spent.get(uid, 0.0) >= _SECONDS_PER_ROUND
 
     async def turn(self, uid: int) -> None:
-        """Return at once where the user has time left in this round, else in a later one."""
+        """Return at once if the user has time left in this round, otherwise in a later one."""
         if not self.is_over(uid):
             return
         turn = self._loop.create_future()
         self._waiting[uid].append(turn)
-        self._await_end()
-        # Where it is cancelled the next round finds it done, and lets the next one go on.
+        self._schedule_end()
+        # If this is cancelled, the next round finds it done and wakes the one after it.
         await turn
 
-    def _await_end(self) -> None:
-        if not self._ends:
-            self._ends = True
+    def _schedule_end(self) -> None:
+        if not self._end_scheduled:
+            self._end_scheduled = True
             self._loop.call_soon(self._end)
 
     def _end(self) -> None:
@@ -63,14 +63,14 @@ class LoopTime:
             self._begin_next()
 
     def _begin_next(self) -> None:
-        self._ends = False
+        self._end_scheduled = False
         self._spent.clear()
         for uid in list(self._waiting):
-            self._let_one_go_on(uid)
+            self._wake_one(uid)
         if self._waiting:
-            self._await_end()
+            self._schedule_end()
 
-    def _let_one_go_on(self, uid: int) -> None:
+    def _wake_one(self, uid: int) -> None:
         turns = self._waiting[uid]
         while turns:
             turn = turns.popleft()

@@ -1,7 +1,7 @@
-"""Bytes that are held for peers: bounded in all, and for each user and each of its processes.
+"""Bytes reserved for peers: limited in total, per user, and per process of a user.
 
-Whatever the daemon keeps of a peer is held here first: its connection, what has arrived of a long
-frame, a request until its reply has been taken. What does not fit is refused, or waited with.
+Whatever the daemon keeps for a peer is reserved here first: its connection, the received part of
+a long frame, a request until its reply has been read. What does not fit is rejected, or waits.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from sidecar.serving.admission.fair_share import (
 )
 from sidecar.serving.admission.peer import Peer
 
-# How much of a new hold's length there is in the mean of all.
-_NEWEST = 0.05
+# The weight of a new reservation's duration in the moving average.
+_EMA_WEIGHT = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """The most that may be held: `total` bytes in all, shared by users and their processes.
+    """The most that may be reserved: `total` bytes, shared by users and their processes.
 
     A process may have `part` of its user's share. Whoever holds nothing else may hold `least`,
-    however small that share is, where it fits into the total.
+    however small that share is, if it fits into the total.
     """
 
     total: int
@@ -42,11 +42,11 @@ class Quota:
         return self.most_of_process(Occupancy(in_all=0, by_user=0, by_process=0))
 
     def most_of_user(self, held: Occupancy) -> int:
-        """Return how much the user may hold while others hold what they do."""
+        """Return how much the user may hold, given what others hold."""
         return max(self.least, most_of_user(self.total, held))
 
     def most_of_process(self, held: Occupancy) -> int:
-        """Return how much the process may hold while others hold what they do."""
+        """Return how much the process may hold, given what others hold."""
         return max(self.least, most_of_process(self.total, self.part, held))
 
     def has_room(self, held: Occupancy, size: int) -> bool:
@@ -59,7 +59,7 @@ class Quota:
 
 
 class Reservation:
-    """Some bytes of one peer; `release` gives them back, and once is enough."""
+    """Bytes reserved for one peer. `release` gives them back, and may be called again."""
 
     __slots__ = ("_budget", "began", "lasting", "peer", "size")
 
@@ -71,14 +71,14 @@ class Reservation:
         self.lasting = lasting
 
     def take(self, other: "Reservation") -> None:
-        """Have the bytes of `other`, a hold of the same peer, as well."""
+        """Take over the bytes of `other`, a reservation of the same peer."""
         if not self.size:
             self.began = other.began
         self.size += other.size
         other.size = 0
 
     def release(self) -> None:
-        """Give the bytes back, unless that has happened."""
+        """Give the bytes back, unless that has already happened."""
         size, self.size = self.size, 0
         if size:
             self._budget.give_back(self, size)
@@ -92,7 +92,7 @@ class _Waiter:
 
 
 class MemoryBudget:
-    """Who holds how much. Used on one loop alone; `quota` may be replaced at any time."""
+    """Who has reserved how much. Use it on one event loop; `quota` may be replaced at any time."""
 
     def __init__(self, quota: Quota, clock: Callable[[], float] = time.monotonic) -> None:
         self.quota = quota
@@ -100,16 +100,16 @@ class MemoryBudget:
         self._holdings = OccupancyTracker()
         self._waiting: list[_Waiter] = []
         self._turns = count(1)
-        self._last_turn: dict[int, int] = {}  # of the users who wait, or have waited just now
+        self._last_turn: dict[int, int] = {}  # of users who are waiting, or have just waited
         self._mean_seconds = 0.0
 
     def try_reserve(
         self, peer: Peer, size: int, *, lasting: bool = False, always: bool = False
     ) -> Reservation | None:
-        """Hold `size` bytes for `peer`; None where they do not fit now. Nothing always fits.
+        """Reserve `size` bytes for `peer`; return None if they do not fit now.
 
-        `lasting`: nobody should wait for their release. `always`: they are held whether they
-        fit or not.
+        Zero bytes always fit. `lasting`: nobody should wait for their release. `always`: reserve
+        them even if they do not fit.
         """
         if size:
             if not (always or self._is_plenty(size) or self._has_room(peer, size)):
@@ -118,42 +118,44 @@ class MemoryBudget:
         return Reservation(self, peer, size, lasting=lasting)
 
     def empty(self, peer: Peer) -> Reservation:
-        """Return a hold of nothing, to take over others."""
+        """Return an empty reservation, to take over others."""
         return Reservation(self, peer, 0, lasting=False)
 
     async def reserve(self, peer: Peer, size: int) -> Reservation:
-        """Return a hold as soon as there is room.
+        """Wait for room and return a reservation.
 
-        Of those who wait, whom it suits, the user goes first who was served the longest ago.
+        Of the waiters whose request fits, the one whose user was served the longest ago goes first.
         """
-        if (hold := self.try_reserve(peer, size)) is not None:
-            return hold
+        if (reservation := self.try_reserve(peer, size)) is not None:
+            return reservation
         waiter = _Waiter(peer, size, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
         try:
             return await waiter.turn
         except asyncio.CancelledError:
-            if waiter.turn.done() and not waiter.turn.cancelled():  # in the same moment
+            if waiter.turn.done() and not waiter.turn.cancelled():  # granted just now
                 waiter.turn.result().release()
             else:
                 self._forget(waiter)
             raise
 
-    def give_back(self, hold: Reservation, size: int) -> None:
-        """Take back the `size` bytes of `hold`; for `Reservation.release` alone."""
-        self._holdings.remove(hold.peer, size)
-        if not hold.lasting:
-            self._mean_seconds += _NEWEST * (self.clock() - hold.began - self._mean_seconds)
+    def give_back(self, reservation: Reservation, size: int) -> None:
+        """Take back `size` bytes of `reservation`; only for `Reservation.release`."""
+        self._holdings.remove(reservation.peer, size)
+        if not reservation.lasting:
+            self._mean_seconds += _EMA_WEIGHT * (
+                self.clock() - reservation.began - self._mean_seconds
+            )
         if self._waiting:
             self._serve_waiting()
 
     @property
     def seconds_until_room(self) -> float:
-        """For how long bytes have been held of late: by then, others will have been released."""
+        """How long bytes have recently been held, on average: others will be released by then."""
         return self._mean_seconds
 
     def to_map(self) -> dict[str, Any]:
-        """Return what `status` says of it, in bytes."""
+        """Return the budget as `status` reports it, in bytes."""
         return {
             "budget_bytes": self.quota.total,
             "budget_of_a_peer_bytes": self.quota.of_a_process,
@@ -163,20 +165,20 @@ class MemoryBudget:
         }
 
     def _is_plenty(self, size: int) -> bool:
-        """Whether there is room whoever asks, which is the usual case, and soon found out."""
+        """Whether `size` fits whoever asks: the usual case, and quick to check."""
         return self._holdings.in_all + size < plenty(self.quota.part) * self.quota.total
 
     def _has_room(self, peer: Peer, size: int) -> bool:
         return self.quota.has_room(self._holdings.of(peer), size)
 
     def _serve_waiting(self) -> None:
-        for waiter in sorted(self._waiting, key=self._turn_of):  # stable: then in their order
-            if waiter.turn.done():  # cancelled, and about to say so
+        for waiter in sorted(self._waiting, key=self._turn_of):  # stable: first come, first served
+            if waiter.turn.done():  # cancelled, and about to be removed
                 continue
-            if (hold := self.try_reserve(waiter.peer, waiter.size)) is not None:
+            if (reservation := self.try_reserve(waiter.peer, waiter.size)) is not None:
                 self._last_turn[waiter.peer.uid] = next(self._turns)
                 self._forget(waiter)
-                waiter.turn.set_result(hold)
+                waiter.turn.set_result(reservation)
 
     def _forget(self, waiter: _Waiter) -> None:
         self._waiting.remove(waiter)

@@ -1,4 +1,4 @@
-"""How much memory a peer's connection, frames and requests take, estimated from above. Pure."""
+"""Upper estimates of the memory that a peer's connection, frames and requests take. Pure."""
 
 import sys
 from collections.abc import Sequence
@@ -9,28 +9,28 @@ from client_lib.wire.protocol import Limits, ServerConnection
 from sidecar.serving.admission.memory_budget import Quota
 
 SHORT_READ_BYTES = 16 * 1024
-"""The most that is read at once from a connection while its next frame is unknown."""
+"""The most to read at once from a connection while its next frame is unknown."""
 LONG_READ_BYTES = 64 * 1024
-"""The most that is read at once of a long frame, into a buffer that all connections share."""
+"""The most to read at once of a long frame, into a buffer that all connections share."""
 CONNECTION_BYTES = 96 * 1024
-"""Its objects, two short reads, a frame that is no longer than these, a reply not taken yet."""
+"""Its objects, two short reads, a frame no longer than these, and a reply not yet read."""
 
-# A buffer that grows has room for an eighth more, so that it need not grow each time.
+# A buffer that grows has an eighth to spare, so that it need not grow each time.
 _GROWN = 1.125
-# A long frame's room is got in steps: the first of so many bytes, then as much as there is.
+# Room for a long frame is reserved in steps: this much at first, then doubling.
 _FIRST_STEP_BYTES = 256 * 1024
-# The text, and the text with its prompt.
+# The text itself, and the text with its prompt.
 _COPIES_OF_A_TEXT = 2
-# What a tokenizer keeps of a character while it works on the text: offsets, words, tokens.
+# What a tokenizer keeps per character while it works on a text: offsets, words, tokens.
 _TOKENIZING_BYTES = 64
-_TOKEN_BYTES = 16  # its id and its type, int64 each
-# Of a vector: as computed, put together with the others, and as a reply. No precision takes more:
-# what is made on the way to a smaller one takes the place of what was computed.
+_TOKEN_BYTES = 16  # id and type, int64 each
+# Per dimension of a vector: as computed, as assembled, and in the reply. No precision takes more:
+# the intermediate of a smaller one replaces what was computed.
 _NUMBER_BYTES = 12
 _ROW_BYTES = 1_024  # the objects of a row and its place in the queue
 _REQUEST_BYTES = 8 * 1024  # its task
 _STATUS_BYTES = 64 * 1024
-# What is left of the memory is for more than peers: activations, a heap that is never quite full.
+# The rest of the free memory is for activations, and a heap that is never quite full.
 _PART_FOR_PEERS = 0.75
 _PART_FOR_CONTROL = 0.25
 _LEAST_CONTROL_BYTES = 4 * 2**20
@@ -38,13 +38,13 @@ _LEAST_CONTROL_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimator:
-    """Estimates for models of so many `dimensions` and `max_tokens`, at most."""
+    """Estimates for models with at most this many `dimensions` and `max_tokens`."""
 
     dimensions: int
     max_tokens: int
 
     def of_request(self, request: Request) -> int:
-        """Return what `request` takes until its reply has been taken, in bytes."""
+        """Return the bytes that `request` takes until its reply has been read."""
         match request:
             case Embed():
                 return self._of_texts(request.input, "")
@@ -53,10 +53,10 @@ class MemoryEstimator:
             case Status() | Metrics():
                 return _STATUS_BYTES
             case Hello() | Ping() | Cancel():
-                return 0  # answered at once, with what the connection holds
+                return 0  # answered at once, from what the connection has reserved
 
     def needs(self, limits: Limits) -> "MemoryNeeds":
-        """Return what it takes to ask for as much as `limits` allow, once."""
+        """Return what it takes to serve a single request as large as `limits` allow."""
         texts = limits.max_inputs
         length = limits.max_frame_bytes // texts
         request = self._of_texts(["x" * length] * texts, "")
@@ -75,12 +75,12 @@ class MemoryEstimator:
 
 
 def of_arriving(size: int) -> int:
-    """Return what is held of a frame of which `size` bytes have arrived."""
+    """Return the bytes that a frame holds once `size` bytes of it have arrived."""
     return int(_GROWN * size) + 64
 
 
 def step_of_arriving(held: int, size: int, whole: int) -> int:
-    """Return how much more to hold before `size` bytes of a frame have arrived, of `whole`."""
+    """Return how much more to reserve before `size` of a frame's `whole` bytes have arrived."""
     need = of_arriving(size) - held
     if need <= 0:
         return 0
@@ -89,7 +89,7 @@ def step_of_arriving(held: int, size: int, whole: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeeds:
-    """What there must be room for at least, in bytes, however little memory there is.
+    """The least that there must be room for, in bytes, however little memory there is.
 
     `request`: the largest request, and a frame while it arrives. `decoding`: the largest frame
     while it is decoded.
@@ -100,17 +100,18 @@ class MemoryNeeds:
 
     @property
     def all(self) -> int:
-        """With connections, and what is asked of the daemon about itself."""
+        """The total, with connections and requests about the daemon itself."""
         return self.request + self.decoding + _LEAST_CONTROL_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotas:
-    """What may be held for what.
+    """What may be held for which purpose.
 
-    `requests` with the frames that arrive for them; frames that are `decoding`; connections and
-    requests about the daemon, under `control`. The latter two are apart so that who fills the
-    first is still told how things are, and what has arrived whole can become a request.
+    `requests` includes the frames that arrive for them; `decoding` is for frames while they are
+    decoded; `control` is for connections and requests about the daemon itself. The latter two are
+    separate, so that a peer that exhausts the first can still query the daemon's status, and a
+    frame that has arrived completely can become a request.
     """
 
     requests: Quota
@@ -120,10 +121,10 @@ class Quotas:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AvailableMemory:
-    """What there is: a ceiling for the process, what it took without peers, all in bytes.
+    """A process's `ceiling` and what it had `taken` without peers, all in bytes.
 
-    `most` is as much as requests are given where there is plenty; a process has `peer_share` of
-    its user's share of it.
+    `most` caps the budget for requests; a process may have `peer_share` of its user's share of
+    it.
     """
 
     ceiling: int
@@ -133,11 +134,11 @@ class AvailableMemory:
 
     @property
     def left(self) -> int:
-        """What peers may be given; below 0 where models alone are over the ceiling."""
+        """What peers may be given; negative if the models alone exceed the ceiling."""
         return int(_PART_FOR_PEERS * (self.ceiling - self.taken))
 
     def budgets(self, needs: MemoryNeeds) -> Quotas:
-        """Return what may be held: never less than `needs`."""
+        """Return the quotas, never less than `needs`."""
         control = max(int(_PART_FOR_CONTROL * min(self.left, self.most)), _LEAST_CONTROL_BYTES)
         left = self.left - needs.decoding - control
         requests = max(min(left, self.most), needs.request)

@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection, by the kernel's word."""
+"""Who is at the other end of a connection, according to the kernel."""
 
 import ctypes
 import errno
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 _UCRED = struct.Struct("3i")  # struct ucred, unix(7)
 _GID = struct.Struct("I")
 _SO_PEERGROUPS = 59  # <asm-generic/socket.h>, Linux 4.13; Python has no name for it
-_PYTHONS_MOST = 1_024  # bytes that `socket.getsockopt` gives room for: 256 groups
+_MAX_OPTION_BYTES = 1_024  # the largest buffer that `socket.getsockopt` allows: 256 groups
 _MAX_GROUPS = 65_536  # NGROUPS_MAX
 
 
@@ -19,8 +19,8 @@ _MAX_GROUPS = 65_536  # NGROUPS_MAX
 class Peer:
     """The process that connected, its user, its group and all of its groups.
 
-    All its connections are one peer, and take turns as one. Where the kernel cannot name the
-    process (it is in a container with other process ids) `pid` is 0.
+    All its connections are one peer, and take turns as one. If the kernel cannot identify the
+    process (it is in a container with its own process ids), `pid` is 0.
     """
 
     pid: int
@@ -29,18 +29,18 @@ class Peer:
     groups: frozenset[int] = frozenset()
 
     def __hash__(self) -> int:
-        return hash((self.pid, self.uid))  # who differs in the rest alone is rare
+        return hash((self.pid, self.uid))  # peers that differ only in the rest are rare
 
     def __str__(self) -> str:
         return f"pid {self.pid} (uid {self.uid})"
 
     def named(self) -> dict[str, int]:
-        """Return who it is, for an event."""
+        """Return the fields that identify the peer in events."""
         return {"peer_pid": self.pid, "peer_uid": self.uid, "peer_gid": self.gid}
 
     @property
     def is_operator(self) -> bool:
-        """Whether its user could as well end the daemon: root's, or the daemon's own."""
+        """Whether its user could end the daemon anyway: root, or the daemon's own user."""
         return self.uid in (0, os.geteuid())
 
     @classmethod
@@ -52,25 +52,25 @@ class Peer:
 
 
 def has_left(sock: socket.socket) -> bool:
-    """Whether either end is closed; nothing need be read for it."""
+    """Whether either end is closed. Reads nothing."""
     if sock.fileno() < 0:
         return True
     poll = select.poll()
-    poll.register(sock, 0)  # POLLHUP is told unasked
+    poll.register(sock, 0)  # POLLHUP is always reported
     return bool(poll.poll(0))
 
 
 def _groups(sock: socket.socket) -> frozenset[int]:
     try:
-        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _PYTHONS_MOST)
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_OPTION_BYTES)
     except OSError as error:
-        # Otherwise it is an older kernel, which tells the first group alone.
+        # Otherwise it is an older kernel, which reports only the first group.
         raw = _many_groups(sock) if error.errno == errno.ERANGE else b""
     return frozenset(gid for (gid,) in _GID.iter_unpack(raw))
 
 
 def _many_groups(sock: socket.socket) -> bytes:
-    """Return what `getsockopt` says where that is more than Python makes room for."""
+    """Return the groups if there are more than `socket.getsockopt` has room for."""
     buffer = ctypes.create_string_buffer(_MAX_GROUPS * _GID.size)
     size = ctypes.c_uint32(len(buffer))
     getsockopt = ctypes.CDLL(None).getsockopt

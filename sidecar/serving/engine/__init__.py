@@ -1,1 +1,1 @@
-"""Requests to rows, rows to results."""
+"""Turn requests into rows, and rows into results."""

@@ -1,4 +1,4 @@
-"""Requests' rows, computed in any order and by several threads, put together again."""
+"""Collect each request's rows, which several threads compute in any order."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from sidecar.serving.scheduler.job import Entry, Job, Key
 from sidecar.serving.scheduler.worker_pool import CompletedRow
 
 AT_ONCE = 256
-"""How many rows, or places of one row, the loop has to do with before it turns to others."""
+"""How many rows, or places of one row, to handle before yielding to the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What was asked for: float32 [n, d], where known rows are still to be set; times in seconds.
+    """A request's rows, float32 [n, d], with cached rows still to be filled in; times in seconds.
 
-    `shared` rows were computed for an equal row of another place or request.
+    `shared` counts the rows whose result was computed for an equal row elsewhere.
     """
 
     vectors: Float32
@@ -35,12 +35,12 @@ class Computed:
 
     @classmethod
     def of_nothing(cls, job: Job) -> "Computed":
-        """Return what a job comes to all of whose rows are known."""
+        """Return the result of a job whose rows are all cached."""
         vectors = np.empty((job.size, job.finish.dimensions), np.float32)
         return cls(vectors, job.arrived, job.arrived, 0, 0, 0)
 
     def timings(self, begun: float, arrived: float, cached: int, now: float) -> Timings:
-        """Return where the time went of a request that had begun before its job `arrived`."""
+        """Return the timings of a request that began at `begun` and was queued at `arrived`."""
         return Timings(
             queue_ms=milliseconds(self.started - arrived),
             tokenize_ms=milliseconds(arrived - begun),
@@ -54,7 +54,7 @@ class Computed:
 
 
 class ResultCollector:
-    """Collects a job's rows; `outcome` is done when the last has come, or the first failed."""
+    """Collects a job's rows; `outcome` is done with the last row or the first failure."""
 
     def __init__(self, job: Job) -> None:
         self.outcome: asyncio.Future[Computed] = asyncio.get_running_loop().create_future()
@@ -66,9 +66,9 @@ class ResultCollector:
         self._largest: CompletedRow | None = None
 
     def take(self, index: int, row: CompletedRow) -> None:
-        """Put `row`, which may be an equal one, in the place of the job's row `index`.
+        """Store `row`, which may have been computed for an equal row, as the job's row `index`.
 
-        Raises nothing: what goes wrong fails this request, and no other that waits for the row.
+        Never raises: an error fails this request, but not others that wait for the row.
         """
         if isinstance(row.outcome, Exception):
             self.fail(failures.of_model(row.outcome, self._job.places[index][0]))
@@ -79,7 +79,7 @@ class ResultCollector:
             self.fail(failures.of_daemon(error))
 
     def fail(self, error: ReplyError) -> None:
-        """Fail the request, unless it is settled already."""
+        """Fail the request, unless it is already settled."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
 
@@ -89,11 +89,11 @@ class ResultCollector:
             self._vectors[place] = vector
         self.missing -= 1
         self._shared += len(places) - (row.entry == Entry(self._job, index))
-        self._note(row)
+        self._track_batch(row)
         if not self.missing and not self.outcome.done():
             self.outcome.set_result(self._computed(row.ended))
 
-    def _note(self, row: CompletedRow) -> None:
+    def _track_batch(self, row: CompletedRow) -> None:
         if self._first is None or row.started < self._first.started:
             self._first = row
         if self._largest is None or row.batch.rows > self._largest.batch.rows:
@@ -103,16 +103,16 @@ class ResultCollector:
         assert self._first is not None
         assert self._largest is not None
         batch = self._largest.batch
-        # An equal row may have been begun before this job had come.
+        # An equal row may have started before this job arrived.
         started = max(self._first.started, self._job.arrived)
         return Computed(self._vectors, started, ended, batch.rows, batch.tokens, self._shared)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The `others` that need a row no more, and whether nobody waits for it any longer.
+    """The `others` that no longer need a row, and whether nobody waits for it any more (`whole`).
 
-    `shared`: for how many places it was, beside its own.
+    `shared`: the places that were filled beyond the one it was computed for.
     """
 
     others: Sequence[Entry]
@@ -121,7 +121,7 @@ class Delivery:
 
 
 class ResultCollectors:
-    """Every job in flight, and who waits for which row: whatever lands is for all of them."""
+    """All jobs in flight, and which of them wait for each row: one row may be for several."""
 
     def __init__(self) -> None:
         self._by_job: dict[Job, ResultCollector] = {}
@@ -131,16 +131,16 @@ class ResultCollectors:
         return len(self._by_job)
 
     def open(self, job: Job) -> ResultCollector:
-        """Begin to collect the rows of `job`, of which there is one at least."""
-        gathering = self._by_job[job] = ResultCollector(job)
+        """Start collecting the rows of `job`, which has at least one."""
+        collector = self._by_job[job] = ResultCollector(job)
         for key, entry in zip(job.keys, job.entries, strict=True):
             self._waiting.setdefault(key, []).append(entry)
-        return gathering
+        return collector
 
     def close(self, job: Job) -> None:
-        """Collect for `job` no more, whether or not it was opened whole."""
-        gathering = self._by_job.pop(job, None)
-        if gathering is None or not gathering.missing:
+        """Stop collecting for `job`, even if `open` failed halfway."""
+        collector = self._by_job.pop(job, None)
+        if collector is None or not collector.missing:
             return
         for key in set(job.keys):
             entries = self._waiting.pop(key, ())
@@ -148,9 +148,9 @@ class ResultCollectors:
                 self._waiting[key] = others
 
     def deliver(self, row: CompletedRow) -> Delivery:
-        """Give `row` to those who wait for it, or to so many as takes the loop no time.
+        """Give `row` to the entries that wait for it, up to `AT_ONCE` places per call.
 
-        Until the last has it, whoever comes newly waits for it, too.
+        Until the last one has it, new entries for the same row join the wait.
         """
         entries = self._waiting.pop(row.entry.key, [])
         count = _as_many_as_fit(entries)
@@ -170,11 +170,11 @@ class ResultCollectors:
 
     def fail_all(self, error: ReplyError) -> None:
         """Fail every job that is not settled."""
-        for gathering in self._by_job.values():
-            gathering.fail(error)
+        for collector in self._by_job.values():
+            collector.fail(error)
 
 
 def _as_many_as_fit(entries: Sequence[Entry]) -> int:
-    """Return how many of `entries`, one at least, have no more than `AT_ONCE` places in all."""
+    """Return how many of the first `entries` have `AT_ONCE` places in total; at least one."""
     places = accumulate(len(entry.places) for entry in entries)
     return max(1, sum(1 for _ in takewhile(lambda total: total <= AT_ONCE, places)))

@@ -1,6 +1,6 @@
-"""Requests to results: which model, which rows, which queue; then the rows put together.
+"""Turn requests into results: pick the model, queue the rows, assemble the results.
 
-Sees no sockets. Everything here runs on the loop.
+Knows nothing of sockets. Everything here runs on the event loop.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ from sidecar.serving.telemetry.statistics import Statistics
 class Engine:
     """The models, the queue and the threads behind `embed` and `rerank`.
 
-    Made and used on one running loop; `start` before the first request, `stop` after the
-    last. `costs` has what is known of each model's rows, by the model's name. `cache_bytes` of
-    results are kept, and rows that have one are not computed again. `statistics` outlive an
-    engine where they are given to the next. `notes` takes the events that no reply waits for.
-    `crashed` is done, with what escaped, once inference has ended unasked.
+    Create and use it on one running event loop: `start` before the first request, `stop` after
+    the last. `costs` maps a model's name to its cost model. Up to `cache_bytes` of results are
+    cached, and cached rows are not computed again. Pass `statistics` on to keep counting across
+    engines. `notes` defers log lines that no reply should wait for. `crashed` is done, with the
+    exception, once inference has ended unexpectedly.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Engine:
 
     @property
     def estimator(self) -> MemoryEstimator:
-        """What requests to its models take of memory."""
+        """The memory estimator for requests to its models."""
         models = self._registry.models
         return MemoryEstimator(
             max(model.dimensions for model in models), max(model.max_tokens for model in models)
@@ -90,11 +90,11 @@ class Engine:
         self._workers.start()
 
     async def idle(self) -> None:
-        """Return once no request is here; for whoever brings it no more."""
+        """Wait until no request is in flight. No new ones may be sent meanwhile."""
         await self._in_flight.idle()
 
     async def stop(self) -> None:
-        """Let running rows end and join the threads; what still waits is left."""
+        """Finish the running rows and join the threads; queued rows are abandoned."""
         for tokenizer in self._tokenizers.values():
             await tokenizer.stop()
         await self._workers.stop()
@@ -103,20 +103,20 @@ class Engine:
     async def embed(self, request: Embed, peer: Hashable = None) -> Embeddings:
         """Return float32 [n, d] for n texts.
 
-        Users take turns, and so do the peers of one: a user is the one of a `Peer`.
+        Users take turns, and so do the peers of one user, which is the `uid` of a `Peer`.
 
-        Rows are kept and shared in float32, whatever precision they will travel in.
+        Rows are cached and shared in float32, whatever the precision of the reply.
 
-        Raises the `ReplyError` that the caller is to be told. Cancelling it drops its rows.
+        Raises the `ReplyError` to send to the caller. Cancelling the call drops its rows.
         """
         model = self._registry.embedder(request.model)
         answer, vectors = await self._answer(WorkItem.texts_of(model, request), peer)
         return Embeddings(answer, vectors, request.precision)
 
     async def rerank(self, request: Rerank, peer: Hashable = None) -> Ranking:
-        """Return the documents by relevance, the best first, ties by index; peers as in `embed`.
+        """Return the documents by relevance, best first, ties by index; `peer` is as in `embed`.
 
-        Raises the `ReplyError` that the caller is to be told. Cancelling it drops its rows.
+        Raises the `ReplyError` to send to the caller. Cancelling the call drops its rows.
         """
         model = self._registry.reranker(request.model)
         if model.task == "rerank":
@@ -127,11 +127,11 @@ class Engine:
         return Ranking.by_score(answer, "embedding", scores, request.top_n)
 
     def longest_forward(self) -> float:
-        """Return for how long the oldest row that is being computed has been, in seconds."""
+        """Return how long the oldest running row has been computing, in seconds."""
         return self._workers.longest()
 
     def standstill(self) -> float:
-        """Return for how long requests have waited while no row was begun or ended, in seconds."""
+        """Return how long requests have waited without a row starting or finishing, in seconds."""
         return self._workers.still() if len(self._collectors) else 0.0
 
     def status(self) -> dict[str, Any]:
@@ -148,102 +148,102 @@ class Engine:
             "cache": {**self._cache.to_map(), "shared": self._shared},
         }
 
-    async def _answer(self, asked: WorkItem, peer: Hashable) -> tuple[Answer, Float32]:
+    async def _answer(self, item: WorkItem, peer: Hashable) -> tuple[Answer, Float32]:
         with self._in_flight:
-            return await self._answer_in_time(asked, peer)
+            return await self._answer_in_time(item, peer)
 
-    async def _answer_in_time(self, asked: WorkItem, peer: Hashable) -> tuple[Answer, Float32]:
+    async def _answer_in_time(self, item: WorkItem, peer: Hashable) -> tuple[Answer, Float32]:
         begun = self._clock()
         try:
-            async with asyncio.timeout(asked.timeout):
-                if asked.timeout is not None:
-                    priority, user = asked.request.priority, _user_of(peer)
-                    self._workers.refuse_if_late(priority, peer, asked.timeout, user)
-                rows = await self._rows(asked, _user_of(peer))
-                asked.refuse_empty(rows)
-                truncated = asked.truncated(rows)
-                known = self._cache.recall(asked.key(row) for row in rows)
+            async with asyncio.timeout(item.timeout):
+                if item.timeout is not None:
+                    priority, user = item.request.priority, _user_of(peer)
+                    self._workers.refuse_if_late(priority, peer, item.timeout, user)
+                rows = await self._rows(item, _user_of(peer))
+                item.refuse_empty(rows)
+                truncated = item.truncated(rows)
+                known = self._cache.recall(item.key(row) for row in rows)
                 await _give_way(rows)
-                job = self._job(asked, rows, known, peer, begun)
+                job = self._job(item, rows, known, peer, begun)
                 await _give_way(rows)
                 computed = await self._compute(job)
-        except (DeadlineExceeded, Overloaded, TooLarge) as refusal:  # the queue's, all of them
-            self.statistics.not_admitted(asked.request.priority, refusal.code)
+        except (DeadlineExceeded, Overloaded, TooLarge) as refusal:  # all raised by the queue
+            self.statistics.not_admitted(item.request.priority, refusal.code)
             raise
         except BackendFailed as failure:
-            if failure.index == asked.inputs:  # the query, which is no input
+            if failure.index == item.inputs:  # the query, which is not an input
                 failure.index = None
             raise
         except TimeoutError:
-            raise DeadlineExceeded(f"not done within its {asked.timeout:g} s") from None
+            raise DeadlineExceeded(f"not finished within {item.timeout:g} s") from None
         for index, vector in known.items():
             computed.vectors[index] = vector
         timings = computed.timings(begun, job.arrived, len(known), self._clock())
         tokens = sum(row.tokens for row in rows)
-        answer = Answer(asked.model.name, len(rows), tokens, truncated, timings)
+        answer = Answer(item.model.name, len(rows), tokens, truncated, timings)
         return answer, computed.vectors
 
-    async def _rows(self, asked: WorkItem, user: Hashable) -> list[Row]:
-        tokenizer = self._tokenizers[asked.model.name]
+    async def _rows(self, item: WorkItem, user: Hashable) -> list[Row]:
+        tokenizer = self._tokenizers[item.model.name]
         rows: list[Row] = []
-        for part in asked.parts:
+        for part in item.parts:
             rows += await tokenizer.rows(
-                part.texts, asked.request.priority, prompt=part.prompt, user=user
+                part.texts, item.request.priority, prompt=part.prompt, user=user
             )
         return rows
 
     def _job(
         self,
-        asked: WorkItem,
+        item: WorkItem,
         rows: Sequence[Row],
         known: Container[int],
         peer: Hashable,
         begun: float,
     ) -> Job:
-        """Return a job of the rows that are not `known`, equal ones once."""
+        """Return a job of the rows that are not `known`, with equal rows merged."""
         places: dict[bytes, list[int]] = {}
         for index, row in enumerate(rows):
             if index not in known:
                 places.setdefault(row.digest, []).append(index)
         distinct = tuple(rows[first] for first, *_ in places.values())
-        cost = self._costs[asked.model.name]
+        cost = self._costs[item.model.name]
         tokens = [row.tokens for row in distinct]
         by_tokens = {each: cost.microseconds(each) for each in set(tokens)}
         return Job(
-            model=asked.model,
+            model=item.model,
             rows=distinct,
             places=tuple(places.values()),
             size=len(rows),
             costs=[by_tokens[each] for each in tokens],
-            finish=asked.finish,
+            finish=item.finish,
             arrived=self._clock(),
             user=_user_of(peer),
             peer=peer,
-            priority=asked.request.priority,
-            deadline=math.inf if asked.timeout is None else begun + asked.timeout,
-            row_bytes=asked.row_bytes,
+            priority=item.request.priority,
+            deadline=math.inf if item.timeout is None else begun + item.timeout,
+            row_bytes=item.row_bytes,
         )
 
     async def _compute(self, job: Job) -> Computed:
         if self.crashed.done():
-            raise Draining("inference has stopped; ask the next daemon")
+            raise Draining("inference has stopped; retry with the next daemon")
         if not job.rows:
             return Computed.of_nothing(job)
         self._workers.submit(job)
         try:
-            # No row comes back before this task lets the loop go.
+            # No row is delivered before this task yields to the event loop.
             return await self._collectors.open(job).outcome
         finally:
-            # Settled, failed or cancelled: whatever of it still waits is of no use.
+            # Settled, failed or cancelled: rows that still wait are useless.
             self._collectors.close(job)
             if batch := self._workers.drop(job):
                 self._batch_ended(batch, self._clock())
 
     def _row_finished(self, row: CompletedRow) -> None:
-        """Deliver a row, and then tell of it: what fails there is an event, and no request's end.
+        """Deliver a row, then record it; an error while recording is logged and fails no request.
 
-        Where the books of what waits fail themselves, inference ends: they could keep a later
-        request waiting for ever.
+        If the bookkeeping of waiting rows itself fails, inference ends: a later request could
+        otherwise wait forever.
         """
         try:
             delivery = self._collectors.deliver(row)
@@ -260,7 +260,7 @@ class Engine:
             self._learn(row, row.outcome)
 
     def _learn(self, row: CompletedRow, result: Float32) -> None:
-        if not row.parallel:  # what rows cost is what they cost beside others
+        if not row.parallel:  # costs are those of rows that run beside others
             cost = self._costs[row.batch.model.name]
             cost.record(row.entry.row.tokens, row.ended - row.started)
         self._cache.put(row.entry.key, result)
@@ -272,25 +272,25 @@ class Engine:
     def _crash(self, error: BaseException, job: Job | None) -> None:
         if not self.crashed.done():
             self.crashed.set_result(error)
-        # Whoever brought it about is told so; the others may ask the next daemon.
+        # The request that caused it gets the cause; the others may retry with the next daemon.
         if job is not None:
             self._collectors.fail(job, failures.of_inference(error))
-        self._collectors.fail_all(Draining("inference has stopped; ask the next daemon"))
+        self._collectors.fail_all(Draining("inference has stopped; retry with the next daemon"))
 
 
 async def _give_way(rows: Sequence[Row]) -> None:
-    """Let the loop turn to others where so many rows have kept it busy for a millisecond or two."""
+    """Yield to the event loop if these rows are enough to block it for a millisecond or two."""
     if len(rows) > AT_ONCE:
         await asyncio.sleep(0)
 
 
 def _user_of(peer: Hashable) -> Hashable:
-    """Return whose process it is: all that the kernel has not named are of one user."""
+    """Return the user that owns `peer`; all but a `Peer` belong to one user."""
     return peer.uid if isinstance(peer, Peer) else None
 
 
 def _lane_status(peers: Mapping[Hashable, Usage]) -> dict[str, Any]:
-    by_peer = {str(peer): load.to_map() for peer, load in peers.items()}
+    by_peer = {str(peer): usage.to_map() for peer, usage in peers.items()}
     return {**sum(peers.values(), Usage()).to_map(), "peers": by_peer}
 
 

@@ -1,4 +1,4 @@
-"""One thread that several share: who gives it what to do next. Used on one loop alone."""
+"""A lock that decides which request uses a shared thread next. Use it on a single event loop."""
 
 import asyncio
 from collections.abc import Collection, Hashable
@@ -9,14 +9,14 @@ from itertools import count
 from client_lib.wire.messages import Priority
 from sidecar.serving.scheduler.sfq import Flow, StartTimeFairQueue
 
-# How many interactive ones of a user that come later may overtake a bulk one.
+# How many later interactive requests of the same user may overtake a bulk one.
 OVERTAKING = 16
 _KIND = "any"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Waiter:
-    """Who waits, in the order of tickets."""
+    """A waiting request; waiters are ordered by ticket."""
 
     ticket: int
     number: int
@@ -25,7 +25,7 @@ class _Waiter:
 
 
 class _User(Flow):
-    """One user's waiters, a heap."""
+    """One user's waiters, as a heap."""
 
     __slots__ = ("waiters",)
 
@@ -35,14 +35,14 @@ class _User(Flow):
 
     @property
     def kinds(self) -> Collection[str]:
-        """There is but one, where anybody waits."""
+        """The only kind, while anybody waits."""
         return (_KIND,) if self.waiters else ()
 
 
 class FairLock:
-    """Lets one in at a time. Users take turns by what those let in have cost.
+    """A lock for which users take turns, weighted by the cost of what they were granted it for.
 
-    Of one user the first to arrive is the first in, but interactive ones overtake bulk ones.
+    Within a user it is first come, first served, but interactive requests overtake bulk ones.
     """
 
     def __init__(self) -> None:
@@ -51,25 +51,25 @@ class FairLock:
         self._users = StartTimeFairQueue(_User)
 
     async def acquire(self, priority: Priority, user: Hashable = None, cost: int = 1) -> None:
-        """Return when it is this one's turn; it has to `release`."""
+        """Wait for the lock; the caller has to `release` it."""
         number = next(self._serial)
         ticket = number + OVERTAKING if priority == "bulk" else number
         turn = asyncio.get_running_loop().create_future()
-        waits = self._users.flow(user)
-        heappush(waits.waiters, _Waiter(ticket, number, cost, turn))
-        self._users.enqueue(waits)
+        flow = self._users.flow(user)
+        heappush(flow.waiters, _Waiter(ticket, number, cost, turn))
+        self._users.enqueue(flow)
         if not self._taken:
             self._taken = True
             self.release()
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # its turn came in the same moment
+            if not turn.cancelled():  # granted at the same moment
                 self.release()
             raise
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Grant the lock to the next waiter, if any."""
         while (user := self._users.head()) is not None:
             waiter = heappop(user.waiters)
             if not waiter.turn.done():

@@ -1,4 +1,4 @@
-"""Results of rows that were computed lately, so that they need not be again. Pure."""
+"""A cache of the results of recently computed rows. Pure."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ from typing import Any
 from sidecar.serving.registry import Float32
 from sidecar.serving.scheduler.job import Key
 
-# What an entry holds besides its numbers: the key, its digest, the array and its place.
+# An entry's overhead: the key, its digest, the array object and the slot in the table.
 _ENTRY_BYTES = 512
 
 
 class ResultCache:
-    """At most `max_bytes` of results; the one that was asked for longest ago leaves first.
+    """Holds at most `max_bytes` of results, and evicts the least recently used.
 
-    Since equal keys have the same bytes, nobody can tell a result from here from a new one.
+    Equal keys have the same bytes, so a cached result cannot be told from a new one.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -23,19 +23,19 @@ class ResultCache:
         self._bytes = self._hits = self._misses = self._evicted = 0
 
     def recall(self, keys: Iterable[Key]) -> dict[int, Float32]:
-        """Return the results that are here, float32 [d], by their index in `keys`."""
+        """Return the cached results, float32 [d], by their index in `keys`."""
         if not self._max_bytes:
             return {}
         found = enumerate(map(self._recall_one, keys))
         return {index: result for index, result in found if result is not None}
 
     def put(self, key: Key, result: Float32) -> None:
-        """Keep the result of the row `key`, unless it alone is more than all may be."""
+        """Cache the result of row `key`, unless it exceeds `max_bytes` by itself."""
         size = _size(result)
         if size > self._max_bytes or key in self._results:
             return
-        # A copy: it may be a view of more numbers, or of another caller's. First, so that where
-        # there is no memory for it nothing is counted.
+        # Copy it: it may be a view of a larger array, or of another caller's. Copy first, so that
+        # running out of memory leaves the counts as they are.
         kept = result.copy()
         self._bytes += size
         while self._bytes > self._max_bytes:
@@ -54,7 +54,7 @@ class ResultCache:
         return result
 
     def to_map(self) -> dict[str, Any]:
-        """Return the `cache` of a status."""
+        """Return the `cache` section of `status`."""
         return {
             "max_bytes": self._max_bytes,
             "bytes": self._bytes,

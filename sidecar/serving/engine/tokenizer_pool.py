@@ -1,4 +1,4 @@
-"""Texts to rows: short ones on the loop, others on a thread, and long ones on another."""
+"""Tokenize texts: short ones on the event loop, others on one thread, long ones on another."""
 
 import asyncio
 import threading
@@ -10,20 +10,20 @@ from sidecar.models.rows import Row, Text
 from sidecar.serving.engine.fair_lock import FairLock
 from sidecar.serving.registry import ServedModel
 
-# A text's cost is counted in characters, about 0.3 µs each: so many for its row, and its own.
+# A text's cost is counted in characters, about 0.3 µs each: its own, plus this many for its row.
 _ROW = 25
-# Staying on the loop saves a hop to a thread and back, 25 to 70 µs; it holds up everybody else.
+# Staying on the loop saves a round trip to a thread, 25 to 70 µs, but blocks everybody else.
 _INLINE_COST = 425
-# A request gives way to others after so much, 3 ms; a text that is longer is not divided.
+# A request yields to others after this much work, 3 ms; a longer text is not split.
 _SLICE_COST = 10_000
 
 
-class _Counter:
-    """One thread that tokenizes, and whose turn it is there; users take turns by characters."""
+class _Tokenizer:
+    """One tokenizer thread and the lock for it; users take turns by characters."""
 
     def __init__(self, model: ServedModel, name: str) -> None:
         self._model = model
-        # Held while the thread tokenizes, be it for a request that has been given up.
+        # Held while the thread tokenizes, even for a cancelled request.
         self.free = threading.Lock()
         self._lock = FairLock()
         self._thread = ThreadPoolExecutor(1, name)
@@ -31,7 +31,7 @@ class _Counter:
     async def rows(
         self, texts: Sequence[Text], prompt: str, priority: Priority, user: Hashable
     ) -> list[Row]:
-        """Return one row a text, once it is their turn."""
+        """Return one row per text, once it is their turn."""
         await self._lock.acquire(priority, user, _cost(texts, prompt))
         try:
             loop = asyncio.get_running_loop()
@@ -40,7 +40,7 @@ class _Counter:
             self._lock.release()
 
     async def stop(self) -> None:
-        """Let what the thread has begun end, and join it."""
+        """Let the thread finish what it has started, and join it."""
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
 
     def _tokenize(self, texts: Sequence[Text], prompt: str) -> list[Row]:
@@ -49,12 +49,12 @@ class _Counter:
 
 
 class TokenizerPool:
-    """One model's tokenizer and its two threads: what a long text takes holds up no short ones."""
+    """One model's tokenizer and its two threads: long texts do not hold up short ones."""
 
     def __init__(self, model: ServedModel) -> None:
         self._model = model
-        self._short = _Counter(model, f"tokenize-{model.name}")
-        self._long = _Counter(model, f"tokenize-{model.name}-long")
+        self._short = _Tokenizer(model, f"tokenize-{model.name}")
+        self._long = _Tokenizer(model, f"tokenize-{model.name}-long")
 
     async def rows(
         self,
@@ -64,28 +64,31 @@ class TokenizerPool:
         prompt: str = "",
         user: Hashable = None,
     ) -> list[Row]:
-        """Return one row a text, in order; of the text with `prompt` before it, if it is no pair.
+        """Return one row per text, in order, with `prompt` before each text that is not a pair.
 
-        The prompt is put there slice by slice: for all texts at once that would hold up the loop.
+        The prompt is added slice by slice: for all texts at once, that would block the event loop.
         """
         if _cost(texts, prompt) <= _INLINE_COST:
             rows = self._rows_now(texts, prompt)
             if rows is not None:
                 return rows
         rows = []
-        for some in _slices(texts, prompt):
-            is_long = _cost(some, prompt) > _SLICE_COST
-            counter = self._long if is_long else self._short
-            rows += await counter.rows(some, prompt, priority, user)
+        for part in _slices(texts, prompt):
+            is_long = _cost(part, prompt) > _SLICE_COST
+            tokenizer = self._long if is_long else self._short
+            rows += await tokenizer.rows(part, prompt, priority, user)
         return rows
 
     async def stop(self) -> None:
-        """Let what the threads have begun end, and join them."""
+        """Let the threads finish what they have started, and join them."""
         await self._short.stop()
         await self._long.stop()
 
     def _rows_now(self, texts: Sequence[Text], prompt: str) -> list[Row] | None:
-        """Tokenize on the loop, unless a thread does: a model may let in one at a time."""
+        """Tokenize on the event loop; return None if a thread is tokenizing.
+
+        A model may allow only one caller at a time.
+        """
         if not self._short.free.acquire(blocking=False):
             return None
         try:
@@ -100,7 +103,7 @@ class TokenizerPool:
 
 
 def _slices(texts: Sequence[Text], prompt: str = "") -> Iterator[Sequence[Text]]:
-    """Yield consecutive parts of `texts`: a text, and what else fits into a slice with it."""
+    """Yield consecutive parts of `texts`, each of as many as fit into a slice, but at least one."""
     start, left = 0, _SLICE_COST
     for index, text in enumerate(texts):
         cost = _cost_of(text, prompt)

@@ -1,4 +1,4 @@
-"""What a request asks to be computed, once its model is known. Pure."""
+"""What a request wants computed, once its model is known. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,28 +10,31 @@ from sidecar.serving.postprocess import Postprocess
 from sidecar.serving.registry import ServedModel, prompt_text
 from sidecar.serving.scheduler.job import Key, key_of
 
-# The objects of a row and its place in the queue, without what they point to.
+# The objects of a row and its place in the queue, without what they reference.
 _ROW_BYTES = 512
 _FOR_UNIT_VECTORS = ("int8", "uint8")
 
 
 @dataclass(frozen=True, slots=True)
 class PromptedTexts:
-    """Texts that have the same `prompt` before them; it is put there where they are tokenized."""
+    """Texts that share a `prompt`, which is prepended when they are tokenized."""
 
     texts: Sequence[Text]
     prompt: str = ""
 
     @property
     def characters(self) -> int:
-        """How many its texts have, with the prompt; of pairs the documents' alone count."""
+        """Their total length, with the prompts; of pairs, only the documents count."""
         own = sum(len(text) if isinstance(text, str) else len(text[1]) for text in self.texts)
         return own + len(self.prompt) * len(self.texts)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """One row a text, part by part. The first `inputs` are the caller's, by the caller's index."""
+    """A request's texts, part by part, one row per text.
+
+    The first `inputs` rows are the caller's inputs, and have the caller's indexes.
+    """
 
     request: Embed | Rerank
     model: ServedModel
@@ -41,17 +44,17 @@ class WorkItem:
 
     @classmethod
     def texts_of(cls, model: ServedModel, request: Embed) -> "WorkItem":
-        """Return the texts with their prompt.
+        """Return the work of embedding texts with their prompt.
 
-        Raises `BadRequest` for a prompt that the model has not, more dimensions than it has, or
-        a precision that its vectors do not fit.
+        Raises `BadRequest` for a prompt that the model does not have, more dimensions than it has,
+        or a precision that its vectors do not fit.
         """
         prompt = prompt_text(model, name=request.prompt_name, role=request.role)
         normalize = model.normalize if request.normalize is None else request.normalize
         if request.precision in _FOR_UNIT_VECTORS and not normalize:
             raise BadRequest(
-                f"precision {request.precision} has a fixed range, for vectors of length 1: "
-                "set normalize to true"
+                f"precision {request.precision} has a fixed range and requires vectors of "
+                "length 1: set normalize to true"
             )
         finish = Postprocess(_dimensions(model, request.dimensions), normalize)
         return cls(
@@ -60,7 +63,7 @@ class WorkItem:
 
     @classmethod
     def pairs_of(cls, model: ServedModel, request: Rerank) -> "WorkItem":
-        """Return (query, document) pairs for a cross-encoder."""
+        """Return the work of scoring (query, document) pairs with a cross-encoder."""
         pairs = [(request.query, document) for document in request.documents]
         return cls(
             request, model, (PromptedTexts(pairs),), len(pairs), Postprocess(1, normalize=False)
@@ -68,9 +71,9 @@ class WorkItem:
 
     @classmethod
     def documents_of(cls, model: ServedModel, request: Rerank) -> "WorkItem":
-        """Return the documents for an embedding model, and the query after them.
+        """Return the work of ranking documents with an embedding model.
 
-        It comes last so that a document's row has the document's index.
+        The query comes last, so that a document's row has the document's index.
         """
         documents = PromptedTexts(request.documents, prompt_text(model, role="document"))
         query = PromptedTexts((request.query,), prompt_text(model, role="query"))
@@ -79,40 +82,40 @@ class WorkItem:
 
     @property
     def timeout(self) -> float | None:
-        """How long the caller waits for the answer, in seconds; None where it did not say."""
+        """How long the caller waits for the reply, in seconds; None if it set no limit."""
         milliseconds = self.request.timeout_ms
         return None if milliseconds is None else milliseconds / 1000
 
     @property
     def row_bytes(self) -> int:
-        """What a row of it holds, nearly, besides its tokens: objects, text, result."""
+        """The approximate bytes per row besides its tokens: objects, text, result."""
         characters = sum(part.characters for part in self.parts)
         texts = sum(len(part.texts) for part in self.parts)
         return _ROW_BYTES + characters // texts + 4 * self.finish.dimensions
 
     def key(self, row: Row) -> Key:
-        """Return what decides the result of one of its rows."""
+        """Return the key that determines the result of one of its rows."""
         return key_of(self.model, self.finish, row)
 
     def refuse_empty(self, rows: Sequence[Row]) -> None:
-        """Raise `BadRequest`, naming the first, where a text has no tokens but needs one.
+        """Raise `BadRequest` for the first text that has too few tokens for the model.
 
-        A tokenizer that adds none of its own makes that of "", of blanks, of control characters.
+        A tokenizer that adds no tokens of its own finds none in "", blanks or control characters.
         """
         for index, row in enumerate(rows):
             if row.tokens < self.model.least_tokens:
                 raise self._refusal(index, f"has no tokens for {self.model.name}: leave it out")
 
     def truncated(self, rows: Sequence[Row]) -> tuple[int, ...]:
-        """Return the indexes of the inputs whose `rows` were cut.
+        """Return the indexes of the inputs whose `rows` were truncated.
 
-        Raises `BadRequest`, naming the first, where the request does not allow that.
+        Raises `BadRequest`, for the first one, if the request does not allow truncation.
         """
         cut = tuple(index for index, row in enumerate(rows) if row.truncated)
         if cut and not self.request.truncate:
-            limit = f"the {self.model.max_tokens} tokens of {self.model.name}"
+            limit = f"the {self.model.max_tokens}-token limit of {self.model.name}"
             advice = "shorten it, split it, or set truncate=true"
-            raise self._refusal(cut[0], f"is longer than {limit}: {advice}")
+            raise self._refusal(cut[0], f"exceeds {limit}: {advice}")
         return tuple(index for index in cut if index < self.inputs)
 
     def _refusal(self, index: int, reason: str) -> BadRequest:
@@ -121,7 +124,7 @@ class WorkItem:
         return BadRequest(f"{which} {reason}", index=index if own else None)
 
 
-def _dimensions(model: ServedModel, asked: int | None) -> int:
-    if asked is not None and asked > model.dimensions:
-        raise BadRequest(f"dimensions is {asked}; {model.name} has {model.dimensions}")
-    return asked or model.dimensions
+def _dimensions(model: ServedModel, requested: int | None) -> int:
+    if requested is not None and requested > model.dimensions:
+        raise BadRequest(f"dimensions is {requested}; {model.name} has {model.dimensions}")
+    return requested or model.dimensions

@@ -1,1 +1,1 @@
-"""Which row is computed next, and the threads that compute it."""
+"""Decide which row is computed next, and run the threads that compute it."""

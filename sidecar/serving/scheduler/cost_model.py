@@ -1,27 +1,28 @@
-"""What a row costs: a straight line through the rows that were measured. Pure.
+"""Predict what a row costs: a straight line fitted to measured rows. Pure.
 
 A model's attention grows with the square of a row's length, but for the lengths that models
-take the line is within a fifth of every row, and it stays sane beyond what was measured.
+accept the line is within a fifth of every row, and it extrapolates sanely.
 """
 
 from collections.abc import Iterable
 from typing import TypeAlias
 
 Sample: TypeAlias = tuple[int, float]
-"""One row that was computed: its tokens, and the seconds for which it kept a thread busy."""
+"""One computed row: its tokens, and the seconds for which it kept a thread busy."""
 
-# About the last 256 rows count.
+# Exponential decay: about the last 256 rows count.
 _KEPT = 1 - 1 / 256
 _GUESS: tuple[Sample, ...] = ((1, 0.001), (100, 0.01))
-# As a share: what is less is the rounding of equal lengths.
+# Relative; anything less is a rounding error among equal lengths.
 _NO_SPREAD = 1e-9
 
 
 class CostModel:
-    """One model's seconds a row, `fixed + per_token * tokens`.
+    """One model's seconds per row, `fixed + per_token * tokens`.
 
-    Least squares, the recent rows before the older ones. The first samples, best of several
-    lengths, are never forgotten: while all rows have one length, they keep the slope known.
+    Fitted by least squares, with recent rows weighted above older ones. The `first` samples, best
+    of several lengths, are never forgotten: they determine the slope while all rows have one
+    length.
     """
 
     def __init__(self, first: Iterable[Sample] = _GUESS) -> None:
@@ -32,18 +33,18 @@ class CostModel:
         self._fit()
 
     def record(self, tokens: int, seconds: float) -> None:
-        """Take note of a row that was computed."""
+        """Record a computed row."""
         new = _terms(tokens, seconds)
         self._recent = [_KEPT * old + term for old, term in zip(self._recent, new, strict=True)]
         self._fit()
 
     def microseconds(self, tokens: int) -> int:
-        """Return what a row of `tokens` keeps one thread busy for, at least 1."""
+        """Return how long a row of `tokens` keeps one thread busy, in microseconds; at least 1."""
         seconds = self.fixed + self.per_token * tokens
         return max(1, round(1e6 * seconds))
 
     def to_map(self) -> dict[str, float]:
-        """Return what `status` says of it."""
+        """Return the model's entry in the `costs` of `status`."""
         return {
             "fixed_ms": round(1e3 * self.fixed, 4),
             "per_token_ms": round(1e3 * self.per_token, 4),
@@ -53,11 +54,11 @@ class CostModel:
         terms = (first + recent for first, recent in zip(self._first, self._recent, strict=True))
         weight, rows, tokens, pace, seconds = terms
         spread = weight * tokens - rows * rows
-        # Rows of one length say nothing of what a token costs, and all of what a row does.
+        # Rows of a single length determine what a row costs, but not what a token does.
         known = spread > _NO_SPREAD * rows * rows
         self.per_token = (weight * seconds - rows * pace) / spread if known else 0.0
         self.fixed = (pace - rows * self.per_token) / weight
-        # Noise may tilt the line so far that it predicts time out of nothing.
+        # Noise may tilt the line so far that it predicts negative times.
         if self.per_token < 0:
             self.per_token, self.fixed = 0.0, pace / weight
         elif self.fixed < 0:
@@ -65,10 +66,10 @@ class CostModel:
 
 
 def _terms(tokens: int, seconds: float) -> tuple[float, ...]:
-    """Return what the normal equations add up for a row, whose weight is 1 / tokens.
+    """Return a row's terms of the normal equations, with weight 1 / tokens.
 
-    Unweighted, the noise of long rows would drown what is known of short ones. A row of no
-    tokens counts as one of one.
+    Unweighted, the noise of long rows would drown out the short ones. A row without tokens counts
+    as one of a single token.
     """
     tokens = max(1, tokens)
     return 1 / tokens, 1.0, tokens, seconds / tokens, seconds

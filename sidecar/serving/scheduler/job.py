@@ -1,4 +1,4 @@
-"""One request's rows as the queue and the threads see them, and how much they are. Pure."""
+"""One request's rows as the queue and the threads see them, and what they use. Pure."""
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
@@ -11,22 +11,22 @@ from sidecar.serving.postprocess import Postprocess
 from sidecar.serving.registry import ServedModel
 
 Key: TypeAlias = tuple[ServedModel, int, bool, bytes]
-"""What decides a row's result: rows of equal keys have the same bytes."""
+"""What determines a row's result: rows with equal keys have the same bytes."""
 
-_TOKEN_BYTES = 16  # its id and its type, int64 each
+_TOKEN_BYTES = 16  # id and type, int64 each
 
 
 def key_of(model: ServedModel, finish: Postprocess, row: Row) -> Key:
-    """Return the key of a row. A flat tuple, for it is hashed again and again."""
+    """Return the key of a row: a flat tuple, since it is hashed again and again."""
     return model, finish.dimensions, finish.normalize, row.digest
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Rows, their tokens, the bytes that they hold, and their cost.
+    """Rows, their tokens, the bytes they hold, and their cost.
 
-    A cost is the time that a row is expected to keep one thread busy for, in microseconds:
-    whole numbers, so that what was added up comes back to zero exactly.
+    A cost is the time for which a row is expected to keep one thread busy, in whole
+    microseconds, so that sums return to exactly zero.
     """
 
     rows: int = 0
@@ -51,7 +51,7 @@ class Usage:
         )
 
     def to_map(self) -> dict[str, float]:
-        """Return what `status` says of it."""
+        """Return the usage as `status` reports it."""
         return {
             "rows": self.rows,
             "tokens": self.tokens,
@@ -62,14 +62,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Job:
-    """The rows of one request. Two jobs are never equal: each is itself.
+    """The rows of one request. Jobs are compared by identity.
 
-    `costs` are the rows' (see `Usage`), each above 0; `row_bytes` is what a row holds besides
-    its tokens. `places` has, for each row, its indexes among all rows that were asked for, which
-    are `size`: more than these where some are equal, or known already. `peer` is the process that
-    asked, and `user` whose process it is: jobs of one user take their turns as one, and so do,
-    among these, jobs of one peer. Times are seconds on the caller's clock; without a
-    deadline it is infinite.
+    `costs` has the cost of each row (see `Usage`), above 0; `row_bytes` is what a row holds
+    besides its tokens. `places` maps each row to its indexes among all `size` rows of the
+    request: there are more of these if rows are equal or cached. `peer` is the process that sent
+    the request, and `user` its owner: users take turns, and so do the peers of one user. Times
+    are seconds on the caller's clock; without a deadline it is infinite.
     """
 
     model: ServedModel
@@ -101,7 +100,7 @@ class Job:
         return (Entry(self, index) for index in range(len(self.rows)))
 
     def load_from(self, start: int) -> Usage:
-        """Return the load of the rows from index `start` on."""
+        """Return the usage of the rows from index `start` on."""
         rows = self.rows[start:]
         tokens = sum(row.tokens for row in rows)
         held = len(rows) * self.row_bytes + _TOKEN_BYTES * tokens
@@ -110,7 +109,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of a job, by its index in it."""
+    """One row of a job, by its index."""
 
     job: Job
     index: int
@@ -122,21 +121,21 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        """What decides its result."""
+        """The key that determines its result."""
         return self.job.keys[self.index]
 
     @property
     def places(self) -> Sequence[int]:
-        """Where its result goes, among all rows that were asked for."""
+        """Where its result goes, among all rows of the request."""
         return self.job.places[self.index]
 
     @property
     def cost(self) -> int:
-        """What it is expected to cost."""
+        """Its expected cost."""
         return self.job.costs[self.index]
 
     @property
     def load(self) -> Usage:
-        """How much it is."""
+        """Its usage."""
         tokens = self.row.tokens
         return Usage(1, tokens, self.job.row_bytes + _TOKEN_BYTES * tokens, self.cost)

@@ -1,4 +1,4 @@
-"""How much may wait before a request is refused. Pure."""
+"""How much may wait before requests are rejected. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _NOTHING = Occupancy(in_all=0, by_user=0, by_process=0)
 
 @dataclass(frozen=True, slots=True)
 class LaneUsage:
-    """What waits in a lane when a process asks: in all, of its user, and of itself."""
+    """What waits in a lane when a process sends a job: in total, of its user, and of itself."""
 
     in_all: Usage
     of_user: Usage
@@ -26,9 +26,9 @@ class LaneUsage:
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """Which part has to leave before a job fits: either of what is the process's own, or of all.
+    """The part that has to leave before a job fits: of the process's own rows, or of all rows.
 
-    From 0 to 1; `of_own` is infinite where it does not suffice. Both are 0 where the job fits.
+    From 0 to 1; `of_own` is infinite if that does not suffice. Both are 0 if the job fits.
     """
 
     of_own: float
@@ -42,8 +42,8 @@ _FITS = Excess(0, 0)
 class QueueLimits:
     """The most that may wait in each lane.
 
-    A user may have three quarters of what other users leave of each number, and a process
-    `peer_share` of what is left of that by its user's other processes.
+    Of each of these, a user may have three quarters of what the other users leave, and a process
+    `peer_share` of what its user's other processes leave of that.
     """
 
     rows: int = 16_384
@@ -53,13 +53,13 @@ class QueueLimits:
 
     @property
     def of_lone_process(self) -> Usage:
-        """What may wait of one process where nothing else does: of each at least one."""
+        """What one process may have waiting if nothing else waits: at least one of each."""
         return Usage(*(self._most(total, _NOTHING) for total in self._sizes))
 
     def excess(self, waiting: LaneUsage, more: Usage) -> Excess:
-        """Return what has to leave before a process may have `more`, if ever it may."""
+        """Return what has to leave before a process may add `more`, which fits an empty queue."""
         in_all = waiting.in_all
-        # What would fit if all of it were the process's own fits whoever has it: the usual case.
+        # The usual case: what fits if all of it is this process's own fits whoever owns it.
         if (
             in_all.rows + more.rows < self._plenty * self.rows
             and in_all.tokens + more.tokens < self._plenty * self.tokens
@@ -76,7 +76,7 @@ class QueueLimits:
             return _FITS
         over = own + more - self.peer_share * (most_of_user(total, held) - siblings)
         others = OF_USERS * (held.in_all - held.by_user)
-        # By so much the excess falls while all that waits leaves.
+        # How much the excess falls by the time everything that waits has left.
         falls = own + self.peer_share * (siblings + others)
         of_own = over / own if over <= own else float("inf")
         return Excess(of_own, min(1.0, over / falls) if falls else 1.0)

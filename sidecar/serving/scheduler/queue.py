@@ -1,18 +1,17 @@
-"""The queue and the cut rule. Pure: no threads, no loop, no clock; `now` is an argument.
+"""The queue, and the rule for cutting batches. Pure: no threads, loop or clock; `now` is passed in.
 
-Rows wait in two lanes, interactive and bulk; within a lane users take turns, and each user's
-processes among themselves (`fair_queue`). When a
-thread runs dry it takes one row of its lane's current batch, and where that has none left the
-next is cut: at most `MAX_ROWS` rows of one model, at most `MAX_COST` unless one row alone is
-more. A batch that is being computed holds up nobody but its own lane: the threads leave it for
-an interactive row, and come back.
+Rows wait in two lanes, interactive and bulk; within a lane users take turns, and so do each
+user's processes (`fair_queue`). An idle thread takes one row of its lane's current batch. If none
+is left, the next batch is cut: at most `MAX_ROWS` rows of one model, and at most `MAX_COST` unless
+a single row exceeds it. A running batch holds up only its own lane: the threads leave it for an
+interactive row, and come back.
 
-Interactive goes first, but bulk never starves: a bulk row is taken once the interactive ones
-that went ahead of it have cost `BULK_WAITS` times what it costs. Whatever is asked
-interactively, bulk so has at least a tenth of the threads' time while any of it waits.
+Interactive goes first, but bulk never starves: a bulk row is taken once the interactive rows
+that went ahead of it have cost `BULK_WAITS` times what it costs. Whatever the interactive load,
+bulk so gets at least a tenth of the threads' time while any of it waits.
 
-Rows of equal keys have the same result, so one of them is computed at a time: while it is, the
-others leave the queue at no charge as their turns come, and the rest of them once it has landed.
+Rows with equal keys have the same result, so only one of them is computed at a time. Meanwhile,
+others leave the queue free of charge as their turns come, and the rest of them once it has landed.
 None of them ever waits longer than it would have alone.
 
 Times are seconds on the caller's clock, costs microseconds of one thread (see `Usage`).
@@ -30,20 +29,20 @@ from sidecar.serving.scheduler.limits import Excess, LaneUsage, QueueLimits
 from sidecar.serving.scheduler.rejections import overloaded, refuse_over, refuse_too_large
 
 MAX_ROWS = 16
-# What a peer that has just come waits for, at most, on top of its lane's turns.
+# The most that a peer that has just arrived waits for, on top of its lane's turns.
 MAX_COST = 100_000
 BULK_WAITS = 9
-# So many rows, or late jobs, leave uncomputed at a time: who cuts has the queue to itself.
+# How many rows, or expired jobs, may leave uncomputed per cut, which blocks the queue.
 MAX_LEAVING = 64
-# The part of its time within which a request has to be begun, or it is refused. The rest is for
-# estimates that are off; and were it up to the last moment, those who ask for little would
-# always slip in before those who ask for more.
-_BEGUN_WITHIN = 0.75
+# A request is rejected unless it can start within this part of its remaining time. The rest
+# absorbs errors of the estimate; and if requests were accepted up to the last moment, small ones
+# would always slip in ahead of larger ones.
+_START_WITHIN = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of one model and one lane that were cut together at `cut`, and their tokens."""
+    """Rows of one model and one lane that were cut together at `cut`, and their tokens in total."""
 
     id: int
     entries: tuple[Entry, ...]
@@ -62,22 +61,22 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
+        """The number of rows."""
         return len(self.entries)
 
     @property
     def peers(self) -> int:
-        """How many peers they came from."""
+        """The number of peers that they came from."""
         return len({entry.job.peer for entry in self.entries})
 
     @property
     def longest_wait(self) -> float:
-        """How long its oldest row has waited to be cut, in seconds."""
+        """How long its oldest row waited to be cut, in seconds."""
         return self.cut - min(entry.job.arrived for entry in self.entries)
 
 
 class ActiveBatch:
-    """A batch that is being computed: the rows that nobody took yet, and how many run."""
+    """A batch that is being computed: the rows not yet taken, and how many are running."""
 
     __slots__ = ("active", "batch", "pending")
 
@@ -88,7 +87,7 @@ class ActiveBatch:
 
     @property
     def is_finished(self) -> bool:
-        """Whether no row of it is left."""
+        """Whether none of its rows is left."""
         return not self.active and not self.pending
 
 
@@ -100,14 +99,14 @@ class _Lane:
         self.current: ActiveBatch | None = None
 
     def next_cost(self) -> int:
-        """Return what the next row costs, 0 if there is none."""
+        """Return the cost of the next row, 0 if there is none."""
         if self.current is not None and self.current.pending:
             return self.current.pending[0].cost
         entry = self.fair_queue.head()
         return entry.cost if entry is not None else 0
 
     def drop(self, job: Job) -> Batch | None:
-        """Forget the rows of `job` that nobody took; return the batch that this ends."""
+        """Drop the rows of `job` that are not yet taken; return the batch if that finishes it."""
         self.fair_queue.drop(job)
         running = self.current
         if running is None or not running.pending:
@@ -116,7 +115,7 @@ class _Lane:
         return running.batch if running.is_finished else None
 
     def withdraw(self, entry: Entry) -> Batch | None:
-        """Forget one row that nobody took; return the batch that this ends."""
+        """Drop one row that is not yet taken; return the batch if that finishes it."""
         running = self.current
         if self.fair_queue.withdraw(entry) or running is None or entry not in running.pending:
             return None
@@ -124,10 +123,10 @@ class _Lane:
         return running.batch if running.is_finished else None
 
     def cut(self, now: float, running: Collection[Key]) -> tuple[Entry, ...]:
-        """Take the next batch's rows out. A row that would end too late goes with its job.
+        """Take out the next batch's rows. A row that would finish too late is dropped with its job.
 
-        One that is `running` already is not computed again. Where very many leave for these
-        reasons there may be none yet, though more wait.
+        A row that is already `running` is not computed again. If very many leave for these reasons,
+        there may be none yet although more wait.
         """
         entries: list[Entry] = []
         left = MAX_COST
@@ -156,8 +155,8 @@ class _Lane:
 class Queue:
     """Rows that wait for one of `threads` threads, each lane within `bounds`.
 
-    A job is accepted whole or refused whole. One that has become too late leaves without a word:
-    whoever pushed it knows its deadline too.
+    A job is accepted or rejected as a whole. Expired jobs are dropped silently; the caller
+    enforces the same deadline.
     """
 
     def __init__(self, bounds: QueueLimits, threads: int) -> None:
@@ -166,17 +165,17 @@ class Queue:
         self._most = bounds.of_lone_process
         self._threads = threads
         self._interactive, self._bulk = _Lane(), _Lane()
-        # What went ahead of the next bulk row, and has not been made up for.
+        # The cost of interactive rows that went ahead of bulk and has not been made up for.
         self._owed = 0
         self._running: set[Key] = set()
-        # Batches whose last row left without having been computed.
+        # Batches whose last row left uncomputed.
         self._finished: list[Batch] = []
 
     def push(self, job: Job) -> None:
         """Add a job's rows to its lane.
 
-        Raises `TooLarge` for a job that could never be accepted, `Overloaded` for one that
-        could be once rows have left, `DeadlineExceeded` for one that would be done too late.
+        Raises `TooLarge` if the job could never be accepted, `Overloaded` if it could be once rows
+        have left, `DeadlineExceeded` if it would finish too late.
         """
         refuse_too_large(job.load, self._most)
         fair_queue = self._lane(job.priority).fair_queue
@@ -194,18 +193,18 @@ class Queue:
     def refuse_if_late(
         self, priority: Priority, peer: Hashable, left: float, user: Hashable = None
     ) -> None:
-        """Raise `DeadlineExceeded` where nothing of the `user`'s `peer` is begun in time, at best.
+        """Raise `DeadlineExceeded` if no further row of the `user`'s `peer` can start in time.
 
-        `left` seconds remain for it. This needs no job, and so no tokens.
+        `left` is the seconds until the deadline. This needs no job, and so no tokens.
         """
         cost = self._lane(priority).fair_queue.load_of(peer, user).cost
-        refuse_over(_BEGUN_WITHIN * left, self._seconds_in_turn(priority, peer, cost, user))
+        refuse_over(_START_WITHIN * left, self._seconds_in_turn(priority, peer, cost, user))
 
     def take(self, now: float) -> tuple[ActiveBatch, Entry] | None:
-        """Hand out the row to be computed next, and its batch; None where there is none.
+        """Return the row to compute next, and its batch; None if there is none.
 
-        Then more may wait, as `is_empty` tells, and has to be asked for in a moment: so few leave
-        at a time. Of rows that have its key none is handed out until it has `completed`.
+        After None, more may wait (see `is_empty`), since only a few leave per cut: ask again in a
+        moment. A row's key is not handed out again until it has `completed`.
         """
         bulk_cost = self._bulk.next_cost()
         for lane in self._in_order(bulk_cost):
@@ -215,14 +214,14 @@ class Queue:
         return None
 
     def drop(self, job: Job) -> Batch | None:
-        """Forget the rows of `job` that nobody took; return the batch that this ends."""
+        """Drop the rows of `job` that are not yet taken; return the batch if that finishes it."""
         return self._lane(job.priority).drop(job)
 
     def completed(self, key: Key, others: Iterable[Entry], *, whole: bool = True) -> list[Batch]:
-        """Say that the row `key` is not computed any more, nor needs to be for the `others`.
+        """Record that the row `key` no longer runs, and that `others` need not be computed.
 
-        Where more of these are still to be told, it is not `whole`, and counts as computed until
-        then. Returns the batches that have ended without their last row's computing.
+        Pass `whole=False` if more of these are to follow: until then the row counts as running.
+        Returns the batches that have finished without their last row being computed.
         """
         if whole:
             self._running.remove(key)
@@ -234,12 +233,12 @@ class Queue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits that could be taken now."""
+        """Whether there is nothing to take."""
         return not self._interactive.next_cost() and not self._bulk.next_cost()
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits or is computed, and nothing is remembered of anybody."""
+        """Whether nothing waits or runs, and no user's past service is remembered."""
         lanes = self._interactive.fair_queue, self._bulk.fair_queue
         return (
             self.is_empty and not self._running and all(fair_queue.is_idle for fair_queue in lanes)
@@ -292,19 +291,19 @@ class Queue:
             self._owed += entry.cost
 
     def _seconds(self, priority: Priority, cost: int) -> float:
-        """Return when `cost` of a lane will have been computed, at best."""
+        """Return in how many seconds `cost` of a lane will have been computed, at best."""
         first = self._interactive.fair_queue.load.cost if priority == "bulk" else 0
         return (min(first, BULK_WAITS * cost) + cost) / (1e6 * self._threads)
 
     def _seconds_in_turn(
         self, priority: Priority, peer: Hashable, cost: int, user: Hashable
     ) -> float:
-        """Return when `cost` of the `user`'s `peer` will have been computed, at best."""
+        """Return in how many seconds `cost` of `user`'s `peer` will have been computed, at best."""
         fair_queue = self._lane(priority).fair_queue
         return self._seconds(priority, fair_queue.cost_until(peer, cost, user))
 
     def _seconds_until_room(self, job: Job, waiting: LaneUsage, excess: Excess) -> float:
-        """Return when `job` will fit: by what leaves of its process alone, or of all."""
+        """Return in how many seconds `job` will fit: as its process's rows leave, or all rows."""
         part = self._lane(job.priority).fair_queue.cost_until_part(excess.of_all, job.user)
         in_all = self._seconds(job.priority, part)
         if excess.of_own > 1:

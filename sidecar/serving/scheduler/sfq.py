@@ -1,14 +1,13 @@
-"""Start-time fair queueing: whoever shares something takes turns by what the turns cost. Pure.
+"""Start-time fair queueing: flows take turns, weighted by what the turns cost. Pure.
 
-A sharer's tag is how much it has had. The sharer with the lowest tag is next, and what it takes
-raises its tag by its cost. Whoever comes back, or comes for the first time, starts at the tag
-that was passed last: nobody saves up turns while away, and nobody sheds what it has had by
-leaving for a moment.
+A flow's tag is how much it has been served. The flow with the lowest tag is next, and serving it
+raises its tag by the cost. A flow that is new or comes back starts at the tag served last: it
+cannot save up turns while away, and cannot shed what it has had by leaving for a moment.
 
-What is next may be asked for by kind. Each kind has a line, a heap by tag, so that nobody who
-has something else is looked at. A sharer stands in the line of every kind that it has next, and
-perhaps in others from before: it leaves those when its turn comes in them, and is forgotten once
-it stands in none. A tag that was raised is noticed in the same way.
+The next flow can be requested by kind. Each kind has a heap by tag, so that flows with something
+else next are not examined. A flow is in the heap of every kind that it has next, and perhaps still
+in others: it leaves those when its turn comes in them, and is forgotten once it is in none. A tag
+that was raised is noticed in the same way.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterator
@@ -16,11 +15,11 @@ from heapq import heappop, heappush, heapreplace
 from itertools import count
 from typing import Generic, TypeAlias, TypeVar
 
-_Rank: TypeAlias = tuple[int, int]  # the tag; of equal ones the first to have it
+_Rank: TypeAlias = tuple[int, int]  # the tag; among equal tags, the flow that had it first
 
 
 class Flow:
-    """Whoever takes turns. All but its key and what it has next is its `StartTimeFairQueue`'s."""
+    """A party that takes turns. `StartTimeFairQueue` manages all but `key` and `kinds`."""
 
     __slots__ = ("heaps", "key", "rank")
 
@@ -35,7 +34,7 @@ class Flow:
         raise NotImplementedError
 
     def has(self, kind: object) -> bool:
-        """Whether it has something next that is of `kind`; None: anything."""
+        """Whether it has something of `kind` next; None matches any kind."""
         return bool(self.kinds) if kind is None else kind in self.kinds
 
 
@@ -43,7 +42,7 @@ _S = TypeVar("_S", bound=Flow)
 
 
 class StartTimeFairQueue(Generic[_S]):
-    """Those who share, by key; `make` makes one that is new."""
+    """Flows by key; `make` creates a new one."""
 
     def __init__(self, make: Callable[[Hashable], _S]) -> None:
         self._make = make
@@ -57,20 +56,20 @@ class StartTimeFairQueue(Generic[_S]):
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody is here, or has a debt."""
+        """Whether no flow waits or is remembered."""
         return not self._flows and not self._heaps
 
     @property
     def kinds(self) -> Collection[object]:
-        """The kinds that somebody stands in line for."""
+        """The kinds that some flow waits for."""
         return self._heaps.keys()
 
     def find(self, key: Hashable) -> _S | None:
-        """Return the sharer, if it is here or has a debt."""
+        """Return the flow, if it waits or is remembered."""
         return self._flows.get(key)
 
     def flow(self, key: Hashable) -> _S:
-        """Return the sharer; one that is new has to `enqueue` then."""
+        """Return the flow, creating it if needed; `enqueue` a new one afterwards."""
         flow = self._flows.get(key)
         if flow is None:
             flow = self._flows[key] = self._make(key)
@@ -78,37 +77,37 @@ class StartTimeFairQueue(Generic[_S]):
         return flow
 
     def enqueue(self, flow: _S) -> None:
-        """Let `flow` stand in the lines of all that it has next. After each change of that."""
+        """Add `flow` to the heaps of all that it has next. Call this after each change of that."""
         for kind in flow.kinds:
             if kind not in flow.heaps:
                 flow.heaps.add(kind)
                 heappush(self._heaps.setdefault(kind, []), (flow.rank, flow))
 
     def head(self, kind: object = None) -> _S | None:
-        """Return whose turn it is: among all, or among those who have something of `kind`."""
-        while (heap := self._next_kind(kind)) is not None:
-            flow = self._top(heap)
+        """Return the flow whose turn it is: among all, or among those with something of `kind`."""
+        while (next_kind := self._next_kind(kind)) is not None:
+            flow = self._top(next_kind)
             if flow.has(kind):
                 return flow
-            self._dequeue(heap)
+            self._dequeue(next_kind)
         return None
 
     def charge(self, flow: _S, cost: int) -> None:
-        """Note what the one whose turn it was has taken."""
+        """Charge the flow whose turn it was."""
         tag, _ = flow.rank
         self._virtual_time = max(self._virtual_time, tag)
         flow.rank = tag + cost, next(self._serial)
         self.enqueue(flow)
 
     def _next_kind(self, kind: object) -> object:
-        """Return the kind whose line is next, None where nobody stands."""
+        """Return the kind whose heap is next, None if there is none."""
         if kind is not None:
             return kind if kind in self._heaps else None
         return min(self._heaps, key=lambda each: self._top(each).rank, default=None)
 
     def _top(self, kind: object) -> _S:
         heap = self._heaps[kind]
-        while (top := heap[0])[0] != top[1].rank:  # it was served in another line, or in this
+        while (top := heap[0])[0] != top[1].rank:  # served since, from this heap or another
             heapreplace(heap, (top[1].rank, top[1]))
         return top[1]
 

@@ -1,14 +1,13 @@
-"""The inference threads: the one bridge between the loop and the threads.
+"""The inference threads: the only bridge between the event loop and the threads.
 
-No barrier: a thread takes one row at a time from the queue, which cuts the next batch right
-then where the current one has none left, while the last rows of the former may still run. A
-finished row goes to the loop at once. One lock guards the queue; it is never held while a row is
-computed.
+There is no barrier: a thread takes one row at a time from the queue, which cuts the next batch as
+soon as the current one has none left, while its last rows may still run. A finished row goes to
+the loop at once. One lock guards the queue; it is never held while a row is computed.
 
-A row that is taken while nothing else is computed or waits may have all cores.
+A row that is taken while nothing else runs or waits may use all cores.
 
-A row whose forward failed is computed once more with no other beside it: what it lacked may have
-been memory. Only what fails alone, too, is the row's own fault.
+A row whose forward failed is retried once with no other beside it: it may have run out of memory.
+Only a row that also fails alone is itself at fault.
 """
 
 import asyncio
@@ -27,14 +26,14 @@ from sidecar.serving.scheduler.queue import ActiveBatch, Batch, Queue
 Clock: TypeAlias = Callable[[], float]
 _Args = TypeVarTuple("_Args")
 _MICROSECOND = 1e-6
-_MOMENT = 0.000_5  # for which a thread leaves the queue to others, in seconds
+_MOMENT = 0.000_5  # seconds for which a thread leaves the queue to others
 
 
 @dataclass(frozen=True, slots=True)
 class CompletedRow:
-    """One row that was computed: its vector, or what the model raised. Times in seconds.
+    """A computed row: its vector, or the exception that the model raised. Times in seconds.
 
-    `last`: no row of its batch is left. `parallel`: it had the cores of others, too.
+    `last`: no row of its batch is left. `parallel`: it used several cores.
     """
 
     entry: Entry
@@ -57,9 +56,9 @@ class _Taken:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Where the threads report to; both are called on the loop.
+    """Where the threads report to; both are called on the event loop.
 
-    `crash` is given what escaped, and the job whose row was being computed, if one was.
+    `crash` gets the exception that escaped, and the job whose row was being computed, if any.
     """
 
     row: Callable[[CompletedRow], None]
@@ -67,7 +66,7 @@ class Callbacks:
 
 
 class WorkerPool:
-    """`threads` inference threads over one queue. Methods are called on the loop."""
+    """`threads` inference threads over one queue. Call its methods on the event loop."""
 
     def __init__(
         self, queue: Queue, threads: int, callbacks: Callbacks, clock: Clock = time.perf_counter
@@ -77,12 +76,12 @@ class WorkerPool:
         self._clock = clock
         self._work = threading.Condition(threading.Lock())
         self._stopping = False
-        # When the rows that are being computed have been taken, by thread; and how many of them
-        # wait to be, or are, computed once more, alone.
+        # When each running row was taken, by thread; and how many of them are being retried
+        # alone, or wait for that.
         self._taken: dict[int, float] = {}
         self._failed = 0
-        # When a row was last begun or ended, or came to where none was.
-        self._moved = clock()
+        # When a row last started, finished, or arrived while there was none.
+        self._last_progress = clock()
         self._intra_op = IntraOpPolicy()
         self._loop = asyncio.get_running_loop()
         self._threads = [
@@ -108,16 +107,16 @@ class WorkerPool:
             was_idle = self._queue.is_empty and not self._taken
             self._queue.push(job)
             if was_idle:
-                self._moved = self._clock()
+                self._last_progress = self._clock()
             self._work.notify(len(job.rows))
 
     def drop(self, job: Job) -> Batch | None:
-        """Forget every row of `job` that does not run yet; return the batch that this ends."""
+        """Drop every row of `job` that is not yet running; return the batch if that finishes it."""
         with self._work:
             return self._queue.drop(job)
 
     def completed(self, key: Key, others: Iterable[Entry], *, whole: bool) -> list[Batch]:
-        """Say what `Queue.completed` has to know: for each row that was reported, `whole` once."""
+        """Call `Queue.completed`. Each reported row needs exactly one call with `whole`."""
         with self._work:
             return self._queue.completed(key, others, whole=whole)
 
@@ -128,22 +127,22 @@ class WorkerPool:
             return self._queue.loads
 
     def longest(self) -> float:
-        """Return for how long the oldest row that is being computed has been, in seconds."""
+        """Return how long the oldest running row has been computing, in seconds."""
         now = self._clock()
         return max((now - taken for taken in list(self._taken.values())), default=0.0)
 
     def still(self) -> float:
-        """Return for how long no row has been begun or ended, nor come to where none was."""
-        return self._clock() - self._moved
+        """Return how long no row has started, finished or arrived while idle, in seconds."""
+        return self._clock() - self._last_progress
 
     async def stop(self) -> None:
-        """Let running rows end, leave the others, and join the threads."""
+        """Finish the running rows, leave the others, and join the threads."""
         with self._work:
             self._stopping = True
             self._work.notify_all()
         await asyncio.to_thread(_join, self._threads)
 
-    # What follows runs on the threads.
+    # The rest runs on the inference threads.
 
     def _run(self) -> None:
         taken: _Taken | None = None
@@ -186,7 +185,7 @@ class WorkerPool:
             outcome = self._compute_alone(entry)
         ended = self._clock()
         with self._work:
-            self._let_go()
+            self._finish()
             running.active -= 1
             finished = CompletedRow(
                 entry, running.batch, outcome, started, ended, running.is_finished, row.parallel
@@ -196,15 +195,15 @@ class WorkerPool:
                 if row.parallel:
                     self._intra_op.record(ended - started, entry.cost * _MICROSECOND)
                 return self._take()
-        finally:  # whatever befalls the next row, this one is done
-            # The last thing before this thread computes or waits, and so lets go of the GIL: the
+        finally:  # whatever happens to the next row, this one is done
+            # Comes last, just before this thread computes or waits and so releases the GIL: the
             # loop that it wakes can run at once.
             self._post(self._callbacks.row, finished)
 
     def _compute_alone(self, entry: Entry) -> Float32 | Exception:
         with self._work:
             self._failed += 1  # from here on no thread takes a new row
-            self._let_go()
+            self._finish()
             self._work.wait_for(lambda: not self._taken)
             self._begin(self._clock())
         try:
@@ -215,11 +214,11 @@ class WorkerPool:
                 self._work.notify_all()
 
     def _begin(self, now: float) -> None:
-        self._taken[threading.get_ident()] = self._moved = now
+        self._taken[threading.get_ident()] = self._last_progress = now
 
-    def _let_go(self) -> None:
+    def _finish(self) -> None:
         del self._taken[threading.get_ident()]
-        self._moved = self._clock()
+        self._last_progress = self._clock()
         if self._failed:
             self._work.notify_all()
 
@@ -228,13 +227,13 @@ class WorkerPool:
 
 
 def _join(threads: Iterable[threading.Thread]) -> None:
-    """Wait for those that have been started.
+    """Join the threads that were started.
 
-    No method: the thread that waits forgets what it ran a moment after the loop has heard of it,
-    and until then nothing that it refers to can be let go of, the models among them.
+    A function, not a method: the thread that waits here keeps its call for a moment after the
+    loop has been notified, and everything that this references, such as the models, with it.
     """
     for thread in threads:
-        if thread.ident is not None:  # the system may have refused one more thread
+        if thread.ident is not None:  # the system may have refused to start it
             thread.join()
 
 

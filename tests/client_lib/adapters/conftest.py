@@ -1,4 +1,4 @@
-"""One daemon for all adapters, whose model has prompts."""
+"""One daemon for all adapter tests, whose model has prompts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,14 +16,14 @@ def socket(prompted_daemon: Any) -> str:
 
 @pytest.fixture
 def client(socket: str) -> Iterator[Client]:
-    """What the daemon says without an adapter between."""
+    """A client of the same daemon, without an adapter."""
     with Client(socket) as client:
         yield client
 
 
 @pytest.fixture
 def opened() -> Iterator[Callable[[Any], Any]]:
-    """Return what it is given, and close that after the test."""
+    """Register an adapter to be closed after the test, and return it."""
     with ExitStack() as stack:
 
         def open_(adapter: Any) -> Any:

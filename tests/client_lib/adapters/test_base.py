@@ -31,11 +31,11 @@ def embedder(socket: str, opened: Callable[[Any], Any]) -> Embedder:
 
 def texts_by_lane(client: Client) -> Counter[str]:
     embeds = client.status()["statistics"]["since_start"]["requests"].get("embed", {})
-    return Counter({lane: told["texts"] for lane, told in embeds.items()})
+    return Counter({lane: counts["texts"] for lane, counts in embeds.items()})
 
 
 def test_texts_get_the_prompts_of_their_role(embedder: Embedder, client: Client) -> None:
-    """Queries the model's "query", documents its "document"."""
+    """Queries get the model's query prompt, documents its document prompt."""
     expected = client.encode("query: a text")
     assert np.array_equal(embedder.encode_query("a text"), expected)
     assert np.array_equal(embedder.encode_query(["a text"])[0], expected)
@@ -44,7 +44,7 @@ def test_texts_get_the_prompts_of_their_role(embedder: Embedder, client: Client)
 
 
 async def test_asyncio_gets_the_same(embedder: Embedder) -> None:
-    """The same vectors, by the running loop's connection."""
+    """The asyncio methods return the same vectors as the blocking ones."""
     queries = await embedder.aencode_query(TEXTS)
     documents = await embedder.aencode_document(TEXTS)
     assert np.array_equal(queries, embedder.encode_query(TEXTS))
@@ -53,7 +53,7 @@ async def test_asyncio_gets_the_same(embedder: Embedder) -> None:
 
 
 def test_prompts_can_be_named(socket: str, client: Client, opened: Callable[[Any], Any]) -> None:
-    """An option names another of the model's prompts; one that it has not is refused."""
+    """Options select other prompts of the model, and an unknown one is refused."""
     options = {"query_prompt_name": "document", "document_prompt_name": "plain"}
     embedder = opened(Embedder(socket=socket, **options))
     assert np.array_equal(embedder.encode_query("x"), client.encode("passage: x"))
@@ -64,7 +64,7 @@ def test_prompts_can_be_named(socket: str, client: Client, opened: Callable[[Any
 
 
 def test_a_model_without_prompts(daemon: Any, opened: Callable[[Any], Any]) -> None:
-    """Texts go as they are."""
+    """A model without prompts gets texts unchanged."""
     embedder = opened(Embedder(socket=daemon.socket))
     with Client(daemon.socket) as client:
         assert np.array_equal(embedder.encode_query("x"), client.encode("x"))
@@ -80,7 +80,7 @@ def test_options_of_vectors(socket: str, opened: Callable[[Any], Any]) -> None:
 
 
 def test_no_texts_are_no_vectors(embedder: Embedder, socket: str) -> None:
-    """Nor is anything ranked."""
+    """Empty inputs yield no vectors and no ranking."""
     assert embedder.encode_document([]).tolist() == []
     assert Reranker(socket=socket).rank("a query", []) == ()
 
@@ -88,7 +88,7 @@ def test_no_texts_are_no_vectors(embedder: Embedder, socket: str) -> None:
 def test_documents_wait_for_queries(
     embedder: Embedder, socket: str, client: Client, opened: Callable[[Any], Any]
 ) -> None:
-    """Documents go in the bulk lane unless they are told otherwise, queries never do."""
+    """Documents use the bulk lane unless configured otherwise, queries never do."""
     before = texts_by_lane(client)
     embedder.encode_document(TEXTS)
     embedder.encode_query("a query")
@@ -97,14 +97,14 @@ def test_documents_wait_for_queries(
 
 
 def test_another_model_is_refused(socket: str, opened: Callable[[Any], Any]) -> None:
-    """A daemon that does not serve the model that was named."""
+    """Naming a model that the daemon does not serve raises `UnknownModel`."""
     embedder = opened(Embedder(socket=socket, model="some-other"))
     with pytest.raises(UnknownModel, match="some-other"):
         embedder.encode_query("x")
 
 
 def test_ranking_is_the_daemons(socket: str, client: Client, opened: Callable[[Any], Any]) -> None:
-    """Best first, `top_n` of them."""
+    """`rank` returns the daemon's results, best first, limited by `top_n`."""
     reranker = opened(Reranker(socket=socket))
     expected = client.rerank("Who composed Carmen?", TEXTS).results
     assert reranker.rank("Who composed Carmen?", TEXTS) == expected
@@ -112,7 +112,7 @@ def test_ranking_is_the_daemons(socket: str, client: Client, opened: Callable[[A
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"sockte": "/s"}, "sockte"),
         ({"dimensions": 0}, "dimensions"),
@@ -122,14 +122,14 @@ def test_ranking_is_the_daemons(socket: str, client: Client, opened: Callable[[A
         ({"priority": "urgent"}, "'interactive' or 'bulk'"),
     ],
 )
-def test_a_wrong_option_is_named(options: dict[str, Any], said: str) -> None:
-    """When the adapter is made, before anything is sent."""
-    with pytest.raises(ValueError, match=said):
+def test_a_wrong_option_is_named(options: dict[str, Any], message: str) -> None:
+    """An invalid option is named when the adapter is constructed."""
+    with pytest.raises(ValueError, match=message):
         Embedder(**options)
 
 
 def test_numbers_of_numpy_and_no_limit_are_taken() -> None:
-    """And are what Python has for them."""
+    """NumPy values become Python ones, and a timeout may be None or infinite."""
     options = {"dimensions": np.int64(3), "normalize": np.bool_(True), "timeout": np.float32(2)}
     made = Embedder(**options).model_dump()
     assert {name: made[name] for name in options} == {
@@ -142,7 +142,7 @@ def test_numbers_of_numpy_and_no_limit_are_taken() -> None:
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
 def test_a_copy_connects_by_itself(embedder: Embedder, copied: Callable[[Any], Any]) -> None:
-    """It has the options, and outlives what it was copied from."""
+    """A copy has the same options and its own connection, which outlives the original's."""
     expected = embedder.encode_query("x")
     other = copied(embedder)
     embedder.close()
@@ -155,9 +155,9 @@ def _vector(embedder: Embedder, send: Any) -> None:
     send.send(embedder.encode_query("x").tolist())
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12: a fork beside threads
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # 3.12 warns, given threads
 def test_a_forked_child_connects_by_itself(embedder: Embedder) -> None:
-    """And leaves the parent's connection alone."""
+    """A forked child opens its own connection and leaves the parent's intact."""
     expected = embedder.encode_query("x").tolist()
     receive, send = multiprocessing.Pipe(duplex=False)
     fork = multiprocessing.get_context("fork")
@@ -171,7 +171,7 @@ def test_a_forked_child_connects_by_itself(embedder: Embedder) -> None:
 
 
 def connections_become(client: Client, number: int) -> bool:
-    """Whether the daemon comes to have that many of this process; one is `client`'s own."""
+    """Whether this process's connections become `number`, `client`'s included."""
     return any(connections(client) == number for _ in range(1000))
 
 
@@ -181,7 +181,7 @@ def connections(client: Client) -> int:
 
 
 def test_every_event_loop_connects_by_itself(embedder: Embedder, client: Client) -> None:
-    """One loop after the other; what belonged to a loop ends with it."""
+    """Each event loop has a connection, which is closed when the loop ends."""
     first = asyncio.run(embedder.aencode_query("x"))
     second = asyncio.run(embedder.aencode_query("x"))
     assert np.array_equal(first, second)
@@ -189,7 +189,7 @@ def test_every_event_loop_connects_by_itself(embedder: Embedder, client: Client)
 
 
 def test_tasks_share_the_loops_connection(embedder: Embedder, client: Client) -> None:
-    """However many of them come at once."""
+    """All tasks of an event loop share one connection."""
 
     async def all_at_once() -> None:
         await asyncio.gather(*[embedder.aencode_query(f"text {i}") for i in range(8)])
@@ -199,7 +199,7 @@ def test_tasks_share_the_loops_connection(embedder: Embedder, client: Client) ->
 
 
 def test_nobody_has_to_close(socket: str, client: Client) -> None:
-    """What is dropped is closed: frameworks make adapters that no caller sees."""
+    """Garbage collecting an adapter closes its connection."""
     embedder = Embedder(socket=socket)
     embedder.encode_query("x")
     assert connections_become(client, 2)
@@ -209,19 +209,19 @@ def test_nobody_has_to_close(socket: str, client: Client) -> None:
 
 
 async def test_nor_while_the_loop_goes_on(socket: str, client: Client) -> None:
-    """A loop's connection ends with the adapter, too."""
+    """Garbage collecting an adapter closes the connection of a running event loop, too."""
     embedder = Embedder(socket=socket)
     await embedder.aencode_query("x")
     assert connections_become(client, 2)
     del embedder
     gc.collect()
-    await asyncio.sleep(0)  # lets asyncio begin to close it
+    await asyncio.sleep(0)  # let asyncio start closing it
     await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
     assert connections_become(client, 1)
 
 
 async def test_a_closed_adapter_says_so(embedder: Embedder) -> None:
-    """To threads and to tasks."""
+    """After `aclose`, both blocking and asyncio calls raise `ClientClosed`."""
     await embedder.aencode_query("x")
     await embedder.aclose()
     with pytest.raises(ClientClosed):
@@ -241,9 +241,9 @@ async def test_a_closed_adapter_says_so(embedder: Embedder) -> None:
     ],
 )
 def test_a_missing_framework_is_told(module: str, package: str, extra: str) -> None:
-    """With the extra that brings it."""
+    """Importing an adapter without its framework names the extra to install."""
     code = f"import sys; sys.modules[{package!r}] = None; import client_lib.adapters.{module}"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert f"ImportError: {package}" in done.stderr
-    assert f"pip install 'sidecar[{extra}]'" in done.stderr
+    assert f"pip install 'embedding-sidecar-client[{extra}]'" in done.stderr

@@ -1,4 +1,4 @@
-"""What adapters ask for: every option, in every call, before a scripted daemon."""
+"""What adapters request from a scripted daemon: every option, in every call."""
 
 import asyncio
 import gc
@@ -17,14 +17,14 @@ from ..fake_daemon import FakeDaemon
 OPTIONS = {"model": "fake", "normalize": False, "dimensions": 3}
 
 
-def told(request: Any, names: Any) -> dict[str, Any]:
+def fields(request: Any, names: Any) -> dict[str, Any]:
     return {name: getattr(request, name) for name in names}
 
 
 async def test_every_option_reaches_the_daemon(
     fake: FakeDaemon, opened: Callable[[Any], Any]
 ) -> None:
-    """Of queries and documents, by threads and by tasks; queries are always interactive."""
+    """All options reach the daemon from blocking and asyncio calls; queries are interactive."""
     prompts = {"query_prompt_name": "q", "document_prompt_name": "d"}
     embedder = opened(Embedder(socket=fake.socket, timeout=7, **prompts, **OPTIONS))
     queries = {**OPTIONS, "role": "query", "prompt_name": "q", "priority": "interactive"}
@@ -34,7 +34,7 @@ async def test_every_option_reaches_the_daemon(
     await embedder.aencode_query(["a"])
     await embedder.aencode_document(["a"])
     requests = fake.wait_for(Embed, 4)
-    assert [told(request, queries) for request in requests] == [queries, documents] * 2
+    assert [fields(request, queries) for request in requests] == [queries, documents] * 2
     assert all(0 < request.timeout_ms <= 7_000 for request in requests)
     await embedder.aclose()
 
@@ -42,13 +42,13 @@ async def test_every_option_reaches_the_daemon(
 async def test_the_daemon_chooses_what_is_left_open(
     fake: FakeDaemon, opened: Callable[[Any], Any]
 ) -> None:
-    """And the lane of documents may be another."""
+    """Unset options are not sent, the timeout is 30 s, and documents may be interactive."""
     embedder = opened(Embedder(socket=fake.socket, priority="interactive"))
     await embedder.aencode_document(["a"])
     embedder.encode_document(["a"])
     left_open = dict.fromkeys([*OPTIONS, "prompt_name"])
     for request in fake.wait_for(Embed, 2):
-        assert told(request, left_open) == left_open
+        assert fields(request, left_open) == left_open
         assert (request.role, request.priority) == ("document", "interactive")
         assert 29_000 < request.timeout_ms <= 30_000
     await embedder.aclose()
@@ -57,7 +57,7 @@ async def test_the_daemon_chooses_what_is_left_open(
 async def test_rankings_are_of_the_model_that_was_named(
     fake: FakeDaemon, opened: Callable[[Any], Any]
 ) -> None:
-    """As many as are wanted, by threads and by tasks; of no texts, nothing is asked."""
+    """Rankings use the given model and `top_n`, and empty inputs send no request."""
     reranker = opened(Reranker(socket=fake.socket, model="fake", timeout=7))
     texts = ["snow", "a cat", "cat"]
     assert [hit.index for hit in reranker.rank("a cat", texts, 2)] == [1, 2]
@@ -74,7 +74,7 @@ async def test_rankings_are_of_the_model_that_was_named(
 
 
 async def test_closing_ends_both_connections(fake: FakeDaemon) -> None:
-    """That of threads and the running loop's; what is asked then is told so."""
+    """`aclose` closes both connections, and later calls raise `ClientClosed`."""
     embedder = Embedder(socket=fake.socket)
     embedder.encode_query("a")
     await embedder.aencode_query("a")
@@ -88,7 +88,7 @@ async def test_closing_ends_both_connections(fake: FakeDaemon) -> None:
 
 
 def test_a_loop_that_has_ended_is_forgotten(fake: FakeDaemon, opened: Callable[[Any], Any]) -> None:
-    """With the next one: a program may have thousands of them, one after the other."""
+    """An ended event loop is released when the next one connects."""
     embedder = opened(Embedder(socket=fake.socket))
     loops = []
 

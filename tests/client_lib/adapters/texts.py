@@ -1,4 +1,4 @@
-"""What the adapters' tests embed and rank."""
+"""Texts that the adapter tests embed and rank."""
 
 TEXTS = [
     "Carmen is an opera by Georges Bizet.",

@@ -1,4 +1,4 @@
-"""Two small models in process, and the same two in an FP32 daemon; two such pairs."""
+"""Pairs of small models, each loaded in this process and served by an FP32 daemon."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -23,21 +23,21 @@ class Folders:
 
 @dataclass(frozen=True)
 class Side:
-    """Either library, as a script would have imported it."""
+    """Both models by one of the two libraries."""
 
     embedder: Any
     reranker: Any
 
 
 def state(folder: Path, name: str, **facts: Any) -> None:
-    """Add `facts` to one of a folder's files."""
+    """Add `facts` to the JSON file `name` of a model folder."""
     path = folder / name
     known = json.loads(path.read_text()) if path.is_file() else {}
     path.write_text(json.dumps({**known, **facts}))
 
 
 def scaled(make_model: Callable[..., Path]) -> Folders:
-    """Vectors of length 1, a prompt for queries, a similarity of its own; scores by the sigmoid."""
+    """Make models with normalised vectors, a query prompt, dot similarity, and a sigmoid."""
     embedder = make_model()
     own = {"prompts": {"query": "query: "}, "similarity_fn_name": "dot"}
     state(embedder, "config_sentence_transformers.json", **own)
@@ -45,7 +45,7 @@ def scaled(make_model: Callable[..., Path]) -> Folders:
 
 
 def raw(make_model: Callable[..., Path]) -> Folders:
-    """Vectors as they come, a prompt before each text unless another is named; logits."""
+    """Make models with raw vectors, a default prompt, and logits as scores."""
     embedder, reranker = make_model(), make_model(classifier=True)
     modules = json.loads((embedder / "modules.json").read_text())
     (embedder / "modules.json").write_text(json.dumps(modules[:-1]))  # without Normalize
@@ -58,7 +58,7 @@ def raw(make_model: Callable[..., Path]) -> Folders:
 
 @pytest.fixture(scope="session", params=[scaled, raw], ids=["scaled", "raw"])
 def folders(request: pytest.FixtureRequest, make_model: Callable[..., Path]) -> Folders:
-    """The models of both sides."""
+    """The folders of the models that both sides use."""
     made: Folders = request.param(make_model)
     return made
 
@@ -77,7 +77,7 @@ def here(folders: Folders) -> Side:
 def there(
     serve: Callable[..., Any], folders: Folders, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Side]:
-    """The same calls, with the models in a daemon, unquantized."""
+    """`client_lib.compat`, with the models unquantized in a daemon."""
     flags = [
         "--embedding-model", str(folders.embedder), "--reranker-model", str(folders.reranker),
         "--use-quantization", "false",

@@ -1,4 +1,4 @@
-"""What the two classes ask of a daemon, and what they make of its answers."""
+"""What the two classes request from a daemon, and what they make of its replies."""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +22,7 @@ RAW = {"normalize": False}
 
 @pytest.fixture
 def served(fake: FakeDaemon) -> Served:
-    """Have the daemon tell of models that are changed by so much; return its socket."""
+    """Make the daemon report its two models with `changes`; return its socket."""
 
     def set_up(**changes: Any) -> Path:
         fake.script = script([{**RERANKER, **changes}, {**EMBEDDER, **changes}])
@@ -32,12 +32,12 @@ def served(fake: FakeDaemon) -> Served:
 
 
 def asked(fake: FakeDaemon) -> Any:
-    """Return the last request, which was one of texts."""
+    """Return the last request, which must have been one with texts."""
     return fake.seen[-1]
 
 
 def test_a_model_is_asked_for_by_the_daemons_name_of_it(fake: FakeDaemon) -> None:
-    """The one that was named among several, the first of its kind where none was."""
+    """Requests use the daemon's name of the model: the one asked for, or the first of its kind."""
     others = [{**EMBEDDER, "name": "other"}, {**RERANKER, "name": "second"}]
     fake.script = script([RERANKER, EMBEDDER, *others])
     for named, name in ((None, "org/small"), ("small", "org/small"), ("other", "other")):
@@ -51,7 +51,7 @@ def test_a_model_is_asked_for_by_the_daemons_name_of_it(fake: FakeDaemon) -> Non
 
 
 def test_time_is_what_was_given(served: Served, fake: FakeDaemon) -> None:
-    """To every request, in seconds."""
+    """The timeout in seconds bounds every request of both classes."""
     for kind, texts in ((SentenceTransformer, ["a"]), (CrossEncoder, [("a", "b")])):
         with kind(socket=served(), timeout=7) as model:
             getattr(model, "encode" if kind is SentenceTransformer else "predict")(texts)
@@ -59,7 +59,7 @@ def test_time_is_what_was_given(served: Served, fake: FakeDaemon) -> None:
 
 
 def test_a_closed_model_says_so(served: Served, fake: FakeDaemon) -> None:
-    """Its connection is closed, by `close` or with the block."""
+    """`close` and leaving the block close the connection, and later calls raise `ClientClosed`."""
     with SentenceTransformer(socket=served()) as embedder:
         embedder.encode("a")
     reranker = CrossEncoder(socket=fake.socket)
@@ -73,7 +73,7 @@ def test_a_closed_model_says_so(served: Served, fake: FakeDaemon) -> None:
 
 
 def test_dimensions_are_cut_where_the_library_cuts_them(served: Served, fake: FakeDaemon) -> None:
-    """Of what a model has scaled, here: the daemon would scale what is left. Else by the daemon."""
+    """Normalised vectors are truncated here unless normalised again; others in the daemon."""
     whole = vector("abcdefgh")
     with SentenceTransformer(socket=served()) as scaled:
         cut = scaled.encode(["abcdefgh"], truncate_dim=3)
@@ -92,7 +92,7 @@ def test_dimensions_are_cut_where_the_library_cuts_them(served: Served, fake: Fa
 
 
 def test_a_calls_dimensions_go_before_the_models_own(served: Served, fake: FakeDaemon) -> None:
-    """Which hold where the call has none, and for what is told of them."""
+    """A call's `truncate_dim` takes precedence over the instance's."""
     with SentenceTransformer(socket=served(**RAW), truncate_dim=5) as embedder:
         for call, dimensions in ((None, 5), (3, 3), (7, 7)):
             embedder.encode(["a"], truncate_dim=call)
@@ -109,7 +109,7 @@ def test_a_calls_dimensions_go_before_the_models_own(served: Served, fake: FakeD
 
 
 def test_an_apps_prompts_are_added_to_the_models(served: Served, fake: FakeDaemon) -> None:
-    """In place of those of the same name; what the daemon has, it is asked for by name."""
+    """An app's prompts override the model's of the same name; the rest are requested by name."""
     known = {"query": "q: ", "document": "d: "}
     own = {"query": "mine: ", "plain": ""}
     with SentenceTransformer(
@@ -128,7 +128,7 @@ def test_an_apps_prompts_are_added_to_the_models(served: Served, fake: FakeDaemo
 
 
 def test_a_default_prompt_of_the_model_is_known(served: Served, fake: FakeDaemon) -> None:
-    """And is that of a call which names none."""
+    """The model's default prompt applies to calls without a prompt."""
     known = {"query": "q: ", "document": ""}
     with SentenceTransformer(socket=served(prompts=known, default_prompt_name="query")) as embedder:
         assert embedder.default_prompt_name == "query"
@@ -139,7 +139,7 @@ def test_a_default_prompt_of_the_model_is_known(served: Served, fake: FakeDaemon
 
 
 def test_a_calls_own_prompt_goes_before_its_role(served: Served, fake: FakeDaemon) -> None:
-    """By its text or by its name, for queries and for documents."""
+    """A prompt or a prompt name takes precedence in `encode_query` and `encode_document`."""
     known = {"query": "q: ", "passage": "p: ", "title": "t: "}
     with SentenceTransformer(socket=served(prompts=known)) as embedder:
         for ask, own in ((embedder.encode_query, "query"), (embedder.encode_document, "passage")):
@@ -152,7 +152,7 @@ def test_a_calls_own_prompt_goes_before_its_role(served: Served, fake: FakeDaemo
 
 
 def test_pairs_travel_in_requests_of_one_query(served: Served, fake: FakeDaemon) -> None:
-    """Of 64 at most; each score comes to its own pair."""
+    """Pairs are sent as requests of one query and at most 64 documents, and keep their order."""
     pairs = [("a b c", " ".join("abc"[: i % 4])) for i in range(100)]
     pairs += [("x", "x"), ("y", "x"), ("x", "x y")]
     with CrossEncoder(socket=served()) as reranker:
@@ -165,7 +165,7 @@ def test_pairs_travel_in_requests_of_one_query(served: Served, fake: FakeDaemon)
 
 
 def test_one_pair_has_one_score(served: Served) -> None:
-    """A list of one pair has a list of one."""
+    """A single pair gets a single score, and a list of one pair a list of one score."""
     with CrossEncoder(socket=served()) as reranker:
         assert np.shape(reranker.predict(("a b", "a b"))) == ()
         assert np.shape(reranker.predict(["a b", "a b"])) == ()
@@ -174,7 +174,7 @@ def test_one_pair_has_one_score(served: Served) -> None:
 
 
 def test_a_ranking_has_the_best_first(served: Served) -> None:
-    """By their place in the list, as many as are wanted, with their texts where these are."""
+    """`rank` returns indexes and scores, best first, with `top_k` and texts on request."""
     documents = ["snow", "a cat sleeps", "a dog", "cat"]
     with CrossEncoder(socket=served()) as reranker:
         ranked = reranker.rank("a cat", documents)
@@ -186,7 +186,7 @@ def test_a_ranking_has_the_best_first(served: Served) -> None:
 def test_tensors_go_to_the_calls_device_or_to_the_models(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the first, where there are both; for both classes, as one tensor and as a list."""
+    """Tensors are placed on the call's device, or else on the instance's."""
     devices: list[Any] = []
 
     def as_tensor(array: Any, device: Any = None) -> Any:
@@ -208,7 +208,7 @@ def test_tensors_go_to_the_calls_device_or_to_the_models(
 
 
 def test_nothing_is_what_it_is_in_the_library(served: Served, fake: FakeDaemon) -> None:
-    """An array of float64 [0]; and nothing is asked."""
+    """Empty inputs yield an empty float64 array without a request."""
     with SentenceTransformer(socket=served()) as embedder, CrossEncoder(socket=served()) as judge:
         for empty in (embedder.encode([]), judge.predict([])):
             assert (empty.shape, empty.dtype) == ((0,), np.float64)
@@ -217,7 +217,7 @@ def test_nothing_is_what_it_is_in_the_library(served: Served, fake: FakeDaemon) 
 
 
 def test_a_bar_is_there_where_a_log_would_be(caplog: pytest.LogCaptureFixture) -> None:
-    """At INFO and DEBUG, unless it is said."""
+    """By default a progress bar is shown at the log levels INFO and DEBUG only."""
     steps = [1, 2]
     shown = {}
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
@@ -229,7 +229,7 @@ def test_a_bar_is_there_where_a_log_would_be(caplog: pytest.LogCaptureFixture) -
 
 
 _A, _B = np.random.default_rng(3).normal(size=(2, 3, 8)).astype(np.float32)
-# What sentence-transformers' documentation says of each.
+# The definitions in sentence-transformers' documentation.
 SCORES: dict[str, Callable[[Any, Any], float]] = {
     "cosine": lambda a, b: sum(a * b) / (sum(a * a) ** 0.5 * sum(b * b) ** 0.5),
     "dot": lambda a, b: sum(a * b),
@@ -240,7 +240,7 @@ SCORES: dict[str, Callable[[Any, Any], float]] = {
 
 @pytest.mark.parametrize("name", SCORES)
 def test_scores_of_vectors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each against each, and each against its own; more is more alike."""
+    """Each similarity matches its definition, as a matrix and pairwise."""
     monkeypatch.setattr(similarity, "find_spec", lambda _: None)  # arrays, as without torch
     score = SCORES[name]
     expected = [[score(a, b) for b in _B] for a in _A[:2]]
@@ -254,7 +254,7 @@ def test_scores_of_vectors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_scores_are_of_float32_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of that would not hold a sum; what is wider stays. Nothing is alike to zeros."""
+    """Scores are computed in at least float32, and zero vectors score 0."""
     monkeypatch.setattr(similarity, "find_spec", lambda _: None)
     for given, kept in ((np.float16, np.float32), (np.int8, np.float32), (np.float64, np.float64)):
         ones = np.ones((1, 4096), given)
@@ -265,7 +265,7 @@ def test_scores_are_of_float32_at_least(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_score_is_the_one_that_is_set(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the model, by the app, or later."""
+    """The app's similarity, passed or set later, takes precedence over the model's."""
     monkeypatch.setattr(similarity, "find_spec", lambda _: None)
     stated = {"similarity_fn_name": "dot"}
     with SentenceTransformer(socket=served(**stated), similarity_fn_name="manhattan") as embedder:

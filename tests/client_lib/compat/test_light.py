@@ -1,4 +1,4 @@
-"""What is imported when, and what happens where it is not installed."""
+"""What is imported when, and what happens without optional packages."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from client_lib.compat.output import converted
 
 
 def test_the_import_is_as_light_as_the_client() -> None:
-    """Neither torch nor tqdm is loaded before a tensor, or a bar, is asked for."""
+    """Importing `client_lib.compat` loads neither torch nor tqdm nor the library."""
     code = "import sys, client_lib.compat; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
@@ -21,7 +21,7 @@ def test_the_import_is_as_light_as_the_client() -> None:
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Have a package not be installed."""
+    """Make a package appear not to be installed."""
 
     def hide(name: str) -> None:
         for module in [*sys.modules]:
@@ -35,16 +35,16 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_without_tqdm_a_bar_names_the_extra(without: Any, caplog: Any) -> None:
-    """Where it is asked for; where it is left open there is none."""
+    """Without tqdm, a requested bar names the extra, and an optional one is left out."""
     without("tqdm")
-    with pytest.raises(ImportError, match=r"pip install 'sidecar\[compat\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'embedding-sidecar-client\[compat\]'"):
         progress.with_bar([1], 1, show=True)
     with caplog.at_level("INFO", logger="client_lib.compat.progress"):
         assert progress.with_bar([1], 1, show=None) == [1]
 
 
 def test_without_torch_arrays_are_all_there_is(without: Any) -> None:
-    """Similarities are arrays; a tensor is refused with what to do."""
+    """Without torch, similarities are arrays, and requesting a tensor raises an error."""
     rows = np.eye(2, dtype=np.float32)
     without("torch")
     scores = similarity.similarity("cosine", rows, rows)

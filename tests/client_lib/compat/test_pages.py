@@ -1,4 +1,4 @@
-"""The Python of docs/compat.md and docs/migrate.md runs as it stands there."""
+"""The Python code of docs/integrations/compat.md and migrate.md runs as written."""
 
 import re
 from pathlib import Path
@@ -12,14 +12,14 @@ from client_lib.compat.base import Remote
 from ..fake_daemon import FakeDaemon
 from .test_refusals import EMBEDDER, RERANKER, script
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[3] / "docs" / "integrations"
 MODELS = [
     {**EMBEDDER, "name": "all-MiniLM-L6-v2"}, {**RERANKER, "name": "BAAI/bge-reranker-base"},
 ]  # fmt: skip
 
 
 def blocks() -> list[Any]:
-    """Return the blocks that need nothing but a daemon."""
+    """Return the code blocks that need only a daemon."""
     found = [
         pytest.param(block, id=f"{page}-{number}")
         for page in ("compat.md", "migrate.md")
@@ -38,7 +38,7 @@ def blocks() -> list[Any]:
 def test_the_code_of_the_pages_runs(
     fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch, block: str
 ) -> None:
-    """On a daemon that serves models of those names; `search`, too, where it is defined."""
+    """Each block runs against a daemon with those models, and a `search` that it defines works."""
     fake.script = script(MODELS)
     monkeypatch.setenv("SIDECAR_SOCKET", str(fake.socket))
     space: dict[str, Any] = {}

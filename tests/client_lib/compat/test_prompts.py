@@ -1,4 +1,4 @@
-"""Prompts: which one a call means, and how the daemon comes to put it there."""
+"""Prompts: which one a call means, and how the daemon is made to use it."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def served(known: dict[str, str], default: str | None) -> Served:
 def test_a_call_s_own_goes_before_its_name_and_that_before_the_default(
     prompt: str | None, name: str | None, default: str | None, expected: str
 ) -> None:
-    """As in sentence-transformers."""
+    """A call's prompt takes precedence over a prompt name, and that over the default."""
     known = {"query": "q: ", "document": "d: "}
     assert prompts.resolve(known, default, prompt=prompt, name=name) == expected
 
@@ -44,11 +44,11 @@ def test_a_call_s_own_goes_before_its_name_and_that_before_the_default(
 def test_the_daemon_adds_no_prompt_of_its_own(
     known: dict[str, str], default: str | None, prefix: str, expected: Asked
 ) -> None:
-    """By name where it has it, else before the text, with nothing of the daemon's before that."""
+    """A prompt is requested by name or prepended here, never on top of another one."""
     assert prompts.ask(served(known, default), prefix) == expected
 
 
 def test_a_default_that_cannot_be_left_out_is_told() -> None:
-    """A prompt of the app's own behind the model's would be wrong, and nobody would see it."""
-    with pytest.raises(ValueError, match=r"default prompt 'query' and no empty one.*'query'"):
+    """A custom prompt is refused if the daemon would put its default prompt before it."""
+    with pytest.raises(ValueError, match=r"default prompt 'query', and no empty prompt .*'query'"):
         prompts.ask(served({"query": "q: "}, "query"), "mine: ")

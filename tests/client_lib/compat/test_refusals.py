@@ -1,4 +1,4 @@
-"""What a daemon cannot do is refused by name, and what a daemon tells is taken as it is."""
+"""What a daemon cannot do is refused by name, and its status is taken at its word."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ def script(models: Sequence[Mapping[str, Any]]) -> Callable[[Request], Any]:
 
 @pytest.fixture
 def served(fake: FakeDaemon) -> Callable[..., Path]:
-    """Have the daemon tell of models that are changed by so much; return its socket."""
+    """Make the daemon report its two models with `changes`; return its socket."""
 
     def set_up(**changes: Any) -> Path:
         fake.script = script([{**EMBEDDER, **changes}, {**RERANKER, **changes}])
@@ -75,12 +75,12 @@ def reranker(served: Callable[..., Path]) -> Iterator[CrossEncoder]:
     ],
 )
 def test_which_names_mean_the_same_model(asked: str, name: str, same: bool) -> None:
-    """A hub id with or without its organisation, a folder by its last part."""
+    """Hub ids match with or without their organisation, folders by their last component."""
     assert means(asked, name) is same
 
 
 def test_another_model_is_refused_with_those_that_are_served(served: Callable[..., Path]) -> None:
-    """And with how to have it served."""
+    """An unserved model is refused with the served ones and the flag to serve it."""
     message = "serves org/small as embedding model, not large: .* --embedding-model large"
     with pytest.raises(UnknownModel, match=message):
         SentenceTransformer("large", socket=served())
@@ -89,15 +89,15 @@ def test_another_model_is_refused_with_those_that_are_served(served: Callable[..
 
 
 def test_a_daemon_without_a_reranker_says_so(fake: FakeDaemon) -> None:
-    """An embedding model never stands in for one."""
+    """A daemon without a reranker refuses `CrossEncoder`, even if it has an embedding model."""
     fake.script = script([EMBEDDER])
     with pytest.raises(UnknownModel, match="no reranker: start it with --reranker-model judge"):
         CrossEncoder("judge", socket=fake.socket)
 
 
-@pytest.mark.timeout(20)  # and not the 30 seconds that a client has by itself
+@pytest.mark.timeout(20)  # less than a client's default timeout of 30 s
 def test_without_a_daemon_nothing_is_made(tmp_path: Path) -> None:
-    """The constructor waits for `timeout` and says where it looked."""
+    """Without a daemon the constructor raises after `timeout`, naming the socket."""
     with pytest.raises(ConnectionLost, match="none"):
         SentenceTransformer("small", socket=tmp_path / "none", timeout=0.05)
 
@@ -115,14 +115,14 @@ def test_without_a_daemon_nothing_is_made(tmp_path: Path) -> None:
 def test_options_that_only_a_daemon_can_follow_are_refused(
     served: Callable[..., Path], options: dict[str, Any]
 ) -> None:
-    """By name, for both."""
+    """Both classes refuse options that only a daemon could honour, by name."""
     for kind in (SentenceTransformer, CrossEncoder):
-        with pytest.raises(ValueError, match=f"{next(iter(options))}=.*is in the daemon"):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}=.*runs in the daemon"):
             kind(socket=served(), **options)
 
 
 def test_options_that_change_no_result_are_ignored(served: Callable[..., Path]) -> None:
-    """Where files are found, who computes, what is nil."""
+    """Options that do not change the result, or are None, are ignored."""
     options = {
         "backend": "onnx", "cache_folder": "/tmp", "device": "cuda", "local_files_only": True,
         "model_card_data": {}, "revision": None, "token": "x", "trust_remote_code": True,
@@ -147,8 +147,8 @@ def test_options_that_change_no_result_are_ignored(served: Callable[..., Path]) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"output_value": "token_embeddings"}, "pooled vectors only"),
-        ({"output_value": None}, "pooled vectors only"),
+        ({"output_value": "token_embeddings"}, "only returns pooled vectors"),
+        ({"output_value": None}, "only returns pooled vectors"),
         ({"pool": {"processes": []}}, "pool="),
         ({"processing_kwargs": {"text": {}}}, "processing_kwargs="),
         ({"batch_size": 0}, "batch_size must be a positive integer"),
@@ -158,14 +158,14 @@ def test_options_that_change_no_result_are_ignored(served: Callable[..., Path]) 
 def test_what_encode_cannot_do(
     embedder: SentenceTransformer, options: dict[str, Any], message: str
 ) -> None:
-    """Tokens, processes, settings of a tokenizer, prompts that are not there."""
+    """`encode` refuses token output, pools, processing options and unknown prompt names."""
     with pytest.raises(ValueError, match=message):
         embedder.encode("a", **options)
 
 
 @pytest.mark.parametrize("inputs", [["a", {"image": 1}], ["a", ("q", "d")], ["a", None]])
 def test_what_is_no_text_is_named_by_its_index(embedder: SentenceTransformer, inputs: Any) -> None:
-    """Before anything is sent."""
+    """An input that is not a text is named by its index, and missing inputs are refused."""
     with pytest.raises(TypeError, match=r"inputs\[1\] must be a string"):
         embedder.encode(inputs)
     with pytest.raises(TypeError, match="needs texts"):
@@ -174,7 +174,7 @@ def test_what_is_no_text_is_named_by_its_index(embedder: SentenceTransformer, in
 
 @pytest.mark.parametrize("inputs", [{"text": "a"}, {"a"}, b"a", 7])
 def test_what_is_no_list_of_texts_is_named(embedder: SentenceTransformer, inputs: Any) -> None:
-    """By its type: its keys are not what is meant."""
+    """A collection or value that is not a list of texts is refused by its type."""
     with pytest.raises(TypeError, match=f"inputs must be a list .*, not {type(inputs).__name__}"):
         embedder.encode(inputs)
 
@@ -182,7 +182,7 @@ def test_what_is_no_list_of_texts_is_named(embedder: SentenceTransformer, inputs
 def test_half_a_character_is_named_by_its_index(
     embedder: SentenceTransformer, reranker: CrossEncoder
 ) -> None:
-    """Among all inputs, also where they are several requests."""
+    """A lone surrogate is named by its index among all inputs, across requests."""
     with pytest.raises(BadRequest, match=r"inputs\[1\] holds half a character") as refused:
         embedder.encode(["a", "\ud800"])
     assert refused.value.index == 1
@@ -193,7 +193,7 @@ def test_half_a_character_is_named_by_its_index(
 
 
 def test_a_refused_pair_is_named_by_its_index(reranker: CrossEncoder, fake: FakeDaemon) -> None:
-    """Among all pairs, of which those of one query are a request."""
+    """A pair that the daemon refuses is named by its index among all pairs."""
     before = fake.script
 
     def refuse(request: Request) -> Any:
@@ -210,7 +210,7 @@ def test_a_refused_pair_is_named_by_its_index(reranker: CrossEncoder, fake: Fake
 def test_numbers_of_numpy_are_numbers(
     embedder: SentenceTransformer, reranker: CrossEncoder, fake: FakeDaemon
 ) -> None:
-    """As in the library; a truth value is no number."""
+    """NumPy numbers are accepted as in the library, but a bool is not a number of dimensions."""
     embedder.encode(["a"], truncate_dim=np.int64(3), normalize_embeddings=np.bool_(True))
     (request,) = fake.wait_for(Embed)
     assert (request.dimensions, request.normalize) == (3, True)
@@ -223,7 +223,7 @@ def test_numbers_of_numpy_are_numbers(
 
 @pytest.mark.parametrize("timeout", [None, float("inf")])
 def test_there_may_be_no_limit_of_time(served: Callable[..., Path], timeout: float | None) -> None:
-    """As for the clients; what is no time is refused."""
+    """A timeout of None or infinity means no limit, and NaN is refused."""
     for kind in (SentenceTransformer, CrossEncoder):
         kind(socket=served(), timeout=timeout).close()
         with pytest.raises(ValueError, match="timeout must be a number of seconds above 0"):
@@ -231,7 +231,7 @@ def test_there_may_be_no_limit_of_time(served: Callable[..., Path], timeout: flo
 
 
 def test_integers_of_vectors_that_have_no_length_1(served: Callable[..., Path]) -> None:
-    """Are refused with the argument that makes it 1; an unknown precision with those there are."""
+    """int8 needs normalised vectors, and the error names the argument; unknown precisions fail."""
     with SentenceTransformer(socket=served(normalize=False)) as embedder:
         with pytest.raises(ValueError, match="pass normalize_embeddings=True"):
             embedder.encode("a", precision="int8")
@@ -241,15 +241,15 @@ def test_integers_of_vectors_that_have_no_length_1(served: Callable[..., Path]) 
 
 
 def test_lengths_are_the_daemons(embedder: SentenceTransformer, reranker: CrossEncoder) -> None:
-    """The same may be set; another is refused, for nobody would notice."""
+    """Setting `max_seq_length` to anything but the daemon's value is refused."""
     for model in (embedder, reranker):
         model.max_seq_length = model.get_max_seq_length()
-        with pytest.raises(ValueError, match="max_seq_length=8: the daemon cuts texts at the 96"):
+        with pytest.raises(ValueError, match="max_seq_length=8: the daemon truncates texts at 96"):
             model.max_seq_length = 8
 
 
 def test_length_and_labels_of_a_reranker(served: Callable[..., Path]) -> None:
-    """As the daemon has them, or refused."""
+    """A reranker's `max_length` and `num_labels` must match the daemon's."""
     CrossEncoder("judge", num_labels=1, max_length=96, socket=served()).close()
     with pytest.raises(ValueError, match="max_length=8"):
         CrossEncoder("judge", max_length=8, socket=served())
@@ -259,10 +259,10 @@ def test_length_and_labels_of_a_reranker(served: Callable[..., Path]) -> None:
 
 
 def test_what_only_a_local_model_has(embedder: SentenceTransformer, reranker: CrossEncoder) -> None:
-    """An attribute that is not there says why."""
+    """An attribute that only a local model has raises an `AttributeError` that says so."""
     for model in (embedder, reranker):
         assert not hasattr(model, "tokenizer")
-        with pytest.raises(AttributeError, match="has no 'fit': the model is in the daemon"):
+        with pytest.raises(AttributeError, match="has no 'fit': the model runs in the daemon"):
             model.fit()
 
 
@@ -274,13 +274,13 @@ def test_what_only_a_local_model_has(embedder: SentenceTransformer, reranker: Cr
     ],
 )  # fmt: skip
 def test_what_is_no_pair(reranker: CrossEncoder, inputs: Any) -> None:
-    """Is a TypeError that says what is."""
+    """Inputs that are not pairs of texts raise a `TypeError` that names the expected form."""
     with pytest.raises(TypeError, match=r"\(query, document\)"):
         reranker.predict(inputs)
 
 
 def test_a_prompt_for_pairs_is_refused(reranker: CrossEncoder) -> None:
-    """The wire has none for them."""
+    """`predict` and `rank` refuse prompts and invalid batch sizes."""
     with pytest.raises(ValueError, match="prompt="):
         reranker.predict(("a", "b"), prompt="query: ")
     with pytest.raises(ValueError, match="prompt="):
@@ -290,25 +290,25 @@ def test_a_prompt_for_pairs_is_refused(reranker: CrossEncoder) -> None:
 
 
 class Sigmoid:
-    """Named as torch's is."""
+    """An activation with the name of torch's."""
 
     def __call__(self, logits: Any) -> Any:
-        raise AssertionError("the daemon has applied it")
+        raise AssertionError("the daemon has already applied it")
 
 
 def test_another_activation_is_refused(reranker: CrossEncoder, fake: FakeDaemon) -> None:
-    """A sigmoid cannot be taken back; the same one is what the scores have."""
+    """Behind a sigmoid, another activation is refused and another sigmoid is not applied."""
     assert np.array_equal(
         reranker.predict(("a b", "a b"), activation_fn=Sigmoid()), reranker.predict(("a b", "a b"))
     )
-    with pytest.raises(ValueError, match=r"the sigmoid that judge has.*Identity"):
+    with pytest.raises(ValueError, match=r"the sigmoid of judge.*Identity"):
         reranker.predict(("a", "b"), activation_fn=lambda logits: logits)
-    with pytest.raises(ValueError, match="the sigmoid that judge has"):
+    with pytest.raises(ValueError, match="the sigmoid of judge"):
         CrossEncoder("judge", activation_fn=lambda logits: logits, socket=fake.socket)
 
 
 def test_similarity_is_the_models_or_the_apps(served: Callable[..., Path]) -> None:
-    """Cosine where nobody says; what nobody knows is refused."""
+    """The similarity is the model's, or cosine by default; unknown ones are refused."""
     for stated, expected in ((None, "cosine"), ("dot", "dot")):
         with SentenceTransformer(socket=served(similarity_fn_name=stated)) as embedder:
             assert embedder.similarity_fn_name == expected

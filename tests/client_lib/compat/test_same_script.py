@@ -1,4 +1,4 @@
-"""The same calls on both sides: sentence-transformers in process, and compat over a daemon."""
+"""The same calls to sentence-transformers in process and to compat over a daemon."""
 
 from collections.abc import Callable
 from typing import Any
@@ -93,7 +93,7 @@ def cases(scripts: dict[str, Script]) -> Any:
 
 
 def same(mine: Any, theirs: Any) -> None:
-    """Assert equal types, shapes and dtypes, and numbers within FP32's rounding."""
+    """Assert equal types, shapes and dtypes, and values within FP32 rounding."""
     assert type(mine) is type(theirs)
     if isinstance(theirs, list | tuple):
         assert len(mine) == len(theirs)
@@ -107,7 +107,7 @@ def same(mine: Any, theirs: Any) -> None:
         if hasattr(theirs, "device"):
             assert mine.device == theirs.device
         as_array = [np.asarray(value) for value in (mine, theirs)]
-        if theirs.dtype.itemsize == 1:  # a number next to 0 may fall on either side
+        if theirs.dtype.itemsize == 1:  # a value close to 0 may round to either sign
             bits = [np.unpackbits(array.view(np.uint8)) for array in as_array]
             assert np.mean(bits[0] != bits[1]) < 0.002
         else:
@@ -120,14 +120,14 @@ def same(mine: Any, theirs: Any) -> None:
 
 @cases(ENCODE)
 def test_encode(here: Side, there: Side, script: Script) -> None:
-    """Vectors are the same: type, shape, dtype, order, numbers."""
+    """`encode` returns the library's types, shapes, dtypes, order and values."""
     same(script(there.embedder), script(here.embedder))
 
 
 @pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
 @cases(SIMILARITY)
 def test_similarity(here: Side, there: Side, name: Any, script: Script) -> None:
-    """So are scores of vectors, by every function."""
+    """Similarities equal the library's for every function."""
     stated = here.embedder.similarity_fn_name
     for side in (here, there):
         side.embedder.similarity_fn_name = name
@@ -140,12 +140,12 @@ def test_similarity(here: Side, there: Side, name: Any, script: Script) -> None:
 
 @cases(PREDICT)
 def test_predict_and_rank(here: Side, there: Side, script: Script) -> None:
-    """So are scores of pairs, and rankings."""
+    """`predict` and `rank` return what the library returns."""
     same(script(there.reranker), script(here.reranker))
 
 
 def test_activations(here: Side, there: Side) -> None:
-    """The model's own, whoever names it; another one where the model has none."""
+    """The model's own activation may be named; another is applied only to logits."""
     torch = pytest.importorskip("torch")
     own = type(here.reranker.activation_fn)()
     same(
@@ -164,7 +164,7 @@ def test_activations(here: Side, there: Side) -> None:
 
 
 def test_what_the_models_are(here: Side, there: Side) -> None:
-    """Dimensions, length, prompts and similarity are the model's, by the same names."""
+    """Token limit, prompts, similarity, dimensions and labels equal the library's."""
     for name in ("max_seq_length", "prompts", "default_prompt_name", "similarity_fn_name"):
         assert getattr(there.embedder, name) == getattr(here.embedder, name)
     assert there.embedder.get_embedding_dimension() == here.embedder.get_embedding_dimension()
@@ -174,7 +174,7 @@ def test_what_the_models_are(here: Side, there: Side) -> None:
 
 
 def test_truncation_may_be_set_for_a_while(here: Side, there: Side) -> None:
-    """`truncate_embeddings` holds inside its block, for the dimension that is told, too."""
+    """`truncate_embeddings` applies inside its block, also to the reported dimension."""
     for side in (here, there):
         with side.embedder.truncate_embeddings(8):
             assert side.embedder.encode("a").shape == (8,)
@@ -183,7 +183,7 @@ def test_truncation_may_be_set_for_a_while(here: Side, there: Side) -> None:
 
 
 def test_many_pairs_of_many_queries_keep_their_order(here: Side, there: Side) -> None:
-    """However many requests they become."""
+    """Pairs of many queries, sent as many requests, keep their order."""
     pairs = [(f"query {i // 90}", f"document {i % 7} of {i}") for i in range(200)]
     pairs += [(f"query {i % 3}", "a document") for i in range(40)]
     same(there.reranker.predict(pairs), here.reranker.predict(pairs))
@@ -192,7 +192,7 @@ def test_many_pairs_of_many_queries_keep_their_order(here: Side, there: Side) ->
 def test_a_bar_moves_where_it_is_asked_for(
     there: Side, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By `show_progress_bar`, or where it is left open, by the level of logging."""
+    """A progress bar is shown on request or, by default, at the log level INFO."""
     there.embedder.encode(TEXTS)
     assert capsys.readouterr().err == ""
     there.embedder.encode(["a"] * 600, show_progress_bar=True)

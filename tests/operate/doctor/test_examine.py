@@ -89,6 +89,7 @@ WELL = Facts(
     usage=Usage(machine=4, affinity=4, load=0.5, steal_percent=0.0),
     swap=Swap(0, 0),
     libraries=[Library("onnxruntime", "==1.32.*", "1.32.1")],
+    intruders=(),
     import_failure=None,
     torch=Torch(None),
     models=[MODEL],
@@ -207,6 +208,9 @@ CASES = {
     "libraries missing": (
         {"libraries": [Library("onnxruntime", "==1.32.*", None)]},
         START, "libraries", ERROR, "onnxruntime is not installed",
+    ),
+    "another project's package": (
+        {"intruders": ["sidecar"]}, START, "libraries", ERROR, "sidecar has overwritten",
     ),
     "libraries that end the process": (
         {"import_failure": "killed by SIGILL"}, START, "libraries", ERROR, "SIGILL",

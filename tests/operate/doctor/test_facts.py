@@ -37,6 +37,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Examined:
     for name, value in (
         ("try_to_import", None),
         ("read_libraries", [Library("a", "", "1")]),
+        ("read_intruders", ["sidecar"]),
         ("read_swap", Swap(7, 3)),
         ("read_usage", Usage(4, 4, 0.5, 0.0)),
         ("read_systemd", Systemd(0)),

@@ -10,15 +10,18 @@ from types import SimpleNamespace
 import onnxruntime
 import pytest
 
+from client_lib.distribution import CLIENT, DAEMON
 from sidecar.host import Host
 from sidecar.operate.doctor import libraries
 from sidecar.operate.doctor.finding import Severity
 from sidecar.operate.doctor.libraries import (
     Library,
     Torch,
+    check_intruders,
     check_libraries,
     check_torch,
     check_written_by,
+    read_intruders,
     read_libraries,
     read_torch,
     try_to_import,
@@ -134,11 +137,26 @@ def test_what_the_extra_asks_for_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
         "other==2; extra == 'server'",
         "ancient; python_version < '3'",
     ]
-    monkeypatch.setattr(metadata, "requires", {"sidecar": asked}.get)
+    monkeypatch.setattr(metadata, "requires", {DAEMON: asked, CLIENT: ["also<3"]}.get)
     installed = str(metadata.version("numpy"))
-    assert read_libraries() == [Library("always", ">=1", None), Library("numpy", "<9", installed)]
+    assert read_libraries() == [
+        Library("always", ">=1", None), Library("numpy", "<9", installed), Library("also", "<3", None)
+    ]  # fmt: skip
     monkeypatch.setattr(metadata, "requires", lambda _: None)
     assert read_libraries() == []
+
+
+def test_another_project_of_the_same_name_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution that installs into the package `sidecar` too has to be removed."""
+    owners = {"sidecar": ["sidecar", DAEMON, "sidecar"], "other": ["other"]}
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: owners)
+    assert read_intruders() == ["sidecar"]
+    (finding,) = check_intruders(["sidecar"])
+    assert finding.severity is Severity.ERROR
+    assert "pip uninstall sidecar" in finding.advice
+    owners["sidecar"] = [DAEMON]
+    assert read_intruders() == []
+    assert not list(check_intruders([]))
 
 
 @pytest.mark.parametrize(

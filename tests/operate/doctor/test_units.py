@@ -35,7 +35,7 @@ def test_a_unit_that_is_well() -> None:
     (finding,) = check_units(Systemd(252, [{**SERVICE, "LoadState": "not-found"}]), {})
     assert finding.severity is Severity.NOTE
     assert finding.found == "systemd 252, no Sidecar unit installed"
-    assert "README" in finding.advice
+    assert "docs/operations.md" in finding.advice
 
 
 def test_a_unit_may_be_at_rest() -> None:

@@ -1,4 +1,4 @@
-"""Who is let in, and what becomes of those who stall."""
+"""Which peers are admitted, and what happens to those that stall."""
 
 import asyncio
 import os
@@ -34,18 +34,18 @@ SOMEBODY = Peer(pid=10, uid=1000, gid=1000, groups=frozenset({1000, 27}))
 def test_a_peer_comes_in_by_its_user_or_any_of_its_groups(
     policy: AccessPolicy, admitted: bool
 ) -> None:
-    """Without a list everybody does."""
+    """A peer is admitted by its user or any of its groups, and everybody is without a list."""
     refusal = AccessControl(policy, 100).refusal(SOMEBODY)
     assert refusal is None if admitted else isinstance(refusal, Forbidden)
 
 
 def test_one_process_has_so_many_connections() -> None:
-    """Another process is not concerned, and a connection that ends makes room."""
+    """The connection limit is per process, and a closed connection makes room for another."""
     access = AccessControl(AccessPolicy(max_connections=2), 100)
     other = Peer(pid=11, uid=1000, gid=2000)
     for peer in (SOMEBODY, SOMEBODY, other):
         access.acquire(peer)
-    with pytest.raises(Overloaded, match="2 connections of one process") as refused:
+    with pytest.raises(Overloaded, match="this process already has 2 connections") as refused:
         access.acquire(SOMEBODY)
     assert refused.value.retry_after_ms == 1_000
     access.release(SOMEBODY)
@@ -56,39 +56,39 @@ def test_one_process_has_so_many_connections() -> None:
     ]
 
 
-def enter_all(access: AccessControl, uid: int) -> int:
-    """Let in as many processes of a user as come in, one connection each, and count them."""
+def admit_all(access: AccessControl, uid: int) -> int:
+    """Admit as many processes of a user as possible, with one connection each, and count them."""
     pids = count(1)
-    entered = 0
+    admitted_count = 0
     while access.refusal(peer := Peer(next(pids), uid, uid)) is None:
         access.acquire(peer)
-        entered += 1
-    return entered
+        admitted_count += 1
+    return admitted_count
 
 
 def test_no_user_has_all_connections() -> None:
-    """However many processes he starts: users who come later find some, and are told how many."""
+    """No user gets all connections, however many processes it starts, and the error reports counts."""
     access = AccessControl(AccessPolicy(), 100)
-    assert [enter_all(access, uid) for uid in (1000, 1001, 1002)] == [75, 18, 5]
-    with pytest.raises(Overloaded, match="75 connections of user 1000, 98 of all users"):
+    assert [admit_all(access, uid) for uid in (1000, 1001, 1002)] == [75, 18, 5]
+    with pytest.raises(Overloaded, match="user 1000 already has 75 of 98 open connections"):
         access.acquire(Peer(9_999, 1000, 1000))
 
 
 def test_an_operator_comes_in_when_all_connections_are_taken() -> None:
-    """A few times, and by processes that have none yet: to look what is wrong."""
+    """Operators get a few extra connections when all others are taken."""
     access = AccessControl(AccessPolicy(), 100)
     for uid in range(1000, 1010):
-        enter_all(access, uid)
+        admit_all(access, uid)
     assert access.refusal(Peer(1, 2000, 2000)) is not None
-    assert enter_all(access, 0) == OPERATORS_OWN
+    assert admit_all(access, 0) == OPERATORS_OWN
     assert access.refusal(Peer(1, 0, 0)) is not None
 
 
 def test_what_is_for_operators_is_for_processes_that_have_none_yet() -> None:
-    """One that has a connection could use that; another may still come in."""
+    """The operators' extra connections are only for processes that have none yet."""
     access = AccessControl(AccessPolicy(), 100)
     for uid in range(1000, 1010):
-        enter_all(access, uid)
+        admit_all(access, uid)
     operator = Peer(1, os.geteuid(), 0)
     access.acquire(operator)
     assert isinstance(refusal := access.refusal(operator), Overloaded)
@@ -100,12 +100,12 @@ def test_what_is_for_operators_is_for_processes_that_have_none_yet() -> None:
 
 
 def test_rules_that_no_longer_admit_a_peer_hold_for_one_that_is_in() -> None:
-    """Its connections are counted all the same, until they end."""
+    """A new policy applies to admitted peers, whose connections are counted until they close."""
     access = AccessControl(AccessPolicy(), 100)
     access.acquire(SOMEBODY)
     access.authorize(SOMEBODY)
     access.policy = AccessPolicy(uids=frozenset({7}))
-    with pytest.raises(Forbidden, match="user 1000 is not among"):
+    with pytest.raises(Forbidden, match="user 1000 is not allowed"):
         access.authorize(SOMEBODY)
     assert len(access.to_list()) == 1
     access.release(SOMEBODY)
@@ -113,7 +113,7 @@ def test_rules_that_no_longer_admit_a_peer_hold_for_one_that_is_in() -> None:
 
 
 def test_the_kernel_tells_who_is_there() -> None:
-    """This process, by its own socket."""
+    """The kernel identifies the peer of a socket by process, user and groups."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         peer = Peer.of(ours)
@@ -133,15 +133,15 @@ print(Peer.of(ours).groups == {os.getgid(), *os.getgroups()})
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take groups")
 @pytest.mark.parametrize("count", [0, 3, 256, 257, 5_000])
 def test_the_kernel_tells_all_groups(count: int) -> None:
-    """Those too that are not the first, however many: a list may name any of them."""
-    told = subprocess.run(
+    """All supplementary groups of a peer are found, however many there are."""
+    result = subprocess.run(
         [sys.executable, "-c", _IN_GROUPS, str(count)], capture_output=True, text=True, check=True
     )
-    assert told.stdout == "True\n"
+    assert result.stdout == "True\n"
 
 
 async def test_a_peer_that_may_no_longer_is_told_and_let_go(make_dialogue) -> None:
-    """A reload came between its connection and its first step: one error, then it ends."""
+    """A connected peer that a reload no longer admits gets one error and is disconnected."""
     dialogue = await make_dialogue(hello=False)
     dialogue.context.access.policy = AccessPolicy(uids=frozenset({os.getuid() + 1}))
     refusal = await dialogue.reply(None)
@@ -151,7 +151,7 @@ async def test_a_peer_that_may_no_longer_is_told_and_let_go(make_dialogue) -> No
 
 
 async def test_a_frame_that_is_never_finished_ends_the_connection(make_dialogue) -> None:
-    """However slowly its bytes drip; whole frames may come as seldom as they like."""
+    """An unfinished frame ends the connection, while whole frames may come at any interval."""
     dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=0.05))
     assert (await dialogue.ask(Ping(id=1)))["ok"]
     dialogue.writer.write(encode(request_to_map(Ping(id=2)))[:-1])
@@ -160,7 +160,7 @@ async def test_a_frame_that_is_never_finished_ends_the_connection(make_dialogue)
 
 
 def test_a_peer_is_its_process_and_its_user() -> None:
-    """It is named by both, and who could end the daemon anyway is an operator."""
+    """A peer is named by process and user; root and the daemon's own user are operators."""
     peer = Peer(pid=10, uid=1000, gid=27)
     assert str(peer) == "pid 10 (uid 1000)"
     assert peer.named() == {"peer_pid": 10, "peer_uid": 1000, "peer_gid": 27}
@@ -170,7 +170,7 @@ def test_a_peer_is_its_process_and_its_user() -> None:
 
 
 class Clock:
-    """A clock that goes on by ten seconds whenever somebody looks."""
+    """A clock that advances by ten seconds whenever it is read."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -183,7 +183,7 @@ class Clock:
 
 
 async def test_a_frame_that_drips_ends_the_connection(make_dialogue, soon, monkeypatch) -> None:
-    """All of it has to come in the time that there is, and not each byte."""
+    """The stall limit applies to a whole frame, not to each of its bytes."""
     monkeypatch.setattr("sidecar.serving.transport.reader.time", Clock())
     with capture_logs() as events:
         dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=45.0))
@@ -204,7 +204,7 @@ async def test_a_frame_that_drips_ends_the_connection(make_dialogue, soon, monke
 
 
 async def test_each_frame_has_a_time_of_its_own(make_dialogue, soon, monkeypatch) -> None:
-    """However many have come before it, each in two pieces."""
+    """The stall limit starts again with each frame."""
     monkeypatch.setattr("sidecar.serving.transport.reader.time", Clock())
     dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=25.0))
     for number in range(1, 10):
@@ -216,7 +216,7 @@ async def test_each_frame_has_a_time_of_its_own(make_dialogue, soon, monkeypatch
 
 
 async def test_a_peer_that_does_not_read_is_let_go(make_dialogue) -> None:
-    """Its replies fill the socket and no more; what it holds is freed."""
+    """A peer that does not read its replies is disconnected, and its memory is released."""
     dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=0.05))
     dialogue.reader._transport.pause_reading()
     texts = ("a",) * 2_000
@@ -227,7 +227,7 @@ async def test_a_peer_that_does_not_read_is_let_go(make_dialogue) -> None:
 
 
 async def test_idle_peers_are_left_alone(make_dialogue) -> None:
-    """Who has said hello and begun nothing may be silent for ever."""
+    """A peer that has said hello may stay idle forever between frames."""
     dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=0.05))
     await asyncio.sleep(0.1)
     for number in range(1, 4):
@@ -235,7 +235,7 @@ async def test_idle_peers_are_left_alone(make_dialogue) -> None:
 
 
 async def test_a_peer_that_does_not_say_hello_is_let_go(make_dialogue) -> None:
-    """A connection is nothing to be kept for later."""
+    """A peer that does not say hello in time is disconnected and logged."""
     with capture_logs() as events:
         dialogue = await make_dialogue(hello=False, access=AccessPolicy(stall_seconds=0.05))
         await dialogue.ended()

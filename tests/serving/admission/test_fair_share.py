@@ -1,4 +1,4 @@
-"""Shares of what users and their processes have in common."""
+"""Shares of what users and their processes hold in common."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,32 +16,32 @@ NOTHING = Occupancy(in_all=0, by_user=0, by_process=0)
 
 
 def test_a_user_who_is_alone_leaves_a_quarter():
-    """And his only process half of what he may have."""
+    """A lone user may have three quarters, and its only process half of that."""
     assert most_of_user(1_000, NOTHING) == 750
     assert most_of_process(1_000, 0.5, NOTHING) == 375
 
 
 def test_own_holdings_do_not_lower_the_limit():
-    """Else nobody could fill his share."""
+    """A user's own holdings do not reduce its limit: otherwise no share could be filled."""
     held = Occupancy(in_all=300, by_user=300, by_process=300)
     assert most_of_user(1_000, held) == 750
     assert most_of_process(1_000, 0.5, held) == 375
 
 
 def test_what_other_users_hold_is_shared_no_more():
-    """A user who comes later has a part of the rest."""
+    """A user's limit is a part of what other users leave."""
     held = Occupancy(in_all=600, by_user=0, by_process=0)
     assert most_of_user(1_000, held) == 300
 
 
 def test_a_process_has_a_part_of_what_its_siblings_leave():
-    """The user's other processes count against it, and other users' only through the user."""
+    """A process's limit is a part of what its siblings leave of the user's share."""
     held = Occupancy(in_all=400, by_user=400, by_process=100)
     assert most_of_process(1_000, 0.5, held) == (750 - 300) // 2
 
 
 def test_more_held_than_there_is_leaves_nothing():
-    """As after a reload with a smaller total."""
+    """Limits are zero if more is held than the total, as after a reload with a smaller one."""
     held = Occupancy(in_all=500, by_user=0, by_process=0)
     assert most_of_user(100, held) == most_of_process(100, 0.5, held) == 0
 
@@ -52,10 +52,7 @@ def test_more_held_than_there_is_leaves_nothing():
     st.integers(0, 10**6),
 )
 def test_what_is_plenty_fits_whoever_holds_it(part, held, more):
-    """A process, its siblings and other users: where they have less together, no share is passed.
-
-    That is so for the largest number for which it holds, but for a hundredth.
-    """
+    """Below `plenty` no share is exceeded, whoever holds what; it is within 2% of the maximum."""
     total, in_all = 10**6, sum(held)
     own, siblings, _ = held
     if in_all + more < plenty(part) * total:
@@ -65,7 +62,7 @@ def test_what_is_plenty_fits_whoever_holds_it(part, held, more):
 
 
 def test_what_is_held_is_counted_for_the_process_and_its_user():
-    """Whoever holds nothing any more is not named."""
+    """Holdings are counted by process and by user, and those of zero are forgotten."""
     holdings, one, sibling, other = OccupancyTracker(), Peer(1, 7, 7), Peer(2, 7, 7), Peer(3, 8, 8)
     for peer, size in ((one, 10), (sibling, 20), (other, 40), (one, 5)):
         holdings.add(peer, size)
@@ -82,7 +79,7 @@ def test_what_is_held_is_counted_for_the_process_and_its_user():
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=200))
 def test_whoever_comes_next_finds_something(users):
-    """However greedily those before have taken all that they may, one unit at a time."""
+    """A new user always finds something left, however greedily the others have taken theirs."""
     total, held = 10**6, dict.fromkeys(users, 0)
     for user in users:
         in_all = sum(held.values())

@@ -1,4 +1,4 @@
-"""Users share the loop's time, however many connections they have."""
+"""Users share the event loop's time, however many connections they have."""
 
 import asyncio
 import time
@@ -9,12 +9,12 @@ from sidecar.serving.admission.loop_time import LoopTime
 
 
 def busy(loop_time, uid):
-    """Spend more than a round has for a user."""
+    """Use up more than a user's time in a round."""
     loop_time.spend(uid, time.perf_counter() - 0.001)
 
 
 async def test_who_has_spent_little_goes_on_at_once():
-    """Without letting the loop go."""
+    """A user with time left continues at once, without yielding to the event loop."""
     loop_time, steps = LoopTime(lambda: False), []
     asyncio.get_running_loop().call_soon(steps.append, "another round")
     for _ in range(3):
@@ -24,7 +24,7 @@ async def test_who_has_spent_little_goes_on_at_once():
 
 
 async def test_who_has_spent_a_rounds_time_waits_for_the_next():
-    """Another user does not."""
+    """A user whose time is used up waits for the next round, and other users do not."""
     loop_time, steps = LoopTime(lambda: False), []
     asyncio.get_running_loop().call_soon(steps.append, "another round")
     busy(loop_time, 1000)
@@ -35,7 +35,7 @@ async def test_who_has_spent_a_rounds_time_waits_for_the_next():
 
 
 async def test_what_a_user_spends_adds_up(monkeypatch):
-    """Over all that he does in a round, half a millisecond at most; then it is forgotten."""
+    """A user's time adds up to half a millisecond within a round, and is reset by the next."""
     now = 100.0
     monkeypatch.setattr(loop_time_module, "time", SimpleNamespace(perf_counter=lambda: now))
     loop_time = LoopTime(lambda: False)
@@ -53,7 +53,7 @@ async def test_what_a_user_spends_adds_up(monkeypatch):
 
 
 async def test_who_waits_is_in_front_of_who_comes_in_a_new_round(soon):
-    """Though the user has time again: his connections keep their order."""
+    """Waiting connections go before new ones of the same user in the next round."""
     loop_time, order = LoopTime(lambda: False), []
 
     async def session(name):
@@ -69,7 +69,7 @@ async def test_who_waits_is_in_front_of_who_comes_in_a_new_round(soon):
 
 
 async def test_connections_of_a_user_go_on_one_a_round():
-    """In their order; a user who has one is not kept waiting by one who has many."""
+    """A user's connections continue one per round, in order, without delaying another user."""
     loop_time, order = LoopTime(lambda: False), []
 
     async def session(uid, name):
@@ -88,7 +88,7 @@ async def test_connections_of_a_user_go_on_one_a_round():
 
 
 async def test_who_leaves_while_waiting_holds_up_nobody():
-    """Its turn is the next one's, and nothing is left."""
+    """A cancelled waiter passes its turn to the next, and nothing is left behind."""
     loop_time = LoopTime(lambda: False)
     busy(loop_time, 1000)
     leaving, staying = (asyncio.create_task(loop_time.turn(1000)) for _ in range(2))
@@ -101,7 +101,7 @@ async def test_who_leaves_while_waiting_holds_up_nobody():
 
 
 async def test_a_round_is_no_shorter_than_a_millisecond_while_threads_work():
-    """Where somebody wants more than his part of it; nobody else waits for that."""
+    """While threads work, a round with waiting users lasts a millisecond; others do not wait."""
     loop_time = LoopTime(lambda: True)
     for _ in range(5):
         busy(loop_time, 1000)
@@ -113,7 +113,7 @@ async def test_a_round_is_no_shorter_than_a_millisecond_while_threads_work():
 
 
 async def test_nobody_rests_while_no_thread_works():
-    """The next round begins as soon as the loop comes round."""
+    """While no thread works, the next round starts with the next iteration of the loop."""
     loop_time, rounds = LoopTime(lambda: False), 0
 
     def count():

@@ -1,4 +1,4 @@
-"""What is held for peers: never more than the budget, and all of it comes back."""
+"""Reservations never exceed the budget, and all of their bytes are given back."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ def held_by(budget: MemoryBudget) -> dict[str, int]:
 
 
 def test_what_does_not_fit_is_not_held() -> None:
-    """A process has a part of its user's share, and one that is refused holds nothing."""
+    """A process may have a part of its user's share, and a failed reservation holds nothing."""
     budget = MemoryBudget(BUDGET)
     assert budget.try_reserve(A, 61) is None
     assert budget.try_reserve(A, 60) is not None
@@ -40,7 +40,7 @@ def test_what_does_not_fit_is_not_held() -> None:
 
 
 def test_processes_of_a_user_share_what_is_the_users() -> None:
-    """Another process has a part of what the first has left of it."""
+    """A second process of a user has a part of what the first left of the user's share."""
     budget = MemoryBudget(BUDGET)
     assert budget.try_reserve(A, 50)
     assert budget.try_reserve(SIBLING, 21) is None
@@ -49,7 +49,7 @@ def test_processes_of_a_user_share_what_is_the_users() -> None:
 
 
 def test_the_least_is_not_every_process_s_of_a_user() -> None:
-    """What he may have is shared by his processes, though one of them holds nothing yet."""
+    """The guaranteed least is shared by a user's processes, not granted to each of them."""
     budget = MemoryBudget(BUDGET)
     assert budget.try_reserve(A, 60)
     assert budget.try_reserve(SIBLING, 16) is None
@@ -58,7 +58,7 @@ def test_the_least_is_not_every_process_s_of_a_user() -> None:
 
 
 def test_users_share_what_others_have_left() -> None:
-    """However much one of them holds."""
+    """Each user has a part of what the other users leave."""
     budget = MemoryBudget(BUDGET)
     assert budget.try_reserve(A, 60)
     assert budget.try_reserve(B, 25) is None
@@ -67,7 +67,7 @@ def test_users_share_what_others_have_left() -> None:
 
 
 def test_the_least_is_everybodys_where_it_is_there() -> None:
-    """A largest request can be made by whoever holds nothing else."""
+    """Whoever holds nothing else may reserve the least, as long as the total allows it."""
     budget = MemoryBudget(BUDGET)
     assert budget.try_reserve(A, 60)
     assert budget.try_reserve(B, 20)
@@ -76,14 +76,14 @@ def test_the_least_is_everybodys_where_it_is_there() -> None:
 
 
 def test_an_operator_is_never_refused() -> None:
-    """What he holds is counted all the same."""
+    """A reservation with `always` is never refused, but counts all the same."""
     budget = MemoryBudget(BUDGET)
     assert budget.try_reserve(A, 200, always=True)
     assert budget.to_map()["held_bytes"] == 200
 
 
 def test_nothing_always_fits() -> None:
-    """Also where a reload has left less than there is held."""
+    """Zero bytes always fit, even if a reload has left a total below what is held."""
     budget = MemoryBudget(BUDGET)
     held = budget.try_reserve(A, 60)
     budget.quota = Quota(total=10)
@@ -94,7 +94,7 @@ def test_nothing_always_fits() -> None:
 
 
 def test_bytes_are_given_back_once() -> None:
-    """Whoever releases again gives back nothing."""
+    """Releasing a reservation twice gives its bytes back once."""
     budget = MemoryBudget(BUDGET)
     one, other = budget.try_reserve(A, 30), budget.try_reserve(A, 30)
     assert one is not None
@@ -105,7 +105,7 @@ def test_bytes_are_given_back_once() -> None:
 
 
 def test_one_hold_takes_over_another() -> None:
-    """And gives back the bytes of both, once."""
+    """A reservation that takes over another gives the bytes of both back, once."""
     budget = MemoryBudget(BUDGET)
     one, other = budget.try_reserve(A, 30), budget.try_reserve(A, 20)
     assert one is not None
@@ -118,19 +118,19 @@ def test_one_hold_takes_over_another() -> None:
 
 
 def test_a_refusal_knows_how_long_bytes_are_held() -> None:
-    """Connections are not waited for."""
+    """The expected wait is the average holding time, without lasting reservations."""
     now = [0.0]
     budget = MemoryBudget(BUDGET, lambda: now[0])
     for lasting, seconds in [*[(False, 2.0)] * 300, (True, 86_400.0)]:
-        hold = budget.try_reserve(A, 1, lasting=lasting)
-        assert hold is not None
+        reservation = budget.try_reserve(A, 1, lasting=lasting)
+        assert reservation is not None
         now[0] += seconds
-        hold.release()
+        reservation.release()
     assert budget.seconds_until_room == pytest.approx(2.0, rel=0.01)
 
 
 def test_bytes_that_are_taken_over_are_held_since_they_were() -> None:
-    """By a hold that had none; one that had some counts from its own beginning."""
+    """An empty reservation that takes over another counts from when the other was made."""
     now = [0.0]
     for empty, seconds in ((True, 2.0), (False, 7.0)):
         budget = MemoryBudget(BUDGET, lambda: now[0])
@@ -148,7 +148,7 @@ def test_bytes_that_are_taken_over_are_held_since_they_were() -> None:
 
 
 def test_what_is_to_be_had_of_an_empty_budget() -> None:
-    """The largest that fits, and no byte more: of all, of a user's share, of a process's."""
+    """The largest reservation in an empty budget follows from total, part and least."""
     for total, part, least, most in (
         (100, 0.8, 0, 60),  # a process's part of its user's three quarters
         (100, 1.0, 0, 75),
@@ -162,7 +162,7 @@ def test_what_is_to_be_had_of_an_empty_budget() -> None:
 
 
 def test_a_refusal_names_what_a_process_may_have() -> None:
-    """While nobody else has anything; and by whom the rest is held."""
+    """The status has the budget, a lone process's part of it, and what each peer and user holds."""
     budget = MemoryBudget(BUDGET)
     assert budget.try_reserve(A, 10)
     assert budget.try_reserve(SIBLING, 5)
@@ -177,7 +177,7 @@ def test_a_refusal_names_what_a_process_may_have() -> None:
 
 
 async def test_who_waits_and_is_cancelled_holds_nothing() -> None:
-    """Before there is room, or in the moment in which there is."""
+    """A waiter that is cancelled, before or just as there is room, holds nothing."""
     for in_time in (True, False):
         budget = MemoryBudget(BUDGET)
         held = budget.try_reserve(A, 60)
@@ -195,7 +195,7 @@ async def test_who_waits_and_is_cancelled_holds_nothing() -> None:
 
 
 async def test_who_waits_gets_the_first_room_that_suits() -> None:
-    """A large one is not in the way of a small one."""
+    """A large waiting request does not block a small one that fits."""
     budget = MemoryBudget(BUDGET)
     held = budget.try_reserve(A, 60)
     assert held is not None
@@ -208,7 +208,7 @@ async def test_who_waits_gets_the_first_room_that_suits() -> None:
 
 
 async def test_all_who_wait_and_fit_are_served_at_once() -> None:
-    """With one release, though no other follows it."""
+    """One release serves all waiters that now fit."""
     budget = MemoryBudget(BUDGET)
     held = [budget.try_reserve(A, 60), budget.try_reserve(B, 24)]
     waiting = [asyncio.create_task(budget.reserve(peer, 17)) for peer in (C, D, C)]
@@ -221,15 +221,15 @@ async def test_all_who_wait_and_fit_are_served_at_once() -> None:
 
 
 async def test_users_who_wait_take_turns() -> None:
-    """Whoever has come first, and with however many."""
+    """Waiting users take turns, whoever came first and with however many requests."""
     budget = MemoryBudget(Quota(total=10, part=1.0, least=10))
     order: list[int] = []
 
     async def use(peer: Peer) -> None:
-        hold = await budget.reserve(peer, 10)
+        reservation = await budget.reserve(peer, 10)
         order.append(peer.uid)
         await asyncio.sleep(0)
-        hold.release()
+        reservation.release()
 
     held = budget.try_reserve(C, 10)
     assert held is not None
@@ -243,27 +243,28 @@ async def test_users_who_wait_take_turns() -> None:
 
 @given(STEPS)
 def test_however_it_ends_everything_is_released(steps: list[tuple[str, object, int]]) -> None:
-    """Held, waited for, cancelled, in any order: bounds are kept, and in the end it is empty."""
+    """In any sequence of reserving, waiting and cancelling, limits hold and all is released."""
 
     async def run() -> None:
         budget = MemoryBudget(BUDGET)
-        holds, waiting = [], []
+        reservations, waiting = [], []
         for what, which, size in steps:
-            if what == "hold" and (hold := budget.try_reserve(which, size)) is not None:
-                holds.append(hold)
+            if what == "hold" and (made := budget.try_reserve(which, size)) is not None:
+                reservations.append(made)
             elif what == "wait":
                 waiting.append(asyncio.create_task(budget.reserve(which, size)))
                 await asyncio.sleep(0)
-            elif what == "release" and holds:
-                holds.pop(int(str(which)) % len(holds)).release()
+            elif what == "release" and reservations:
+                reservations.pop(int(str(which)) % len(reservations)).release()
             elif what == "cancel" and waiting:
                 waiting[int(str(which)) % len(waiting)].cancel()
             check(budget)
         for task in waiting:
             task.cancel()
         done = await asyncio.gather(*waiting, return_exceptions=True)
-        for hold in [*holds, *(each for each in done if not isinstance(each, BaseException))]:
-            hold.release()
+        granted = [each for each in done if not isinstance(each, BaseException)]
+        for reservation in [*reservations, *granted]:
+            reservation.release()
         await asyncio.sleep(0)
         assert budget.to_map()["held_bytes"] == 0
         assert (held_by(budget), budget._waiting, budget._last_turn) == ({}, [], {})

@@ -1,4 +1,4 @@
-"""Estimates of memory: from above, and never in the way of what the limits allow."""
+"""Memory estimates are upper bounds, and never rule out what the limits allow."""
 
 import sys
 from dataclasses import replace
@@ -24,7 +24,7 @@ LIMITS = Limits(max_frame_bytes=2**20, max_inputs=64)
 
 @pytest.mark.parametrize("text", ["a" * 10_000, "é" * 10_000, "😀" * 10_000])
 def test_a_request_takes_more_than_its_texts_and_vectors(text: str) -> None:
-    """With its query, and whatever its characters take."""
+    """A request is estimated above its texts, query and vectors, whatever its characters take."""
     size = ESTIMATOR.of_request(Embed(id=1, input=(text,) * 9))
     assert size > 9 * (sys.getsizeof(text) + 4 * 384)
     pairs = Rerank(id=1, query=text, documents=(text,))
@@ -36,35 +36,35 @@ def grown(before: object, after: object, estimator: MemoryEstimator = ESTIMATOR)
 
 
 def test_a_character_counts_as_often_as_it_is_held() -> None:
-    """In the text with and without its prompt; as a token, of which a row has its most."""
+    """A character counts in the text, the prompted text and, up to the row's limit, as a token."""
     texts = ("a" * 50, "b" * 10)
     longest = Embed(id=1, input=("a" * 51, "b" * 10))
     shorter = Embed(id=1, input=("a" * 50, "b" * 11))
-    asked = Embed(id=1, input=texts)
-    assert grown(asked, shorter) == 2 + 16
-    assert grown(asked, longest) == 2 + 16 + 64  # what a tokenizer needs is the longest one's
-    assert grown(asked, longest, replace(ESTIMATOR, max_tokens=50)) == 2 + 64
+    request = Embed(id=1, input=texts)
+    assert grown(request, shorter) == 2 + 16
+    assert grown(request, longest) == 2 + 16 + 64  # a tokenizer needs memory for the longest text
+    assert grown(request, longest, replace(ESTIMATOR, max_tokens=50)) == 2 + 64
     wide = Embed(id=1, input=("a" * 49 + "語", "b" * 10))
-    assert grown(asked, wide) == 2 * (sys.getsizeof("a" * 49 + "語") - sys.getsizeof("a" * 50))
+    assert grown(request, wide) == 2 * (sys.getsizeof("a" * 49 + "語") - sys.getsizeof("a" * 50))
 
 
 def test_a_query_s_character_is_a_token_of_every_pair() -> None:
-    """Its text is there once."""
+    """A query's text counts once, and its tokens in every pair."""
     documents = ("a" * 50, "b" * 10, "c" * 20)
-    asked, longer = (Rerank(id=1, query=q, documents=documents) for q in ("q" * 30, "q" * 31))
-    assert grown(asked, longer) == 2 + 3 * 16 + 64
-    assert grown(asked, longer, replace(ESTIMATOR, max_tokens=50)) == 2 + 2 * 16 - 16 + 64
+    request, longer = (Rerank(id=1, query=q, documents=documents) for q in ("q" * 30, "q" * 31))
+    assert grown(request, longer) == 2 + 3 * 16 + 64
+    assert grown(request, longer, replace(ESTIMATOR, max_tokens=50)) == 2 + 2 * 16 - 16 + 64
 
 
 def test_a_vector_s_number_is_held_three_times() -> None:
-    """As computed, beside the others, and in the reply: of each text."""
-    asked = Embed(id=1, input=("a", "b", "c", "d", "e"))
+    """Each number of a vector counts three times: as computed, as assembled, and in the reply."""
+    request = Embed(id=1, input=("a", "b", "c", "d", "e"))
     wider = replace(ESTIMATOR, dimensions=ESTIMATOR.dimensions + 1)
-    assert wider.of_request(asked) - ESTIMATOR.of_request(asked) == 5 * 3 * 4
+    assert wider.of_request(request) - ESTIMATOR.of_request(request) == 5 * 3 * 4
 
 
 def test_what_must_not_be_refused_takes_nothing() -> None:
-    """What is answered at once, with what the connection holds; a status takes a little."""
+    """Requests that are answered at once are free, and a status fits into a connection's bytes."""
     for request in (Hello(id=0, version=1), Cancel(id=1, target=2), Ping(id=1)):
         assert ESTIMATOR.of_request(request) == 0
     assert 0 < ESTIMATOR.of_request(Status(id=1)) <= CONNECTION_BYTES
@@ -73,7 +73,7 @@ def test_what_must_not_be_refused_takes_nothing() -> None:
 @pytest.mark.parametrize("ceiling", [0, 2**20, 2**26, 2**40])
 @pytest.mark.parametrize("texts", [1, 8, 64])
 def test_a_largest_request_fits_into_every_budget(ceiling: int, texts: int) -> None:
-    """Also where models alone take more than there is; one text of all bytes is another matter."""
+    """The largest request fits into every budget, even if models exceed the memory ceiling."""
     memory = AvailableMemory(ceiling=ceiling, taken=2**26, most=2**29, peer_share=0.01)
     budgets = memory.budgets(ESTIMATOR.needs(LIMITS))
     decoding = ServerConnection(LIMITS).most_decoding(LIMITS.max_frame_bytes)
@@ -86,7 +86,7 @@ def test_a_largest_request_fits_into_every_budget(ceiling: int, texts: int) -> N
 
 
 def test_the_budgets_follow_from_what_is_left() -> None:
-    """A part of it, and no more than peers are given where there is plenty."""
+    """Budgets are parts of the remaining memory, up to the most that peers are given."""
     needs = MemoryNeeds(request=10**6, decoding=10**8)
     memory = AvailableMemory(ceiling=10**9, taken=6 * 10**8, most=10**10, peer_share=0.5)
     budgets = memory.budgets(needs)
@@ -99,7 +99,7 @@ def test_the_budgets_follow_from_what_is_left() -> None:
 
 
 def test_there_is_room_for_the_largest_frame_while_it_arrives() -> None:
-    """However little its texts would take, and however many there may be."""
+    """There is room for the largest frame while it arrives, however many texts it may have."""
     few = ESTIMATOR.needs(Limits(max_frame_bytes=2**24, max_inputs=1))
     many = MemoryEstimator(dimensions=1, max_tokens=1).needs(
         Limits(max_frame_bytes=2**24, max_inputs=2)
@@ -114,7 +114,7 @@ def test_there_is_room_for_the_largest_frame_while_it_arrives() -> None:
 
 @pytest.mark.parametrize("whole", [20_000, 300_000, 16 * 2**20])
 def test_room_for_a_frame_grows_with_what_has_arrived(whole: int) -> None:
-    """There is always enough, never much more, and few steps for a long one."""
+    """Room for a frame grows with what has arrived, always sufficient and in few steps."""
     held = steps = 0
     for size in (*range(1, whole, 9_999), whole):
         if more := step_of_arriving(held, size, whole):
@@ -126,7 +126,7 @@ def test_room_for_a_frame_grows_with_what_has_arrived(whole: int) -> None:
 
 
 def test_each_text_takes_its_place_and_its_vector() -> None:
-    """As many as there are, short as they be: 12 bytes a number, 16 a token, a kilobyte a row."""
+    """Each text counts 1 KiB for its row, 12 bytes per dimension and 16 per token."""
     for dimensions, max_tokens in ((8, 256), (1_024, 3)):
         estimator = MemoryEstimator(dimensions=dimensions, max_tokens=max_tokens)
         for length in (1, 200, 1_000):
@@ -139,7 +139,7 @@ def test_each_text_takes_its_place_and_its_vector() -> None:
 
 
 def test_the_longest_text_decides_what_a_tokenizer_works_with() -> None:
-    """With the query before it; the order of texts does not matter."""
+    """A tokenizer's memory follows from the longest text plus the query, in any order of texts."""
     texts = ("a" * 10, "b" * 5_000, "c" * 20)
     size = ESTIMATOR.of_request(Embed(id=1, input=texts))
     assert size == ESTIMATOR.of_request(Embed(id=1, input=texts[::-1]))

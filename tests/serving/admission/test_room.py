@@ -1,4 +1,4 @@
-"""Sessions and the memory that is held for them."""
+"""Sessions and the memory that is reserved for them."""
 
 import asyncio
 import os
@@ -34,13 +34,13 @@ OTHER = Peer(pid=1, uid=os.getuid() + 1, gid=1)
 
 
 def held(context):
-    """All that is held for anybody, connections included."""
+    """Return all bytes that are held for anybody, connections included."""
     budgets = (context.accounts.requests, context.accounts.decoding, context.accounts.control)
     return sum(budget.to_map()["held_bytes"] for budget in budgets)
 
 
 async def test_a_request_is_held_until_its_reply_is_taken(make_dialogue, tiny, soon):
-    """Then the connection alone, and nothing after its end."""
+    """A request's memory is held until its reply is read, a connection's until it ends."""
     model = tiny()
     dialogue = await make_dialogue(model)
     assert held(dialogue.context) == CONNECTION_BYTES
@@ -57,7 +57,7 @@ async def test_a_request_is_held_until_its_reply_is_taken(make_dialogue, tiny, s
 
 
 async def test_what_does_not_fit_is_refused_whole(make_dialogue):
-    """With a time to come back after, or for good where it could never fit."""
+    """A request that does not fit gets a retry time, or a final error if it could never fit."""
     dialogue = await make_dialogue()
     budget = dialogue.context.accounts.requests
     budget.quota = Quota(total=2**20, part=1.0)
@@ -77,7 +77,7 @@ async def test_what_does_not_fit_is_refused_whole(make_dialogue):
 
 
 async def test_who_has_filled_his_share_is_told_how_things_are(make_dialogue):
-    """Hello, ping, cancel, status and metrics need nothing of it, nor does a connection."""
+    """Hello, ping, cancel, status and metrics are answered even if the peer's share is used up."""
     dialogue = await make_dialogue(hello=False)
     budget = dialogue.context.accounts.requests
     assert budget.try_reserve(dialogue.session._peer, budget.quota.of_a_process)
@@ -88,7 +88,7 @@ async def test_who_has_filled_his_share_is_told_how_things_are(make_dialogue):
 
 
 async def test_a_long_frame_waits_until_there_is_room(make_dialogue, soon):
-    """No more of it is read meanwhile than fits, and then it is answered."""
+    """A long frame is read no further than fits until there is room, and is then answered."""
     dialogue = await make_dialogue()
     budget = dialogue.context.accounts.requests
     budget.quota = Quota(total=2**20, part=1.0)
@@ -104,7 +104,7 @@ async def test_a_long_frame_waits_until_there_is_room(make_dialogue, soon):
 
 
 async def test_a_large_request_keeps_no_small_one_waiting(make_dialogue, soon):
-    """Not even one of the same process, which came later."""
+    """A large request does not block a later small one, even of the same process."""
     dialogue = await make_dialogue()
     budget, peer = dialogue.context.accounts.requests, dialogue.session._peer
     budget.quota = Quota(total=2**20, part=1.0)
@@ -118,12 +118,12 @@ async def test_a_large_request_keeps_no_small_one_waiting(make_dialogue, soon):
     second.release()
     assert (await small).size == 50_000
     assert len(budget._waiting) == 1
-    for hold in (other, first, small.result()):
-        hold.release()
+    for reservation in (other, first, small.result()):
+        reservation.release()
 
 
 async def test_half_a_frame_holds_what_has_arrived_of_it(make_dialogue, soon):
-    """Whatever length its header tells: a byte of 16 MiB is a byte."""
+    """Only the received part of a frame is reserved, whatever length its header states."""
     dialogue = await make_dialogue()
     before = held(dialogue.context)
     body = LARGE[4:]
@@ -136,7 +136,7 @@ async def test_half_a_frame_holds_what_has_arrived_of_it(make_dialogue, soon):
 
 
 async def test_a_long_frame_holds_as_much_as_has_arrived(make_dialogue, soon):
-    """At any time, and not much more; all of it once it is whole."""
+    """The reservation of a long frame follows its received bytes at all times, up to its size."""
     dialogue = await make_dialogue()
     budget = dialogue.context.accounts.requests
     whole = 3 * 2**20
@@ -152,7 +152,7 @@ async def test_a_long_frame_holds_as_much_as_has_arrived(make_dialogue, soon):
 
 
 async def test_what_is_decoded_waits_for_others_that_are(make_dialogue, soon):
-    """A frame that has arrived is not refused for it."""
+    """A complete frame waits for room to be decoded instead of being rejected."""
     dialogue = await make_dialogue()
     decoding = dialogue.context.accounts.decoding
     other = decoding.try_reserve(OTHER, decoding.quota.total)
@@ -164,7 +164,7 @@ async def test_what_is_decoded_waits_for_others_that_are(make_dialogue, soon):
 
 
 async def test_a_frame_that_never_finds_room_ends_its_connection(make_dialogue):
-    """After as long as a peer may stall: it is told to come back."""
+    """A frame that finds no room within the stall limit ends the connection with `overloaded`."""
     dialogue = await make_dialogue(access=AccessPolicy(stall_seconds=0.1))
     dialogue.context.accounts.requests.quota = Quota(total=2**17, part=1.0)
     dialogue.writer.write(LARGE)
@@ -175,7 +175,7 @@ async def test_a_frame_that_never_finds_room_ends_its_connection(make_dialogue):
 
 
 async def test_a_peer_that_leaves_while_it_waits_is_noticed(make_dialogue, soon, monkeypatch):
-    """Though nobody reads from it."""
+    """A peer that disconnects while it waits for room is noticed, though nothing is read."""
     monkeypatch.setattr("sidecar.serving.transport.reader._LOOK_SECONDS", 0.01)
     dialogue = await make_dialogue()
     dialogue.context.accounts.requests.quota = Quota(total=2**17, part=1.0)
@@ -187,7 +187,7 @@ async def test_a_peer_that_leaves_while_it_waits_is_noticed(make_dialogue, soon,
 
 
 async def test_a_connection_that_does_not_fit_is_refused(make_dialogue, monkeypatch):
-    """And is not counted."""
+    """A connection for which there is no memory is rejected and not counted."""
     dialogue = await make_dialogue()
     counted = dialogue.context.access.to_list()
     monkeypatch.setattr("sidecar.serving.memory_accounts.CONNECTION_BYTES", 2**40)
@@ -198,7 +198,7 @@ async def test_a_connection_that_does_not_fit_is_refused(make_dialogue, monkeypa
 
 @pytest.mark.slow
 async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue, soon):
-    """While a frame is being received, waits for room, or is computed."""
+    """Cancelling a session at any await releases all of its memory."""
 
     async def visit(dialogue):
         budget = dialogue.context.accounts.requests
@@ -220,7 +220,7 @@ async def test_nothing_stays_held_wherever_a_session_is_cancelled(make_dialogue,
 
 
 async def test_status_tells_what_is_held_by_whom(make_dialogue, tiny):
-    """And how much may be."""
+    """The status reports the memory budgets, and what each peer and user holds."""
     model = tiny()
     dialogue = await make_dialogue(model, memory_bytes=2**40)
     model.gate.clear()
@@ -235,7 +235,7 @@ async def test_status_tells_what_is_held_by_whom(make_dialogue, tiny):
 
 
 async def test_too_little_memory_is_said_and_served_with(make_dialogue):
-    """A largest request still fits."""
+    """Scarce memory is logged, and requests are still served."""
     with capture_logs() as events:
         dialogue = await make_dialogue(memory_bytes=1)
     (event,) = (event for event in events if event["event"] == "memory.scarce")
@@ -245,7 +245,7 @@ async def test_too_little_memory_is_said_and_served_with(make_dialogue):
 
 
 def test_a_socket_knows_whether_its_other_end_is_open():
-    """Without reading what may still be in it."""
+    """`has_left` detects a closed peer without reading what is still in the socket."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours:
         with theirs:
@@ -255,7 +255,7 @@ def test_a_socket_knows_whether_its_other_end_is_open():
 
 
 async def test_a_connection_that_was_closed_at_this_end_has_left():
-    """A failed write closes it, while its requests may still wait for their turn."""
+    """`has_left` detects a socket that was closed at this end, as by a failed write."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with theirs:
         _, writer = await asyncio.open_unix_connection(sock=ours)

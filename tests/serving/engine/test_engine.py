@@ -39,7 +39,7 @@ def rows_waiting(engine, priority="interactive"):
 
 
 async def test_vectors_come_in_the_order_of_the_texts(make_engine, tiny):
-    """A request of many texts is split over batches and threads, and put together again."""
+    """A request split over batches and threads returns its vectors in the order of the texts."""
     model = tiny()
     texts = [f"text {i}" for i in range(50)]
     result = await make_engine(model, threads=2).embed(embed(*texts))
@@ -49,7 +49,7 @@ async def test_vectors_come_in_the_order_of_the_texts(make_engine, tiny):
 
 
 async def test_a_text_has_the_same_bytes_in_any_company(make_engine, tiny):
-    """Alone, or among others, from another request."""
+    """A text's vector has the same bytes whether it is computed alone or beside other texts."""
     engine = make_engine(tiny(), threads=2)
     alone = (await engine.embed(embed("abc"))).vectors.tobytes()
     among = (await engine.embed(embed(*"defg", "abc", *"hijklmnopqrstuvw"))).vectors[4].tobytes()
@@ -57,29 +57,29 @@ async def test_a_text_has_the_same_bytes_in_any_company(make_engine, tiny):
 
 
 async def test_usage_counts_the_tokens_that_were_computed(make_engine, tiny):
-    """A cut text counts as long as it was computed."""
+    """A truncated text counts only the tokens that were computed."""
     result = await make_engine(tiny()).embed(embed("abc", "x" * 40))
     assert (result.answer.rows, result.answer.tokens) == (2, 3 + 32)
     assert result.answer.truncated == (1,)
 
 
 async def test_a_long_text_is_refused_by_index_where_it_may_not_be_cut(make_engine, tiny):
-    """The message says which text, what the limit is, and what to do."""
-    with pytest.raises(BadRequest, match=r"text 1 is longer than the 32 tokens") as refused:
+    """An overlong text is rejected by index, with the limit, if truncation is not allowed."""
+    with pytest.raises(BadRequest, match=r"text 1 exceeds the 32-token limit") as refused:
         await make_engine(tiny()).embed(embed("abc", "x" * 40, truncate=False))
     assert refused.value.index == 1
 
 
 async def test_long_texts_are_tokenized_off_the_loop(make_engine, tiny):
-    """Many texts or long ones give the same rows as short ones."""
+    """Long or many texts are tokenized off the event loop and yield the same vectors."""
     model, threads = tiny(max_tokens=1000), set()
     tokenize = model.tokenize
 
-    def noted(some):
+    def recorded(texts):
         threads.add(threading.get_ident())
-        return tokenize(some)
+        return tokenize(texts)
 
-    model.tokenize = noted
+    model.tokenize = recorded
     texts = ["y" * 900, *(f"{i}" for i in range(40))]
     result = await make_engine(model).embed(embed(*texts))
     np.testing.assert_allclose(result.vectors, [model.vector(t) for t in texts], atol=1e-6)
@@ -88,7 +88,7 @@ async def test_long_texts_are_tokenized_off_the_loop(make_engine, tiny):
 
 
 async def test_texts_are_tokenized_in_turn(make_engine, tiny):
-    """Users by what theirs has cost, and of one user the interactive before the bulk ones."""
+    """Users take turns at tokenizing by cost; a user's interactive texts precede bulk ones."""
     model, begun, go, order = tiny(), threading.Event(), threading.Event(), []
     tokenize = model.tokenize
 
@@ -119,7 +119,7 @@ async def test_texts_are_tokenized_in_turn(make_engine, tiny):
     [("query", None, "q: a"), (None, None, "a"), (None, "doc", "d: a"), ("query", "doc", "q: a")],
 )
 async def test_prompts(make_engine, tiny, name, default, sent):
-    """The named prompt, else the model's default one, else none."""
+    """The named prompt is used, otherwise the model's default one, otherwise none."""
     model = tiny(prompts={"query": "q: ", "doc": "d: "}, default_prompt_name=default)
     await make_engine(model).embed(embed("a", prompt_name=name))
     assert model.order == [sent]
@@ -137,7 +137,7 @@ async def test_prompts(make_engine, tiny, name, default, sent):
     ],
 )
 async def test_a_role_s_prompt(make_engine, tiny, prompts, role, sent):
-    """The role's own, even an empty one, goes before the default."""
+    """A role's own prompt, even an empty one, takes precedence over the default prompt."""
     default = "other" if "other" in prompts else None
     model = tiny(prompts=prompts, default_prompt_name=default)
     await make_engine(model).embed(embed("a", role=role))
@@ -145,28 +145,28 @@ async def test_a_role_s_prompt(make_engine, tiny, prompts, role, sent):
 
 
 async def test_a_role_without_any_prompt(make_engine, tiny):
-    """Its texts go as they are."""
+    """Texts are embedded as they are if neither their role nor the model has a prompt."""
     model = tiny(prompts={"query": "q: "})
     await make_engine(model).embed(embed("a", role="document"))
     assert model.order == ["a"]
 
 
 async def test_a_prompt_s_name_goes_before_a_role(make_engine, tiny):
-    """As in sentence-transformers."""
+    """A prompt name takes precedence over a role, as in sentence-transformers."""
     model = tiny(prompts={"query": "q: ", "document": "d: "})
     await make_engine(model).embed(embed("a", role="query", prompt_name="document"))
     assert model.order == ["d: a"]
 
 
 async def test_an_unknown_prompt_is_refused_with_the_known_ones(make_engine, tiny):
-    """The caller reads what it could have said."""
+    """An unknown prompt is rejected, and the message lists the known ones."""
     model = tiny(prompts={"query": "q: ", "doc": "d: "})
     with pytest.raises(BadRequest, match="known: query, doc"):
         await make_engine(model).embed(embed("a", prompt_name="nope"))
 
 
 async def test_dimensions_are_cut_before_normalisation(make_engine, tiny):
-    """The shorter vector has length 1 again."""
+    """Dimensions are cut before normalisation, so the shorter vector has length 1 again."""
     model = tiny()
     result = await make_engine(model).embed(embed("abc", dimensions=3))
     expected = model.vector("abc")[:3]
@@ -174,23 +174,23 @@ async def test_dimensions_are_cut_before_normalisation(make_engine, tiny):
 
 
 async def test_more_dimensions_than_there_are_is_refused(make_engine, tiny):
-    """The message says how many there are."""
+    """More dimensions than the model has are rejected, and the message gives its dimensions."""
     with pytest.raises(BadRequest, match="tiny has 8"):
         await make_engine(tiny()).embed(embed("abc", dimensions=9))
 
 
 @pytest.mark.parametrize(
-    ("own", "asked", "unit"),
+    ("own", "requested", "unit"),
     [(True, None, True), (False, None, False), (True, False, False), (False, True, True)],
 )
-async def test_normalize(make_engine, tiny, own, asked, unit):
-    """The request decides, else the model."""
-    result = await make_engine(tiny(normalize=own)).embed(embed("abc", normalize=asked))
+async def test_normalize(make_engine, tiny, own, requested, unit):
+    """The request's `normalize` takes precedence over the model's."""
+    result = await make_engine(tiny(normalize=own)).embed(embed("abc", normalize=requested))
     assert bool(abs(np.linalg.norm(result.vectors[0]) - 1) < 1e-6) is unit
 
 
 async def test_a_name_that_is_not_served_is_refused_with_those_that_are(make_engine, tiny):
-    """For embed and rerank alike."""
+    """`embed` and `rerank` reject a model that is not served, and name those that are."""
     engine = make_engine(tiny(name="a"), tiny(name="b", task="rerank"))
     with pytest.raises(UnknownModel, match="served: a, b"):
         await engine.embed(embed("x", model="c"))
@@ -199,7 +199,7 @@ async def test_a_name_that_is_not_served_is_refused_with_those_that_are(make_eng
 
 
 async def test_a_reranker_does_not_embed(make_engine, tiny):
-    """Asked for by name, or the only model there is."""
+    """A reranker does not embed, whether it is requested by name or the only model served."""
     engine = make_engine(tiny(task="rerank"))
     with pytest.raises(BadRequest, match="is a reranker"):
         await engine.embed(embed("x", model="tiny"))
@@ -208,7 +208,7 @@ async def test_a_reranker_does_not_embed(make_engine, tiny):
 
 
 async def test_a_cross_encoder_ranks_by_its_scores(make_engine, tiny):
-    """The best first, ties by index, cut to top_n."""
+    """A cross-encoder ranks by its scores, best first, ties by index, cut to `top_n`."""
     engine = make_engine(tiny(), tiny(name="cross", task="rerank"))
     result = await engine.rerank(rerank("abc", "xxa", "abc", "zzb", "ab", top_n=3))
     assert (result.answer.model, result.method) == ("cross", "cross_encoder")
@@ -216,7 +216,7 @@ async def test_a_cross_encoder_ranks_by_its_scores(make_engine, tiny):
 
 
 async def test_an_embedding_model_ranks_by_cosine(make_engine, tiny):
-    """Query and documents get their prompts; the query is not one of the results."""
+    """An embedding model ranks by cosine, with prompts for query and documents."""
     model = tiny(prompts={"query": "q: ", "passage": "p: "}, normalize=False)
     engine = make_engine(model)
     result = await engine.rerank(rerank("abc", "xyz", "abd"))
@@ -231,14 +231,14 @@ async def test_an_embedding_model_ranks_by_cosine(make_engine, tiny):
 
 
 async def test_an_embedding_rerank_refuses_the_query_by_name(make_engine, tiny):
-    """It has no index: indexes are the documents'."""
-    with pytest.raises(BadRequest, match="the query is longer") as refused:
+    """An overlong query is rejected without an index, since indexes refer to documents."""
+    with pytest.raises(BadRequest, match="the query exceeds") as refused:
         await make_engine(tiny()).rerank(rerank("x" * 40, "a", truncate=False))
     assert refused.value.index is None
 
 
 async def test_a_poisonous_text_fails_its_request_alone(make_engine, tiny):
-    """The error names the exception and the text; the neighbours are answered."""
+    """A text on which the model raises fails only its own request, with the text's index."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
@@ -254,7 +254,7 @@ async def test_a_poisonous_text_fails_its_request_alone(make_engine, tiny):
 
 
 async def test_a_cancelled_request_leaves_the_queue_at_once(make_engine, tiny):
-    """Its rows make room; one that runs is ignored when it is over."""
+    """A cancelled request's waiting rows are dropped at once; its running row is ignored."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
@@ -269,7 +269,7 @@ async def test_a_cancelled_request_leaves_the_queue_at_once(make_engine, tiny):
 
 
 async def test_a_full_queue_refuses_the_whole_request(make_engine, tiny, soon):
-    """With a time to come back; one that could never fit is told so."""
+    """A full queue rejects a whole request: with a retry time, or for good if it never fits."""
     model = tiny()
     engine = make_engine(model, bounds=QueueLimits(rows=4, peer_share=1))
     with pytest.raises(TooLarge):
@@ -287,7 +287,7 @@ async def test_a_full_queue_refuses_the_whole_request(make_engine, tiny, soon):
 
 
 async def test_a_crash_sends_the_others_to_the_next_daemon(make_engine, tiny, soon):
-    """Those that wait, and those that come later; who brought it about is told so."""
+    """A crash reports its cause to the request behind it; all others get `Draining`."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
@@ -305,7 +305,7 @@ async def test_a_crash_sends_the_others_to_the_next_daemon(make_engine, tiny, so
 
 
 async def test_status_says_what_is_served(make_engine, tiny):
-    """Models and what their rows cost, the queue and its bounds, threads, batches."""
+    """The status lists models and their costs, the queue and its bounds, threads and batches."""
     engine = make_engine(tiny(), threads=2)
     await engine.embed(embed("a"))
     status = engine.status()
@@ -319,7 +319,7 @@ async def test_status_says_what_is_served(make_engine, tiny):
 
 
 async def test_a_batch_is_an_event_that_is_not_lost_with_the_loop(make_engine, tiny):
-    """One a batch, with its rows and tokens; what was put off is written at the stop."""
+    """Each batch is logged once with its rows and tokens, and stopping flushes deferred lines."""
     engine = make_engine(tiny())
     with capture_logs() as events:
         await engine.embed(embed("ab", "cde"))
@@ -329,7 +329,7 @@ async def test_a_batch_is_an_event_that_is_not_lost_with_the_loop(make_engine, t
 
 
 async def test_interactive_requests_overtake_bulk_ones(make_engine, tiny, soon):
-    """Those that come later, and in the middle of a bulk request."""
+    """A later interactive request overtakes a bulk request, even in the middle of it."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
@@ -343,7 +343,7 @@ async def test_interactive_requests_overtake_bulk_ones(make_engine, tiny, soon):
 
 
 async def test_peers_take_turns(make_engine, tiny, soon):
-    """A peer that asks many texts does not hold up one that asks one; status names both."""
+    """A peer with many texts does not hold up a peer with one, and the status lists both."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
@@ -360,13 +360,13 @@ async def test_peers_take_turns(make_engine, tiny, soon):
 
 
 async def test_a_request_that_expires_is_dropped_before_it_is_computed(make_engine, tiny):
-    """It fails with `DeadlineExceeded` when its time is up, though no thread is free."""
+    """A waiting request fails with `DeadlineExceeded` at its deadline and is never computed."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
     running = asyncio.create_task(engine.embed(embed("a")))
     await model.began()
-    with pytest.raises(DeadlineExceeded, match=r"not done within its 0\.05 s"):
+    with pytest.raises(DeadlineExceeded, match=r"not finished within 0\.05 s"):
         await engine.embed(embed("late", timeout_ms=50))
     assert rows_waiting(engine) == 0
     model.gate.set()
@@ -375,13 +375,13 @@ async def test_a_request_that_expires_is_dropped_before_it_is_computed(make_engi
 
 
 async def test_a_request_that_cannot_be_done_in_time_is_refused_at_once(make_engine, tiny, soon):
-    """By what rows of this model have cost lately."""
+    """A request that cannot finish in time, going by recent costs, is rejected at once."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
     running = asyncio.create_task(engine.embed(embed(*"abcdefghijklmnopqrstuvwxyz")))
     await model.began()
-    with pytest.raises(DeadlineExceeded, match="it would take"):
+    with pytest.raises(DeadlineExceeded, match="estimated wait"):
         await engine.embed(embed("x", timeout_ms=5))
     model.gate.set()
     await running
@@ -389,23 +389,23 @@ async def test_a_request_that_cannot_be_done_in_time_is_refused_at_once(make_eng
 
 @pytest.mark.parametrize("lane", ["interactive", "bulk"])
 async def test_what_would_begin_too_late_is_not_tokenized(make_engine, tiny, lane):
-    """By what waits of the same process in the lane that it asks for."""
+    """Texts are not tokenized if the process's backlog in that lane makes them start too late."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
-    some = [embed(*"abcdefghijklmnopqrstuvwxyz", priority=lane)]
-    running = [asyncio.create_task(engine.embed(each, Peer(1, 1, 1))) for each in some]
+    backlog = [embed(*"abcdefghijklmnopqrstuvwxyz", priority=lane)]
+    running = [asyncio.create_task(engine.embed(each, Peer(1, 1, 1))) for each in backlog]
     await model.began()
-    tokenize, asked = model.tokenize, []
-    model.tokenize = lambda texts: asked.extend(texts) or tokenize(texts)
+    tokenize, tokenized = model.tokenize, []
+    model.tokenize = lambda texts: tokenized.extend(texts) or tokenize(texts)
     for late in (embed("x", timeout_ms=5, priority=lane), embed("y", timeout_ms=1, priority=lane)):
-        with pytest.raises(DeadlineExceeded, match="it would take"):
+        with pytest.raises(DeadlineExceeded, match="estimated wait"):
             await engine.embed(late, Peer(1, 1, 1))
-    assert asked == []
+    assert tokenized == []
     soon = embed("z", timeout_ms=5, priority="bulk" if lane == "interactive" else "interactive")
-    with pytest.raises(DeadlineExceeded, match=r"not done within|it would take"):
+    with pytest.raises(DeadlineExceeded, match=r"not finished within|estimated wait"):
         await engine.embed(soon, Peer(1, 1, 1))
-    assert asked == ["z"]
+    assert tokenized == ["z"]
     model.gate.set()
     await asyncio.gather(*running)
 
@@ -414,7 +414,7 @@ async def test_what_would_begin_too_late_is_not_tokenized(make_engine, tiny, lan
 async def test_what_tokenizing_took_is_gone_from_a_request_s_time(
     make_engine, tiny, tokenizing, in_time
 ):
-    """Of ten seconds; to compute its rows takes more than a tenth of one, and less than a half."""
+    """Tokenizing uses up a request's time: computing these rows takes between 0.1 and 0.5 s."""
     now, model = [0.0], tiny()
     engine = make_engine(model, clock=lambda: now[0])
     tokenize = model.tokenize
@@ -428,12 +428,12 @@ async def test_what_tokenizing_took_is_gone_from_a_request_s_time(
     if in_time:
         assert (await engine.embed(request)).answer.rows == 300
     else:
-        with pytest.raises(DeadlineExceeded, match=r"there are 0\.1 s for it"):
+        with pytest.raises(DeadlineExceeded, match=r"exceeds the 0\.1 s"):
             await engine.embed(request)
 
 
 async def test_what_waits_is_counted_with_its_texts_and_results(make_engine, tiny, soon):
-    """Tokens, the text of which they were made, and the vector that it will become."""
+    """Waiting bytes include tokens, the texts they came from, and the vectors to come."""
     model = tiny(name="wide", dimensions=1_000)
     engine = make_engine(model)
     model.gate.clear()
@@ -454,7 +454,7 @@ async def test_what_waits_is_counted_with_its_texts_and_results(make_engine, tin
 
 
 async def test_a_request_is_told_where_its_time_went(make_engine, tiny, soon):
-    """Tokenizing, waiting, and from its first row's start to its last row's end."""
+    """Timings cover tokenizing, queueing, and from the first row's start to the last row's end."""
     now, model = [0.0], tiny(holds="#")
     engine = make_engine(model, clock=lambda: now[0])
     model.gate.clear()
@@ -487,7 +487,7 @@ async def test_a_request_is_told_where_its_time_went(make_engine, tiny, soon):
 
 
 async def test_a_request_is_told_of_its_largest_batch(make_engine, tiny, soon):
-    """And a batch's line has whose it was; the statistics have it by lane."""
+    """A request reports its largest batch; events and statistics record batches by lane."""
     model = tiny(holds="#")
     engine = make_engine(model)
     model.gate.clear()
@@ -517,7 +517,7 @@ async def test_a_request_is_told_of_its_largest_batch(make_engine, tiny, soon):
 
 
 async def test_a_batch_that_ends_with_a_request_that_left_is_told_of(make_engine, tiny, soon):
-    """Its rest is dropped while the thread is with another lane: no row of it will come."""
+    """A batch whose remaining rows are dropped by a cancelled request is still logged."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
@@ -540,7 +540,7 @@ async def test_a_batch_that_ends_with_a_request_that_left_is_told_of(make_engine
 
 
 async def test_a_stopped_engine_has_no_threads(make_engine, tiny):
-    """Neither those that compute nor those of any model's tokenizer."""
+    """A stopped engine leaves neither inference threads nor any model's tokenizer threads."""
     models = tiny(name="one"), tiny(name="other")
     engine = make_engine(*models, threads=2)
     for model in models:
@@ -552,36 +552,36 @@ async def test_a_stopped_engine_has_no_threads(make_engine, tiny):
 
 
 async def test_an_estimate_is_that_of_the_largest_models(make_engine, tiny):
-    """The widest vector of any, and the longest row of any."""
+    """The memory estimate uses the widest vector and the longest row of any model."""
     models = tiny(name="wide", dimensions=9), tiny(name="long", max_tokens=99)
     assert make_engine(*models).estimator == MemoryEstimator(dimensions=9, max_tokens=99)
 
 
 async def test_a_request_of_many_texts_gives_way_to_others(make_engine, tiny):
-    """Between looking for known results, making its rows ready and queueing them."""
+    """A request of many texts yields after the cache lookup and after preparing its rows."""
     engine, steps, seen = make_engine(tiny(), cache_bytes=10**7), itertools.count(), []
 
-    def noting(call):
-        def noted(*args):
+    def recording(call):
+        def recorded(*args):
             seen.append(next(steps))
             return call(*args)
 
-        return noted
+        return recorded
 
-    engine._cache.recall = noting(engine._cache.recall)
-    engine._costs["tiny"].microseconds = noting(engine._costs["tiny"].microseconds)
-    engine._workers.submit = noting(engine._workers.submit)
+    engine._cache.recall = recording(engine._cache.recall)
+    engine._costs["tiny"].microseconds = recording(engine._costs["tiny"].microseconds)
+    engine._workers.submit = recording(engine._workers.submit)
     asking = asyncio.create_task(engine.embed(embed(*map(str, range(1_000, 1_300)))))
     while not asking.done():
         next(steps)
-        await asyncio.sleep(0)  # once in every turn of the loop
+        await asyncio.sleep(0)  # once per iteration of the loop
     recalled, prepared, queued = seen
     assert recalled + 1 < prepared
     assert prepared + 1 < queued
 
 
 async def test_users_take_turns_before_their_processes(make_engine, tiny, soon):
-    """The other user's texts are not behind those of three processes."""
+    """A user's texts do not wait behind those of all three processes of another user."""
     model = tiny(holds="#")
     engine = make_engine(model)
     model.gate.clear()
@@ -597,7 +597,7 @@ async def test_users_take_turns_before_their_processes(make_engine, tiny, soon):
 
 
 async def test_what_the_queue_did_not_take_is_counted_by_lane(make_engine, tiny):
-    """Not what it took, and what then came too late."""
+    """Requests that the queue rejects are counted by lane and error code."""
     model = tiny()
     engine = make_engine(model, bounds=QueueLimits(rows=35, peer_share=1))
     model.gate.clear()
@@ -617,7 +617,7 @@ async def test_what_the_queue_did_not_take_is_counted_by_lane(make_engine, tiny)
 
 
 async def test_what_rows_cost_is_learned_from_those_that_are_computed(make_engine, tiny):
-    """The status shows it; a forward that failed teaches nothing."""
+    """Costs in the status are learned from computed rows, but not from a forward that failed."""
     ticks = iter(range(10_000))
     model = tiny()
     engine = make_engine(model, clock=lambda: float(next(ticks)))
@@ -630,7 +630,7 @@ async def test_what_rows_cost_is_learned_from_those_that_are_computed(make_engin
 
 
 async def test_what_a_row_costs_is_what_its_own_forward_took(make_engine, tiny):
-    """Not what it waited for others of its batch, nor what another model's rows take."""
+    """A row's cost is its own forward, not its wait in a batch nor another model's rows."""
     now, model = [0.0], tiny()
     engine = make_engine(model, tiny(name="other"), clock=lambda: now[0])
     forward = model.forward
@@ -648,7 +648,7 @@ async def test_what_a_row_costs_is_what_its_own_forward_took(make_engine, tiny):
 
 
 async def test_a_row_costs_what_its_own_model_s_rows_do(make_engine, tiny, soon):
-    """The models are asked in turn; the first one's rows take a second each."""
+    """Waiting rows are charged by their own model's cost when models are used in turn."""
     now, slow, quick = [0.0], tiny(name="slow"), tiny(name="quick")
     engine = make_engine(slow, quick, clock=lambda: now[0])
     forward, learned = slow.forward, CostModel()
@@ -679,7 +679,7 @@ async def test_a_row_costs_what_its_own_model_s_rows_do(make_engine, tiny, soon)
 
 
 async def test_a_row_that_had_all_cores_says_nothing_of_what_rows_cost(make_engine, tiny):
-    """Those that wait will be computed beside others."""
+    """A row that ran on all cores does not change the cost, since waiting rows will not."""
     ticks = iter(range(10_000))
     engine = make_engine(tiny(intra_op_threads=2), clock=lambda: float(next(ticks)))
     before = engine.status()["costs"]["tiny"]

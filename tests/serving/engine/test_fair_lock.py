@@ -4,7 +4,7 @@ from sidecar.serving.engine.fair_lock import OVERTAKING, FairLock
 
 
 async def queued(lock, order, *names):
-    """Tasks that wait for their turn, by name; "b" is bulk."""
+    """Return tasks that wait for their turn, by name; "b" is bulk."""
 
     async def pass_through(name):
         await lock.acquire("bulk" if name == "b" else "interactive")
@@ -17,7 +17,7 @@ async def queued(lock, order, *names):
 
 
 async def test_interactive_slices_overtake_bulk_ones():
-    """Each in its lane in order of arrival."""
+    """Interactive slices overtake bulk ones; each lane keeps its order of arrival."""
     lock, order = FairLock(), []
     await lock.acquire("interactive")
     tasks = await queued(lock, order, "b", "x", "y", "b", "z")
@@ -27,7 +27,7 @@ async def test_interactive_slices_overtake_bulk_ones():
 
 
 async def test_a_bulk_slice_is_overtaken_a_few_times_only():
-    """After that it is its turn, however many interactive ones keep coming."""
+    """A bulk slice gets its turn after a few interactive ones, however many keep arriving."""
     lock, order = FairLock(), []
     await lock.acquire("interactive")
     tasks = await queued(lock, order, "b", *map(str, range(40)))
@@ -37,7 +37,7 @@ async def test_a_bulk_slice_is_overtaken_a_few_times_only():
 
 
 async def test_whoever_is_cancelled_in_turn_lets_the_next_one_in():
-    """Cancelled before its turn, or in the moment in which it comes."""
+    """A waiter cancelled before its turn, or just as it comes, lets the next one in."""
     lock, order = FairLock(), []
     await lock.acquire("interactive")
     waiting, coming, last = await queued(lock, order, "x", "y", "z")
@@ -52,7 +52,7 @@ async def test_whoever_is_cancelled_in_turn_lets_the_next_one_in():
 
 
 async def test_users_take_turns_by_what_it_costs():
-    """However many of one user wait, and in which lane, another is next as soon as it is fair."""
+    """Users take turns by cost, however many of one user's slices wait and in whichever lane."""
     lock, order = FairLock(), []
 
     async def pass_through(user, cost, priority):
@@ -71,7 +71,7 @@ async def test_users_take_turns_by_what_it_costs():
 
 
 async def test_nobody_is_remembered_who_is_owed_nothing():
-    """Once all have left, as with users who are not seen again."""
+    """Users are forgotten once nobody waits any more."""
     lock = FairLock()
     for user in range(5):
         await lock.acquire("bulk", user, 10)

@@ -22,7 +22,7 @@ def result(text):
 
 
 def test_without_bytes_nothing_is_kept():
-    """Neither results nor counts."""
+    """A cache of zero bytes keeps neither results nor counts."""
     cache = ResultCache(0)
     cache.put(key(1), result(1))
     assert cache.recall([key(1)]) == {}
@@ -30,7 +30,7 @@ def test_without_bytes_nothing_is_kept():
 
 
 def test_what_is_known_is_told_by_index():
-    """The others are not there."""
+    """Cached results are returned by index, and missing ones are left out."""
     cache = ResultCache(10 * ENTRY)
     cache.put(key(1), result(1))
     known = cache.recall([key(0), key(1), key(1)])
@@ -42,7 +42,7 @@ def test_what_is_known_is_told_by_index():
 
 
 def test_what_was_asked_for_longest_ago_leaves_first():
-    """Being asked for counts, not having been put in."""
+    """The least recently requested result is evicted first, whenever it was added."""
     cache = ResultCache(2 * ENTRY)
     cache.put(key(1), result(1))
     cache.put(key(2), result(2))
@@ -53,7 +53,7 @@ def test_what_was_asked_for_longest_ago_leaves_first():
 
 
 def test_results_of_any_size_leave_until_there_is_room():
-    """As many of the oldest as it takes, and no more; what they held is counted out."""
+    """Only as many of the oldest results are evicted as make room, and their bytes are released."""
     cache = ResultCache(3 * ENTRY)
     for text in (1, 2, 3):
         cache.put(key(text), result(text))
@@ -64,7 +64,7 @@ def test_results_of_any_size_leave_until_there_is_room():
 
 
 def test_a_result_is_kept_once():
-    """The first one, whose place among the others stays what it was."""
+    """Adding a cached key again keeps the first result and its place in the eviction order."""
     cache = ResultCache(2 * ENTRY)
     cache.put(key(1), result(1))
     cache.put(key(2), result(2))
@@ -76,7 +76,7 @@ def test_a_result_is_kept_once():
 
 
 def test_what_decides_a_result_is_its_key():
-    """The model, how vectors are finished, the tokens and which part of a pair they are of."""
+    """A key covers the model, the postprocessing, the tokens and their types."""
     ids, zeros = np.arange(4), np.zeros(4, np.int64)
     row = Row(ids, zeros, truncated=False)
     same = Row(ids.copy(), zeros.copy(), truncated=True)
@@ -93,7 +93,7 @@ def test_what_decides_a_result_is_its_key():
 
 
 def test_a_result_that_is_too_large_is_not_kept():
-    """It would push out all others for nothing."""
+    """A result larger than the cache is not kept, and evicts nothing."""
     cache = ResultCache(ENTRY)
     cache.put(key(1), result(1))
     cache.put(key(2), np.zeros(1_000, np.float32))
@@ -101,7 +101,7 @@ def test_a_result_that_is_too_large_is_not_kept():
 
 
 def test_a_result_does_not_hold_what_it_is_a_view_of():
-    """Nor does it change with it."""
+    """A cached result neither keeps the array it was a view of alive nor changes with it."""
     cache, wide = ResultCache(ENTRY), np.ones(16, np.float32)
     cache.put(key(1), wide[:8])
     wide[:] = 0
@@ -112,7 +112,7 @@ def test_a_result_does_not_hold_what_it_is_a_view_of():
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9))))
 def test_it_is_never_more_than_it_may_be(steps):
-    """And what it says that it holds is what it holds; a result is that of its own row."""
+    """The cache never exceeds its limit, reports what it holds, and never mixes up results."""
     cache = ResultCache(3 * ENTRY + 1)
     for puts, text in steps:
         if puts:

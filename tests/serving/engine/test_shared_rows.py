@@ -1,4 +1,4 @@
-"""Equal rows: computed once for all who wait, and kept for those who come later."""
+"""Equal rows are computed once for all who wait, and cached for later requests."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ def shared(engine):
 
 
 async def asking(engine, request, soon, peer=None):
-    """Ask, and return the task once its rows wait or run."""
+    """Send `request`, and return its task once its rows wait or run."""
     before = engine.status()["queue"]
     task = asyncio.create_task(engine.embed(request, peer))
     await soon(lambda: engine.status()["queue"] != before)
@@ -35,7 +35,7 @@ async def asking(engine, request, soon, peer=None):
 
 
 async def test_a_text_that_is_asked_twice_in_a_request_is_computed_once(make_engine, tiny):
-    """Each place has its vector."""
+    """A text repeated in a request is computed once, and every place gets its vector."""
     model = tiny()
     result = await make_engine(model, threads=2).embed(embed("a", "b", "a", "a"))
     assert sorted(model.order) == ["a", "b"]
@@ -45,7 +45,7 @@ async def test_a_text_that_is_asked_twice_in_a_request_is_computed_once(make_eng
 
 
 async def test_requests_share_a_row_that_is_being_computed(make_engine, tiny, soon):
-    """From the first one's forward; whoever came later is told a queue time of 0 at least."""
+    """Requests share a running row, and the queue time of later ones is never negative."""
     model = tiny()
     engine = make_engine(model, threads=2)
     model.gate.clear()
@@ -63,7 +63,7 @@ async def test_requests_share_a_row_that_is_being_computed(make_engine, tiny, so
 
 
 async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engine, tiny, soon):
-    """To all of them, and to whoever asks for it in the meantime; it is computed once."""
+    """A row with very many waiters is computed once and reaches all of them, late ones included."""
     assert AT_ONCE <= 500
     model = tiny()
     engine = make_engine(model, clock=lambda: 0.0)
@@ -93,7 +93,7 @@ async def test_a_text_that_very_many_wait_for_is_handed_out_bit_by_bit(make_engi
 
 
 async def test_equal_texts_of_one_request_are_one_row(make_engine, tiny):
-    """In the queue as well: they take no part of what may wait there, nor of a batch."""
+    """Equal texts of a request take up one row of the queue and of a batch."""
     model = tiny()
     engine = make_engine(model, bounds=QueueLimits(rows=6))
     result = await engine.embed(embed("a", "b", "a", "a", "b"))
@@ -108,14 +108,14 @@ async def test_equal_texts_of_one_request_are_one_row(make_engine, tiny):
 async def test_many_equal_texts_of_many_requests_are_handed_out_bit_by_bit(
     make_engine, tiny, soon, monkeypatch
 ):
-    """The loop turns in between, whether the places are of one request or of several."""
+    """Handing out a row yields to the loop, whether its places belong to one request or several."""
     given = []
-    land = ResultCollectors.deliver
+    deliver = ResultCollectors.deliver
 
     def counted(self, row):
-        landed = land(self, row)
-        given.append(landed.shared)
-        return landed
+        delivery = deliver(self, row)
+        given.append(delivery.shared)
+        return delivery
 
     monkeypatch.setattr(ResultCollectors, "deliver", counted)
     model = tiny()
@@ -133,13 +133,14 @@ async def test_many_equal_texts_of_many_requests_are_handed_out_bit_by_bit(
 
 
 async def test_what_fails_equal_texts_names_the_first(make_engine, tiny):
+    """A failure of equal texts is reported with the index of the first."""
     with pytest.raises(BackendFailed) as failed:
         await make_engine(tiny()).embed(embed("a", "b!", "b!"))
     assert failed.value.index == 1
 
 
 async def test_rows_that_still_wait_are_settled_too(make_engine, tiny, soon):
-    """In whichever lane, and behind whatever else; what they held in the queue is free."""
+    """A result also settles equal rows that still wait in another lane, and frees their room."""
     model = tiny(holds="#")
     engine = make_engine(model)
     model.gate.clear()
@@ -154,7 +155,7 @@ async def test_rows_that_still_wait_are_settled_too(make_engine, tiny, soon):
 
 
 async def test_a_batch_is_told_of_once_whoever_computed_its_rows(make_engine, tiny, soon):
-    """Its last row has left with an equal one of the other lane, its first had been computed."""
+    """A batch is logged once, even if its last row was computed in the other lane."""
     model = tiny(holds="x")
     engine = make_engine(model)
     model.gate.clear()
@@ -167,12 +168,12 @@ async def test_a_batch_is_told_of_once_whoever_computed_its_rows(make_engine, ti
         await engine.embed(embed("later"))
         engine.notes.flush()
     assert model.order == ["x", "abc", "d", "later"]
-    told = [(event["lane"], event["rows"]) for event in events]
-    assert told == [("bulk", 2), ("interactive", 2), ("interactive", 1)]
+    logged = [(event["lane"], event["rows"]) for event in events]
+    assert logged == [("bulk", 2), ("interactive", 2), ("interactive", 1)]
 
 
 async def test_whoever_leaves_takes_nothing_from_the_others(make_engine, tiny, soon):
-    """The request whose row was computed is cancelled; the other gets the vector."""
+    """Cancelling the request whose row is running does not take the row from others."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
@@ -190,7 +191,7 @@ async def test_whoever_leaves_takes_nothing_from_the_others(make_engine, tiny, s
 
 
 async def test_a_row_whose_asker_left_before_its_forward_is_the_others_own(make_engine, tiny, soon):
-    """Nothing was lost with it."""
+    """A row is still computed for other requests if the first is cancelled before its forward."""
     model = tiny(holds="#")
     engine = make_engine(model)
     model.gate.clear()
@@ -206,7 +207,7 @@ async def test_a_row_whose_asker_left_before_its_forward_is_the_others_own(make_
 
 
 async def test_a_failure_is_every_asker_s(make_engine, tiny):
-    """Equal rows fail equally, each request by its own index, after one retry for all."""
+    """Equal rows fail together, each request by its own index, after a single retry."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
@@ -221,7 +222,7 @@ async def test_a_failure_is_every_asker_s(make_engine, tiny):
 
 
 async def test_a_failure_that_very_many_wait_for_is_told_to_all(make_engine, tiny, soon):
-    """However many there are; and whoever asks again is computed anew."""
+    """A failure reaches all its waiters, however many, and a later request is computed again."""
     engine = make_engine(model := tiny())
     model.gate.clear()
     tasks = [asyncio.create_task(engine.embed(embed("a!")))]
@@ -240,7 +241,7 @@ async def test_a_failure_that_very_many_wait_for_is_told_to_all(make_engine, tin
 
 
 async def test_pairs_that_are_divided_otherwise_are_other_rows(make_engine, tiny):
-    """The same tokens, of which others are the query's: neither shared nor kept for each other."""
+    """Pairs with the same tokens but another boundary neither share a row nor a cached result."""
     model = tiny(task="rerank")
 
     def tokenize(pairs):
@@ -266,7 +267,7 @@ async def test_pairs_that_are_divided_otherwise_are_other_rows(make_engine, tiny
 
 
 async def test_vectors_that_are_not_scaled_are_other_rows(make_engine, tiny):
-    """And so are another model's, though their tokens are the same."""
+    """Vectors that are not normalised, or are another model's, are never shared."""
     one, other = tiny(name="one"), tiny(name="other")
     other.forward = lambda row: np.full(8, len(row.ids), np.float32)
     engine = make_engine(one, other, cache_bytes=10_000)
@@ -283,7 +284,7 @@ async def test_vectors_that_are_not_scaled_are_other_rows(make_engine, tiny):
 
 
 async def test_other_dimensions_are_another_row(make_engine, tiny):
-    """What is not computed the same way is not the same."""
+    """Requests for different dimensions do not share a row."""
     model = tiny()
     engine = make_engine(model, cache_bytes=10_000)
     wide, narrow = await asyncio.gather(
@@ -294,7 +295,7 @@ async def test_other_dimensions_are_another_row(make_engine, tiny):
 
 
 async def test_what_is_cached_is_not_computed_again(make_engine, tiny):
-    """The same bytes; alone, and beside texts that are new."""
+    """A cached row is not computed again and has the same bytes, alone or beside new texts."""
     model = tiny()
     engine = make_engine(model, cache_bytes=10_000)
     first = await engine.embed(embed("abc"))
@@ -310,7 +311,7 @@ async def test_what_is_cached_is_not_computed_again(make_engine, tiny):
 
 
 async def test_a_request_of_which_all_is_known_waits_for_nothing(make_engine, tiny):
-    """Its time went where its texts were made rows."""
+    """A fully cached request spends its time on tokenizing alone."""
     now, model = [100.0], tiny()
     engine = make_engine(model, cache_bytes=10_000, clock=lambda: now[0])
     await engine.embed(embed("abc", "d"))
@@ -331,7 +332,7 @@ async def test_a_request_of_which_all_is_known_waits_for_nothing(make_engine, ti
 
 
 async def test_one_row_serves_every_precision(make_engine, tiny):
-    """What is kept is float32; bytes are the same from the cache, and beside other texts."""
+    """One cached float32 row serves every precision with the same bytes, alone or beside others."""
     model = tiny()
     engine = make_engine(model, cache_bytes=10_000)
     vectors = (await engine.embed(embed("abc"))).vectors
@@ -348,7 +349,7 @@ async def test_one_row_serves_every_precision(make_engine, tiny):
 
 @pytest.mark.parametrize("precision", ["int8", "uint8"])
 async def test_integers_are_for_vectors_of_length_1(make_engine, tiny, precision):
-    """Their range is fixed; others are refused, whether the request or the model says so."""
+    """Integer precisions are rejected unless vectors are normalised, by request or by default."""
     for model, request in (
         (tiny(), embed("a", precision=precision, normalize=False)),
         (tiny(normalize=False), embed("a", precision=precision)),
@@ -362,7 +363,7 @@ async def test_integers_are_for_vectors_of_length_1(make_engine, tiny, precision
 
 
 async def test_a_cached_request_needs_no_room_in_the_queue(make_engine, tiny):
-    """Only what has to be computed counts."""
+    """Only rows that have to be computed count against the queue's limits."""
     model = tiny()
     engine = make_engine(model, cache_bytes=10_000, bounds=QueueLimits(rows=2))
     await engine.embed(embed("a"))
@@ -372,7 +373,7 @@ async def test_a_cached_request_needs_no_room_in_the_queue(make_engine, tiny):
 
 
 async def test_a_failure_names_the_text_where_others_were_cached(make_engine, tiny):
-    """By its index in the request."""
+    """A failure reports the text's index in the request, even if other texts were cached."""
     engine = make_engine(tiny(), cache_bytes=10_000)
     await engine.embed(embed("a", "b"))
     with pytest.raises(BackendFailed) as failed:
@@ -381,7 +382,7 @@ async def test_a_failure_names_the_text_where_others_were_cached(make_engine, ti
 
 
 async def test_a_failure_is_not_cached(make_engine, tiny):
-    """The next one is tried again."""
+    """A failed row is not cached: the next request tries it again."""
     model = tiny()
     engine = make_engine(model, cache_bytes=10_000)
     for _ in range(2):
@@ -391,10 +392,10 @@ async def test_a_failure_is_not_cached(make_engine, tiny):
 
 
 async def test_reranking_uses_the_cache(make_engine, tiny):
-    """Pairs are rows, too."""
+    """Reranking the same pairs again is served from the cache."""
     model = tiny(task="rerank")
     engine = make_engine(model, cache_bytes=10_000)
-    asked = Rerank(id=1, query="ab", documents=("xa", "ab"))
-    first, again = await engine.rerank(asked), await engine.rerank(asked)
+    request = Rerank(id=1, query="ab", documents=("xa", "ab"))
+    first, again = await engine.rerank(request), await engine.rerank(request)
     assert first.results == again.results
     assert len(model.order) == again.answer.timings.cached_rows == 2

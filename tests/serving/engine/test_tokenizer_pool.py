@@ -8,24 +8,24 @@ from sidecar.serving.engine.tokenizer_pool import TokenizerPool, _slices
 
 @pytest.mark.parametrize("lengths", [[1], [10_001], [9_000, 1_000, 1], [20_000, 1, 1], [4_000] * 6])
 def test_slices_are_a_text_and_what_fits(lengths):
-    """They cover everything in order; more than one text is never over the bound."""
+    """Slices cover all texts in order, and a slice of several texts never exceeds the limit."""
     texts = ["x" * length for length in lengths]
-    slices = [list(some) for some in _slices(texts)]
-    assert [text for some in slices for text in some] == texts
-    assert all(len(some) == 1 or sum(map(len, some)) <= 10_000 for some in slices)
+    slices = [list(part) for part in _slices(texts)]
+    assert [text for part in slices for text in part] == texts
+    assert all(len(part) == 1 or sum(map(len, part)) <= 10_000 for part in slices)
 
 
 def test_both_texts_of_a_pair_count():
-    """And a prompt before each text; each of these is a slice of its own."""
+    """Both texts of a pair, and the prompt before each text, count towards a slice."""
     pairs = [("q" * 4_000, "d" * 4_000)] * 3
-    assert [list(some) for some in _slices(pairs)] == [[pair] for pair in pairs]
+    assert [list(part) for part in _slices(pairs)] == [[pair] for pair in pairs]
     texts = ["x" * 2_000] * 3
-    assert [list(some) for some in _slices(texts, "p" * 6_000)] == [[text] for text in texts]
-    assert [list(some) for some in _slices(texts)] == [texts]
+    assert [list(part) for part in _slices(texts, "p" * 6_000)] == [[text] for text in texts]
+    assert [list(part) for part in _slices(texts)] == [texts]
 
 
 def held_back(model):
-    """Have `model` tokenize nothing before `go`; return `begun`, `go` and what it was given."""
+    """Block tokenizing by `model` until `go`; return `begun`, `go` and what it was given."""
     begun, go, order = asyncio.Event(), threading.Event(), []
     loop = asyncio.get_running_loop()
 
@@ -40,7 +40,7 @@ def held_back(model):
 
 
 async def test_a_short_text_does_not_wait_for_a_long_request(tiny):
-    """It goes between two slices of it."""
+    """A short text is tokenized between two slices of a long request."""
     model = tiny(max_tokens=100_000)
     tokenizer, (begun, go, order) = TokenizerPool(model), held_back(model)
     long = asyncio.create_task(tokenizer.rows(["a" * 9_000, "b" * 9_000, "c" * 9_000], "bulk"))
@@ -54,7 +54,7 @@ async def test_a_short_text_does_not_wait_for_a_long_request(tiny):
 
 
 async def test_short_texts_do_not_wait_for_a_long_one(tiny):
-    """It is tokenized on a thread of its own; and those that are short enough go on as well."""
+    """A long text has its own thread, so shorter texts of any request are tokenized meanwhile."""
     model = tiny(max_tokens=100_000)
     tokenizer, begun, go = TokenizerPool(model), threading.Event(), threading.Event()
     tokenize, threads = model.tokenize, set()
@@ -70,7 +70,7 @@ async def test_short_texts_do_not_wait_for_a_long_one(tiny):
     long = asyncio.create_task(tokenizer.rows(["a" * 20_000], "interactive"))
     assert await asyncio.to_thread(begun.wait, 20)
     assert [row.tokens for row in await tokenizer.rows(["x"], "interactive")] == [1]
-    assert threading.get_ident() not in threads  # a model may let in one at a time
+    assert threading.get_ident() not in threads  # a model may allow only one caller at a time
     rows = await tokenizer.rows(["y" * 3_000] * 4, "bulk", user="another")
     assert [row.tokens for row in rows] == [3_000] * 4
     assert not long.done()
@@ -81,15 +81,15 @@ async def test_short_texts_do_not_wait_for_a_long_one(tiny):
 
 @pytest.mark.parametrize("texts", [[""] * 2_048, ["ab"] * 200, ["x" * 500]])
 async def test_the_loop_tokenizes_little(tiny, texts):
-    """Texts of no length cost their rows, too."""
+    """Only short requests are tokenized on the event loop; even empty texts have a cost."""
     model, threads = tiny(max_tokens=100_000), set()
     tokenize = model.tokenize
 
-    def noted(some):
+    def recorded(part):
         threads.add(threading.get_ident())
-        return tokenize(some)
+        return tokenize(part)
 
-    model.tokenize = noted
+    model.tokenize = recorded
     tokenizer = TokenizerPool(model)
     assert len(await tokenizer.rows(texts, "interactive")) == len(texts)
     assert threading.get_ident() not in threads
@@ -99,15 +99,15 @@ async def test_the_loop_tokenizes_little(tiny, texts):
 
 
 async def test_what_was_tokenized_on_the_loop_leaves_the_threads_free(tiny):
-    """Short texts and long ones follow it, and then the loop has its turn again."""
+    """Tokenizing on the event loop leaves both threads free, and theirs leaves the loop free."""
     model, threads = tiny(max_tokens=100_000), []
     tokenize = model.tokenize
 
-    def noted(some):
+    def recorded(part):
         threads.append(threading.get_ident())
-        return tokenize(some)
+        return tokenize(part)
 
-    model.tokenize = noted
+    model.tokenize = recorded
     tokenizer = TokenizerPool(model)
     async with asyncio.timeout(20):
         for length in (3, 3_000, 3, 20_000, 3):
@@ -120,7 +120,7 @@ async def test_what_was_tokenized_on_the_loop_leaves_the_threads_free(tiny):
 
 @pytest.mark.parametrize("length", [3, 3_000, 20_000])
 async def test_a_text_that_cannot_be_tokenized_holds_up_no_other(tiny, length):
-    """On the loop or on either thread: the next one has its turn."""
+    """A tokenizing error, on the loop or on either thread, does not block the next text."""
     model = tiny(max_tokens=100_000)
     tokenizer, tokenize = TokenizerPool(model), model.tokenize
 
@@ -140,18 +140,18 @@ async def test_a_text_that_cannot_be_tokenized_holds_up_no_other(tiny, length):
 
 @pytest.mark.parametrize("length", [3, 4_500, 12_000])
 async def test_a_prompt_is_put_before_a_text_where_it_is_tokenized(tiny, length):
-    """Slice by slice, and to the rows that the whole texts have."""
+    """Prompts are prepended slice by slice and yield the same rows as prompted texts."""
     model, slices = tiny(max_tokens=100_000), []
     texts = [letter * length for letter in "abcdefg"]
     prompt = "query: " * 90
     expected = model.tokenize([prompt + text for text in texts])
     tokenize = model.tokenize
 
-    def noted(some):
-        slices.append(sum(map(len, some)))
-        return tokenize(some)
+    def recorded(part):
+        slices.append(sum(map(len, part)))
+        return tokenize(part)
 
-    model.tokenize = noted
+    model.tokenize = recorded
     tokenizer = TokenizerPool(model)
     rows = await tokenizer.rows(texts, "bulk", prompt=prompt)
     assert [row.digest for row in rows] == [row.digest for row in expected]
@@ -160,7 +160,7 @@ async def test_a_prompt_is_put_before_a_text_where_it_is_tokenized(tiny, length)
 
 
 async def test_a_user_s_many_slices_do_not_hold_up_another_user(tiny):
-    """Whatever number of requests waits, his slices come every second time."""
+    """A user's slices alternate with another user's, however many requests wait."""
     model = tiny(max_tokens=100_000)
     tokenizer, (begun, go, order) = TokenizerPool(model), held_back(model)
     tasks = [
@@ -177,7 +177,7 @@ async def test_a_user_s_many_slices_do_not_hold_up_another_user(tiny):
 
 
 async def test_users_take_turns_by_characters(tiny):
-    """While one has a slice of nine thousand, another has three of three thousand."""
+    """Users take turns by characters: one slice of 9,000 alternates with three of 3,000."""
     model = tiny(max_tokens=100_000)
     tokenizer, (begun, go, order) = TokenizerPool(model), held_back(model)
     tasks = [asyncio.create_task(tokenizer.rows(["-" * 9_000], "bulk", user="-"))]
@@ -195,7 +195,7 @@ async def test_users_take_turns_by_characters(tiny):
 
 
 async def test_a_stopped_tokenizer_holds_its_model_no_longer(tiny):
-    """Nor does what its thread was computing for a request that has been given up."""
+    """Stopping a tokenizer waits for its thread, even if that works for a cancelled request."""
     model = tiny(name="given-up", max_tokens=100_000)
     tokenizer, begun, go = TokenizerPool(model), threading.Event(), threading.Event()
     ended = []

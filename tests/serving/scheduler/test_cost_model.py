@@ -16,12 +16,12 @@ def microseconds(tokens):
 
 @pytest.mark.parametrize("tokens", [1, 30, 512])
 def test_rows_on_a_line_are_predicted_exactly(tokens):
-    """Between the lengths that were measured, and beyond them."""
+    """Rows on a line are predicted exactly, between the measured lengths and beyond them."""
     assert CostModel(LINE).microseconds(tokens) == microseconds(tokens)
 
 
 def test_the_line_is_that_of_least_squares():
-    """A row's weight is 1 / tokens, and a 256th less with each row that came after it."""
+    """The line is a least-squares fit with weights 1 / tokens that decay by 1/256 per later row."""
     rng = np.random.default_rng(7)
     first = [(4, 0.002), (64, 0.009), (300, 0.04)]
     rows = [(int(t), 0.001 + 0.0001 * t * rng.uniform(0.5, 2)) for t in rng.integers(1, 400, 300)]
@@ -40,7 +40,7 @@ def test_the_line_is_that_of_least_squares():
 
 
 def test_a_row_of_no_tokens_counts_as_one_of_one():
-    """A model may have a vector for it, and nothing is divided by zero."""
+    """A row without tokens counts as one of a single token, so nothing is divided by zero."""
     none, one = CostModel(), CostModel()
     none.record(0, 0.005)
     one.record(1, 0.005)
@@ -48,7 +48,7 @@ def test_a_row_of_no_tokens_counts_as_one_of_one():
 
 
 def test_a_line_that_predicts_time_out_of_nothing_is_turned():
-    """Falling, it is level at the mean; below zero at first, it goes through zero."""
+    """A falling line is replaced by its mean, and a negative intercept by a line through zero."""
     falling, steep = CostModel([(1, 1.0), (100, 0.5)]), CostModel([(10, 0.01), (100, 1.0)])
     mean = np.average([1.0, 0.5], weights=[1, 1 / 100])
     assert (falling.per_token, falling.fixed) == (0.0, pytest.approx(mean))
@@ -57,7 +57,7 @@ def test_a_line_that_predicts_time_out_of_nothing_is_turned():
 
 
 def test_a_host_that_slows_down_is_followed():
-    """A thousand rows of one length at half the speed, and rows of that length cost twice."""
+    """After a thousand rows at half the speed, the predicted cost has doubled."""
     cost = CostModel(LINE)
     for _ in range(1000):
         cost.record(64, 2 * 0.0074)
@@ -65,7 +65,7 @@ def test_a_host_that_slows_down_is_followed():
 
 
 def test_rows_of_one_length_do_not_undo_what_is_known_of_others():
-    """The slope stays, however long only short rows come."""
+    """The slope is kept however long only rows of one length are recorded."""
     cost = CostModel(LINE)
     for _ in range(10_000):
         cost.record(4, 0.0014)
@@ -74,7 +74,7 @@ def test_rows_of_one_length_do_not_undo_what_is_known_of_others():
 
 @given(st.lists(st.tuples(lengths, times)), lengths)
 def test_no_measurement_makes_time_negative(rows, tokens):
-    """Whatever was measured, a longer row costs no less, and no row nothing."""
+    """Whatever was measured, a longer row never costs less, and no row is free."""
     cost = CostModel()
     for row in rows:
         cost.record(*row)
@@ -83,7 +83,7 @@ def test_no_measurement_makes_time_negative(rows, tokens):
 
 @pytest.mark.parametrize("task", ["embed", "rerank"])
 def test_a_model_is_learned_from_its_own_first_rows(tiny, task):
-    """By the given clock: a second for each row that was timed."""
+    """Calibration times eight of a model's rows with the given clock."""
     now = iter(range(100))
     model = tiny(task=task, max_tokens=10_000)
     cost = calibrate_cost(model, lambda: float(next(now)))
@@ -93,7 +93,7 @@ def test_a_model_is_learned_from_its_own_first_rows(tiny, task):
 
 @pytest.mark.parametrize("task", ["embed", "rerank"])
 def test_the_first_row_of_a_length_is_not_timed(tiny, task):
-    """It takes ten seconds, and those after it a tenth for each token."""
+    """Calibration ignores the first row of each length, which is slow."""
     now, model, lengths = [0.0], tiny(task=task, max_tokens=10_000), []
     forward = model.forward
 
@@ -110,7 +110,7 @@ def test_the_first_row_of_a_length_is_not_timed(tiny, task):
 
 
 def test_rows_of_one_length_tell_what_a_row_costs() -> None:
-    """A model that cuts every text to a few tokens has no slope, and no division by zero."""
+    """Rows of a single length yield a fixed cost without a slope or a division by zero."""
     cost = CostModel([(3, 0.002)] * 4)
     assert (cost.per_token, cost.fixed) == (0.0, pytest.approx(0.002))
     cost.record(3, 0.002)

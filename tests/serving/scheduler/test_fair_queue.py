@@ -28,25 +28,25 @@ def peers(entries):
 
 
 def test_peers_take_turns():
-    """Whoever asked first and for how much does not matter."""
+    """Peers take turns, whoever came first and with however many rows."""
     made = turns(job(*[5] * 6, peer="a"), job(5, 5, peer="b"), job(5, peer="c"))
     assert peers(taken(made)) == "abcabaaaa"
 
 
 def test_turns_are_by_cost():
-    """While one peer has a row, another has five that cost a fifth."""
+    """Turns are weighted by cost: one row alternates with five that cost a fifth each."""
     made = turns(job(50, 50, peer="a"), job(*[10] * 10, peer="b"))
     assert peers(taken(made)) == "abbbbbabbbbb"
 
 
 def test_of_two_that_have_had_as_much_the_first_to_have_it_is_next():
-    """Whichever of them came first."""
+    """Of two peers that have been served the same, the one that reached it first is next."""
     made = turns(job(5, 5, 5, peer="a"), job(10, 10, peer="b"))
     assert peers(taken(made)) == "ababa"
 
 
 def test_a_peer_that_comes_back_has_not_saved_up_turns():
-    """It takes turns from then on."""
+    """A peer that comes later has not saved up any turns."""
     made = turns(job(*[5] * 8, peer="a"))
     taken(made, 4)
     made.push(job(*[5] * 3, peer="b"))
@@ -54,7 +54,7 @@ def test_a_peer_that_comes_back_has_not_saved_up_turns():
 
 
 def test_a_peer_that_leaves_for_a_moment_takes_its_debt_along():
-    """What it had counts when it comes back."""
+    """A peer that leaves for a moment keeps its debt when it comes back."""
     made = turns(job(50, peer="b"), job(*[5] * 14, peer="a"))
     assert peers(taken(made, 3)) == "baa"
     made.push(job(5, 5, peer="b"))
@@ -62,7 +62,7 @@ def test_a_peer_that_leaves_for_a_moment_takes_its_debt_along():
 
 
 def test_rows_of_one_peer_keep_their_order():
-    """Over jobs and models."""
+    """Rows of one peer keep their order across jobs and models."""
     first, second, third = job(5, 5), job(5, model="b"), job(5)
     rows = taken(turns(first, second, third))
     order = [(row.job, row.index) for row in rows]
@@ -70,21 +70,21 @@ def test_rows_of_one_peer_keep_their_order():
 
 
 def test_a_model_may_be_asked_for():
-    """Peers whose next row is another's keep their place."""
+    """Taking rows of one model keeps the place of peers whose next row is another model's."""
     made = turns(job(5, 5, peer="a"), job(5, model="b", peer="b"), job(5, peer="c"))
     assert peers(taken(made, model="a")) == "aca"
     assert peers(taken(made)) == "b"
 
 
 def test_what_others_are_served_in_the_meantime():
-    """Until a peer has had 30, nobody else has more than 30."""
+    """`cost_until` counts of every other peer no more than the peer itself has been served."""
     made = turns(job(100, peer="a"), job(10, peer="b"), job(10, 10, peer="c"))
     assert made.cost_until("c", 30) == 30 + 30 + 10
     assert made.cost_until("new", 5) == 20
 
 
 def test_forgotten_peers_leave_nothing():
-    """Neither those that are done nor those whose jobs were dropped."""
+    """Peers whose rows were taken or dropped leave nothing behind."""
     gone = job(5, 5, peer="b")
     made = turns(job(5, peer="a"), gone, job(5, model="b", peer="c"))
     made.drop(gone)
@@ -99,7 +99,7 @@ def sizes(*loads):
 
 
 def test_what_leaves_takes_along_all_that_it_held():
-    """Rows, tokens, bytes and cost of its process and its user; those of others stay."""
+    """A row that leaves takes its rows, tokens, bytes and cost off its process and user only."""
     made = FairQueue()
     made.push(stays := job(7, tokens=[9], row_bytes=1_000, user="u", peer="y"))
     made.push(job(3, tokens=[2], row_bytes=50, user="v", peer="z"))
@@ -125,7 +125,7 @@ def test_what_leaves_takes_along_all_that_it_held():
 
 
 def test_a_row_leaves_once():
-    """Taken or withdrawn, it is no more there to be withdrawn, and the others stay in order."""
+    """A row that has left cannot be withdrawn again, and the others keep their order."""
     made = turns(one := job(1, 1, 1, 1))
     first, second, third, last = one.entries
     made.take(first)
@@ -142,7 +142,7 @@ def users(entries):
 
 
 def test_users_take_turns_whatever_number_of_processes_they_have():
-    """Three processes of one have together what the only one of another has."""
+    """A user with three processes gets the same share as a user with one."""
     made = turns(*(job(*[5] * 4, user="m", peer=peer) for peer in "xyz"))
     made.push(job(*[5] * 4, user="o", peer="o"))
     rows = taken(made)
@@ -151,7 +151,7 @@ def test_users_take_turns_whatever_number_of_processes_they_have():
 
 
 def test_a_fresh_process_gains_its_user_nothing():
-    """He starts one for every row; the other's only process has every second turn."""
+    """A user who starts a new process for every row gets no more than every second turn."""
     made = turns(job(*[5] * 20, user="o", peer="o"))
     rows = []
     for number in range(20):
@@ -161,7 +161,7 @@ def test_a_fresh_process_gains_its_user_nothing():
 
 
 def test_a_user_who_comes_new_has_not_saved_up_turns():
-    """Nor has a process that does, among those of its user."""
+    """Neither a new user nor a new process of a user has saved up any turns."""
     made = turns(job(*[5] * 9, user="u", peer="a"))
     taken(made, 4)
     made.push(job(5, 5, user="u", peer="b"))
@@ -172,7 +172,7 @@ def test_a_user_who_comes_new_has_not_saved_up_turns():
 
 
 def test_a_user_takes_his_debt_along():
-    """Though it is another process that he comes back with."""
+    """A user keeps the debt even when coming back with another process."""
     made = turns(job(50, user="d", peer="d1"), job(*[5] * 14, user="u", peer="u"))
     taken(made, 3)
     made.push(job(5, user="d", peer="d2"))
@@ -180,7 +180,7 @@ def test_a_user_takes_his_debt_along():
 
 
 def test_a_user_stands_in_line_for_every_model_that_he_has_next():
-    """By different processes; and is charged for one what he had of the other."""
+    """A user waits for the models of all its processes, and is charged once across them."""
     made = turns(
         job(5, 5, user="u", peer="x", model="a"),
         job(5, 5, user="u", peer="y", model="b"),
@@ -192,7 +192,7 @@ def test_a_user_stands_in_line_for_every_model_that_he_has_next():
 
 
 def test_a_debt_is_kept_though_another_model_is_asked_for():
-    """Whoever is forgotten in its line comes back no earlier than he would have been served."""
+    """A debt survives a request for a model that the user does not wait for."""
     made = turns(job(50, user="d", model="b"), job(*[5] * 10, user="u", model="a"))
     assert users(taken(made, 2)) == "du"
     assert made.head("b") is None
@@ -210,14 +210,14 @@ def test_a_debt_is_kept_though_another_model_is_asked_for():
     ids=["dropped", "withdrawn", "taken"],
 )
 def test_the_next_model_is_in_line_once_what_was_before_it_has_left(leave):
-    """However it has left."""
+    """A row of another model is next once the one before it is dropped, withdrawn or taken."""
     made = turns(first := job(5, model="a"), second := job(5, model="b"))
     leave(made, first)
     assert made.head("b") == next(second.entries)
 
 
 def test_what_other_users_are_served_in_the_meantime():
-    """A process that has had 30 has a user who has had more, and others have as much as he."""
+    """`cost_until` includes a process's siblings, and as much of other users as its user had."""
     made = turns(
         job(100, user="u", peer="a"),
         job(10, user="u", peer="b"),
@@ -229,25 +229,25 @@ def test_what_other_users_are_served_in_the_meantime():
 
 
 def test_what_all_are_served_until_a_part_has_left():
-    """Of each other user's and of each own process's; whoever has most is the last."""
+    """`cost_until_part` is decided by the longest backlog of other users or own processes."""
     made = turns(
         job(100, user="u", peer="a"),
         job(30, user="u", peer="b"),
         job(80, user="v", peer="c"),
         job(300, user="w", peer="d"),
     )
-    # Half of the longest: 50 of a's, with all of b's. v has had his 80 by 150 of w's.
+    # Half of the longest: 50 of a's, with all of b's. v's 80 are served by the time w has had 150.
     assert made.cost_until_part(0.5, "u") == (50 + 30) + 80 + 150
-    # To whom nothing is left to wait for of his own.
+    # A user with no backlog waits only for the others.
     assert made.cost_until_part(0.5, "new") == (80 + 130) + 150
-    # Own processes decide where they are the last: 90 and 30, then as much of each other's.
+    # The own process decides if it is the last: 270 of w's, then all of the others'.
     assert made.cost_until_part(0.9, "w") == 270 + 130 + 80
     assert turns(job(10, user="u")).cost_until_part(0.15, "v") == 2  # rounded up
     assert FairQueue().cost_until_part(1.0, "u") == 0
 
 
 def test_forgotten_users_leave_nothing():
-    """However their rows have left."""
+    """Users leave nothing behind, however their rows have left."""
     first, second = job(5, 5, user="u", peer="x"), job(5, user="v", peer="y", model="b")
     made = turns(first, second)
     made.drop(first)
@@ -270,13 +270,15 @@ steps = st.lists(
 
 @given(steps)
 def test_peers_that_wait_are_served_alike(steps):
-    """While two wait, neither is served more than the other by over a row of each."""
+    """While two peers wait, neither is served more than the other by over one row of each."""
     made, jobs, served, longest = FairQueue(), [], {}, 100
     for kind, peer, what in steps:
         match kind:
             case "push":
                 if not made.load_of(peer).rows:
-                    served = dict.fromkeys("wxyz", 0)  # who waits has changed: count afresh
+                    served = dict.fromkeys(
+                        "wxyz", 0
+                    )  # the set of waiting peers has changed: start over
                 jobs.append(job(*what, peer=peer))
                 made.push(jobs[-1])
             case "take":
@@ -299,7 +301,7 @@ pushes = st.lists(
 
 @given(pushes, st.data())
 def test_everything_pushed_comes_out_once_and_in_order(pushed, data):
-    """Whatever models are asked for in between, and whatever is pushed meanwhile."""
+    """Every row comes out once and in order, whatever models are requested in between."""
     made, rows, per_process = FairQueue(), [], {}
     for user, process, model, what in pushed:
         new = job(*what, user=user, peer=(user, process), model=model)
@@ -314,7 +316,7 @@ def test_everything_pushed_comes_out_once_and_in_order(pushed, data):
 
 @given(pushes)
 def test_users_that_wait_are_served_alike(pushed):
-    """While two wait, neither has more than the other by over a row of each; so have processes."""
+    """While two users wait, or two processes of one, they differ by at most one row of each."""
     made = turns(*(job(*what, user=u, peer=(u, p), model=m) for u, p, m, what in pushed))
     of_users, of_processes = {}, {}
     waiting = set(made.loads)

@@ -8,7 +8,7 @@ NEVER = float("inf")
 
 
 def waiting(others=0, siblings=0, own=0):
-    """So many rows of ten tokens and a hundred bytes each."""
+    """Return the usage of a lane with this many rows of ten tokens and a hundred bytes each."""
     return LaneUsage(*(load(rows) for rows in (others + siblings + own, siblings + own, own)))
 
 
@@ -30,17 +30,17 @@ def load(rows):
     ],
 )
 def test_what_has_to_leave(held, more, excess):
-    """Of the process's own rows, or of all: others' count as far as they lower its share."""
+    """The excess is a part of a process's own rows, or of all as far as these lower its share."""
     assert BOUNDS.excess(held, more) == excess
 
 
 @pytest.mark.parametrize("more", [Usage(10, 1, 1), Usage(1, 100, 1), Usage(1, 1, 1000)])
 def test_the_tightest_bound_decides(more):
-    """Be it rows, tokens or bytes."""
+    """The tightest of the limits on rows, tokens and bytes decides."""
     assert BOUNDS.excess(waiting(own=10), more) == Excess(0.5, 0.5)
 
 
 def test_a_lone_process_has_its_share_of_each():
-    """And of a small number at least one."""
+    """A lone process may have its share of each limit, and at least one."""
     assert BOUNDS.of_lone_process == Usage(15, 150, 1500)
     assert QueueLimits(rows=1, peer_share=0).of_lone_process.rows == 1

@@ -19,7 +19,7 @@ def queue(*jobs, threads=1, **bounds):
 
 
 def taken(q, count=1000, now=0.0):
-    """Take rows, and end each at once."""
+    """Take rows, and finish each at once."""
     rows = []
     while len(rows) < count and (hand := q.take(now)) is not None:
         running, entry = hand
@@ -37,13 +37,13 @@ def batch_sizes(rows):
 
 
 def test_an_empty_queue_has_no_row():
-    """Nothing waits, nothing is handed out."""
+    """An empty queue hands out no row."""
     assert queue().take(0.0) is None
 
 
 @pytest.mark.parametrize("lane", ["interactive", "bulk"])
 def test_a_queue_is_empty_once_all_rows_are_taken(lane):
-    """Those of a batch that was cut wait, too, in whichever lane they are."""
+    """A queue is empty only when the rows of the current batch are taken too, in either lane."""
     q = queue()
     assert q.is_empty
     q.push(job(1, 1, priority=lane))
@@ -54,7 +54,7 @@ def test_a_queue_is_empty_once_all_rows_are_taken(lane):
 
 
 def test_a_batch_gathers_the_rows_of_several_requests():
-    """What waits together is cut together, a peer's in order of arrival."""
+    """Rows that wait together are cut into one batch, each peer's in order of arrival."""
     first, second = job(1, 1), job(1)
     rows = taken(queue(first, second))
     assert entries(rows) == [(first, 0), (first, 1), (second, 0)]
@@ -62,19 +62,19 @@ def test_a_batch_gathers_the_rows_of_several_requests():
 
 
 def test_a_batch_has_sixteen_rows_at_most():
-    """A request of many texts is split over batches."""
+    """A request of many texts is split into batches of at most sixteen rows."""
     assert batch_sizes(taken(queue(job(*[1] * 37)))) == [16, 16, 5]
 
 
 def test_a_batch_costs_no_more_than_its_budget():
-    """Unless a row alone does; that one goes alone."""
+    """A batch stays within its cost budget, unless a single row exceeds it and goes alone."""
     third = MAX_COST // 3
     costs = [third, third, third, third, 2 * MAX_COST, third]
     assert batch_sizes(taken(queue(job(*costs)))) == [3, 1, 1, 1]
 
 
 def test_a_batch_is_cut_as_late_as_possible():
-    """What comes while the batch before is computed is in the next one, whoever it is from."""
+    """Rows that arrive while a batch is computed join the next one, whichever peer sent them."""
     q = queue(job(1, 1, peer="a"))
     first = taken(q, 1)
     q.push(job(1, peer="b"))
@@ -83,20 +83,20 @@ def test_a_batch_is_cut_as_late_as_possible():
 
 
 def test_a_batch_is_of_one_model():
-    """And models take turns as their peers do."""
+    """A batch has rows of a single model, and models take turns as their peers do."""
     q = queue(*(job(1, 1, model=model, peer=model) for model in "ab"))
     assert [batch.model for batch, _ in taken(q)] == ["a", "a", "b", "b"]
 
 
 def test_a_batch_knows_its_tokens_its_peers_and_its_longest_wait():
-    """The wait is that of the row that came first."""
+    """A batch counts its tokens and peers, and its wait is that of its oldest row."""
     q = queue(job(1, arrived=1.0, peer="a"), job(1, 1, arrived=3.0, peer="b"))
     batch, _ = taken(q, now=4.5)[0]
     assert (batch.tokens, batch.peers, batch.longest_wait, batch.id) == (9, 2, 3.5, 1)
 
 
 def test_a_request_of_many_texts_does_not_hold_the_line():
-    """A peer that asks one text waits for one of another's, not for a thousand."""
+    """A peer with one text waits for one of another peer's rows, not for a thousand."""
     q = queue(job(*[10_000] * 1000, peer="indexer"))
     taken(q, 10)
     q.push(one := job(10_000, peer="searcher"))
@@ -104,7 +104,7 @@ def test_a_request_of_many_texts_does_not_hold_the_line():
 
 
 def test_interactive_rows_go_before_the_rest_of_a_bulk_batch():
-    """The batch is left, and gone on with afterwards."""
+    """Interactive rows interrupt a bulk batch, which is resumed afterwards."""
     bulk, search = job(*[9] * 16, priority="bulk"), job(5, 5)
     q = queue(bulk)
     rows = taken(q, 4)
@@ -115,7 +115,7 @@ def test_interactive_rows_go_before_the_rest_of_a_bulk_batch():
 
 
 def test_who_cuts_has_the_queue_for_a_few_rows_only():
-    """However many leave since they are computed already, or too late; a later call goes on."""
+    """At most `MAX_LEAVING` equal or expired rows leave per call; the next call continues."""
     assert MAX_LEAVING <= 100
     equal = [job(1, texts=[1]) for _ in range(MAX_ROWS + 2 * MAX_LEAVING)]
     late = [job(1, deadline=0.5) for _ in range(MAX_LEAVING)]
@@ -129,7 +129,7 @@ def test_who_cuts_has_the_queue_for_a_few_rows_only():
 
 
 def test_bulk_rows_go_once_what_went_ahead_has_cost_nine_times_as_much():
-    """Bulk has a tenth of the time, whatever is asked interactively."""
+    """Bulk gets a tenth of the time, whatever the interactive load."""
     q = queue(job(*[10] * 40), job(*[20] * 3, priority="bulk", peer="b"))
     order = "".join(entry.job.priority[0] for _, entry in taken(q, 42))
     assert BULK_WAITS == 9
@@ -141,7 +141,7 @@ def lanes(rows):
 
 
 def test_a_cheap_bulk_row_makes_up_for_its_own_part_alone():
-    """What went ahead of a dearer one that has left is still owed to those that come after it."""
+    """A cheap bulk row pays off only its part of what bulk is owed; later rows get the rest."""
     q = queue(job(*[10] * 100), dear := job(100, priority="bulk"), job(*[10] * 9, priority="bulk"))
     assert lanes(taken(q, 50)) == "i" * 50
     q.drop(dear)
@@ -150,7 +150,7 @@ def test_a_cheap_bulk_row_makes_up_for_its_own_part_alone():
 
 
 def test_bulk_that_nothing_went_ahead_of_owes_nothing():
-    """What it had while nobody else asked is not held against it."""
+    """What bulk got while no interactive rows waited is not held against it."""
     q = queue(job(*[10] * 40, priority="bulk"))
     assert lanes(taken(q, 30)) == "b" * 30
     q.push(job(*[10] * 40))
@@ -158,7 +158,7 @@ def test_bulk_that_nothing_went_ahead_of_owes_nothing():
 
 
 def test_without_bulk_nothing_is_owed():
-    """Bulk that comes later does not go first for what it has not waited for."""
+    """Bulk rows do not go first for interactive rows computed before they arrived."""
     q = queue(job(*[10] * 40))
     taken(q, 30)
     q.push(job(1, priority="bulk"))
@@ -166,7 +166,7 @@ def test_without_bulk_nothing_is_owed():
 
 
 def test_a_dropped_job_leaves_at_once():
-    """What was not cut is not cut, what was not taken is not taken, and room is made."""
+    """Dropping a job removes its rows from the queue and the current batch, and makes room."""
     gone, stays = job(*[1] * 18), job(1, 1)
     q = queue(gone, stays, rows=27)
     taken(q, 1)
@@ -176,7 +176,7 @@ def test_a_dropped_job_leaves_at_once():
 
 
 def test_a_batch_that_still_runs_is_not_ended_by_a_drop():
-    """It ends with its last running row."""
+    """A batch with a running row is not finished by a drop, but by that row."""
     gone = job(1, 1)
     q = queue(gone)
     running, _ = q.take(0.0)
@@ -186,7 +186,7 @@ def test_a_batch_that_still_runs_is_not_ended_by_a_drop():
 
 
 def test_dropping_what_has_left_already_does_nothing():
-    """A job without waiting rows may be dropped, any number of times."""
+    """Dropping a job without waiting rows, any number of times, does nothing."""
     q = queue(done := job(1))
     taken(q)
     assert q.drop(done) is None
@@ -195,24 +195,24 @@ def test_dropping_what_has_left_already_does_nothing():
 
 @pytest.mark.parametrize("bounds", [{"rows": 14}, {"tokens": 42}, {"bytes": 896}])
 def test_a_job_that_does_not_fit_now_is_refused_whole(bounds):
-    """By rows, tokens and bytes; nothing of it was accepted, and it may come back."""
+    """A job that exceeds the free rows, tokens or bytes is rejected as a whole and retryable."""
     q = queue(job(*[1] * 8), **bounds)
-    with pytest.raises(Overloaded, match=r"8 texts of 24 tokens are waiting"):
+    with pytest.raises(Overloaded, match=r"8 texts \(24 tokens\) are waiting"):
         q.push(job(1, 1, 1))
     assert q.loads["interactive"][None].rows == 8
 
 
 @pytest.mark.parametrize("bounds", [{"rows": 14}, {"tokens": 42}, {"bytes": 896}])
 def test_a_job_that_never_fits_is_too_large(bounds):
-    """Coming back would not help, and it is told so."""
-    with pytest.raises(TooLarge, match="in one request; the queue holds"):
+    """A job that could never fit is rejected as too large, since retrying would not help."""
+    with pytest.raises(TooLarge, match=r"one process may queue .* split the request"):
         queue(**bounds).push(job(*[1] * 11))
 
 
 def test_one_peer_may_not_fill_a_lane():
-    """The others' share is kept for them; what is over one's own for ever is too large."""
+    """A peer may use only its share of a lane, and a job beyond that share is too large."""
     q = queue(job(*[1] * 4, peer="a"), rows=16, peer_share=0.5)
-    with pytest.raises(Overloaded, match="4 of 12 of them yours"):
+    with pytest.raises(Overloaded, match=r"4 \(12\) from your process"):
         q.push(job(1, 1, 1, peer="a"))
     q.push(job(*[1] * 4, peer="b"))
     with pytest.raises(TooLarge):
@@ -220,25 +220,25 @@ def test_one_peer_may_not_fill_a_lane():
 
 
 def test_what_a_process_has_waiting_is_its_users_too():
-    """It is counted as its own, however many others of that user there are."""
+    """A process's waiting rows count both as its own and as its user's."""
     q = queue(job(*[1] * 6, peer="a", user="u"), rows=16, peer_share=0.5)
-    with pytest.raises(Overloaded, match="6 of 18 of them your user's, 6 of 18 of them yours"):
+    with pytest.raises(Overloaded, match=r"6 \(18\) from your user, 6 \(18\) from your process"):
         q.push(job(1, peer="a", user="u"))
 
 
 def test_many_processes_of_a_user_leave_room_for_another_user():
-    """However many there are and however often they ask: a quarter at least is left."""
+    """At least a quarter of a lane is left for other users, however many processes a user has."""
     q = queue(rows=40, peer_share=0.5)
     for process in range(100):
         with suppress(Overloaded):
             q.push(job(*[1] * 2, peer=process, user="crowd"))
-    with pytest.raises(Overloaded, match="of them your user's, 0 of 0 of them yours"):
+    with pytest.raises(Overloaded, match=r"from your user, 0 \(0\) from your process"):
         q.push(job(*[1] * 2, peer="late", user="crowd"))
     q.push(job(*[1] * 4, peer="other", user="other"))
 
 
 def test_a_user_may_have_part_of_what_the_others_leave():
-    """Of 40 rows one has 15: of the other 25 a second user has 18, and half of that a process."""
+    """With 15 of 40 rows taken, another user may have 18 of the rest, and a process half of that."""
     q = queue(job(*[1] * 15, peer="a", user="a"), rows=40, peer_share=0.5)
     with pytest.raises(Overloaded):
         q.push(job(*[1] * 10, peer="b", user="b"))
@@ -249,7 +249,7 @@ def test_a_user_may_have_part_of_what_the_others_leave():
 
 
 def test_of_a_tiny_lane_a_process_has_one_row():
-    """A bound may be lower than what its parts come to."""
+    """A process may have one row in a lane whose limit rounds its share down to none."""
     q = queue(rows=1, peer_share=0.5)
     q.push(job(1))
     with pytest.raises(Overloaded, match="retry in 1 ms"):
@@ -257,7 +257,7 @@ def test_of_a_tiny_lane_a_process_has_one_row():
 
 
 def test_a_full_lane_does_not_fill_the_other():
-    """However much waits in bulk, an interactive request is accepted."""
+    """Interactive requests are accepted however much bulk waits."""
     q = queue(job(*[1] * 10, priority="bulk"), rows=14)
     with pytest.raises(Overloaded):
         q.push(job(1, priority="bulk"))
@@ -267,7 +267,7 @@ def test_a_full_lane_does_not_fill_the_other():
 
 
 def test_retry_after_is_when_enough_rows_will_have_left():
-    """Six rows too many at 50 ms a row on two threads: 150 ms."""
+    """The retry time is when enough rows will have left: 150 ms for six of 50 ms on two threads."""
     q = queue(job(*[50_000] * 8), rows=14, threads=2)
     with pytest.raises(Overloaded) as refused:
         q.push(job(*[50_000] * 8))
@@ -275,7 +275,7 @@ def test_retry_after_is_when_enough_rows_will_have_left():
 
 
 def test_retry_after_counts_what_goes_ahead():
-    """A peer over its share waits for its turns; bulk for what is interactive too."""
+    """The retry time includes other peers' turns and, for bulk, the interactive rows."""
     q = queue(
         job(*[10_000] * 10, peer="a", priority="bulk"),
         job(*[10_000] * 4, peer="b", priority="bulk"),
@@ -289,7 +289,7 @@ def test_retry_after_counts_what_goes_ahead():
 
 
 def test_a_process_waits_for_its_own_rows_where_that_is_sooner():
-    """Of its ten rows four have to leave, and as much of the other's, who has a second waiting."""
+    """The retry time is when enough of a process's own rows will have left, if that is sooner."""
     q = queue(
         job(*[1_000] * 10, peer="a", user="u"),
         job(*[100_000] * 10, peer="b", user="v"),
@@ -302,7 +302,7 @@ def test_a_process_waits_for_its_own_rows_where_that_is_sooner():
 
 
 def test_a_user_waits_for_what_others_have_waiting():
-    """Who has nothing waiting is told when enough of the others' will have left."""
+    """A user without waiting rows is told to retry when enough of the others' will have left."""
     q = queue(job(*[10_000] * 30, peer="a", user="a"), rows=40)
     with pytest.raises(Overloaded) as refused:
         q.push(job(*[1] * 15, peer="b", user="b"))
@@ -318,38 +318,38 @@ def test_a_user_waits_for_what_others_have_waiting():
     st.integers(1, 12),
 )
 def test_the_time_to_retry_is_true(before, share, rows):
-    """Once the threads have worked for so long, the request fits, but for rows that are halved."""
-    q, asked = queue(rows=60, peer_share=share), job(*[1000] * rows, peer="ua", user="u")
-    for user, peer, some in before:
+    """A rejected request fits after its retry time, give or take a row per waiting process."""
+    q, request = queue(rows=60, peer_share=share), job(*[1000] * rows, peer="ua", user="u")
+    for user, peer, count in before:
         with suppress(Overloaded):
-            q.push(job(*[1000] * some, peer=user + peer, user=user))
+            q.push(job(*[1000] * count, peer=user + peer, user=user))
     try:
-        q.push(asked)
+        q.push(request)
     except Overloaded as refused:
         waiting = len(q.loads["interactive"])
         taken(q, refused.retry_after_ms + waiting)
-        q.push(asked)
+        q.push(request)
 
 
 def test_bulk_counts_on_its_share():
-    """Ten seconds of interactive work do not make it wait for more than nine times itself."""
+    """Ten seconds of interactive work delay a bulk row by at most nine times its own cost."""
     q = queue(job(*[100_000] * 100))
-    with pytest.raises(DeadlineExceeded, match=r"it would take 0\.5 s"):
+    with pytest.raises(DeadlineExceeded, match=r"estimated wait of 0\.5 s"):
         q.push(job(50_000, priority="bulk", deadline=0.4))
     q.push(job(50_000, priority="bulk", deadline=0.6))
 
 
 def test_what_cannot_be_done_in_time_is_refused():
-    """By what the peer itself has waiting, its turns with others, and the threads."""
+    """A job is rejected if its peer's backlog, others' turns and the threads make it too late."""
     q = queue(job(*[10_000] * 8, peer="a"), job(10_000, peer="b"), threads=2)
     q.push(job(10_000, peer="c", deadline=0.016))
-    with pytest.raises(DeadlineExceeded, match=r"it would take 0\.1 s; there are 0\.09 s for it"):
+    with pytest.raises(DeadlineExceeded, match=r"wait of 0\.1 s exceeds the 0\.09 s"):
         q.push(job(*[10_000] * 10, peer="a", deadline=0.09))
     q.push(job(*[10_000] * 10, peer="a", deadline=0.11))
 
 
 def test_the_last_quarter_of_the_time_is_not_counted_on():
-    """What would only begin then is refused, however little it is and before it is tokenized."""
+    """A request that would start in the last quarter of its time is rejected, however small."""
     q = queue(job(*[10_000] * 9, peer="a"))
     q.refuse_if_late("interactive", "a", 0.12)
     q.refuse_if_late("interactive", "b", 0.01)
@@ -361,7 +361,7 @@ def test_the_last_quarter_of_the_time_is_not_counted_on():
 
 
 def test_what_is_too_late_depends_on_the_user():
-    """Of two processes of the same name it is the asking user's whose rows count as its own."""
+    """If two users' processes have the same name, only the requesting user's backlog counts."""
     q = queue(job(*[10_000] * 9, peer="a", user="u"))
     q.refuse_if_late("interactive", "a", 0.02, "v")
     with pytest.raises(DeadlineExceeded):
@@ -373,15 +373,15 @@ def test_what_is_too_late_depends_on_the_user():
 
 @pytest.mark.parametrize("user", [None, "u"])
 def test_a_process_s_own_rows_are_counted_once(user):
-    """Whoever's it is: of nine rows that wait, and one more."""
+    """A process's own backlog is counted once in its estimated wait, whoever its user is."""
     q = queue(job(*[10_000] * 9, peer="a", user=user))
-    with pytest.raises(DeadlineExceeded, match=r"it would take 0\.09 s; there are 0\.0825 s"):
+    with pytest.raises(DeadlineExceeded, match=r"wait of 0\.09 s exceeds the 0\.0825 s"):
         q.push(job(10_000, peer="a", user=user, deadline=0.11))
     q.push(job(10_000, peer="a", user=user, deadline=0.121))
 
 
 def test_what_would_end_too_late_is_not_begun():
-    """Its whole job leaves the queue, with rows that are short enough; others are not held up."""
+    """A job with a row that would finish too late is dropped whole, without delaying others."""
     late, stays = job(1000, 1, 1000, deadline=2.0), job(1000)
     q = queue(late, stays)
     rows = taken(q, now=1.9995)
@@ -389,13 +389,13 @@ def test_what_would_end_too_late_is_not_begun():
 
 
 def test_what_would_end_in_the_last_moment_is_begun():
-    """A row of half a second at half a second before its deadline."""
+    """A row that would finish exactly at its deadline is still computed."""
     q = queue(just := job(500_000, deadline=2.0))
     assert entries(taken(q, now=1.5)) == [(just, 0)]
 
 
 def take(q):
-    """Take a row that goes on being computed."""
+    """Take a row and leave it running."""
     hand = q.take(0.0)
     return hand and hand[1]
 
@@ -405,7 +405,7 @@ def first(one):
 
 
 def test_a_row_that_another_computes_costs_its_peer_nothing():
-    """It leaves as its turn comes, and its peer's next row has that turn."""
+    """A row that is already running for another peer leaves free of charge in its turn."""
     q = queue(running := job(50, texts=[1], peer="a"))
     assert take(q) == first(running)
     q.push(job(50, 5, 5, texts=[1, 2, 3], peer="b"))
@@ -414,7 +414,7 @@ def test_a_row_that_another_computes_costs_its_peer_nothing():
 
 
 def test_a_row_of_a_batch_that_another_computes_by_now_is_passed_over():
-    """It was cut before the other was taken; the batch goes on with what is after it."""
+    """A batch skips a row that has started in the other lane since the batch was cut."""
     q = queue(bulk := job(1, 1, 1, texts=[5, 1, 6], priority="bulk"))
     assert take(q) == first(bulk)
     q.push(search := job(1, texts=[1]))
@@ -424,7 +424,7 @@ def test_a_row_of_a_batch_that_another_computes_by_now_is_passed_over():
 
 
 def test_a_batch_ends_with_a_row_that_another_computes():
-    """Whoever says that this one has landed is told of that batch, once."""
+    """A batch whose last row runs elsewhere is reported once, by the next call to `completed`."""
     q = queue(bulk := job(1, 1, texts=[5, 1], priority="bulk"))
     running, _ = q.take(0.0)
     q.push(search := job(1, texts=[1]))
@@ -437,7 +437,7 @@ def test_a_batch_ends_with_a_row_that_another_computes():
 
 
 def test_what_has_landed_leaves_the_batches_that_were_cut():
-    """It is not computed again; the batch of which it was all that was left has ended with it."""
+    """A completed row leaves the batches that were cut with it, and finishes one it was last in."""
     q = queue(bulk := job(1, 1, 1, texts=[5, 1, 2], priority="bulk"))
     running, _ = q.take(0.0)
     q.push(search := job(1, 1, texts=[1, 2]))
@@ -450,7 +450,7 @@ def test_what_has_landed_leaves_the_batches_that_were_cut():
 
 
 def test_a_batch_of_which_a_row_runs_does_not_end_as_another_lands():
-    """Its last row is still to tell."""
+    """A batch with a running row is not finished by another of its rows completing elsewhere."""
     q = queue(bulk := job(1, 1, texts=[5, 1], priority="bulk"))
     assert take(q) == first(bulk)
     q.push(search := job(1, texts=[1]))
@@ -459,7 +459,7 @@ def test_a_batch_of_which_a_row_runs_does_not_end_as_another_lands():
 
 
 def test_a_row_counts_as_computed_until_all_have_been_told():
-    """Who asks for it meanwhile gets it with them; afterwards it is computed anew."""
+    """A row counts as running until it is delivered to all; after that it is computed again."""
     q = queue(done := job(1, texts=[1]))
     take(q)
     key = first(done).key
@@ -472,7 +472,7 @@ def test_a_row_counts_as_computed_until_all_have_been_told():
 
 
 def test_an_equal_row_may_be_computed_once_the_first_has_landed():
-    """And not before, though it is another process's and a thread is free."""
+    """An equal row is computed only after the first has completed, even with an idle thread."""
     q = queue(one := job(1, texts=[1], peer="a"))
     take(q)
     q.push(other := job(1, 1, texts=[1, 2], peer="b"))
@@ -483,7 +483,7 @@ def test_an_equal_row_may_be_computed_once_the_first_has_landed():
 
 
 def test_a_queue_without_rows_remembers_nobody():
-    """Taken, dropped, late or computed by others: nothing is kept of whose they were."""
+    """A queue whose rows were taken, dropped, expired or shared remembers no user."""
     q = queue(
         job(5, 5, texts=[1, 2], user="u", peer="a"),
         job(5, user="v", peer="b", model="b", priority="bulk"),
@@ -495,7 +495,7 @@ def test_a_queue_without_rows_remembers_nobody():
     q.drop(gone)
     rows = taken(q, now=2.0)
     assert len(rows) == 3
-    assert not q.is_idle  # nobody said that they have landed
+    assert not q.is_idle  # not yet reported as completed
     for _, entry in rows:
         q.completed(entry.key, [])
     assert take(q) is None

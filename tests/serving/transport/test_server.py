@@ -230,7 +230,7 @@ async def test_who_waits_for_a_session_is_counted(context, soon, monkeypatch):
             server._accept()
             assert len(server._sessions) == 3
             for refused in peers[3:]:
-                assert b"3 connections of one process" in refused.recv(1_000)
+                assert b"this process already has 3 connections" in refused.recv(1_000)
         assert context.statistics.since_start().refused == {"overloaded": 7}
         await soon(lambda: not server._sessions)
         assert context.access.to_list() == []

@@ -9,8 +9,21 @@ import pytest
 from ...client_lib.adapters.texts import TEXTS
 
 pytestmark = pytest.mark.slow
-FOLDER = Path(__file__).parents[3] / "docs" / "adapters"
-PAGES = [page for page in sorted(FOLDER.glob("*.md")) if page.name != "README.md"]
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "docs" / "integrations"
+ADAPTERS = ROOT / "client_lib" / "adapters"
+PAGES = [
+    FOLDER / f"{name}.md" for name in ("chroma", "haystack", "lancedb", "langchain", "llama-index")
+]
+
+
+def test_every_adapter_has_a_page() -> None:
+    """The pages are those of the adapters' modules, and the index names each of them."""
+    modules = {page.stem.replace("-", "_") for page in PAGES}
+    shared = {"__init__", "base", "connections"}
+    assert modules == {path.stem for path in ADAPTERS.glob("*.py")} - shared
+    index = (FOLDER / "index.md").read_text()
+    assert [page for page in PAGES if f"({page.name})" not in index] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -28,4 +41,3 @@ def test_a_page_can_be_pasted(
     exec(compile(block, page.name, "exec"), {"__name__": "pasted"})
     gc.collect()  # closes what the page leaves open
     assert TEXTS[0] in capsys.readouterr().out
-    assert page.stem in (FOLDER / "README.md").read_text()
