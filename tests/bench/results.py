@@ -1,10 +1,10 @@
-"""Results as `python -m bench refresh` keeps them, made up for tests."""
+"""Made-up results in the format of `python -m bench refresh`."""
 
 from typing import Any
 
 
 def result(**changes: Any) -> dict[str, Any]:
-    """Return one with two tables, a figure and a chart."""
+    """Return a result with two tables, a figure and a chart, updated by `changes`."""
     return {
         "command": "python -m bench start --rounds 2",
         "date": "2024-02-29",

@@ -1,4 +1,4 @@
-"""What `sidecar evaluate` found becomes a table a set of data, and a plot."""
+"""The findings of `sidecar evaluate` become a table per data set, and a plot."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def evaluated(plan: str = "int8", mean: float = 0.999, served: str = "") -> dict
 
 
 def test_each_set_of_data_has_its_table() -> None:
-    """With the difference to FP32, its interval, and whether it is more than chance."""
+    """Each data set's table has the difference to FP32, its interval and its significance."""
     plans, cranfield, flat = accuracy.result(evaluated()).tables
     assert plans.rows[1] == ("int8", "int8", "22.5", "25.0%", "1", "0.9990", "0.9970")
     assert cranfield.rows[1] == (
@@ -53,7 +53,7 @@ def test_each_set_of_data_has_its_table() -> None:
 
 
 def test_the_plot_has_one_metric_a_set_in_percent_of_fp32() -> None:
-    """And none where FP32's own figure is 0."""
+    """The plot has one metric per data set in percent of FP32, unless FP32's figure is 0."""
     (chart,) = accuracy.result(evaluated()).charts
     ((point,),) = chart.series.values()
     assert (point.x, round(point.median, 9), round(point.low, 9)) == (
@@ -64,14 +64,14 @@ def test_the_plot_has_one_metric_a_set_in_percent_of_fp32() -> None:
 
 
 def test_how_many_figures_are_within_noise_is_told() -> None:
-    """Of all sets together."""
+    """The figures count those within noise over all data sets."""
     figures = accuracy.result(evaluated()).figures
     assert figures["int8: figures within noise"] == "2 of 3"
     assert figures["int8: mean difference of its figures, %"] == "-10"
 
 
 def test_a_plan_that_is_not_as_close_as_it_has_to_be_has_failed() -> None:
-    """As has one that is served as another: the floor had to be met by going back to FP32."""
+    """A plan below its closeness floor, or served as another plan, has failed."""
     for plan, floor in (("int8", 0.99), ("int4", 0.97)):
         assert not accuracy.result(evaluated(plan, floor)).failed
         (failed,) = accuracy.result(evaluated(plan, floor - 0.001)).failed

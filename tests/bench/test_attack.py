@@ -1,4 +1,4 @@
-"""`python -m bench faults --attack`: what its figures come to, and what its parts do."""
+"""`python -m bench faults --attack`: its figures, its verdicts and its parts."""
 
 import os
 import socket
@@ -29,13 +29,13 @@ WITHSTOOD = Figures(
 
 
 def test_an_attack_within_all_limits_is_withstood() -> None:
-    """At each limit itself, too."""
+    """An attack with every figure within its limit, or at it, is withstood."""
     assert list(failures(WITHSTOOD)) == []
     assert list(failures(replace(WITHSTOOD, attacked=[0.020] * 200))) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"lost": 2}, "2 honest requests lost"),
         ({"lost_in_quiet": 1}, "1 honest requests lost before or after it"),
@@ -55,14 +55,14 @@ def test_an_attack_within_all_limits_is_withstood() -> None:
         ({"broken": 1}, "the attack was not carried out: 1 attackers ended"),
     ],
 )  # fmt: skip
-def test_each_figure_over_its_limit_is_named(change: dict, told: str) -> None:
-    """Alone: it fails the attack, and nothing else does."""
+def test_each_figure_over_its_limit_is_named(change: dict, message: str) -> None:
+    """A single figure over its limit fails the attack and is named."""
     (failure,) = failures(replace(WITHSTOOD, **change))
-    assert failure.startswith(told)
+    assert failure.startswith(message)
 
 
 def test_the_page_fails_for_what_failed_alone() -> None:
-    """The table has each attack's verdict; `failed`, which the exit code follows, the reason."""
+    """The table has each attack's verdict, and `failed` only the failed ones with their reason."""
     lost = replace(WITHSTOOD, name="backlog", lost=1)
     starts = [Started("a lock", 0.5, ""), Started("files", 30.0, "ended with 73")]
     result = page([WITHSTOOD, lost], starts, seed=1).as_map()
@@ -75,7 +75,7 @@ def test_the_page_fails_for_what_failed_alone() -> None:
 
 
 def test_requests_count_for_the_phase_in_which_they_were_due() -> None:
-    """However late their answers come: what an attack holds up is the attack's."""
+    """A request counts for the phase in which it was due, however late its answer."""
     asked = Asked(
         answered=[(1.0, 0.01), (2.5, 9.0), (4.0, 0.02), (5.5, 0.03)],
         lost=[(2.9, "Overloaded")],
@@ -94,7 +94,7 @@ def test_requests_count_for_the_phase_in_which_they_were_due() -> None:
 
 
 def test_an_answer_with_another_vector_is_wrong() -> None:
-    """It counts as answered, too: the time that it took is no other."""
+    """An answer with another vector counts as wrong as well as answered."""
     asked = Asked()
     asked.settle(1.0, 1.5, b"vector", b"vector")
     asked.settle(2.0, 2.25, b"vector", b"another")
@@ -104,7 +104,7 @@ def test_an_answer_with_another_vector_is_wrong() -> None:
 
 
 def test_what_is_left_of_a_user_is_found_wherever_it_is() -> None:
-    """Connections, memory, rows that wait: of that user, and of none whose number begins alike."""
+    """Connections, memory and queued rows of a user are found, but not those of similar uids."""
 
     def status(uid: int) -> dict:
         peer = f"pid 7 (uid {uid})"
@@ -121,7 +121,7 @@ def test_what_is_left_of_a_user_is_found_wherever_it_is() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="attackers become other users, which takes root")
 def test_attackers_are_other_users_and_are_gone_afterwards() -> None:
-    """The kernel names the peer's user; when the attack has ended, its connections have, too."""
+    """Attackers run as other users, and their connections end with the attack."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         Path(folder).chmod(0o755)
         path = Path(folder) / "socket"
@@ -142,7 +142,7 @@ def test_attackers_are_other_users_and_are_gone_afterwards() -> None:
 
 @pytest.mark.slow
 def test_without_root_it_says_what_it_needs() -> None:
-    """One line, and no measurement of half the matter."""
+    """Without root the program exits with 1 and one line that says why."""
     program = (
         "import os, sys; os.geteuid = lambda: 1000;"
         "from bench.attack.measure import measure; measure(['pings'], seconds=1, seed=1)"

@@ -32,34 +32,34 @@ NOTHING = "-"
 
 
 def rows(**results: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return the cells of each row, by the name of the contender."""
+    """Return the cells of each row by contender."""
     (table,) = comparison.of(results)["tables"]
     return {name: tuple(cells) for name, *cells in table["rows"]}
 
 
 def test_a_row_has_a_contender_s_medians_and_mean_cosine() -> None:
-    """Throughput, one query's time and memory are medians with three digits."""
+    """A row has the medians of throughput, query time and memory, and the mean cosine."""
     assert rows(serve=SERVE, many=MANY)["Sidecar, int8"] == ("109", "2.68", "0.9992", "285")
 
 
 def test_one_that_takes_one_text_at_a_time_is_shown_with_one_caller() -> None:
-    """The row of onnxruntime by hand, which has no batches, is that of a single caller."""
+    """A contender without batching, such as onnxruntime by hand, is shown with one caller."""
     (ours,) = (cells for name, cells in rows(serve=SERVE, many=MANY).items() if "by hand" in name)
     assert ours == ("88.9", NOTHING, NOTHING, NOTHING)
 
 
 def test_what_was_not_measured_is_a_dash() -> None:
-    """A contender that was left out of a run keeps its row, with no value."""
+    """A contender that was not measured keeps its row, with dashes."""
     assert rows(serve=SERVE, many=MANY)["llama.cpp, q8_0"] == (NOTHING,) * 4
 
 
 def test_without_results_there_are_no_rows() -> None:
-    """Before `serve` and `many` have been measured, the table is empty."""
+    """The table is empty unless both `serve` and `many` have been measured."""
     assert rows() == rows(serve=SERVE) == rows(many=MANY) == {}
 
 
 def test_it_names_the_model_the_host_and_the_commands() -> None:
-    """The line above the table says what was measured, where, and by which two commands."""
+    """The line above the table names the model, the host and both commands."""
     made = comparison.of({"serve": SERVE, "many": MANY})
     assert made["command"] == SERVE["command"]
     assert made["title"] == (

@@ -1,4 +1,4 @@
-"""`python -m bench fuzz`: what bytes stand for, and what is told of the search."""
+"""`python -m bench fuzz`: what input bytes mean, and what it reports of a search."""
 
 import base64
 from pathlib import Path
@@ -25,14 +25,14 @@ def data_of(*choices: int) -> bytes:
 
 
 def test_no_bytes_are_a_peer_that_says_hello() -> None:
-    """And leaves."""
+    """Empty input is a peer that sends hello and disconnects."""
     (hello,) = script(b"")
     assert isinstance(hello, Send)
     assert decode(hello.data[HEADER_BYTES:]) == {"op": "hello", "id": 0, "version": 1}
 
 
 def test_a_few_bytes_are_a_valid_request() -> None:
-    """A fuzzer that had to find the protocol out first would find nothing else."""
+    """A few zero bytes already form a valid request, so a fuzzer gets past the protocol."""
     steps = script(b"\0" * 12)
     connection = ServerConnection(Limits())
     received = [
@@ -42,7 +42,7 @@ def test_a_few_bytes_are_a_valid_request() -> None:
 
 
 def test_the_same_bytes_are_the_same_script() -> None:
-    """Whatever they are, and it ends: with its last byte, or where the peer says no more."""
+    """A script is deterministic and ends with its input or with a final step."""
     for seed in range(200):
         data = bytes((seed * i * 31 + i) % 256 for i in range(seed))
         steps = script(data)
@@ -52,7 +52,7 @@ def test_the_same_bytes_are_the_same_script() -> None:
 
 
 def test_the_corpus_is_kept_as_it_is_read(tmp_path: Path) -> None:
-    """Each input once, whatever bytes it has; none where there is no file yet."""
+    """The corpus survives writing and reading, without duplicates or empty inputs."""
     file = tmp_path / "data" / "corpus.txt"
     assert corpus.read(file) == []
     corpus.write(file, [b"\n\0\xff", b"", b"a", b"a"])
@@ -62,20 +62,20 @@ def test_the_corpus_is_kept_as_it_is_read(tmp_path: Path) -> None:
 def test_the_longest_inputs_are_left_out_where_there_is_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A repository is no place for megabytes of them."""
+    """The longest inputs are left out if the corpus exceeds its size limit."""
     monkeypatch.setattr(corpus, "MOST_BYTES", 20)
     corpus.write(tmp_path / "corpus", [b"x" * 300, b"abc", b"def"])
     assert corpus.read(tmp_path / "corpus") == [b"abc", b"def"]
 
 
 def test_a_kind_of_fault_is_noted_once_and_long_turns_are(tmp_path: Path) -> None:
-    """A fault that every second input brings about is one."""
+    """Each kind of fault is recorded once, and each longest turn with its input."""
     findings = Findings(tmp_path / "findings")
     for number in range(3):
         findings.take(bytes([number]), ["at line 1\nKeyError: 'a'"], longest=0.1 * number)
-    noted = list(read(tmp_path / "findings"))
-    assert [each.input for each in noted if each.fault] == [b"\0"]
-    assert [(each.input, each.longest) for each in noted if not each.fault][-1] == (b"\2", 0.2)
+    found = list(read(tmp_path / "findings"))
+    assert [each.input for each in found if each.fault] == [b"\0"]
+    assert [(each.input, each.longest) for each in found if not each.fault][-1] == (b"\2", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,15 @@ def test_a_kind_of_fault_is_noted_once_and_long_turns_are(tmp_path: Path) -> Non
 def test_faults_and_long_turns_fail_it(
     ended: Ended, found: list[Finding], turns: list[Turn], failures: list[str]
 ) -> None:
-    """A turn is judged as it is without the fuzzer's own counting: not that of a finding."""
+    """Faults, long turns as replayed without instrumentation, and failed searches fail the run."""
     result = page(ended, found, turns, new=3, seed=1)
     assert len(result.failed) == len(failures)
-    for told, expected in zip(result.failed, failures, strict=True):
-        assert told.startswith(expected)
+    for failure, expected in zip(result.failed, failures, strict=True):
+        assert failure.startswith(expected)
 
 
 def test_the_longest_turn_is_told_with_its_input() -> None:
-    """So that it can be played again."""
+    """The longest turn is reported with its input in base64, for a replay."""
     result = page(WELL, [], [Turn(b"a", 0.001), Turn(b"bcd", 0.004)], new=0, seed=1)
     assert result.figures["longest turn of the loop, ms"] == pytest.approx(4)
     assert base64.b64decode(result.figures["its input, in base64"]) == b"bcd"
@@ -108,5 +108,5 @@ def test_the_longest_turn_is_told_with_its_input() -> None:
 
 
 def test_texts_are_strings_of_any_kind() -> None:
-    """Few bytes may stand for many."""
+    """A few bytes may stand for a text of over a million characters."""
     assert len(text(Source(data_of(2, 0, 255)))) > 2**20

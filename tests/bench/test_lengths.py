@@ -1,4 +1,4 @@
-"""Texts of exactly so many tokens."""
+"""Texts with an exact number of tokens."""
 
 import pytest
 from tokenizers import Tokenizer
@@ -19,7 +19,7 @@ def make(path):
 
 @pytest.mark.parametrize("tokens", [8, 16, 256, 512])
 def test_texts_and_pairs_have_the_tokens_that_were_asked_for(path, make, tokens):
-    """The special tokens count, and of a pair both sides do."""
+    """Texts and pairs have exactly the requested number of tokens, special tokens included."""
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -28,12 +28,12 @@ def test_texts_and_pairs_have_the_tokens_that_were_asked_for(path, make, tokens)
 
 
 def test_no_two_texts_are_alike(make):
-    """The daemon computes equal ones once: a load of them would measure nothing."""
+    """All texts differ, since the daemon computes equal ones only once."""
     texts = [make.text(8) for _ in range(1_000)]
     assert len(set(texts)) == len(texts)
 
 
 def test_words_that_take_several_tokens_are_left_out(path):
-    """Where too few are left the program ends and says so."""
+    """Words of several tokens are left out, and too few remaining words end the program."""
     with pytest.raises(SystemExit, match="words that are a token each"):
         Exactly(path, ["supercalifragilistic antidisestablishmentarianism"])

@@ -1,4 +1,4 @@
-"""A graph's operators, timed by what they are for."""
+"""A graph's operators, timed by purpose."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sidecar.models.rows import Row
 
 
 def test_the_time_of_every_operator_has_a_purpose(make_model, tmp_path: Path) -> None:
-    """Multiplications, attention, GELU, sums and norms are told apart; the longest comes first."""
+    """Times are reported by purpose, longest first."""
     folder = make_model("bert")
     graph = tmp_path / "model.onnx"
     encoder = read_encoder(folder, describe(folder))

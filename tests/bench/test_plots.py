@@ -1,4 +1,4 @@
-"""Charts are drawn, the same ones to the same bytes."""
+"""Charts are drawn reproducibly."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ CHARTS = {
 
 @pytest.mark.parametrize("drawn", CHARTS.values(), ids=CHARTS)
 def test_the_same_chart_gives_the_same_files(drawn: Chart, tmp_path: Path) -> None:
-    """To the byte, so that a refresh without news leaves no difference."""
+    """Drawing a chart twice gives the same bytes, so an unchanged result leaves no diff."""
     stems = [tmp_path / "once" / "chart", tmp_path / "again" / "chart"]
     draw(dict.fromkeys(stems, drawn))
     once, again = (stem.with_suffix(".svg").read_bytes() for stem in stems)
@@ -39,7 +39,7 @@ def test_the_same_chart_gives_the_same_files(drawn: Chart, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_our_series_come_first(tmp_path: Path) -> None:
-    """Wherever a command has put them."""
+    """Sidecar's series are drawn first, in whatever order a command lists them."""
     turned = replace(LINES, series=dict(reversed(LINES.series.items())))
     draw({tmp_path / "one": LINES, tmp_path / "other": turned})
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()

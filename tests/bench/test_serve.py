@@ -1,4 +1,4 @@
-"""What `python -m bench serve` measures with: crowds of clients, and servers that come and go."""
+"""The parts of `python -m bench serve`: crowds of clients, and servers to start and stop."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ from bench.peers.server import serving
 
 TEXTS = [f"text {i}" for i in range(40)]
 
-# Answers with a text's length, and has a worker that does not listen to SIGTERM.
+# Answers with a text's length, and has a worker that ignores SIGTERM.
 SERVER = """
 import base64, json, os, signal, struct, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,7 +48,7 @@ def vector_of(text: str) -> np.ndarray:
 
 @pytest.mark.parametrize("clients", [1, 16, 64])
 def test_a_crowd_asks_for_each_text_once_and_keeps_their_order(clients: int) -> None:
-    """However many clients there are, and also where there are more of them than texts."""
+    """A crowd requests each text once and keeps the order, even with more clients than texts."""
     asked: list[str] = []
 
     @contextmanager
@@ -67,7 +67,7 @@ def test_a_crowd_asks_for_each_text_once_and_keeps_their_order(clients: int) -> 
 
 
 def test_a_server_that_fails_ends_its_crowd() -> None:
-    """The error comes out; no client waits for another."""
+    """A failing server ends the crowd with its error, without a client left waiting."""
 
     @contextmanager
     def connect() -> Iterator[Ask]:
@@ -83,7 +83,7 @@ def test_a_server_that_fails_ends_its_crowd() -> None:
 
 
 def test_a_text_in_a_batch_takes_as_long_as_the_batch() -> None:
-    """Whoever asked for one of its texts has it when all are done, and not before."""
+    """The time of a text in a batch is that of the whole batch."""
     visit = in_batches(lambda texts: np.stack(list(map(vector_of, texts))), TEXTS, 16)
 
     assert np.array_equal(visit.vectors, [vector_of(text) for text in TEXTS])
@@ -92,7 +92,7 @@ def test_a_text_in_a_batch_takes_as_long_as_the_batch() -> None:
 
 
 def test_no_text_of_a_load_is_there_twice(tmp_path: Path) -> None:
-    """Not even where texts begin alike: the daemon would compute equal ones once."""
+    """The texts of a load are unique, even if the source has equal prefixes."""
     file = tmp_path / "texts.jsonl"
     file.write_text("".join(f'{{"text": "{"word " * 80}{i % 5}"}}\n' for i in range(50)))
 
@@ -117,7 +117,7 @@ class TestServer:
     def test_all_its_processes_are_gone_afterwards(
         self, service: Service, setting: Setting
     ) -> None:
-        """Also a worker that ignores SIGTERM, and also after an error."""
+        """All processes of a server are ended, even after an error or if they ignore SIGTERM."""
 
         def measure() -> None:
             with serving(service, Path(sys.executable), setting) as server:
@@ -132,7 +132,7 @@ class TestServer:
         assert not Path(f"/proc/{worker}").exists() or state(worker) == "Z"
 
     def test_it_sleeps_in_between(self, service: Service, setting: Setting) -> None:
-        """Stopped by the kernel, worker and all: a server that polls costs the others nothing."""
+        """A server is stopped by SIGSTOP, workers included, while it is not measured."""
         with serving(service, Path(sys.executable), setting) as server:
             worker = int((setting.workshop / "worker").read_text())
             assert state(worker) == "T"
@@ -141,7 +141,7 @@ class TestServer:
             assert state(worker) == "T"
 
     def test_its_last_words_are_told_where_it_does_not_start(self, setting: Setting) -> None:
-        """The reason is in the report, not in a file that is gone."""
+        """A server that does not start raises an error with its last output."""
         service = Service("broken", lambda python, *_: (str(python), "-c", "1 / 0"))
 
         with (
@@ -151,7 +151,7 @@ class TestServer:
             pass
 
     def test_a_model_that_it_cannot_serve_starts_nothing(self, setting: Setting) -> None:
-        """The peer says so before there is a process."""
+        """A peer that cannot serve the model says so before a process is started."""
 
         def command(*_: object) -> list[str]:
             raise CannotServeError("no graph for it")
@@ -164,6 +164,6 @@ class TestServer:
 
 
 def state(pid: int) -> str:
-    """Return what the kernel says of a process, when it has had time to act on a signal."""
+    """Return a process's state, after a moment for signals to take effect."""
     time.sleep(0.05)
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

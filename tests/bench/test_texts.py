@@ -1,4 +1,4 @@
-"""A file of texts is read, or it is said what is wrong with it."""
+"""A file of texts is read, or reported as invalid."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_first_texts_are_read(file: Path) -> None:
-    """As many as are asked for, or as there are; other fields are not asked for."""
+    """The first n texts are read, or all if there are fewer; other fields are ignored."""
     file.write_text('{"text": "one", "id": 1}\n{"text": "two\\u2028more"}\n{"text": ""}\n')
     assert texts.read(file, 2) == ["one", "two\u2028more"]
     assert len(texts.read(file, 9)) == 3
@@ -21,7 +21,7 @@ def test_the_first_texts_are_read(file: Path) -> None:
 
 @pytest.mark.parametrize("line", ["words", '{"id": 1}', '{"text": 1}', "[]", "1", ""])
 def test_a_line_of_another_form_ends_the_program(file: Path, line: str) -> None:
-    """With a sentence that names the file, the line, and what is expected."""
+    """An invalid line ends the program with its file, its number and what is expected."""
     file.write_text(f'{{"text": "one"}}\n{line}\n')
     with pytest.raises(SystemExit, match=rf"{file}:2 .* `text`"):
         texts.read(file, 9)
@@ -29,7 +29,7 @@ def test_a_line_of_another_form_ends_the_program(file: Path, line: str) -> None:
 
 @pytest.mark.parametrize("make", [Path.touch, Path.mkdir, lambda path: None])
 def test_a_file_without_texts_ends_the_program(file: Path, make: object) -> None:
-    """An empty one, a folder, one that is not there."""
+    """An empty file, a folder or a missing file ends the program with what is expected."""
     assert callable(make)
     make(file)
     with pytest.raises(SystemExit, match=rf"{file}.*: .* `text`|{file} cannot .* `text`"):

@@ -1,4 +1,4 @@
-"""A daemon to talk to, and both clients behind one face."""
+"""A daemon to talk to, and both clients behind one interface."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from .fake_daemon import FakeDaemon
 
 
 class DrivenClient:
-    """An `AsyncClient` whose calls are run to their end, so that it looks like a `Client`."""
+    """An `AsyncClient` with the blocking interface of `Client`."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._runner = asyncio.Runner()
@@ -35,26 +35,26 @@ class DrivenClient:
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[FakeDaemon]:
-    """A scripted daemon that listens."""
+    """A scripted daemon that is listening."""
     with FakeDaemon(tmp_path / "s") as daemon:
         yield daemon
 
 
 @pytest.fixture(params=["fake", pytest.param("daemon", marks=pytest.mark.slow)])
 def daemon_socket(request: pytest.FixtureRequest) -> Path:
-    """The path of a socket where a daemon listens: the scripted one, or a real one."""
+    """The socket of a running daemon: the scripted one, or a real one."""
     return request.getfixturevalue(request.param).socket
 
 
 @pytest.fixture(params=[Client, DrivenClient], ids=["Client", "AsyncClient"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Make clients of one kind; they are closed at the end of the test."""
+    """Create clients of one kind, and close them after the test."""
     with ExitStack() as stack:
         yield lambda *args, **options: stack.enter_context(request.param(*args, **options))
 
 
 @pytest.fixture
 def submit() -> Iterator[Callable[..., Any]]:
-    """Run a call in a thread; its future has what it came to."""
+    """Run a call in a thread and return its future."""
     with ThreadPoolExecutor(16) as pool:
         yield pool.submit

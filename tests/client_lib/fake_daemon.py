@@ -1,7 +1,7 @@
-"""A daemon without models: real sockets, real protocol, answers by script.
+"""A daemon without models: real sockets, the real protocol, scripted answers.
 
-Each connection has a thread. A request goes to `script`, which answers with a body, raises a
-`ReplyError`, or returns one of the `Act`s; without a script `answer` stands in for a model.
+Each connection has a thread. `script` gets each request; it returns a body or one of the `Act`s, or
+raises a `ReplyError`. The default script, `answer`, stands in for a model.
 """
 
 import os
@@ -31,7 +31,7 @@ from client_lib.wire.messages import (
 from client_lib.wire.protocol import VERSION, Limits, Refused, ServerConnection
 
 DIMENSIONS = 8
-# No two numbers are the same: none can stand in another's place unseen.
+# All numbers differ, so that a mix-up shows.
 USAGE = {"prompt_tokens": 5, "total_tokens": 6}
 TIMINGS = {
     "queue_ms": 0.1, "tokenize_ms": 0.2, "compute_ms": 0.3, "total_ms": 0.75,
@@ -44,14 +44,14 @@ class Act(Enum):
 
     SILENCE = auto()  # never answer
     HANG_UP = auto()  # close the connection
-    GARBAGE = auto()  # send what is no frame
+    GARBAGE = auto()  # send an invalid frame
 
 
 Script = Callable[[Request], Mapping[str, Any] | Act]
 
 
 def answer(request: Request) -> Mapping[str, Any]:
-    """Answer as a daemon would, with vectors and scores that the texts alone decide."""
+    """Answer as a daemon would, with vectors and scores that depend only on the texts."""
     if getattr(request, "model", None) not in {None, "fake"}:
         raise UnknownModel("only 'fake' is served")
     match request:
@@ -71,7 +71,7 @@ def answer(request: Request) -> Mapping[str, Any]:
 
 
 def vector(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return a text's vector: one that no other short text has."""
+    """Return a text's vector, which is unique among texts of at most 8 bytes."""
     data = text.encode()[:DIMENSIONS].ljust(DIMENSIONS, b"\0")
     return np.frombuffer(data, np.uint8).astype(np.float32)
 
@@ -79,7 +79,7 @@ def vector(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
 def embed_body(
     rows: list[Any], model: str = "fake", precision: Precision = "float32"
 ) -> dict[str, Any]:
-    """Return the body of a reply to `embed`, whose numbers are small and whole."""
+    """Return the body of a reply to `embed`, made from small whole numbers."""
     table = np.asarray(rows, "<f4")
     if precision.endswith("binary"):
         table = np.packbits(table > 0, axis=-1).view("u1" if precision == "ubinary" else "i1")
@@ -92,7 +92,7 @@ def embed_body(
 
 
 def rerank_body(request: Rerank) -> dict[str, Any]:
-    """Return the body of a reply to `rerank`: documents by the words they share with the query."""
+    """Return the body of a reply to `rerank`, scored by the words shared with the query."""
     wanted = set(request.query.split())
     scores = [float(len(wanted & set(document.split()))) for document in request.documents]
     best = sorted(range(len(scores)), key=lambda index: -scores[index])[: request.top_n]
@@ -104,7 +104,7 @@ def rerank_body(request: Rerank) -> dict[str, Any]:
 
 
 def first(act: Act | ReplyError) -> Script:
-    """Do `act` with the first embed, and answer everything after it."""
+    """Do `act` for the first embed, and answer everything after it."""
     acts = [act]
 
     def script(request: Request) -> Any:
@@ -119,10 +119,11 @@ def first(act: Act | ReplyError) -> Script:
 
 
 class FakeDaemon:
-    """Listens at `path` from `start` to `stop`.
+    """Listens at `path` between `start` and `stop`.
 
-    `seen` has every request but hello, `received` counts the bytes of all. What a client does
-    wrong, `faults` has, and leaving fails for: that it asks again for what was answered.
+    `seen` holds every request but hello, and `received` counts all bytes. `faults` lists protocol
+    violations of the client, such as repeating an answered request; leaving the block checks that
+    there are none.
     """
 
     def __init__(self, path: Path, limits: Limits | None = None, version: int = VERSION) -> None:
@@ -144,7 +145,7 @@ class FakeDaemon:
         self._spawn(self._accept, self._listener)
 
     def stop(self) -> None:
-        """Vanish: the socket file goes and every connection ends."""
+        """Vanish: remove the socket file and end every connection."""
         assert self._listener is not None
         self.socket.unlink()
         _shut(self._listener)
@@ -156,24 +157,24 @@ class FakeDaemon:
         self._listener = None
 
     def wait_until_left(self, count: int = 0) -> None:
-        """Return once so many connections are left."""
+        """Wait until at most `count` connections are open."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self._peers) <= count, 10)
 
     @property
     def unsettled(self) -> int:
-        """How many requests of those who are connected were neither answered nor cancelled."""
+        """The number of requests on open connections neither answered nor cancelled."""
         with self._changed:
             return sum(len(memory.waiting) for memory in self._peers.values())
 
     def hang_up(self) -> None:
-        """End every connection; go on listening."""
+        """End every connection, but keep listening."""
         with self._changed:
             for peer in self._peers:
                 _shut(peer)
 
     def wait_for(self, kind: type[Request], count: int = 1) -> list[Any]:
-        """Return the requests of one kind, once there are `count` of them."""
+        """Wait for `count` requests of one kind, and return all of that kind."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self._of(kind)) >= count, 10)
             return self._of(kind)
@@ -235,7 +236,7 @@ class FakeDaemon:
             return True
         with self._changed:
             self.seen.append(received)
-            if fault := connection.note(received):
+            if fault := connection.record(received):
                 self.faults.append(fault)
             self._changed.notify_all()
         return self._act(peer, connection, received)
@@ -266,20 +267,20 @@ def _shut(sock: socket.socket) -> None:
 
 
 class _Memory(ServerConnection):
-    """One connection, and which of its requests wait for their answer, or have had it."""
+    """One connection, with the ids of its pending and of its answered requests."""
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self.waiting: set[int] = set()
         self._done: set[int] = set()
 
-    def note(self, request: Request) -> str | None:
-        """Remember `request`; return what is wrong with asking for it."""
-        if isinstance(request, Cancel):  # itself is not waited for
+    def record(self, request: Request) -> str | None:
+        """Record `request`; return what is wrong with it, if anything."""
+        if isinstance(request, Cancel):  # a cancel itself is not pending
             self.waiting.discard(request.target)
         else:
             self.waiting.add(request.id)
-        return f"id {request.id} was answered before" if request.id in self._done else None
+        return f"id {request.id} was already answered" if request.id in self._done else None
 
     def reply(self, request_id: int, **body: Any) -> bytes:
         self._settle(request_id)
@@ -288,7 +289,7 @@ class _Memory(ServerConnection):
     def fail(self, request_id: int | None, error: ReplyError) -> bytes:
         if request_id is not None:
             self._settle(request_id)
-            if error.retryable:  # may be asked again
+            if error.retryable:  # the client may repeat it
                 self._done.discard(request_id)
         return super().fail(request_id, error)
 

@@ -1,4 +1,4 @@
-"""A daemon that a test plays itself: it reads what it likes, and answers when it likes."""
+"""A daemon driven by the test, which decides what to read and when to answer."""
 
 import socket
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ _PATIENCE = 10.0
 
 
 class PlayedDaemon:
-    """Listens at `path`; nothing happens by itself."""
+    """Listens at `path`; nothing happens on its own."""
 
     def __init__(self, path: Path) -> None:
         self.socket = path
@@ -40,7 +40,7 @@ class PlayedDaemon:
 
 
 class PlayedConnection:
-    """One connection, whose hello is answered as it comes."""
+    """One connection; its hello is answered automatically."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -67,15 +67,15 @@ class PlayedConnection:
         return self._server.reply(request.id, **answer(request))
 
     def refused(self, request: Request, error: ReplyError) -> bytes:
-        """Return the frame that refuses it."""
+        """Return the frame that refuses `request` with `error`."""
         return self._server.fail(request.id, error)
 
     def close(self) -> None:
-        """Go, whatever was not read."""
+        """Close the connection, even with unread data."""
         self._sock.close()
 
     def has_ended(self) -> bool:
-        """Whether the client closes the connection, and asks nothing more."""
+        """Whether the client closes the connection without another request."""
         return self._taken == [] and self._sock.recv(65536) == b""
 
     def _greet(self, hello: Hello) -> None:

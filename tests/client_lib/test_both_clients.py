@@ -1,4 +1,4 @@
-"""What both clients do with any daemon: `daemon_socket` is all that these tests know of it."""
+"""What both clients do with any daemon, of which these tests only know `daemon_socket`."""
 
 import os
 from time import perf_counter
@@ -18,7 +18,7 @@ def client(connect: Any, daemon_socket: Any) -> Any:
 
 
 def test_encode_gives_one_float32_row_a_text(client: Any) -> None:
-    """n texts become one writable, contiguous float32 array [n, d]."""
+    """`encode` returns a writable, contiguous float32 array [n, d] for n texts."""
     vectors = client.encode(TEXTS)
     assert vectors.shape[0] == len(TEXTS)
     assert vectors.dtype == np.float32
@@ -27,17 +27,17 @@ def test_encode_gives_one_float32_row_a_text(client: Any) -> None:
 
 
 def test_encode_of_one_string_gives_one_vector(client: Any) -> None:
-    """A string alone becomes [d], the row that a list of it would have."""
+    """`encode` returns a vector [d] for a single string, equal to the row of a list of it."""
     assert np.array_equal(client.encode(TEXTS[0]), client.encode(TEXTS[:1])[0])
 
 
 def test_encode_of_nothing_asks_nothing(client: Any) -> None:
-    """No texts give an array of shape (0, 0)."""
+    """`encode` returns an array of shape (0, 0) for no texts."""
     assert client.encode([]).shape == (0, 0)
 
 
 def test_encode_keeps_the_order_over_many_requests(client: Any) -> None:
-    """Texts that take several requests come back in their own order."""
+    """`encode` keeps the order of texts that take several requests."""
     texts = [f"{i} texts" for i in range(600)]
     vectors = client.encode(texts)
     assert vectors.shape[0] == len(texts)
@@ -46,12 +46,12 @@ def test_encode_keeps_the_order_over_many_requests(client: Any) -> None:
 
 
 def test_encode_takes_any_iterable(client: Any) -> None:
-    """A generator serves as well as a list."""
+    """`encode` accepts a generator as well as a list."""
     assert np.array_equal(client.encode(text for text in TEXTS), client.encode(TEXTS))
 
 
 def test_embed_tells_what_it_did(client: Any) -> None:
-    """The reply has the vectors and names model, usage, timings and what was cut."""
+    """`embed` returns the vectors, model, usage, timings and truncated texts."""
     reply = client.embed(TEXTS)
     assert np.array_equal(reply.vectors, client.encode(TEXTS))
     assert reply.vectors.flags.writeable
@@ -63,12 +63,12 @@ def test_embed_tells_what_it_did(client: Any) -> None:
 
 
 def test_embed_takes_one_string_as_a_list_of_one(client: Any) -> None:
-    """A string alone gives [1, d]."""
+    """`embed` returns [1, d] for a single string."""
     assert client.embed(TEXTS[0]).vectors.shape[0] == 1
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype", "bytes_a_row"),
+    ("precision", "dtype", "row_bytes"),
     [
         ("float32", np.float32, lambda d: 4 * d),
         ("float16", np.float16, lambda d: 2 * d),
@@ -79,13 +79,13 @@ def test_embed_takes_one_string_as_a_list_of_one(client: Any) -> None:
     ],
 )
 def test_vectors_come_in_the_precision_that_is_asked_for(
-    client: Any, precision: Any, dtype: Any, bytes_a_row: Any
+    client: Any, precision: Any, dtype: Any, row_bytes: Any
 ) -> None:
-    """By `encode`, over many requests and of one string, and by `embed`; writable, in C order."""
+    """`encode` and `embed` return writable, contiguous arrays of the requested precision."""
     texts = [*TEXTS] * 60
     dimensions = client.encode(TEXTS[0]).shape[0]
     vectors = client.encode(texts, precision=precision)
-    assert (vectors.dtype, vectors.nbytes) == (dtype, len(texts) * bytes_a_row(dimensions))
+    assert (vectors.dtype, vectors.nbytes) == (dtype, len(texts) * row_bytes(dimensions))
     assert vectors.flags.writeable
     assert vectors.flags.c_contiguous
     assert np.array_equal(vectors[: len(TEXTS)], vectors[-len(TEXTS) :])
@@ -98,7 +98,7 @@ def test_vectors_come_in_the_precision_that_is_asked_for(
 
 
 def test_an_unknown_precision_names_those_that_there_are(client: Any) -> None:
-    """Nothing is sent, and the client is of use."""
+    """An unknown precision raises an error that lists the valid ones."""
     for wrong in ("int4", None, ["int8"]):
         for call in (client.encode, client.embed):
             with pytest.raises(
@@ -109,7 +109,7 @@ def test_an_unknown_precision_names_those_that_there_are(client: Any) -> None:
 
 
 def test_rerank_puts_the_best_first(client: Any) -> None:
-    """Every document comes back once, by falling relevance."""
+    """`rerank` returns every document once, in order of falling relevance."""
     documents = ["the stock market fell", "a cat sleeps", "cats eat"]
     reply = client.rerank("a cat sleeps", documents)
     scores = [hit.relevance_score for hit in reply.results]
@@ -120,19 +120,19 @@ def test_rerank_puts_the_best_first(client: Any) -> None:
 
 
 def test_rerank_keeps_top_n(client: Any) -> None:
-    """`top_n` says how many results there are."""
+    """`top_n` limits the number of results."""
     assert len(client.rerank("a cat", ["a cat", "a dog", "a cow"], top_n=2).results) == 2
 
 
 def test_status_and_ping_answer(client: Any) -> None:
-    """Status is a map; ping is a time in seconds, and no more than has passed."""
+    """`status` returns a map, and `ping` a time in seconds within the elapsed time."""
     assert client.status()
     begun = perf_counter()
     assert 0 < client.ping() <= perf_counter() - begun
 
 
 def test_metrics_come_in_either_format(client: Any) -> None:
-    """As text, with the type by which HTTP would announce it."""
+    """`metrics` returns text with its content type in both formats, and refuses others."""
     for form in ("openmetrics", "prometheus"):
         reply = client.metrics(form)
         assert reply.content_type.split("/")[0] in {"text", "application"}
@@ -143,7 +143,7 @@ def test_metrics_come_in_either_format(client: Any) -> None:
 
 @pytest.mark.parametrize("bad", [["a", 1], ["a", None], ["a", b"bytes"]])
 def test_what_is_no_string_is_named_by_its_index(client: Any, bad: list[Any]) -> None:
-    """A text that is no string is a TypeError with its index, and nothing is sent."""
+    """A text that is not a string raises a `TypeError` with its index."""
     with pytest.raises(TypeError, match=r"texts\[1\]"):
         client.embed(bad)
     with pytest.raises(TypeError, match=r"texts\[1\]"):
@@ -153,7 +153,7 @@ def test_what_is_no_string_is_named_by_its_index(client: Any, bad: list[Any]) ->
 
 
 def test_one_string_is_no_list_of_documents(client: Any) -> None:
-    """A string's characters are never taken for documents."""
+    """`rerank` refuses a single string as documents, and a list as query."""
     with pytest.raises(TypeError, match="not one string"):
         client.rerank("q", "document")
     with pytest.raises(TypeError, match="query"):
@@ -161,7 +161,7 @@ def test_one_string_is_no_list_of_documents(client: Any) -> None:
 
 
 def test_a_refusal_is_typed_and_leaves_the_client_usable(client: Any) -> None:
-    """A bad request raises BadRequest; the next call is answered."""
+    """An invalid request raises `BadRequest`, and the next call succeeds."""
     with pytest.raises(BadRequest):
         client.embed([])
     with pytest.raises(BadRequest):
@@ -170,7 +170,7 @@ def test_a_refusal_is_typed_and_leaves_the_client_usable(client: Any) -> None:
 
 
 def test_an_error_says_which_request_it_was(client: Any) -> None:
-    """By its id, and with the process's in the traceback, as the daemon's events name it."""
+    """An error carries the request id and notes the process id, as in the daemon's events."""
     client.ping()
     with pytest.raises(BadRequest) as caught:
         client.embed([])
@@ -180,7 +180,7 @@ def test_an_error_says_which_request_it_was(client: Any) -> None:
 
 
 def test_a_trace_is_w3cs(client: Any) -> None:
-    """Another is refused by all three; what has one is answered as what has none."""
+    """A W3C traceparent is accepted without changing the result, and anything else is refused."""
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     assert np.array_equal(client.encode(TEXTS, traceparent=trace), client.encode(TEXTS))
     ranked = client.rerank("q", TEXTS, traceparent=trace).results
@@ -195,7 +195,7 @@ def test_a_trace_is_w3cs(client: Any) -> None:
 
 
 def test_text_that_is_not_unicode_never_leaves(client: Any) -> None:
-    """A lone surrogate is a BadRequest with the text's index; the next call is answered."""
+    """A lone surrogate raises `BadRequest` with the text's index, and the next call succeeds."""
     many = [*TEXTS * 60, "a\ud800"]
     for call in (client.encode, client.embed, lambda texts: client.rerank("q", texts)):
         with pytest.raises(BadRequest, match=r"\[300\] holds half a character .* at 1") as refused:
@@ -213,7 +213,7 @@ def test_text_that_is_not_unicode_never_leaves(client: Any) -> None:
     [{"a": 1}, {"a", "b"}, frozenset("ab"), b"ab", bytearray(b"ab"), memoryview(b"ab"), 7, None],
 )
 def test_what_is_no_list_of_texts_is_named(client: Any, wrong: Any) -> None:
-    """Keys, sets and bytes could be iterated over, but nobody means that."""
+    """Maps, sets, bytes and other non-lists are refused as texts, by their type."""
     kind = type(wrong).__name__
     for call in (client.encode, client.embed):
         with pytest.raises(TypeError, match=rf"texts must be a list of strings, not {kind}"):
@@ -223,13 +223,13 @@ def test_what_is_no_list_of_texts_is_named(client: Any, wrong: Any) -> None:
 
 
 def test_texts_of_numpy_are_texts(client: Any) -> None:
-    """An array of strings, and what is in it."""
+    """NumPy arrays of strings are accepted as texts."""
     assert np.array_equal(client.encode(np.array(["a", "b"])), client.encode(["a", "b"]))
     assert np.array_equal(client.encode(np.array([*"ab"], object)), client.encode(["a", "b"]))
 
 
 def test_numbers_of_numpy_are_numbers(client: Any) -> None:
-    """Where a count or a truth value is wanted, they are those of Python."""
+    """NumPy integers and bools are accepted like Python's."""
     options = {"dimensions": np.int64(3), "normalize": np.bool_(True), "truncate": np.True_}
     plain = {"dimensions": 3, "normalize": True, "truncate": True}
     assert np.array_equal(client.encode(TEXTS, **options), client.encode(TEXTS, **plain))
@@ -245,7 +245,7 @@ def test_numbers_of_numpy_are_numbers(client: Any) -> None:
     ],
 )  # fmt: skip
 def test_an_option_of_another_kind_is_refused_by_name(client: Any, wrong: dict[str, Any]) -> None:
-    """In the daemon's words, and before anything is sent."""
+    """An option of the wrong type raises the daemon's error, which names it."""
     (name,) = wrong
     for call in (client.encode, client.embed):
         with pytest.raises(BadRequest, match=f"field '{name}' must be"):
@@ -256,7 +256,7 @@ def test_an_option_of_another_kind_is_refused_by_name(client: Any, wrong: dict[s
 
 @pytest.mark.parametrize("timeout", [None, float("inf"), 1e300, np.float32(30), np.int64(30), 30])
 def test_a_timeout_may_be_none_or_infinite(connect: Any, daemon_socket: Any, timeout: Any) -> None:
-    """Of the client; of a call, too, where None is the client's."""
+    """A timeout may be None, infinite or a NumPy number, for the client and for a call."""
     client = connect(daemon_socket, timeout=timeout)
     assert client.ping() > 0
     assert client.ping(timeout=timeout) > 0
@@ -267,7 +267,7 @@ def test_a_timeout_may_be_none_or_infinite(connect: Any, daemon_socket: Any, tim
 def test_a_timeout_that_is_no_time_is_refused_by_name(
     connect: Any, daemon_socket: Any, wrong: Any
 ) -> None:
-    """By the client, and by a call."""
+    """An invalid timeout is refused by name, for the client and for a call."""
     message = "timeout must be a number of seconds above 0, or None"
     with pytest.raises((TypeError, ValueError), match=message):
         connect(daemon_socket, timeout=wrong)
@@ -276,7 +276,7 @@ def test_a_timeout_that_is_no_time_is_refused_by_name(
 
 
 def test_a_closed_client_says_so(connect: Any, daemon_socket: Any) -> None:
-    """Calls after `close` raise ClientClosed; closing twice is fine."""
+    """Calls after `close` raise `ClientClosed`, and closing twice is fine."""
     client = connect(daemon_socket)
     client.ping()
     client.close()
@@ -286,19 +286,19 @@ def test_a_closed_client_says_so(connect: Any, daemon_socket: Any) -> None:
 
 
 def test_a_client_that_never_called_closes(connect: Any, daemon_socket: Any) -> None:
-    """Closing needs no connection."""
+    """A client that never connected can be closed."""
     connect(daemon_socket).close()
 
 
 def test_the_default_socket_is_used(
     connect: Any, daemon_socket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a path the client goes where SIDECAR_SOCKET says."""
+    """Without a path, the client uses SIDECAR_SOCKET."""
     monkeypatch.setenv("SIDECAR_SOCKET", str(daemon_socket))
     assert connect().ping() > 0
 
 
 def test_an_unknown_model_is_typed(client: Any) -> None:
-    """A model that the daemon does not serve raises UnknownModel."""
+    """A model that the daemon does not serve raises `UnknownModel`."""
     with pytest.raises(UnknownModel):
         client.embed(["a"], model="no-such-model")

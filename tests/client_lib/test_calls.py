@@ -48,7 +48,7 @@ def waiting(*ids: int) -> tuple[Calls[Call], ServerConnection, list[Call]]:
 
 
 def test_ids_leave_room_for_cancel() -> None:
-    """No call has the id with which another is cancelled."""
+    """Call ids are odd, so that the id of a cancel never collides with a call's."""
     ids = call_ids()
     taken = [call(next(ids)) for _ in range(3)]
     assert [each.id for each in taken] == [1, 3, 5]
@@ -56,7 +56,7 @@ def test_ids_leave_room_for_cancel() -> None:
 
 
 def test_replies_settle_calls_by_id() -> None:
-    """Each reply finds its call, in whatever order it comes."""
+    """Each reply settles the call with its id, in any order."""
     calls, server, (one, three) = waiting(1, 3)
     data = server.reply(3, x=3) + server.fail(1, BackendFailed("no"))
     assert list(calls.receive(data)) == [three, one]
@@ -67,7 +67,7 @@ def test_replies_settle_calls_by_id() -> None:
 
 
 def test_a_reply_to_nobody_is_ignored() -> None:
-    """A call that was cancelled may still be answered; nobody minds."""
+    """A reply to a cancelled call is ignored."""
     calls, server, (one, three) = waiting(1, 3)
     cancel = decode(calls.cancel(one)[4:])
     assert (cancel["op"], cancel["id"], cancel["target"]) == ("cancel", 2, 1)
@@ -75,7 +75,7 @@ def test_a_reply_to_nobody_is_ignored() -> None:
 
 
 def test_hello_states_the_limits() -> None:
-    """The daemon's limits replace the assumed ones; hello settles no call."""
+    """The limits in the reply to hello replace the assumed ones."""
     calls, server, _ = waiting(1)
     data = server.reply(HELLO_ID, version=1, limits={**LIMITS, "more": 1})
     assert list(calls.receive(data)) == []
@@ -86,7 +86,7 @@ def test_hello_states_the_limits() -> None:
 
 
 def test_hello_of_another_version_fails_the_connection() -> None:
-    """A client that cannot speak the daemon's version says so."""
+    """A daemon of another protocol version raises `UnsupportedVersion`."""
     calls, server, _ = waiting()
     with pytest.raises(UnsupportedVersion):
         list(calls.receive(server.reply(HELLO_ID, version=2, limits=LIMITS)))
@@ -94,14 +94,14 @@ def test_hello_of_another_version_fails_the_connection() -> None:
 
 @pytest.mark.parametrize("limits", [None, {}, {"max_frame_bytes": None, "max_inputs": 1}])
 def test_hello_without_limits_fails_the_connection(limits: object) -> None:
-    """A daemon that does not state its limits is not one."""
+    """A reply to hello without valid limits raises `ProtocolError`."""
     calls, server, _ = waiting()
     with pytest.raises(ProtocolError):
         list(calls.receive(server.reply(HELLO_ID, version=1, limits=limits)))
 
 
 def test_a_lost_connection_settles_each_call_with_its_own_error() -> None:
-    """Threads that raise it do not share a traceback."""
+    """A lost connection fails each call with a separate exception, so tracebacks are not shared."""
     calls, _, (one, three) = waiting(1, 3)
     error = ConnectionLost("gone")
     assert calls.drop_all(error) == [one, three]
@@ -112,21 +112,21 @@ def test_a_lost_connection_settles_each_call_with_its_own_error() -> None:
 
 @pytest.fixture(params=[0.0, 0.25, 1.0])
 def luck(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
-    """Where between its bounds chance falls, from 0 to 1."""
+    """Fix the random part of pauses, from 0 to 1."""
     share: float = request.param
     monkeypatch.setattr(random, "uniform", lambda low, high: low + share * (high - low))
     return share
 
 
 def test_pauses_grow_to_a_second(luck: float) -> None:
-    """The first attempt is made at once; then 20 ms, doubling to 1 s, half of each by chance."""
+    """The first attempt is immediate; then pauses double from 20 ms to 1 s, half of each random."""
     assert pause(0) == 0
     for failures, full in [(1, 0.02), (2, 0.04), (5, 0.32), (6, 0.64), (7, 1.0), (10_000, 1.0)]:
         assert pause(failures) == pytest.approx(full / 2 + luck * full / 2), failures
 
 
 def test_pauses_stay_short_where_the_backlog_is_full(luck: float) -> None:
-    """The daemon is there; other causes count as they do without."""
+    """Pauses stay at 10 to 20 ms while the daemon's backlog is full."""
     full = BlockingIOError()
     for failures in (1, 5, 100):
         assert pause(failures, full) == pytest.approx(0.01 + luck * 0.01), failures
@@ -135,14 +135,14 @@ def test_pauses_stay_short_where_the_backlog_is_full(luck: float) -> None:
 
 
 def test_a_refused_call_stays_away_as_long_as_it_is_asked_to(luck: float) -> None:
-    """And up to as long again, by chance."""
+    """A retry after overload waits for `retry_after_ms`, plus up to as long again at random."""
     refusal = Overloaded("full", retry_after_ms=100)
     assert backoff(refusal) == pytest.approx(0.1 + luck * 0.1)
     assert backoff(Overloaded("full")) == 0
 
 
 def test_a_request_may_be_as_long_as_the_daemon_takes() -> None:
-    """To the byte, which counts neither its length's own, nor leaves anything behind if refused."""
+    """A request of exactly the frame limit is accepted; a longer one is refused without a trace."""
     embed = Embed(id=1, input=("a text",))
     size = len(request_frame(embed)) - 4
     for limit, refused in ((size, False), (size - 1, True)):
@@ -153,7 +153,7 @@ def test_a_request_may_be_as_long_as_the_daemon_takes() -> None:
 
 
 def test_a_call_that_is_added_again_has_no_outcome() -> None:
-    """What the connection before made of it is over."""
+    """Adding a call to another connection clears its outcome."""
     calls, _, (one,) = waiting(1)
     calls.drop_all(ConnectionLost("gone"))
     Calls().add(one, left=1)
@@ -161,7 +161,7 @@ def test_a_call_that_is_added_again_has_no_outcome() -> None:
 
 
 def test_the_daemon_is_told_how_much_time_is_left() -> None:
-    """In whole milliseconds, one at least; nothing where there is no end, or nothing to compute."""
+    """`timeout_ms` is the remaining time, at least 1, and absent without a limit or for pings."""
     embed = Embed(id=1, input=("a",))
     sent = {left: decode(request_frame(embed, left)[4:]) for left in (2.5, 0.0, float("inf"))}
     assert [message.get("timeout_ms") for message in sent.values()] == [2500, 1, None]
@@ -169,7 +169,7 @@ def test_the_daemon_is_told_how_much_time_is_left() -> None:
 
 
 def test_a_full_backlog_is_told_apart_from_success(tmp_path: Path) -> None:
-    """Connecting never waits: a daemon that accepts nobody is BlockingIOError."""
+    """Connecting to a daemon with a full backlog raises `BlockingIOError` at once."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen(0)
@@ -178,7 +178,7 @@ def test_a_full_backlog_is_told_apart_from_success(tmp_path: Path) -> None:
 
 
 def test_the_error_for_no_daemon_says_what_to_do() -> None:
-    """A missing daemon and a missing permission have different cures."""
+    """The errors for a missing daemon and a missing permission give different advice."""
     assert "sidecar serve" in str(unreachable("/s", FileNotFoundError(2, "No such file")))
     assert "group" in str(unreachable("/s", PermissionError(13, "Permission denied")))
 
@@ -196,14 +196,14 @@ def test_the_error_for_no_daemon_says_what_to_do() -> None:
     ],
 )
 def test_requests_close_at_256_texts_or_4_mib(texts: list[str], sizes: list[int]) -> None:
-    """Slices are consecutive, cover everything, and keep to both bounds."""
+    """Requests are consecutive slices of at most 256 texts and 4 MiB that cover all texts."""
     slices = list(chunks(tuple(texts)))
     assert [s.stop - s.start for s in slices] == sizes
     assert [text for s in slices for text in texts[s]] == texts
 
 
 def test_a_frame_that_began_to_leave_is_not_taken_back() -> None:
-    """The rest of it must follow, or the daemon would read the next as its end."""
+    """A frame sent in part cannot be withdrawn, since the rest must follow."""
     here, there = socket.socketpair()
     with here, there:
         here.setblocking(False)
@@ -219,7 +219,7 @@ def test_a_frame_that_began_to_leave_is_not_taken_back() -> None:
 
 
 def test_frames_leave_whole_and_in_order() -> None:
-    """However little the socket takes at a time, and after all of an outbox was dropped."""
+    """Frames are sent whole and in order despite partial writes, even after a `clear`."""
     here, there = socket.socketpair()
     frames = [bytes([number]) * (100_000 + number) for number in range(8)]
     with here, there:
@@ -250,7 +250,7 @@ def _read(sock: socket.socket) -> bytes:
 
 
 def test_a_frame_is_taken_back_from_between_others() -> None:
-    """And one that has not begun to leave from before them."""
+    """Frames that have not been sent can be withdrawn from any position."""
     here, there = socket.socketpair()
     with here, there:
         outbox = Outbox()
@@ -264,7 +264,7 @@ def test_a_frame_is_taken_back_from_between_others() -> None:
 
 
 def test_where_the_daemon_is_looked_for() -> None:
-    """What is said goes before the user's own place, and that before the host's."""
+    """The default socket is SIDECAR_SOCKET, then the user's runtime directory, then the host's."""
     chosen, own = {"SIDECAR_SOCKET": "/c/s"}, {"XDG_RUNTIME_DIR": "/run/user/7"}
     assert default_socket({**own, **chosen}) == Path("/c/s")
     assert default_socket({**own, "SIDECAR_SOCKET": ""}) == Path("/run/user/7/sidecar/sidecar.sock")
@@ -272,7 +272,7 @@ def test_where_the_daemon_is_looked_for() -> None:
 
 
 def test_a_sockets_path_has_107_bytes_at_most(tmp_path: Path) -> None:
-    """As the kernel has it; a character may be several."""
+    """A socket path may have 107 bytes of UTF-8, the kernel's limit."""
     longest = str(tmp_path).ljust(107, "y")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(longest)
@@ -305,19 +305,19 @@ def test_a_sockets_path_has_107_bytes_at_most(tmp_path: Path) -> None:
     ],
 )
 def test_names_of_one_model(asked: str, served: str, same: bool) -> None:
-    """A hub id with and without its organisation and its revision; a path is itself alone."""
+    """Hub ids match with or without organisation and revision; a path matches only itself."""
     assert is_same(asked, served) is same
 
 
 def test_what_is_written_as_a_path() -> None:
-    """A hub id has one slash at most."""
+    """A name with a path prefix or two slashes is a path; a hub id has at most one slash."""
     paths = ["/m", "./m", "../m", "~/m", "a/b/c"]
     assert [is_path(name) for name in paths] == [True] * 5
     assert [is_path(name) for name in ("m", "a/b", "a/b.c@v1")] == [False] * 3
 
 
 def test_importing_the_client_stays_light() -> None:
-    """Neither the daemon nor any model library comes along."""
+    """Importing the client loads neither the daemon nor any model library."""
     program = "import client_lib, sys; print(*sorted(m.partition('.')[0] for m in sys.modules))"
     command = [sys.executable, "-c", program]
     loaded = set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())

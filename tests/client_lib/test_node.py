@@ -1,4 +1,4 @@
-"""A daemon that several processes share: started by the first, ended after the last."""
+"""A daemon shared by several processes: started by the first, stopped after the last."""
 
 import os
 import stat
@@ -27,7 +27,7 @@ _USE = (
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A node's folder, where a stub stands for the daemon; its path is short, as sockets need."""
+    """A node's folder, with a stub as the daemon; its path is short enough for a socket."""
     with TemporaryDirectory(prefix="node-") as place:
         monkeypatch.chdir(place)  # `python -m` looks there first
         stub = Path(__file__).parent / "stub_daemon"
@@ -57,7 +57,7 @@ def status(daemon: NodeDaemon) -> dict[str, Any]:
 
 
 def test_one_daemon_for_all_of_a_folder(folder: Path) -> None:
-    """A second user finds the first one's; it outlives that one, and a kill; then it ends."""
+    """A folder's daemon is shared, outlives its first user and a kill, and ends with the last."""
     with subprocess.Popen(
         [sys.executable, "-c", _USE, folder, "--device", "cpu"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -65,12 +65,12 @@ def test_one_daemon_for_all_of_a_folder(folder: Path) -> None:
         assert first.stdout is not None
         assert first.stdout.readline()
         with NodeDaemon(folder, ["--device", "cuda"]) as second:
-            told = status(second)
-            assert told["flags"] == ["serve", "--socket", str(second.socket), "--device", "cpu"]
+            before = status(second)
+            assert before["flags"] == ["serve", "--socket", str(second.socket), "--device", "cpu"]
             first.kill()
             first.wait()
-            psutil.Process(told["pid"]).kill()
-            assert status(second)["pid"] != told["pid"]
+            psutil.Process(before["pid"]).kill()
+            assert status(second)["pid"] != before["pid"]
             found = processes(folder)
             assert len(found) == 2
     assert all_end(found)
@@ -79,7 +79,7 @@ def test_one_daemon_for_all_of_a_folder(folder: Path) -> None:
 
 
 def test_those_who_come_together_start_one(folder: Path, submit: Callable[..., Any]) -> None:
-    """The others wait for it. All its folders are their user's alone, whatever the umask."""
+    """Concurrent users start one daemon, in folders private to the user despite the umask."""
     deep = folder / "of" / "all"
     before = os.umask(0)
     try:
@@ -97,7 +97,7 @@ def test_those_who_come_together_start_one(folder: Path, submit: Callable[..., A
 
 
 def test_a_daemon_that_was_asked_to_end_is_not_started_again(folder: Path) -> None:
-    """It would end so again; who comes later starts another."""
+    """A daemon stopped by SIGTERM is not restarted until the next user arrives."""
     with NodeDaemon(folder) as daemon:
         found = processes(folder)
         found[1].terminate()
@@ -107,7 +107,7 @@ def test_a_daemon_that_was_asked_to_end_is_not_started_again(folder: Path) -> No
 
 
 def test_a_daemon_ends_with_its_keeper(folder: Path) -> None:
-    """However that one ends: nobody else would end it."""
+    """A daemon ends with its keeper, even if that is killed."""
     with NodeDaemon(folder):
         keeper, daemon = processes(folder)
         keeper.kill()
@@ -115,16 +115,16 @@ def test_a_daemon_ends_with_its_keeper(folder: Path) -> None:
 
 
 def test_of_what_a_daemon_said_the_end_is_told(folder: Path) -> None:
-    """Why it did not start stands there; all of it is in the log."""
-    said = "the beginning " + "x" * 3000 + " the end"
+    """The error of a failed start ends with the last 2,000 characters of the log."""
+    words = "the beginning " + "x" * 3000 + " the end"
     with pytest.raises(ConnectionLost) as refused:
-        NodeDaemon(folder, ["--words", said])
-    assert str(refused.value) == f"the daemon in {folder} did not start: {said[-2000:]}"
-    assert (folder / "log").read_text() == said
+        NodeDaemon(folder, ["--words", words])
+    assert str(refused.value) == f"the daemon in {folder} did not start: {words[-2000:]}"
+    assert (folder / "log").read_text() == words
 
 
 def test_a_daemon_that_cannot_start_says_why(tmp_path: Path) -> None:
-    """The real one; and nothing of it is left."""
+    """A real daemon that cannot start raises its reason and leaves no process."""
     folder = tmp_path / "node"
     with pytest.raises(ConnectionLost, match=r"did not start: .*--threads|did not start: .*many"):
         NodeDaemon(folder, ["--threads", "many"])

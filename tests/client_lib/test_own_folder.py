@@ -1,4 +1,4 @@
-"""A folder that is one user's alone, and the daemon that lives in one."""
+"""A folder private to one user, and a daemon in such a folder."""
 
 import os
 import stat
@@ -14,7 +14,7 @@ from ..others import KINDS, contents, no_hang, plant, shared
 
 
 def test_a_folder_is_made_for_its_user_alone(tmp_path: Path) -> None:
-    """Whatever the umask, and so are its files; what is not there is not made unasked."""
+    """The folder has mode 0700 and its files 0600 despite the umask; it is made on request only."""
     with pytest.raises(FileNotFoundError), OwnFolder.hold(tmp_path / "own", make=False):
         pass
     before = os.umask(0)
@@ -28,7 +28,7 @@ def test_a_folder_is_made_for_its_user_alone(tmp_path: Path) -> None:
 
 
 def test_it_stays_the_same_folder(tmp_path: Path) -> None:
-    """Though its path leads elsewhere meanwhile: to where nothing is written."""
+    """Files stay in the folder that was opened, even if its path is replaced by a link."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "file").write_text("precious")
@@ -52,7 +52,7 @@ WAYS = [
 
 
 def test_a_file_of_ours_is_opened_renewed_and_removed() -> None:
-    """However it is opened."""
+    """The user's own file can be opened in any mode, re-created and removed."""
     for flags in WAYS:
         with shared() as (folder, outside), OwnFolder.hold(folder / "own") as own:
             plant("file", own.path / "name", outside)
@@ -64,7 +64,7 @@ def test_a_file_of_ours_is_opened_renewed_and_removed() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "file"])
 def test_what_is_no_file_of_ours_is_refused(kind: str) -> None:
-    """However it is opened, renewed or removed: nothing blocks, nothing of others changes."""
+    """Anything but the user's own file is refused without blocking or changing it."""
     for flags in WAYS:
         with shared() as (folder, outside), OwnFolder.hold(folder / "own") as own:
             plant(kind, own.path / "name", outside)
@@ -84,7 +84,7 @@ def test_what_is_no_file_of_ours_is_refused(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "folder"])
 def test_a_nodes_folder_that_is_not_ours_is_refused(kind: str) -> None:
-    """Before a daemon is started: whoever owns the folder would own the socket's place."""
+    """A node's folder that belongs to another user is refused before a daemon is started."""
     with shared() as (folder, outside):
         plant(kind, folder / "node", outside)
         before = contents(folder), contents(outside)
@@ -96,7 +96,7 @@ def test_a_nodes_folder_that_is_not_ours_is_refused(kind: str) -> None:
 @pytest.mark.parametrize("name", ["users", "starting"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "file"])
 def test_what_is_in_a_nodes_folder_is_ours_or_refused(name: str, kind: str) -> None:
-    """What is locked, too: no link is followed, and no FIFO waited for."""
+    """A node's lock files must be the user's own; links are not followed, FIFOs not waited for."""
     with shared() as (folder, outside):
         (folder / "node").mkdir(mode=0o700)
         plant(kind, folder / "node" / name, outside)
@@ -108,7 +108,7 @@ def test_what_is_in_a_nodes_folder_is_ours_or_refused(name: str, kind: str) -> N
 
 @pytest.mark.parametrize("mode", [0o775, 0o720, 0o757, 0o702])
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
-    """The group's members or all: what is in it may be anybody's. That they may read is no harm."""
+    """A folder writable by its group or others is refused, and one only readable is accepted."""
     (tmp_path / "node").mkdir()
     (tmp_path / "node").chmod(mode)
     with pytest.raises(UntrustedFolder, match="may be written to by others: look"):
@@ -119,7 +119,7 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int)
 
 
 def test_a_new_file_takes_an_old_ones_place(tmp_path: Path) -> None:
-    """It is empty, can be read and written, and has the mode that the umask leaves."""
+    """A re-created file is empty, readable and writable, with the mode that the umask leaves."""
     before = os.umask(0o027)
     try:
         with OwnFolder.hold(tmp_path / "own") as own:
@@ -135,7 +135,7 @@ def test_a_new_file_takes_an_old_ones_place(tmp_path: Path) -> None:
 
 
 def test_files_are_renamed_in_the_folder_and_moved_out_of_it(tmp_path: Path) -> None:
-    """In place of what had the name; and the folder goes once it is empty, and not before."""
+    """Renaming and moving out replace an existing file; `leave` removes the folder once empty."""
     (tmp_path / "out").write_text("old")
     with OwnFolder.hold(tmp_path / "own") as own:
         for name in ("a", "b"):
@@ -152,15 +152,15 @@ def test_files_are_renamed_in_the_folder_and_moved_out_of_it(tmp_path: Path) -> 
 
 
 def test_what_is_in_the_way_is_told_by_its_kind(tmp_path: Path) -> None:
-    """With whose it is, and on one line, whatever its name."""
+    """The error names an obstacle's kind and owner on one line, whatever its name."""
     folder = tmp_path / "own"
     folder.mkdir(mode=0o700)
     user = f"user {os.geteuid()}"
-    for kind, said in (("connection", "a link"), ("folder", "a directory"), ("fifo", "a FIFO")):
+    for kind, words in (("connection", "a link"), ("folder", "a directory"), ("fifo", "a FIFO")):
         plant(kind, folder / f"{kind}\n", tmp_path)
         with OwnFolder.hold(folder) as own, pytest.raises(UntrustedFolder) as refused:
             own.remove(f"{kind}\n")
-        told = str(refused.value)
-        assert f"{kind}\\n' is {said} of {user}" in told
-        assert "not a file of yours" in told
-        assert "\n" not in told
+        message = str(refused.value)
+        assert f"{kind}\\n' is {words} of {user}" in message
+        assert "not a file of yours" in message
+        assert "\n" not in message

@@ -1,4 +1,4 @@
-"""Ray Data's actor: what it adds to a batch, and a cluster of several nodes."""
+"""Ray Data's actor: what it adds to a batch, and how it finds or starts a daemon."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ TEXTS = ["one", "two", "three"]
 
 @pytest.fixture
 def embedder(fake: FakeDaemon) -> Iterator[Make]:
-    """Make what an actor holds; it is closed at the end of the test."""
+    """Create embedders as actors hold them, and close them after the test."""
     with ExitStack() as stack:
 
         def make(*args: Any, **options: Any) -> SidecarEmbedder:
@@ -37,7 +37,7 @@ def batch() -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.object_]]]:
 
 
 def test_vectors_are_added_to_a_batch(fake: FakeDaemon, embedder: Make) -> None:
-    """Row for row, as bulk work; what was there stays."""
+    """The actor adds one vector per row, with bulk priority, and keeps the other columns."""
     out = embedder(dimensions=4, role="document")(batch())
     assert list(out) == ["text", "id", "embedding"]
     assert out["text"].tolist() == TEXTS
@@ -49,7 +49,7 @@ def test_vectors_are_added_to_a_batch(fake: FakeDaemon, embedder: Make) -> None:
 
 
 def test_every_option_reaches_the_daemon(fake: FakeDaemon, embedder: Make) -> None:
-    """And the columns are those that are named."""
+    """Every option reaches the daemon, and the columns can be named."""
     options = {
         "model": "fake", "prompt_name": "query", "role": "query", "normalize": False,
         "dimensions": 3, "priority": "interactive",
@@ -62,10 +62,10 @@ def test_every_option_reaches_the_daemon(fake: FakeDaemon, embedder: Make) -> No
 
 
 class Node:
-    """Stands for the daemon of a node."""
+    """A stand-in for a node's daemon."""
 
     def __init__(self, folder: Path, flags: Any) -> None:
-        self.told = folder, flags
+        self.arguments = folder, flags
         self.socket = folder
         self.is_open = True
 
@@ -76,7 +76,7 @@ class Node:
 def test_a_node_without_a_daemon_gets_one(
     fake: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the flags that are given, until the actor ends; one that answers is used as it is."""
+    """A running daemon is used; otherwise one is started with the given flags until the end."""
     made: list[Node] = []
 
     def start(folder: Path, flags: Any) -> Node:
@@ -94,7 +94,7 @@ def test_a_node_without_a_daemon_gets_one(
         embedder(batch())
         (node,) = made
         assert node.is_open
-    assert node.told == (fake.socket, ["--threads", "2"])
+    assert node.arguments == (fake.socket, ["--threads", "2"])
     assert not node.is_open
     with pytest.raises(ClientClosed):
         embedder(batch())
@@ -102,7 +102,7 @@ def test_a_node_without_a_daemon_gets_one(
 
 @pytest.mark.parametrize("cell", [None, float("nan"), b"bytes", 3])
 def test_a_cell_that_is_no_text_is_named(fake: FakeDaemon, embedder: Make, cell: object) -> None:
-    """By its column and row, and nothing is asked."""
+    """A cell that is not text raises a `TypeError` with its column and row."""
     wrong = batch()
     wrong["text"][1] = cell
     with pytest.raises(TypeError, match=rf"'text' holds {type(cell).__name__}, not .* in row 1"):
@@ -111,7 +111,7 @@ def test_a_cell_that_is_no_text_is_named(fake: FakeDaemon, embedder: Make, cell:
 
 
 def test_columns_that_do_not_fit_are_named(embedder: Make) -> None:
-    """One that is missing, and one that would be replaced."""
+    """A missing input column, or an existing output column, is refused by name."""
     with pytest.raises(ValueError, match="no column 'body', but 'text', 'id'"):
         embedder("body")(batch())
     with pytest.raises(ValueError, match="a column 'id' is there already"):
@@ -121,7 +121,7 @@ def test_columns_that_do_not_fit_are_named(embedder: Make) -> None:
 def test_without_its_extra_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nobody runs a daemon, a node's is needed, and Ray names the node."""
+    """Without Ray and without a daemon, the error names the extra to install."""
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setenv("SIDECAR_SOCKET", str(tmp_path / "none"))
     with pytest.raises(ImportError, match=r"pip install 'embedding-sidecar-client\[ray\]'"):

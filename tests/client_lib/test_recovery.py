@@ -1,4 +1,4 @@
-"""Both clients when the daemon goes away, comes back, or was never there."""
+"""Both clients when the daemon disappears, returns or was never there."""
 
 import socket
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Submit = Callable[..., Any]
 def test_a_restart_in_mid_request_loses_nothing(
     connect: Any, fake: FakeDaemon, submit: Submit
 ) -> None:
-    """A request that was in flight when the daemon went is answered by the next one."""
+    """A request in flight during a daemon restart is answered by the new daemon."""
     fake.script = lambda _: Act.SILENCE
     future = submit(connect(fake.socket).embed, ["a text"])
     fake.wait_for(Embed)
@@ -38,7 +38,7 @@ def test_a_restart_in_mid_request_loses_nothing(
 def test_a_restart_in_mid_encode_loses_nothing(
     connect: Any, fake: FakeDaemon, submit: Submit
 ) -> None:
-    """Requests of one encode that were in flight together are all asked again."""
+    """All requests of one `encode` in flight during a restart are repeated."""
     texts = [f"{i:05}" for i in range(1500)]
     fake.script = lambda _: Act.SILENCE
     future = submit(connect(fake.socket).encode, texts)
@@ -51,7 +51,7 @@ def test_a_restart_in_mid_encode_loses_nothing(
 
 @pytest.mark.parametrize("act", [Act.HANG_UP, Draining("going")])
 def test_a_lost_connection_is_made_again(connect: Any, fake: FakeDaemon, act: Any) -> None:
-    """A connection that drops, or whose daemon drains, is replaced by another."""
+    """A dropped or draining connection is replaced by another."""
     fake.script = first(act)
     client = connect(fake.socket)
     assert np.array_equal(client.encode("a text"), vector("a text"))
@@ -60,7 +60,7 @@ def test_a_lost_connection_is_made_again(connect: Any, fake: FakeDaemon, act: An
 
 
 def test_a_connection_that_died_idle_is_not_noticed(connect: Any, fake: FakeDaemon) -> None:
-    """A daemon that restarts between two calls costs neither of them an error."""
+    """A daemon restart between two calls causes no error."""
     client = connect(fake.socket)
     client.ping()
     fake.stop()
@@ -79,7 +79,7 @@ def test_a_daemon_that_starts_late_is_waited_for(
 
 
 def test_no_daemon_is_an_error_that_helps(connect: Any, tmp_path: Path) -> None:
-    """When the time is up, the error names the socket, the cause and what to do."""
+    """Without a daemon, the error after the timeout names the socket, the cause and a remedy."""
     begun = monotonic()
     with pytest.raises(ConnectionLost, match=r"No such file.*sidecar serve") as caught:
         connect(tmp_path / "none", timeout=0.2).ping()
@@ -88,9 +88,9 @@ def test_no_daemon_is_an_error_that_helps(connect: Any, tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_always_hangs_up_is_not_stormed(connect: Any, fake: FakeDaemon) -> None:
-    """Attempts grow further apart, and the call ends in time."""
+    """Against a daemon that always hangs up, attempts slow down and the call ends in time."""
     fake.script = lambda _: Act.HANG_UP
-    # Which of the two: whether the time runs out between two connections or during one.
+    # Which of the two depends on whether the time runs out between two connections or during one.
     with pytest.raises((ConnectionLost, CallTimeout)):
         connect(fake.socket, timeout=0.4).ping()
     assert 2 <= fake.connections < 12
@@ -99,7 +99,7 @@ def test_a_daemon_that_always_hangs_up_is_not_stormed(connect: Any, fake: FakeDa
 def test_without_retries_a_loss_is_raised_at_once(
     connect: Any, fake: FakeDaemon, tmp_path: Path
 ) -> None:
-    """With retries=False neither a missing daemon nor a lost one is waited for."""
+    """With retries=False, a missing, lost or draining daemon is an error at once."""
     with pytest.raises(ConnectionLost, match="sidecar serve"):
         connect(tmp_path / "none", retries=False).ping()
     fake.script = first(Act.HANG_UP)
@@ -113,7 +113,7 @@ def test_without_retries_a_loss_is_raised_at_once(
 def test_permission_denied_is_not_retried(
     connect: Any, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A socket that may not be used will not get better: the error says so at once."""
+    """A permission error on the socket is raised at once, without a retry."""
     attempts = []
 
     def refuse(path: str, trust: Trust) -> socket.socket:
@@ -128,13 +128,13 @@ def test_permission_denied_is_not_retried(
 
 
 def test_a_path_that_cannot_be_a_socket_is_not_retried(connect: Any) -> None:
-    """A path longer than a Unix socket's may be is an error at once."""
+    """A path too long for a Unix socket is an error at once."""
     with pytest.raises(ConnectionLost, match="its path has 205 bytes, and a socket's at most 107"):
         connect("/tmp/" + "x" * 200).ping()
 
 
 def test_what_the_daemon_takes_is_remembered(connect: Any, tmp_path: Path) -> None:
-    """Until the next one has stated its own: a frame that was too long is not sent to it."""
+    """The daemon's limits are kept after a lost connection, so an oversized frame is not sent."""
     with FakeDaemon(tmp_path / "s", Limits(max_frame_bytes=1000)) as fake:
         client = connect(fake.socket, retries=False)
         client.ping()
@@ -150,9 +150,9 @@ def test_what_the_daemon_takes_is_remembered(connect: Any, tmp_path: Path) -> No
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> tuple[list[OSError], list[float]]:
-    """What attempts to connect fail with until there is no more, and the pauses before each.
+    """The errors that attempts to connect raise until used up, and the pauses before attempts.
 
-    The pauses are those that clients would have made: here they go on at once.
+    The pauses are recorded instead of made.
     """
     errors: list[OSError] = []
     pauses: list[float] = []
@@ -184,7 +184,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> tuple[list[OSError], list[float]
 def test_what_passes_is_waited_for(
     connect: Any, fake: FakeDaemon, failing: Any, error: OSError, longest: float
 ) -> None:
-    """Ever longer, but for a daemon that is there and has no place in its backlog."""
+    """Transient errors are retried with growing pauses, which stay short for a full backlog."""
     errors, pauses = failing
     errors += [error] * 9
     assert connect(fake.socket).ping() > 0
@@ -194,7 +194,7 @@ def test_what_passes_is_waited_for(
 
 
 def test_a_call_that_is_asked_again_is_asked_once(connect: Any, fake: FakeDaemon) -> None:
-    """Of the next daemon, and under its own id: what is computed twice would be paid for twice."""
+    """A repeated call keeps its id and is sent only once to the next daemon."""
     client = connect(fake.socket)
     fake.script = first(Act.HANG_UP)
     client.embed(["a"])
@@ -206,7 +206,7 @@ def test_a_call_that_is_asked_again_is_asked_once(connect: Any, fake: FakeDaemon
 def test_the_first_request_does_not_wait_for_hello(
     connect: Any, tmp_path: Path, submit: Submit
 ) -> None:
-    """Hello and the first request arrive together, before anything is answered."""
+    """Hello and the first request are sent together, before any reply."""
     decoder, server = FrameDecoder(2**20), ServerConnection(Limits())
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "raw"))

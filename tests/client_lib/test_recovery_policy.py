@@ -1,4 +1,4 @@
-"""What a client decides after a failure, without a daemon and without waiting."""
+"""What a client decides after a failure, without a daemon and without delays."""
 
 import errno
 import math
@@ -24,7 +24,7 @@ def call() -> Call:
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
 def test_a_transient_failure_to_connect_is_tried_again(call: Call, error: OSError) -> None:
-    """It is counted against the call and remembered as the cause, and the next attempt waits."""
+    """A transient failure to connect is counted, kept as the cause, and retried after a pause."""
     recovery = Recovery("/s", retries=True)
     assert recovery.seconds_before_dial(call) == 0
     recovery.dial_failed(call, error)
@@ -36,7 +36,7 @@ def test_a_transient_failure_to_connect_is_tried_again(call: Call, error: OSErro
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
 def test_without_retries_a_transient_failure_is_raised(call: Call, error: OSError) -> None:
-    """The error names the cause, which is chained."""
+    """Without retries, a transient failure raises `ConnectionLost` with its cause."""
     with pytest.raises(ConnectionLost, match="no daemon answers at /s") as caught:
         Recovery("/s", retries=False).dial_failed(call, error)
     assert caught.value.__cause__ is error
@@ -44,7 +44,7 @@ def test_without_retries_a_transient_failure_is_raised(call: Call, error: OSErro
 
 @pytest.mark.parametrize("retries", [True, False])
 def test_a_permanent_failure_to_connect_is_raised(call: Call, retries: bool) -> None:
-    """Another attempt would fail in the same way, so none is counted."""
+    """A permanent failure to connect is raised without being counted."""
     recovery = Recovery("/s", retries)
     with pytest.raises(ConnectionLost, match="may not use it"):
         recovery.dial_failed(call, PermissionError(errno.EACCES, "Permission denied"))
@@ -61,7 +61,7 @@ def test_a_permanent_failure_to_connect_is_raised(call: Call, retries: bool) -> 
 def test_a_lost_connection_is_made_again_only_with_retries(
     call: Call, cause: Exception, raised: type[Exception]
 ) -> None:
-    """Without them the caller gets `Draining` as it came, and anything else as `ConnectionLost`."""
+    """Without retries, a lost connection raises `ConnectionLost`, or the daemon's `Draining`."""
     Recovery("/s", retries=True).connection_failed(call, cause)
     assert call.failures == 1
     with pytest.raises(raised) as caught:
@@ -70,7 +70,7 @@ def test_a_lost_connection_is_made_again_only_with_retries(
 
 
 def test_a_refused_call_waits_for_as_long_as_it_is_asked_to() -> None:
-    """From once to twice `retry_after_ms`; not if the call's time or its retries are up."""
+    """A refused call waits one to two times `retry_after_ms`, or fails without time or retries."""
     refusal = Overloaded("full", retry_after_ms=100)
     assert 0.1 <= Recovery("/s", retries=True).seconds_after_refusal(refusal, math.inf) <= 0.2
     for retries, left in ((True, 0.1), (False, math.inf)):

@@ -1,4 +1,4 @@
-"""Both clients when the daemon is late, refuses, or talks nonsense."""
+"""Both clients when the daemon is late, refuses or sends garbage."""
 
 import os
 import threading
@@ -34,7 +34,7 @@ from .fake_daemon import Act, FakeDaemon, answer, embed_body, first, vector
 
 
 def test_a_late_answer_is_a_timeout_and_a_cancel(connect: Any, fake: FakeDaemon) -> None:
-    """When the time is up the call raises CallTimeout, and the daemon is told to drop it."""
+    """A call whose time is up raises `CallTimeout` and cancels the request in the daemon."""
     fake.script = lambda request: Act.SILENCE if isinstance(request, Embed) else answer(request)
     client = connect(fake.socket)
     with pytest.raises(CallTimeout, match=r"within 0\.1 s"):
@@ -46,7 +46,7 @@ def test_a_late_answer_is_a_timeout_and_a_cancel(connect: Any, fake: FakeDaemon)
 
 
 def test_a_reply_that_comes_too_late_is_ignored(connect: Any, fake: FakeDaemon) -> None:
-    """A reply to a call that has timed out does not disturb the next call."""
+    """A late reply to a timed-out call does not disturb the next call."""
     release = threading.Event()
 
     def script(request: Request) -> Any:
@@ -62,21 +62,21 @@ def test_a_reply_that_comes_too_late_is_ignored(connect: Any, fake: FakeDaemon) 
 
 
 def test_the_clients_own_timeout_is_the_default(connect: Any, fake: FakeDaemon) -> None:
-    """A call without a timeout has the client's."""
+    """A call without a timeout uses the client's."""
     fake.script = lambda _: Act.SILENCE
     with pytest.raises(CallTimeout, match=r"within 0\.05 s"):
         connect(fake.socket, timeout=0.05).status()
 
 
 def test_a_timeout_error_is_a_timeout_error(connect: Any, fake: FakeDaemon) -> None:
-    """Callers may catch the builtin exceptions that they know."""
+    """`CallTimeout` can be caught as the builtin `TimeoutError`."""
     fake.script = lambda _: Act.SILENCE
     with pytest.raises(TimeoutError):
         connect(fake.socket, timeout=0.05).ping()
 
 
 def test_garbage_is_an_error_and_a_new_connection(connect: Any, fake: FakeDaemon) -> None:
-    """Bytes that are not the protocol fail the call; the next one starts afresh."""
+    """Garbage from the daemon fails the call, and the next one uses a new connection."""
     fake.script = first(Act.GARBAGE)
     client = connect(fake.socket)
     with pytest.raises(ProtocolError):
@@ -88,7 +88,7 @@ def test_garbage_is_an_error_and_a_new_connection(connect: Any, fake: FakeDaemon
 def test_every_code_is_its_own_exception(
     connect: Any, fake: FakeDaemon, cls: type[ReplyError]
 ) -> None:
-    """A refusal is raised as its class, with message, index and when to come back."""
+    """Each error code raises its own class with message, index and retry_after_ms."""
     fake.script = first(cls("because", index=3, retry_after_ms=250.0))
     client = connect(fake.socket, retries=False)
     with pytest.raises(cls, match="because") as caught:
@@ -99,7 +99,7 @@ def test_every_code_is_its_own_exception(
 
 
 def test_an_overloaded_daemon_is_asked_again(connect: Any, fake: FakeDaemon) -> None:
-    """After the pause that it asks for; it is told how much less time is left."""
+    """A call refused for overload is retried after the requested pause, with less time left."""
     fake.script = first(Overloaded("full", retry_after_ms=20))
     assert np.array_equal(connect(fake.socket, timeout=30).encode("a"), vector("a"))
     before, after = fake.wait_for(Embed, 2)
@@ -108,7 +108,7 @@ def test_an_overloaded_daemon_is_asked_again(connect: Any, fake: FakeDaemon) -> 
 
 
 def test_a_pause_that_is_too_long_is_not_made(connect: Any, fake: FakeDaemon) -> None:
-    """A call whose time would be up by then raises the refusal at once, with what it says."""
+    """An overload whose pause exceeds the remaining time is raised at once."""
     fake.script = first(Overloaded("full", retry_after_ms=60_000))
     client = connect(fake.socket, timeout=30)
     with pytest.raises(Overloaded) as caught:
@@ -118,7 +118,7 @@ def test_a_pause_that_is_too_long_is_not_made(connect: Any, fake: FakeDaemon) ->
 
 
 def test_close_ends_a_pause(fake: FakeDaemon, submit: Any) -> None:
-    """A call that waits to ask again raises ClientClosed when the client closes."""
+    """Closing the client ends a pause before a retry with `ClientClosed`."""
     fake.script = first(Overloaded("full", retry_after_ms=10_000))
     client = Client(fake.socket)
     future = submit(client.embed, ["a"])
@@ -130,7 +130,7 @@ def test_close_ends_a_pause(fake: FakeDaemon, submit: Any) -> None:
 
 
 def test_the_time_that_is_left_reaches_the_daemon(connect: Any, fake: FakeDaemon) -> None:
-    """Of every call that computes, in whatever form it is asked."""
+    """The remaining time is sent with every call that computes."""
     client = connect(fake.socket, timeout=30)
     client.encode("a")
     client.encode("a", timeout=7)
@@ -153,7 +153,7 @@ RERANK = {
 
 
 def test_every_option_reaches_the_daemon(connect: Any, fake: FakeDaemon) -> None:
-    """Each as it was given; one that is not given as the protocol has it."""
+    """Options reach the daemon as given, and missing ones at the protocol's defaults."""
     client = connect(fake.socket)
     for ask in (client.encode, client.embed):
         ask(["a", "b"], **EMBED)
@@ -171,7 +171,7 @@ def test_every_option_reaches_the_daemon(connect: Any, fake: FakeDaemon) -> None
 
 
 def test_every_error_says_which_request_it_was(connect: Any, tmp_path: Path) -> None:
-    """Whether the daemon refused it, never answered, could not be reached, or was never asked."""
+    """Every error carries its request id, even if the daemon was never reached."""
 
     def script(request: Request) -> Any:
         return Act.SILENCE if request.id == 3 else answer(request)
@@ -196,7 +196,7 @@ def test_every_error_says_which_request_it_was(connect: Any, tmp_path: Path) -> 
 
 
 def test_a_deadline_that_the_daemon_sees_is_a_timeout_error(connect: Any, fake: FakeDaemon) -> None:
-    """One `except TimeoutError` catches it and the client's own."""
+    """`DeadlineExceeded` can be caught as `TimeoutError`, like `CallTimeout`."""
     fake.script = first(DeadlineExceeded("no"))
     with pytest.raises(TimeoutError) as caught:
         connect(fake.socket).embed(["a"])
@@ -204,7 +204,7 @@ def test_a_deadline_that_the_daemon_sees_is_a_timeout_error(connect: Any, fake: 
 
 
 def test_a_daemon_of_another_version_is_refused(connect: Any, tmp_path: Path) -> None:
-    """A hello that answers with another version is not retried."""
+    """A daemon that answers hello with another version is refused without a retry."""
     with FakeDaemon(tmp_path / "v2", version=2) as fake:
         with pytest.raises(UnsupportedVersion, match="2"):
             connect(fake.socket).ping()
@@ -214,7 +214,7 @@ def test_a_daemon_of_another_version_is_refused(connect: Any, tmp_path: Path) ->
 def test_a_daemon_that_refuses_the_version_is_believed(
     connect: Any, fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon's own refusal reaches the caller, and is not retried."""
+    """The daemon's refusal of the client's version is raised without a retry."""
     monkeypatch.setattr("client_lib.calls.VERSION", 9)
     with pytest.raises(UnsupportedVersion, match="version 9"):
         connect(fake.socket).ping()
@@ -222,7 +222,7 @@ def test_a_daemon_that_refuses_the_version_is_believed(
 
 
 def test_a_frame_over_the_limit_is_refused_before_it_is_sent(connect: Any, tmp_path: Path) -> None:
-    """Once the daemon has stated its limit, a longer request is TooLarge and stays here."""
+    """A request over the known frame limit raises `TooLarge` and is not sent."""
     with FakeDaemon(tmp_path / "s", Limits(max_frame_bytes=1000)) as fake:
         client = connect(fake.socket)
         client.ping()
@@ -237,7 +237,7 @@ def test_a_frame_over_the_limit_is_refused_before_it_is_sent(connect: Any, tmp_p
 def test_a_frame_over_the_limit_is_refused_by_the_daemon_too(
     connect: Any, tmp_path: Path, size: int
 ) -> None:
-    """A request sent before the limit was known fails as TooLarge, however long it is."""
+    """A request sent before the frame limit was known raises `TooLarge`, at any length."""
     with (
         FakeDaemon(tmp_path / "s", Limits(max_frame_bytes=1000)) as fake,
         pytest.raises(TooLarge, match="1000"),
@@ -246,7 +246,7 @@ def test_a_frame_over_the_limit_is_refused_by_the_daemon_too(
 
 
 def test_too_many_texts_for_one_request_is_too_large(connect: Any, tmp_path: Path) -> None:
-    """`embed` is one request, and the daemon bounds it."""
+    """`embed` with more texts than the daemon's limit raises `TooLarge`."""
     with (
         FakeDaemon(tmp_path / "s", Limits(max_inputs=2)) as fake,
         pytest.raises(TooLarge, match="limit is 2"),
@@ -255,7 +255,7 @@ def test_too_many_texts_for_one_request_is_too_large(connect: Any, tmp_path: Pat
 
 
 def test_a_text_over_the_limit_is_too_large_by_its_index(connect: Any, tmp_path: Path) -> None:
-    """Among all the texts of a call, also where they were several requests."""
+    """A text over the limit raises `TooLarge` with its index among all texts of the call."""
     with FakeDaemon(tmp_path / "s", Limits(max_text_bytes=1024)) as fake:
         client = connect(fake.socket)
         for ask in (client.embed, client.encode):
@@ -269,7 +269,7 @@ def test_a_text_over_the_limit_is_too_large_by_its_index(connect: Any, tmp_path:
 
 
 def test_full_buffers_on_both_sides_do_not_deadlock(connect: Any, fake: FakeDaemon) -> None:
-    """A daemon that writes long replies instead of reading still gets long requests."""
+    """Long requests and long replies that fill both buffers do not deadlock."""
     wide = 100_000
 
     def script(request: Request) -> Any:
@@ -284,7 +284,7 @@ def test_full_buffers_on_both_sides_do_not_deadlock(connect: Any, fake: FakeDaem
 
 
 def test_an_encode_that_fails_cancels_the_rest(connect: Any, fake: FakeDaemon) -> None:
-    """The first failure ends an encode; what else was in flight is cancelled."""
+    """The first failure of an `encode` cancels its other requests in flight."""
 
     def script(request: Request) -> Any:
         if isinstance(request, Embed):
@@ -303,7 +303,7 @@ def test_an_encode_that_fails_cancels_the_rest(connect: Any, fake: FakeDaemon) -
 
 
 def test_an_encode_never_mixes_models(connect: Any, fake: FakeDaemon) -> None:
-    """A model that changes between two requests of one encode is an error."""
+    """A model that changes during an `encode` raises `UnknownModel`."""
     models = iter(["old", "new"])
     fake.script = lambda request: embed_body([vector(text) for text in request.input], next(models))
     with pytest.raises(UnknownModel, match="'old' became 'new'"):
@@ -311,7 +311,7 @@ def test_an_encode_never_mixes_models(connect: Any, fake: FakeDaemon) -> None:
 
 
 def test_an_encode_never_mixes_dimensions(connect: Any, fake: FakeDaemon) -> None:
-    """Nor vectors of one name and several lengths, though one number could be spread over all."""
+    """Vectors of different lengths in one `encode` raise `UnknownModel`."""
     lengths = iter([8, 1])
     fake.script = lambda request: embed_body([np.ones(next(lengths))] * len(request.input))
     with pytest.raises(UnknownModel, match="while texts were encoded"):
@@ -319,14 +319,14 @@ def test_an_encode_never_mixes_dimensions(connect: Any, fake: FakeDaemon) -> Non
 
 
 def test_vectors_of_an_unnamed_model_are_refused(connect: Any, fake: FakeDaemon) -> None:
-    """Nobody could tell whether the next ones are of the same."""
+    """A reply without a model name raises `ProtocolError`."""
     fake.script = lambda request: {**answer(request), "model": None}
     with pytest.raises(ProtocolError, match="does not name its model"):
         connect(fake.socket).encode("a")
 
 
 def test_a_reply_that_does_not_fit_is_a_protocol_error(connect: Any, fake: FakeDaemon) -> None:
-    """Vectors for another number of texts are refused; the connection stays."""
+    """A reply with the wrong number of vectors raises `ProtocolError`; the connection stays."""
     fake.script = lambda request: (
         embed_body([vector("one")]) if isinstance(request, Embed) else answer(request)
     )
@@ -338,13 +338,13 @@ def test_a_reply_that_does_not_fit_is_a_protocol_error(connect: Any, fake: FakeD
 
 
 def test_everything_public_is_exported() -> None:
-    """`__all__` names the clients, the results and every exception, in order."""
+    """`__all__` names every exception and only names that exist."""
     assert set(client_lib.__all__) >= {cls.__name__ for cls in _BY_CODE.values()}
     assert all(hasattr(client_lib, name) for name in client_lib.__all__)
 
 
 def test_an_error_names_a_text_by_its_index_among_all(connect: Any, fake: FakeDaemon) -> None:
-    """A call of many texts is several requests, and the daemon counts those of one."""
+    """An error's index counts all texts of the call, not those of its request."""
 
     def script(request: Request) -> Any:
         if isinstance(request, Embed) and "long" in request.input:
@@ -362,7 +362,7 @@ def test_an_error_names_a_text_by_its_index_among_all(connect: Any, fake: FakeDa
 
 
 def test_without_a_limit_nothing_is_told_of_one(connect: Any, fake: FakeDaemon) -> None:
-    """The daemon reads no time that it could run out of."""
+    """Without a timeout, no `timeout_ms` is sent."""
     connect(fake.socket, timeout=None).embed(["a"])
     connect(fake.socket).embed(["a"], timeout=float("inf"))
     assert [request.timeout_ms for request in fake.wait_for(Embed, 2)] == [None, None]

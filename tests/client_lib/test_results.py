@@ -1,4 +1,4 @@
-"""Replies, read strictly."""
+"""Replies are read strictly."""
 
 from dataclasses import asdict
 from typing import Any
@@ -25,7 +25,7 @@ RERANK = {
 
 
 def test_every_number_of_a_reply_is_read_as_itself() -> None:
-    """By its name, whatever order they come in."""
+    """Numbers of a reply are read by name, in any order."""
     shuffled = {
         "usage": dict(reversed(USAGE.items())), "timings": dict(sorted(TIMINGS.items())),
         "truncated": [0, 2],
@@ -42,13 +42,13 @@ def test_every_number_of_a_reply_is_read_as_itself() -> None:
 
 
 def test_metrics_are_read() -> None:
-    """The text, and the type by which HTTP would announce it."""
+    """A metrics reply has the text and its content type."""
     reply = MetricsReply.from_map({"content_type": "text/plain", "text": "x 1\n"})
     assert (reply.content_type, reply.text) == ("text/plain", "x 1\n")
 
 
 def test_vectors_are_read_in_one_piece() -> None:
-    """Bytes become float32 [n, d] in C order: a view of them, or the caller's own copy."""
+    """Vectors are read as float32 [n, d]: a read-only view, or a writable copy in a reply."""
     view, reply = view_vectors(EMBED, 3), EmbedReply.from_map(EMBED, 3)
     assert np.array_equal(view, [[1, 2], [3, 4], [5, 6]])
     assert view.dtype == reply.vectors.dtype == np.float32
@@ -74,20 +74,20 @@ def test_vectors_are_read_in_one_piece() -> None:
     ],
 )
 def test_vectors_that_do_not_add_up_are_refused(change: dict[str, Any]) -> None:
-    """dtype, shape, bytes and the number of texts have to agree."""
+    """Vectors whose dtype, shape, bytes or number disagree raise `ProtocolError`."""
     with pytest.raises(ProtocolError):
         EmbedReply.from_map({**EMBED, "vectors": {**EMBED["vectors"], **change}}, 3)
 
 
 @pytest.mark.parametrize("precision", ["float16", "int8", "uint8", "binary", "ubinary"])
 def test_a_daemon_that_knows_no_precision_is_found_out(precision: Any) -> None:
-    """It answers in float32, which is never taken for something else."""
+    """float32 vectors from a daemon that does not know the precision raise `ProtocolError`."""
     with pytest.raises(ProtocolError, match=f"float32 vectors for precision {precision}"):
         EmbedReply.from_map(EMBED, 3, precision)
 
 
 def test_numbers_of_the_wrong_width_are_refused() -> None:
-    """Bytes and shape have to agree in every precision."""
+    """Bytes that do not match the shape are refused in every precision."""
     body = embed_body([[1.0, 2.0]], precision="float16")
     assert np.array_equal(EmbedReply.from_map(body, 1, "float16").vectors, [[1, 2]])
     body["vectors"]["data"] += b"\0\0"
@@ -97,7 +97,7 @@ def test_numbers_of_the_wrong_width_are_refused() -> None:
 
 @pytest.mark.parametrize("field", ["model", "vectors", "usage", "truncated", "timings"])
 def test_every_field_of_embed_has_to_be_there(field: str) -> None:
-    """A field that is missing, or no use, is a ProtocolError that names the op."""
+    """A missing or invalid field of an embed reply raises a `ProtocolError` naming the op."""
     without = {key: value for key, value in EMBED.items() if key != field}
     for body in (without, {**EMBED, field: 1.5}):
         with pytest.raises(ProtocolError, match="embed"):
@@ -105,7 +105,7 @@ def test_every_field_of_embed_has_to_be_there(field: str) -> None:
 
 
 def test_a_ranking_is_read() -> None:
-    """Results keep the daemon's order, scores may be any number."""
+    """Rerank results keep the daemon's order, and scores may be any number."""
     reply = RerankReply.from_map(RERANK, 2)
     assert reply.results == (RerankResult(1, 0.5), RerankResult(0, -2))
     assert reply.truncated == (1,)
@@ -113,14 +113,14 @@ def test_a_ranking_is_read() -> None:
 
 @pytest.mark.parametrize("index", [2, -1, None, 0.5])
 def test_a_ranking_of_what_was_not_sent_is_refused(index: Any) -> None:
-    """An index outside the request's documents is a ProtocolError."""
+    """An index out of the range of documents raises `ProtocolError`."""
     with pytest.raises(ProtocolError):
         RerankReply.from_map({**RERANK, "results": [{"index": index, "relevance_score": 1.0}]}, 2)
 
 
 @pytest.mark.parametrize("field", ["model", "method", "results", "usage", "truncated", "timings"])
 def test_every_field_of_rerank_has_to_be_there(field: str) -> None:
-    """A field that is missing, or no use, is a ProtocolError that names the op."""
+    """A missing or invalid field of a rerank reply raises a `ProtocolError` naming the op."""
     without = {key: value for key, value in RERANK.items() if key != field}
     for body in (without, {**RERANK, field: 1.5}):
         with pytest.raises(ProtocolError, match="rerank"):
@@ -128,13 +128,13 @@ def test_every_field_of_rerank_has_to_be_there(field: str) -> None:
 
 
 def test_timings_from_the_future_are_ignored() -> None:
-    """A newer daemon's fields do not disturb an older client."""
+    """Unknown fields, as of a newer daemon, are ignored."""
     body = {**EMBED, "timings": {**TIMINGS, "moon_ms": 1}, "colour": "blue"}
     assert EmbedReply.from_map(body, 3).timings.batch_tokens == 7
 
 
 @pytest.mark.parametrize("body", [{}, {"status": None}, {"status": 3}])
 def test_a_status_is_a_map(body: dict[str, Any]) -> None:
-    """Anything else is a ProtocolError."""
+    """A status that is not a map raises `ProtocolError`."""
     with pytest.raises(ProtocolError, match="status"):
         StatusReply.from_map(body)

@@ -1,4 +1,4 @@
-"""One `AsyncClient`, many tasks; and cancellation wherever it can strike."""
+"""One `AsyncClient`, many tasks; and cancellation at every point."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from client_lib.wire.messages import Cancel, Embed
 from .fake_daemon import Act, FakeDaemon, answer, vector
 from .played import PlayedDaemon
 
-# More loop iterations than a call takes from its first step to its last.
+# More loop iterations than a call takes.
 STEPS = range(30)
 
 
@@ -27,7 +27,7 @@ async def client(fake: FakeDaemon) -> AsyncIterator[AsyncClient]:
 
 
 async def cancelled_after(steps: int, work: Any) -> None:
-    """Run `work` for so many iterations of the loop, then cancel it."""
+    """Run `work` for `steps` iterations of the loop, then cancel it."""
     task = asyncio.ensure_future(work)
     for _ in range(steps):
         await asyncio.sleep(0)
@@ -37,12 +37,12 @@ async def cancelled_after(steps: int, work: Any) -> None:
 
 
 async def heard(fake: FakeDaemon, kind: Any, count: int = 1) -> list[Any]:
-    """Wait, without stopping the loop, until the daemon has had `count` requests of a kind."""
+    """Wait, without blocking the loop, for `count` requests of a kind."""
     return await asyncio.to_thread(fake.wait_for, kind, count)
 
 
 async def test_tasks_share_one_connection(client: AsyncClient, fake: FakeDaemon) -> None:
-    """Every task gets its own answer, all over one connection."""
+    """Concurrent tasks each get their own answer over one connection."""
     texts = [f"{i:03}" for i in range(300)]
     vectors = await asyncio.gather(*[client.encode(text) for text in texts])
     assert np.array_equal(np.stack(vectors), np.stack([vector(text) for text in texts]))
@@ -50,7 +50,7 @@ async def test_tasks_share_one_connection(client: AsyncClient, fake: FakeDaemon)
 
 
 async def test_a_client_has_no_task_of_its_own(client: AsyncClient) -> None:
-    """Nothing runs between calls, so nothing can be left behind."""
+    """The client runs no background task."""
     await client.ping()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -58,7 +58,7 @@ async def test_a_client_has_no_task_of_its_own(client: AsyncClient) -> None:
 async def test_a_restart_under_many_tasks_loses_nothing(
     client: AsyncClient, fake: FakeDaemon
 ) -> None:
-    """Every task's call is answered by the daemon that comes after."""
+    """The calls of all tasks survive a daemon restart."""
     fake.script = lambda _: Act.SILENCE
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(client.encode(f"{i:02}")) for i in range(50)]
@@ -84,25 +84,25 @@ async def test_a_restart_under_many_tasks_loses_nothing(
 async def test_cancelled_at_every_await(
     fake: FakeDaemon, call: Callable[[AsyncClient], Any], act: Any
 ) -> None:
-    """Wherever a call is cancelled, connected or not, the client stays usable and clean."""
+    """A call cancelled at any point leaves the client usable and no request pending."""
     for steps in STEPS:
         async with AsyncClient(fake.socket) as client:
-            for _ in range(2):  # The first has to connect; the second finds a connection.
+            for _ in range(2):  # The first one connects, the second reuses the connection.
                 fake.script = act
                 await cancelled_after(steps, call(client))
                 fake.script = answer
                 assert np.array_equal(await client.encode("next"), vector("next"))
-                assert fake.unsettled == 0  # it was answered, cancelled, or never sent
-    gc.collect()  # what was never awaited would warn here
+                assert fake.unsettled == 0  # answered, cancelled or never sent
+    gc.collect()  # an unawaited coroutine would warn here
 
 
 async def both_ping(client: AsyncClient) -> None:
-    """Two calls at once: one dials, the other waits for it."""
+    """Make two concurrent calls, so that one connects and the other waits for it."""
     await asyncio.gather(client.ping(), client.ping())
 
 
 async def test_cancelled_while_the_daemon_is_away(fake: FakeDaemon) -> None:
-    """A call that is cancelled while it waits for a daemon leaves the client usable."""
+    """Cancelling a call that waits for a daemon leaves the client usable."""
     fake.stop()
     for steps in STEPS:
         async with AsyncClient(fake.socket) as client:
@@ -113,7 +113,7 @@ async def test_cancelled_while_the_daemon_is_away(fake: FakeDaemon) -> None:
 
 
 async def test_cancelled_while_the_client_closes(fake: FakeDaemon) -> None:
-    """A close that is cancelled can be done again."""
+    """A cancelled `close` can be repeated."""
     for steps in range(5):
         client = AsyncClient(fake.socket)
         await client.ping()
@@ -127,7 +127,7 @@ async def test_cancelled_while_the_client_closes(fake: FakeDaemon) -> None:
 async def test_cancelling_a_call_cancels_it_in_the_daemon(
     client: AsyncClient, fake: FakeDaemon
 ) -> None:
-    """The daemon is told which request nobody waits for any more."""
+    """Cancelling a call cancels its request in the daemon."""
     fake.script = lambda _: Act.SILENCE
     task = asyncio.create_task(client.embed(["a"]))
     (embed,) = await heard(fake, Embed)
@@ -139,7 +139,7 @@ async def test_cancelling_a_call_cancels_it_in_the_daemon(
 async def test_the_callers_own_timeout_stays_the_callers(
     client: AsyncClient, fake: FakeDaemon
 ) -> None:
-    """An `asyncio.timeout` around a call is not mistaken for the call's own."""
+    """An `asyncio.timeout` around a call raises `TimeoutError`, not `CallTimeout`."""
     fake.script = lambda _: Act.SILENCE
     with pytest.raises(TimeoutError) as caught:
         async with asyncio.timeout(0.05):
@@ -150,7 +150,7 @@ async def test_the_callers_own_timeout_stays_the_callers(
 async def test_a_daemon_that_does_not_read_holds_the_writer_back(
     client: AsyncClient, fake: FakeDaemon
 ) -> None:
-    """Frames wait in their tasks: of a task that is cancelled meanwhile nothing is ever sent."""
+    """While the daemon does not read, frames wait in their tasks and can be cancelled unsent."""
     release = threading.Event()
     fake.script = lambda request: release.wait(10) and answer(request)
     await asyncio.gather(client.ping(timeout=0.05), return_exceptions=True)
@@ -172,18 +172,18 @@ async def test_a_daemon_that_does_not_read_holds_the_writer_back(
 async def test_an_encode_keeps_four_requests_in_flight(
     client: AsyncClient, fake: FakeDaemon
 ) -> None:
-    """So that the daemon always has the next one, and others never wait behind more."""
+    """An `encode` keeps exactly four requests in flight."""
     fake.script = lambda request: Act.SILENCE if isinstance(request, Embed) else answer(request)
     task = asyncio.create_task(client.encode([f"{i}" for i in range(2000)]))
     assert len(await heard(fake, Embed, 4)) == 4
-    await client.ping()  # by then the daemon has had all that was sent before
+    await client.ping()  # by now the daemon has received everything sent before
     assert len(await heard(fake, Embed, 4)) == 4
     task.cancel()
     await heard(fake, Cancel, 4)
 
 
 async def test_another_tasks_dial_is_waited_for_as_long_as_there_is_time(tmp_path: Path) -> None:
-    """A call whose time is up says that there is no daemon; the one that dials for all goes on."""
+    """A call waiting for another task's connection attempt keeps its own deadline."""
     async with AsyncClient(tmp_path / "none") as client:
         dialing = asyncio.create_task(client.ping())
         await asyncio.sleep(0)
@@ -195,7 +195,7 @@ async def test_another_tasks_dial_is_waited_for_as_long_as_there_is_time(tmp_pat
 
 
 async def test_a_daemon_that_goes_answers_what_it_has_taken(tmp_path: Path) -> None:
-    """What it refuses for that goes to the next one; its connection ends with the last answer."""
+    """A draining daemon answers accepted calls; refused ones go to its successor."""
     with PlayedDaemon(tmp_path / "s") as daemon:
         async with AsyncClient(daemon.socket) as client:
             kept = asyncio.create_task(client.encode("kept"))
@@ -210,14 +210,14 @@ async def test_a_daemon_that_goes_answers_what_it_has_taken(tmp_path: Path) -> N
             assert np.array_equal(await kept, vector("kept"))
             assert await asyncio.to_thread(old.has_ended)
             later = asyncio.create_task(client.ping())
-            new.say(new.answered(await asyncio.to_thread(new.take)))  # not what the old one kept
+            new.say(new.answered(await asyncio.to_thread(new.take)))  # not the kept call
             assert await later > 0
 
 
 async def test_a_daemon_that_goes_is_left_with_the_last_call_that_is_given_up(
     tmp_path: Path,
 ) -> None:
-    """It hears of that, and its connection ends: it waits for nobody any more."""
+    """The connection to a draining daemon is closed when its last call times out."""
     with PlayedDaemon(tmp_path / "s") as daemon:
         async with AsyncClient(daemon.socket) as client:
             late = asyncio.create_task(client.encode("late", timeout=0.5))
@@ -235,7 +235,7 @@ async def test_a_daemon_that_goes_is_left_with_the_last_call_that_is_given_up(
 
 
 async def test_a_closed_client_has_no_connection(tmp_path: Path) -> None:
-    """From that moment on: its loop may not run again."""
+    """`close` closes the connection before it returns, since the loop may not run again."""
     with PlayedDaemon(tmp_path / "s") as daemon:
         client = AsyncClient(daemon.socket)
         ping = asyncio.create_task(client.ping())
@@ -247,10 +247,10 @@ async def test_a_closed_client_has_no_connection(tmp_path: Path) -> None:
 
 
 async def test_who_waits_to_write_goes_to_the_next_daemon(tmp_path: Path) -> None:
-    """The one that took nothing more has gone: nobody else would say so."""
+    """A call waiting to write moves to the next daemon when the connection is lost."""
     with PlayedDaemon(tmp_path / "s") as daemon:
         async with AsyncClient(daemon.socket) as client, asyncio.timeout(20):
-            large = asyncio.create_task(client.encode("x" * 1_000_000))  # more than a socket keeps
+            large = asyncio.create_task(client.encode("x" * 1_000_000))  # exceeds the buffer
             old = await asyncio.to_thread(daemon.accept)
             waiting = asyncio.create_task(client.encode("waiting"))
             for _ in STEPS:
@@ -264,20 +264,20 @@ async def test_who_waits_to_write_goes_to_the_next_daemon(tmp_path: Path) -> Non
 
 
 async def test_a_call_that_lost_its_daemon_says_that_there_is_none(tmp_path: Path) -> None:
-    """And not that it does not answer: it has gone."""
+    """A call whose daemon disappeared raises `ConnectionLost` rather than `CallTimeout`."""
     with PlayedDaemon(tmp_path / "s") as daemon:
         client = AsyncClient(daemon.socket)
         call = asyncio.create_task(client.ping(timeout=0.2))
         connection = await asyncio.to_thread(daemon.accept)
         await asyncio.to_thread(connection.take)
-    # With the block both the connection and the listener have ended; only the path is left.
+    # The block has closed the connection and the listener; only the path is left.
     with pytest.raises(ConnectionLost, match="sidecar serve"):
         await call
     await client.close()
 
 
 async def test_close_wakes_every_task(fake: FakeDaemon) -> None:
-    """Calls in flight raise ClientClosed when the client closes."""
+    """Closing the client fails the calls in flight with `ClientClosed`."""
     fake.script = lambda _: Act.SILENCE
     client = AsyncClient(fake.socket)
     tasks = [asyncio.create_task(client.embed([str(i)])) for i in range(4)]
@@ -288,7 +288,7 @@ async def test_close_wakes_every_task(fake: FakeDaemon) -> None:
 
 
 async def test_close_ends_the_wait_for_a_daemon(tmp_path: Any) -> None:
-    """Calls that wait for a daemon to appear raise ClientClosed when the client closes."""
+    """Closing the client fails calls waiting for a daemon with `ClientClosed`."""
     client = AsyncClient(tmp_path / "none")
     tasks = [asyncio.create_task(client.ping()) for _ in range(3)]
     await asyncio.sleep(0)
@@ -298,7 +298,7 @@ async def test_close_ends_the_wait_for_a_daemon(tmp_path: Any) -> None:
 
 
 def test_a_client_stays_with_its_loop(fake: FakeDaemon) -> None:
-    """Use from a second event loop is an error that says so, not a call that hangs."""
+    """Using a client from a second event loop raises `RuntimeError`."""
     client = AsyncClient(fake.socket)
     with asyncio.Runner() as first, asyncio.Runner() as second:
         first.run(client.ping())
@@ -309,7 +309,7 @@ def test_a_client_stays_with_its_loop(fake: FakeDaemon) -> None:
 
 
 def test_a_client_is_refused_while_its_loop_runs(fake: FakeDaemon) -> None:
-    """In a thread of its own, say; the calls there go on."""
+    """Use from another running loop raises `RuntimeError` and does not disturb the client."""
     client = AsyncClient(fake.socket)
 
     async def ask_from_elsewhere() -> None:
@@ -325,11 +325,11 @@ def test_a_client_is_refused_while_its_loop_runs(fake: FakeDaemon) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("closes", [True, False])
 def test_a_client_outlives_its_loop(fake: FakeDaemon, closes: bool) -> None:
-    """What nobody has closed is closed with the loop, and the next one has its own connection."""
+    """The connection is closed with its loop, and a client on the next loop opens another."""
     client = AsyncClient(fake.socket)
     for text in "abc":
         assert np.array_equal(asyncio.run(client.encode(text)), vector(text))
-        gc.collect()  # nothing was left open that would warn here
+        gc.collect()  # an open connection would warn here
     assert fake.connections == 3
     if closes:
         asyncio.run(client.close())
@@ -338,7 +338,7 @@ def test_a_client_outlives_its_loop(fake: FakeDaemon, closes: bool) -> None:
 
 
 def test_a_loop_that_is_closed_in_the_middle_leaves_the_client_usable(fake: FakeDaemon) -> None:
-    """Its calls are over with it."""
+    """A client whose loop ended during a call can be used on another loop."""
     fake.script = lambda _: Act.SILENCE
     client = AsyncClient(fake.socket)
     with pytest.raises(TimeoutError):

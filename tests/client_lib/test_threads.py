@@ -1,4 +1,4 @@
-"""One `Client`, several threads; and a fork."""
+"""One `Client`, several threads; and forks."""
 
 import os
 import threading
@@ -27,7 +27,7 @@ def client(fake: FakeDaemon) -> Iterator[Client]:
 
 
 def held(event: threading.Event, text: str) -> Callable[[Request], Any]:
-    """Hold back the answer to one text until `event`; never answer "never"."""
+    """Delay the answer to `text` until `event`, and never answer "never"."""
 
     def script(request: Request) -> Any:
         if isinstance(request, Embed) and request.input == ("never",):
@@ -42,7 +42,7 @@ def held(event: threading.Event, text: str) -> Callable[[Request], Any]:
 def test_threads_share_one_connection(
     client: Client, fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """Every thread gets its own answers, all over one connection."""
+    """Concurrent threads each get their own answers over one connection."""
 
     def work(thread: int) -> bool:
         texts = [f"{thread:02}-{call:02}" for call in range(40)]
@@ -55,7 +55,7 @@ def test_threads_share_one_connection(
 def test_the_lead_passes_on_when_the_leader_times_out(
     client: Client, fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """A thread that gives up reading for all leaves no other without a reader."""
+    """When the thread that reads for all times out, another one takes over."""
     release = threading.Event()
     fake.script = held(release, "kept")
     leader = submit(client.embed, ["never"], timeout=0.3)
@@ -71,7 +71,7 @@ def test_the_lead_passes_on_when_the_leader_times_out(
 def test_a_follower_times_out_by_itself(
     client: Client, fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """A thread that waits for another to read keeps its own deadline."""
+    """A thread waiting for another to read keeps its own deadline."""
     release = threading.Event()
     fake.script = held(release, "kept")
     leader = submit(client.encode, "kept")
@@ -85,7 +85,7 @@ def test_a_follower_times_out_by_itself(
 def test_a_restart_under_many_threads_loses_nothing(
     client: Client, fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """Every thread's call is answered by the daemon that comes after."""
+    """The calls of all threads survive a daemon restart."""
     fake.script = lambda _: Act.SILENCE
     futures = [submit(client.encode, f"{i:02}") for i in range(12)]
     fake.wait_for(Embed, 12)
@@ -99,7 +99,7 @@ def test_a_restart_under_many_threads_loses_nothing(
 def test_restarts_under_load_lose_nothing(
     client: Client, fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """Threads that never stop asking never see the daemon come and go."""
+    """Repeated daemon restarts under load cause no error in any thread."""
 
     def work(thread: int) -> bool:
         texts = [f"{thread}-{call:03}" for call in range(100)]
@@ -116,7 +116,7 @@ def test_restarts_under_load_lose_nothing(
 def test_huge_requests_and_replies_cross(
     client: Client, fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """Threads that fill both buffers at once do not block one another."""
+    """Huge requests and replies of several threads do not block one another."""
     fake.limits = Limits(max_text_bytes=2**22)
     fake.script = lambda request: (
         embed_body([np.full(500_000, float(request.input[0][:2]))])
@@ -129,7 +129,7 @@ def test_huge_requests_and_replies_cross(
 
 
 def test_frames_of_calls_that_gave_up_do_not_pile_up(client: Client, fake: FakeDaemon) -> None:
-    """While the daemon reads nothing, a call that times out takes its unsent frame back."""
+    """A call that times out withdraws its unsent frame while the daemon does not read."""
     release = threading.Event()
     fake.script = held(release, "first")
     with pytest.raises(CallTimeout):
@@ -139,20 +139,20 @@ def test_frames_of_calls_that_gave_up_do_not_pile_up(client: Client, fake: FakeD
             client.embed(["x" * 2_000_000], timeout=0.05)
     release.set()
     assert client.ping() > 0
-    assert fake.received < 2 * 2_000_000  # no frame but the one that had begun to leave
+    assert fake.received < 2 * 2_000_000  # only the frame already sent in part
     assert fake.unsettled == 0
 
 
 def test_a_pipeline_that_is_left_cancels_what_is_in_flight(
     client: Client, fake: FakeDaemon
 ) -> None:
-    """It yields in order, asks no more than its window, and the client is of use afterwards."""
+    """A pipeline yields in order within its window, and cancels what is in flight when closed."""
     fake.script = lambda request: (
         Act.SILENCE if isinstance(request, Embed) and request.input != ("0",) else answer(request)
     )
     replies = client.pipeline((operations.embed([str(i)]) for i in range(9)), window=3)
     assert np.array_equal(next(replies).vectors, [vector("0")])
-    client.ping()  # by then the daemon has had all that was sent before
+    client.ping()  # by now the daemon has received everything sent before
     asked = fake.wait_for(Embed, 3)
     assert len(asked) == 3
     replies.close()
@@ -165,7 +165,7 @@ def test_a_pipeline_that_is_left_cancels_what_is_in_flight(
 def test_close_wakes_every_thread(
     client: Client, fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """Leader and followers alike raise ClientClosed when another thread closes."""
+    """Closing the client fails the calls of all threads with `ClientClosed`."""
     fake.script = lambda _: Act.SILENCE
     futures = [submit(client.embed, [str(i)]) for i in range(4)]
     fake.wait_for(Embed, 4)
@@ -178,7 +178,7 @@ def test_close_wakes_every_thread(
 def test_close_ends_the_wait_for_a_daemon(
     tmp_path: Any, submit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call that waits for a daemon to appear raises ClientClosed when the client closes."""
+    """Closing the client fails a call waiting for a daemon with `ClientClosed`."""
     tried = threading.Event()
 
     def connect(path: str, trust: Trust) -> Any:
@@ -197,7 +197,7 @@ def test_close_ends_the_wait_for_a_daemon(
 def test_another_threads_dial_is_waited_for_as_long_as_there_is_time(
     tmp_path: Any, submit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call whose time is up says so, however long the one that dials for all goes on."""
+    """A call waiting for another thread's connection attempt keeps its own deadline."""
     tried = threading.Event()
 
     def connect(path: str, trust: Trust) -> Any:
@@ -218,7 +218,7 @@ def test_another_threads_dial_is_waited_for_as_long_as_there_is_time(
 def test_without_a_limit_threads_wait_for_each_other(
     fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """One reads for both, and the other one's wait has no end that a clock could not hold."""
+    """Without a timeout, threads wait for the reader indefinitely without an overflow."""
     release = threading.Event()
     fake.script = held(release, "a")
     with Client(fake.socket, timeout=None) as client:
@@ -236,7 +236,7 @@ def test_without_a_limit_threads_wait_for_each_other(
 def test_threads_that_come_together_share_the_first_connection(
     fake: FakeDaemon, submit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where both find that there is none yet."""
+    """Threads that connect at the same time share one connection."""
     together = threading.Barrier(2, timeout=10)
 
     class Met(ReconnectingConnection):
@@ -252,7 +252,7 @@ def test_threads_that_come_together_share_the_first_connection(
 
 
 def test_one_message_may_answer_several_threads(tmp_path: Path, submit: Callable[..., Any]) -> None:
-    """Whoever still waits is given the lead, and not one that has its answer already."""
+    """When one message answers several threads, a thread still waiting becomes the reader."""
     with PlayedDaemon(tmp_path / "s") as daemon, Client(daemon.socket, timeout=5) as client:
         futures = [submit(client.encode, "0")]
         connection = daemon.accept()
@@ -274,7 +274,7 @@ def test_one_message_may_answer_several_threads(tmp_path: Path, submit: Callable
 def test_a_daemon_that_goes_answers_what_it_has_taken(
     tmp_path: Path, submit: Callable[..., Any]
 ) -> None:
-    """What it refuses for that goes to the next one; its connection ends with the last answer."""
+    """A draining daemon answers accepted calls; refused ones go to its successor."""
     with PlayedDaemon(tmp_path / "s") as daemon, Client(daemon.socket) as client:
         kept = submit(client.encode, "kept")
         old = daemon.accept()
@@ -289,14 +289,14 @@ def test_a_daemon_that_goes_answers_what_it_has_taken(
         assert np.array_equal(kept.result(), vector("kept"))
         assert old.has_ended()
         later = submit(client.ping)
-        new.say(new.answered(new.take()))  # and not the call that the old one kept
+        new.say(new.answered(new.take()))  # not the kept call
         assert later.result() > 0
 
 
 def test_a_daemon_that_goes_is_left_with_the_last_call_that_is_given_up(
     tmp_path: Path, submit: Callable[..., Any]
 ) -> None:
-    """It hears of that, and its connection ends: it waits for nobody any more."""
+    """The connection to a draining daemon is closed when its last call times out."""
     with PlayedDaemon(tmp_path / "s") as daemon, Client(daemon.socket) as client:
         late = submit(client.encode, "late", timeout=0.5)
         old = daemon.accept()
@@ -315,7 +315,7 @@ def test_a_daemon_that_goes_is_left_with_the_last_call_that_is_given_up(
 def test_who_asks_but_once_is_told_that_the_client_was_closed(
     fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """And not that the daemon has gone."""
+    """Without retries, closing the client raises `ClientClosed` rather than `ConnectionLost`."""
     fake.script = lambda _: Act.SILENCE
     client = Client(fake.socket, retries=False)
     call = submit(client.encode, "a")
@@ -328,7 +328,7 @@ def test_who_asks_but_once_is_told_that_the_client_was_closed(
 def test_a_forked_child_that_closes_leaves_the_parents_connection(
     client: Client, fake: FakeDaemon
 ) -> None:
-    """It has none of its own, and the parent's goes on."""
+    """Closing the client in a forked child leaves the parent's connection open."""
     client.ping()
     pid = os.fork()
     if pid == 0:
@@ -344,13 +344,13 @@ def test_a_forked_child_that_closes_leaves_the_parents_connection(
 def test_a_forked_child_has_its_own_connection(
     client: Client, fake: FakeDaemon, submit: Callable[..., Any]
 ) -> None:
-    """A child asks over a connection of its own; the parent's call in flight is undisturbed."""
+    """A forked child opens its own connection and does not disturb the parent's calls."""
     release = threading.Event()
     fake.script = held(release, "parent")
     parents = submit(client.encode, "parent")
     fake.wait_for(Embed, 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: a fork beside threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns, given threads
         pid = os.fork()
     if pid == 0:
         try:

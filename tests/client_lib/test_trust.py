@@ -27,7 +27,7 @@ MINE, UNIT = 4242, 4343
 
 
 class ForeignDaemon(FakeDaemon):
-    """A scripted daemon with a listening socket that others have made."""
+    """A scripted daemon on a listening socket made by another user."""
 
     def __init__(self, path: Path, listener: socket.socket) -> None:
         super().__init__(path)
@@ -39,7 +39,7 @@ class ForeignDaemon(FakeDaemon):
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A directory like /tmp: everybody may make files there."""
+    """A directory like /tmp, where every user may create files."""
     with TemporaryDirectory(prefix="sidecar-shared-") as folder:
         Path(folder).chmod(0o1777)
         yield Path(folder)
@@ -47,7 +47,7 @@ def shared() -> Iterator[Path]:
 
 @pytest.fixture
 def impostor(shared: Path) -> Iterator[ForeignDaemon]:
-    """A daemon of another user, at a path where anybody could have listened."""
+    """Another user's daemon, at a path where any user could listen."""
     path = shared / "s"
     with ForeignDaemon(path, listener_of(NOBODY, path)) as daemon:
         yield daemon
@@ -61,7 +61,7 @@ def bound(path: Path) -> socket.socket:
 
 
 def test_an_impostor_is_sent_nothing(connect: Any, impostor: ForeignDaemon) -> None:
-    """The refusal is immediate, says whose daemon it is and what to do, and is not retried."""
+    """An impostor is refused at once, by user and with advice, and receives no byte."""
     with pytest.raises(UntrustedDaemon) as refused:
         connect(impostor.socket, timeout=None).embed(["a secret"])
     assert str(refused.value) == (
@@ -71,7 +71,7 @@ def test_an_impostor_is_sent_nothing(connect: Any, impostor: ForeignDaemon) -> N
     assert isinstance(refused.value, SidecarError | PermissionError)
     assert not isinstance(refused.value, ConnectionLost)
     peer = socket.socket(socket.AF_UNIX)
-    with peer:  # served after whoever came before
+    with peer:  # served after earlier connections
         peer.connect(str(impostor.socket))
     assert (impostor.seen, impostor.received) == ([], 0)
 
@@ -79,7 +79,7 @@ def test_an_impostor_is_sent_nothing(connect: Any, impostor: ForeignDaemon) -> N
 def test_one_that_takes_over_is_sent_nothing(
     connect: Any, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every connection is made sure of: a daemon's place may be taken while a client lives."""
+    """Every new connection is checked, since an impostor may take over the path."""
     path = shared / "s"
     with FakeDaemon(path) as ours:
         client = connect(path)
@@ -97,14 +97,14 @@ def test_one_that_takes_over_is_sent_nothing(
 def test_a_user_who_is_named_is_talked_to(
     connect: Any, impostor: ForeignDaemon, user: str | int
 ) -> None:
-    """By name or by number."""
+    """`expect_user` allows another user's daemon, by name or by number."""
     assert connect(impostor.socket, expect_user=user).ping() > 0
 
 
 def test_the_environment_names_a_user(
     connect: Any, impostor: ForeignDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless the program does."""
+    """SIDECAR_DAEMON_USER allows another user's daemon, unless `expect_user` overrides it."""
     monkeypatch.setenv("SIDECAR_DAEMON_USER", "nobody")
     assert connect(impostor.socket).ping() > 0
     with pytest.raises(UntrustedDaemon, match="not by root, you or 'daemon': set SIDECAR"):
@@ -114,7 +114,7 @@ def test_the_environment_names_a_user(
 def test_root_may_be_named_by_its_number(
     connect: Any, impostor: ForeignDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """0 is a user, and none of the environment's is meant then; so with nobody at all."""
+    """An `expect_user` of 0 or an empty string overrides SIDECAR_DAEMON_USER."""
     monkeypatch.setenv("SIDECAR_DAEMON_USER", "nobody")
     for user in (0, ""):
         with pytest.raises(UntrustedDaemon):
@@ -122,13 +122,13 @@ def test_root_may_be_named_by_its_number(
 
 
 def test_an_unknown_name_is_told(connect: Any, impostor: ForeignDaemon) -> None:
-    """A name that is misspelled names nobody."""
+    """An `expect_user` unknown to this host is reported and allows nobody."""
     with pytest.raises(UntrustedDaemon, match="'nobdy', whom this host does not know: set"):
         connect(impostor.socket, expect_user="nobdy").ping()
 
 
 def test_a_socket_of_roots_may_be_passed_on(connect: Any, shared: Path) -> None:
-    """As systemd does it: the file is root's, the daemon that listens has a user of its own."""
+    """A daemon of another user may listen on a socket that root created, as with systemd."""
     path = shared / "s"
     with ForeignDaemon(path, listener_of(NOBODY, path, bound(path))) as daemon:
         with dial(str(path), Trust()):
@@ -138,7 +138,7 @@ def test_a_socket_of_roots_may_be_passed_on(connect: Any, shared: Path) -> None:
 
 
 def test_a_socket_that_root_listens_at_may_have_another_owner(connect: Any, shared: Path) -> None:
-    """As with `SocketUser=`: the kernel's word on who listens is enough."""
+    """A socket file owned by another user is accepted if root listens on it."""
     path = shared / "s"
     listener = bound(path)
     listener.listen()
@@ -148,12 +148,12 @@ def test_a_socket_that_root_listens_at_may_have_another_owner(connect: Any, shar
 
 
 def test_the_file_that_was_looked_at_is_the_one_connected_to(three: tuple[Path, ...]) -> None:
-    """Whatever another user has put at its path a moment later."""
+    """The socket file that was checked is the one connected to, even if it is replaced."""
     _, unit, impostor = three
 
     class Swapped(Trust):
         def accepts(self, uid: int) -> bool:
-            if uid == 0 and impostor.exists():  # the file is root's, they say
+            if uid == 0 and impostor.exists():  # the file is reported as root's
                 impostor.replace(unit)
             return uid == 0
 
@@ -163,7 +163,7 @@ def test_the_file_that_was_looked_at_is_the_one_connected_to(three: tuple[Path, 
 
 
 def test_a_link_to_roots_socket_is_another_path_to_it(connect: Any, shared: Path) -> None:
-    """Whoever made the link: what counts is where it leads."""
+    """A link to root's socket is accepted whoever made it, since its target counts."""
     path, connection = shared / "s", shared / "connection"
     connection.symlink_to(path)
     os.lchown(connection, NOBODY, NOBODY)
@@ -174,7 +174,7 @@ def test_a_link_to_roots_socket_is_another_path_to_it(connect: Any, shared: Path
 _AS = """
 import ctypes, json, os, sys
 uid, maps, paths = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
-if maps != "host":  # before there are threads, which numpy starts
+if maps != "host":  # before numpy starts threads
     assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER
     print(flush=True); input()
 from client_lib.dial import connect
@@ -182,19 +182,22 @@ from client_lib.trust import Trust
 if maps != "none":
     os.setgroups([]) if maps == "host" else None
     os.setresuid(uid, uid, uid)
-told = {}
+outcomes = {}
 for path in paths:
     try:
         connect(path, Trust.of(None)).close()
-        told[path] = "ok"
+        outcomes[path] = "ok"
     except PermissionError as error:
-        told[path] = str(error)
-print(json.dumps(told))
+        outcomes[path] = str(error)
+print(json.dumps(outcomes))
 """
 
 
 def asked_as(uid: int, maps: str, *paths: Path) -> dict[str, str]:
-    """Connect as `uid`, in a user namespace of its own unless `maps` is "host"."""
+    """Connect to `paths` as `uid` and return the outcomes by name.
+
+    It runs in a user namespace of its own unless `maps` is "host".
+    """
     words = [sys.executable, "-c", _AS, str(uid), maps, *map(str, paths)]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -203,18 +206,18 @@ def asked_as(uid: int, maps: str, *paths: Path) -> dict[str, str]:
         assert process.stdout is not None
         if maps != "host":
             if process.stdout.readline() == "":
-                pytest.skip("user namespaces are not to be had here")
+                pytest.skip("user namespaces are not available")
             if maps != "none":
                 Path(f"/proc/{process.pid}/uid_map").write_text(maps)
         out, err = process.communicate("\n")
     assert process.returncode == 0, err
-    told = json.loads(out)
-    return {Path(path).name: said for path, said in told.items()}
+    outcomes = json.loads(out)
+    return {Path(path).name: outcome for path, outcome in outcomes.items()}
 
 
 @pytest.fixture
 def three(shared: Path) -> Iterator[tuple[Path, ...]]:
-    """Sockets of root's daemon, of one that root's socket was passed to, and of nobody's."""
+    """The sockets of root's daemon, of a unit's behind root's socket, and of an impostor."""
     root, unit, impostor = (shared / name for name in ("root", "unit", "impostor"))
     first = bound(root)
     first.listen()
@@ -228,23 +231,23 @@ def three(shared: Path) -> Iterator[tuple[Path, ...]]:
     ("uid", "maps"),
     [
         (MINE, "host"),
-        (MINE, f"0 0 1\n{MINE} {MINE} 1\n"),  # PrivateUsers=yes, as the gateway's unit has it
-        (0, "0 0 1\n"),  # the same where the unit's user is root, as for metrics
+        (MINE, f"0 0 1\n{MINE} {MINE} 1\n"),  # PrivateUsers=yes, as in the gateway's unit
+        (0, "0 0 1\n"),  # the same with root as the unit's user, as for metrics
     ],
     ids=["user", "private-users", "private-users-of-root"],
 )
 def test_units_clients_find_the_units_daemon(three: tuple[Path, ...], uid: int, maps: str) -> None:
-    """In a user namespace, too, where the daemon's own user looks like any other."""
-    told = asked_as(uid, maps, *three)
-    assert (told["root"], told["unit"]) == ("ok", "ok")
-    assert "run by " in told["impostor"]
+    """Clients accept the unit's daemon even in a user namespace that does not map its user."""
+    outcomes = asked_as(uid, maps, *three)
+    assert (outcomes["root"], outcomes["unit"]) == ("ok", "ok")
+    assert "run by " in outcomes["impostor"]
 
 
 def test_a_user_outside_the_namespace_is_not_ones_own(three: tuple[Path, ...]) -> None:
-    """Where a process has no user in its namespace, it and all others look like 65534."""
-    told = asked_as(NOBODY, "none", *three)
-    assert "ok" not in told.values()
-    assert "a user outside this user namespace" in told["impostor"]
+    """A process without a user in its namespace does not take other unmapped users for its own."""
+    outcomes = asked_as(NOBODY, "none", *three)
+    assert "ok" not in outcomes.values()
+    assert "a user outside this user namespace" in outcomes["impostor"]
 
 
 def test_the_command_refuses_an_impostor(
@@ -253,7 +256,7 @@ def test_the_command_refuses_an_impostor(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Whatever it asks, as one line that says what to do; told to, it asks."""
+    """Every command refuses an impostor in one line with advice, unless its user is allowed."""
     (tmp_path / "corpus.txt").write_text("a secret\n")
     flags = ["--socket", str(impostor.socket)]
     embed = ["embed", str(tmp_path / "corpus.txt"), "-o", str(tmp_path / "out.npy")]
@@ -270,7 +273,7 @@ def test_the_command_refuses_an_impostor(
 def test_a_cluster_does_not_start_one_beside_an_impostor(
     impostor: ForeignDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A daemon that answers, but is not to be asked, is for its operator to say."""
+    """With an impostor at the socket, the Ray actor raises rather than starting a daemon."""
     with pytest.raises(UntrustedDaemon):
         answers(impostor.socket)
     monkeypatch.setenv("SIDECAR_SOCKET", str(impostor.socket))
@@ -282,7 +285,7 @@ def test_a_cluster_does_not_start_one_beside_an_impostor(
 def test_the_user_nobody_is_oneself_where_all_users_are_seen(
     monkeypatch: pytest.MonkeyPatch, all_users: bool
 ) -> None:
-    """In a user namespace everybody outside has that number."""
+    """User 65534 counts as oneself only if the namespace maps all users."""
     monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
     monkeypatch.setattr(trust, "_sees_all_users", lambda: all_users)
     assert trust.is_own(NOBODY) is all_users

@@ -58,7 +58,7 @@ def test_bodies_come_whole_wherever_the_cuts_are(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_long_body_has_its_memory_at_the_second_piece() -> None:
-    """A long body's memory is allocated once, with its second piece; the first takes its own size."""
+    """A long body's memory is allocated once, at its second piece; the first takes its size."""
     frames = Frames(2**20)
     frames.feed(framed(LONG)[:1_000])
     assert frames.pending == len(LONG)

@@ -1,7 +1,8 @@
-"""What `python -m sidecar serve` is where this folder goes before the real one: in no time there.
+"""A stand-in for `python -m sidecar serve` that starts at once.
 
-Each start is a line of `starts`, beside the folder of the socket. With the flag `--words` it says
-these on standard error, and fails.
+It takes effect if its folder comes before the real package in the import path. Each start appends a
+line to `starts`, next to the socket's folder. With `--words TEXT` it prints the text to stderr and
+fails.
 """
 
 import os
@@ -16,7 +17,7 @@ from tests.client_lib.fake_daemon import FakeDaemon, answer
 _FAILED = 3
 
 
-def say(request: Request) -> Any:
+def reply(request: Request) -> Any:
     if isinstance(request, Status):
         return {"status": {"pid": os.getpid(), "flags": sys.argv[1:]}}
     return answer(request)
@@ -31,9 +32,9 @@ def main() -> int:
         sys.stderr.write(flags[-1])
         return _FAILED
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    path.unlink(missing_ok=True)  # of one that was killed
+    path.unlink(missing_ok=True)  # left by a killed daemon
     with FakeDaemon(path) as daemon:
-        daemon.script = say
+        daemon.script = reply
         signal.sigwait([signal.SIGTERM])
     return 0
 
