@@ -1,4 +1,4 @@
-"""Where the daemon listens, unless told otherwise. One rule for both sides."""
+"""Where the daemon listens by default. Both sides use this rule."""
 
 import os
 from collections.abc import Mapping
@@ -6,11 +6,11 @@ from pathlib import Path
 
 SYSTEM_SOCKET = Path("/run/sidecar/sidecar.sock")
 LONGEST_PATH = 107
-"""Bytes of a socket's path at most: what `sun_path` of unix(7) holds."""
+"""The longest path of a Unix socket, in bytes: what `sun_path` of unix(7) holds."""
 
 
 def default_socket(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return `$SIDECAR_SOCKET`, else the user's runtime directory's socket, else the host's."""
+    """Return `$SIDECAR_SOCKET`, or the socket in the user's runtime directory, or the host's."""
     if chosen := environ.get("SIDECAR_SOCKET"):
         return Path(chosen)
     if runtime := environ.get("XDG_RUNTIME_DIR"):
@@ -19,8 +19,8 @@ def default_socket(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def too_long(path: str | os.PathLike[str]) -> str | None:
-    """Return what is wrong with the length of a socket's path; None where nothing is."""
+    """Return what is wrong with the length of a socket's path, or None."""
     length = len(os.fsencode(path))
     if length <= LONGEST_PATH:
         return None
-    return f"its path has {length} bytes, and a socket's at most {LONGEST_PATH}"
+    return f"its path has {length} bytes, but a socket's path may have at most {LONGEST_PATH}"

@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC109 - a call's timeout covers reconnects, and is the same in both clients
-"""The client for asyncio."""
+"""The asyncio client."""
 
 import asyncio
 import math
@@ -29,12 +29,27 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """Embeds and reranks by way of the daemon at `path`; tasks of one event loop may share it.
+    """An asyncio client of the daemon at `path`; tasks of one event loop may share it.
 
-    All but `pipeline` is as in `Client`, with `await`. Cancelling a call cancels it in the daemon
-    too, and leaves the client as usable as before. Once its event loop is closed, which closes the
-    connection, another loop may use it, by a connection of its own; before that a call there is a
-    `RuntimeError`.
+    It works as `Client` does, with `await`, and raises the same exceptions; only `pipeline` is
+    missing. Cancelling a call also cancels it in the daemon, and the client remains usable.
+
+    Once its event loop is closed, which closes the connection, the client may be used on another
+    loop, where it makes a new connection. Before that, a call there raises `RuntimeError`.
+
+    Args:
+        path: The daemon's Unix socket. Defaults to `client_lib.address.default_socket()`.
+        timeout: Seconds for each call, from connecting to the last byte of the reply, retries
+            included; sent to the daemon as the request's deadline. A call may set its own. None or
+            infinity means no limit, but None for a call means this timeout.
+        retries: Whether to retry until the deadline if the daemon restarts or is overloaded. If
+            false, such a call raises `ConnectionLost`, `Draining` or `Overloaded` at once.
+        expect_user: One more user, by name or number, whose daemon is trusted. Defaults to
+            `$SIDECAR_DAEMON_USER`.
+
+    Raises:
+        TypeError: `timeout` is not a number.
+        ValueError: `timeout` is not above 0.
     """
 
     def __init__(
@@ -70,11 +85,40 @@ class AsyncClient:
         traceparent: str | None = None,
         timeout: float | None = None,
     ) -> NDArray[Any]:
-        """Return one vector a text: [n, d], [d] for one string, (0, 0) for no texts.
+        """Return one vector per text, for any number of texts.
 
-        Any number of texts: they travel as requests of up to 256, a few at a time, and
-        `timeout` (seconds) bounds each of those. The options are those of `embed`, and so is
-        what the vectors are made of: float32 unless `precision` says otherwise.
+        Texts are sent as requests of up to 256 texts, a few at a time.
+
+        Args:
+            texts: A string, or an ordered iterable of strings.
+            model: Name of a model that the daemon serves. Defaults to its first embedding model.
+            prompt_name: One of the model's prompts, prepended to each text. Without it and `role`,
+                the model's default prompt applies, if it has one.
+            role: "query" or "document": selects the model's prompt for that role if
+                `prompt_name` is not given.
+            normalize: Whether to scale vectors to length 1. Defaults to the model's setting.
+            dimensions: How many leading dimensions to keep. Defaults to all.
+            precision: Data type of the vectors: "float32", "float16", "int8" or "uint8" (a fixed
+                range, for vectors of length 1), or one bit per dimension, eight of them packed
+                into an int8 ("binary") or uint8 ("ubinary").
+            truncate: If false, reject a text that is longer than the model accepts instead of
+                truncating it.
+            priority: "interactive", or "bulk" to let interactive requests of any process go first.
+            traceparent: W3C Trace Context whose trace id the daemon's events about the request
+                carry.
+            timeout: Seconds for each request. Defaults to the client's timeout.
+
+        Returns:
+            An array [n, d], in float32 unless `precision` says otherwise; [d] for a single string,
+            (0, 0) for no texts.
+
+        Raises:
+            TypeError: `texts` are not strings, or `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            BadRequest: An option is invalid, or a text, named by its index, is not valid Unicode or
+                too long.
+            UnknownModel: The daemon does not serve the model, or its model changed during the call.
+            SidecarError: As described for the class.
         """
         encoding = Encoding(
             texts, model=model, prompt_name=prompt_name, role=role, normalize=normalize,
@@ -110,17 +154,38 @@ class AsyncClient:
         traceparent: str | None = None,
         timeout: float | None = None,
     ) -> EmbedReply:
-        """Return the vectors of `texts`, [n, d], with what the daemon says about them.
+        """Return the vectors of `texts`, with what the daemon reports about the request.
 
-        One request: the daemon's `max_inputs` bounds it. `prompt_name` puts one of the model's
-        prompts before each text, `role` the one that the model has for each "query" or "document",
-        where no name is given; `normalize` (by default what the model says) scales vectors
-        to length 1; `dimensions` keeps the first so many; `precision` is what they come as:
-        float32, float16, int8 or uint8 (of a fixed range, for vectors of length 1), or a bit a
-        dimension, eight to an int8 ("binary") or a uint8 ("ubinary"). `truncate=False` refuses a
-        text that is longer than the model takes (`BadRequest` with its index) instead of cutting
-        it; `priority="bulk"` lets interactive requests, of any process, go first. `traceparent`
-        (W3C Trace Context) puts the caller's trace id into the daemon's events about the request.
+        All texts are sent as one request, so the daemon's `max_inputs` limits their number.
+
+        Args:
+            texts: A string, or an ordered iterable of strings.
+            model: Name of a model that the daemon serves. Defaults to its first embedding model.
+            prompt_name: One of the model's prompts, prepended to each text. Without it and `role`,
+                the model's default prompt applies, if it has one.
+            role: "query" or "document": selects the model's prompt for that role if
+                `prompt_name` is not given.
+            normalize: Whether to scale vectors to length 1. Defaults to the model's setting.
+            dimensions: How many leading dimensions to keep. Defaults to all.
+            precision: Data type of the vectors: "float32", "float16", "int8" or "uint8" (a fixed
+                range, for vectors of length 1), or one bit per dimension, eight of them packed
+                into an int8 ("binary") or uint8 ("ubinary").
+            truncate: If false, reject a text that is longer than the model accepts instead of
+                truncating it.
+            priority: "interactive", or "bulk" to let interactive requests of any process go first.
+            traceparent: W3C Trace Context whose trace id the daemon's events about the request
+                carry.
+            timeout: Seconds for the call. Defaults to the client's timeout.
+
+        Returns:
+            The reply, with `vectors` [n, d] of type `precision`, also for a single string.
+
+        Raises:
+            TypeError: `texts` are not strings, or `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            BadRequest: An option is invalid, or a text, named by its index, is not valid Unicode or
+                too long.
+            SidecarError: As described for the class.
         """
         operation = operations.embed(
             texts, model=model, prompt_name=prompt_name, role=role, normalize=normalize,
@@ -141,10 +206,31 @@ class AsyncClient:
         traceparent: str | None = None,
         timeout: float | None = None,
     ) -> RerankReply:
-        """Return `documents` by their relevance to `query`, the most relevant first.
+        """Return `documents` ordered by their relevance to `query`, most relevant first.
 
-        `top_n` keeps that many. `method` says whether a cross-encoder or the embedding model
-        scored them.
+        Args:
+            query: What to compare the documents to.
+            documents: An ordered iterable of strings.
+            top_n: How many of the best results to return. Defaults to all.
+            model: Name of a model that the daemon serves. Defaults to its first reranker or, if it
+                has none, its first embedding model.
+            truncate: If false, reject a text that is longer than the model accepts instead of
+                truncating it.
+            priority: "interactive", or "bulk" to let interactive requests of any process go first.
+            traceparent: W3C Trace Context whose trace id the daemon's events about the request
+                carry.
+            timeout: Seconds for the call. Defaults to the client's timeout.
+
+        Returns:
+            The reply, whose `method` tells whether a cross-encoder or an embedding model scored the
+            documents.
+
+        Raises:
+            TypeError: The query or the documents are not strings, or `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            BadRequest: An option is invalid, or a text is not valid Unicode or too long; a document
+                is named by its index.
+            SidecarError: As described for the class.
         """
         operation = operations.rerank(
             query, documents, top_n=top_n, model=model, truncate=truncate, priority=priority,
@@ -153,27 +239,66 @@ class AsyncClient:
         return await self._ask(operation, timeout)
 
     async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """Return what the daemon is, and how it is."""
+        """Return what the daemon serves, and its current state.
+
+        Args:
+            timeout: Seconds for the call. Defaults to the client's timeout.
+
+        Returns:
+            The daemon's status.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            SidecarError: As described for the class.
+        """
         return await self._ask(operations.status(), timeout)
 
     async def metrics(
         self, form: MetricsFormat = "openmetrics", *, timeout: float | None = None
     ) -> MetricsReply:
-        """Return how the daemon is, in figures for a monitor.
+        """Return the daemon's metrics, for a monitoring system.
 
-        "openmetrics" is what Prometheus reads over HTTP; "prometheus" the older text, which the
-        node exporter's textfile collector takes.
+        Args:
+            form: "openmetrics", which Prometheus reads over HTTP, or "prometheus", the older text
+                format, which the node exporter's textfile collector accepts.
+            timeout: Seconds for the call. Defaults to the client's timeout.
+
+        Returns:
+            The metrics as text, and their content type.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            BadRequest: `form` is unknown.
+            SidecarError: As described for the class.
         """
         return await self._ask(operations.metrics(form), timeout)
 
     async def ping(self, *, timeout: float | None = None) -> float:
-        """Return how long the daemon took to answer nothing, in seconds."""
+        """Return how long the daemon took to answer an empty request.
+
+        Args:
+            timeout: Seconds for the call. Defaults to the client's timeout.
+
+        Returns:
+            The round-trip time in seconds.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            SidecarError: As described for the class.
+        """
         begun = perf_counter()
         await self._ask(operations.ping(), timeout)
         return perf_counter() - begun
 
     async def close(self) -> None:
-        """Close the connection. Calls in flight and calls to come raise `ClientClosed`."""
+        """Close the connection. Calls in flight and later calls raise `ClientClosed`.
+
+        Raises:
+            RuntimeError: The client is in use on another event loop that is still open.
+        """
         self._closed = True
         self._leave_closed_loop()
         if self._connection is not None:
@@ -232,7 +357,7 @@ class AsyncClient:
 
     async def _open_connection(self) -> AsyncReconnectingConnection:
         if self._closed:
-            raise ClientClosed("this client is closed; make another")
+            raise ClientClosed("this client is closed; create a new one")
         self._leave_closed_loop()
         if self._connection is None:
             self._lasting = _while_loop_lasts(
@@ -242,13 +367,13 @@ class AsyncClient:
         return self._connection
 
     def _leave_closed_loop(self) -> None:
-        """Forget the connection of a loop that is closed, and refuse to share one that is not."""
+        """Drop the connection of a closed loop. Raises `RuntimeError` if its loop is still open."""
         if self._loop is None or self._loop is asyncio.get_running_loop():
             return
         if not self._loop.is_closed():
             raise RuntimeError(
-                "this AsyncClient is in use on another event loop, which is not closed: make an "
-                "AsyncClient for each loop"
+                "this AsyncClient is in use on another event loop that is still open: create one "
+                "AsyncClient per event loop"
             )
         self._loop = self._connection = self._lasting = None
 
@@ -256,7 +381,7 @@ class AsyncClient:
 async def _while_loop_lasts(
     connection: AsyncReconnectingConnection,
 ) -> AsyncGenerator[AsyncReconnectingConnection, None]:
-    # asyncio closes an async generator when its loop ends, and when nobody holds it any more.
+    # asyncio closes an async generator when its loop ends, or when it is no longer referenced.
     try:
         yield connection
     finally:

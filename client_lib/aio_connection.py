@@ -1,6 +1,6 @@
 """One connection that tasks share. It has no task of its own: the transport calls it.
 
-Nothing here catches cancellation: a task that goes leaves its call to `abandon`.
+Nothing here handles cancellation: a cancelled task passes its call to `abandon`.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from client_lib.wire.protocol import Limits
 
 @dataclass(slots=True, eq=False)
 class TaskCall(Call):
-    """A call that a task waits for; its deadline is in the loop's seconds.
+    """A call that a task waits for, with a deadline on the loop's clock.
 
-    `connection` is None while there is no connection to send it over.
+    `connection` is None until there is a connection to send it over.
     """
 
     connection: "AsyncConnection | None" = None
@@ -36,7 +36,7 @@ class AsyncConnection(asyncio.Protocol):
     def __init__(self, limits: Limits) -> None:
         self._transport: asyncio.Transport
         self._calls: Calls[TaskCall] = Calls(limits)
-        self._unsaid = self._calls.greeting()
+        self._unsent_greeting = self._calls.greeting()
         self._writable = asyncio.Event()
         self._gone = asyncio.Event()
         self._retired = False
@@ -44,51 +44,51 @@ class AsyncConnection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether new calls should go here."""
+        """Whether new calls may be sent over this connection."""
         return self._ended is None and not self._retired
 
     @property
     def limits(self) -> Limits:
-        """What the daemon says it takes, as far as is known."""
+        """The daemon's limits, as far as they are known."""
         return self._calls.limits
 
     async def send(self, call: TaskCall) -> None:
-        """Write `call` once the transport takes more. If the connection ended, settle it so."""
+        """Write `call` once the transport accepts more. If the connection has ended, settle it."""
         while not self._writable.is_set():
             await self._writable.wait()
         if self._ended is not None:
             call.outcome = copy(self._ended)
             return
         frame = self._calls.add(call, call.left)
-        # Hello and the first request are one write. asyncio drops what it has not read when a
-        # write fails, so a second one could lose the very reply that says why it failed.
-        self._transport.write(self._unsaid + frame)
-        self._unsaid = b""
+        # Hello and the first request are a single write. If a write fails, asyncio drops what it
+        # has not read, so a second one could lose the very reply that explains the failure.
+        self._transport.write(self._unsent_greeting + frame)
+        self._unsent_greeting = b""
 
     async def wait(self, call: TaskCall) -> Mapping[str, Any]:
-        """Return the body of `call`'s reply, or raise what it came to."""
+        """Return the body of `call`'s reply, or raise its error."""
         if call.outcome is None:
             call.settled = asyncio.get_running_loop().create_future()
             await call.settled
         return call.result()
 
     def abandon(self, call: TaskCall) -> None:
-        """Forget `call`, and tell the daemon so."""
+        """Forget `call`, and cancel it in the daemon."""
         if self._ended is None and call.outcome is None:
             self._transport.write(self._calls.cancel(call))
             self._end_if_done()
 
     def retire(self) -> None:
-        """Take no more calls; end once those in flight are settled."""
+        """Accept no more calls; end once those in flight are settled."""
         self._retired = True
         self._end_if_done()
 
     async def close(self, reason: SidecarError) -> None:
-        """End now; whoever still waits gets `reason`."""
+        """End now; calls in flight raise `reason`."""
         self._end(reason)
         await self._gone.wait()
 
-    # What the transport calls.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)

@@ -1,4 +1,4 @@
-"""A connection for tasks that is made again when it is lost."""
+"""A connection for tasks that reconnects when it is lost."""
 
 import asyncio
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from client_lib.wire.protocol import Limits
 
 
 class AsyncReconnectingConnection:
-    """One loop's way to the daemon: the connection in use, and its successors.
+    """One event loop's link to the daemon: the current connection, and its successors.
 
     It enforces no deadlines: the caller cancels what takes too long.
     """
@@ -44,7 +44,7 @@ class AsyncReconnectingConnection:
         await connection.send(call)
 
     async def finish(self, call: TaskCall) -> Mapping[str, Any]:
-        """Return the body of `call`'s reply, resubmitting it to as many daemons as it takes."""
+        """Return the body of `call`'s reply, resending it to as many daemons as it takes."""
         while True:
             assert call.connection is not None
             try:
@@ -62,7 +62,7 @@ class AsyncReconnectingConnection:
             await self.begin(call)
 
     def late(self, call: TaskCall) -> SidecarError:
-        """Return the error of a `call` that timed out: no answer, or no daemon to give one."""
+        """Return the error of a `call` that timed out: no answer, or no daemon to answer."""
         if call.connection is None:
             return self._recovery.unreachable()
         return CallTimeout(f"no answer from {self._path} within {call.timeout:g} s")
@@ -75,7 +75,7 @@ class AsyncReconnectingConnection:
                 await self._connection.close(ClientClosed("the client was closed during the call"))
 
     async def _redial(self, call: TaskCall) -> AsyncConnection:
-        # One task dials for all; the others wait here and find its connection.
+        # One task dials for all; the others wait here and use its connection.
         async with self._dialing:
             while self._connection is None or not self._connection.usable:
                 await self._attempt(call)

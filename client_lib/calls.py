@@ -1,7 +1,7 @@
-"""What one connection was asked and has not answered; both clients share this, without I/O.
+"""The calls that wait for one connection. Both clients share this; it does no I/O.
 
-A call outlives its connection: it keeps its request, and whoever waits for it hands that to the
-next connection. `Calls` belongs to one connection and is the table id → call.
+A call outlives its connection: it keeps its request, and whoever waits for it passes that to the
+next connection. `Calls` belongs to one connection and maps ids to calls.
 """
 
 import itertools
@@ -25,19 +25,19 @@ from client_lib.wire.messages import Cancel, Embed, Hello, Request, Rerank, requ
 from client_lib.wire.protocol import VERSION, ClientConnection, Limits, Reply
 
 HELLO_ID = 0
-# Whoever waits so long waits without a limit, 31 years; clocks and selectors overflow later.
-_FOR_EVER = 1e9
+# 31 years, from which a timeout counts as unlimited; clocks and selectors overflow later.
+_UNLIMITED = 1e9
 
 
 def call_ids() -> Iterator[int]:
-    """Yield ids for calls: 1, 3, 5, ... The id after each is kept for the call's `cancel`."""
+    """Yield ids for calls: 1, 3, 5, ... The id after each is reserved for the call's `cancel`."""
     return itertools.count(1, 2)
 
 
 def seconds_of(timeout: object) -> float:
-    """Return a caller's `timeout` in seconds: infinite for None, which is no limit.
+    """Return a caller's `timeout` in seconds: infinity for None, which means no limit.
 
-    Raises `TypeError` for what is no number, `ValueError` for one that is not above 0.
+    Raises `TypeError` for anything but a number, `ValueError` for one that is not above 0.
     """
     if timeout is None:
         return math.inf
@@ -45,16 +45,16 @@ def seconds_of(timeout: object) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, Real):
         raise TypeError(f"{expected}; not {timeout!r:.80}")
     seconds = float(timeout)
-    if not seconds > 0:  # NaN is not, either
+    if not seconds > 0:  # rejects NaN, too
         raise ValueError(f"{expected}; not {timeout!r:.80}")
-    return seconds if seconds < _FOR_EVER else math.inf
+    return seconds if seconds < _UNLIMITED else math.inf
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One request on its way. `deadline` is in seconds of the clock that its client uses.
+    """A request in flight. `deadline` is in seconds on its client's clock.
 
-    It is infinite for a call without a limit, as `timeout` is.
+    Without a limit, both `deadline` and `timeout` are infinite.
     """
 
     request: Request
@@ -64,14 +64,14 @@ class Call:
     outcome: Mapping[str, Any] | SidecarError | None = None
 
     def result(self) -> Mapping[str, Any]:
-        """Return the reply's body, or raise what the call came to."""
+        """Return the reply's body, or raise the call's error."""
         assert self.outcome is not None
         if isinstance(self.outcome, SidecarError):
             raise self.outcome
         return self.outcome
 
     def sign(self, error: SidecarError) -> None:
-        """Have `error`, and its traceback, say which request it was, as the daemon's events do."""
+        """Add the request's id to `error` and its traceback, to match it to the daemon's events."""
         error.request_id = self.id
         error.add_note(f"sidecar request {self.id} of process {os.getpid()}")
 
@@ -87,7 +87,7 @@ class Call:
 
 
 def request_frame(request: Request, left: float = math.inf) -> bytes:
-    """Return `request` as a frame; the daemon is told that there are `left` seconds for it."""
+    """Return `request` as a frame; its timeout is the `left` seconds until the deadline."""
     message = request_to_map(request)
     if isinstance(request, Embed | Rerank) and left < math.inf:
         message["timeout_ms"] = max(1, round(1000 * left))
@@ -99,9 +99,9 @@ C = TypeVar("C", bound=Call)
 
 @dataclass(slots=True, eq=False)
 class Calls(Generic[C]):
-    """The calls that wait for one connection, and the limits that its daemon states.
+    """The calls that wait for one connection, and the limits of its daemon.
 
-    `limits` are those of the daemon before, until this one has stated its own.
+    Until the daemon has stated them, `limits` are those of the previous daemon.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -109,31 +109,31 @@ class Calls(Generic[C]):
     _pending: dict[int, C] = field(default_factory=dict)
 
     def greeting(self) -> bytes:
-        """Return the first frame of the connection; requests may follow without waiting."""
+        """Return the connection's first frame; requests may follow without waiting for a reply."""
         return request_frame(Hello(id=HELLO_ID, version=VERSION, client="client_lib"))
 
     def add(self, call: C, left: float) -> bytes:
-        """Wait `left` seconds for `call`'s reply; return the frame that asks for it.
+        """Register `call` with `left` seconds to go, and return the frame that requests it.
 
-        Raises `TooLarge` for a frame that would be refused.
+        Raises `TooLarge` for a frame that the daemon would reject.
         """
         frame = request_frame(call.request, left)
         size, limit = len(frame) - HEADER_BYTES, self.limits.max_frame_bytes
         if size > limit:
-            raise TooLarge(f"a request of {size} bytes; the daemon takes {limit} at most")
+            raise TooLarge(f"the request has {size} bytes; the daemon accepts at most {limit}")
         call.outcome = None
         self._pending[call.id] = call
         return frame
 
     def cancel(self, call: C) -> bytes:
-        """Forget `call`; return the frame that tells the daemon so."""
+        """Forget `call`, and return the frame that cancels it in the daemon."""
         self._pending.pop(call.id, None)
         return request_frame(Cancel(id=call.cancel_id, target=call.id))
 
     def receive(self, data: bytes | memoryview) -> Iterator[C]:
-        """Yield each call that `data` settles. A reply to what is not pending is ignored.
+        """Yield each call that `data` settles. Replies to unknown calls are ignored.
 
-        Raises a `SidecarError` where the whole connection has failed.
+        Raises a `SidecarError` if the connection as a whole has failed.
         """
         for reply in self._connection.receive(data):
             if reply.id == HELLO_ID:
@@ -143,7 +143,7 @@ class Calls(Generic[C]):
                 yield call
 
     def drop_all(self, error: SidecarError) -> list[C]:
-        """Settle every call with `error`, a copy each: several threads may raise it."""
+        """Settle every call with its own copy of `error`, since several threads may raise it."""
         dropped = list(self._pending.values())
         self._pending.clear()
         for call in dropped:
@@ -157,7 +157,9 @@ class Calls(Generic[C]):
         if reply.error is not None:
             raise reply.error
         if (version := reply.body.get("version")) != VERSION:
-            raise UnsupportedVersion(f"the daemon speaks version {version!r}, not {VERSION}")
+            raise UnsupportedVersion(
+                f"the daemon speaks protocol version {version!r}, not {VERSION}"
+            )
         try:
             self.limits = _limits(reply.body["limits"])
         except (KeyError, TypeError) as error:
@@ -166,5 +168,5 @@ class Calls(Generic[C]):
 
 def _limits(table: Mapping[str, Any]) -> Limits:
     stated = Limits(int(table["max_frame_bytes"]), int(table["max_inputs"]))
-    # A daemon from before there was this one does not state it.
+    # Older daemons do not state this limit.
     return replace(stated, max_text_bytes=int(table.get("max_text_bytes", stated.max_text_bytes)))

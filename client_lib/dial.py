@@ -1,4 +1,4 @@
-"""Connects to a daemon and checks whose it is. Both clients share this."""
+"""Connect to a daemon and check who runs it. Both clients share this."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ def connect(path: str, trust: Trust) -> socket.socket:
 
 
 def _connected_by_owner(path: str, trust: Trust, listener: int) -> socket.socket:
-    """Connect whoever listens, provided that a trusted user owns the socket's file."""
+    """Connect to any listener, provided that a trusted user owns the socket's file."""
     file = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         if not trust.accepts(os.fstat(file).st_uid):

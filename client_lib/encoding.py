@@ -1,4 +1,4 @@
-"""Any number of texts to one array: cut into requests, and put together again."""
+"""Split any number of texts into requests, and collect their vectors in one array."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,19 +13,19 @@ from client_lib.wire.errors import ProtocolError, UnknownModel
 from client_lib.wire.messages import Embed, Precision
 from client_lib.wire.replies import dtype_of, view_vectors
 
-# Requests that one `encode` keeps in flight: the daemon always has the next one at hand, and
-# other callers never queue behind more than these.
+# Requests that one `encode` keeps in flight: enough for the daemon to have the next one at hand,
+# and few enough for other callers to queue behind.
 WINDOW = 4
-# A request closes at either bound; together they keep a frame well within the daemon's limits.
+# A request is full at either limit; together they keep a frame well within the daemon's limits.
 _CHUNK_TEXTS = 256
 _CHUNK_BYTES = 4 * 2**20
 
 
 class Encoding:
-    """One `encode`: its operations go out in order, their vectors land in one array.
+    """One `encode` call: its operations are sent in order, and their vectors fill one array.
 
-    `vectors` is [n, d] of `precision`'s dtype once every operation has been read; [d] for one
-    string alone; (0, 0) for no texts, since then no daemon was asked what d is.
+    `vectors` is [n, d] of `precision`'s dtype once every operation has been read; [d] for a
+    single string; (0, 0) for no texts, since no daemon was asked what d is.
 
     Raises what `operations.embed` raises.
     """
@@ -41,14 +41,14 @@ class Encoding:
         self._model: str | None = None
 
     def operations(self) -> Iterator[Operation[None]]:
-        """Yield one operation a request; reading its reply puts the vectors in their place."""
+        """Yield one operation per request; reading its reply stores its vectors."""
         for rows in chunks(self._texts):
             request = partial(Embed, input=self._texts[rows], **self._options)
             yield Operation(request, partial(self._place, rows), rows.start)
 
     @property
     def vectors(self) -> NDArray[Any]:
-        """The result: the array itself, allocated once."""
+        """The result array, allocated once."""
         return self._vectors[0] if self._single else self._vectors
 
     def _place(self, rows: slice, body: Mapping[str, Any]) -> None:
@@ -60,23 +60,25 @@ class Encoding:
         self._vectors[rows] = block
 
     def _check_same_model(self, model: str | None, dimensions: int) -> None:
-        # A daemon that restarted in between may serve another model, and vectors of two
-        # models in one array would be wrong in a way that nobody sees.
+        # A daemon that restarted in between may serve another model, and nobody would notice
+        # vectors of two models in one array.
         if model is None:
             raise ProtocolError("the reply to embed does not name its model")
         if model != self._model or dimensions != self._vectors.shape[1]:
-            raise UnknownModel(f"model {self._model!r} became {model!r} while texts were encoded")
+            raise UnknownModel(
+                f"the daemon's model changed from {self._model!r} to {model!r} during the call"
+            )
 
 
 def chunks(texts: Sequence[str], most: int = _CHUNK_TEXTS) -> Iterator[slice]:
     """Yield consecutive slices of `texts`, each of at most `most` texts.
 
-    A slice closes before the text that would take it over 4 MiB of UTF-8; a longer text
-    stands alone.
+    A slice ends before the text that would take it over 4 MiB of UTF-8; a longer text
+    has its own slice.
     """
     start, size = 0, 0
     for index, text in enumerate(texts):
-        # `isascii` is a flag that the string carries, so most texts are not encoded for this.
+        # `isascii` only reads a flag of the string, so most texts are not encoded for this.
         length = len(text) if text.isascii() else len(text.encode())
         full = index - start == most or size + length > _CHUNK_BYTES
         if full and index > start:

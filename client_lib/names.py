@@ -1,21 +1,21 @@
-"""When two names mean one model."""
+"""Whether two names refer to the same model."""
 
 
-def is_same(asked: str, served: str) -> bool:
-    """Whether `asked` is a name of the model called `served`.
+def is_same(requested: str, served: str) -> bool:
+    """Whether `requested` is a name of the model called `served`.
 
-    A hub id is the same with and without its organisation, and its revision.
+    Hub ids match with or without their organisation, and with or without their revision.
     """
-    if asked == served:
+    if requested == served:
         return True
-    if is_path(asked):
+    if is_path(requested):
         return False
-    (owner, own, revision), (other_owner, other, other_revision) = map(_parts, (asked, served))
+    (owner, own, revision), (other_owner, other, other_revision) = map(_parts, (requested, served))
     return own == other and _agree(owner, other_owner) and _agree(revision, other_revision)
 
 
 def is_path(name: str) -> bool:
-    """Whether `name` is written as a path and not as a hub id."""
+    """Whether `name` is written as a path rather than as a hub id."""
     return name.startswith((".", "~", "/")) or name.count("/") > 1
 
 

@@ -1,10 +1,11 @@
-"""A daemon that processes of one host start together, where nobody else runs one for them.
+"""A daemon that the processes of a host start on demand and share.
 
-The first that needs it starts it, and it ends after the last, however that one ends: each holds
-a shared lock on FOLDER/users, which the kernel lets go of with the process. A keeper, which is
-nobody's child, has the daemon as its own, and ends it once no such lock is left.
+The first process that needs it starts it, and it ends after the last one, however that one ends:
+each holds a shared lock on FOLDER/users, which the kernel releases with the process. A keeper,
+which is nobody's child, has the daemon as its own child, and ends it once no such lock is left.
 
-FOLDER is this user's alone, wherever it lies, and so is what is in it: another user's is refused.
+FOLDER belongs to this user alone, wherever it lies, and so does everything in it: anything of
+another user is refused.
 """
 
 import ctypes
@@ -24,27 +25,39 @@ from client_lib.sync import Client
 from client_lib.wire.errors import ConnectionLost, SidecarError, UntrustedDaemon
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_LOOK_SECONDS = 0.5  # from look to look, whether somebody uses the daemon
-_START_LOOK_SECONDS = 0.05  # whether one that was just started answers: somebody waits for it
-_ANSWER_SECONDS = 5.0  # of one that listens; where none does, that is known at once
-_LAST_BYTES = 2_000  # that are told of what a daemon said that did not start
+_LOOK_SECONDS = 0.5  # between checks whether anybody uses the daemon
+_START_LOOK_SECONDS = 0.05  # between checks whether a new daemon answers: a caller waits for it
+_ANSWER_SECONDS = 5.0  # timeout of a daemon that listens; without one, a check fails at once
+_LAST_BYTES = 2_000  # how much output of a daemon that did not start is reported
 _KEEP = "--keep"
 
 
 class NodeDaemon:
-    """The daemon of those that name the same `folder`; it listens at `socket`.
+    """The daemon shared by all processes that name the same `folder`.
 
-    It is there from the end of `__init__` to `close`, or to the end of the process. `flags` are
-    those of `sidecar serve`; the first user's count. Raises `ConnectionLost` where the daemon
-    does not start: what it said stands in the message, and in the folder's `log`. Raises
-    `UntrustedFolder` where the folder, or what is in it, is another user's.
+    It is available from construction to `close`, or to the end of the process. It is a context
+    manager that closes itself.
+
+    Args:
+        folder: A folder of this user's own, for the socket, the locks and the log; created if it
+            is missing.
+        flags: Flags of `sidecar serve`. They have no effect if the daemon is running already.
+
+    Attributes:
+        socket: The path of the daemon's Unix socket.
+
+    Raises:
+        ConnectionLost: The daemon did not start. The message has the end of its output, and
+            `log` in the folder all of it.
+        UntrustedFolder: The folder, or something in it, belongs to another user.
+        UntrustedDaemon: Another user's daemon listens at the socket.
     """
 
     def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
         _make_parents(folder)
         self.socket = _socket(folder)
         with OwnFolder.hold(folder) as own:
-            # Waits while a keeper is about to end its daemon.
+            # Blocks while a keeper is ending its daemon.
             self._using = _lock(own, "users", fcntl.LOCK_SH)
             try:
                 with os.fdopen(_lock(own, "starting", fcntl.LOCK_EX), "rb"):
@@ -55,7 +68,7 @@ class NodeDaemon:
                 raise
 
     def close(self) -> None:
-        """Use it no longer."""
+        """Stop using the daemon, which ends if nobody else uses it."""
         os.close(self._using)
 
     def __enter__(self) -> Self:
@@ -71,7 +84,17 @@ class NodeDaemon:
 
 
 def answers(socket: Path) -> bool:
-    """Whether a daemon listens at `socket`, and says so. Raises `UntrustedDaemon`."""
+    """Check whether a daemon answers at `socket`.
+
+    Args:
+        socket: The path of a Unix socket.
+
+    Returns:
+        Whether it answered within five seconds.
+
+    Raises:
+        UntrustedDaemon: Another user's daemon listens there.
+    """
     try:
         with Client(socket, timeout=_ANSWER_SECONDS, retries=False) as client:
             client.ping()
@@ -93,7 +116,7 @@ def _make_parents(folder: Path) -> None:
 
 
 def _lock(folder: OwnFolder, name: str, kind: int) -> int:
-    """Return a file that is locked until it is closed."""
+    """Return a file descriptor that holds the lock until it is closed."""
     file = folder.open(name, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(file, kind)
@@ -104,8 +127,8 @@ def _lock(folder: OwnFolder, name: str, kind: int) -> int:
 
 
 def _start(folder: Path, flags: Sequence[str]) -> None:
-    # By way of a process that ends at once: what ends this one's children with it, as a cluster's
-    # scheduler may, does not find the keeper.
+    # Start it from a process that exits at once: whatever ends this process's children with it, as
+    # a cluster's scheduler may, does not find the keeper.
     done = subprocess.run(  # noqa: S603 - our own module, by this interpreter
         [sys.executable, "-m", "client_lib.node", os.fspath(folder), *flags],
         stderr=subprocess.PIPE, text=True, check=False,
@@ -115,18 +138,18 @@ def _start(folder: Path, flags: Sequence[str]) -> None:
 
 
 def _launch_keeper(folder: Path, flags: Sequence[str]) -> int:
-    """Start the keeper, and return once its daemon answers, or has ended."""
-    with OwnFolder.hold(folder) as own, _log(own) as said:
+    """Start the keeper; return once its daemon answers, or has ended."""
+    with OwnFolder.hold(folder) as own, _log(own) as log:
         keeper = subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
             [sys.executable, "-m", "client_lib.node", _KEEP, os.fspath(folder), *flags],
-            stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     while not answers(_socket(folder)):
         try:
             keeper.wait(_START_LOOK_SECONDS)
         except subprocess.TimeoutExpired:
             continue
-        print(_last_words(folder), file=sys.stderr)  # noqa: T201 - a process's way to say it
+        print(_log_tail(folder), file=sys.stderr)  # noqa: T201 - a process's way to say it
         return 1
     return 0
 
@@ -135,13 +158,13 @@ def _log(folder: OwnFolder) -> BinaryIO:
     return os.fdopen(folder.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
 
-def _last_words(folder: Path) -> str:
+def _log_tail(folder: Path) -> str:
     with OwnFolder.hold(folder) as own, os.fdopen(own.open("log", os.O_RDONLY), "rb") as log:
         return log.read()[-_LAST_BYTES:].decode(errors="replace")
 
 
 def _keep(folder: Path, flags: Sequence[str]) -> int:
-    """Run the daemon until nobody uses it; one that is killed meanwhile is started again."""
+    """Run the daemon until nobody uses it; restart it if it is killed meanwhile."""
     with OwnFolder.hold(folder) as own:
         users = own.open("users", os.O_RDWR)
     while True:
@@ -151,7 +174,7 @@ def _keep(folder: Path, flags: Sequence[str]) -> int:
                     daemon.terminate()
                     return daemon.wait()
                 _wait(daemon)
-        if daemon.returncode >= 0:  # it would end so again
+        if daemon.returncode >= 0:  # it would exit the same way again
             return daemon.returncode
 
 
@@ -170,7 +193,7 @@ def _end_with_parent() -> None:
 
 
 def _is_last(users: int) -> bool:
-    # The lock is kept until this process ends, after its daemon: who comes meanwhile waits for it.
+    # The lock is kept until this process ends, after its daemon: newcomers wait for that.
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -185,10 +208,10 @@ def _wait(daemon: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _main(words: Sequence[str]) -> int:
-    if words[0] == _KEEP:
-        return _keep(Path(words[1]), words[2:])
-    return _launch_keeper(Path(words[0]), words[1:])
+def _main(arguments: Sequence[str]) -> int:
+    if arguments[0] == _KEEP:
+        return _keep(Path(arguments[1]), arguments[2:])
+    return _launch_keeper(Path(arguments[0]), arguments[1:])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What can be asked: one function an operation, the same for both clients.
+"""The operations that a daemon offers, one function each; both clients share them.
 
-An `Operation` is a request that still lacks its id, and the way to read the answer. All that
-a caller may have got wrong is found here, before anything is sent.
+An `Operation` is a request that still lacks its id, and the way to read the reply. All mistakes
+that a caller can make are found here, before anything is sent.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -31,9 +31,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[T_co]):
-    """`request(id=...)` is what to send; `read(body)` makes the caller's result of the reply.
+    """`request(id=...)` makes the request; `read(body)` turns the reply into the caller's result.
 
-    Of a call's texts, `first` is the index of this request's first one.
+    `first` is the index of this request's first text among all texts of the call.
     """
 
     request: Callable[..., Request]
@@ -41,18 +41,18 @@ class Operation(Generic[T_co]):
     first: int = 0
 
     def place(self, error: SidecarError) -> None:
-        """Have `error` name a text by its index among all of the call's."""
+        """Make the index in `error` refer to all texts of the call."""
         if self.first and isinstance(error, ReplyError) and error.index is not None:
             error.index += self.first
-            error.add_note(f"of all texts that is number {error.index}, counted from 0")
+            error.add_note(f"this is text {error.index} of the whole call, counted from 0")
 
 
 def embed(
     texts: str | Iterable[str], *, precision: Precision = "float32", **options: Any
 ) -> Operation[EmbedReply]:
-    """Embed `texts` in one request; one string alone counts as a list of one.
+    """Embed `texts` in one request; a single string counts as a list of one.
 
-    Raises `BadRequest` for an option that a daemon would refuse, and what `as_texts` raises.
+    Raises `BadRequest` for an option that a daemon would reject, and what `as_texts` raises.
     """
     dtype_of(precision)
     rows = as_texts(as_list(texts), "texts")
@@ -63,7 +63,7 @@ def embed(
 def rerank(query: str, documents: Iterable[str], **options: Any) -> Operation[RerankReply]:
     """Order `documents` by their relevance to `query`, in one request.
 
-    Raises `BadRequest` for an option that a daemon would refuse, and what `as_texts` raises.
+    Raises `BadRequest` for an option that a daemon would reject, and what `as_texts` raises.
     """
     check_text(query, "query")
     rows = as_texts(documents, "documents")
@@ -72,7 +72,7 @@ def rerank(query: str, documents: Iterable[str], **options: Any) -> Operation[Re
 
 
 def status() -> Operation[dict[str, Any]]:
-    """Ask what the daemon is, and how it is."""
+    """Request what the daemon serves, and its current state."""
     return Operation(Status, _read_status)
 
 
@@ -81,17 +81,17 @@ def _read_status(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def metrics(form: MetricsFormat) -> Operation[MetricsReply]:
-    """Ask how the daemon is, in figures for a monitor."""
+    """Request the daemon's metrics."""
     return Operation(partial(Metrics, format=form), MetricsReply.from_map)
 
 
 def ping() -> Operation[None]:
-    """Ask for nothing but an answer."""
+    """Request an empty reply."""
     return Operation(Ping, lambda _: None)
 
 
 def as_fields(cls: type[Request], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `options` as they travel: numbers and booleans of numpy as Python's.
+    """Return `options` as they are sent, with NumPy's numbers and booleans as Python's.
 
     Raises `BadRequest`, as a daemon would, for one that does not fit its field.
     """

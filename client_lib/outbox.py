@@ -1,11 +1,11 @@
-"""Frames on their way into a socket that may not take them all at once."""
+"""Frames to write to a socket that may not accept them all at once."""
 
 import socket
 from collections import deque
 
 
 class Outbox:
-    """Frames in order, each under its request's id; of the first, `_sent` bytes have left."""
+    """Frames in order, each with its request's id; `_sent` bytes of the first have been sent."""
 
     def __init__(self) -> None:
         self._frames: deque[tuple[int, memoryview]] = deque()
@@ -16,7 +16,7 @@ class Outbox:
         self._frames.append((request_id, memoryview(frame)))
 
     def flush(self, sock: socket.socket) -> None:
-        """Send what `sock` takes. Raises `OSError`; `BlockingIOError` where it is full."""
+        """Send what `sock` accepts. Raises `OSError`, and `BlockingIOError` if it is full."""
         while self._frames:
             _, frame = self._frames[0]
             self._sent += sock.send(frame[self._sent :])
@@ -25,7 +25,7 @@ class Outbox:
                 self._sent = 0
 
     def withdraw(self, request_id: int) -> bool:
-        """Take a frame back. False where it is gone or going: the rest must follow then."""
+        """Remove a frame; return False if any of it was sent, since the rest must follow then."""
         for position, (other_id, _) in enumerate(self._frames):
             if other_id == request_id and (position > 0 or self._sent == 0):
                 del self._frames[position]

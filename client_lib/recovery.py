@@ -1,6 +1,6 @@
-"""What a client does about a daemon that goes away or refuses a call. Pure: it waits for nothing.
+"""How a client reacts to a daemon that goes away or rejects a call. Pure: it never waits.
 
-Both clients act on it: they differ in how they wait, not in what they wait for.
+Both clients use it: they differ in how they wait, not in what they wait for.
 """
 
 import os
@@ -14,7 +14,7 @@ from client_lib.wire.errors import ConnectionLost, Draining, Overloaded, Untrust
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _DOUBLINGS = 6  # from the first pause to past the longest
 
-# A daemon that starts, restarts or is briefly busy explains these. Waiting cures nothing else
+# A daemon that is starting, restarting or briefly busy causes these. Waiting cures nothing else
 # (no permission, a path that cannot be a socket).
 TRANSIENT = (FileNotFoundError, ConnectionError, BlockingIOError)
 
@@ -23,7 +23,7 @@ TRANSIENT = (FileNotFoundError, ConnectionError, BlockingIOError)
 class Recovery:
     """The policy of one reconnecting connection to the daemon at `path`.
 
-    Without `retries` every failure is raised at once. `cause` is why the last connection or the
+    Without `retries`, every failure is raised at once. `cause` is why the last connection or the
     last attempt failed, whichever call it was for.
     """
 
@@ -36,9 +36,9 @@ class Recovery:
         return pause(call.failures, self.cause)
 
     def dial_failed(self, call: Call, error: OSError) -> None:
-        """Record that connecting failed with `error`. Returns if it is to be tried again.
+        """Record that connecting failed with `error`. Returns if it should be retried.
 
-        Raises `UntrustedDaemon`, and `ConnectionLost` if trying again cannot help.
+        Raises `UntrustedDaemon`, and `ConnectionLost` if a retry cannot help.
         """
         if isinstance(error, UntrustedDaemon):
             raise error
@@ -47,7 +47,7 @@ class Recovery:
         self.connection_failed(call, error)
 
     def connection_failed(self, call: Call, cause: Exception) -> None:
-        """Record that the connection of `call` ended with `cause`. Returns if to connect again.
+        """Record that the connection of `call` ended with `cause`. Returns if it should reconnect.
 
         Raises `Draining` or `ConnectionLost` without retries.
         """
@@ -59,9 +59,9 @@ class Recovery:
             ) from cause
 
     def seconds_after_refusal(self, refusal: Overloaded, left: float) -> float:
-        """Return how long to wait before sending a refused call again, with `left` seconds to go.
+        """Return how long to wait before resending a rejected call with `left` seconds to go.
 
-        Raises `refusal` without retries, or if the call's time would be up by then.
+        Raises `refusal` without retries, or if the deadline would pass before that.
         """
         seconds = backoff(refusal)
         if not self.retries or seconds >= left:
@@ -74,7 +74,7 @@ class Recovery:
 
 
 def pause(failures: int, cause: Exception | None = None) -> float:
-    """Return how many seconds to wait after so many `failures` in a row: 0, then 20 ms to 1 s.
+    """Return how many seconds to wait after `failures` in a row: 0, then 20 ms to 1 s.
 
     The pause doubles with each failure, but stays at 20 ms while the backlog is full: the daemon
     is there, an attempt costs it nothing, and a client that tries rarely loses to those that try
@@ -89,19 +89,19 @@ def pause(failures: int, cause: Exception | None = None) -> float:
 
 
 def backoff(refusal: Overloaded) -> float:
-    """Return how many seconds to wait after `refusal`: what it asks for, up to twice that.
+    """Return how many seconds to wait after `refusal`: `retry_after_ms`, up to twice that.
 
-    The surplus is random, so that calls that were refused together do not return together.
+    The surplus is random, so that calls that were rejected together do not return together.
     """
     return (refusal.retry_after_ms or 0) / 1000 * random.uniform(1.0, 2.0)  # noqa: S311 - as above
 
 
 def unreachable(path: str, cause: Exception | None) -> ConnectionLost:
-    """Return the error of a call that found no daemon: where it looked, why, what to do."""
+    """Return the error of a call that found no daemon: the path, the cause, and what to do."""
     if length := too_long(path):
         return ConnectionLost(f"no daemon can listen at {path}: {length}")
     if isinstance(cause, PermissionError):
-        advice = f"the user {os.geteuid()} may not use it; join the group that owns the socket"
+        advice = f"user {os.geteuid()} may not connect; join the group that owns the socket"
     else:
         advice = "is the daemon running? start it with `sidecar serve`"
     return ConnectionLost(f"no daemon answers at {path} ({cause or 'not tried'}): {advice}")

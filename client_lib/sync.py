@@ -1,4 +1,4 @@
-"""The client for threads."""
+"""The blocking client, for threads."""
 
 import os
 from collections import deque
@@ -26,25 +26,34 @@ T = TypeVar("T")
 
 
 class Client:
-    """Embeds and reranks by way of the daemon at `path`; threads may share it.
+    """A blocking client of the daemon at `path`; threads may share it.
 
-    `path` is its Unix socket, by default that of `client_lib.address.default_socket`.
-    `timeout` (seconds) bounds each call from connecting to the last byte, reconnects included,
-    unless the call brings its own; None, or infinity, is no limit (of a call None is the
-    client's). The daemon is told. Where the daemon goes away during a call,
-    or is overloaded, the client comes back, in the latter case after the pause that it is asked
-    to make, and asks again until then; with `retries=False` it raises `ConnectionLost` or
-    `Overloaded` at once.
+    It connects with the first call. If the daemon restarts or is overloaded during a call, the
+    client retries until the call's deadline, honouring `retry_after_ms`. After a fork, the child
+    makes its own connection.
 
-    A daemon is asked if it is root's or this process's own user's, or `expect_user`'s, a name or a
-    number, by default `$SIDECAR_DAEMON_USER`; another's raises `UntrustedDaemon` and is sent
-    nothing. That is seen to once a connection.
+    Only a daemon of root, of this process's own user or of `expect_user` is trusted. This is
+    checked for each connection, before anything is sent.
 
     Every call may raise a subclass of `SidecarError`: `ConnectionLost` if no daemon could be
-    reached in time, `CallTimeout` if it did not answer in time, a `ReplyError` if it refused;
-    `DeadlineExceeded` is the daemon's word that the time is or would be up, and like
-    `CallTimeout` a `TimeoutError`.
-    After a fork the child makes a connection of its own.
+    reached in time, `UntrustedDaemon` if another user runs it, `CallTimeout` if it did not answer
+    in time, `ClientClosed` after `close`, or a `ReplyError` if it rejected the request. One of the
+    latter is `DeadlineExceeded`, if the deadline has passed or cannot be met; like `CallTimeout`,
+    it is also a `TimeoutError`.
+
+    Args:
+        path: The daemon's Unix socket. Defaults to `client_lib.address.default_socket()`.
+        timeout: Seconds for each call, from connecting to the last byte of the reply, retries
+            included; sent to the daemon as the request's deadline. A call may set its own. None or
+            infinity means no limit, but None for a call means this timeout.
+        retries: Whether to retry until the deadline if the daemon restarts or is overloaded. If
+            false, such a call raises `ConnectionLost`, `Draining` or `Overloaded` at once.
+        expect_user: One more user, by name or number, whose daemon is trusted. Defaults to
+            `$SIDECAR_DAEMON_USER`.
+
+    Raises:
+        TypeError: `timeout` is not a number.
+        ValueError: `timeout` is not above 0.
     """
 
     def __init__(
@@ -78,11 +87,40 @@ class Client:
         traceparent: str | None = None,
         timeout: float | None = None,
     ) -> NDArray[Any]:
-        """Return one vector a text: [n, d], [d] for one string, (0, 0) for no texts.
+        """Return one vector per text, for any number of texts.
 
-        Any number of texts: they travel as requests of up to 256, a few at a time, and
-        `timeout` (seconds) bounds each of those. The options are those of `embed`, and so is
-        what the vectors are made of: float32 unless `precision` says otherwise.
+        Texts are sent as requests of up to 256 texts, a few at a time.
+
+        Args:
+            texts: A string, or an ordered iterable of strings.
+            model: Name of a model that the daemon serves. Defaults to its first embedding model.
+            prompt_name: One of the model's prompts, prepended to each text. Without it and `role`,
+                the model's default prompt applies, if it has one.
+            role: "query" or "document": selects the model's prompt for that role if
+                `prompt_name` is not given.
+            normalize: Whether to scale vectors to length 1. Defaults to the model's setting.
+            dimensions: How many leading dimensions to keep. Defaults to all.
+            precision: Data type of the vectors: "float32", "float16", "int8" or "uint8" (a fixed
+                range, for vectors of length 1), or one bit per dimension, eight of them packed
+                into an int8 ("binary") or uint8 ("ubinary").
+            truncate: If false, reject a text that is longer than the model accepts instead of
+                truncating it.
+            priority: "interactive", or "bulk" to let interactive requests of any process go first.
+            traceparent: W3C Trace Context whose trace id the daemon's events about the request
+                carry.
+            timeout: Seconds for each request. Defaults to the client's timeout.
+
+        Returns:
+            An array [n, d], in float32 unless `precision` says otherwise; [d] for a single string,
+            (0, 0) for no texts.
+
+        Raises:
+            TypeError: `texts` are not strings, or `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            BadRequest: An option is invalid, or a text, named by its index, is not valid Unicode or
+                too long.
+            UnknownModel: The daemon does not serve the model, or its model changed during the call.
+            SidecarError: As described for the class.
         """
         encoding = Encoding(
             texts, model=model, prompt_name=prompt_name, role=role, normalize=normalize,
@@ -99,9 +137,22 @@ class Client:
         window: int = WINDOW,
         timeout: float | None = None,
     ) -> Generator[T, None, None]:
-        """Yield what each of `operations` comes to, in order; up to `window` are in flight.
+        """Run `operations`, and yield their results in order.
 
-        `timeout` (seconds) bounds each. Whatever is in flight when the iterator ends is cancelled.
+        Operations that are still in flight when the iterator ends are cancelled.
+
+        Args:
+            operations: Operations, as created by the functions of `client_lib.operations`.
+            window: How many requests to keep in flight.
+            timeout: Seconds for each operation. Defaults to the client's timeout.
+
+        Yields:
+            The result of each operation.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            SidecarError: As described for the class.
         """
         in_flight: deque[tuple[Operation[T], ThreadCall]] = deque()
         try:
@@ -131,17 +182,38 @@ class Client:
         traceparent: str | None = None,
         timeout: float | None = None,
     ) -> EmbedReply:
-        """Return the vectors of `texts`, [n, d], with what the daemon says about them.
+        """Return the vectors of `texts`, with what the daemon reports about the request.
 
-        One request: the daemon's `max_inputs` bounds it. `prompt_name` puts one of the model's
-        prompts before each text, `role` the one that the model has for each "query" or "document",
-        where no name is given; `normalize` (by default what the model says) scales vectors
-        to length 1; `dimensions` keeps the first so many; `precision` is what they come as:
-        float32, float16, int8 or uint8 (of a fixed range, for vectors of length 1), or a bit a
-        dimension, eight to an int8 ("binary") or a uint8 ("ubinary"). `truncate=False` refuses a
-        text that is longer than the model takes (`BadRequest` with its index) instead of cutting
-        it; `priority="bulk"` lets interactive requests, of any process, go first. `traceparent`
-        (W3C Trace Context) puts the caller's trace id into the daemon's events about the request.
+        All texts are sent as one request, so the daemon's `max_inputs` limits their number.
+
+        Args:
+            texts: A string, or an ordered iterable of strings.
+            model: Name of a model that the daemon serves. Defaults to its first embedding model.
+            prompt_name: One of the model's prompts, prepended to each text. Without it and `role`,
+                the model's default prompt applies, if it has one.
+            role: "query" or "document": selects the model's prompt for that role if
+                `prompt_name` is not given.
+            normalize: Whether to scale vectors to length 1. Defaults to the model's setting.
+            dimensions: How many leading dimensions to keep. Defaults to all.
+            precision: Data type of the vectors: "float32", "float16", "int8" or "uint8" (a fixed
+                range, for vectors of length 1), or one bit per dimension, eight of them packed
+                into an int8 ("binary") or uint8 ("ubinary").
+            truncate: If false, reject a text that is longer than the model accepts instead of
+                truncating it.
+            priority: "interactive", or "bulk" to let interactive requests of any process go first.
+            traceparent: W3C Trace Context whose trace id the daemon's events about the request
+                carry.
+            timeout: Seconds for the call. Defaults to the client's timeout.
+
+        Returns:
+            The reply, with `vectors` [n, d] of type `precision`, also for a single string.
+
+        Raises:
+            TypeError: `texts` are not strings, or `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            BadRequest: An option is invalid, or a text, named by its index, is not valid Unicode or
+                too long.
+            SidecarError: As described for the class.
         """
         operation = operations.embed(
             texts, model=model, prompt_name=prompt_name, role=role, normalize=normalize,
@@ -162,10 +234,31 @@ class Client:
         traceparent: str | None = None,
         timeout: float | None = None,
     ) -> RerankReply:
-        """Return `documents` by their relevance to `query`, the most relevant first.
+        """Return `documents` ordered by their relevance to `query`, most relevant first.
 
-        `top_n` keeps that many. `method` says whether a cross-encoder or the embedding model
-        scored them.
+        Args:
+            query: What to compare the documents to.
+            documents: An ordered iterable of strings.
+            top_n: How many of the best results to return. Defaults to all.
+            model: Name of a model that the daemon serves. Defaults to its first reranker or, if it
+                has none, its first embedding model.
+            truncate: If false, reject a text that is longer than the model accepts instead of
+                truncating it.
+            priority: "interactive", or "bulk" to let interactive requests of any process go first.
+            traceparent: W3C Trace Context whose trace id the daemon's events about the request
+                carry.
+            timeout: Seconds for the call. Defaults to the client's timeout.
+
+        Returns:
+            The reply, whose `method` tells whether a cross-encoder or an embedding model scored the
+            documents.
+
+        Raises:
+            TypeError: The query or the documents are not strings, or `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            BadRequest: An option is invalid, or a text is not valid Unicode or too long; a document
+                is named by its index.
+            SidecarError: As described for the class.
         """
         operation = operations.rerank(
             query, documents, top_n=top_n, model=model, truncate=truncate, priority=priority,
@@ -174,27 +267,62 @@ class Client:
         return self._ask(operation, timeout)
 
     def status(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """Return what the daemon is, and how it is."""
+        """Return what the daemon serves, and its current state.
+
+        Args:
+            timeout: Seconds for the call. Defaults to the client's timeout.
+
+        Returns:
+            The daemon's status.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            SidecarError: As described for the class.
+        """
         return self._ask(operations.status(), timeout)
 
     def metrics(
         self, form: MetricsFormat = "openmetrics", *, timeout: float | None = None
     ) -> MetricsReply:
-        """Return how the daemon is, in figures for a monitor.
+        """Return the daemon's metrics, for a monitoring system.
 
-        "openmetrics" is what Prometheus reads over HTTP; "prometheus" the older text, which the
-        node exporter's textfile collector takes.
+        Args:
+            form: "openmetrics", which Prometheus reads over HTTP, or "prometheus", the older text
+                format, which the node exporter's textfile collector accepts.
+            timeout: Seconds for the call. Defaults to the client's timeout.
+
+        Returns:
+            The metrics as text, and their content type.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            BadRequest: `form` is unknown.
+            SidecarError: As described for the class.
         """
         return self._ask(operations.metrics(form), timeout)
 
     def ping(self, *, timeout: float | None = None) -> float:
-        """Return how long the daemon took to answer nothing, in seconds."""
+        """Return how long the daemon took to answer an empty request.
+
+        Args:
+            timeout: Seconds for the call. Defaults to the client's timeout.
+
+        Returns:
+            The round-trip time in seconds.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            ValueError: `timeout` is not above 0.
+            SidecarError: As described for the class.
+        """
         begun = perf_counter()
         self._ask(operations.ping(), timeout)
         return perf_counter() - begun
 
     def close(self) -> None:
-        """Close the connection. Calls in flight and calls to come raise `ClientClosed`."""
+        """Close the connection. Calls in flight and later calls raise `ClientClosed`."""
         self._closed = True
         self._disown_others()
         for connection in self._connections.values():
@@ -241,18 +369,18 @@ class Client:
 
     def _open_connection(self) -> ReconnectingConnection:
         if self._closed:
-            raise ClientClosed("this client is closed; make another")
+            raise ClientClosed("this client is closed; create a new one")
         pid = os.getpid()
         if (connection := self._connections.get(pid)) is None:
             self._disown_others()
-            # `setdefault` is atomic: threads that come here together get the same line.
+            # `setdefault` is atomic: threads that race here get the same connection.
             connection = self._connections.setdefault(
                 pid, ReconnectingConnection(self._path, self._trust, retries=self._retries)
             )
         return connection
 
     def _disown_others(self) -> None:
-        # What a fork has copied from the parent is the parent's.
+        # Connections that a fork has copied are the parent's.
         for pid in set(self._connections) - {os.getpid()}:
             if connection := self._connections.pop(pid, None):
                 connection.disown()

@@ -1,13 +1,14 @@
 """One connection that threads share, without a thread of its own.
 
-Whoever waits and finds nobody leading leads: it alone polls the socket, reads it, writes what
-is still unsent, and wakes those whose replies came. Once its own reply is there it hands the
-lead to one that waits. One lock guards all of it and is never held across a wait.
+A thread that waits and finds no leader becomes the leader: only the leader polls the socket, reads
+it, writes what is still unsent, and wakes threads whose replies have arrived. Once its own reply is
+there, it hands the lead to another waiting thread. One lock guards everything and is never held
+across a wait.
 
-Why nobody deadlocks. A frame that the socket does not take at once stays in the outbox, and
-its sender goes on to wait like any other. So there is always a leader among those who wait,
-and it reads and writes by turns: a daemon that takes nothing more until its replies are taken
-gets them taken.
+Why it does not deadlock. A frame that the socket does not accept at once stays in the outbox, and
+its sender goes on to wait like any other. So there is always a leader among the waiting threads,
+and it reads and writes in turn: a daemon that accepts nothing more until its replies are read gets
+them read.
 
 Why epoll. A thread that sends may have to change what the leader already waits for, and
 `epoll_ctl` does that to a poll in progress; no pipe is needed to wake it.
@@ -35,7 +36,7 @@ _READ, _WRITE = select.EPOLLIN, select.EPOLLOUT
 
 @dataclass(slots=True, eq=False)
 class ThreadCall(Call):
-    """A call that a thread waits for; its deadline is in `time.monotonic()`'s seconds."""
+    """A call that a thread waits for, with a deadline on the clock of `time.monotonic`."""
 
     connection: "Connection | None" = None
 
@@ -66,16 +67,16 @@ class Connection:
 
     @property
     def usable(self) -> bool:
-        """Whether new calls should go here."""
+        """Whether new calls may be sent over this connection."""
         return self._ended is None and not self._retired
 
     @property
     def limits(self) -> Limits:
-        """What the daemon says it takes, as far as is known."""
+        """The daemon's limits, as far as they are known."""
         return self._calls.limits
 
     def send(self, call: ThreadCall) -> None:
-        """Put `call` on its way; never blocks. On a connection that ended it is settled so."""
+        """Send or enqueue `call`; never blocks. If the connection has ended, settle it."""
         with self._lock:
             if self._ended is not None:
                 call.outcome = copy(self._ended)
@@ -83,7 +84,7 @@ class Connection:
             self._post(call.id, self._calls.add(call, call.left))
 
     def wait(self, call: ThreadCall) -> Mapping[str, Any]:
-        """Return the body of `call`'s reply, or raise what it came to."""
+        """Return the body of `call`'s reply, or raise its error."""
         try:
             while self._leads(call):
                 self._pump(call)
@@ -92,7 +93,7 @@ class Connection:
         return call.result()
 
     def abandon(self, call: ThreadCall) -> None:
-        """Forget `call`; if the daemon may have heard of it, tell it so."""
+        """Forget `call`; if the daemon may have received any of it, cancel it there."""
         with self._lock:
             if self._ended is not None or call.outcome is not None:
                 return
@@ -102,25 +103,25 @@ class Connection:
             self._end_if_done()
 
     def retire(self) -> None:
-        """Take no more calls; end once those in flight are settled."""
+        """Accept no more calls; end once those in flight are settled."""
         with self._lock:
             self._retired = True
             self._end_if_done()
 
     def close(self, reason: SidecarError) -> None:
-        """End now; whoever still waits gets `reason`."""
+        """End now; calls in flight raise `reason`."""
         with self._lock:
             self._reason = reason
-            # A leader is in the middle of using the socket: it meets the end, and ends then.
+            # A leader may be using the socket: it notices the shutdown, and ends then.
             self._shut_down()
             self._end_if_done()
 
     def disown(self) -> None:
-        """Let go of a connection that a fork has copied, and leave the parent's alone."""
+        """Release a connection that a fork has copied, without affecting the parent's."""
         self._epoll.close()
         self._sock.close()
 
-    # Leading and following. All that follows runs with the lock held, but for `_pump`'s poll.
+    # Leading and following. The rest runs with the lock held, except for the poll in `_pump`.
 
     def _leads(self, call: ThreadCall) -> bool:
         """Follow until `call` is settled (False) or has the lead (True)."""
@@ -139,8 +140,8 @@ class Connection:
         wake.wait(min(left, threading.TIMEOUT_MAX))
 
     def _leave(self, call: ThreadCall) -> None:
-        # Whoever goes, for whatever reason, sees to it that one of those who stay leads. It may
-        # have been woken to lead at the very moment at which its time ran out.
+        # A thread that leaves, for whatever reason, makes sure that a remaining one leads. It may
+        # have been woken to lead at the very moment when its time ran out.
         with self._lock:
             self._followers.pop(call.id, None)
             if self._leader is call:
@@ -157,7 +158,7 @@ class Connection:
         if (left := call.left) == 0:
             raise CallTimeout
         if not (ready := self._epoll.poll(min(left, _LONGEST_POLL))):
-            return  # and, where the time is up, not again
+            return  # if the time is up, the next round raises
         events = ready[0][1]
         with self._lock:
             if events & _WRITE:
@@ -177,7 +178,7 @@ class Connection:
         except BlockingIOError:
             pass
         except OSError:
-            # The daemon is gone. Reading tells why, after whatever it last wrote.
+            # The daemon is gone. Reading reveals why, after whatever it wrote last.
             self._outbox.clear()
         watched = _READ | _WRITE if self._outbox else _READ
         if watched != self._watched:
@@ -223,6 +224,6 @@ class Connection:
             self._wake(call)
 
     def _shut_down(self) -> None:
-        # The daemon sees the end even where a forked child still holds a copy of the socket.
+        # The daemon sees the end even if a forked child still holds a copy of the socket.
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""A connection for threads that is made again when it is lost."""
+"""A connection for threads that reconnects when it is lost."""
 
 import threading
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from client_lib.wire.protocol import Limits
 
 
 class ReconnectingConnection:
-    """One process's way to the daemon: the connection in use, and its successors."""
+    """One process's link to the daemon: the current connection, and its successors."""
 
     def __init__(self, path: str, trust: Trust, *, retries: bool) -> None:
         self._path = path
@@ -37,7 +37,7 @@ class ReconnectingConnection:
         connection.send(call)
 
     def finish(self, call: ThreadCall) -> Mapping[str, Any]:
-        """Return the body of `call`'s reply, resubmitting it to as many daemons as it takes."""
+        """Return the body of `call`'s reply, resending it to as many daemons as it takes."""
         while True:
             assert call.connection is not None
             try:
@@ -67,7 +67,7 @@ class ReconnectingConnection:
             self._connection.disown()
 
     def _redial(self, call: ThreadCall) -> Connection:
-        # One thread dials for all; the others wait here and find its connection.
+        # One thread dials for all; the others wait here and use its connection.
         if not self._dialing.acquire(timeout=min(call.left, threading.TIMEOUT_MAX)):
             raise self._recovery.unreachable()
         try:

@@ -1,14 +1,14 @@
-"""Which users' daemons a client talks to: root's, its own user's, and those of one that is named.
+"""Which users' daemons a client trusts: root's, its own user's, and those of one named user.
 
-A socket's path does not tell who listens there: in a directory that others may write to, anybody
-can. Two facts do tell, and a user who is trusted for either is enough:
+A socket's path does not reveal who listens there: in a directory that others may write to, anybody
+can. Two facts do, and a user who is trusted for either is enough:
 
-- who listens, by `SO_PEERCRED` (unix(7)): who called listen(2) last;
-- who owns the socket's file: who bound it. Under systemd that is root, whatever user the daemon
-  has that the socket is passed on to, and that may call listen(2) itself.
+- who listens, by `SO_PEERCRED` (unix(7)): the user who called listen(2) last;
+- who owns the socket's file: the user who bound it. Under systemd that is root, whatever the user
+  of the daemon to which the socket is passed, and which may call listen(2) itself.
 
-In a user namespace all users outside of it look like one, number 65534. None of them is taken for
-the client's own user there, though that may look the same.
+In a user namespace, all users outside of it look like one, number 65534. None of them is taken for
+the client's own user there, even if that looks the same.
 """
 
 import os
@@ -25,32 +25,32 @@ VARIABLE = "SIDECAR_DAEMON_USER"
 
 _ROOT = 0
 _OUTSIDE = 65_534
-_ALL_USERS = [b"0", b"0", b"4294967295"]  # of user_namespaces(7): every user is itself
+_ALL_USERS = [b"0", b"0", b"4294967295"]  # user_namespaces(7): every user is mapped to itself
 _UCRED = struct.Struct("iII")
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Root, the process's effective user and `named`, a name or a number; "": nobody else."""
+    """Trust in root, the process's effective user and `named`, a name or number ("" for nobody)."""
 
     named: str = ""
 
     @classmethod
     def of(cls, user: str | int | None, environ: Mapping[str, str] = os.environ) -> "Trust":
-        """Return trust in `user`, or where it is None in `$SIDECAR_DAEMON_USER`."""
+        """Return trust in `user`, or in `$SIDECAR_DAEMON_USER` if that is None."""
         return cls(environ.get(VARIABLE, "") if user is None else str(user))
 
     def accepts(self, uid: int) -> bool:
-        """Whether a daemon of the user `uid` may be sent texts."""
+        """Whether texts may be sent to a daemon of the user `uid`."""
         return uid == _ROOT or is_own(uid) or uid == self._named_uid()
 
     def refusal(self, path: str, uid: int) -> UntrustedDaemon:
-        """Return the error of a call that found a daemon of `uid` at `path`."""
+        """Return the error for a daemon of `uid` at `path`."""
         if uid == _OUTSIDE and not _sees_all_users():
             who = "a user outside this user namespace"
-            advice = f"map that user into it; {VARIABLE}={uid} would trust all users outside"
+            advice = f"map that user into it; {VARIABLE}={uid} would trust every user outside it"
         else:
-            who, advice = user(uid), f"set {VARIABLE}={_name(uid) or uid} if that is right"
+            who, advice = user(uid), f"set {VARIABLE}={_name(uid) or uid} if you trust that user"
         return UntrustedDaemon(
             f"the daemon at {path} is run by {who}, not by {self._trusted()}: {advice}"
         )
@@ -58,7 +58,7 @@ class Trust:
     def _trusted(self) -> str:
         if not self.named:
             return "root or you"
-        unknown = "" if self._named_uid() is not None else ", whom this host does not know"
+        unknown = "" if self._named_uid() is not None else " (unknown to this host)"
         return f"root, you or {self.named!r}{unknown}"
 
     def _named_uid(self) -> int | None:
@@ -66,25 +66,25 @@ class Trust:
             return int(self.named)
         try:
             return pwd.getpwnam(self.named).pw_uid
-        except (KeyError, ValueError):  # the latter for what cannot be a name
+        except (KeyError, ValueError):  # ValueError: it cannot be a name
             return None
 
 
 def listener_of(sock: socket.socket) -> int:
-    """Return the user who listens at the other end of a connected Unix socket."""
+    """Return the uid of the listener at the other end of a connected Unix socket."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     _, uid, _ = _UCRED.unpack(raw)
     return int(uid)
 
 
 def user(uid: int) -> str:
-    """Return `uid` as people are told of it: with its name, where this host knows one."""
+    """Return `uid` as messages show it, with its name if this host knows one."""
     name = _name(uid)
     return f"user {uid} ({name})" if name else f"user {uid}"
 
 
 def is_own(uid: int) -> bool:
-    """Whether `uid` is this process's effective user, and nobody who merely looks like it."""
+    """Whether `uid` is this process's effective user, rather than one that only looks like it."""
     return uid == os.geteuid() and (uid != _OUTSIDE or _sees_all_users())
 
 

@@ -100,12 +100,20 @@ def test_nothing_outside_the_folder_is_touched(
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("vectors.npy", "link", "is a link of user 0 (root), not a file of yours"),
-        ("note.new", "dangling link", "is a link of user 0 (root), not a file of yours"),
-        ("note.json", "fifo", "is a FIFO of user 0 (root), not a file of yours"),
-        ("table.parquet", "folder", "is a directory of user 0 (root), not a file of yours"),
-        ("vectors.npy", "hard link", "has a second name elsewhere (a hard link): remove it"),
-        ("vectors.npy", "another's file", "is a file of user 65534 (nobody), not a file of yours"),
+        ("vectors.npy", "link", "is a link owned by user 0 (root), not a file owned by you"),
+        ("note.new", "dangling link", "is a link owned by user 0 (root), not a file owned by you"),
+        ("note.json", "fifo", "is a FIFO owned by user 0 (root), not a file owned by you"),
+        (
+            "table.parquet",
+            "folder",
+            "is a directory owned by user 0 (root), not a file owned by you",
+        ),
+        ("vectors.npy", "hard link", "has another hard link elsewhere: remove it"),
+        (
+            "vectors.npy",
+            "another's file",
+            "is a file owned by user 65534 (nobody), not a file owned by you",
+        ),
     ],
 )
 @takes_root
@@ -125,10 +133,13 @@ def test_what_is_in_the_way_is_named(
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("another's folder", "is a directory of user 65534 (nobody), not a directory of yours"),
-        ("link to a folder", "is a link of user 0 (root), not a directory of yours"),
-        ("fifo", "is a FIFO of user 0 (root), not a directory of yours"),
-        ("open to all", "may be written to by others: look at what is in it"),
+        (
+            "another's folder",
+            "is a directory owned by user 65534 (nobody), not a directory owned by you",
+        ),
+        ("link to a folder", "is a link owned by user 0 (root), not a directory owned by you"),
+        ("fifo", "is a FIFO owned by user 0 (root), not a directory owned by you"),
+        ("open to all", "is writable by others: check what is in it"),
     ],
 )
 def test_a_folder_that_is_not_ours_alone_is_named(

@@ -145,7 +145,7 @@ async def test_another_model_ends_it(clock: list[float]) -> None:
     """A reply from another model ends the run, and its vectors are not written."""
     client = FakeClient()
     client.model = "n"
-    with pytest.raises(UnknownModel, match="model 'm' became 'n'"):
+    with pytest.raises(UnknownModel, match="model changed from 'm' to 'n'"):
         await ran(client, rows("a"))
     assert client.part.put_at == []  # type: ignore[attr-defined]
 

@@ -111,7 +111,7 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int)
     """A folder writable by its group or others is refused, and one only readable is accepted."""
     (tmp_path / "node").mkdir()
     (tmp_path / "node").chmod(mode)
-    with pytest.raises(UntrustedFolder, match="may be written to by others: look"):
+    with pytest.raises(UntrustedFolder, match="is writable by others: check"):
         NodeDaemon(tmp_path / "node")
     (tmp_path / "node").chmod(0o755)
     with OwnFolder.hold(tmp_path / "node"):
@@ -161,6 +161,6 @@ def test_what_is_in_the_way_is_told_by_its_kind(tmp_path: Path) -> None:
         with OwnFolder.hold(folder) as own, pytest.raises(UntrustedFolder) as refused:
             own.remove(f"{kind}\n")
         message = str(refused.value)
-        assert f"{kind}\\n' is {words} of {user}" in message
-        assert "not a file of yours" in message
+        assert f"{kind}\\n' is {words} owned by {user}" in message
+        assert "not a file owned by you" in message
         assert "\n" not in message

@@ -112,9 +112,9 @@ def test_a_cell_that_is_no_text_is_named(fake: FakeDaemon, embedder: Make, cell:
 
 def test_columns_that_do_not_fit_are_named(embedder: Make) -> None:
     """A missing input column, or an existing output column, is refused by name."""
-    with pytest.raises(ValueError, match="no column 'body', but 'text', 'id'"):
+    with pytest.raises(ValueError, match="no column 'body'; the batch has 'text', 'id'"):
         embedder("body")(batch())
-    with pytest.raises(ValueError, match="a column 'id' is there already"):
+    with pytest.raises(ValueError, match="column 'id' already exists"):
         embedder(output_column="id")(batch())
 
 

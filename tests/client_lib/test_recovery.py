@@ -129,7 +129,7 @@ def test_permission_denied_is_not_retried(
 
 def test_a_path_that_cannot_be_a_socket_is_not_retried(connect: Any) -> None:
     """A path too long for a Unix socket is an error at once."""
-    with pytest.raises(ConnectionLost, match="its path has 205 bytes, and a socket's at most 107"):
+    with pytest.raises(ConnectionLost, match=r"its path has 205 bytes, .* at most 107"):
         connect("/tmp/" + "x" * 200).ping()
 
 
@@ -142,7 +142,7 @@ def test_what_the_daemon_takes_is_remembered(connect: Any, tmp_path: Path) -> No
         with pytest.raises(ConnectionLost):
             client.ping()
         fake.script = answer
-        with pytest.raises(TooLarge, match="takes 1000 at most"):
+        with pytest.raises(TooLarge, match="accepts at most 1000"):
             client.embed(["x" * 2000])
         assert client.ping() > 0
         assert fake.received < 2000

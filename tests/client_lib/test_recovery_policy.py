@@ -46,7 +46,7 @@ def test_without_retries_a_transient_failure_is_raised(call: Call, error: OSErro
 def test_a_permanent_failure_to_connect_is_raised(call: Call, retries: bool) -> None:
     """A permanent failure to connect is raised without being counted."""
     recovery = Recovery("/s", retries)
-    with pytest.raises(ConnectionLost, match="may not use it"):
+    with pytest.raises(ConnectionLost, match="may not connect"):
         recovery.dial_failed(call, PermissionError(errno.EACCES, "Permission denied"))
     stranger = UntrustedDaemon("another user's")
     with pytest.raises(UntrustedDaemon) as caught:

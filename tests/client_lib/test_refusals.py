@@ -306,7 +306,7 @@ def test_an_encode_never_mixes_models(connect: Any, fake: FakeDaemon) -> None:
     """A model that changes during an `encode` raises `UnknownModel`."""
     models = iter(["old", "new"])
     fake.script = lambda request: embed_body([vector(text) for text in request.input], next(models))
-    with pytest.raises(UnknownModel, match="'old' became 'new'"):
+    with pytest.raises(UnknownModel, match="changed from 'old' to 'new'"):
         connect(fake.socket).encode([str(i) for i in range(300)])
 
 

@@ -66,7 +66,7 @@ def test_an_impostor_is_sent_nothing(connect: Any, impostor: ForeignDaemon) -> N
         connect(impostor.socket, timeout=None).embed(["a secret"])
     assert str(refused.value) == (
         f"the daemon at {impostor.socket} is run by user 65534 (nobody), not by root or you: "
-        "set SIDECAR_DAEMON_USER=nobody if that is right"
+        "set SIDECAR_DAEMON_USER=nobody if you trust that user"
     )
     assert isinstance(refused.value, SidecarError | PermissionError)
     assert not isinstance(refused.value, ConnectionLost)
@@ -123,7 +123,7 @@ def test_root_may_be_named_by_its_number(
 
 def test_an_unknown_name_is_told(connect: Any, impostor: ForeignDaemon) -> None:
     """An `expect_user` unknown to this host is reported and allows nobody."""
-    with pytest.raises(UntrustedDaemon, match="'nobdy', whom this host does not know: set"):
+    with pytest.raises(UntrustedDaemon, match=r"'nobdy' \(unknown to this host\): set"):
         connect(impostor.socket, expect_user="nobdy").ping()
 
 

@@ -89,11 +89,11 @@ class ResultCollector:
             self._vectors[place] = vector
         self.missing -= 1
         self._shared += len(places) - (row.entry == Entry(self._job, index))
-        self._track_batch(row)
+        self._note(row)
         if not self.missing and not self.outcome.done():
             self.outcome.set_result(self._computed(row.ended))
 
-    def _track_batch(self, row: CompletedRow) -> None:
+    def _note(self, row: CompletedRow) -> None:
         if self._first is None or row.started < self._first.started:
             self._first = row
         if self._largest is None or row.batch.rows > self._largest.batch.rows:

@@ -42,8 +42,8 @@ _FITS = Excess(0, 0)
 class QueueLimits:
     """The most that may wait in each lane.
 
-    Of each of these, a user may have three quarters of what the other users leave, and a process
-    `peer_share` of what its user's other processes leave of that.
+    Within each limit, a user may have three quarters of what the other users leave, and a
+    process `peer_share` of what its user's other processes leave of that.
     """
 
     rows: int = 16_384

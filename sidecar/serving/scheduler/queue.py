@@ -7,8 +7,8 @@ a single row exceeds it. A running batch holds up only its own lane: the threads
 interactive row, and come back.
 
 Interactive goes first, but bulk never starves: a bulk row is taken once the interactive rows
-that went ahead of it have cost `BULK_WAITS` times what it costs. Whatever the interactive load,
-bulk so gets at least a tenth of the threads' time while any of it waits.
+that went ahead of it have cost `BULK_WAITS` times what it costs. So bulk gets at least a tenth of
+the threads' time while any of it waits, whatever the interactive load.
 
 Rows with equal keys have the same result, so only one of them is computed at a time. Meanwhile,
 others leave the queue free of charge as their turns come, and the rest of them once it has landed.

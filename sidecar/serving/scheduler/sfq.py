@@ -2,7 +2,7 @@
 
 A flow's tag is how much it has been served. The flow with the lowest tag is next, and serving it
 raises its tag by the cost. A flow that is new or comes back starts at the tag served last: it
-cannot save up turns while away, and cannot shed what it has had by leaving for a moment.
+cannot save up turns while away, and cannot shed its debt by leaving for a moment.
 
 The next flow can be requested by kind. Each kind has a heap by tag, so that flows with something
 else next are not examined. A flow is in the heap of every kind that it has next, and perhaps still

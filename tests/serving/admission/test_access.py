@@ -67,7 +67,7 @@ def admit_all(access: AccessControl, uid: int) -> int:
 
 
 def test_no_user_has_all_connections() -> None:
-    """No user gets all connections, however many processes it starts, and the error reports counts."""
+    """No user gets all connections, however many processes it starts; the error reports counts."""
     access = AccessControl(AccessPolicy(), 100)
     assert [admit_all(access, uid) for uid in (1000, 1001, 1002)] == [75, 18, 5]
     with pytest.raises(Overloaded, match="user 1000 already has 75 of 98 open connections"):

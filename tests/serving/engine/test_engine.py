@@ -203,7 +203,7 @@ async def test_a_reranker_does_not_embed(make_engine, tiny):
     engine = make_engine(tiny(task="rerank"))
     with pytest.raises(BadRequest, match="is a reranker"):
         await engine.embed(embed("x", model="tiny"))
-    with pytest.raises(UnknownModel, match="no model here does 'embed'"):
+    with pytest.raises(UnknownModel, match="no model for 'embed' is served"):
         await engine.embed(embed("x"))
 
 

@@ -238,7 +238,7 @@ def test_many_processes_of_a_user_leave_room_for_another_user():
 
 
 def test_a_user_may_have_part_of_what_the_others_leave():
-    """With 15 of 40 rows taken, another user may have 18 of the rest, and a process half of that."""
+    """With 15 of 40 rows taken, another user may have 18 of the rest, and a process half of it."""
     q = queue(job(*[1] * 15, peer="a", user="a"), rows=40, peer_share=0.5)
     with pytest.raises(Overloaded):
         q.push(job(*[1] * 10, peer="b", user="b"))
