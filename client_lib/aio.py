@@ -299,8 +299,8 @@ class AsyncClient:
         Raises:
             RuntimeError: The client is in use on another event loop that is still open.
         """
-        self._closed = True
         self._leave_closed_loop()
+        self._closed = True
         if self._connection is not None:
             await self._connection.close()
 

@@ -64,10 +64,14 @@ class Encoding:
         # vectors of two models in one array.
         if model is None:
             raise ProtocolError("the reply to embed does not name its model")
-        if model != self._model or dimensions != self._vectors.shape[1]:
-            raise UnknownModel(
-                f"the daemon's model changed from {self._model!r} to {model!r} during the call"
-            )
+        before = self._vectors.shape[1]
+        if model != self._model:
+            change = f"the daemon's model changed from {self._model!r} to {model!r}"
+        elif dimensions != before:
+            change = f"the vectors of {model!r} changed from {before} to {dimensions} dimensions"
+        else:
+            return
+        raise UnknownModel(f"{change} during the call")
 
 
 def chunks(texts: Sequence[str], most: int = _CHUNK_TEXTS) -> Iterator[slice]:

@@ -58,7 +58,7 @@ class NodeDaemon:
         self.socket = _socket(folder)
         with OwnFolder.hold(folder) as own:
             # Blocks while a keeper is ending its daemon.
-            self._using = _lock(own, "users", fcntl.LOCK_SH)
+            self._using: int | None = _lock(own, "users", fcntl.LOCK_SH)
             try:
                 with os.fdopen(_lock(own, "starting", fcntl.LOCK_EX), "rb"):
                     if not answers(self.socket):
@@ -68,8 +68,10 @@ class NodeDaemon:
                 raise
 
     def close(self) -> None:
-        """Stop using the daemon, which ends if nobody else uses it."""
-        os.close(self._using)
+        """Stop using the daemon, which ends if nobody else uses it. Closing again does nothing."""
+        using, self._using = self._using, None
+        if using is not None:
+            os.close(using)
 
     def __enter__(self) -> Self:
         return self

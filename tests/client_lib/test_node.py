@@ -92,6 +92,7 @@ def test_those_who_come_together_start_one(folder: Path, submit: Callable[..., A
     assert len((folder / "of" / "starts").read_text().splitlines()) == 1
     for daemon in daemons[1:]:
         daemon.close()
+        daemon.close()  # closing again does not release anybody else's lock
     assert answers(deep / "sidecar.sock")
     daemons[0].close()
 

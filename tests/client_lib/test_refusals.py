@@ -314,7 +314,7 @@ def test_an_encode_never_mixes_dimensions(connect: Any, fake: FakeDaemon) -> Non
     """Vectors of different lengths in one `encode` raise `UnknownModel`."""
     lengths = iter([8, 1])
     fake.script = lambda request: embed_body([np.ones(next(lengths))] * len(request.input))
-    with pytest.raises(UnknownModel, match="while texts were encoded"):
+    with pytest.raises(UnknownModel, match="changed from 8 to 1 dimensions"):
         connect(fake.socket).encode([str(i) for i in range(300)])
 
 
