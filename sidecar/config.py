@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from client_lib.address import default_socket
+from client_lib.wire.protocol import Limits
+from sidecar import defaults
 from sidecar.lines import numbered_lines
 
 QUANTIZATIONS = ("auto", "int8", "int4", "fp16", "none")
@@ -24,6 +26,7 @@ _LOG_TARGETS = ("auto", "stdout", "journal")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _PREFIX = "SIDECAR_"
 _SYSTEM_CACHE = Path("/var/cache/sidecar")
+_LIMITS = Limits()
 _ALIKE = 0.85  # similarity ratio: tolerates a letter or two
 _PROMPTS = "must be auto, a JSON object of prompts by name, or the path of a file that holds one"
 
@@ -224,16 +227,22 @@ class Config:
         default=0,
     )
     max_queue_rows: int = _setting(
-        "SIDECAR_MAX_QUEUE_ROWS", _whole(1), "maximum queued rows per lane", default=16_384
+        "SIDECAR_MAX_QUEUE_ROWS",
+        _whole(1),
+        "maximum queued rows per lane",
+        default=defaults.QUEUE_ROWS,
     )
     max_queue_tokens: int = _setting(
-        "SIDECAR_MAX_QUEUE_TOKENS", _whole(1), "maximum queued tokens per lane", default=4 * 2**20
+        "SIDECAR_MAX_QUEUE_TOKENS",
+        _whole(1),
+        "maximum queued tokens per lane",
+        default=defaults.QUEUE_TOKENS,
     )
     max_queue_bytes: int = _setting(
         "SIDECAR_MAX_QUEUE_BYTES",
         _whole(1),
         "maximum bytes held by each lane's queue",
-        default=256 * 2**20,
+        default=defaults.QUEUE_BYTES,
     )
     max_memory_bytes: int = _setting(
         "SIDECAR_MAX_MEMORY_BYTES",
@@ -245,7 +254,7 @@ class Config:
         "SIDECAR_MAX_PEER_SHARE",
         _number(0, 1),
         "fraction of its user's share of each of these limits that one process may use",
-        default=0.5,
+        default=defaults.PEER_SHARE,
     )
     cache_bytes: int = _setting(
         "SIDECAR_CACHE_BYTES",
@@ -266,38 +275,44 @@ class Config:
         default=frozenset(),
     )
     max_connections: int = _setting(
-        "SIDECAR_MAX_CONNECTIONS", _whole(1), "maximum connections per process", default=64
+        "SIDECAR_MAX_CONNECTIONS",
+        _whole(1),
+        "maximum connections per process",
+        default=defaults.CONNECTIONS_PER_PROCESS,
     )
     stall_seconds: float = _setting(
         "SIDECAR_STALL_SECONDS",
         _number(0.1, 86_400),
         "time a peer has to finish a frame it started, and to read a reply",
-        default=30.0,
+        default=defaults.STALL_SECONDS,
     )
     max_inputs: int = _setting(
-        "SIDECAR_MAX_INPUTS", _whole(1), "maximum texts per request", default=2_048
+        "SIDECAR_MAX_INPUTS", _whole(1), "maximum texts per request", default=_LIMITS.max_inputs
     )
     max_text_bytes: int = _setting(
         "SIDECAR_MAX_TEXT_BYTES",
         _whole(1_024),
         "maximum bytes per text, in UTF-8",
-        default=2**20,
+        default=_LIMITS.max_text_bytes,
     )
     max_frame_bytes: int = _setting(
-        "SIDECAR_MAX_FRAME_BYTES", _whole(1_024), "maximum bytes per request", default=16 * 2**20
+        "SIDECAR_MAX_FRAME_BYTES",
+        _whole(1_024),
+        "maximum bytes per request",
+        default=_LIMITS.max_frame_bytes,
     )
     drain_seconds: float = _setting(
         "SIDECAR_DRAIN_SECONDS",
         _number(0, 86_400),
         "time to finish accepted work after SIGTERM",
-        default=30.0,
+        default=defaults.DRAIN_SECONDS,
     )
     hang_seconds: float = _setting(
         "SIDECAR_HANG_SECONDS",
         _number(1, 86_400),
         "exit if one text computes for longer, or none is taken off the queue for that long; under "
         "a systemd watchdog, half of WatchdogSec applies instead",
-        default=30.0,
+        default=defaults.HANG_SECONDS,
     )
     log_level: str = _setting(
         "SIDECAR_LOG_LEVEL",

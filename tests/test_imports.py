@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 # A package may import itself, the packages below it and the leaves. `serving` and `operate` do not
 # import each other.
 _LEAVES = {
-    "client_lib", "sidecar.events", "sidecar.files", "sidecar.lines", "sidecar.memory",
-    "sidecar.systemd", "sidecar",
+    "client_lib", "sidecar.defaults", "sidecar.events", "sidecar.files", "sidecar.lines",
+    "sidecar.memory", "sidecar.systemd", "sidecar",
 }  # fmt: skip
 _BELOW = {
     "sidecar.__main__": {"sidecar.cli"},
@@ -30,6 +30,7 @@ _BELOW = {
     "sidecar.plan": {"sidecar.host"},
     "sidecar.host": set(),
     "sidecar.config": set(),
+    "sidecar.defaults": set(),
     "sidecar.events": set(),
     "sidecar.files": set(),
     "sidecar.lines": set(),

@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _missing(arguments: argparse.Namespace) -> str | None:
     """Return which extra has to be installed, if any: evaluating and plotting are optional."""
-    needed = [("evaluating", _RUN, ("edge", "evaluate"))]
+    needed: list[tuple[str, str, tuple[str, ...]]] = [("evaluating", _RUN, ("edge", "evaluate"))]
     if arguments.html:
         needed.append(("--html", _PAGE, ("plots",)))
     for what, module, extras in needed:

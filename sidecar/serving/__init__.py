@@ -1,1 +1,1 @@
-"""From a socket to vectors: lifecycle → server → session → engine → worker, batch."""
+"""The path from a socket to vectors: lifecycle → server → session → engine → workers."""

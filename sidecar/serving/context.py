@@ -1,4 +1,4 @@
-"""What all sessions share: the engines, the limits, the count of requests, the status."""
+"""The state that all sessions share: engines, limits, request counters and status."""
 
 import asyncio
 import os
@@ -32,18 +32,17 @@ from sidecar.serving.telemetry.snapshot import Snapshot
 
 Expel: TypeAlias = Callable[[ReplyError], None]
 
-# After which one more line may be written: of a user's rejected frames, of his failed requests.
+# Per user, the interval after which one more line may be logged.
 _REJECTION_SECONDS = 60.0
 _FAILURE_SECONDS = 0.2
 
 
 class ServerContext:
-    """Where sessions bring their requests.
+    """What a session needs to serve its requests.
 
-    `engines` has the one that takes what is new, and after a reload, before it, the one that
-    still finishes what it had taken. `accepted` counts the requests that have no answer yet,
-    `untaken` the answers that their peers have not taken yet: the daemon owes the former, and
-    waits for the latter a moment.
+    `engines` ends with the current engine; during a reload, one that still finishes its requests
+    may precede it. `accepted` counts requests without an answer, and `untaken` answers that
+    their peers have not read: a drain waits for the former, and only briefly for the latter.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class ServerContext:
         self.failures = LogRateLimiter(_FAILURE_SECONDS)
         self.statistics = engine.statistics
         self._rejections = LogRateLimiter(_REJECTION_SECONDS)
-        self._guests: dict[object, tuple[Peer, Expel]] = {}
+        self._registrations: dict[object, tuple[Peer, Expel]] = {}
         self._status = Snapshot(self._make_status)
         self._metrics = {
             form: Snapshot(partial(self._make_metrics, form)) for form in get_args(MetricsFormat)
@@ -73,58 +72,59 @@ class ServerContext:
 
     @property
     def engine(self) -> Engine:
-        """The engine that takes what is new."""
+        """The engine for new requests."""
         return self.engines[-1]
 
     def engine_for(self, peer: Peer) -> Engine:
         """Return the engine for a request of `peer`. Raises `Draining` or `Forbidden`."""
         if not self.life.serves:
-            raise Draining("the daemon is shutting down; ask the next one")
+            raise Draining("the daemon is shutting down; retry with the next one")
         self.access.authorize(peer)
         return self.engine
 
     def swap(self, engine: Engine, settings: ServeSettings) -> Engine:
-        """Let `engine` take what is new, and return the one that no longer does.
+        """Send new requests to `engine`, apply `settings`, and return the previous engine.
 
-        Whom the new settings do not admit is here no longer.
+        Disconnects the peers that the new settings do not admit.
         """
         old = self.engine
         self.engines.append(engine)
         self.settings = settings
         self.access.policy = settings.access
         self.accounts.update(settings, engine.estimator)
-        for peer, expel in list(self._guests.values()):
+        for peer, expel in list(self._registrations.values()):
             if not settings.access.allows(peer):
                 expel(forbidden(peer))
         return old
 
     def connect(self, peer: Peer) -> ExitStack:
-        """Count one more connection of `peer`; closing what is returned counts it out.
+        """Admit a connection of `peer` and reserve its memory; close the result to undo both.
 
         Raises `Forbidden` or `Overloaded`.
         """
         self.access.acquire(peer)
-        with ExitStack() as leaving:
-            leaving.callback(self.access.release, peer)
-            leaving.callback(self.accounts.reserve_connection(peer).release)
-            return leaving.pop_all()
+        with ExitStack() as stack:
+            stack.callback(self.access.release, peer)
+            stack.callback(self.accounts.reserve_connection(peer).release)
+            return stack.pop_all()
 
     @contextmanager
     def registered(self, peer: Peer, expel: Expel) -> Iterator[None]:
-        """Serve `peer`, which has entered. Raises `Forbidden` where a reload came in between.
+        """Register the session of a connected peer while the block runs.
 
-        `expel` is to end it, should a later one no longer admit the peer.
+        Raises `Forbidden` if a reload has excluded the peer since it connected. Calls `expel` if a
+        later one does.
         """
         self.access.authorize(peer)
-        guest = object()
-        self._guests[guest] = peer, expel
+        key = object()
+        self._registrations[key] = peer, expel
         try:
             yield
         finally:
-            del self._guests[guest]
+            del self._registrations[key]
 
     def log_rejection(self, peer: Peer, refused: Refused) -> None:
-        """Count what was refused, and tell of it unless enough was told of this user."""
+        """Count a rejected frame or connection and log it, within its user's log limit."""
         self.statistics.refused(refused.error.code)
         if (unlogged := self._rejections.take(peer.uid)) is not None:
             log.warning(
@@ -138,7 +138,7 @@ class ServerContext:
             )
 
     def log_stall(self, peer: Peer, awaited: str, seconds: float) -> None:
-        """Tell that a peer did not go on for so long, unless enough was told of this user."""
+        """Log that a peer has stalled for `seconds`, within its user's log limit."""
         if (unlogged := self._rejections.take(peer.uid)) is not None:
             log.warning(
                 "peer.stalled",
@@ -149,15 +149,15 @@ class ServerContext:
             )
 
     def longest_forward(self) -> float:
-        """Return for how long the oldest row that any engine computes has been, in seconds."""
+        """Return how long the oldest running row of any engine has been computing, in seconds."""
         return max(engine.longest_forward() for engine in self.engines)
 
     def stuck_for(self) -> float:
-        """Return for how long inference has made no progress, in seconds; see `worker.hung`."""
+        """Return how long inference has made no progress, in seconds; see `worker.hung`."""
         return max(self.longest_forward(), *(engine.standstill() for engine in self.engines))
 
     def hello(self, limits: Limits) -> dict[str, Any]:
-        """Return the body of the answer to `hello` on a connection with `limits`."""
+        """Return the body of the reply to `hello` on a connection with `limits`."""
         return {
             "server": f"sidecar/{sidecar.__version__}",
             "limits": asdict(limits),
@@ -165,20 +165,20 @@ class ServerContext:
         }
 
     def _healthy(self) -> bool:
-        """Whether inference makes progress; long before the daemon gives up on itself."""
+        """Whether no engine has crashed, or made no progress for half of `hang_seconds`."""
         crashed = any(engine.crashed.done() for engine in self.engines)
         return not crashed and self.stuck_for() < self.settings.hang_seconds / 2
 
     async def status(self, peer: Peer) -> dict[str, Any]:
-        """Return what the daemon is and how it is; memory in bytes."""
+        """Return the body of the reply to `status`; memory is in bytes."""
         return await self._status.get(peer.uid)
 
     async def metrics(self, peer: Peer, form: MetricsFormat) -> dict[str, str]:
-        """Return the body of the answer to `metrics`: the status in figures, as text."""
+        """Return the body of the reply to `metrics`: the status as text in format `form`."""
         return await self._metrics[form].get(peer.uid)
 
     async def _make_status(self) -> dict[str, Any]:
-        # The kernel walks the whole address space for this: not on the loop.
+        # On a thread: the kernel walks the whole address space for this.
         memory, process = await asyncio.to_thread(_measure)
         return {
             "version": sidecar.__version__,
@@ -217,7 +217,7 @@ class ServerContext:
 
 
 def _exposition(status: Mapping[str, Any], form: MetricsFormat) -> tuple[str, str]:
-    # Late: not every daemon is asked for metrics, and what writes them is 4 MB.
+    # Imported late: prometheus_client takes 4 MB, and not every daemon is asked for metrics.
     from sidecar.serving.telemetry.prometheus import exposition  # noqa: PLC0415
 
     return exposition(status, form)

@@ -1,24 +1,26 @@
-"""What a caller is told of a failure that is not its own: whose it was, and of what kind.
+"""Errors for failures that are not the caller's: what failed, and the type of the exception.
 
-The cause goes along for the daemon's events, which have its traceback.
+The exception itself is attached as the cause, so that the daemon's events have its traceback.
 """
 
 from client_lib.wire.errors import BackendFailed
 
 
 def of_model(error: Exception, index: int) -> BackendFailed:
-    """Return what is told of a text, by its index, whose forward raised `error`."""
-    told = error.message if isinstance(error, BackendFailed) else f"the model raised {_kind(error)}"
-    return _because(BackendFailed(told, index=index), error)
+    """Return the error for the text at `index`, whose forward raised `error`."""
+    message = (
+        error.message if isinstance(error, BackendFailed) else f"the model raised {_kind(error)}"
+    )
+    return _because(BackendFailed(message, index=index), error)
 
 
 def of_daemon(error: Exception) -> BackendFailed:
-    """Return what is told of a request at which the daemon's own code raised `error`."""
+    """Return the error for a request during which the daemon's own code raised `error`."""
     return _because(BackendFailed(f"the daemon failed with {_kind(error)}"), error)
 
 
 def of_inference(error: BaseException) -> BackendFailed:
-    """Return what is told of the request that ended inference with `error`."""
+    """Return the error for the request whose `error` ended inference."""
     return _because(BackendFailed(f"inference has stopped: {_kind(error)}"), error)
 
 

@@ -1,10 +1,10 @@
-"""How many of something there are right now, and waiting until there are none."""
+"""Count what is in flight, and wait until nothing is."""
 
 import asyncio
 
 
 class InFlightCounter:
-    """Counts the `with` blocks that are entered. Used on one loop alone."""
+    """Counts the `with` blocks that are being executed. Use it on one event loop."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -21,5 +21,5 @@ class InFlightCounter:
             self._idle.set()
 
     async def idle(self) -> None:
-        """Return once there are none."""
+        """Wait until the count is zero."""
         await self._idle.wait()

@@ -1,4 +1,4 @@
-"""The bytes that peers may have of the process, in three accounts, and what takes from which."""
+"""The memory that peers may use, in three budgets, and which of them each reservation uses."""
 
 import asyncio
 from typing import Any
@@ -20,10 +20,11 @@ _LEAST_WAIT_MS = 10
 
 
 class MemoryAccounts:
-    """Who holds how much of what there is, by `settings` and what the models make of requests.
+    """Memory budgets, sized by `settings` and by the models' `estimator`.
 
-    `requests`, with the frames that arrive for them; frames that are `decoding`; connections and
-    requests about the daemon, under `control`. The process took `taken` bytes without peers.
+    `requests` covers requests and the frames that arrive for them; `decoding`, frames while they
+    are decoded; `control`, connections and requests about the daemon itself. The process used
+    `taken` bytes without peers.
     """
 
     def __init__(self, settings: ServeSettings, estimator: MemoryEstimator, taken: int) -> None:
@@ -36,7 +37,7 @@ class MemoryAccounts:
         self.control = MemoryBudget(budgets.control)
 
     def update(self, settings: ServeSettings, estimator: MemoryEstimator) -> None:
-        """Go by other settings and models from now on."""
+        """Apply the settings and models of a reload. Existing reservations remain."""
         self._estimator = estimator
         self._stall_seconds = settings.access.stall_seconds
         budgets = self._budgets(settings)
@@ -45,37 +46,37 @@ class MemoryAccounts:
         self.control.quota = budgets.control
 
     def reserve_request(self, peer: Peer, request: Request) -> Reservation:
-        """Hold what `request` needs until its reply has been taken.
+        """Reserve what `request` needs until its reply has been read.
 
         Raises `TooLarge` or `Overloaded`.
         """
         size = self._estimator.of_request(request)
         if isinstance(request, Status | Metrics):
             return self._reserve_control(peer, size)
-        if (hold := self.requests.try_reserve(peer, size)) is not None:
-            return hold
+        if (reservation := self.requests.try_reserve(peer, size)) is not None:
+            return reservation
         raise self._no_room(size)
 
     def reserve_connection(self, peer: Peer) -> Reservation:
-        """Hold what a connection takes. Raises `Overloaded`."""
+        """Reserve what a connection needs. Raises `Overloaded`."""
         return self._reserve_control(peer, CONNECTION_BYTES, lasting=True)
 
     async def reserve_decoding(self, peer: Peer, size: int) -> Reservation:
-        """Hold what decoding a frame takes at most, once that fits.
+        """Wait until `size` bytes for decoding a frame fit, and reserve them.
 
-        Raises `Overloaded` where it does not for as long as a peer may stall.
+        Raises `Overloaded` if that takes longer than a peer may stall.
         """
         return await self._room(self.decoding, peer, size)
 
     async def reserve_arrival(self, peer: Peer, size: int) -> Reservation:
-        """Hold so many bytes more of a frame, once they fit.
+        """Wait until `size` more bytes of a frame fit, and reserve them.
 
-        Raises `Overloaded` where they do not for as long as a peer may stall.
+        Raises `Overloaded` if that takes longer than a peer may stall.
         """
         return await self._room(self.requests, peer, size)
 
     def to_map(self) -> dict[str, Any]:
-        """Return what `status` says of them, in bytes."""
+        """Return the budgets as `status` reports them, in bytes."""
         return {
             **self.requests.to_map(),
             "decoding": self.decoding.to_map(),
@@ -83,10 +84,10 @@ class MemoryAccounts:
         }
 
     def _reserve_control(self, peer: Peer, size: int, *, lasting: bool = False) -> Reservation:
-        hold = self.control.try_reserve(peer, size, lasting=lasting, always=peer.is_operator)
-        if hold is None:
+        reservation = self.control.try_reserve(peer, size, lasting=lasting, always=peer.is_operator)
+        if reservation is None:
             raise self._no_room(0)
-        return hold
+        return reservation
 
     async def _room(self, budget: MemoryBudget, peer: Peer, size: int) -> Reservation:
         try:
@@ -99,8 +100,8 @@ class MemoryAccounts:
         budget = self.requests.quota
         if size > budget.of_a_process:
             return TooLarge(
-                f"the request takes up to {size} bytes of memory; for all that a process asks "
-                f"there are {budget.of_a_process}: split it"
+                f"the request takes up to {size} bytes of memory, more than the "
+                f"{budget.of_a_process} that a process may use: split it"
             )
         seconds = min(self.requests.seconds_until_room, self._stall_seconds)
         wait_ms = max(_LEAST_WAIT_MS, round(1000 * seconds))

@@ -1,4 +1,4 @@
-"""What becomes of a forward's result. Row by row or number by number: no neighbour matters."""
+"""Turn a forward's results into vectors and scores, each independently of all others."""
 
 import math
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from client_lib.wire.errors import BackendFailed
 from client_lib.wire.messages import Precision
 from sidecar.serving.registry import Float32
 
-_TINY = np.float32(1e-12)  # a vector of zeros stays one
-# Integers for the root mean square of a unit vector's numbers: eight times that is in range.
+_TINY = np.float32(1e-12)  # keeps a vector of zeros as it is
+# Integer steps per root mean square of a unit vector's numbers; eight times that is in range.
 _UNITS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Postprocess:
-    """Keep the first `dimensions` numbers; then, with `normalize`, scale them to length 1."""
+    """Keep the first `dimensions` numbers and, with `normalize`, scale them to length 1."""
 
     dimensions: int
     normalize: bool
@@ -26,8 +26,8 @@ class Postprocess:
     def __call__(self, vector: Float32) -> Float32:
         """Return float32 [dimensions] for float32 [at least dimensions].
 
-        Raises `ValueError` for a vector that is shorter, `BackendFailed` for one with a number
-        that is not finite, or whose length is not.
+        Raises `ValueError` if the vector is shorter, `BackendFailed` if a number or the vector's
+        length is not finite.
         """
         kept = vector[: self.dimensions]
         if kept.shape != (self.dimensions,):
@@ -44,12 +44,12 @@ class Postprocess:
 
 
 def quantize(vectors: Float32, precision: Precision) -> NDArray[Any]:
-    """Return float32 [n, d] in `precision`: [n, d], or [n, ceil(d / 8)] for the binary ones.
+    """Convert float32 [n, d] to `precision`: [n, d], or [n, ceil(d / 8)] for binary ones.
 
-    "int8" is `round(16 * sqrt(d) * x)` within -128 and 127, meant for vectors of length 1: what
-    `quantize_embeddings` of sentence-transformers gives for a range of -128.5 to 126.5 of these
-    steps in every dimension, instead of a range that depends on the other texts. "uint8" is that
-    plus 128. The binary ones are that library's: a bit tells whether a number is above 0.
+    "int8" is `round(16 * sqrt(d) * x)`, clipped to -128 to 127, and meant for vectors of length 1.
+    It equals `quantize_embeddings` of sentence-transformers with a fixed range of -128.5 to 126.5
+    such steps in every dimension; the library's default range depends on the other texts. "uint8"
+    is that plus 128. The binary precisions are the library's: a bit is set if a number is above 0.
     """
     match precision:
         case "float32":
@@ -79,12 +79,12 @@ def _levels(vectors: Float32) -> Float32:
 def cosines(query: Float32, documents: Float32) -> Float32:
     """Return float32 [n] for normalised vectors: query [d], documents [n, d].
 
-    Summed row by row rather than by a matrix product, whose blocking depends on n.
+    Sums row by row: the blocking of a matrix product, and so its rounding, depends on n.
     """
     scores: Float32 = (documents * query).sum(axis=1, dtype=np.float32)
     return scores
 
 
 def best_first(scores: Float32) -> list[int]:
-    """Return the indexes of `scores` [n] from the highest to the lowest, ties by index."""
+    """Return the indexes of `scores` [n], highest score first, ties by index."""
     return [int(index) for index in np.argsort(-scores, kind="stable")]

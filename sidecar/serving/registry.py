@@ -1,4 +1,4 @@
-"""The models that a daemon serves, as serving sees them, and how a request names one."""
+"""The interface of a served model, and how requests select a model and a prompt by name."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
@@ -25,47 +25,47 @@ class ServedModel(Protocol):
     def task(self) -> str: ...
     @property
     def dimensions(self) -> int:
-        """Width of `forward`'s result."""
+        """The width of `forward`'s result."""
 
     @property
     def least_tokens(self) -> int:
-        """The shortest row, special tokens included: 0 where a text of no tokens has a vector."""
+        """The shortest row, with special tokens; 0 if a text without tokens has a vector."""
 
     @property
     def max_tokens(self) -> int:
-        """The longest row, special tokens included."""
+        """The longest row, with special tokens."""
 
     @property
     def normalize(self) -> bool:
-        """Whether its vectors have length 1 unless the request says otherwise."""
+        """Whether vectors are scaled to length 1 unless the request says otherwise."""
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """Prefixes by name."""
+        """Prompts (prefixes of texts) by name."""
 
     @property
     def default_prompt_name(self) -> str | None:
-        """The prompt of a request that names none."""
+        """The prompt for requests that name none."""
 
     def tokenize(self, texts: Sequence[Text]) -> list[Row]:
-        """Return one row a text. Called by several threads at once; releases the GIL."""
+        """Return one row per text. Called from several threads at once; releases the GIL."""
 
     def forward(self, row: Row) -> Float32:
-        """Return float32 [dimensions], not normalised. Called by many threads at once."""
+        """Return float32 [dimensions], not normalised. Called from many threads at once."""
 
     @property
     def intra_op_threads(self) -> int:
-        """How many threads compute a row when nothing else runs; 1: `forward` is as fast."""
+        """Threads to compute a row with when nothing else runs; 1 if `forward` is as fast."""
 
     def forward_parallel(self, row: Row) -> Float32:
-        """Return what `forward` does, computed on `intra_op_threads` threads."""
+        """Return the result of `forward`, computed on `intra_op_threads` threads."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what `status` says of this model."""
+        """Return the model as `status` reports it."""
 
 
 class ModelRegistry:
-    """The models by name; the first of a task is the one that a request without a name gets."""
+    """The served models; the first one of a task is the default for it."""
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
         self.models = tuple(models)
@@ -73,17 +73,17 @@ class ModelRegistry:
     def embedder(self, name: str | None) -> ServedModel:
         """Return the embedding model `name`, or the default one.
 
-        Raises `UnknownModel`, or `BadRequest` where `name` is not an embedding model.
+        Raises `UnknownModel`, or `BadRequest` if `name` is not an embedding model.
         """
         if name is None:
             return self._first("embed")
         model = self._named(name)
         if model.task != "embed":
-            raise BadRequest(f"model {model.name!r} is a reranker and has no embeddings")
+            raise BadRequest(f"model {model.name!r} is a reranker and produces no embeddings")
         return model
 
     def reranker(self, name: str | None) -> ServedModel:
-        """Return the model `name`, or the default for `rerank`: a cross-encoder if there is one."""
+        """Return the model `name`, or the default for `rerank`: preferably a cross-encoder."""
         if name is not None:
             return self._named(name)
         has_reranker = any(model.task == "rerank" for model in self.models)
@@ -93,15 +93,15 @@ class ModelRegistry:
         for model in self.models:
             if model.task == task:
                 return model
-        raise UnknownModel(f"no model here does {task!r}; served: {self._names()}")
+        raise UnknownModel(f"no model for {task!r} is served; served: {self._names()}")
 
     def _named(self, name: str) -> ServedModel:
-        """Return the model of that name, or of that hub id but for its organisation."""
+        """Return the model with exactly this name, or the only one whose hub id matches it."""
         exact = [model for model in self.models if model.name == name]
         found = exact or [model for model in self.models if is_same(name, model.name)]
         if len(found) == 1:
             return found[0]
-        what = "may be one of several" if found else "is not served"
+        what = "is ambiguous" if found else "is not served"
         raise UnknownModel(f"model {quoted(name)} {what}; served: {self._names()}")
 
     def _names(self) -> str:
@@ -109,9 +109,10 @@ class ModelRegistry:
 
 
 def prompt_text(model: ServedModel, *, name: str | None = None, role: Role | None = None) -> str:
-    """Return the prefix named `name`, else that of `role`, else the model's default one.
+    """Return the prompt called `name`, or else the one for `role`, or else the model's default.
 
-    "" without any of these. Raises `BadRequest` with the names that the model knows.
+    Returns "" if there is none of them. Raises `BadRequest`, listing the model's prompts, if it
+    has no prompt `name`.
     """
     if name is None and role is not None:
         name = role_prompt_name(role, model.prompts)

@@ -1,4 +1,4 @@
-"""What the engine returns, and the replies that it becomes. Times are in milliseconds."""
+"""The engine's results, and the replies made from them. Times are in milliseconds."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,13 @@ from sidecar.serving.registry import Float32
 
 
 def milliseconds(seconds: float) -> float:
-    """Return `seconds` as replies and events state times: in ms, to the microsecond."""
+    """Convert `seconds` to milliseconds, rounded to the microsecond, for replies and events."""
     return round(1000 * seconds, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What every computed request has: `rows` and `tokens` count what was computed for it."""
+    """The part that all results share; `rows` and `tokens` are the totals of the request."""
 
     model: str
     rows: int
@@ -26,33 +26,33 @@ class Answer:
 
     @property
     def usage(self) -> Usage:
-        """The tokens of the request."""
+        """The token counts of the request."""
         return Usage(self.tokens, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Vectors, float32 [n, d], row i for text i, and the precision that they travel in."""
+    """Vectors, float32 [n, d], row i for text i, and the precision to send them in."""
 
     answer: Answer
     vectors: Float32
     precision: Precision = "float32"
 
     def to_map(self) -> dict[str, Any]:
-        """Return the reply's body; vectors in float32 are not copied."""
+        """Return the reply's body; float32 vectors are not copied."""
         answer, vectors = self.answer, quantize(self.vectors, self.precision)
         reply = EmbedReply(answer.model, vectors, answer.usage, answer.timings, answer.truncated)
         return reply.to_map()
 
     @property
     def payload_bytes(self) -> int:
-        """The size of the vectors in float32, which bounds the work of packing them."""
+        """The size of the vectors in float32, an upper bound for the work of packing them."""
         return self.vectors.nbytes
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Documents by relevance, the best first; `method` says what scored them."""
+    """Documents by relevance, best first; `method` names what scored them."""
 
     answer: Answer
     method: str
@@ -60,7 +60,7 @@ class Ranking:
 
     @classmethod
     def by_score(cls, answer: Answer, method: str, scores: Float32, top_n: int | None) -> "Ranking":
-        """Return the `top_n` best, or all, by their `scores`, float32 [n]."""
+        """Rank by `scores`, float32 [n]; keep the `top_n` best, or all."""
         best = best_first(scores)[:top_n]
         return cls(answer, method, tuple(RerankResult(i, float(scores[i])) for i in best))
 

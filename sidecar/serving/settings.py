@@ -1,4 +1,4 @@
-"""What serving needs to be told, as plain values."""
+"""The settings of serving, as plain values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from client_lib.wire.protocol import Limits
+from sidecar import defaults
 from sidecar.events import Selection
 from sidecar.serving.admission.access import AccessPolicy
 from sidecar.serving.registry import ServedModel
@@ -14,14 +15,14 @@ from sidecar.serving.scheduler.limits import QueueLimits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeSettings:
-    """Where to listen and how much to take on.
+    """Where to listen, and the limits to serve within.
 
-    `threads` inference threads; `bounds` of what may wait; `cache_bytes` of results that are
-    kept; `memory_bytes` that peers cannot make the process exceed;
-    `drain_seconds` to finish what was accepted; `hang_seconds` after which a daemon whose
-    inference makes no progress is ended, where a service manager has no watchdog, half of whose
-    time takes its place; `access` is for peers, `limits` bound one request, `max_in_flight` one
-    connection; events of `selection` are written, to `log_target`.
+    `threads`: inference threads. `limits` apply to each request, `max_in_flight` to each
+    connection, `access` to each peer, `bounds` to each lane of the queue. `cache_bytes`: size of
+    the result cache. `memory_bytes`: the ceiling that peers cannot make the process exceed.
+    `drain_seconds`: time to finish accepted requests. `hang_seconds`: exit if inference makes no
+    progress for this long; under a service manager's watchdog, half of its timeout applies
+    instead. Events of `selection` are written to `log_target`.
     """
 
     socket: Path
@@ -32,18 +33,18 @@ class ServeSettings:
     bounds: QueueLimits = field(default_factory=QueueLimits)
     access: AccessPolicy = field(default_factory=AccessPolicy)
     max_in_flight: int = 256
-    drain_seconds: float = 30.0
-    hang_seconds: float = 30.0
+    drain_seconds: float = defaults.DRAIN_SECONDS
+    hang_seconds: float = defaults.HANG_SECONDS
     log_target: str = "stdout"
     selection: Selection = field(default_factory=Selection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What one reading of the configuration comes to.
+    """The result of reading the configuration once.
 
-    `load` opens the models; it is called on a thread and may take minutes. `configured` has
-    every setting by name, for saying what a reload has changed.
+    `load` opens the models; it is called on a thread and may take minutes. `configured` maps
+    setting names to values, to report what a reload has changed.
     """
 
     load: Callable[[], Sequence[ServedModel]]
@@ -52,4 +53,4 @@ class Setup:
 
 
 Configure: TypeAlias = Callable[[], Setup]
-"""Reads the configuration; called on a thread. What it raises says what is wrong with it."""
+"""Reads the configuration. Called on a thread; its exceptions say what is wrong."""

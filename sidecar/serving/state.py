@@ -1,10 +1,10 @@
-"""Where the daemon is in its life: one table, and a state that only moves along it.
+"""The daemon's lifecycle: a state, and a table of the transitions that are allowed.
 
 STARTING ──▶ SERVING ──▶ DRAINING ──▶ STOPPED
                ▲ ▼          ▲
             RELOADING ──────┘
 
-The way from each of them to STOPPED, the forced one, is not drawn.
+Forced transitions, from each of these to STOPPED, are not shown.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """One phase of a daemon."""
+    """A state of the daemon."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -32,18 +32,18 @@ _SERVES = {State.SERVING, State.RELOADING}
 
 
 class Lifecycle:
-    """The current state. `lifecycle` moves it, everybody else looks."""
+    """The current state. Only `lifecycle` and `reload` change it."""
 
     def __init__(self) -> None:
         self.state = State.STARTING
 
     @property
     def serves(self) -> bool:
-        """Whether requests are taken; a reload refuses none."""
+        """Whether requests are accepted; a reload rejects none."""
         return self.state in _SERVES
 
     def move(self, state: State) -> None:
-        """Enter `state`; `ValueError` if that does not follow from the current one."""
+        """Enter `state`. Raises `ValueError` if the current state does not lead to it."""
         if state not in _NEXT[self.state]:
             raise ValueError(f"{self.state} cannot become {state}")
         self.state = state

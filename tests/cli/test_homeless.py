@@ -71,7 +71,7 @@ def test_a_socket_that_cannot_be_made_is_one_line_with_what_to_set(
         pytest.skip("this host has a folder for such sockets")
     done = homeless("serve", "--embedding-model", str(make_model()))
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (78, "", 1)
-    assert "/run/sidecar/sidecar.sock: the user 54321 may not write /run" in done.stderr
+    assert "/run/sidecar/sidecar.sock: user 54321 may not write to /run" in done.stderr
     assert "SIDECAR_SOCKET" in done.stderr
 
 

@@ -93,7 +93,10 @@ def test_without_the_extra_it_says_what_to_install(event_log: Path, tmp_path: Pa
     path = f"{tmp_path}:{Path.cwd()}"
     done = sidecar_process("report", "--file", str(event_log), PYTHONPATH=path)
     assert done.returncode == 78
-    assert done.stderr == "sidecar: a report needs matplotlib: pip install 'embedding-sidecar[plots]'\n"
+    assert (
+        done.stderr
+        == "sidecar: a report needs matplotlib: pip install 'embedding-sidecar[plots]'\n"
+    )
 
 
 @pytest.mark.slow

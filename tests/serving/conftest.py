@@ -1,4 +1,4 @@
-"""A small model with real arithmetic whose forward can be held, and what is built around it."""
+"""A small model with real arithmetic whose forwards can be blocked, and fixtures based on it."""
 
 import asyncio
 import socket
@@ -26,19 +26,18 @@ from sidecar.serving.settings import ServeSettings
 from sidecar.serving.state import Lifecycle, State
 from sidecar.serving.transport.session import Session
 
-PATIENCE = 20.0  # seconds until a test that waits for something gives up
+PATIENCE = 20.0  # timeout of a test's waits, in seconds
 _TABLE = np.random.default_rng(5).normal(size=(128, 8)).astype(np.float32)
 
 
 @dataclass(eq=False)
 class TinyModel:
-    """A character is a token, a text's vector the mean of its characters' rows.
+    """Characters are tokens, and a text's vector is the mean of its characters' rows.
 
-    A cross-encoder scores a pair by how many of the query's characters the document has. While
-    `gate` is closed the forward of every text with `holds` in it waits there; `began` counts
-    those that have started.
-    "!" in a text raises ValueError, "~" raises SystemExit, which no boundary may contain; "?"
-    gives a vector that is not finite. "" has no tokens, and a vector of zeros.
+    A cross-encoder scores a pair by how many of the query's characters are in the document. While
+    `gate` is closed, forwards of texts that contain `holds` wait for it; `began` waits for forwards
+    to start. "!" in a text raises ValueError, "~" raises SystemExit, which must not be contained
+    anywhere, and "?" yields a vector that is not finite. "" has no tokens and a vector of zeros.
     """
 
     name: str = "tiny"
@@ -93,19 +92,19 @@ class TinyModel:
         return {"name": self.name, "task": self.task}
 
     async def began(self, forwards=1):
-        """Return once that many more forwards have started."""
+        """Wait until `forwards` more forwards have started."""
         for _ in range(forwards):
             assert await asyncio.to_thread(self._started.acquire, timeout=PATIENCE)
 
     def vector(self, text):
-        """The vector of `text` as a plain formula."""
+        """Return the vector of `text`, computed by a plain formula."""
         mean = _TABLE[self._row(text).ids].mean(axis=0)
         return mean / np.sqrt((mean * mean).sum(dtype=np.float32)) if self.normalize else mean
 
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Events go nowhere unless a test captures them."""
+    """Discard events unless a test captures them."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     yield
     structlog.reset_defaults()
@@ -113,9 +112,9 @@ def quiet():
 
 @pytest.fixture
 def soon():
-    """A wait until a condition of another thread or task holds.
+    """A function that waits until a condition of another thread or task holds.
 
-    Step by step of the loop at first; then other threads get the interpreter's lock.
+    It yields to the event loop at first, and then sleeps, which releases the GIL.
     """
 
     async def wait(condition):
@@ -130,7 +129,7 @@ def soon():
 
 @pytest.fixture
 def tiny():
-    """A maker of models; at the end every gate is opened, so that threads can be joined."""
+    """A factory of models; their gates are opened at the end, so that threads can be joined."""
     made = []
 
     def make(**fields):
@@ -144,7 +143,7 @@ def tiny():
 
 @pytest.fixture
 async def make_engine(tiny):
-    """A maker of engines that have started and are stopped at the end."""
+    """A factory of started engines, which are stopped at the end."""
     made = []
 
     def make(*models, threads=1, bounds=None, **options):
@@ -162,7 +161,7 @@ async def make_engine(tiny):
 
 
 class Dialogue:
-    """The client's end of a session over a socket pair, without a client library."""
+    """The client's end of a session over a socket pair, without the client library."""
 
     def __init__(self, session, reader, writer, context):
         self.session, self.reader, self.writer, self.context = session, reader, writer, context
@@ -176,7 +175,7 @@ class Dialogue:
             self.writer.write(self._connection.send(request))
 
     async def reply(self, request_id):
-        """Return the reply to that id as a map; None where the connection ended before it."""
+        """Return the reply to a request as a map, or None if the connection ends without one."""
         async with asyncio.timeout(PATIENCE):
             while request_id not in self._replies:
                 if not (data := await self._read()):
@@ -187,7 +186,7 @@ class Dialogue:
         return self._replies.pop(request_id)
 
     async def _read(self):
-        with suppress(ConnectionError):  # the session has ended, and not read all
+        with suppress(ConnectionError):  # the session ended without reading everything
             return await self.reader.read(2**16)
         return b""
 
@@ -196,7 +195,7 @@ class Dialogue:
         return await self.reply(request.id)
 
     async def ended(self):
-        """Return once the session has ended by itself, and its place is given back."""
+        """Wait until the session has ended on its own and its admission is released."""
         async with asyncio.timeout(PATIENCE):
             await asyncio.shield(self.task)
         await asyncio.sleep(0)
@@ -204,7 +203,7 @@ class Dialogue:
 
 @pytest.fixture
 async def make_dialogue(make_engine, tiny):
-    """A maker of sessions that have exchanged hello."""
+    """A factory of sessions that have exchanged hello."""
     made = []
 
     async def make(*models, hello=True, state=State.SERVING, limits=None, **options):
@@ -222,11 +221,11 @@ async def make_dialogue(make_engine, tiny):
         ours, theirs = socket.socketpair(socket.AF_UNIX)
         ours.setblocking(False)
         peer = Peer.of(ours)
-        place = context.connect(peer)
+        admission = context.connect(peer)
         session = Session(context, ours, peer)
         reader, writer = await asyncio.open_unix_connection(sock=theirs)
         dialogue = Dialogue(session, reader, writer, context)
-        dialogue.task.add_done_callback(lambda _: place.close())
+        dialogue.task.add_done_callback(lambda _: admission.close())
         made.append(dialogue)
         if hello:
             assert (await dialogue.ask(Hello(id=0, version=1)))["ok"]

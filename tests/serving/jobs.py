@@ -1,4 +1,4 @@
-"""Jobs without texts: what the pure queue needs of one."""
+"""Jobs without texts, sufficient for the queue."""
 
 from itertools import count
 
@@ -13,9 +13,10 @@ _new = count(1_000)
 
 
 def job(*costs, model="a", arrived=0.0, texts=None, tokens=None, row_bytes=16, **fields):
-    """A job with a row for each cost (microseconds of one thread), of three tokens or of `tokens`.
+    """Make a job with one row per cost (microseconds on one thread).
 
-    A row of three holds 64 bytes. No two rows are equal but those of equal `texts`, small numbers.
+    Rows have three tokens, and take 64 bytes, unless `tokens` says otherwise. Two rows are equal
+    only if their numbers in `texts` are; use small numbers.
     """
     texts = [next(_new) for _ in costs] if texts is None else texts
     lengths = [3] * len(costs) if tokens is None else tokens

@@ -1,4 +1,4 @@
-"""Sessions that are cancelled at each of their awaits in turn, until one has ended by itself."""
+"""Cancel sessions at each of their awaits in turn, until one ends on its own."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,7 +8,7 @@ from .conftest import PATIENCE
 
 
 class _Counted(Coroutine):
-    """A coroutine that tells `waited` whenever it has to wait."""
+    """A coroutine that calls `waited` whenever it suspends."""
 
     def __init__(self, inner, waited):
         self._inner, self._waited = inner, waited
@@ -31,9 +31,9 @@ class _Counted(Coroutine):
 
 
 class _Cancelling:
-    """Cancels `task` when it, and what it has started, have waited so many times in all.
+    """Cancels `task` once it and the tasks that it started have suspended `waits` times.
 
-    At once, or a turn of the loop `later`: what was waited for may have come by then.
+    It does so at once, or one iteration of the loop `later`, when the awaited result may be there.
     """
 
     def __init__(self, waits, *, later):
@@ -59,9 +59,9 @@ class _Cancelling:
 
 
 async def cancelled_at_every_await(make, visit):
-    """Yield dialogues of `make` that are over, each cancelled an await later, until one was not.
+    """Yield finished dialogues of `make`, each cancelled one await later, until one is not.
 
-    `visit` is what the peer does before it hangs up. It returns its replies, as far as they came.
+    `visit` plays the peer until it hangs up. It returns the replies that it received.
     """
     for later in (False, True):
         for waits in count(1):

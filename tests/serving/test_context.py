@@ -1,4 +1,4 @@
-"""What sessions share: who is here, what the daemon says of itself, and what a reload changes."""
+"""The sessions' shared context: registration, status, and what a reload changes."""
 
 import asyncio
 import os
@@ -34,13 +34,13 @@ async def context(make_engine, tiny):
 
 @pytest.fixture
 def expelled():
-    """Those who were shown out, by name, and a maker of what does so."""
+    """The names and error codes of expelled peers, and a factory of their `expel` callbacks."""
     found = []
     return found, lambda name: lambda refusal: found.append((name, refusal.code))
 
 
 async def test_whom_new_settings_do_not_admit_is_shown_out(context, make_engine, tiny, expelled):
-    """Whoever is here: not those who have left, nor those who may stay."""
+    """A reload disconnects the connected peers that its settings exclude, and no others."""
     found, of = expelled
     with context.registered(OTHER, of("other has left")):
         pass
@@ -59,14 +59,14 @@ async def test_whom_new_settings_do_not_admit_is_shown_out(context, make_engine,
         with pytest.raises(Forbidden):
             context.engine_for(OTHER)
     with pytest.raises(Forbidden), context.registered(OTHER, of("too late")):
-        pytest.fail("was let in")
+        pytest.fail("was admitted")
     with pytest.raises(Forbidden):
         context.connect(OTHER)
     assert context.settings is settings
 
 
 async def test_a_swap_changes_what_requests_may_hold(context, make_engine, tiny):
-    """By the new settings, and by the new models."""
+    """After a swap, memory budgets and estimates follow the new settings and models."""
     before = context.accounts.to_map()
     context.swap(make_engine(tiny(dimensions=10_000)), replace(SETTINGS, memory_bytes=2**20))
     after = context.accounts.to_map()
@@ -78,9 +78,9 @@ async def test_a_swap_changes_what_requests_may_hold(context, make_engine, tiny)
 
 
 async def test_who_enters_is_counted_until_the_place_is_given_back(context):
-    """At the door, and with what a connection takes; one that is refused in neither."""
+    """A connection counts towards access and memory until closed; a rejected one never does."""
     context.access.policy = AccessPolicy(max_connections=1)
-    place = context.connect(ONE)
+    admission = context.connect(ONE)
     with pytest.raises(Overloaded):
         context.connect(ONE)
     assert [peer["connections"] for peer in context.access.to_list()] == [1]
@@ -88,22 +88,22 @@ async def test_who_enters_is_counted_until_the_place_is_given_back(context):
     assert held > 0
     with context.connect(OTHER):
         assert context.accounts.control.to_map()["held_bytes"] == 2 * held
-    place.close()
+    admission.close()
     assert context.access.to_list() == []
     assert context.accounts.control.to_map()["held_bytes"] == 0
 
 
 async def test_there_are_as_many_connections_as_was_said(context):
-    """Of one user three quarters of them."""
-    places = [context.connect(Peer(pid, 1000, 1)) for pid in range(30)]
+    """One user may have three quarters of all connections."""
+    admissions = [context.connect(Peer(pid, 1000, 1)) for pid in range(30)]
     with pytest.raises(Overloaded, match=r"\(40 allowed\)"):
         context.connect(Peer(99, 1000, 1))
-    for place in places:
-        place.close()
+    for admission in admissions:
+        admission.close()
 
 
 async def test_a_daemon_that_does_not_serve_sends_on(make_engine, tiny):
-    """Before it serves, and when it drains."""
+    """Requests are accepted while serving and reloading, and rejected while draining."""
     context = ServerContext(make_engine(tiny()), SETTINGS, Lifecycle())
     for state, serves in (("SERVING", True), ("RELOADING", True), ("DRAINING", False)):
         context.life.move(State[state])
@@ -117,7 +117,7 @@ async def test_a_daemon_that_does_not_serve_sends_on(make_engine, tiny):
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("what", ["longest_forward", "standstill"])
 async def test_an_engine_that_makes_no_progress_is_seen(context, make_engine, tiny, which, what):
-    """The old one, too, and long before the daemon gives up on itself."""
+    """A stall of either engine makes the daemon unhealthy after half of `hang_seconds`."""
     context.swap(make_engine(tiny()), SETTINGS)
     seconds = 0.0
     setattr(context.engines[which], what, lambda: seconds)
@@ -131,7 +131,7 @@ async def test_an_engine_that_makes_no_progress_is_seen(context, make_engine, ti
 
 @pytest.mark.parametrize("which", [0, 1])
 async def test_a_crash_of_any_engine_is_not_healthy(context, make_engine, tiny, which):
-    """Also of the one that only finishes what it had taken."""
+    """A crash of the current engine, or of the retiring one, makes the daemon unhealthy."""
     context.swap(make_engine(tiny()), SETTINGS)
     context.engines[which].crashed.set_result(RuntimeError())
     assert (await context.status(ONE))["healthy"] is False
@@ -139,7 +139,7 @@ async def test_a_crash_of_any_engine_is_not_healthy(context, make_engine, tiny, 
 
 @pytest.mark.parametrize("ask", ["status", "metrics"])
 async def test_a_user_who_asks_much_how_things_are_holds_up_nobody(context, ask):
-    """His own questions are answered one after the other."""
+    """A user's status requests are answered one by one and do not delay other users."""
     latest = [context._status, *context._metrics.values()]
     for each in latest:
         each._pause = 0.001
@@ -156,15 +156,15 @@ async def test_a_user_who_asks_much_how_things_are_holds_up_nobody(context, ask)
 
 
 async def test_each_format_of_the_metrics_is_its_own(context):
-    """Whoever has asked for the other just before."""
-    told = [await context.metrics(ONE, form) for form in ("openmetrics", "prometheus")]
-    assert ["openmetrics" in each["content_type"] for each in told] == [True, False]
-    assert [each["text"].endswith("# EOF\n") for each in told] == [True, False]
-    assert all('socket="there"' in each["text"] for each in told)
+    """Each metrics request gets its own format, whichever was requested before."""
+    replies = [await context.metrics(ONE, form) for form in ("openmetrics", "prometheus")]
+    assert ["openmetrics" in each["content_type"] for each in replies] == [True, False]
+    assert [each["text"].endswith("# EOF\n") for each in replies] == [True, False]
+    assert all('socket="there"' in each["text"] for each in replies)
 
 
 async def test_lines_about_a_user_are_few_however_many_processes_he_has(context):
-    """A script that is started again and again is a new process each time; all is counted."""
+    """Log lines are limited per user, however many processes the user has; all is counted."""
     refused = Refused(7, BadRequest("no"), True)
     with capture_logs() as events:
         for pid in range(20):
@@ -180,7 +180,7 @@ async def test_lines_about_a_user_are_few_however_many_processes_he_has(context)
 
 
 async def test_hello_tells_the_limits_of_its_connection(context):
-    """And not those of a later configuration."""
+    """`hello` reports the limits of its connection, not those of a later configuration."""
     limits = Limits(1, 2, 3)
     assert context.hello(limits) == {
         "server": f"sidecar/{sidecar.__version__}",
@@ -190,7 +190,7 @@ async def test_hello_tells_the_limits_of_its_connection(context):
 
 
 async def test_a_status_says_what_the_kernel_says_of_the_process(context, monkeypatch):
-    """Bytes, seconds, and files; limits that hold, and not those that it may raise."""
+    """`status` agrees with the kernel about memory, CPU time, threads, files and soft limits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
     before = os.times()
@@ -229,7 +229,7 @@ def age_of_process():
 
 
 async def test_a_status_says_what_daemon_it_is_and_since_when(context):
-    """By its version, process, socket and state; its age grows."""
+    """`status` reports version, pid, socket, state, start time and a growing uptime."""
     first, second = await context.status(ONE), await context.status(ONE)
     assert (first["version"], first["pid"]) == (sidecar.__version__, os.getpid())
     assert (first["socket"], first["state"], first["healthy"]) == ("there", "serving", True)

@@ -1,4 +1,4 @@
-"""Whatever fails between a text and its reply: its request is told, and nothing stays behind."""
+"""Failures between a text and its reply: the request gets an error, and nothing leaks."""
 
 import asyncio
 from functools import partial
@@ -21,7 +21,7 @@ from sidecar.serving.telemetry.statistics import Statistics
 
 
 class Fault(Exception):
-    """What a step raises in these tests."""
+    """Raised by the failing steps in these tests."""
 
 
 def embed(request_id, *texts, **fields):
@@ -30,7 +30,7 @@ def embed(request_id, *texts, **fields):
 
 @pytest.fixture
 def fail(monkeypatch):
-    """Let the next calls of a class's method raise; those that follow are as before."""
+    """A function that makes the next calls of a class's method raise."""
 
     def fail(owner, name, times=1):
         before, left = getattr(owner, name), iter(range(times))
@@ -46,8 +46,8 @@ def fail(monkeypatch):
 
 
 @pytest.fixture
-async def told():
-    """What the loop's handler is told, in place of the daemon's, which makes events of it."""
+async def reported():
+    """The contexts passed to the loop's exception handler, which replaces the daemon's."""
     contexts = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
     return contexts
@@ -55,7 +55,7 @@ async def told():
 
 @pytest.fixture
 def ask_two(make_engine, tiny):
-    """Two requests at once, the first of one row and the other of two: what they come to."""
+    """A function that sends two requests, of one and two rows, and returns their outcomes."""
 
     async def ask(broken, *at, **options):
         model = tiny(holds="#", **options)
@@ -73,7 +73,7 @@ def ask_two(make_engine, tiny):
 
 
 def assert_empty(engine):
-    """Nobody waits, nothing is queued, nothing is counted as being here."""
+    """Check that nothing waits, is queued or counts as in flight."""
     assert (len(engine._collectors), engine._collectors._waiting) == (0, {})
     assert engine._in_flight.count == 0
     assert engine._queue.is_idle
@@ -95,7 +95,7 @@ def assert_vectors(result, model, *texts):
     ids=lambda at: at[1],
 )
 async def test_a_step_of_the_answer_that_raises_fails_its_request_alone(ask_two, fail, at):
-    """It is `BackendFailed`; a request beside it is answered, and nothing of either stays."""
+    """An error while assembling a result fails only its request, with `BackendFailed`."""
     engine, model, (failed, answered) = await ask_two(fail, *at)
     assert isinstance(failed, BackendFailed)
     assert isinstance(failed.__cause__, Fault)
@@ -109,13 +109,13 @@ async def test_a_step_of_the_answer_that_raises_fails_its_request_alone(ask_two,
     [(CostModel, "record"), (ResultCache, "put"), (Statistics, "batch"), (DeferredLog, "add")],
     ids=lambda at: at[1],
 )
-async def test_a_step_that_only_tells_of_a_row_fails_no_request(ask_two, fail, told, at):
-    """Both are answered, and the loop is told of the failure."""
+async def test_a_step_that_only_tells_of_a_row_fails_no_request(ask_two, fail, reported, at):
+    """An error while recording a computed row is logged and fails no request."""
     engine, model, (first, second) = await ask_two(fail, *at)
     assert_vectors(first, model, "#a")
     assert_vectors(second, model, "b", "c")
     assert_empty(engine)
-    assert [type(context["exception"]) for context in told] == [Fault]
+    assert [type(context["exception"]) for context in reported] == [Fault]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ async def test_a_step_that_only_tells_of_a_row_fails_no_request(ask_two, fail, t
     ids=lambda at: at[1],
 )
 async def test_books_that_fail_end_inference(ask_two, fail, at):
-    """They could keep anybody waiting: all are answered, and clients ask the next daemon."""
+    """An error in the bookkeeping of waiting rows ends inference; clients retry elsewhere."""
     engine, _, (_, second) = await ask_two(fail, *at, intra_op_threads=2)
     assert isinstance(second, Draining)
     assert isinstance(await engine.crashed, Fault)
@@ -132,7 +132,7 @@ async def test_books_that_fail_end_inference(ask_two, fail, at):
 
 
 async def test_a_queue_that_fails_takes_no_row_with_it_that_is_computed(ask_two, fail):
-    """The row that was computed before is delivered; whoever waits is sent to the next daemon."""
+    """If the queue fails, a computed row is still delivered; waiting requests get `Draining`."""
     engine, model, (first, second) = await ask_two(fail, WorkerPool, "_take")
     assert_vectors(first, model, "#a")
     assert isinstance(second, Draining)
@@ -140,7 +140,7 @@ async def test_a_queue_that_fails_takes_no_row_with_it_that_is_computed(ask_two,
 
 
 async def test_a_queue_that_fails_is_nobody_s_fault(make_engine, tiny, fail):
-    """A request of which one row was computed may ask the next daemon, as all may."""
+    """If the queue fails, even a partly computed request gets the retryable `Draining`."""
     model = tiny()
     engine = make_engine(model)
     model.gate.clear()
@@ -155,7 +155,7 @@ async def test_a_queue_that_fails_is_nobody_s_fault(make_engine, tiny, fail):
 async def test_a_request_for_whose_result_there_is_no_memory_leaves_the_queue(
     make_engine, tiny, fail
 ):
-    """Its rows had been taken already."""
+    """If collecting a request's results cannot start, its rows leave the queue."""
     model = tiny()
     engine = make_engine(model)
     fail(ResultCollector, "__init__")
@@ -166,7 +166,7 @@ async def test_a_request_for_whose_result_there_is_no_memory_leaves_the_queue(
 
 
 async def test_a_result_that_cannot_be_kept_is_not_counted(make_engine, tiny, monkeypatch):
-    """There was no memory for the copy; the cache holds what it says it holds."""
+    """A result that the cache cannot copy for lack of memory is not counted in its size."""
     cache = ResultCache(10_000)
 
     class Full(np.ndarray):
@@ -183,8 +183,8 @@ async def test_a_result_that_cannot_be_kept_is_not_counted(make_engine, tiny, mo
     [(Embeddings, "to_map"), (Statistics, "answered"), (Statistics, "failed")],
     ids=lambda at: at[1],
 )
-async def test_a_reply_that_fails_holds_nothing(make_dialogue, tiny, fail, told, at):
-    """The request is answered all the same, and its memory and its slot are free again."""
+async def test_a_reply_that_fails_holds_nothing(make_dialogue, tiny, fail, reported, at):
+    """If a reply or its statistics fail, the request's memory and slot are still released."""
     talk = await make_dialogue(tiny(), max_in_flight=1)
     held = talk.context.accounts.requests.to_map()["held_bytes"]
     fail(*at)
@@ -198,18 +198,18 @@ async def test_a_reply_that_fails_holds_nothing(make_dialogue, tiny, fail, told,
     assert_empty(talk.context.engine)
 
 
-async def test_a_line_that_cannot_be_written_holds_up_no_other(told):
-    """The rest of those that were put off with it follow."""
+async def test_a_line_that_cannot_be_written_holds_up_no_other(reported):
+    """A deferred log line that fails does not stop the lines after it."""
     notes, written = DeferredLog(), []
     for note in (lambda: written.append(1), lambda: 1 // 0, lambda: written.append(2)):
         notes.add(note)
     notes.flush()
     assert written == [1, 2]
-    assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+    assert [type(context["exception"]) for context in reported] == [ZeroDivisionError]
 
 
 async def test_lines_are_written_soon_in_order_and_once(soon):
-    """By themselves, those of a moment together; or at once, where somebody asks for it."""
+    """Deferred log lines are written soon, in order and once, or at once by `flush`."""
     notes, written = DeferredLog(), []
     for number in (1, 2):
         notes.add(partial(written.append, number))
@@ -226,7 +226,7 @@ async def test_lines_are_written_soon_in_order_and_once(soon):
 
 
 async def test_a_vector_that_is_not_finite_is_not_served(make_engine, tiny):
-    """Its request fails with the text's index; with and without normalisation."""
+    """A vector that is not finite fails its request with the text's index."""
     model = tiny()
     engine = make_engine(model)
     for normalize in (True, False):
@@ -238,7 +238,7 @@ async def test_a_vector_that_is_not_finite_is_not_served(make_engine, tiny):
 
 
 async def test_a_query_that_fails_has_no_index(make_engine, tiny):
-    """Indexes are the documents'; one of those that fails has its own."""
+    """A failed query has no index; a failed document has its own."""
     engine = make_engine(tiny())
     with pytest.raises(BackendFailed) as failed:
         await engine.rerank(Rerank(id=1, query="q!", documents=("a", "b")))
@@ -249,7 +249,7 @@ async def test_a_query_that_fails_has_no_index(make_engine, tiny):
 
 
 async def test_a_text_of_no_tokens_is_refused_by_index(make_engine, tiny):
-    """Before anything of its request is queued; a query has no index."""
+    """A text without tokens is rejected with its index before anything is queued."""
     model = tiny()
     engine = make_engine(model)
     with pytest.raises(BadRequest, match="text 1 has no tokens for tiny") as refused:
@@ -263,7 +263,7 @@ async def test_a_text_of_no_tokens_is_refused_by_index(make_engine, tiny):
 
 
 async def test_a_model_may_have_a_vector_for_no_tokens(make_engine, tiny):
-    """Then it is served, alone and among others."""
+    """If a model has a vector for a text without tokens, such texts are served."""
     engine = make_engine(tiny(least_tokens=0))
     result = await engine.embed(embed(1, "a", ""))
     assert not result.vectors[1].any()
@@ -271,7 +271,7 @@ async def test_a_model_may_have_a_vector_for_no_tokens(make_engine, tiny):
 
 
 async def test_a_request_that_nobody_begins_is_a_standstill(make_engine, tiny, monkeypatch):
-    """Its age is counted from when it came, and not from when the last row had ended."""
+    """A standstill is timed from the arrival of a request, not from the last finished row."""
     now = [0.0]
     monkeypatch.setattr(WorkerPool, "_take", lambda _: None)
     engine = make_engine(tiny(), clock=lambda: now[0])
@@ -287,7 +287,7 @@ async def test_a_request_that_nobody_begins_is_a_standstill(make_engine, tiny, m
 
 
 async def test_rows_that_wait_while_others_end_are_no_standstill(make_engine, tiny, soon):
-    """Bulk work may wait for as long as it takes, if only something is computed."""
+    """Rows that wait while others finish are no standstill."""
     now = [0.0]
     model = tiny()
     engine = make_engine(model, clock=lambda: now[0])
@@ -310,7 +310,7 @@ async def test_rows_that_wait_while_others_end_are_no_standstill(make_engine, ti
 
 
 async def test_a_standstill_is_not_healthy(make_dialogue, tiny, monkeypatch):
-    """`status` says so long before the daemon gives up on itself."""
+    """A standstill of half of `hang_seconds` makes the daemon unhealthy."""
     talk = await make_dialogue(tiny(), hang_seconds=10)
     seconds = [4.9]
     monkeypatch.setattr(talk.context.engine, "standstill", lambda: seconds[0])
@@ -320,7 +320,7 @@ async def test_a_standstill_is_not_healthy(make_dialogue, tiny, monkeypatch):
 
 
 async def test_lines_about_a_failure_have_its_cause(make_dialogue, tiny, fail):
-    """The event has the traceback; the caller the kind of exception alone."""
+    """The event of a failed request has the traceback; its reply only names the exception."""
     talk = await make_dialogue(tiny())
     with capture_logs() as events:
         fail(ResultCollector, "_note")

@@ -1,4 +1,4 @@
-"""What peers may have of the process's memory, and what is said to whom there is none for."""
+"""The memory that peers may use, and the errors when there is none left."""
 
 import asyncio
 import os
@@ -57,7 +57,7 @@ def held(accounts: MemoryAccounts) -> tuple[int, int, int]:
 
 
 def test_budgets_are_of_what_models_and_results_leave(accounts: MemoryAccounts) -> None:
-    """Requests get at most twice what may wait in a lane; a process its share of that."""
+    """Budgets are what models and cache leave, for requests at most twice a lane's bytes."""
     for settings in (SETTINGS, replace(SETTINGS, memory_bytes=2**40, cache_bytes=0)):
         memory = AvailableMemory(
             ceiling=settings.memory_bytes,
@@ -73,7 +73,7 @@ def test_budgets_are_of_what_models_and_results_leave(accounts: MemoryAccounts) 
 
 
 def test_a_reload_changes_all_budgets(accounts: MemoryAccounts) -> None:
-    """By its settings, and by its models; what is held stays held."""
+    """A reload applies its settings and models to all budgets; reservations remain."""
     accounts.reserve_request(SOMEBODY, EMBED)
     settings = replace(SETTINGS, limits=Limits(max_frame_bytes=2**21), memory_bytes=2**29)
     estimator = MemoryEstimator(dimensions=1_024, max_tokens=512)
@@ -88,9 +88,10 @@ def test_a_reload_changes_all_budgets(accounts: MemoryAccounts) -> None:
 
 
 def test_every_request_is_held_in_its_account(accounts: MemoryAccounts) -> None:
-    """Work in one, what is asked about the daemon in the other, what is answered at once in none.
+    """Each request reserves memory in the budget for its kind, and releases it in full.
 
-    Released, nothing is left in any.
+    Work uses `requests`, queries about the daemon `control`; requests that are answered at once
+    use neither.
     """
     rerank = Rerank(id=1, query="q", documents=("a", "b"))
     of_status, of_embed, of_rerank = map(ESTIMATOR.of_request, (Status(id=1), EMBED, rerank))
@@ -104,17 +105,17 @@ def test_every_request_is_held_in_its_account(accounts: MemoryAccounts) -> None:
         (Cancel(id=1, target=2), (0, 0, 0)),
     ]
     for request, expected in cases:
-        hold = accounts.reserve_request(SOMEBODY, request)
+        reservation = accounts.reserve_request(SOMEBODY, request)
         assert held(accounts) == expected, request
-        hold.release()
+        reservation.release()
         assert held(accounts) == (0, 0, 0), request
-    hold = accounts.reserve_connection(SOMEBODY)
+    reservation = accounts.reserve_connection(SOMEBODY)
     assert held(accounts) == (0, 0, CONNECTION_BYTES)
-    hold.release()
+    reservation.release()
 
 
 def test_only_what_may_ever_fit_is_worth_coming_back_with(accounts: MemoryAccounts) -> None:
-    """A process's own share decides, and not all that there is."""
+    """A request larger than a process's quota is `TooLarge`; a smaller one may be retried."""
     most = ESTIMATOR.of_request(Embed(id=1, input=("a",) * 10))
     accounts.requests.quota = Quota(total=10 * most, part=0.01, least=most)
     accounts.requests.try_reserve(OTHER, 10 * most, always=True)
@@ -123,44 +124,44 @@ def test_only_what_may_ever_fit_is_worth_coming_back_with(accounts: MemoryAccoun
         refused = refusal_of(accounts, request)
         assert type(refused) is kind, texts
         assert (refused.retry_after_ms is None) == (kind is TooLarge)
-        assert (f"there are {most}: split it" in refused.message) == (kind is TooLarge)
+        assert (f"the {most} that a process may use" in refused.message) == (kind is TooLarge)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told_ms"), [(0.0, 10), (0.004, 10), (2.0, 2_000), (60, 5_000)]
+    ("seconds", "wait_ms"), [(0.0, 10), (0.004, 10), (2.0, 2_000), (60, 5_000)]
 )
 def test_who_comes_back_is_told_when(
-    accounts: MemoryAccounts, seconds: float, told_ms: int
+    accounts: MemoryAccounts, seconds: float, wait_ms: int
 ) -> None:
-    """After as long as bytes are held, of late; never at once, and no later than a peer may stall.
+    """`retry_after_ms` is how long requests have recently held memory, within bounds.
 
-    Connections, which last, are not what is waited for.
+    It is never zero, and never longer than a peer may stall.
     """
     now = [0.0]
     accounts.requests = MemoryBudget(Quota(total=2**20), lambda: now[0])
     accounts.control = MemoryBudget(Quota(total=2**20), lambda: now[0])
     for _ in range(300):
-        hold = accounts.reserve_request(SOMEBODY, EMBED)
+        reservation = accounts.reserve_request(SOMEBODY, EMBED)
         now[0] += seconds
-        hold.release()
+        reservation.release()
     accounts.requests.try_reserve(OTHER, 2**20, always=True)
     refused = refusal_of(accounts, EMBED)
-    assert refused.retry_after_ms == told_ms
-    assert f"retry in {told_ms} ms" in refused.message
+    assert refused.retry_after_ms == wait_ms
+    assert f"retry in {wait_ms} ms" in refused.message
 
 
 def test_connections_say_nothing_of_how_long_to_wait(accounts: MemoryAccounts) -> None:
-    """They may last for days."""
+    """Connections, which may last for days, do not affect the estimated wait."""
     now = [0.0]
     accounts.control = MemoryBudget(Quota(total=2**20), lambda: now[0])
-    hold = accounts.reserve_connection(SOMEBODY)
+    reservation = accounts.reserve_connection(SOMEBODY)
     now[0] += 86_400.0
-    hold.release()
+    reservation.release()
     assert accounts.control.seconds_until_room == 0
 
 
 def test_an_operator_is_told_how_things_are_whatever_others_hold(accounts: MemoryAccounts) -> None:
-    """Root, and the daemon's own user; others may come back later. Work is refused to all alike."""
+    """Operators can query a full daemon; their embeds are rejected like anyone's."""
     full = accounts.control.quota.total
     accounts.control.try_reserve(OTHER, full, always=True)
     for uid in (0, os.geteuid()):
@@ -180,7 +181,7 @@ def test_an_operator_is_told_how_things_are_whatever_others_hold(accounts: Memor
 async def test_room_is_waited_for_in_its_own_account(
     accounts: MemoryAccounts, account: str
 ) -> None:
-    """To decode, or for more of a frame; the other's being full does not matter."""
+    """Memory for decoding and for arriving frames comes from separate budgets."""
     room = {"decoding": accounts.reserve_decoding, "requests": accounts.reserve_arrival}[account]
     for budget in (accounts.decoding, accounts.requests, accounts.control):
         if budget is not getattr(accounts, account):
@@ -190,7 +191,7 @@ async def test_room_is_waited_for_in_its_own_account(
 
 
 async def test_who_waits_for_room_waits_as_long_as_a_peer_may_stall() -> None:
-    """After a reload as long as that says; and then he may come back."""
+    """Waiting for memory times out after `stall_seconds`, as set by the last reload."""
     patient = replace(SETTINGS, access=AccessPolicy(stall_seconds=86_400.0))
     accounts = MemoryAccounts(patient, ESTIMATOR, TAKEN)
     budget = accounts.decoding
@@ -209,29 +210,29 @@ def refusal_of_room(accounts: MemoryAccounts) -> ReplyError:
 
 
 def test_a_status_tells_of_all_three(accounts: MemoryAccounts) -> None:
-    """Requests by their own names, the other two under theirs."""
+    """`status` reports all three budgets, that of requests at the top level."""
     accounts.reserve_request(SOMEBODY, EMBED)
     accounts.reserve_request(OTHER, Status(id=1))
-    told: dict[str, Any] = accounts.to_map()
-    assert told["budget_bytes"] == accounts.requests.quota.total
-    assert told["budget_of_a_peer_bytes"] == accounts.requests.quota.of_a_process
-    assert told["held_by_peer"] == {str(SOMEBODY): ESTIMATOR.of_request(EMBED)}
-    assert told["decoding"]["budget_bytes"] == accounts.decoding.quota.total
-    assert told["decoding"]["held_by_user"] == {}
-    assert told["control"]["budget_bytes"] == accounts.control.quota.total
-    assert told["control"]["held_by_user"] == {"1001": ESTIMATOR.of_request(Status(id=1))}
+    status: dict[str, Any] = accounts.to_map()
+    assert status["budget_bytes"] == accounts.requests.quota.total
+    assert status["budget_of_a_peer_bytes"] == accounts.requests.quota.of_a_process
+    assert status["held_by_peer"] == {str(SOMEBODY): ESTIMATOR.of_request(EMBED)}
+    assert status["decoding"]["budget_bytes"] == accounts.decoding.quota.total
+    assert status["decoding"]["held_by_user"] == {}
+    assert status["control"]["budget_bytes"] == accounts.control.quota.total
+    assert status["control"]["held_by_user"] == {"1001": ESTIMATOR.of_request(Status(id=1))}
 
 
 @pytest.mark.parametrize("more", [-1, 0])
 def test_scarce_memory_is_said_when_there_is_less_than_is_needed(more: int) -> None:
-    """With how much that is; where there is just enough, nothing is."""
+    """`memory.scarce` is logged if and only if less memory is left than is needed."""
     needs = ESTIMATOR.needs(SETTINGS.limits).all
     ceiling = TAKEN + SETTINGS.cache_bytes + -(-4 * (needs + more) // 3)
     with capture_logs() as events:
         MemoryAccounts(replace(SETTINGS, memory_bytes=ceiling), ESTIMATOR, TAKEN)
-    told = [
+    logged = [
         (event["left_bytes"], event["budget_bytes"], event["taken_bytes"], event["ceiling_bytes"])
         for event in events
     ]
     expected = (needs - 1, needs, TAKEN + SETTINGS.cache_bytes, ceiling)
-    assert told == ([expected] if more else [])
+    assert logged == ([expected] if more else [])

@@ -16,7 +16,7 @@ def unit(rows, dimensions, seed=4):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @given(rows=st.integers(1, 9), dimensions=st.integers(1, 40))
 def test_a_row_has_the_same_bytes_alone_and_among_others(precision, rows, dimensions):
-    """In every precision, whatever the others are."""
+    """A row has the same bytes alone and among others, in every precision."""
     vectors = unit(rows, dimensions)
     together = quantize(vectors, precision)
     for index in range(rows):
@@ -26,14 +26,14 @@ def test_a_row_has_the_same_bytes_alone_and_among_others(precision, rows, dimens
 
 
 def test_float32_is_not_touched():
-    """Nor copied."""
+    """float32 vectors are returned as they are, without a copy."""
     vectors = unit(2, 8)
     assert quantize(vectors, "float32") is vectors
 
 
 @pytest.mark.parametrize("dimensions", [8, 60, 384])
 def test_bits_are_those_of_sentence_transformers(dimensions):
-    """Zeros are no bits; the last byte is filled up."""
+    """Binary precisions set a bit per positive number, and pad the last byte."""
     vectors = unit(20, dimensions)
     vectors[:, 3] = 0
     bits = np.packbits(vectors > 0, axis=-1)
@@ -45,7 +45,7 @@ def test_bits_are_those_of_sentence_transformers(dimensions):
 @pytest.mark.slow
 @pytest.mark.parametrize("dimensions", [64, 384])
 def test_precisions_are_quantize_embeddings(dimensions):
-    """Bits are equal; so are integers, for that fixed range, but for what rounds either way."""
+    """Bits, and integers with a fixed range, equal those of the library, up to rounding."""
     library = pytest.importorskip("sentence_transformers.util.quantization")
     vectors = unit(200, dimensions)
     for precision in ("binary", "ubinary"):
@@ -64,7 +64,7 @@ def test_precisions_are_quantize_embeddings(dimensions):
 
 @given(rows=st.integers(1, 5), dimensions=st.integers(1, 500), scale=st.floats(0.1, 4))
 def test_precisions_are_their_formulas(rows, dimensions, scale):
-    """Steps of a sixteenth of the root mean square of a unit vector's numbers; halves to even."""
+    """int8, uint8 and float16 equal their formulas bit for bit; halves round to even."""
     vectors = unit(rows, dimensions) * np.float32(scale)
     steps = np.clip(np.round(vectors * np.float32(16 * np.sqrt(dimensions))), -128, 127)
     for precision, expected in (
@@ -79,7 +79,7 @@ def test_precisions_are_their_formulas(rows, dimensions, scale):
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_a_vector_is_cut_and_then_scaled(normalize):
-    """In float32, as a plain formula has it; what was cut off does not count."""
+    """A vector is truncated first, and then scaled to length 1 if requested."""
     vector = np.random.default_rng(2).normal(size=12).astype(np.float32)
     cut = vector[:5]
     expected = cut / np.linalg.norm(cut) if normalize else cut
@@ -91,7 +91,7 @@ def test_a_vector_is_cut_and_then_scaled(normalize):
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_a_number_that_is_not_finite_is_an_error(normalize, number):
-    """Where it is kept; and so is a length that is too large for a number."""
+    """A kept number, or a length, that is not finite raises `BackendFailed`."""
     vector = np.ones(4, np.float32)
     vector[2] = number
     with pytest.raises(BackendFailed, match="not finite"):
@@ -104,7 +104,7 @@ def test_a_number_that_is_not_finite_is_an_error(normalize, number):
 
 
 def test_integers_keep_zero_and_saturate():
-    """A number beyond the range becomes its end, and zero stays zero."""
+    """Integer precisions saturate at the ends of their range and map zero to zero."""
     vector = np.zeros((1, 256), np.float32)
     vector[0, :3] = 1, -1, 1 / 256
     assert quantize(vector, "int8")[0, :4].tolist() == [127, -128, 1, 0]
@@ -112,7 +112,7 @@ def test_integers_keep_zero_and_saturate():
 
 
 def test_integers_keep_cosines_and_their_order():
-    """The dot product of int8, over 256 d, is the cosine within a hundredth; neighbours stay."""
+    """The int8 dot product over 256 d is the cosine within 0.01, and keeps nearest neighbours."""
     vectors = unit(300, 384)
     exact = vectors @ vectors.T
     levels = quantize(vectors, "int8").astype(np.int32)
@@ -123,23 +123,23 @@ def test_integers_keep_cosines_and_their_order():
 
 
 def test_a_vector_of_zeros_stays_one():
-    """Nothing is divided by zero."""
+    """Normalising a vector of zeros leaves it as it is."""
     assert not Postprocess(4, normalize=True)(np.zeros(4, np.float32)).any()
 
 
 def test_the_result_is_float32():
-    """Whatever it is divided by."""
+    """Normalised vectors are float32."""
     assert Postprocess(2, normalize=True)(np.ones(4, np.float32)).dtype == np.float32
 
 
 def test_a_vector_that_is_too_short_is_an_error():
-    """Half a vector is never passed on."""
+    """A vector shorter than the requested dimensions raises an error."""
     with pytest.raises(ValueError, match=r"not \[4\]"):
         Postprocess(4, normalize=False)(np.ones(3, np.float32))
 
 
 def test_a_score_does_not_depend_on_the_other_documents():
-    """Bit for bit, in any company."""
+    """A document's score is the same bits whatever other documents it is scored with."""
     rng = np.random.default_rng(3)
     query = rng.normal(size=384).astype(np.float32)
     documents = rng.normal(size=(33, 384)).astype(np.float32)
@@ -150,6 +150,6 @@ def test_a_score_does_not_depend_on_the_other_documents():
 
 
 def test_ties_go_by_index():
-    """The order is the same every time, however many there are."""
+    """Equal scores are ordered by index, however many there are."""
     assert best_first(np.array([1, 3, 1, 3], np.float32)) == [1, 3, 0, 2]
     assert best_first(np.repeat(np.float32([1, 2]), 100)) == [*range(100, 200), *range(100)]

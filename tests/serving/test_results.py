@@ -1,4 +1,4 @@
-"""What the engine returns, as it travels."""
+"""The engine's results, converted to replies."""
 
 import numpy as np
 
@@ -19,17 +19,17 @@ COMMON = {
 
 
 def test_times_are_told_in_milliseconds_to_the_microsecond():
-    """And seconds go in."""
+    """Seconds are converted to milliseconds, rounded to the microsecond."""
     assert milliseconds(1.234_567_8) == 1234.568
 
 
 def test_vectors_travel_as_one_table():
-    """Rows and columns, and the bytes of all, in the precision that was asked for."""
+    """Vectors are sent as one table: dtype, shape and bytes, in the requested precision."""
     vectors = np.array([[0.6, -0.8, 0.0], [0.0, 0.0, 1.0]], np.float32)
     result = Embeddings(ANSWER, vectors)
-    told = dict(result.to_map())
-    table = told.pop("vectors")
-    assert told == COMMON
+    reply = dict(result.to_map())
+    table = reply.pop("vectors")
+    assert reply == COMMON
     assert (table["dtype"], tuple(table["shape"])) == ("float32", (2, 3))
     assert bytes(table["data"]) == vectors.astype("<f4").tobytes()
     assert result.payload_bytes == 24
@@ -38,12 +38,12 @@ def test_vectors_travel_as_one_table():
 
 
 def test_a_ranking_has_the_best_first():
-    """All of them, or as many as were asked for; of equal ones the first."""
+    """A ranking has the `top_n` best documents, or all, best first and ties by index."""
     scores = np.array([0.25, 2.0, -1.0, 2.0, 0.5], np.float32)
     order = [1, 3, 4, 0, 2]
     for top_n in (None, 1, 3, 5, 9):
         result = Ranking.by_score(ANSWER, "cross_encoder", scores, top_n)
         expected = [{"index": i, "relevance_score": float(scores[i])} for i in order[:top_n]]
-        told = {**COMMON, "method": "cross_encoder", "results": expected}
-        assert result.to_map() == told
+        reply = {**COMMON, "method": "cross_encoder", "results": expected}
+        assert result.to_map() == reply
         assert result.payload_bytes == 40 * len(expected)

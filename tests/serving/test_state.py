@@ -10,7 +10,7 @@ FOLLOWS = {
     DRAINING: {STOPPED},
     STOPPED: set(),
 }
-WAYS = {
+PATHS = {
     STARTING: [],
     SERVING: [SERVING],
     RELOADING: [SERVING, RELOADING],
@@ -20,11 +20,11 @@ WAYS = {
 
 
 def test_a_life_moves_as_it_is_drawn():
-    """From each state to those that follow, and to no other; only serving ones take requests."""
-    for state, way in WAYS.items():
+    """Only the documented transitions are allowed, and only two states accept requests."""
+    for state, path in PATHS.items():
         for to in State:
             life = Lifecycle()
-            for each in way:
+            for each in path:
                 life.move(each)
             assert (life.state, life.serves) == (state, state in {SERVING, RELOADING})
             if to in FOLLOWS[state]:

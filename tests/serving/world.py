@@ -1,9 +1,9 @@
-"""A daemon's queue and threads without threads, loop or clock, and what must hold in it.
+"""A simulation of the daemon's queue and threads, without threads, loop or clock.
 
-Requests come in, virtual threads compute their rows and take as long as they are told, callers
-cancel, deadlines pass, the daemon is killed and its clients ask the next one again. Rows of the
-same text are computed once for all who wait. After every step the rules are checked; `finish`
-sees to it that nothing was lost. A peer's user is the first part of its name: u/w, u/x, v/y.
+Requests arrive, virtual threads compute their rows in a given time, callers cancel, deadlines
+pass, and the daemon is killed, whereupon its clients retry with the next one. Equal rows are
+computed once for all requests that wait for them. The invariants are checked after every step, and
+`finish` checks that nothing was lost. A peer's user is the first part of its name: u/w, u/x, v/y.
 """
 
 from collections import Counter
@@ -20,14 +20,14 @@ from sidecar.serving.scheduler.queue import BULK_WAITS, MAX_COST, MAX_ROWS, Acti
 from .jobs import job
 
 BOUNDS = QueueLimits(rows=100, tokens=280, bytes=13_000, peer_share=0.6)
-LONGEST = 150_000  # microseconds; more than a batch may cost together
+LONGEST = 150_000  # the highest cost of a row, in microseconds; more than that of a batch
 
 
 @dataclass(eq=False)
 class Request:
-    """What one caller asked, and how it ended: computed, failed, cancelled, late or refused.
+    """A caller's request and its outcome: computed, failed, cancelled, late or rejected.
 
-    Its forwards take `pace` times what was expected; the row at index `poison` fails.
+    Its forwards take `pace` times the expected time; the row at index `poison` fails.
     """
 
     number: int
@@ -54,7 +54,7 @@ class World:
 
     def __post_init__(self):
         self._serial = count()
-        self._requests = {}  # the open ones, by number
+        self._requests = {}  # open requests, by number
         self._deadlines = []
         self._start()
 
@@ -62,34 +62,34 @@ class World:
         self.queue = Queue(BOUNDS, self.threads)
         self._busy = []
         self._jobs = {}
-        self._waiting = {}  # the rows that somebody waits for, by key
+        self._waiting = {}  # entries waiting for a row, by its key
         self._batches = {}
         self._went_ahead = 0
         self._served = {}
 
     def ask(self, costs, *, timeout=float("inf"), pace=1.0, poison=-1, **fields):
-        """A request arrives."""
+        """Let a request arrive."""
         number = next(self._serial)
         request = Request(number, {"costs": costs, **fields}, timeout, pace, poison)
         self._requests[number] = request
         self._submit(request)
 
     def cancel(self, which):
-        """Of the open requests, one leaves."""
+        """Cancel one of the open requests."""
         if self._requests:
             numbers = list(self._requests)
             self._settle(self._requests[numbers[which % len(numbers)]], "cancelled")
             self._check()
 
     def kill(self):
-        """The daemon is gone, with all it had; the next is asked for what was not answered."""
+        """Kill the daemon, and send its open requests to the next one."""
         self._start()
         for request in list(self._requests.values()):
             request.taken, request.done = -1, set()
             self._submit(request)
 
     def advance(self, seconds):
-        """Let time pass: forwards end, deadlines come."""
+        """Let time pass: forwards finish and deadlines expire."""
         until = self.now + seconds
         while (event := self._next_event()) <= until:
             self.now = event
@@ -103,7 +103,7 @@ class World:
         self.now = until
 
     def finish(self):
-        """Nothing more comes: everything that was accepted is answered, and nothing stays."""
+        """Check that every accepted request is answered, and that nothing is left behind."""
         self.advance(1e6)
         assert not self._requests
         assert not self._busy
@@ -116,13 +116,15 @@ class World:
         rest = {key: value for key, value in request.fields.items() if key != "costs"}
         deadline = self.now + request.timeout
         user = user_of(rest.get("peer"))
-        holds = {"row_bytes": 20 * (request.number % 10)}
-        made = job(*costs, arrived=self.now, deadline=deadline, user=user, **holds, **rest)
+        row_bytes = 20 * (request.number % 10)
+        made = job(
+            *costs, arrived=self.now, deadline=deadline, user=user, row_bytes=row_bytes, **rest
+        )
         before = self.queue.loads
         try:
             self.queue.push(made)
         except (TooLarge, Overloaded, DeadlineExceeded) as error:
-            assert self.queue.loads == before, "refused, but not whole"
+            assert self.queue.loads == before, "rejected, but not as a whole"
             self._settle(request, type(error).__name__)
         else:
             request.job = made
@@ -150,7 +152,7 @@ class World:
         return min([*ends, *(when for when, _ in self._deadlines[:1])], default=float("inf"))
 
     def _take_all(self):
-        """Idle threads take rows: none idles while a row waits that no other computes."""
+        """Let idle threads take rows. None idles while a row waits that no other is computing."""
         while len(self._busy) < self.threads and (hand := self.queue.take(self.now)) is not None:
             running, entry = hand
             self._watch_row(running, entry)
@@ -168,7 +170,8 @@ class World:
         self.shared += len(landed) - (entry in landed)
         self.queue.completed(entry.key, [each for each in landed if each != entry])
         for each in landed:
-            if (request := self._jobs.get(each.job)) is not None:  # else just settled, by another
+            # Otherwise another row has just settled the request.
+            if (request := self._jobs.get(each.job)) is not None:
                 self._deliver(request, each.index, failed)
 
     def _deliver(self, request, index, failed):
@@ -179,20 +182,20 @@ class World:
         elif len(request.done) == request.rows:
             self._settle(request, "computed")
 
-    # The rules.
+    # The invariants.
 
     def _check(self):
-        """Bounds are kept, and nobody idles while something waits."""
+        """Check that the queue, its users and its peers are within their limits."""
         own = BOUNDS.of_lone_process
         for peers in self.queue.loads.values():
             assert fits(sum(peers.values(), Usage()), BOUNDS)
-            assert all(fits(load, BOUNDS, OF_USERS) for load in by_user(peers).values())
-            assert all(fits(load, own) for load in peers.values())
+            assert all(fits(usage, BOUNDS, OF_USERS) for usage in by_user(peers).values())
+            assert all(fits(usage, own) for usage in peers.values())
 
     def _watch_arrival(self, made, waiting):
         if made.priority == "bulk" and not waiting:
             self._went_ahead = 0
-        # Turns are counted afresh when another user waits, or another process of a user.
+        # Counting starts again when another user, or another process of a user, starts to wait.
         if made.peer not in waiting:
             self._served[made.priority, made.user] = Counter()
         if made.user not in by_user(waiting):
@@ -202,7 +205,7 @@ class World:
         batch = running.batch
         if batch.id not in self._batches:
             self._watch_batch(batch)
-        # No loss, no duplication, in order: each row once, one after the other.
+        # No loss, no duplication, in order: each row is taken once, and in turn.
         assert entry.index > self._jobs[entry.job].taken
         assert entry.index not in self._jobs[entry.job].done
         assert entry.key not in self._computed_now()
@@ -214,7 +217,7 @@ class World:
         return {entry.key for *_, entry, _ in self._busy}
 
     def _needs_no_thread(self, entry):
-        """Whether its request has left, it has been computed, or it is just now, for another."""
+        """Whether the request of `entry` has left, or its row has been or is being computed."""
         request = self._jobs.get(entry.job)
         return not request or entry.index in request.done or entry.key in self._computed_now()
 
@@ -229,7 +232,7 @@ class World:
             self._watch_turn(entry.job, entry.cost)
 
     def _watch_turn(self, made, cost):
-        """Of users that wait on none is served much more than another, nor of a user's peers."""
+        """Check that no waiting user is served much more than another, and no peer of a user."""
         waiting = self.queue.loads[made.priority]
         siblings = [peer for peer in waiting if user_of(peer) == made.user]
         self._watch_share(made.priority, made.user, cost, by_user(waiting))
@@ -238,12 +241,12 @@ class World:
     def _watch_share(self, of, who, cost, waiting):
         served = self._served[of]
         served[who] += cost
-        # A batch may be of a model that only one of them asks for.
+        # A batch may be for a model that only one of them uses.
         shares = [served[each] for each in waiting]
         assert max(shares, default=0) - min(shares, default=0) <= 2 * (MAX_COST + LONGEST)
 
     def _watch_bulk(self, entry):
-        """Bulk never starves."""
+        """Check that bulk work never starves."""
         if entry.job.priority == "bulk":
             self._went_ahead = 0
         elif self._waits("bulk"):
@@ -255,21 +258,21 @@ class World:
 
 
 def user_of(peer):
-    """The first part of its name."""
+    """Return the first part of the peer's name."""
     return peer and peer.partition("/")[0]
 
 
 def by_user(peers):
-    """The loads of `peers`, added up by user."""
-    loads = {}
-    for peer, load in peers.items():
-        loads[user_of(peer)] = loads.get(user_of(peer), Usage()) + load
-    return loads
+    """Return the usage of `peers`, added up by user."""
+    usages = {}
+    for peer, usage in peers.items():
+        usages[user_of(peer)] = usages.get(user_of(peer), Usage()) + usage
+    return usages
 
 
-def fits(load, most, part=1):
+def fits(usage, most, part=1):
     return (
-        load.rows <= part * most.rows
-        and load.tokens <= part * most.tokens
-        and load.bytes <= part * most.bytes
+        usage.rows <= part * most.rows
+        and usage.tokens <= part * most.tokens
+        and usage.bytes <= part * most.bytes
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from client_lib.wire.errors import Forbidden, Overloaded, ReplyError
+from sidecar import defaults
 from sidecar.serving.admission.fair_share import OccupancyTracker, most_of_user
 from sidecar.serving.admission.peer import Peer
 
@@ -22,8 +23,8 @@ class AccessPolicy:
 
     uids: frozenset[int] = frozenset()
     gids: frozenset[int] = frozenset()
-    max_connections: int = 64
-    stall_seconds: float = 30.0
+    max_connections: int = defaults.CONNECTIONS_PER_PROCESS
+    stall_seconds: float = defaults.STALL_SECONDS
 
     def allows(self, peer: Peer) -> bool:
         """Whether `peer` may use the models, by its user or any of its groups."""

@@ -1,1 +1,1 @@
-"""The daemon's process: from its first line to its exit code, reloads, what it keeps of memory."""
+"""The daemon's process: startup, reloads, shutdown, memory and file descriptors."""

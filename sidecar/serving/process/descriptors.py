@@ -1,17 +1,17 @@
-"""File descriptors: as many as the process may have, and how many of them are for connections."""
+"""File descriptors: raise the limit, and work out how many are left for connections."""
 
 import resource
 from pathlib import Path
 
-# More would do nothing but make the kernel's table larger.
+# More would only make the kernel's table larger.
 _ENOUGH = 65_536
-# What a reload opens, what a status reads from /proc, a preparation's pipes.
+# For what a reload opens, the files in /proc that a status reads, and a preparation's pipes.
 _SPARE = 128
 _LEAST_CONNECTIONS = 16
 
 
 def raise_limit() -> None:
-    """Let this process open as many files as its hard limit allows, up to what is ever enough."""
+    """Raise the soft limit on open files to the hard limit, but to no more than 65,536."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
     if soft == resource.RLIM_INFINITY or soft >= most:
@@ -20,7 +20,7 @@ def raise_limit() -> None:
 
 
 def for_connections(kept: int) -> int:
-    """Return how many connections there may be, besides `kept` more: what is open stays open."""
+    """Return how many connections fit beside the files already open and `kept` more."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _ENOUGH if soft == resource.RLIM_INFINITY else min(soft, _ENOUGH)
     return max(_LEAST_CONNECTIONS, most - _open() - _SPARE - kept)

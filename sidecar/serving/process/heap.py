@@ -1,7 +1,4 @@
-"""What the process keeps of memory: code and models for good, what a reload left not at all.
-
-And how much that is, said as it moves.
-"""
+"""The process's memory: freeze what stays, free what a reload leaves behind, log changes."""
 
 import asyncio
 import gc
@@ -15,15 +12,16 @@ from sidecar.events import log
 from sidecar.memory import let_go, read_memory
 
 _LOOK_SECONDS = 60.0
-_MOVED = 0.01
-# No descriptor or thread may be left to look with.
-_CANNOT_LOOK = (OSError, RuntimeError, psutil.Error)
+_MIN_CHANGE = 0.01
+# Reading takes a descriptor and a thread; none may be left.
+_READ_ERRORS = (OSError, RuntimeError, psutil.Error)
 
 
 def freeze() -> None:
-    """Free what nobody holds any more, and let no later collection walk through the rest.
+    """Collect garbage, and exclude all that remains from later collections.
 
-    What serves now stays: code, models, the engine. Takes tens of milliseconds, on any thread.
+    What remains (code, models, the engine) is long-lived. Takes tens of milliseconds, on any
+    thread.
     """
     gc.unfreeze()
     gc.collect()
@@ -31,14 +29,14 @@ def freeze() -> None:
 
 
 async def trim() -> Mapping[str, int]:
-    """Free what nobody holds any more, down to the system, and return what is held now, in bytes.
+    """Collect garbage, return free memory to the system, and return what is in use, in bytes.
 
-    That is empty where no descriptor or thread is left to look with.
+    The result is empty if no descriptor or thread is left to read it with.
     """
     freeze()
     try:
         return await asyncio.to_thread(_give_back)
-    except _CANNOT_LOOK:
+    except _READ_ERRORS:
         return {}
 
 
@@ -50,15 +48,15 @@ def _give_back() -> Mapping[str, int]:
 async def report_changes(
     read: Callable[[], Mapping[str, int]] = read_memory, look_seconds: float = _LOOK_SECONDS
 ) -> NoReturn:
-    """Say what the process holds whenever it has moved by a hundredth since it was said last.
+    """Log the memory in use whenever it has changed by over 1 % since last logged.
 
-    A daemon that idles for months says nothing; one that grows says how, until cancelled.
+    Runs until cancelled. A daemon that idles for months logs nothing; one that grows shows how.
     """
-    told = 0
+    reported = 0
     while True:
         await asyncio.sleep(look_seconds)
-        with suppress(*_CANNOT_LOOK):  # the next look tells
+        with suppress(*_READ_ERRORS):  # try again next time
             memory = await asyncio.to_thread(read)
-            if abs(memory["pss_bytes"] - told) > told * _MOVED:
-                told = memory["pss_bytes"]
+            if abs(memory["pss_bytes"] - reported) > reported * _MIN_CHANGE:
+                reported = memory["pss_bytes"]
                 log.info("server.memory", **memory)

@@ -1,10 +1,9 @@
-"""From the first line to the exit code: load, listen, serve and reload, drain, stop.
+"""The daemon from start to exit: load, listen, serve and reload, drain, stop.
 
-Exit codes: 0 after a stop that was asked for and lost nothing, 1 after one that was forced (a
-second signal, or the drain's time ran out), 70 (EX_SOFTWARE) after inference crashed or hung.
+Exit codes: 0 after a requested stop that lost nothing, 1 after a forced one (a second signal, or
+the drain timed out), 70 (EX_SOFTWARE) after inference crashed or hung.
 
-A thread that computes cannot be interrupted, and is waited for only while that is wanted:
-every forced way out goes through `_leave`.
+A running forward cannot be interrupted, so exits that must not wait for one go through `_leave`.
 """
 
 import asyncio
@@ -45,16 +44,16 @@ EXIT_OK = 0
 EXIT_FORCED = 1
 EXIT_CRASHED = 70
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# How long a drain waits for replies that are computed, and that their peers do not take.
+# How long a drain waits for peers to read finished replies.
 _UNTAKEN_SECONDS = 2.0
-# A tenth of Python's own. A thread that computes needs the interpreter's lock several times for
-# each row, and a loop that is busy lets it go no sooner than this.
+# A tenth of Python's default. An inference thread needs the GIL several times per row, and a busy
+# event loop holds it for at least this long.
 SWITCH_SECONDS = 0.000_5
 _UNMANAGED = Manager()
 
 
 def run(setup: Setup, configure: Configure, manager: Manager = _UNMANAGED) -> int:
-    """Serve until told to stop, and return the exit code. See `serve`."""
+    """Serve until asked to stop, and return the exit code. See `serve`."""
     sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(setup, configure, manager))
@@ -63,11 +62,10 @@ def run(setup: Setup, configure: Configure, manager: Manager = _UNMANAGED) -> in
 async def serve(setup: Setup, configure: Configure, manager: Manager = _UNMANAGED) -> int:
     """Load the models on a thread, listen, serve until a signal, drain; return the exit code.
 
-    On SIGHUP `configure` is asked for another setup, which takes the place of the one before
-    once its models have been loaded. `manager` is the service manager: a listener that it
-    passed on takes the place of `setup.settings.socket`, and it is told how far things are.
-    Raises `SocketUnavailable` if the socket cannot be had, and whatever `setup.load` raises.
-    Ends the process itself where a thread that still computes would be in the way.
+    On SIGHUP, call `configure` for a new setup, and switch to it once its models are loaded.
+    Report progress to `manager`, the service manager; a listener that it passed replaces
+    `setup.settings.socket`. Raises `SocketUnavailable` if it cannot listen, and whatever
+    `setup.load` raises. If a running thread prevents an orderly return, exit the process directly.
     """
     return await _Daemon(configure, manager).run(setup)
 
@@ -91,7 +89,7 @@ class _Daemon:
             loop.add_signal_handler(number, self._signalled, number)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up, _has_terminal())
         if self._manager.listener is None:
-            # Known before a minute of loading rather than after it.
+            # Fail before a minute of loading rather than after it.
             refuse_if_unusable(setup.settings.socket)
         descriptors.raise_limit()
         await self._serve(self._open(await self._load(setup)), setup)
@@ -136,7 +134,7 @@ class _Daemon:
         try:
             async with Server(context, self._listener) as server, asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch(context))
-                telling = group.create_task(report_changes())
+                reporting = group.create_task(report_changes())
                 reloading = group.create_task(self._reloader.run(context, setup))
                 self._ready(context, self._listener)
                 reason = await self._stop
@@ -144,15 +142,15 @@ class _Daemon:
                 server.stop_accepting()
                 self._begin_draining(reason, context)
                 await self._in_time(context.accepted.idle())
-                await self._hand_over(context.untaken)
+                await self._wait_for_readers(context.untaken)
                 watching.cancel()
-                telling.cancel()
+                reporting.cancel()
         finally:
             for engine in context.engines:
                 await self._in_time(engine.stop())
 
     def _ready(self, context: ServerContext, listener: Listener) -> None:
-        """Everything works from here on: the one place to tell whoever waits for that."""
+        """Start serving, and notify the service manager and the log."""
         self._life.move(State.SERVING)
         freeze()
         models = context.engine.model_names
@@ -167,19 +165,19 @@ class _Daemon:
         )
 
     async def _watch(self, context: ServerContext) -> None:
-        """End the daemon when inference makes no progress; until then, feed the watchdog."""
+        """Feed the watchdog while inference makes progress; exit once it does not."""
         while (seconds := context.stuck_for()) < self._longest(context):
             if self._manager.watchdog_seconds:
                 self._manager.notify(WATCHDOG=1)
             await asyncio.sleep(self._longest(context) / 2)
-        # Nothing can interrupt a forward; clients resubmit to the next daemon.
-        ends = context.longest_forward() < seconds
-        reason = "rows wait, and none is begun" if ends else "a row does not come to its end"
+        # Nothing can interrupt a forward; clients retry with the next daemon.
+        idle = context.longest_forward() < seconds
+        reason = "rows are queued, but none is started" if idle else "a forward does not finish"
         log.error("worker.hung", seconds=round(seconds, 3), reason=reason)
         self._leave(EXIT_CRASHED)
 
     def _longest(self, context: ServerContext) -> float:
-        """Return for how long nothing may move, in seconds; a reload may change it."""
+        """Return how long inference may make no progress, in seconds; a reload may change it."""
         watchdog = self._manager.watchdog_seconds
         return watchdog / 2 if watchdog else context.settings.hang_seconds
 
@@ -190,8 +188,8 @@ class _Daemon:
         self._manager.notify(STOPPING=1, STATUS=f"Finishing {in_flight} requests")
         log.info("server.draining", reason=reason, in_flight=in_flight, drain_seconds=seconds)
 
-    async def _hand_over(self, untaken: InFlightCounter) -> None:
-        """Wait a moment for peers to take what was computed for them; none can hold up a stop."""
+    async def _wait_for_readers(self, untaken: InFlightCounter) -> None:
+        """Wait briefly for peers to read their replies; one that does not cannot delay a stop."""
         assert self._deadline is not None
         moment = min(asyncio.get_running_loop().time() + _UNTAKEN_SECONDS, self._deadline)
         with suppress(TimeoutError):
@@ -212,7 +210,7 @@ class _Daemon:
         self._stop.set_result(number.name)
 
     def _hung_up(self, in_a_terminal: bool) -> None:
-        if in_a_terminal and not _has_terminal():  # it was closed: nobody asks for a reload
+        if in_a_terminal and not _has_terminal():  # the signal means that it was closed
             if not self._stop.done():
                 self._stop.set_result("its terminal was closed")
         else:
@@ -241,7 +239,7 @@ class _Daemon:
 
 
 def _has_terminal() -> bool:
-    """Whether this process is one of a terminal, as one that was typed in is."""
+    """Whether this process has a controlling terminal, as one started from a shell does."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
     except OSError:

@@ -1,4 +1,4 @@
-"""Models from a setup, on a thread; meanwhile the service manager is kept patient."""
+"""Load the models of a setup and calibrate their costs, while the service manager waits."""
 
 import asyncio
 import time
@@ -11,15 +11,15 @@ from sidecar.serving.scheduler.cost_model import CostModel, Sample
 from sidecar.serving.settings import Configure, Setup
 from sidecar.systemd import Manager
 
-# While models load, the manager is asked this often for this much more time.
+# While models load, how often the manager is asked for more time, and for how much.
 _PULSE_SECONDS, _PATIENCE_USEC = 5.0, 30_000_000
-# From a short query to a paragraph; the line through them serves beyond.
+# From a short query to a paragraph; longer texts are extrapolated.
 _WORDS = (2, 16, 64, 192)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Models that have computed their first rows, what rows cost, and what they came from."""
+    """Models that have computed their first rows, their costs by name, and their setup."""
 
     setup: Setup
     models: Sequence[ServedModel]
@@ -27,14 +27,14 @@ class Loaded:
 
 
 def load(configure: Configure) -> Loaded:
-    """Read the configuration and load its models, on this thread. Raises what they raise."""
+    """Read the configuration and load its models on this thread. Raises whatever these raise."""
     setup = configure()
     models = setup.load()
     return Loaded(setup, models, {model.name: calibrate_cost(model) for model in models})
 
 
 def calibrate_cost(model: ServedModel, clock: Callable[[], float] = time.perf_counter) -> CostModel:
-    """Compute a few rows of several lengths, on this thread, and return what rows cost.
+    """Time rows of several lengths on this thread, and return a cost model fitted to them.
 
     Raises whatever the model raises.
     """
@@ -52,9 +52,9 @@ def _measure(model: ServedModel, words: int, clock: Callable[[], float]) -> Samp
 
 @asynccontextmanager
 async def extend_startup_timeout(manager: Manager, status: str) -> AsyncIterator[None]:
-    """Tell the manager `status`, and for as long as the block takes, that it takes longer.
+    """Report `status` to the manager, and keep extending its timeout while the block runs.
 
-    A model that is prepared first takes minutes; the manager's patience is seconds.
+    Preparing a model takes minutes; the manager's startup timeout is shorter.
     """
     manager.notify(STATUS=status, EXTEND_TIMEOUT_USEC=_PATIENCE_USEC)
     pulse = asyncio.create_task(_pulse(manager))

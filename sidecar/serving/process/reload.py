@@ -1,8 +1,8 @@
-"""SIGHUP: the configuration once more, its models, and a swap that no request notices.
+"""Reload on SIGHUP: read the configuration, load its models, and swap engines transparently.
 
-The new models load on a thread while the old ones serve. Then all that is new goes to the new
-engine; the old one finishes what it had taken, and is let go of with its memory. What fails
-before the swap leaves everything as it was.
+The new models load on a thread while the old ones serve. Then new requests go to the new engine;
+the old one finishes its own, and its memory is released. A failure before the swap changes
+nothing.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ MakeEngine: TypeAlias = Callable[[Loaded], Engine]
 
 
 class Reloader:
-    """Reloads when it is asked to: one at a time, and once more if it was asked meanwhile.
+    """Reloads on request, one at a time; requests during a reload cause one more.
 
-    `make` makes the engine of models that were loaded. `busy` while a thread loads them, which
-    nothing can interrupt.
+    `make` creates an engine for loaded models. `busy` is true while a thread loads them, which
+    cannot be interrupted.
     """
 
     def __init__(self, configure: Configure, make: MakeEngine, manager: Manager) -> None:
@@ -40,11 +40,11 @@ class Reloader:
         self._retiring: asyncio.Task[None] | None = None
 
     def ask(self) -> None:
-        """Reload soon."""
+        """Request a reload."""
         self._asked.set()
 
     async def run(self, context: ServerContext, setup: Setup) -> NoReturn:
-        """Replace what `setup` led to, and what replaced that, whenever asked; until cancelled."""
+        """Carry out the requested reloads, starting from `setup`, until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._asked.wait()
@@ -62,7 +62,7 @@ class Reloader:
         try:
             async with extend_startup_timeout(self._manager, "Reloading"):
                 new, engine = await self._load()
-        except Exception as error:  # noqa: BLE001 - whatever it is, what serves goes on serving
+        except Exception as error:  # noqa: BLE001 - whatever failed, the old engine goes on serving
             failure = _log_failure(error, started)
         else:
             self._swap(context, engine, new.settings, group)
@@ -92,15 +92,15 @@ class Reloader:
         self._retiring = group.create_task(_retire(context, old))
 
     async def _load(self) -> tuple[Setup, Engine]:
-        """Return what the configuration says now, and the engine for it, which has started."""
-        if self._retiring is not None:  # the models of two configurations at most take memory
+        """Return the setup as configured now, and a started engine for it."""
+        if self._retiring is not None:  # at most two sets of models in memory
             await self._retiring
         self.busy = True
         loaded = await asyncio.to_thread(self._load_here)
         engine = self._make(loaded)
         try:
             engine.start()
-        except RuntimeError:  # the system has no thread left
+        except RuntimeError:  # the system cannot start another thread
             await engine.stop()
             raise
         return loaded.setup, engine
@@ -113,7 +113,7 @@ class Reloader:
 
 
 async def _retire(context: ServerContext, engine: Engine) -> None:
-    """Let `engine` finish, stop it, and give its memory back."""
+    """Wait for `engine` to finish its requests, stop it, and release its memory."""
     started = time.monotonic()
     models = engine.model_names
     await engine.idle()
@@ -135,7 +135,7 @@ def _log_reloaded(old: Setup, new: Setup, engine: Engine, started: float) -> Non
 
 
 def _log_failure(error: Exception, started: float) -> str:
-    """Say that nothing was changed and why; return that for the end of a status line."""
+    """Log why nothing was changed; return the reason as a suffix for the status line."""
     log.error(
         "server.reload_failed",
         error=type(error).__name__,

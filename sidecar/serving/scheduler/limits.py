@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sidecar import defaults
 from sidecar.serving.admission.fair_share import (
     OF_USERS,
     Occupancy,
@@ -46,10 +47,10 @@ class QueueLimits:
     process `peer_share` of what its user's other processes leave of that.
     """
 
-    rows: int = 16_384
-    tokens: int = 4 * 2**20
-    bytes: int = 256 * 2**20
-    peer_share: float = 0.5
+    rows: int = defaults.QUEUE_ROWS
+    tokens: int = defaults.QUEUE_TOKENS
+    bytes: int = defaults.QUEUE_BYTES
+    peer_share: float = defaults.PEER_SHARE
 
     @property
     def of_lone_process(self) -> Usage:

@@ -1,1 +1,1 @@
-"""What the daemon has done, in numbers."""
+"""Counters, distributions and metrics of the daemon's work."""

@@ -1,8 +1,8 @@
-"""Distributions in constant memory: counts by buckets that grow by 4.4 % each. Pure.
+"""Histograms in constant memory, whose buckets are each 4.4 % wider than the last. Pure.
 
-Sixteen buckets to the octave, so every power of two is a bound, and what is read off is at most
-4.4 % above the truth and never below it. They reach from 2⁻¹⁰ to 2²¹: as milliseconds, from a
-microsecond to half an hour. What lies outside is counted at the end, with its true sum and maximum.
+There are 16 buckets per octave, so every power of two is a bound, and a quantile is at most 4.4 %
+too high and never too low. They range from 2⁻¹⁰ to 2²¹: in milliseconds, from a microsecond to
+half an hour. Values outside are counted in the outermost buckets; sum and maximum stay exact.
 """
 
 from array import array
@@ -19,7 +19,7 @@ _LOWEST, _HIGHEST = -10, 21  # octaves, by their upper bounds
 _LEAST = 2.0**_LOWEST
 _OCTAVES = range(_LOWEST, _HIGHEST + 1)
 _SIZE = _PER_OCTAVE * len(_OCTAVES)
-# The index of the first bucket that is used, and of the one whose upper bound is 1.
+# The indexes of the first bucket in use, and of the one whose upper bound is 1.
 _FIRST = _PER_OCTAVE - 1
 _ONE = _FIRST - _PER_OCTAVE * _LOWEST
 _BOUNDS = 2.0 ** ((np.arange(_SIZE) - _ONE) / _PER_OCTAVE)
@@ -27,12 +27,12 @@ _PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
 class Histogram:
-    """How often values of 0 and more occurred, of any unit."""
+    """The distribution of non-negative values, in any unit."""
 
     __slots__ = ("_buckets", "_counts", "largest", "sum")
 
     def __init__(self) -> None:
-        # An array counts one faster than numpy does, numpy adds and sums all of it faster.
+        # One memory, two views: an array increments faster, numpy adds and sums faster.
         self._buckets = array("Q", bytes(8 * _SIZE))
         self._counts: NDArray[np.uint64] = np.frombuffer(self._buckets, np.uint64)
         self.sum: float = 0.0
@@ -46,39 +46,39 @@ class Histogram:
         except IndexError:
             self._buckets[-1] += 1
         self.sum += value
-        if value > self.largest:  # noqa: PLR1730 - `max` costs as much as all the rest
+        if value > self.largest:  # noqa: PLR1730 - `max` takes as long as everything above
             self.largest = value
 
     def add(self, other: "Histogram") -> None:
-        """Count all that `other` has counted."""
+        """Add the counts of `other`."""
         self._counts += other._counts  # noqa: SLF001 - of its own class
         self.sum += other.sum
         self.largest = max(self.largest, other.largest)
 
     @property
     def count(self) -> int:
-        """How many values there were."""
+        """The number of recorded values."""
         return int(self._counts.sum())
 
     def quantile(self, share: float) -> float:
-        """Return the value that `share` of the values, of 0 to 1, do not exceed; 0 of none."""
+        """Return the value that `share` (0 to 1) of the values do not exceed; 0 without values."""
         cumulative = self._counts.cumsum()
         rank = max(1.0, share * float(cumulative[-1]))
         bucket = min(int(np.searchsorted(cumulative, rank)), _SIZE - 1)
-        # The last bucket has no bound but the largest value.
+        # The last bucket is bounded only by the largest value.
         return self.largest if bucket == _SIZE - 1 else min(float(_BOUNDS[bucket]), self.largest)
 
     def octaves(self) -> list[tuple[float, int]]:
-        """Return powers of two, and how many values lie between the one before and each.
+        """Return `(bound, count)` per octave: values up to `bound`, but above half of it.
 
-        Those that no value lies below are left out.
+        Octaves without values are left out.
         """
         counts = self._counts.reshape(-1, _PER_OCTAVE).sum(axis=1).tolist()
         pairs = zip(_OCTAVES, counts, strict=True)
         return [(2.0**octave, count) for octave, count in pairs if count]
 
     def to_map(self) -> dict[str, Any]:
-        """Return what `status` says of it."""
+        """Return the distribution as `status` reports it."""
         count = self.count
         quantiles = {name: round(self.quantile(share), 3) for name, share in _PERCENTILES.items()}
         return {

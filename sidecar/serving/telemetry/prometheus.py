@@ -1,8 +1,8 @@
 """A daemon's `status` as metrics, in the text formats of OpenMetrics and Prometheus. Pure.
 
-Names, units and helps follow Prometheus' conventions. Every sample has the label `socket`, so that
-those of several daemons of a host may lie side by side. Importing this imports prometheus_client,
-4 MB: the daemon does so when it is first asked.
+Names, units and help texts follow Prometheus' conventions. Every sample has the label `socket`,
+which distinguishes the daemons of a host. This imports prometheus_client, 4 MB, so the daemon
+imports it only when it is first asked for metrics.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ _Labels: TypeAlias = Mapping[str, str]
 _Samples: TypeAlias = Iterable[tuple[_Labels, Any]]
 _Family: TypeAlias = type[GaugeMetricFamily | CounterMetricFamily]
 
-# The bounds of the histograms: powers of two, as the status counts them.
+# The histograms' bounds: powers of two, like the buckets of a status.
 _TIMES_MS = tuple(2.0**octave for octave in range(-1, 17))
 _ROWS = tuple(2.0**octave for octave in range(5))
 _TOKENS = tuple(2.0**octave for octave in range(3, 15))
@@ -35,7 +35,7 @@ _PHASES = ("queue", "tokenize", "compute", "total")
 
 
 def exposition(status: Mapping[str, Any], form: MetricsFormat) -> tuple[str, str]:
-    """Return the content type of `form`, and the text."""
+    """Return the content type and the text of the metrics in format `form`."""
     module = prometheus if form == "prometheus" else openmetrics
     return module.CONTENT_TYPE_LATEST, module.generate_latest(_Collected(status)).decode()
 
@@ -55,7 +55,7 @@ class _Collected(Collector):
 
 
 class _Page:
-    """Makes metrics whose samples all have the label `socket`; labels are sorted by name."""
+    """Creates metrics whose samples all have the label `socket`; labels are sorted by name."""
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
@@ -80,7 +80,7 @@ class _Page:
     def histogram(
         self, name: str, about: str, samples: _Samples, bounds: Sequence[float], per: float = 1.0
     ) -> Metric:
-        """Take distributions of a status, in units of which `per` make one of the metric's."""
+        """Convert distributions of a status; `per` of their units make one of the metric's."""
         rows = [(self._labelled(labels), each) for labels, each in samples]
         metric = HistogramMetricFamily(name, about, labels=_names(rows), unit=_unit(name))
         for labels, each in rows:
@@ -111,7 +111,7 @@ def _names(rows: Sequence[tuple[_Labels, Any]]) -> tuple[str, ...]:
 def _cumulative(
     counts: Iterable[tuple[float, int]], bounds: Sequence[float], per: float
 ) -> list[tuple[str, float]]:
-    """Return each bound as text, and how many values it is not below; the last is infinity."""
+    """Return each bound as text, and the number of values up to it; the last is infinity."""
     pairs = list(counts)
     buckets: list[tuple[str, float]] = [
         (str(bound / per), sum(count for upper, count in pairs if upper <= bound))
@@ -123,14 +123,14 @@ def _cumulative(
 def _daemon(page: _Page, status: Mapping[str, Any]) -> Iterator[Metric]:
     yield page.info("sidecar_build", "The version of Sidecar.", [{"version": status["version"]}])
     healthy = int(status["healthy"])
-    yield page.gauge("sidecar_healthy", "Whether texts come to their end: 1 or 0.", _one(healthy))
+    yield page.gauge("sidecar_healthy", "Whether inference makes progress: 1 or 0.", _one(healthy))
     states = {state.value: state.value == status["state"] for state in State}
-    yield page.state("sidecar_state", "What the daemon is about.", states)
-    yield page.gauge("sidecar_inference_threads", "Threads that compute.", _one(status["threads"]))
+    yield page.state("sidecar_state", "State of the daemon: 1 for the current one.", states)
+    yield page.gauge("sidecar_inference_threads", "Inference threads.", _one(status["threads"]))
     peers = status["peers"]
-    yield page.gauge("sidecar_peers", "Processes that are connected.", _one(len(peers)))
+    yield page.gauge("sidecar_peers", "Connected processes.", _one(len(peers)))
     connections = sum(peer["connections"] for peer in peers)
-    yield page.gauge("sidecar_connections", "Connections of all processes.", _one(connections))
+    yield page.gauge("sidecar_connections", "Open connections.", _one(connections))
     in_flight = status["requests"]["in_flight"]
     yield page.gauge("sidecar_requests_in_flight", "Requests not answered yet.", _one(in_flight))
 
@@ -139,12 +139,12 @@ def _models(page: _Page, models: Iterable[Mapping[str, Any]]) -> Iterator[Metric
     names = ("task", "quantization", "device")
     yield page.info(
         "sidecar_model",
-        "What is served, and in which precision.",
+        "Served models and their precision.",
         [{"model": m["name"], **{name: str(m.get(name, "")) for name in names}} for m in models],
     )
     yield page.gauge(
         "sidecar_model_weight_bytes",
-        "Size of the weights as they serve.",
+        "Size of the weights as served.",
         [({"model": m["name"]}, m["bytes_weights"]) for m in models if "bytes_weights" in m],
     )
     yield page.gauge(
@@ -155,12 +155,12 @@ def _models(page: _Page, models: Iterable[Mapping[str, Any]]) -> Iterator[Metric
     measured = [m for m in models if m.get("quality")]
     yield page.gauge(
         "sidecar_model_quality_cosine",
-        "Cosine of the probe texts' vectors to FP32's, by statistic.",
+        "Cosine of the probe texts' vectors to those of FP32, by statistic.",
         _closeness(m for m in measured if m["task"] == "embed"),
     )
     yield page.gauge(
         "sidecar_model_quality_score_closeness",
-        "One less the distance of the probe pairs' scores to FP32's, by statistic.",
+        "One minus the distance of the probe pairs' scores to those of FP32, by statistic.",
         _closeness(m for m in measured if m["task"] == "rerank"),
     )
 
@@ -180,7 +180,7 @@ def _work(page: _Page, done: Mapping[str, Any]) -> Iterator[Metric]:
     ]
     yield page.histogram(
         "sidecar_request_duration_seconds",
-        "Time of answered requests, by phase; the phase total is all of it.",
+        "Duration of answered requests, by phase; total is the whole time.",
         [
             ({**labels, "phase": phase}, each[f"{phase}_ms"])
             for labels, each in answered
@@ -192,14 +192,14 @@ def _work(page: _Page, done: Mapping[str, Any]) -> Iterator[Metric]:
     for key, about in (
         ("texts", "Texts of answered requests."),
         ("tokens", "Tokens of answered requests."),
-        ("cached", "Texts whose result was known from before."),
-        ("shared", "Texts that were computed for an equal one."),
+        ("cached", "Texts answered from the result cache."),
+        ("shared", "Texts answered by the computation of an equal text."),
     ):
         name = f"sidecar_{key}" if key.startswith("t") else f"sidecar_{key}_texts"
         yield page.counter(name, about, [(labels, each[key]) for labels, each in answered])
     yield page.counter(
         "sidecar_request_errors",
-        "Requests that were answered with an error, or cancelled.",
+        "Requests answered with an error, or cancelled.",
         [
             ({"op": op, "code": code}, count)
             for op, codes in done["failed"].items()
@@ -208,7 +208,7 @@ def _work(page: _Page, done: Mapping[str, Any]) -> Iterator[Metric]:
     )
     yield page.counter(
         "sidecar_requests_not_admitted",
-        "Requests among those of which the queue took nothing.",
+        "Failed requests that were rejected at admission.",
         [
             ({"lane": lane, "code": code}, count)
             for lane, codes in done["not_admitted"].items()
@@ -217,59 +217,58 @@ def _work(page: _Page, done: Mapping[str, Any]) -> Iterator[Metric]:
     )
     yield page.counter(
         "sidecar_refusals",
-        "Connections, and frames that were no request, which were turned away.",
+        "Rejected connections, and frames that were not a request.",
         [({"code": code}, count) for code, count in done["refused"].items()],
     )
     batches = done["batches"].items()
     yield page.histogram(
         "sidecar_batch_texts",
-        "Texts that were computed together.",
+        "Texts per batch.",
         [({"lane": lane}, each["rows"]) for lane, each in batches],
         _ROWS,
     )
     yield page.histogram(
         "sidecar_batch_tokens",
-        "Tokens that were computed together.",
+        "Tokens per batch.",
         [({"lane": lane}, each["tokens"]) for lane, each in batches],
         _TOKENS,
     )
 
 
 def _queue(page: _Page, queue: Mapping[str, Any]) -> Iterator[Metric]:
-    lanes = {lane: load for lane, load in queue.items() if lane != "bounds"}
+    lanes = {lane: usage for lane, usage in queue.items() if lane != "bounds"}
     for key, unit in (("rows", "texts"), ("tokens", "tokens"), ("bytes", "bytes")):
-        waiting = [({"lane": lane}, load[key]) for lane, load in lanes.items()]
-        yield page.gauge(f"sidecar_queue_{unit}", f"What waits, in {unit}.", waiting)
+        waiting = [({"lane": lane}, usage[key]) for lane, usage in lanes.items()]
+        yield page.gauge(f"sidecar_queue_{unit}", f"Size of the queue, in {unit}.", waiting)
         most = _one(queue["bounds"][key])
-        yield page.gauge(
-            f"sidecar_queue_limit_{unit}", f"What may wait in a lane, in {unit}.", most
-        )
+        yield page.gauge(f"sidecar_queue_limit_{unit}", f"Limit of each lane, in {unit}.", most)
     yield page.gauge(
         "sidecar_queue_work_seconds",
-        "Time that one thread is expected to take for what waits.",
-        [({"lane": lane}, load["cost_ms"] / 1e3) for lane, load in lanes.items()],
+        "Expected time to compute what is queued, on one thread.",
+        [({"lane": lane}, usage["cost_ms"] / 1e3) for lane, usage in lanes.items()],
     )
 
 
 def _cache(page: _Page, cache: Mapping[str, Any]) -> Iterator[Metric]:
-    yield page.gauge("sidecar_cache_bytes", "Size of the results kept.", _one(cache["bytes"]))
-    yield page.gauge("sidecar_cache_limit_bytes", "What may be kept.", _one(cache["max_bytes"]))
-    yield page.gauge("sidecar_cache_texts", "Texts whose result is kept.", _one(cache["rows"]))
+    yield page.gauge("sidecar_cache_bytes", "Size of the result cache.", _one(cache["bytes"]))
+    most = _one(cache["max_bytes"])
+    yield page.gauge("sidecar_cache_limit_bytes", "Limit of the result cache.", most)
+    yield page.gauge("sidecar_cache_texts", "Texts in the result cache.", _one(cache["rows"]))
 
 
 def _process(page: _Page, status: Mapping[str, Any]) -> Iterator[Metric]:
     memory, process = status["memory"], status["process"]
     yield page.gauge(
         "sidecar_proportional_memory_bytes",
-        "Memory of the process, shared pages divided among those who share them (PSS).",
+        "Memory of the process with its proportional share of shared pages (PSS).",
         _one(memory["pss_bytes"]),
     )
     yield page.gauge(
         "sidecar_start_proportional_memory_bytes",
-        "The same when the models had been loaded.",
+        "The same, once the models had been loaded.",
         _one(memory["at_start"]["pss_bytes"]),
     )
-    # The words of other exporters: a collector of many refuses one name with two helps.
+    # As worded by other exporters: aggregators reject one name with two help texts.
     yield page.gauge(
         "process_resident_memory_bytes",
         "Resident memory size in bytes.",

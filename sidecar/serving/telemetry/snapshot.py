@@ -1,4 +1,4 @@
-"""How the daemon is, made for whoever asks: once for all who do so at the same time."""
+"""Status reports, made on demand and shared by those who ask at the same time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,15 +6,15 @@ from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 _T = TypeVar("_T")
-# Making it takes milliseconds of the interpreter's time, which the requests of others need.
+# Making one holds the GIL for milliseconds, which other requests need.
 _PAUSE_SECONDS = 0.05
 
 
 class Snapshot(Generic[_T]):
-    """What `make` returns, made after it was asked for, and no more often than 20 times a second.
+    """The result of `make`, called after each request for it, but at least `pause` seconds apart.
 
-    A user asks once at a time: who asks for it a thousand times at once gets one answer after the
-    other, and others theirs in between. Used on one running loop.
+    Each user's requests are answered one by one, so a user with a thousand of them does not delay
+    other users. Use it on one running event loop.
     """
 
     def __init__(self, make: Callable[[], Awaitable[_T]], pause: float = _PAUSE_SECONDS) -> None:
@@ -22,11 +22,11 @@ class Snapshot(Generic[_T]):
         self._pause = pause
         self._loop = asyncio.get_running_loop()
         self._making = asyncio.Lock()
-        self._made: tuple[float, _T] | None = None  # and when it was begun
+        self._made: tuple[float, _T] | None = None  # and when it was started
         self._asking: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, uid: int) -> _T:
-        """Return it to the user `uid`."""
+        """Return a result that was made after this call, for the user `uid`."""
         asking = self._asking.get(uid)
         if asking is None:
             self._asking[uid] = asking = asyncio.Lock()

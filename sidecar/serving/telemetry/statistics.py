@@ -1,8 +1,8 @@
-"""What the daemon has done: since its start, and over the last minutes.
+"""Statistics of the daemon's work, since its start and over the last minutes.
 
-Everything is counted into the period of a minute. A period that is over is added to what was
-before it, and kept until it is no longer recent: so one request is counted once, and memory
-stays what it is however long the daemon runs. Recording takes about a microsecond.
+Everything is counted in periods of one minute. A finished period is added to the total, and kept
+until it is no longer recent, so each request is counted once, and memory stays constant.
+Recording takes about a microsecond.
 """
 
 import time
@@ -19,9 +19,10 @@ _RECENT_PERIODS = 5
 
 
 class Answered:
-    """The requests of one operation and one lane that were answered with a result.
+    """The requests of one operation and lane that were answered with a result.
 
-    Of their `texts`, `cached` were known from before and `shared` computed for an equal text.
+    Of their `texts`, `cached` came from the result cache, and `shared` from the computation of an
+    equal text.
     """
 
     __slots__ = (
@@ -51,7 +52,7 @@ class Answered:
         self.total_ms.record(timings.total_ms)
 
     def add(self, other: "Answered") -> None:
-        """Count all that `other` has counted."""
+        """Add the counts of `other`."""
         self.texts += other.texts
         self.tokens += other.tokens
         self.cached += other.cached
@@ -62,7 +63,7 @@ class Answered:
         self.total_ms.add(other.total_ms)
 
     def to_map(self) -> dict[str, Any]:
-        """Return what `status` says of them."""
+        """Return the counts as `status` reports them."""
         return {
             "completed": self.total_ms.count,
             "texts": self.texts,
@@ -77,7 +78,7 @@ class Answered:
 
 
 class Batches:
-    """The batches of one lane: how many rows and how many tokens they had."""
+    """The batches of one lane: the distributions of their rows and tokens."""
 
     __slots__ = ("rows", "tokens")
 
@@ -91,21 +92,20 @@ class Batches:
         self.tokens.record(tokens)
 
     def add(self, other: "Batches") -> None:
-        """Count all that `other` has counted."""
+        """Add the counts of `other`."""
         self.rows.add(other.rows)
         self.tokens.add(other.tokens)
 
     def to_map(self) -> dict[str, Any]:
-        """Return what `status` says of them."""
+        """Return the counts as `status` reports them."""
         return {"rows": self.rows.to_map(), "tokens": self.tokens.to_map()}
 
 
 class Period:
-    """What happened in some stretch of time.
+    """The counts of a period of time.
 
-    `failed` counts errors by operation and code; `not_admitted` those of them for which the
-    queue took nothing, by lane and code; `refused` by code what was turned away before it was a
-    request: connections and frames.
+    `failed` counts errors by operation and code; `not_admitted`, those of them that were rejected
+    at admission, by lane and code; `refused`, rejected connections and frames, by code.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class Period:
         self.refused: Counter[str] = Counter()
 
     def add(self, other: "Period") -> None:
-        """Count all that happened in `other`, too."""
+        """Add the counts of `other`."""
         for key, answered in other.answered.items():
             self.answered[key].add(answered)
         for lane, batches in other.batches.items():
@@ -127,19 +127,19 @@ class Period:
 
     @property
     def completed(self) -> int:
-        """How many requests were answered with a result."""
+        """The number of requests that were answered with a result."""
         return sum(answered.total_ms.count for answered in self.answered.values())
 
     @property
     def failed_by_code(self) -> dict[str, int]:
-        """How many requests were answered with an error, or cancelled."""
+        """The numbers of requests that were answered with an error, or cancelled, by code."""
         codes: Counter[str] = Counter()
         for (_, code), count in self.failed.items():
             codes[code] += count
         return dict(codes)
 
     def to_map(self) -> dict[str, Any]:
-        """Return what `status` says of it: requests by operation and lane, batches by lane."""
+        """Return the counts as `status` reports them: by operation, lane and code."""
         return {
             "requests": _nested((key, each.to_map()) for key, each in self.answered.items()),
             "failed": _nested(self.failed.items()),
@@ -150,11 +150,11 @@ class Period:
 
 
 class Statistics:
-    """What has happened, by periods. Used on one loop alone."""
+    """The counts of all periods. Use it on one event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._before = Period()  # the periods that are over
+        self._before = Period()  # the sum of the finished periods
         self._recent: deque[tuple[float, Period]] = deque()
         self._until = float("-inf")
 
@@ -167,11 +167,11 @@ class Statistics:
         self._now().failed[op, code] += 1
 
     def not_admitted(self, priority: Priority, code: str) -> None:
-        """Count a request of which the queue took nothing; it is counted as failed, too."""
+        """Count a request that was rejected at admission; it is also counted as failed."""
         self._now().not_admitted[priority, code] += 1
 
     def refused(self, code: str) -> None:
-        """Count a connection, or a frame, that was turned away before it was a request."""
+        """Count a rejected connection or frame, which never became a request."""
         self._now().refused[code] += 1
 
     def batch(self, priority: Priority, rows: int, tokens: int) -> None:
@@ -179,16 +179,16 @@ class Statistics:
         self._now().batches[priority].record(rows, tokens)
 
     def since_start(self) -> Period:
-        """Return all that has happened."""
+        """Return the counts since the start."""
         return _sum((self._before, self._now()))
 
     def recent(self) -> Period:
-        """Return what happened in the last four to five minutes."""
+        """Return the counts of the last four to five minutes."""
         self._now()
         return _sum(period for _, period in self._recent)
 
     def to_map(self) -> dict[str, Any]:
-        """Return the `statistics` of a status."""
+        """Return the `statistics` section of `status`."""
         return {
             "recent_seconds": _RECENT_PERIODS * _PERIOD_SECONDS,
             "recent": self.recent().to_map(),

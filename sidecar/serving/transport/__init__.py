@@ -1,1 +1,1 @@
-"""The socket and its connections: bytes to requests, results to bytes."""
+"""The socket and its connections: bytes into requests, results into bytes."""

@@ -1,6 +1,6 @@
-"""The bytes of one connection, both ways, and no more of them in memory than was asked for.
+"""A connection's byte streams, buffering little more than its reader asks for.
 
-asyncio's own streams take in up to half a megabyte unasked, of every connection.
+asyncio's own streams buffer up to half a megabyte per connection.
 """
 
 import asyncio
@@ -8,14 +8,14 @@ from contextlib import suppress
 from typing import cast
 
 UNSENT_BYTES = 32 * 1024
-"""What a peer may leave untaken before whoever writes has to wait."""
+"""How much a peer may leave unread before writers have to wait."""
 
 
 class Channel(asyncio.BufferedProtocol):
-    """One accepted connection. One task reads, one at a time writes.
+    """One accepted connection, for one reading task, and one writing task at a time.
 
-    `inbox` is where all channels of a loop read into: what arrives is copied out of it before
-    another one reads. Between two reads at most twice what the last one asked for is kept.
+    All channels of a loop read into the same `inbox`; what arrives is copied out of it before
+    another channel reads. Between reads, at most twice what the last one asked for is buffered.
     """
 
     def __init__(self, inbox: bytearray) -> None:
@@ -23,14 +23,14 @@ class Channel(asyncio.BufferedProtocol):
         self._arrived = bytearray()
         self._most = 1
         self._paused = False
-        self._over = False  # nothing more arrives
+        self._over = False  # nothing more will arrive
         self._reader: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport
         self._writable = asyncio.Event()
         self._closed = asyncio.Event()
 
     async def read(self, most: int) -> bytes:
-        """Return what has arrived, at most `most` bytes, once there is any; b"" after the end."""
+        """Wait for data and return up to `most` bytes of it; b"" at the end of the stream."""
         assert 0 < most <= len(self._inbox)
         self._most = most
         if not self._arrived and not self._over:
@@ -46,50 +46,50 @@ class Channel(asyncio.BufferedProtocol):
 
     @property
     def kept(self) -> int:
-        """How many bytes have arrived that nobody has read yet."""
+        """How many bytes have arrived and not been read yet."""
         return len(self._arrived)
 
     @property
     def unsent(self) -> int:
-        """How many bytes the peer has not taken yet, but for what the kernel keeps."""
+        """How many written bytes the kernel has not accepted yet."""
         return self._transport.get_write_buffer_size()
 
     @property
     def is_closing(self) -> bool:
-        """Whether it has an end, or will soon: nothing that is written arrives any more."""
+        """Whether the connection is closed or closing, so that further writes are lost."""
         return self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
-        """Send `data`, now or when the peer takes it; see `drain`."""
+        """Send `data` now, or as the peer reads; see `drain`."""
         self._transport.write(data)
 
     async def drain(self) -> None:
-        """Return once the peer has taken enough of what was written, or is gone."""
+        """Wait until the peer has read enough to write more, or is gone."""
         await self._writable.wait()
 
     async def close(self, seconds: float) -> None:
-        """Close it; what was written has so many seconds to go out."""
+        """Close the connection, allowing `seconds` to send what has been written."""
         self._transport.close()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._closed.wait()
         finally:
-            if not self._closed.is_set():  # asyncio's transport cannot be aborted once it is
+            if not self._closed.is_set():  # once it is, asyncio's transport cannot be aborted
                 self._transport.abort()
 
     def abort(self) -> None:
-        """Close it now."""
+        """Close the connection now, dropping unsent data."""
         self._transport.abort()
 
-    # What the transport calls.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES)
         self._writable.set()
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the transport's wish
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the transport passes it
         return self._inbox[: self._most]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -101,9 +101,9 @@ class Channel(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self._over = True
         self._wake()
-        return True  # what is still to be answered goes out
+        return True  # what is still unanswered can be answered
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - gone is gone
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why does not matter
         self._over = True
         self._wake()
         self._writable.set()
@@ -116,7 +116,7 @@ class Channel(asyncio.BufferedProtocol):
         self._writable.set()
 
     def _wake(self) -> bool:
-        """Wake whoever reads; False where nobody does."""
+        """Wake the reader; return False if there is none."""
         if self._reader is None or self._reader.done():
             return False
         self._reader.set_result(None)

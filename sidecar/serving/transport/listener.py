@@ -1,7 +1,7 @@
-"""The socket's file: who may sit there, and how it appears and disappears.
+"""The listening socket and its file: check that the path is free, create it, remove it.
 
-It is bound under a temporary name, with its mode set, and renamed into place: there is no
-moment at which the path is missing, refuses, or has the wrong permissions.
+The socket is bound under a temporary name, given its mode, and renamed into place, so that its
+path is never missing, refusing connections, or open to the wrong users in between.
 """
 
 import errno
@@ -23,24 +23,24 @@ _BACKLOG = 1_024
 
 
 class SocketUnavailable(Exception):
-    """The daemon cannot listen at the path; the message names it and says why."""
+    """The daemon cannot listen at a path; the message names the path and the reason."""
 
 
 class Listener(Protocol):
-    """A listening Unix socket, and whoever may take its file away."""
+    """A listening Unix socket, and how to remove its file."""
 
     path: Path
     socket: socket.socket
 
     def unlink(self) -> None:
-        """Let no new client find the socket, if that is for this process to decide."""
+        """Remove the socket's file, if it is this process's own."""
 
 
 class PassedSocket:
-    """A socket that the service manager listens with, too.
+    """A listening socket passed by the service manager, which keeps it open too.
 
-    Its file stays: who connects between two daemons waits in the manager's queue, and nobody
-    is refused.
+    Its file stays: clients that connect between two daemons wait in the socket's backlog instead
+    of being refused.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -48,7 +48,7 @@ class PassedSocket:
         self.path = Path(sock.getsockname())
 
     def unlink(self) -> None:
-        """Leave the file, which is the manager's."""
+        """Do nothing: the file is the manager's."""
 
 
 class SocketFile:
@@ -61,12 +61,12 @@ class SocketFile:
 
     @classmethod
     def bind(cls, path: Path) -> "SocketFile":
-        """Listen at `path`; parents that are missing are made, a stale socket is replaced.
+        """Listen at `path`; create missing parents, and replace a stale socket.
 
-        Raises `SocketUnavailable` where another daemon listens, or something else lies there,
-        or no socket can.
+        Raises `SocketUnavailable` if another daemon listens there, if something other than a
+        socket is there, or if no socket can be created.
         """
-        with _told(path):
+        with _naming_path(path):
             _refuse_if_too_long(path)
             _make_directory(path.parent)
             directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -78,31 +78,32 @@ class SocketFile:
                 os.close(directory)
 
     def unlink(self) -> None:
-        """Remove the file, if it is still this socket's and not a later daemon's."""
+        """Remove the file, unless a later daemon has replaced it."""
         with suppress(FileNotFoundError):
             if self.path.lstat().st_ino == self._inode:
                 self.path.unlink()
 
 
 def refuse_if_unusable(path: Path) -> None:
-    """Raise `SocketUnavailable` if `path` cannot become ours; nothing is changed there.
+    """Raise `SocketUnavailable` if the daemon could not listen at `path`; change nothing.
 
-    It is alive, or no socket, or too long, or in a directory that cannot be written or made.
+    It cannot if another daemon listens there, something other than a socket is there, the path is
+    too long, or its directory cannot be written or created.
     """
-    with _told(path):
+    with _naming_path(path):
         _refuse_if_too_long(path)
         _refuse_if_taken(path)
         nearest = next(each for each in path.absolute().parents if each.exists())
         if not nearest.is_dir():
             raise SocketUnavailable(f"{path}: {nearest} is not a directory")
         if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
-            who = f"the user {os.geteuid()} may not write"
-            raise SocketUnavailable(f"{path}: {who} {nearest}; choose another with SIDECAR_SOCKET")
+            reason = f"user {os.geteuid()} may not write to {nearest}"
+            raise SocketUnavailable(f"{path}: {reason}; choose another path with SIDECAR_SOCKET")
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Raise `SocketUnavailable` where the system refuses something at `path`."""
+def _naming_path(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `SocketUnavailable` that names `path`."""
     try:
         yield
     except OSError as error:
@@ -139,17 +140,17 @@ def _answers(path: Path) -> bool:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
             return False
-        except BlockingIOError:  # its backlog is full, so it has one
+        except BlockingIOError:  # the backlog is full, so somebody listens
             return True
     return True
 
 
 def _listen(path: Path, directory: int) -> socket.socket:
-    """Return a socket that listens at `path`, in the open `directory`."""
-    # A name that nobody can have put something at beforehand.
+    """Return a socket that listens at `path`; `directory` is a descriptor of its parent."""
+    # A random name, at which nobody can have placed anything beforehand.
     temporary = path.with_name(f".{secrets.token_hex(8)}.{path.name}")
     address = str(temporary)
-    if too_long(temporary):  # where `path` itself just fits
+    if too_long(temporary):  # `path` itself only just fits
         temporary = path.with_name(f".{secrets.token_hex(8)}.sock")
         address = f"/proc/self/fd/{directory}/{temporary.name}"
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -171,23 +172,23 @@ def _listen(path: Path, directory: int) -> socket.socket:
 
 @contextmanager
 def _only_one_at_a_time(path: Path, directory: int) -> Iterator[None]:
-    """Keep two daemons that start at once from both finding a stale socket.
+    """Lock out other daemons that start now, which might also find the socket stale.
 
-    By a file of our own that nobody else can open: a lock on the directory itself could be had by
-    any user, who would keep the daemon from starting.
+    The lock is on a file that no other user can open: any user could hold a lock on the directory
+    itself, and keep the daemon from starting.
     """
     name = f".{path.name}.lock"
     lock = _lock(path, name, directory)
     try:
         yield
     finally:
-        # While it is locked: whoever opens it from now on finds none, and makes another.
+        # Unlink while locked, so that the next daemon to open the lock file creates a new one.
         os.unlink(name, dir_fd=directory)
         os.close(lock)
 
 
 def _lock(path: Path, name: str, directory: int) -> int:
-    """Return the lock's file, locked, and in its place: who had it before may have removed it."""
+    """Return the locked lock file; try again if its previous owner has removed it meanwhile."""
     while True:
         lock = _open_lock(path, name, directory)
         try:
@@ -219,6 +220,6 @@ def _open_lock(path: Path, name: str, directory: int) -> int:
         if error.errno not in {errno.ELOOP, errno.EACCES, errno.EISDIR, errno.ENXIO}:
             raise
     raise SocketUnavailable(
-        f"{path}: something that is not this user's lies at {path.with_name(name)}, where the "
-        "daemon keeps its lock: remove it, or choose a directory that others cannot write"
+        f"{path}: the lock file {path.with_name(name)} is not a regular file owned by this user: "
+        "remove it, or choose a directory that others cannot write to"
     )

@@ -1,4 +1,4 @@
-"""What comes in from one peer: bytes to frames to requests, as there is room and time for them."""
+"""Read a peer's bytes into frames and requests, as memory and loop time allow."""
 
 import asyncio
 import socket
@@ -19,23 +19,23 @@ from sidecar.serving.context import ServerContext
 from sidecar.serving.transport.channel import Channel
 
 _T = TypeVar("_T")
-# How often somebody looks whether a peer is there that is not read from.
+# How often to check whether a peer is still there while its socket is not being read.
 _LOOK_SECONDS = 1.0
 
 
 class PeerLeft(Exception):
-    """Ends the session's group: nobody is left to answer."""
+    """Ends the session's task group: the peer is gone."""
 
 
 class Stalled(Exception):
-    """The peer has not sent what it has to send in a while; says what that was."""
+    """The peer has not sent what it has to in time; the message names what was awaited."""
 
 
 class FrameReader:
     """The reading end of a connection.
 
-    `channel` has the bytes. What arrives of a long frame, and what is made of a frame, is held in
-    the accounts before it is in memory. Decoding takes turns in the user's part of the loop's time.
+    `channel` has the bytes. Memory for long frames, and for decoding any frame, is reserved
+    before it is used. Decoding takes turns in the user's share of the loop's time.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class FrameReader:
         self._accounts = context.accounts
         self._loop_time = context.loop_time
         self._stall_seconds = context.settings.access.stall_seconds
-        self._patience = self._stall_seconds  # what is left of it for hello, or a frame's rest
+        self._patience = self._stall_seconds  # what is left, for hello or the rest of a frame
         self._arriving = context.accounts.requests.empty(peer)
         self._decoding = context.accounts.decoding.empty(peer)
 
     async def frame(self, group: asyncio.TaskGroup) -> bool:
-        """Return True once a frame is whole, False once the peer has left.
+        """Return True once a whole frame has arrived, or False if the peer has left.
 
-        Raises `Stalled`, or `Overloaded` where there is no room for a long frame for too long.
+        Raises `Stalled`, or `Overloaded` if memory for a long frame stays unavailable for too long.
         """
         while self._connection.whole is None:
             if not (data := await self._read(group)):
@@ -64,8 +64,8 @@ class FrameReader:
         return True
 
     async def take(self, group: asyncio.TaskGroup) -> Request | Refused:
-        """Return what the frame is that is whole; `taken` has to follow."""
-        await self._make_reserve_decoding(group)
+        """Decode the frame that has arrived. Call `taken` when done with it."""
+        await self._reserve_decoding(group)
         steps = self._connection.take()
         while True:
             if self._loop_time.is_over(self._peer.uid):
@@ -77,41 +77,41 @@ class FrameReader:
                 return received
 
     def taken(self) -> None:
-        """Give back what was held for the frame: it is a request now, or nothing."""
+        """Release the memory of the frame, which has become a request or been dropped."""
         self._decoding.release()
         self._arriving.release()
 
     async def while_here(self, group: asyncio.TaskGroup, wait: Coroutine[Any, Any, _T]) -> _T:
-        """Wait. Meanwhile nobody reads, and would see that the peer has left."""
+        """Wait, and raise `PeerLeft` if the peer leaves: nobody reads meanwhile to notice it."""
         task = group.create_task(wait)
         while not (await asyncio.wait((task,), timeout=_LOOK_SECONDS))[0]:
             if has_left(self._sock):
                 raise PeerLeft
         return task.result()
 
-    async def _make_reserve_decoding(self, group: asyncio.TaskGroup) -> None:
+    async def _reserve_decoding(self, group: asyncio.TaskGroup) -> None:
         assert self._connection.whole is not None
         size = self._connection.most_decoding(self._connection.whole)
-        if (hold := self._accounts.decoding.try_reserve(self._peer, size)) is not None:
-            self._decoding.take(hold)
+        if (reservation := self._accounts.decoding.try_reserve(self._peer, size)) is not None:
+            self._decoding.take(reservation)
         else:
-            room = self._accounts.reserve_decoding(self._peer, size)
-            await self.while_here(group, _take_over(self._decoding, room))
+            pending = self._accounts.reserve_decoding(self._peer, size)
+            await self.while_here(group, _take_over(self._decoding, pending))
 
-    async def _make_room_to_read(self, group: asyncio.TaskGroup) -> int:
-        """Return how much may be read now: of a long frame, what is held for it."""
+    async def _reserve_read(self, group: asyncio.TaskGroup) -> int:
+        """Return how much may be read now; for a long frame, reserve the memory first."""
         missing, arrived = self._connection.missing, self._connection.buffered
         if missing <= SHORT_READ_BYTES:
             return SHORT_READ_BYTES
         most = min(missing, LONG_READ_BYTES)
         if more := step_of_arriving(self._arriving.size, arrived + most, arrived + missing):
-            room = self._accounts.reserve_arrival(self._peer, more)
-            await self.while_here(group, _take_over(self._arriving, room))
+            pending = self._accounts.reserve_arrival(self._peer, more)
+            await self.while_here(group, _take_over(self._arriving, pending))
         return most
 
     async def _read(self, group: asyncio.TaskGroup) -> bytes:
-        """Return what the peer sends; b"" once it has left."""
-        most = await self._make_room_to_read(group)
+        """Return what the peer sends, or b"" once it has left."""
+        most = await self._reserve_read(group)
         awaited = self._connection.awaited
         if awaited is None:
             self._patience = self._stall_seconds
@@ -126,6 +126,6 @@ class FrameReader:
             self._patience -= time.monotonic() - started
 
 
-async def _take_over(mine: Reservation, room: Coroutine[Any, Any, Reservation]) -> None:
-    """Have the bytes of `room` once there is any: in one step, so that none can be lost."""
-    mine.take(await room)
+async def _take_over(own: Reservation, pending: Coroutine[Any, Any, Reservation]) -> None:
+    """Add the bytes of `pending` to `own` without a further await, so that none can be lost."""
+    own.take(await pending)

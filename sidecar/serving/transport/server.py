@@ -1,4 +1,4 @@
-"""Accepts connections; every session is a task of the server's own group."""
+"""Accepts connections, and runs each session as a task of the server's own group."""
 
 import asyncio
 import errno
@@ -17,25 +17,25 @@ from sidecar.serving.context import ServerContext
 from sidecar.serving.transport.listener import Listener
 from sidecar.serving.transport.session import Session
 
-# While the queue is never empty, accepting has half as much of the loop's time as all the rest,
-# between a least and a most in one round. Every `accept` lets threads have the interpreter's lock.
+# While the backlog is never empty, accepting takes half as much of the loop's time as everything
+# else, within these bounds per round. Every `accept` releases the GIL.
 _PART_OF_THE_REST = 0.5
 _LEAST_ACCEPTING_SECONDS = 0.000_5
 _MOST_ACCEPTING_SECONDS = 0.002
-# What keeps the kernel from handing over a connection, and is no fault of the peer's.
+# Errors of `accept` that say that this process or host is short of something.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_SECONDS = 0.1
 _BETWEEN_LINES_SECONDS = 60.0
 
 
 class Server:
-    """Listens on a socket file while it is entered.
+    """Accepts connections while it is entered.
 
-    Leaving it ends every session, and waits until what they have written has gone out.
+    Leaving it ends every session and waits until what they have written has been sent.
 
-    It accepts by itself. asyncio would listen again, with a queue of 100, and as another process
-    than the one that the clients may trust; and it would take all that stand in the queue before
-    it does anything else.
+    It does not use asyncio's server, which would call `listen` again, with a backlog of 100 and
+    possibly as another process than the one that clients trust, and which accepts all of the
+    backlog before it does anything else.
     """
 
     def __init__(self, context: ServerContext, listener: Listener) -> None:
@@ -45,11 +45,11 @@ class Server:
         self._sessions: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
         self._accepting = False
-        self._accepted = 0.0  # when one was accepted last, by `time.perf_counter`
+        self._accepted = 0.0  # when the last one was, by `time.perf_counter`
         self._pause: asyncio.TimerHandle | None = None
-        # Whom this round has turned away, and the bytes that say so.
-        self._turned_away: dict[Peer, tuple[Refused, bytes]] = {}
-        self._told = -_BETWEEN_LINES_SECONDS  # when it was last told that nothing is left
+        # Peers rejected in this round, with the frame that says why.
+        self._rejected: dict[Peer, tuple[Refused, bytes]] = {}
+        self._last_logged = -_BETWEEN_LINES_SECONDS  # when exhaustion was last logged
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -65,7 +65,7 @@ class Server:
         await self._group.__aexit__(*failure)  # type: ignore[arg-type]
 
     def stop_accepting(self) -> None:
-        """Take the socket away; connections that are open stay open."""
+        """Close and unlink the socket; open connections stay open."""
         if self._accepting:
             self._accepting = False
             self._listener.unlink()
@@ -75,10 +75,10 @@ class Server:
             self._listener.socket.close()
 
     def _accept(self) -> None:
-        """Let in who stands in the queue, some of them."""
+        """Accept connections from the backlog, for a limited time."""
         started = time.perf_counter()
         ending = started + self._seconds_for(started)
-        self._turned_away.clear()
+        self._rejected.clear()
         while True:
             try:
                 sock = _accepted(self._listener.socket)
@@ -88,7 +88,7 @@ class Server:
                 if error.errno not in _EXHAUSTED:
                     raise
                 self._log_exhausted(error)
-                self._rest()
+                self._pause_accepting()
                 return
             self._open(sock)
             self._accepted = time.perf_counter()
@@ -96,58 +96,58 @@ class Server:
                 return
 
     def _seconds_for(self, started: float) -> float:
-        """Return how long accepting may go on that has `started`."""
+        """Return how long a round of accepting that has just `started` may take."""
         part = _PART_OF_THE_REST * (started - self._accepted)
         return min(max(part, _LEAST_ACCEPTING_SECONDS), _MOST_ACCEPTING_SECONDS)
 
     def _open(self, sock: socket.socket) -> None:
-        if has_left(sock):  # as most have that connect and leave in a loop
+        if has_left(sock):  # the usual case for clients that connect and leave in a loop
             sock.close()
             return
         sock.setblocking(False)
         peer = Peer.of(sock)
-        if peer in self._turned_away:  # and nobody has left since
-            self._turn_away(sock, peer)
+        if peer in self._rejected:  # nobody has left since
+            self._reject(sock, peer)
             return
         try:
-            place = self._context.connect(peer)
+            admission = self._context.connect(peer)
         except ReplyError as refusal:
             refused = Refused(None, refusal, True)
-            self._turned_away[peer] = refused, failure(None, refusal)
-            self._turn_away(sock, peer)
+            self._rejected[peer] = refused, failure(None, refusal)
+            self._reject(sock, peer)
             return
         session = self._group.create_task(Session(self._context, sock, peer).run())
         self._sessions.add(session)
-        session.add_done_callback(partial(self._end, sock, place))
+        session.add_done_callback(partial(self._end, sock, admission))
 
-    def _turn_away(self, sock: socket.socket, peer: Peer) -> None:
-        """Tell a peer why it does not come in: at no more cost than that."""
-        refused, frame = self._turned_away[peer]
+    def _reject(self, sock: socket.socket, peer: Peer) -> None:
+        """Send a peer the reason for its rejection, and close its connection."""
+        refused, frame = self._rejected[peer]
         self._context.log_rejection(peer, refused)
         with sock, suppress(OSError):
             sock.send(frame)
 
-    def _end(self, sock: socket.socket, place: ExitStack, session: asyncio.Task[None]) -> None:
+    def _end(self, sock: socket.socket, admission: ExitStack, session: asyncio.Task[None]) -> None:
         self._sessions.discard(session)
-        sock.close()  # a session that was cancelled before its first step has not done it
-        place.close()
+        sock.close()  # a session cancelled before its first step has not closed it
+        admission.close()
 
-    def _rest(self) -> None:
-        """Leave the queue alone for a moment: the kernel would report it again at once."""
+    def _pause_accepting(self) -> None:
+        """Ignore the backlog for a moment; the kernel would report it as readable at once."""
         self._loop.remove_reader(self._listener.socket)
-        self._pause = self._loop.call_later(_EXHAUSTED_SECONDS, self._go_on)
+        self._pause = self._loop.call_later(_EXHAUSTED_SECONDS, self._resume_accepting)
 
     def _log_exhausted(self, error: OSError) -> None:
-        if self._loop.time() - self._told >= _BETWEEN_LINES_SECONDS:
-            self._told = self._loop.time()
+        if self._loop.time() - self._last_logged >= _BETWEEN_LINES_SECONDS:
+            self._last_logged = self._loop.time()
             log.error("server.exhausted", reason=os.strerror(error.errno or 0))
 
-    def _go_on(self) -> None:
+    def _resume_accepting(self) -> None:
         self._pause = None
         self._loop.add_reader(self._listener.socket, self._accept)
 
 
 def _accepted(listening: socket.socket) -> socket.socket:
-    """Return what `socket.accept` does, which finds out its own family and type each time."""
+    """Do what `socket.accept` does, without its system calls for the family and type."""
     descriptor, _ = listening._accept()  # type: ignore[attr-defined]  # noqa: SLF001
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)

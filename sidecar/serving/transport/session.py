@@ -1,9 +1,8 @@
-"""One peer: its bytes to requests, the engine's results to bytes.
+"""Serve one connection: turn its frames into requests, and the engine's results into frames.
 
-Every request is a task of the session's group, and the boundary at which its errors end. A
-request takes one of `max_in_flight` slots from before its frame is decoded until its reply is
-written, so a peer that sends too fast or reads too slowly is not read from any more. Knows no
-models.
+Every request is a task of the session's group, and its errors end there. It occupies one of
+`max_in_flight` slots from before its frame is decoded until its reply is written, so a session
+stops reading from a peer that sends too fast or reads too slowly. Knows nothing of models.
 """
 
 import asyncio
@@ -38,11 +37,11 @@ from sidecar.serving.transport.writer import FrameWriter
 
 _Result: TypeAlias = Mapping[str, Any] | Embeddings | Ranking
 _Outcome: TypeAlias = _Result | ReplyError
-# What takes time; the others are answered as they come.
+# Requests that take time; the others are answered as they arrive.
 _Task: TypeAlias = Embed | Rerank | Status | Metrics
 
-_CANCELLED = Cancelled("cancelled by its peer, or left behind by it")
-# From here on copying a reply's vectors would hold up the other peers.
+_CANCELLED = Cancelled("cancelled, or the client disconnected")
+# Copying larger replies on the event loop would delay other peers.
 _PACK_ON_A_THREAD_BYTES = 256 * 1024
 
 
@@ -53,15 +52,15 @@ class Session:
         self._context = context
         self._sock = sock
         self._peer = peer
-        # For as long as the connection lasts: the peer has been told them.
+        # Fixed for the life of the connection: `hello` has reported them.
         self._limits = context.settings.limits
         self._stall_seconds = context.settings.access.stall_seconds
         self._connection = ServerConnection(self._limits)
         self._incoming = FrameReader(context, peer, sock, self._connection)
         self._channel = self._incoming.channel
-        self._outgoing = FrameWriter(self._channel, self._stall_seconds, self._note_stalled)
+        self._outgoing = FrameWriter(self._channel, self._stall_seconds, self._log_stall)
         self._slots = asyncio.Semaphore(context.settings.max_in_flight)
-        # Requests that can still be cancelled: their reply has not been written.
+        # Requests that can still be cancelled, because they have no outcome yet.
         self._open: dict[int, asyncio.Task[_Outcome]] = {}
         self._requests = 0
         self._refused = 0
@@ -70,7 +69,7 @@ class Session:
     async def run(self) -> None:
         """Serve the peer until it leaves or breaks the protocol.
 
-        Cancelled, it takes no more requests; what is written already still goes out.
+        When cancelled, stop reading requests, but send what has already been written.
         """
         loop = asyncio.get_running_loop()
         self._running = asyncio.current_task()
@@ -83,7 +82,7 @@ class Session:
             log.debug("peer.connected", **self._peer.named())
             self._context.loop_time.spend(self._peer.uid, started)
             try:
-                await self._visit()
+                await self._serve_if_admitted()
             finally:
                 log.debug(
                     "peer.disconnected",
@@ -92,8 +91,8 @@ class Session:
                     refused=self._refused,
                 )
 
-    async def _visit(self) -> None:
-        """Serve the peer if it still may be here."""
+    async def _serve_if_admitted(self) -> None:
+        """Serve the peer, unless a reload has excluded it since it connected."""
         try:
             with self._context.registered(self._peer, self._expel):
                 try:
@@ -113,8 +112,8 @@ class Session:
         except* (PeerLeft, ConnectionError):
             pass
         except* Stalled as stalled:
-            self._note_stalled(str(stalled.exceptions[0]))
-        except* ReplyError as refusals:  # the connection is, whoever said so
+            self._log_stall(str(stalled.exceptions[0]))
+        except* ReplyError as refusals:  # these end the connection
             for refusal in refusals.exceptions:
                 assert isinstance(refusal, ReplyError)
                 await self._outgoing.send(self._refuse(Refused(None, refusal, True)))
@@ -122,7 +121,7 @@ class Session:
             log.error("peer.failed", **self._peer.named(), traceback=trace(errors))
 
     def _expel(self, refusal: ReplyError) -> None:
-        """End the connection of a peer that was let in, and may not be here any more."""
+        """Disconnect a peer that is no longer admitted."""
         self._outgoing.write(self._refuse(Refused(None, refusal, True)))
         assert self._running is not None
         self._running.cancel()
@@ -133,12 +132,12 @@ class Session:
         raise PeerLeft
 
     async def _take_next(self, group: asyncio.TaskGroup) -> None:
-        """Begin the request whose frame is whole, or answer why not."""
+        """Start the request whose frame has arrived, or reply at once."""
         if self._slots.locked():
             await self._incoming.while_here(group, self._slots.acquire())
         else:
             await self._slots.acquire()
-        # No variable of a task that waits may refer to a request: it can be large.
+        # No local variable may keep a request alive while this task waits: it can be large.
         answer = self._take(group, await self._incoming.take(group))
         self._incoming.taken()
         if answer is not None:
@@ -148,8 +147,8 @@ class Session:
             raise PeerLeft
 
     def _take(self, group: asyncio.TaskGroup, received: Request | Refused) -> bytes | None:
-        """Answer a frame at once, or begin what it asks for and return None."""
-        if self._channel.is_closing:  # nobody is left, and what was read is for nobody
+        """Return the reply to a frame, or start its request and return None."""
+        if self._channel.is_closing:  # nobody is left to answer
             raise PeerLeft
         started = time.perf_counter()
         try:
@@ -175,28 +174,28 @@ class Session:
         return self._connection.reply(received.id, **answer)
 
     def _refuse(self, refused: Refused) -> bytes:
-        """Return the frame that tells of what was refused, once the daemon's log has."""
+        """Log a rejection, and return the frame that reports it to the peer."""
         self._refused += 1
         self._context.log_rejection(self._peer, refused)
         return self._connection.fail(refused.id, refused.error)
 
     def _begin(self, group: asyncio.TaskGroup, request: _Task) -> bytes | None:
-        """Begin a task for the request; return the frame that says why not where it is refused."""
+        """Start a task for the request, or return the reply that rejects it."""
         self._requests += 1
         try:
-            hold = self._context.accounts.reserve_request(self._peer, request)
+            reservation = self._context.accounts.reserve_request(self._peer, request)
         except ReplyError as refusal:
             self._fail(request, refusal)
             return self._connection.fail(request.id, refusal)
         task = group.create_task(self._answer(request))
         self._open[request.id] = task
-        # Not in the task's own `finally`: a task that is cancelled before it starts has none,
-        # and an event can wait until the reply is on its way.
-        task.add_done_callback(partial(self._end, request, hold))
+        # Not in the task's own `finally`, which a task cancelled before it starts never enters;
+        # and the event can wait until the reply has been sent.
+        task.add_done_callback(partial(self._end, request, reservation))
         return None
 
-    def _end(self, request: _Task, hold: Reservation, task: asyncio.Task[_Outcome]) -> None:
-        hold.release()
+    def _end(self, request: _Task, reservation: Reservation, task: asyncio.Task[_Outcome]) -> None:
+        reservation.release()
         self._slots.release()
         if self._open.get(request.id) is task:
             del self._open[request.id]
@@ -216,7 +215,7 @@ class Session:
             self._context.engine.notes.add(note)
 
     def _named(self, request: _Task) -> dict[str, Any]:
-        """Return which request it is, for events: they must not keep it itself, which is large."""
+        """Return the fields that identify a request in events, which must not keep it alive."""
         return {
             "op": request.op,
             "request_id": request.id,
@@ -226,7 +225,7 @@ class Session:
         }
 
     async def _answer(self, request: _Task) -> _Outcome:
-        # Counted from the first step on: whatever begins in a drain is refused by it.
+        # Counted from the task's first step: one that starts during a drain is rejected.
         owed = isinstance(request, Embed | Rerank)
         with self._context.accepted if owed else nullcontext():
             outcome, frame = await self._settle(request)
@@ -235,7 +234,7 @@ class Session:
         return outcome
 
     async def _settle(self, request: _Task) -> tuple[_Outcome, bytes]:
-        """Return how `request` ended, and the frame that says so. It cannot be cancelled then."""
+        """Return the outcome of `request`, and its reply. From then on it cannot be cancelled."""
         try:
             result = await self._perform(request)
             del self._open[request.id]
@@ -264,7 +263,7 @@ class Session:
         if (task := self._open.pop(target, None)) is None:
             return False
         task.cancel()
-        self._outgoing.write(self._connection.fail(target, Cancelled("cancelled by its peer")))
+        self._outgoing.write(self._connection.fail(target, Cancelled("cancelled by the client")))
         return True
 
     async def _pack(self, request_id: int, result: _Result) -> bytes:
@@ -277,7 +276,7 @@ class Session:
     def _pack_now(self, request_id: int, result: Embeddings | Ranking) -> bytes:
         return self._connection.reply(request_id, **result.to_map())
 
-    def _note_stalled(self, awaited: str) -> None:
+    def _log_stall(self, awaited: str) -> None:
         self._context.log_stall(self._peer, awaited, self._stall_seconds)
 
 
@@ -313,7 +312,7 @@ def _log_failure(named: Mapping[str, Any], error: ReplyError, unlogged: int) -> 
 
 
 def _trace_of(request: _Task) -> dict[str, str]:
-    """Return the ids in the caller's traceparent, where there is one."""
+    """Return the ids in the caller's traceparent, if the request has one."""
     if not isinstance(request, Embed | Rerank) or request.traceparent is None:
         return {}
     _, trace_id, parent_id, *_ = request.traceparent.split("-")

@@ -1,19 +1,19 @@
-"""What goes out to one peer: a frame at a time, for as long as the peer takes it."""
+"""Write frames to one peer, one at a time, while the peer keeps reading."""
 
 import asyncio
 from collections.abc import Callable
 
 from sidecar.serving.transport.channel import Channel
 
-# How long the last bytes to a peer may take when the connection ends.
+# How long sending the last bytes may take when a connection is closed.
 _LINGER_SECONDS = 1.0
 
 
 class FrameWriter:
     """The writing end of a connection.
 
-    A peer that does not take a frame within `stall_seconds` is told of to `stalled`, and loses
-    its connection.
+    If a peer does not read a frame within `stall_seconds`, `stalled` is called with what was
+    awaited, and the connection is aborted.
     """
 
     def __init__(
@@ -25,20 +25,20 @@ class FrameWriter:
         self._sending = asyncio.Lock()
 
     async def send(self, frame: bytes) -> None:
-        """Write a frame, and return once the peer has taken it, or is gone."""
-        # One frame at a time is the transport's: a peer that does not read has no more there.
+        """Write a frame, and return once the peer has read it or is gone."""
+        # The transport buffers one frame at a time, however slowly the peer reads.
         async with self._sending:
             self.write(frame)
             if self._channel.unsent:
                 await self._sent()
 
     def write(self, frame: bytes) -> None:
-        """Write a short frame that nobody waits for."""
+        """Write a short frame without waiting for the peer to read it."""
         if not self._channel.is_closing:
             self._channel.write(frame)
 
     async def hang_up(self) -> None:
-        """Close the connection; what was written has a moment to go out."""
+        """Close the connection, allowing a moment to send what has been written."""
         await self._channel.close(_LINGER_SECONDS)
 
     async def _sent(self) -> None:
@@ -46,5 +46,5 @@ class FrameWriter:
             async with asyncio.timeout(self._stall_seconds):
                 await self._channel.drain()
         except TimeoutError:
-            self._stalled("a reply to be taken")
+            self._stalled("a reply to be read")
             self._channel.abort()

@@ -1,4 +1,4 @@
-"""How many files the process may open, and how many of them connections have."""
+"""The process's limit on open files, and the part of it for connections."""
 
 import os
 import resource
@@ -12,7 +12,7 @@ from sidecar.serving.process import descriptors
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Soft and hard limit, as the kernel would have them."""
+    """The soft and hard limits that a faked kernel reports."""
     now = [1_024, 4_096]
 
     def change(_: int, to: tuple[int, int]) -> None:
@@ -34,14 +34,14 @@ NONE = resource.RLIM_INFINITY
         ([1_024, 2**20], [65_536, 2**20]),
         ([1_024, NONE], [65_536, NONE]),
         ([4_096, 4_096], [4_096, 4_096]),
-        ([100_000, 2**20], [100_000, 2**20]),  # nothing is taken away
+        ([100_000, 2**20], [100_000, 2**20]),  # never lowered
         ([NONE, NONE], [NONE, NONE]),
     ],
 )
 def test_the_limit_is_raised_as_far_as_is_allowed(
     limits: list[int], before: list[int], after: list[int]
 ) -> None:
-    """Up to what is ever enough; the hard limit stays."""
+    """The soft limit is raised to the hard one, up to 65,536, and never lowered."""
     limits[:] = before
     descriptors.raise_limit()
     assert limits == after
@@ -49,7 +49,7 @@ def test_the_limit_is_raised_as_far_as_is_allowed(
 
 @pytest.mark.parametrize(("soft", "most"), [(4_096, 4_096), (2**20, 65_536), (NONE, 65_536)])
 def test_connections_have_what_nothing_else_needs(limits: list[int], soft: int, most: int) -> None:
-    """All but what is open, what a reload opens, and what is kept for operators."""
+    """Connections get all descriptors but open ones, a reload's, and those for operators."""
     limits[0] = soft
     alone = descriptors.for_connections(0)
     opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
@@ -64,6 +64,6 @@ def test_connections_have_what_nothing_else_needs(limits: list[int], soft: int, 
 
 
 def test_a_few_connections_there_are_always(limits: list[int]) -> None:
-    """However little the process may open."""
+    """A minimum of connections is allowed however few files the process may open."""
     limits[0] = 64
     assert descriptors.for_connections(8) == 16

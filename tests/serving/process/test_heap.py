@@ -1,4 +1,4 @@
-"""What is said of the process's memory while it serves."""
+"""Freeing the process's memory, and logging how it changes."""
 
 import asyncio
 import gc
@@ -12,8 +12,8 @@ from sidecar.serving.process import heap
 from sidecar.serving.process.heap import freeze, report_changes
 
 
-async def told(*readings: int | Exception) -> list[int]:
-    """Return what is told of these readings, each at one look."""
+async def logged(*readings: int | Exception) -> list[int]:
+    """Return the PSS values that are logged for a series of readings."""
     left, end = list(readings), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -27,17 +27,17 @@ async def told(*readings: int | Exception) -> list[int]:
         return {"rss_bytes": 2 * reading, "pss_bytes": reading}
 
     with structlog.testing.capture_logs() as events:
-        telling = asyncio.create_task(report_changes(read, look_seconds=0))
+        reporting = asyncio.create_task(report_changes(read, look_seconds=0))
         await asyncio.wait_for(end.wait(), 30)
-        telling.cancel()
-        await asyncio.wait([telling])
+        reporting.cancel()
+        await asyncio.wait([reporting])
     assert all(each["event"] == "server.memory" for each in events)
     assert all(each["rss_bytes"] == 2 * each["pss_bytes"] for each in events)
     return [each["pss_bytes"] for each in events]
 
 
 class Loop:
-    """What refers to itself, so that only a collection frees it."""
+    """An object that refers to itself, so that only garbage collection frees it."""
 
     def __init__(self) -> None:
         self.itself = self
@@ -45,7 +45,7 @@ class Loop:
 
 @pytest.fixture
 def unfrozen() -> Iterator[None]:
-    """Leave nothing frozen behind."""
+    """Unfreeze all objects after the test."""
     yield
     gc.unfreeze()
 
@@ -53,7 +53,7 @@ def unfrozen() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("unfrozen")
 def test_what_serves_no_more_is_freed() -> None:
-    """Though it was kept for good when it began to serve; what serves now is walked no more."""
+    """`freeze` exempts live objects from collection, but frees those of an earlier `freeze`."""
     serving = Loop()
     left = weakref.ref(serving)
     freeze()
@@ -70,7 +70,7 @@ def test_what_serves_no_more_is_freed() -> None:
 async def test_what_is_held_is_told_after_all_was_given_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """To the system, too; nothing is told where nobody can look."""
+    """`trim` reads memory after returning it to the system, and returns {} if it cannot."""
     order: list[str] = []
     monkeypatch.setattr(heap, "let_go", lambda: order.append("let go"))
     monkeypatch.setattr(heap, "read_memory", lambda: {"rss_bytes": len(order)})
@@ -84,8 +84,8 @@ async def test_what_is_held_is_told_after_all_was_given_back(
 
 
 async def test_memory_is_told_when_it_moves() -> None:
-    """Up or down by more than a hundredth of what was told last, however slowly."""
-    assert await told(1_000, 1_005, 1_010, 1_011, 1_000, 1_000, 2_000) == [
+    """Memory is logged when it has changed by over 1 % since last logged, however slowly."""
+    assert await logged(1_000, 1_005, 1_010, 1_011, 1_000, 1_000, 2_000) == [
         1_000,
         1_011,
         1_000,
@@ -94,10 +94,10 @@ async def test_memory_is_told_when_it_moves() -> None:
 
 
 async def test_a_process_that_idles_says_nothing() -> None:
-    """After the first time."""
-    assert await told(*[1_000] * 20) == [1_000]
+    """After its first line, an idle process logs no more memory."""
+    assert await logged(*[1_000] * 20) == [1_000]
 
 
 async def test_a_look_that_fails_harms_nothing() -> None:
-    """No descriptor, no thread: the next look tells."""
-    assert await told(OSError(24, "too many"), RuntimeError("no thread"), 1_000) == [1_000]
+    """A failed reading is skipped, and the next one is logged."""
+    assert await logged(OSError(24, "too many"), RuntimeError("no thread"), 1_000) == [1_000]

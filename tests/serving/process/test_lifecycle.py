@@ -1,4 +1,4 @@
-"""Whole daemons: most in a process of their own, since signals and exit codes are theirs."""
+"""Whole daemons, most in processes of their own because of signals and exit codes."""
 
 import asyncio
 import fcntl
@@ -29,9 +29,9 @@ PATIENCE = 30
 
 
 def daemon(path, drain_seconds, load_seconds, reload_seconds):
-    """What a daemon's process runs: the small model, whose texts with "#" never end.
+    """Run a daemon with the small model; forwards of texts with "#" never finish.
 
-    With `TAKES_NOTHING` in the environment its threads take no row.
+    With `TAKES_NOTHING` in the environment, its threads never take a row.
     """
     import importlib.util
     import time
@@ -58,7 +58,7 @@ def daemon(path, drain_seconds, load_seconds, reload_seconds):
         return [model]
 
     settings = ServeSettings(socket=Path(path), threads=1, drain_seconds=drain_seconds)
-    if "LISTEN_FDS" in os.environ:  # as a service manager does it, which knows the child's pid
+    if "LISTEN_FDS" in os.environ:  # as set by a service manager, which knows the child's pid
         os.environ["LISTEN_PID"] = str(os.getpid())
     first, later = (
         Setup(load=partial(load, seconds), settings=settings)
@@ -68,7 +68,7 @@ def daemon(path, drain_seconds, load_seconds, reload_seconds):
 
 
 class Process:
-    """A daemon's process: its events as they come, its exit code."""
+    """A daemon's process, its events and its exit code."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Process:
             "preexec_fn": lambda: (os.dup2(listener.fileno(), 3), os.set_inheritable(3, True)),
             "close_fds": False,
         }
-        if terminal is not None:  # of a session of its own, which takes it as its terminal
+        if terminal is not None:  # a session of its own, with this as its controlling terminal
             passed = {
                 "start_new_session": True,
                 "preexec_fn": lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
@@ -114,7 +114,7 @@ class Process:
         raise AssertionError(f"the daemon ended before {name}")
 
     def shrink_output(self):
-        """Let a few lines fill the pipe that is the daemon's standard output."""
+        """Shrink the pipe of the daemon's standard output, so that a few lines fill it."""
         fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, 4096)
 
     def exit_code(self):
@@ -176,7 +176,7 @@ def start(tmp_path, closing):
 
 
 def unasked():
-    """Where nobody asks for a reload."""
+    """The `configure` of a daemon that must not reload."""
     raise AssertionError("the configuration was read again")
 
 
@@ -186,7 +186,7 @@ def embed(request_id, text):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_exits_0(start, closing, number):
-    """What was answered is answered; the socket is gone; the last event says 0."""
+    """SIGTERM and SIGINT drain the daemon, remove its socket and end it with exit code 0."""
     process = start()
     process.event("server.listening")
     peer = closing(Peer(process.path))
@@ -201,7 +201,7 @@ def test_a_signal_drains_and_exits_0(start, closing, number):
 
 
 def test_events_that_nobody_reads_hold_nobody_up(start, closing):
-    """Requests are answered, and a signal ends the daemon, though its standard output is full."""
+    """A daemon whose standard output is full still answers requests and stops on a signal."""
     process = start()
     process.event("server.listening")
     process.shrink_output()
@@ -213,7 +213,7 @@ def test_events_that_nobody_reads_hold_nobody_up(start, closing):
 
 
 def test_a_draining_daemon_refuses_what_is_new(start, closing):
-    """On old connections with `draining`; new connections find no socket."""
+    """A draining daemon rejects new requests with `draining` and has removed its socket."""
     process = start()
     process.event("server.listening")
     peer = closing(Peer(process.path))
@@ -228,7 +228,7 @@ def test_a_draining_daemon_refuses_what_is_new(start, closing):
 
 
 def test_a_second_signal_forces(start, closing):
-    """At once, though a forward runs that never ends."""
+    """A second signal ends the daemon at once, even while a forward runs."""
     process = start()
     process.event("server.listening")
     closing(Peer(process.path)).send(embed(1, "#"))
@@ -241,7 +241,7 @@ def test_a_second_signal_forces(start, closing):
 
 
 def test_a_drain_that_takes_too_long_is_forced(start, closing):
-    """The deadline counts for requests and threads alike."""
+    """A drain that exceeds `drain_seconds` is forced, with exit code 1."""
     process = start(drain_seconds=0.05)
     process.event("server.listening")
     peer = closing(Peer(process.path))
@@ -252,11 +252,11 @@ def test_a_drain_that_takes_too_long_is_forced(start, closing):
 
 
 def test_a_peer_that_does_not_read_cannot_force_a_stop(start, closing):
-    """What was computed for it is waited for a moment, however long a drain may take."""
+    """A peer that does not read its replies delays a stop only briefly and cannot force it."""
     process = start(drain_seconds=86_400)
     process.event("server.listening")
     peer = closing(Peer(process.path))
-    for number in range(1, 20):  # of which the kernel keeps three
+    for number in range(1, 20):  # the kernel buffers three of them
         peer.send(Embed(id=number, input=("a",) * 2_000))
     other = closing(Peer(process.path))
     while other.ask(Status(id=1)).body["status"]["requests"]["untaken"] < 2:
@@ -268,7 +268,7 @@ def test_a_peer_that_does_not_read_cannot_force_a_stop(start, closing):
 
 
 def test_a_signal_while_loading_ends_the_daemon(start):
-    """Loading is not waited for; nothing was accepted, so nothing is lost."""
+    """A signal while models load ends the daemon at once, with exit code 0."""
     process = start(load_seconds=PATIENCE)
     process.event("test.loading")
     process.signal(signal.SIGTERM)
@@ -276,7 +276,7 @@ def test_a_signal_while_loading_ends_the_daemon(start):
 
 
 def test_a_signal_while_reloading_drains(start, closing):
-    """What was accepted is answered, and the models that still load are not waited for."""
+    """A signal during a reload drains the daemon without waiting for the new models."""
     process = start(reload_seconds=10 * PATIENCE)
     process.event("server.listening")
     peer = closing(Peer(process.path))
@@ -291,7 +291,7 @@ def test_a_signal_while_reloading_drains(start, closing):
 
 
 def test_a_closed_terminal_ends_the_daemon(start):
-    """It says SIGHUP, too, but nobody is left who could have asked for a reload."""
+    """SIGHUP because its terminal was closed stops the daemon instead of reloading it."""
     ours, theirs = os.openpty()
     process = start(terminal=theirs)
     os.close(theirs)
@@ -304,7 +304,7 @@ def test_a_closed_terminal_ends_the_daemon(start):
 
 
 def test_a_hangup_while_loading_is_done_afterwards(start):
-    """It ends nothing: what is configured now is loaded once more."""
+    """SIGHUP while models load causes a reload afterwards, and ends nothing."""
     process = start(load_seconds=1)
     process.event("test.loading")
     process.signal(signal.SIGHUP)
@@ -315,7 +315,7 @@ def test_a_hangup_while_loading_is_done_afterwards(start):
 
 
 def test_a_crash_of_inference_ends_the_daemon(start, closing):
-    """The callers are told, an event says why, and the exit code is not 0."""
+    """A crash of inference fails its request, is logged, and ends the daemon with code 70."""
     process = start()
     process.event("server.listening")
     peer = closing(Peer(process.path))
@@ -328,7 +328,7 @@ def test_a_crash_of_inference_ends_the_daemon(start, closing):
 
 
 def test_a_hung_forward_ends_the_daemon(start, closing, tmp_path):
-    """Nothing can interrupt it; the manager is told that all is well only before."""
+    """A forward that hangs ends the daemon, and stops it from feeding the watchdog."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(PATIENCE)
@@ -339,12 +339,12 @@ def test_a_hung_forward_ends_the_daemon(start, closing, tmp_path):
         closing(Peer(process.path)).send(embed(1, "#"))
         event = process.event("worker.hung")
         assert event["seconds"] >= 0.5
-        assert "does not come to its end" in event["reason"]
+        assert "does not finish" in event["reason"]
         assert process.exit_code() == 70
 
 
 def test_a_queue_that_does_not_move_ends_the_daemon(start, closing, tmp_path):
-    """Nothing is computed, so nothing hangs there; but a request waits, and clients ask again."""
+    """A request that waits while no row is started counts as a hang and ends the daemon."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         environ = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1000000"}
@@ -353,14 +353,14 @@ def test_a_queue_that_does_not_move_ends_the_daemon(start, closing, tmp_path):
         closing(Peer(process.path)).send(embed(1, "abc"))
         event = process.event("worker.hung")
     assert event["seconds"] >= 0.5
-    assert "none is begun" in event["reason"]
+    assert "none is started" in event["reason"]
     assert process.exit_code() == 70
 
 
 async def test_accepted_work_is_finished(tmp_path, tiny, soon):
-    """The daemon drains for as long as a request runs, and ends with 0 once it is answered.
+    """A drain waits for running requests, and the daemon exits with 0 once they are answered.
 
-    Meanwhile it says so to those who are there, and takes on nothing.
+    Meanwhile it answers `status` with `draining`, and rejects new requests.
     """
     model = tiny(holds="#")
     model.gate.clear()
@@ -377,20 +377,20 @@ async def test_accepted_work_is_finished(tmp_path, tiny, soon):
 
     await ask(Hello(id=0, version=1))
     writer.write(connection.send(embed(1, "#")))
-    await model.began(forwards=9)  # eight of them before it listened
+    await model.began(forwards=9)  # eight of them are calibration
     os.kill(os.getpid(), signal.SIGTERM)
     await soon(lambda: not settings.socket.exists())
-    # A status is made on a thread, the second after a pause: a drain that does not wait is over.
-    told = [await ask(Status(id=number)) for number in (2, 3)]
+    # A status takes a thread, and the second a pause: enough for a drain that does not wait to end.
+    replies_to_status = [await ask(Status(id=number)) for number in (2, 3)]
     refused = await ask(embed(4, "new"))
     model.gate.set()
     replies.update((reply.id, reply) for reply in connection.receive(await reader.read(-1)))
     assert await serving == 0
     assert 1 in replies
     assert replies[1].error is None
-    told = [reply and reply.body["status"] for reply in told]
-    assert [status and status["state"] for status in told] == ["draining"] * 2
-    assert [status["requests"]["in_flight"] for status in told] == [1, 1]
+    statuses = [reply and reply.body["status"] for reply in replies_to_status]
+    assert [status and status["state"] for status in statuses] == ["draining"] * 2
+    assert [status["requests"]["in_flight"] for status in statuses] == [1, 1]
     assert refused.error.code == "draining"
     writer.close()
     await writer.wait_closed()
@@ -407,7 +407,7 @@ async def connected(path):
 
 @pytest.fixture
 def listening(tmp_path):
-    """A listening socket such as a service manager holds."""
+    """A listening socket, as a service manager would hold it."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s.sock"))
         listener.listen(64)
@@ -415,7 +415,7 @@ def listening(tmp_path):
 
 
 def test_a_passed_socket_refuses_nobody(start, closing, listening):
-    """Who connects before the first daemon, or between two, is answered by the next."""
+    """With a passed socket, clients that connect between daemons are answered by the next one."""
     early = closing(Waiting(listening.getsockname()))
     first = start(listener=listening)
     first.event("server.listening")
@@ -427,13 +427,13 @@ def test_a_passed_socket_refuses_nobody(start, closing, listening):
     assert between.answer() == 1
     second.signal(signal.SIGTERM)
     assert second.exit_code() == 0
-    late = closing(Waiting(listening.getsockname()))  # the file is still there, and so is its queue
+    late = closing(Waiting(listening.getsockname()))  # the file and its backlog still exist
     start(listener=listening)
     assert late.answer() == 1
 
 
 class Waiting:
-    """A client that has sent a request to a socket that nobody may be serving yet."""
+    """A client that has sent a request to a socket that may not be served yet."""
 
     def __init__(self, path):
         self._socket = socket.socket(socket.AF_UNIX)
@@ -444,7 +444,7 @@ class Waiting:
             self._socket.sendall(self._connection.send(request))
 
     def answer(self):
-        """Return the id of the embed's answer; whatever came before it is let go."""
+        """Return the id of the reply to the embed request, skipping earlier replies."""
         while data := self._socket.recv(2**16):
             for reply in self._connection.receive(data):
                 assert reply.error is None
@@ -457,7 +457,7 @@ class Waiting:
 
 
 def test_the_service_manager_is_told_how_far_things_are(start, tmp_path):
-    """More time while loading, READY once requests are answered, STOPPING with the drain."""
+    """The service manager is asked for time while loading, then notified READY and STOPPING."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(PATIENCE)
@@ -471,7 +471,7 @@ def test_the_service_manager_is_told_how_far_things_are(start, tmp_path):
 
 
 async def test_a_taken_socket_is_known_before_loading(tmp_path, tiny):
-    """No model is read for nothing."""
+    """If another daemon listens at the path, no model is loaded."""
     path = tmp_path / "s.sock"
     listener = SocketFile.bind(path)
     settings = ServeSettings(socket=path, threads=1)
@@ -481,7 +481,7 @@ async def test_a_taken_socket_is_known_before_loading(tmp_path, tiny):
 
 
 async def test_a_path_that_cannot_be_a_socket_s_is_known_before_loading():
-    """It is too long, or in a folder that cannot be written."""
+    """If the path is too long or its folder is not writable, no model is loaded."""
     for path in (Path("/tmp") / ("x" * 110), Path("/proc/self/none/s")):
         settings = ServeSettings(socket=path, threads=1)
         with pytest.raises(SocketUnavailable):
@@ -489,7 +489,7 @@ async def test_a_path_that_cannot_be_a_socket_s_is_known_before_loading():
 
 
 async def test_what_loading_raises_reaches_the_caller(tmp_path):
-    """The command decides how to put it; no socket was made."""
+    """An exception while loading reaches the caller, and no socket is created."""
     path = tmp_path / "s.sock"
     settings = ServeSettings(socket=path, threads=1)
     with pytest.raises(ZeroDivisionError):
@@ -499,9 +499,9 @@ async def test_what_loading_raises_reaches_the_caller(tmp_path):
 
 @pytest.fixture
 async def watched(monkeypatch):
-    """A daemon's watch over a context whose inference has stood still for so many seconds.
+    """A function that runs a daemon's watch loop over a series of `stuck_for` times.
 
-    Returns what the manager was told, for how long the watch slept, and the exit code, if any.
+    It returns the notifications to the manager, the times slept, and the exit codes.
     """
 
     async def watch(*stuck_for, watchdog_seconds, hang_seconds=30.0):
@@ -533,16 +533,16 @@ async def watched(monkeypatch):
 
 
 async def test_the_watchdog_is_fed_while_there_is_progress(watched):
-    """Four times in its own time; half of that without progress is the end."""
-    told, slept, exits = await watched(0.0, 1.9, 0.0, watchdog_seconds=4.0)
-    assert (told, slept, exits) == ([{"WATCHDOG": 1}] * 3, [1.0] * 3, [])
-    told, slept, exits = await watched(0.0, 2.0, watchdog_seconds=4.0)
-    assert (told, slept, exits) == ([{"WATCHDOG": 1}], [1.0], [70])
+    """The watchdog is fed four times per timeout; half of it without progress ends the daemon."""
+    notified, slept, exits = await watched(0.0, 1.9, 0.0, watchdog_seconds=4.0)
+    assert (notified, slept, exits) == ([{"WATCHDOG": 1}] * 3, [1.0] * 3, [])
+    notified, slept, exits = await watched(0.0, 2.0, watchdog_seconds=4.0)
+    assert (notified, slept, exits) == ([{"WATCHDOG": 1}], [1.0], [70])
 
 
 @pytest.mark.parametrize(("code", "exits"), [(0, 1), (70, 70)])
 async def test_what_takes_too_long_to_end_is_forced(code, exits):
-    """A crash before is what the exit code tells of; what ends in time is left alone."""
+    """A step that exceeds the drain's deadline forces an exit, with a crash's code if any."""
     daemon = lifecycle._Daemon(unasked, Mock())
     daemon._exit_code = code
     daemon._leave = Mock()
@@ -556,7 +556,7 @@ async def test_what_takes_too_long_to_end_is_forced(code, exits):
 
 
 async def test_without_a_watchdog_a_daemon_ends_itself_in_its_own_time(watched):
-    """Nobody is told before."""
+    """Without a watchdog, the daemon exits after `hang_seconds`, and notifies nobody."""
     assert await watched(0.0, 5.9, watchdog_seconds=None, hang_seconds=6.0) == ([], [3.0] * 2, [])
     assert await watched(6.0, watchdog_seconds=None, hang_seconds=6.0) == ([], [], [70])
 

@@ -1,4 +1,4 @@
-"""Models from a setup, and the service manager's patience meanwhile."""
+"""Loading the models of a setup, and extending the service manager's timeout meanwhile."""
 
 import asyncio
 from pathlib import Path
@@ -12,7 +12,7 @@ from sidecar.serving.settings import ServeSettings, Setup
 
 
 def test_what_is_loaded_has_computed_its_first_rows(tiny):
-    """Each model, and its cost is known by its name."""
+    """Loading computes each model's first rows and returns its costs by name."""
     models = [tiny(name="a"), tiny(name="b", task="rerank", max_tokens=10_000)]
     settings = ServeSettings(socket=Path("unused"), threads=1)
     setup = Setup(load=lambda: models, settings=settings)
@@ -23,7 +23,7 @@ def test_what_is_loaded_has_computed_its_first_rows(tiny):
 
 
 async def test_the_manager_is_asked_for_time_for_as_long_as_it_takes(monkeypatch):
-    """At once, and again and again: half a minute more, each time well before that is over."""
+    """The manager's timeout is extended by 30 s at once, and again well before it expires."""
     assert loader._PULSE_SECONDS <= 10
     monkeypatch.setattr(loader, "_PULSE_SECONDS", 0)
     manager, enough = Mock(), asyncio.Event()
@@ -33,22 +33,22 @@ async def test_the_manager_is_asked_for_time_for_as_long_as_it_takes(monkeypatch
             STATUS="Loading models", EXTEND_TIMEOUT_USEC=30_000_000
         )
         await asyncio.wait_for(enough.wait(), 20)
-    told = manager.notify.call_args_list
-    assert told[1:] == [call(EXTEND_TIMEOUT_USEC=30_000_000)] * (len(told) - 1)
+    calls = manager.notify.call_args_list
+    assert calls[1:] == [call(EXTEND_TIMEOUT_USEC=30_000_000)] * (len(calls) - 1)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert manager.notify.call_args_list == told
+    assert manager.notify.call_args_list == calls
 
 
 async def test_a_failure_to_load_asks_for_no_more_time(monkeypatch):
-    """Whoever waits is told of it by the end."""
+    """After a failure to load, the manager's timeout is not extended any more."""
     monkeypatch.setattr(loader, "_PULSE_SECONDS", 0)
     manager = Mock()
     with pytest.raises(ZeroDivisionError):
         async with extend_startup_timeout(manager, "Loading models"):
             raise ZeroDivisionError
     await asyncio.sleep(0)
-    told = manager.notify.call_count
+    calls = manager.notify.call_count
     for _ in range(5):
         await asyncio.sleep(0)
-    assert manager.notify.call_count == told
+    assert manager.notify.call_count == calls

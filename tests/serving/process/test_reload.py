@@ -1,4 +1,4 @@
-"""SIGHUP to a daemon in this process: what is swapped, what stays, what comes back."""
+"""SIGHUP to a daemon in this process: what is swapped, what stays, and what is released."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ from ..conftest import PATIENCE, TinyModel
 
 
 class Talk:
-    """A client's connection, without a client library."""
+    """A client's connection, without the client library."""
 
     def __init__(self, reader, writer):
         self._reader, self._writer = reader, writer
@@ -63,9 +63,9 @@ class Talk:
 
 
 class Service:
-    """`serve` as a task of the test; what it is configured with next is `setup`.
+    """`serve` as a task of the test; the next reload gets `setup`.
 
-    `refuses` is raised instead where it is set. `read` counts how often it was asked.
+    If `refuses` is set, the reload gets that exception instead. `read` counts the reloads.
     """
 
     def __init__(self, setup, manager):
@@ -83,7 +83,7 @@ class Service:
         return self.setup
 
     async def talk(self):
-        """Return a connection on which hello has been said, and its reply."""
+        """Return a connection that has exchanged hello, and the reply to it."""
         async with asyncio.timeout(PATIENCE):
             while not self.path.exists():  # noqa: ASYNC110 - the file has no event
                 await asyncio.sleep(0.001)
@@ -92,7 +92,7 @@ class Service:
         return talk, await talk.ask(Hello(id=0, version=1))
 
     async def stop(self):
-        """Return the exit code."""
+        """Stop the daemon and return its exit code."""
         if not self.task.done():
             os.kill(os.getpid(), signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
@@ -114,7 +114,7 @@ def log():
 
 @pytest.fixture
 def seen(log, soon):
-    """A wait until so many events of a name have come; returns the last of them."""
+    """A function that waits for `times` events of a name and returns the last one."""
 
     async def wait(name, times=1):
         def found():
@@ -128,7 +128,7 @@ def seen(log, soon):
 
 @pytest.fixture(autouse=True)
 def walks_through_memory(monkeypatch):
-    """None, which take a second where many other tests have left much; undo it to have some."""
+    """Disable garbage collection, which is slow after many tests; `undo` enables it again."""
     with monkeypatch.context() as patch:
         patch.setattr("sidecar.serving.process.heap.gc", Mock())
         yield patch
@@ -149,7 +149,7 @@ def setup_of(tmp_path):
 
 @pytest.fixture
 async def start(seen, monkeypatch):
-    """A maker of services that listen; at the end they have stopped with 0, and not by force."""
+    """A factory of listening services; at the end, each has to stop with 0, unforced."""
     made = []
     monkeypatch.setattr(os, "_exit", Mock(side_effect=AssertionError("left by force")))
 
@@ -165,13 +165,13 @@ async def start(seen, monkeypatch):
 
 
 async def test_what_was_accepted_is_finished_by_the_old_model(start, setup_of, tiny, seen):
-    """What comes after the swap, on any connection, is computed by the new one."""
+    """The old model finishes its requests; later ones, on any connection, use the new model."""
     old = tiny(name="old", holds="#")
     service = await start(setup_of(old))
     talk, _ = await service.talk()
     old.gate.clear()
     talk.send(Embed(id=1, input=("#",)))
-    await old.began(forwards=9)  # eight of them before it listened
+    await old.began(forwards=9)  # eight of them are calibration
     service.setup = setup_of(tiny(name="new"))
     hang_up()
     await seen("server.reloaded")
@@ -190,7 +190,7 @@ async def test_what_was_accepted_is_finished_by_the_old_model(start, setup_of, t
 async def test_models_that_no_longer_serve_are_let_go_of(
     start, setup_of, seen, walks_through_memory
 ):
-    """The first ones, too, which were meant to stay for good."""
+    """Replaced models are freed, including the first ones, which were frozen at startup."""
     walks_through_memory.undo()
     loaded = []
 
@@ -209,7 +209,7 @@ async def test_models_that_no_longer_serve_are_let_go_of(
 
 
 async def test_two_generations_of_models_take_memory_at_most(start, setup_of, tiny, seen):
-    """The next is not loaded before the last but one has finished."""
+    """A reload waits until the last but one engine has finished before it loads models."""
     old = tiny(name="old", holds="#")
     service = await start(setup_of(old))
     talk, _ = await service.talk()
@@ -221,7 +221,7 @@ async def test_two_generations_of_models_take_memory_at_most(start, setup_of, ti
     await seen("server.reloaded")
     hang_up()
     await seen("server.reloading", times=2)
-    for number in range(2, 5):  # each of which takes a thread that loading would take before
+    for number in range(2, 5):  # each takes a thread, which loading would have taken first
         assert (await talk.ask(Status(id=number)))["status"]["state"] == "reloading"
     assert service.read == 1
     old.gate.set()
@@ -233,7 +233,7 @@ async def test_two_generations_of_models_take_memory_at_most(start, setup_of, ti
 async def test_a_reload_changes_what_is_configured_and_keeps_what_was_counted(
     start, setup_of, tiny, seen, monkeypatch
 ):
-    """Bounds, the cache, and which events are written; statistics are the daemon's."""
+    """A reload changes queue limits, cache size and event selection, and keeps statistics."""
     selected = []
     monkeypatch.setattr("sidecar.events.select", selected.append)
     sizes = {"cache_bytes": 2**20, "bounds": QueueLimits(rows=500)}
@@ -256,7 +256,7 @@ async def test_a_reload_changes_what_is_configured_and_keeps_what_was_counted(
 
 
 async def test_a_passed_socket_is_where_the_daemon_is(setup_of, tiny, start, seen, tmp_path):
-    """Whatever is configured, before and after a reload; its file stays the manager's."""
+    """A passed socket is used whatever is configured, and its file is left to the manager."""
     path = tmp_path / "passed.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -273,7 +273,7 @@ async def test_a_passed_socket_is_where_the_daemon_is(setup_of, tiny, start, see
 
 
 async def test_a_daemon_may_open_as_many_files_as_the_system_lets_it(start, setup_of, tiny):
-    """It raises its own limit before it counts what connections may have."""
+    """The daemon raises its own limit on open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1_000), hard))
     try:
@@ -287,7 +287,7 @@ async def test_a_daemon_may_open_as_many_files_as_the_system_lets_it(start, setu
 async def test_what_cannot_be_loaded_leaves_everything_as_it_was(
     start, setup_of, tiny, seen, where
 ):
-    """Whether the configuration is wrong, its model cannot be opened, or its rows fail."""
+    """A failed reload, whether in configuring, loading or calibrating, changes nothing."""
     service = await start(setup_of(tiny(name="old")))
     talk, _ = await service.talk()
     error = ValueError("SIDECAR_THREADS=many: must be a whole number")
@@ -312,7 +312,7 @@ async def test_what_cannot_be_loaded_leaves_everything_as_it_was(
 
 
 async def test_signals_during_a_reload_make_one_more(start, setup_of, tiny, seen):
-    """However many they are; and `status` says that a reload is on."""
+    """Signals during a reload cause exactly one more; `status` reports `reloading` meanwhile."""
     service = await start(setup_of(tiny(name="old")))
     talk, _ = await service.talk()
     loading, go_on = threading.Event(), threading.Event()
@@ -338,7 +338,7 @@ async def test_signals_during_a_reload_make_one_more(start, setup_of, tiny, seen
 
 
 async def test_a_crash_of_the_old_engine_ends_the_daemon(start, setup_of, tiny, seen):
-    """It still has requests; the next daemon computes them."""
+    """A crash of the retiring engine ends the daemon, like any other crash."""
     old = tiny(name="old", holds="#")
     service = await start(setup_of(old))
     talk, _ = await service.talk()
@@ -355,7 +355,7 @@ async def test_a_crash_of_the_old_engine_ends_the_daemon(start, setup_of, tiny, 
 
 
 async def test_a_row_that_the_old_engine_computes_is_watched(make_engine, tiny):
-    """A daemon whose old engine hangs is as hung as any."""
+    """A forward that the retiring engine runs counts towards the longest forward."""
     old, new = tiny(name="old", holds="#"), tiny(name="new")
     old.gate.clear()
     context = ServerContext(
@@ -374,7 +374,7 @@ async def test_a_row_that_the_old_engine_computes_is_watched(make_engine, tiny):
 async def test_a_thread_that_the_system_refuses_fails_the_reload(
     start, setup_of, tiny, seen, monkeypatch
 ):
-    """Those that had started end again, and the old engine serves."""
+    """If a thread cannot be started, the reload fails, and its other threads end."""
     service = await start(setup_of(tiny(name="old")))
     talk, _ = await service.talk()
     begin = threading.Thread.start
@@ -394,7 +394,7 @@ async def test_a_thread_that_the_system_refuses_fails_the_reload(
 
 
 async def test_what_holds_on_an_open_connection_is_who_may_ask(start, setup_of, tiny, seen):
-    """Limits are those that its hello named; a user who is listed no longer is shown out."""
+    """Open connections keep their limits, but a user who is no longer listed is disconnected."""
     service = await start(setup_of(tiny(), limits=Limits(2**20, 5)))
     talk, hello = await service.talk()
     assert hello["limits"]["max_inputs"] == 5
@@ -414,7 +414,7 @@ async def test_what_holds_on_an_open_connection_is_who_may_ask(start, setup_of, 
 async def test_an_event_says_what_has_changed_and_what_cannot(
     start, setup_of, tiny, seen, tmp_path
 ):
-    """Settings by name; the socket stays where it is until a restart."""
+    """A reload logs the names of changed settings, and ignores a changed socket."""
     service = await start(setup_of(tiny(), configured={"threads": 1, "drain_seconds": 30}))
     elsewhere = tmp_path / "other.sock"
     service.setup = setup_of(
@@ -432,7 +432,7 @@ async def test_an_event_says_what_has_changed_and_what_cannot(
 
 
 async def test_where_events_go_takes_a_restart(start, setup_of, tiny, seen):
-    """What is written changes at once; whoever reads keeps reading at the same place."""
+    """A changed log target is ignored until a restart, which is logged."""
     service = await start(setup_of(tiny()))
     service.setup = setup_of(tiny(), log_target="journal")
     hang_up()
@@ -451,7 +451,7 @@ def notified(tmp_path):
 
 
 async def test_the_service_manager_is_told_of_a_reload(start, setup_of, tiny, seen, notified):
-    """RELOADING with the time, then READY, also where nothing could be reloaded."""
+    """The service manager is notified RELOADING, then READY, even if the reload fails."""
     service = await start(setup_of(tiny()), Manager(notify_address=notified.getsockname()))
     seen_before = (b"STATUS=Loading", b"READY=1")
     assert [notified.recv(1024).startswith(start) for start in seen_before] == [True, True]

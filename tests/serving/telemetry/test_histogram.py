@@ -1,4 +1,4 @@
-"""Distributions: what is read off is near the truth, and costs no memory."""
+"""Histograms: quantiles are close to the truth, and memory is constant."""
 
 import statistics as exact
 
@@ -24,7 +24,7 @@ def histogram_of(values):
 
 @given(VALUES, st.floats(0, 1))
 def test_a_quantile_is_at_most_4_4_percent_above_the_truth(values, share):
-    """And never below it: the truth is the value with that share of the values up to it."""
+    """A quantile is never below the exact one, and at most 4.4 % above it."""
     ordered = sorted(values)
     rank = next(r for r in range(1, len(ordered) + 1) if r >= share * len(ordered))
     truth = ordered[rank - 1]
@@ -33,7 +33,7 @@ def test_a_quantile_is_at_most_4_4_percent_above_the_truth(values, share):
 
 @given(VALUES, VALUES)
 def test_adding_is_as_if_one_had_counted_all(one, other):
-    """So periods can be put together in any way."""
+    """Adding two histograms equals recording all their values in one."""
     added = histogram_of(one)
     added.add(histogram_of(other))
     whole = histogram_of(one + other)
@@ -45,7 +45,7 @@ def test_adding_is_as_if_one_had_counted_all(one, other):
 
 @given(st.lists(st.integers(1, 2**20), min_size=1, max_size=200))
 def test_octaves_count_exactly(values):
-    """A power of two belongs to the bucket that it bounds, so whole numbers are never torn."""
+    """Octaves count integers exactly; a power of two belongs to the bucket that it bounds."""
     counts = dict(histogram_of(values).octaves())
     assert sum(counts.values()) == len(values)
     for bound, count in counts.items():
@@ -53,41 +53,41 @@ def test_octaves_count_exactly(values):
 
 
 def test_small_whole_numbers_are_read_off_as_they_are():
-    """A batch has up to 16 rows; none of them is shown as another."""
+    """Quantiles of integers up to 16, the largest batch, round to the exact number."""
     for rows in range(1, 17):
         histogram = histogram_of([rows, 16])
         assert round(histogram.quantile(0.5)) == rows
 
 
 def test_a_status_says_what_numpy_says():
-    """Exactly what can be: the others at most 4.4 % too much, and each is its own percentile."""
+    """Count, sum, mean and maximum agree with numpy, and percentiles within 4.4 %."""
     values = np.random.default_rng(3).lognormal(2, 2, 5_000)
-    told = histogram_of(values).to_map()
-    assert told["count"] == 5_000
-    assert told["sum"] == pytest.approx(values.sum(), abs=0.001)
-    assert told["mean"] == pytest.approx(values.mean(), abs=0.001)
-    assert told["max"] == values.max()
+    status = histogram_of(values).to_map()
+    assert status["count"] == 5_000
+    assert status["sum"] == pytest.approx(values.sum(), abs=0.001)
+    assert status["mean"] == pytest.approx(values.mean(), abs=0.001)
+    assert status["max"] == values.max()
     for name, percentile in (("p50", 50), ("p95", 95), ("p99", 99)):
         truth = np.percentile(values, percentile, method="inverted_cdf")
-        assert truth - 0.001 <= told[name] <= truth * ERROR + 0.001, name
-    assert sum(count for _, count in told["buckets"]) == 5_000
+        assert truth - 0.001 <= status[name] <= truth * ERROR + 0.001, name
+    assert sum(count for _, count in status["buckets"]) == 5_000
 
 
 def test_nothing_yet_is_zero():
-    """Before the first value there is nothing to divide by."""
+    """An empty histogram reports zeros."""
     assert Histogram().to_map() == {
         "count": 0, "sum": 0, "mean": 0, "p50": 0, "p95": 0, "p99": 0, "max": 0, "buckets": [],
     }  # fmt: skip
 
 
 def test_zero_is_a_value():
-    """What took no time was still counted."""
+    """Zero is counted like any other value."""
     histogram = histogram_of([0.0, 0.0, 8.0])
     assert (histogram.count, histogram.quantile(0.5), histogram.quantile(1)) == (3, 2**-10, 8)
 
 
 def test_what_is_beyond_the_buckets_keeps_its_size():
-    """A time of hours, or of less than a microsecond, is counted, and not lost or made small."""
+    """Values beyond the buckets are counted, and the maximum stays exact."""
     histogram = histogram_of([1e-6, 1e9])
     assert histogram.quantile(1) == 1e9
     assert histogram.quantile(0.5) <= 2**-10
@@ -95,7 +95,7 @@ def test_what_is_beyond_the_buckets_keeps_its_size():
 
 
 def test_many_values_take_no_more_memory_than_one():
-    """The buckets are there from the start, and hold any number that a daemon lives to see."""
+    """A histogram of many values takes no more memory than an empty one."""
     spread = [0.1 * 1.0001**i for i in range(100_000)]
     histogram = histogram_of(spread)
     assert reachable(histogram) <= reachable(Histogram()) + 100

@@ -1,4 +1,4 @@
-"""A daemon's metrics: what Prometheus' own parsers read, by its own conventions."""
+"""A daemon's metrics, as read by Prometheus' own parsers and checked for its conventions."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ MODEL = {
 
 @pytest.fixture
 async def busy(make_dialogue):
-    """A session whose peer has asked for this and that, some of it wrongly."""
+    """A session whose peer has sent various requests, one of them invalid."""
     dialogue = await make_dialogue()
     await dialogue.ask(Embed(id=1, input=("one", "two", "three")))
     await dialogue.ask(Embed(id=2, input=("four",), priority="bulk"))
@@ -42,7 +42,7 @@ async def metrics_of(dialogue, request_id, form="openmetrics"):
 
 
 def samples_of(text, form="openmetrics"):
-    """Return the values by name and labels, without `socket`."""
+    """Return the samples' values by name and labels, without `socket`."""
     found = {}
     for family in READERS[form](text):
         for sample in family.samples:
@@ -54,7 +54,7 @@ def samples_of(text, form="openmetrics"):
 
 
 def histogram(base):
-    """A distribution of a status: one value below every bound, some at 4, some above all."""
+    """Return a distribution as in `status`, with values below, at and above all bounds."""
     buckets = [[2.0**-10, 1], [4.0, base], [8.0, 2 * base], [2.0**21, 5]]
     return {"sum": 1_000.0 * base, "buckets": buckets}
 
@@ -65,7 +65,7 @@ def answered(base):
     return {**sizes, **{name: histogram(number) for number, name in phases}}
 
 
-# No two figures are equal, so that none can stand for another.
+# No two figures are equal, so that mixing up any two of them fails.
 STATUS = {
     "version": "9.8.7", "socket": "unused", "state": "draining", "healthy": False, "threads": 3,
     "models": [
@@ -102,7 +102,7 @@ STATUS = {
 
 
 def test_every_figure_is_that_of_the_status():
-    """By name and labels, in the unit that the name ends with; there is nothing else."""
+    """Every gauge and counter has the value of the status, in its unit, and there are no others."""
     expected = {
         ("sidecar_build_info", ("version", "9.8.7")): 1,
         ("sidecar_healthy",): 0,
@@ -159,7 +159,7 @@ _OF_HISTOGRAMS = ("_bucket", "_count", "_sum")
 
 
 def test_every_distribution_is_that_of_the_status():
-    """Its sum, its count, and at each bound how many values are not above it."""
+    """Every histogram has the sum, the count and the cumulative buckets of the status."""
     found = samples_of(exposition(STATUS, "openmetrics")[1])
     expected = {}
     times = [2.0**octave for octave in range(-1, 17)]
@@ -189,7 +189,7 @@ def samples_of_histogram(name, labels, base, bounds, per=1):
 
 
 def test_the_same_is_said_in_both_formats():
-    """Whichever a monitor reads."""
+    """OpenMetrics and Prometheus texts have the same samples."""
     of_one, of_other = (samples_of(exposition(STATUS, form)[1], form) for form in READERS)
     assert of_one == of_other
 
@@ -200,7 +200,7 @@ async def status_with(dialogue, **model):
 
 @pytest.mark.parametrize("form", READERS)
 async def test_a_parser_reads_what_was_counted(busy, form):
-    """In either format, announced by its content type."""
+    """Parsers of both formats read the counted requests, errors and state."""
     reply = await metrics_of(busy, 5, form)
     assert ("openmetrics" in reply["content_type"]) == (form == "openmetrics")
     found = samples_of(reply["text"], form)
@@ -208,7 +208,7 @@ async def test_a_parser_reads_what_was_counted(busy, form):
     assert texts == {
         (("lane", "interactive"), ("op", "embed")): 3,
         (("lane", "bulk"), ("op", "embed")): 1,
-        (("lane", "interactive"), ("op", "rerank")): 3,  # an embedder computes the query, too
+        (("lane", "interactive"), ("op", "rerank")): 3,  # an embedder also computes the query
     }
     errors = ("sidecar_request_errors_total", ("code", "unknown_model"), ("op", "embed"))
     assert found[errors] == 1
@@ -218,7 +218,7 @@ async def test_a_parser_reads_what_was_counted(busy, form):
 
 
 async def test_counters_rise_with_requests(busy):
-    """By what was asked in between, and nothing falls."""
+    """Counters rise with each request, and never fall."""
     before = samples_of((await metrics_of(busy, 5))["text"])
     await busy.ask(Embed(id=6, input=("five", "six")))
     after = samples_of((await metrics_of(busy, 7))["text"])
@@ -230,7 +230,7 @@ async def test_counters_rise_with_requests(busy):
 
 
 async def test_histograms_say_what_the_status_says(busy):
-    """The same sums and counts; the buckets grow up to the count."""
+    """Duration histograms agree with the status in sum, count and buckets."""
     status = await busy.context.status(busy.session._peer)
     found = samples_of(exposition(status, "openmetrics")[1])
     name = "sidecar_request_duration_seconds"
@@ -251,7 +251,7 @@ async def test_histograms_say_what_the_status_says(busy):
 
 
 async def test_a_model_says_what_it_weighs_and_how_close_it_is(busy):
-    """Before and after; a reranker's closeness is no cosine."""
+    """A model's metrics have its sizes and its closeness: a reranker's is not a cosine."""
     found = samples_of(exposition(await status_with(busy), "openmetrics")[1])
     assert found["sidecar_model_weight_bytes", ("model", "mini")] == 23
     assert found["sidecar_model_fp32_weight_bytes", ("model", "mini")] == 91
@@ -263,7 +263,7 @@ async def test_a_model_says_what_it_weighs_and_how_close_it_is(busy):
 
 
 async def test_any_name_is_a_label(busy):
-    """Quotes, backslashes and line breaks are a name's own."""
+    """Model names with quotes, backslashes and line breaks are escaped correctly."""
     name = 'a "model"\\with\nlines'
     for form in READERS:
         found = samples_of(exposition(await status_with(busy, name=name), form)[1], form)
@@ -271,7 +271,7 @@ async def test_any_name_is_a_label(busy):
 
 
 async def test_what_was_refused_is_counted(busy):
-    """A frame that is no request, by its error's code."""
+    """A frame that is not a request is counted as a refusal, by its error code."""
     busy.writer.write(encode({"op": "nonsense", "id": 5}))
     assert not (await busy.reply(5))["ok"]
     found = samples_of((await metrics_of(busy, 6))["text"])
@@ -279,7 +279,7 @@ async def test_what_was_refused_is_counted(busy):
 
 
 async def test_names_and_helps_follow_the_conventions(busy):
-    """Units are base units at the names' ends, helps are sentences, counters end in _total."""
+    """Names end with base units, help texts are sentences, and counters end with _total."""
     text = exposition(await status_with(busy), "openmetrics")[1]
     families = list(open_families(text))
     assert len({family.name for family in families}) == len(families)
@@ -296,7 +296,7 @@ async def test_names_and_helps_follow_the_conventions(busy):
 
 
 async def test_every_metric_is_documented(busy):
-    """With the labels that its samples have, `socket` and `le` apart, and with its type."""
+    """docs/metrics.md lists every metric with its type and labels, except `socket` and `le`."""
     rows = [line.split("|") for line in DOCUMENT.splitlines() if line.startswith("| `")]
     documented = {
         name: (kind.strip(), set(re.findall("`(.*?)`", labels)))
@@ -313,13 +313,13 @@ async def test_every_metric_is_documented(busy):
             _, known = found.setdefault(family.name + suffix, (kind, set()))
             known |= labels - {"socket", "le"}
     for name in ("sidecar_requests_not_admitted_total", "sidecar_refusals_total"):
-        found[name] = documented[name]  # of these nothing has been counted
+        found[name] = documented[name]  # nothing has been counted for these
     assert found == documented
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on this host")
 async def test_promtool_has_nothing_to_say(busy):
-    """Prometheus' own lint finds no fault."""
+    """`promtool check metrics` reports nothing."""
     text = exposition(await status_with(busy), "prometheus")[1]
     command = ["promtool", "check", "metrics"]
     check = partial(subprocess.run, command, input=text, capture_output=True, text=True)
@@ -328,7 +328,7 @@ async def test_promtool_has_nothing_to_say(busy):
 
 
 def test_a_daemon_that_is_not_asked_does_without() -> None:
-    """What writes metrics is loaded with the first request for them."""
+    """prometheus_client is not imported until the first request for metrics."""
     code = "import sys, sidecar.cli.serve; print('prometheus_client' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -1,4 +1,4 @@
-"""What is made for whoever asks: fresh, and not more often than that takes."""
+"""Snapshots are fresh, shared by concurrent users, and limited in frequency."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ class Maker:
 
 
 async def test_users_who_ask_at_once_share_an_answer():
-    """It is made after they have asked."""
+    """Users who ask at the same time share a result that is made after they asked."""
     maker = Maker()
     latest = Snapshot(maker, pause=0)
     first = await latest.get(0)
@@ -28,7 +28,7 @@ async def test_users_who_ask_at_once_share_an_answer():
 
 
 async def test_what_was_begun_before_one_asked_is_no_answer():
-    """It may tell of what has changed since."""
+    """A result that was started before a user asked is not returned to that user."""
     maker = Maker()
     latest = Snapshot(maker, pause=0)
     maker.gate.clear()
@@ -41,7 +41,7 @@ async def test_what_was_begun_before_one_asked_is_no_answer():
 
 
 async def test_a_user_who_asks_for_many_holds_up_nobody():
-    """Another is answered before the second of them."""
+    """A user's many requests do not delay another user's."""
     latest = Snapshot(Maker(), pause=0.001)
     many = [asyncio.create_task(latest.get(0)) for _ in range(50)]
     await asyncio.sleep(0)
@@ -51,7 +51,7 @@ async def test_a_user_who_asks_for_many_holds_up_nobody():
 
 
 async def test_nothing_is_kept_of_who_has_asked():
-    """However many users there are."""
+    """Nothing is kept of users who have been answered."""
     latest = Snapshot(Maker(), pause=0)
     for uid in range(100):
         await latest.get(uid)
@@ -59,7 +59,7 @@ async def test_nothing_is_kept_of_who_has_asked():
 
 
 async def test_between_two_there_is_a_pause():
-    """The first one has none."""
+    """There is a pause between two snapshots, but none before the first."""
     loop = asyncio.get_running_loop()
     latest, before = Snapshot(Maker(), pause=0.05), loop.time()
     assert [await latest.get(0) for _ in range(3)] == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""What the daemon counts, since its start and over the last minutes."""
+"""The daemon's statistics, since its start and over the last minutes."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def answer(*, rows=1, tokens=10, queue_ms=1.0, compute_ms=2.0, cached=0, shared=
 
 
 def test_requests_are_counted_by_operation_and_lane(statistics):
-    """Texts and tokens beside them, and where the time went."""
+    """Requests, texts, tokens and times are counted by operation and lane."""
     statistics.answered("embed", "interactive", answer(rows=2, tokens=30, cached=1))
     statistics.answered("embed", "interactive", answer(rows=1, tokens=5, queue_ms=4.0, shared=1))
     statistics.answered("rerank", "bulk", answer(rows=7))
@@ -50,7 +50,7 @@ def test_requests_are_counted_by_operation_and_lane(statistics):
 
 
 def test_errors_and_refusals_are_counted_by_code(statistics):
-    """A request that failed is one thing, a frame that was none another."""
+    """Failed requests, requests not admitted and refusals are counted separately, by code."""
     statistics.failed("embed", "overloaded")
     statistics.failed("embed", "overloaded")
     statistics.failed("rerank", "overloaded")
@@ -64,7 +64,7 @@ def test_errors_and_refusals_are_counted_by_code(statistics):
 
 
 def test_batches_are_counted_by_lane(statistics):
-    """How many rows and tokens were cut together."""
+    """The rows and tokens of batches are counted by lane."""
     statistics.batch("bulk", 16, 900)
     statistics.batch("bulk", 2, 40)
     batches = statistics.to_map()["since_start"]["batches"]["bulk"]
@@ -74,7 +74,7 @@ def test_batches_are_counted_by_lane(statistics):
 
 @pytest.mark.parametrize("step", [5.0, 7.0, 59.0, 60.0, 61.0, 150.0])
 def test_recent_is_the_last_four_to_five_minutes(statistics, clock, step):
-    """What is older leaves it, and stays in what was since the start."""
+    """Recent counts cover the last four to five minutes; the total keeps everything."""
     times = []
     while clock.now < 2000:
         statistics.answered("embed", "interactive", answer())
@@ -87,7 +87,7 @@ def test_recent_is_the_last_four_to_five_minutes(statistics, clock, step):
 
 
 def test_all_that_was_counted_stays_counted(statistics, clock):
-    """Over any number of periods, each thing as what it was: no two of these are alike."""
+    """Over any number of periods, no count is lost or mixed up with another."""
 
     def count(times):
         for _ in range(times):
@@ -99,8 +99,8 @@ def test_all_that_was_counted_stays_counted(statistics, clock):
             statistics.batch("interactive", 2, 50)
 
     def check(done, times):
-        told = done.to_map()
-        embed = told["requests"]["embed"]["bulk"]
+        counts = done.to_map()
+        embed = counts["requests"]["embed"]["bulk"]
         sizes = {name: embed[name] for name in ("completed", "texts", "tokens", "cached", "shared")}
         assert sizes == {
             "completed": times, "texts": 11 * times, "tokens": 130 * times, "cached": 7 * times,
@@ -109,10 +109,10 @@ def test_all_that_was_counted_stays_counted(statistics, clock):
         for phase, each in (("queue", 1), ("tokenize", 3), ("compute", 9), ("total", 27)):
             assert embed[f"{phase}_ms"]["sum"] == each * times
             assert embed[f"{phase}_ms"]["count"] == times
-        assert told["failed"] == {"rerank": {"cancelled": times}}
-        assert told["not_admitted"] == {"interactive": {"overloaded": times}}
-        assert told["refused"] == {"forbidden": times}
-        batches = told["batches"]["interactive"]
+        assert counts["failed"] == {"rerank": {"cancelled": times}}
+        assert counts["not_admitted"] == {"interactive": {"overloaded": times}}
+        assert counts["refused"] == {"forbidden": times}
+        batches = counts["batches"]["interactive"]
         assert (batches["rows"]["sum"], batches["tokens"]["sum"]) == (2 * times, 50 * times)
         assert (done.completed, done.failed_by_code) == (times, {"cancelled": times})
 
@@ -125,14 +125,14 @@ def test_all_that_was_counted_stays_counted(statistics, clock):
     count(1)
     check(statistics.recent(), 1)
     check(statistics.since_start(), 7)
-    told = statistics.to_map()
-    assert told["recent_seconds"] == 300
-    assert told["recent"] == statistics.recent().to_map()
-    assert told["since_start"] == statistics.since_start().to_map()
+    status = statistics.to_map()
+    assert status["recent_seconds"] == 300
+    assert status["recent"] == statistics.recent().to_map()
+    assert status["since_start"] == statistics.since_start().to_map()
 
 
 def test_a_long_silence_leaves_nothing_recent(statistics, clock):
-    """Also where nobody recorded anything in the meantime."""
+    """After a long silence, nothing is recent, and only one period is kept."""
     statistics.answered("embed", "interactive", answer())
     clock.now += 86_400
     assert statistics.recent().completed == 0
@@ -141,6 +141,6 @@ def test_a_long_silence_leaves_nothing_recent(statistics, clock):
 
 
 def test_reading_changes_nothing(statistics):
-    """A dashboard may ask as often as it likes."""
+    """Reading the statistics does not change them."""
     statistics.answered("embed", "interactive", answer())
     assert statistics.to_map() == statistics.to_map()

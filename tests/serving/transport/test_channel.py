@@ -1,4 +1,4 @@
-"""The bytes of one connection: all of them, in order, and few of them in memory."""
+"""A connection's byte streams: complete, in order, and with few bytes buffered."""
 
 import asyncio
 import socket
@@ -11,13 +11,13 @@ from sidecar.serving.transport.channel import UNSENT_BYTES, Channel
 
 from ..conftest import PATIENCE
 
-DATA = bytes(range(251)) * 4_000  # a million bytes, of which no two neighbours are alike
+DATA = bytes(range(251)) * 4_000  # a million bytes, no two neighbours equal
 assert len(DATA) > 4 * LONG_READ_BYTES
 
 
 @pytest.fixture
 async def ends():
-    """A channel, and the socket at its other end."""
+    """A channel and the socket at its other end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     ours.setblocking(False)
     theirs.setblocking(False)
@@ -31,7 +31,7 @@ async def ends():
 
 
 async def all_of(theirs):
-    """Return what arrives at the other end until it has one."""
+    """Return everything that arrives at the other end, up to the end of the stream."""
     loop, data = asyncio.get_running_loop(), b""
     async with asyncio.timeout(PATIENCE):
         while piece := await loop.sock_recv(theirs, 2**16):
@@ -46,7 +46,7 @@ async def turns(count=20):
 
 @pytest.mark.parametrize("most", [1, 100, 4_096, LONG_READ_BYTES])
 async def test_all_bytes_arrive_in_order_and_few_are_kept(ends, most):
-    """At most twice what the last read asked for, however much the peer sends."""
+    """All bytes arrive in order, and at most twice the size of the last read is buffered."""
     channel, theirs = ends
     data = DATA[: 200 * most]
     sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(theirs, data))
@@ -63,7 +63,7 @@ async def test_all_bytes_arrive_in_order_and_few_are_kept(ends, most):
 
 
 async def test_nothing_is_taken_in_before_somebody_reads(ends):
-    """But for a byte, by which it is known that there is something."""
+    """Before the first read, a channel buffers a single byte."""
     channel, theirs = ends
     theirs.send(b"x" * 10_000)
     await turns()
@@ -73,7 +73,7 @@ async def test_nothing_is_taken_in_before_somebody_reads(ends):
 
 
 async def test_a_read_that_was_given_up_loses_nothing(ends):
-    """Whoever reads next gets what came in the meantime."""
+    """After a cancelled read, the next one returns what has arrived meanwhile."""
     channel, theirs = ends
     reading = asyncio.create_task(channel.read(100))
     await turns()
@@ -86,7 +86,7 @@ async def test_a_read_that_was_given_up_loses_nothing(ends):
 
 
 async def test_who_has_said_all_is_still_answered(ends):
-    """After the end of what the peer sends there is nothing to read, each time."""
+    """A peer that has shut down its sending side can still be answered; reads return b""."""
     channel, theirs = ends
     theirs.send(b"abc")
     theirs.shutdown(socket.SHUT_WR)
@@ -99,7 +99,7 @@ async def test_who_has_said_all_is_still_answered(ends):
 
 
 async def test_an_end_wakes_who_reads(ends):
-    """Be it the peer's or our own."""
+    """A read returns b"" when the peer closes the connection."""
     channel, theirs = ends
     reading = asyncio.create_task(channel.read(100))
     await turns()
@@ -108,7 +108,7 @@ async def test_an_end_wakes_who_reads(ends):
 
 
 async def test_an_abort_wakes_who_reads(ends):
-    """Nothing more arrives."""
+    """A read returns b"" when the channel is aborted."""
     channel, _ = ends
     reading = asyncio.create_task(channel.read(100))
     await turns()
@@ -118,7 +118,7 @@ async def test_an_abort_wakes_who_reads(ends):
 
 
 async def test_a_drain_lasts_until_the_peer_has_taken_enough(ends):
-    """It returns at once where little was written, and not before the peer reads much."""
+    """`drain` returns at once after a small write, but waits for the peer after a large one."""
     channel, theirs = ends
     channel.write(b"abc")
     await asyncio.wait_for(channel.drain(), PATIENCE)
@@ -136,10 +136,10 @@ async def test_a_drain_lasts_until_the_peer_has_taken_enough(ends):
 
 
 async def test_a_little_more_than_may_be_untaken_has_to_be_waited_for(ends):
-    """As much as may be has not."""
+    """`drain` waits if, and only if, more than `UNSENT_BYTES` are unsent."""
     channel, theirs = ends
     with suppress(BlockingIOError):
-        while True:  # until the kernel takes no more
+        while True:  # until the kernel's buffer is full
             channel._transport.get_extra_info("socket")._sock.send(DATA)
     channel.write(DATA[:UNSENT_BYTES])
     await asyncio.wait_for(channel.drain(), PATIENCE)
@@ -148,11 +148,11 @@ async def test_a_little_more_than_may_be_untaken_has_to_be_waited_for(ends):
     await turns()
     assert not draining.done()
     theirs.close()
-    await asyncio.wait_for(draining, PATIENCE)  # a peer that is gone is waited for no more
+    await asyncio.wait_for(draining, PATIENCE)  # a peer that has left is not waited for
 
 
 async def test_what_was_written_has_a_moment_to_go_out(ends):
-    """A peer that takes it in time gets all of it, and then the end."""
+    """`close` allows time to send what has been written, and then ends the stream."""
     channel, theirs = ends
     channel.write(DATA)
     closing = asyncio.create_task(channel.close(PATIENCE))
@@ -163,7 +163,7 @@ async def test_what_was_written_has_a_moment_to_go_out(ends):
 
 
 async def test_who_takes_nothing_is_not_waited_for(ends):
-    """After that moment the rest is dropped."""
+    """After that time, `close` drops what the peer has not read."""
     channel, theirs = ends
     channel.write(DATA)
     await asyncio.wait_for(channel.close(0.01), PATIENCE)

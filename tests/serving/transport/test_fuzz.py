@@ -1,6 +1,6 @@
-"""Peers that a fuzzer has thought up, played again; and what plays them, which notices faults.
+"""Replay of the fuzzer's corpus of peers, and tests of the stage that detects faults.
 
-`python -m bench fuzz` finds more of them, and `--keep` keeps those that reach new code.
+`python -m bench fuzz` finds more inputs, and `--keep` keeps those that reach new code.
 """
 
 import time
@@ -19,19 +19,19 @@ HELLO = Send(encode({"op": "hello", "id": 0, "version": 1}))
 
 
 def asking(text):
-    """A peer that takes the answer to its hello, asks, and takes the answer to that."""
+    """Return the script of a peer that says hello, sends a request, and reads both replies."""
     return [HELLO, Read(), Send(encode({"op": "embed", "id": 1, "input": [text]})), Read()]
 
 
 @pytest.fixture
 def patient(monkeypatch):
-    """Peers wait for their answers for longer than a fuzzer has time for."""
+    """Let peers wait longer for their replies than the fuzzer does."""
     monkeypatch.setattr("bench.fuzzing.stage._MOMENT_SECONDS", 20)
 
 
 @pytest.mark.slow
 def test_the_corpus_brings_about_no_fault_and_leaves_nothing_behind(tiny, monkeypatch):
-    """Each kept input: no traceback, nothing held once its peer has left, others are answered."""
+    """No kept input causes a traceback, leaves anything behind or disturbs other peers."""
     monkeypatch.setattr("bench.fuzzing.stage._MOMENT_SECONDS", 0)
     model = tiny()
     model.forward = lambda _: np.ones(model.dimensions, np.float32)  # any text has a vector
@@ -43,7 +43,7 @@ def test_the_corpus_brings_about_no_fault_and_leaves_nothing_behind(tiny, monkey
 
 
 def test_a_peer_on_the_stage_is_answered(tiny, patient):
-    """What it sends is a request like any other, and what comes back is counted."""
+    """A peer on the stage is answered, and the bytes of its replies are counted."""
     with Stage([tiny()]) as stage:
         hello = stage.play([HELLO, Read()])
         embed = stage.play(asking("abc"))
@@ -52,7 +52,7 @@ def test_a_peer_on_the_stage_is_answered(tiny, patient):
 
 
 def test_a_traceback_is_a_fault(tiny, patient):
-    """Also where one request alone fails by it: no peer's bytes may bring one about."""
+    """A traceback is a fault, even if only one request fails."""
     with Stage([tiny()]) as stage:
         (fault,) = stage.play(asking("poison!")).faults
         assert stage.play(asking("abc")).faults == []
@@ -62,7 +62,7 @@ def test_a_traceback_is_a_fault(tiny, patient):
 
 @pytest.mark.slow
 def test_the_end_of_inference_is_a_fault(tiny, patient):
-    """What escapes a forward ends the daemon."""
+    """An exception that ends inference is a fault."""
     with Stage([tiny()]) as stage:
         faults = stage.play(asking("the end~")).faults
     assert "worker.crashed: SystemExit(3)" in faults
@@ -70,19 +70,19 @@ def test_the_end_of_inference_is_a_fault(tiny, patient):
 
 @pytest.mark.slow
 def test_what_is_still_held_after_a_peer_is_a_fault(tiny, monkeypatch):
-    """The budget's bytes, say."""
+    """Reserved bytes that remain after a peer has left are a fault, and only that peer's."""
     monkeypatch.setattr("bench.fuzzing.stage._PATIENCE_SECONDS", 0.5)
     with Stage([tiny()]) as stage:
-        hold = stage._context.accounts.requests.try_reserve(Peer(pid=1, uid=1, gid=1), 7)
+        reservation = stage._context.accounts.requests.try_reserve(Peer(pid=1, uid=1, gid=1), 7)
         (fault,) = stage.play([HELLO, Read()]).faults
-        assert stage.play([HELLO, Read()]).faults == []  # its fault is not the next one's
-        hold.release()
+        assert stage.play([HELLO, Read()]).faults == []  # the next peer is not blamed
+        reservation.release()
     assert fault.startswith("not over in 0.5 s: ")
 
 
 @pytest.mark.slow
 def test_a_turn_of_the_loop_is_timed(tiny, patient):
-    """A tokenizer that takes its time on the loop has held up everybody; a pause has not."""
+    """The longest iteration of the loop includes slow code on it, but not pauses between peers."""
     model = tiny()
     tokenize = model.tokenize
 
@@ -93,5 +93,5 @@ def test_a_turn_of_the_loop_is_timed(tiny, patient):
     with Stage([model]) as stage:
         model.tokenize = slowly
         assert stage.play(asking("abc")).longest >= 0.03
-        time.sleep(0.5)  # between two peers the loop stands still
+        time.sleep(0.5)  # the loop is stopped between two peers
         assert stage.play([HELLO, Read()]).longest < 0.5

@@ -1,4 +1,4 @@
-"""What is held for a connection in the books is never less than what it holds in memory."""
+"""The memory reserved for a connection is never less than what it uses."""
 
 import asyncio
 import socket
@@ -34,7 +34,7 @@ TEXTS = {
     "chinese": "語" * 50_000,
 }
 FRAMES = st.lists(st.tuples(st.sampled_from([*TEXTS, "ping", "status"]), st.integers(1, 4)))
-# The connection itself, before it is let in and after it has ended.
+# The connection's own objects, before it is admitted and after it has ended.
 _OBJECTS = 16 * 1024
 
 
@@ -48,7 +48,7 @@ def frame(kind: str, count: int) -> bytes:
 
 
 class Watched:
-    """A session whose frames are watched while they are decoded."""
+    """A session whose frames are observed while they are decoded."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -62,9 +62,9 @@ class Watched:
         return steps
 
     def held_in_memory(self) -> int:
-        """Bytes that have arrived, wherever they are, and what is being made of them.
+        """Return the size of the bytes that have arrived, and of what they are decoded to.
 
-        A long frame has an address for each of its bytes at once, and memory as they arrive.
+        A long frame's buffer has its full length at once, but uses memory only as bytes arrive.
         """
         steps, kept = self._steps(), self._session._channel.kept
         if steps is None or steps is self:
@@ -72,7 +72,7 @@ class Watched:
         return kept + reachable(steps)
 
 
-def held_in_the_books(context: ServerContext) -> int:
+def reserved(context: ServerContext) -> int:
     budgets = (context.accounts.requests, context.accounts.decoding, context.accounts.control)
     return sum(budget.to_map()["held_bytes"] for budget in budgets)
 
@@ -87,20 +87,20 @@ async def opened() -> ServerContext:
 
 
 async def converse(context: ServerContext, stream: bytes, cuts: list[int]) -> list[tuple[int, int]]:
-    """Send a session the stream in pieces; return what it held in memory and in the books."""
+    """Send a session the stream in pieces; return the bytes in use and reserved at each step."""
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     ours.setblocking(False)
     peer = Peer.of(ours)
-    place = context.connect(peer)
+    admission = context.connect(peer)
     session = Session(context, ours, peer)
     watched = Watched(session)
     running = asyncio.create_task(session.run())
-    running.add_done_callback(lambda _: place.close())
+    running.add_done_callback(lambda _: admission.close())
     reader, writer = await asyncio.open_unix_connection(sock=theirs)
     seen = []
 
     async def send() -> None:
-        with suppress(ConnectionError):  # it is closed where a frame was none
+        with suppress(ConnectionError):  # an invalid frame closes it
             for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
                 writer.write(stream[start:end])
                 await writer.drain()
@@ -114,32 +114,32 @@ async def converse(context: ServerContext, stream: bytes, cuts: list[int]) -> li
         group.create_task(send())
         group.create_task(receive())
         while not running.done():
-            seen.append((watched.held_in_memory(), held_in_the_books(context)))
+            seen.append((watched.held_in_memory(), reserved(context)))
             await asyncio.sleep(0)
     writer.close()
     await asyncio.gather(running, writer.wait_closed(), return_exceptions=True)
     await context.engine.idle()
-    return [*seen, (0, held_in_the_books(context))]
+    return [*seen, (0, reserved(context))]
 
 
 @pytest.mark.slow
 def test_the_books_are_never_behind() -> None:
-    """However the stream is cut, and whatever length its last header tells; and all is returned."""
+    """Reservations cover the memory in use however frames arrive, and are all released."""
     with asyncio.Runner() as runner:
         context = runner.run(opened())
 
         @given(FRAMES, st.lists(st.floats(0, 1), max_size=5), st.integers(-2_000, 2**24))
         @settings(max_examples=100, deadline=None)
-        def hold(frames: list[tuple[str, int]], cuts: list[float], lie: int) -> None:
+        def covers(frames: list[tuple[str, int]], cuts: list[float], lie: int) -> None:
             stream = HELLO + b"".join(frame(*each) for each in frames)
             body = b"\x82\xa2id\x09" + b"z" * 3_000
             stream += max(0, len(body) + lie).to_bytes(4, "big") + body
-            places = sorted(round(cut * len(stream)) for cut in cuts)
-            *steps, (_, left) = runner.run(converse(context, stream, places))
-            assert all(real <= booked + _OBJECTS for real, booked in steps)
+            at = sorted(round(cut * len(stream)) for cut in cuts)
+            *steps, (_, left) = runner.run(converse(context, stream, at))
+            assert all(used <= booked + _OBJECTS for used, booked in steps)
             assert left == 0
 
         try:
-            hold()
+            covers()
         finally:
             runner.run(context.engine.stop())

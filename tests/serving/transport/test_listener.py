@@ -41,7 +41,7 @@ def mode(path):
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_the_modes_do_not_depend_on_the_umask(tmp_path, bind, umask):
-    """The socket is for user and group; directories that were missing are for all to enter."""
+    """The socket has mode 0660 and created directories 0755, whatever the umask."""
     path = tmp_path / "a" / "b" / "s.sock"
     before = os.umask(umask)
     try:
@@ -52,13 +52,13 @@ def test_the_modes_do_not_depend_on_the_umask(tmp_path, bind, umask):
 
 
 def test_nothing_else_is_left_in_the_directory(path, bind):
-    """The temporary name is gone."""
+    """Binding leaves no temporary file in the directory."""
     bind(path)
     assert [entry.name for entry in path.parent.iterdir()] == ["s.sock"]
 
 
 def test_the_queue_is_as_long_as_was_asked_for(path, bind):
-    """Many may connect before anybody is accepted, and none of them is refused."""
+    """Hundreds of clients can connect before any is accepted, and none is refused."""
     bind(path)
     with ExitStack() as clients:
         for _ in range(400):
@@ -68,7 +68,7 @@ def test_the_queue_is_as_long_as_was_asked_for(path, bind):
 
 
 def test_a_lock_on_the_directory_keeps_no_daemon_from_starting(path, bind):
-    """Any user who may read it can have one."""
+    """A lock on the directory, which any reader can take, does not prevent binding."""
     directory = os.open(path.parent, os.O_RDONLY)
     fcntl.flock(directory, fcntl.LOCK_SH)
     try:
@@ -79,7 +79,7 @@ def test_a_lock_on_the_directory_keeps_no_daemon_from_starting(path, bind):
 
 
 def test_two_that_start_at_once_do_not_both_come_to_listen(path, bind):
-    """The second is told so, and may try again."""
+    """Of two daemons that start at once, one fails with an error and may try again."""
     lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with pytest.raises(SocketUnavailable, match="another daemon is just starting"):
@@ -93,7 +93,7 @@ def open_files():
 
 
 def test_nothing_but_the_socket_stays_open(path, bind):
-    """Nor where it is refused."""
+    """Binding leaves only the socket open, and a failed attempt leaves nothing open."""
     before = open_files()
     file = bind(path)
     assert open_files() == before + 1
@@ -106,7 +106,7 @@ def test_nothing_but_the_socket_stays_open(path, bind):
 
 
 def test_a_lock_that_its_owner_has_removed_is_none(path, bind, monkeypatch):
-    """It was opened, and locked once the other had ended: then another may have made a new one."""
+    """A lock file that its owner removed before it could be locked is opened again."""
     lock, flock, listen = path.with_name(f".{path.name}.lock"), fcntl.flock, listener._listen
     locked = []
 
@@ -133,7 +133,7 @@ def test_a_lock_that_its_owner_has_removed_is_none(path, bind, monkeypatch):
 
 @pytest.mark.parametrize("step", ["chmod", "rename"])
 def test_a_start_that_fails_leaves_nothing(path, monkeypatch, step):
-    """No file and no descriptor; what could not be done is named."""
+    """A failed start leaves no file and no descriptor, and reports the path and the cause."""
     before = open_files()
     with monkeypatch.context() as patch:
         patch.setattr(Path, step, Mock(side_effect=OSError(28, "No space left on device")))
@@ -144,7 +144,7 @@ def test_a_start_that_fails_leaves_nothing(path, monkeypatch, step):
 
 
 def test_a_passed_socket_is_where_the_manager_made_it(path):
-    """And its file is the manager's."""
+    """A passed socket has its own path, and `unlink` leaves its file."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
         passed = PassedSocket(sock)
@@ -154,7 +154,7 @@ def test_a_passed_socket_is_where_the_manager_made_it(path):
 
 
 def test_the_lock_can_be_had_by_nobody_else(path, bind, monkeypatch):
-    """Nor is it left behind, also where a daemon listens already."""
+    """The lock file has mode 0600 and is removed, even if another daemon is listening."""
     seen = []
     listen = listener._listen
 
@@ -172,9 +172,11 @@ def test_the_lock_can_be_had_by_nobody_else(path, bind, monkeypatch):
 
 @pytest.mark.parametrize("plant", [Path.mkdir, lambda lock: lock.symlink_to("elsewhere")])
 def test_what_lies_where_the_lock_should_is_named(path, bind, plant):
-    """It is not followed, written or removed."""
+    """Anything else in the lock file's place is reported, and not followed or removed."""
     plant(lock := path.with_name(f".{path.name}.lock"))
-    with pytest.raises(SocketUnavailable, match=rf"not this user's lies at {lock}"):
+    with pytest.raises(
+        SocketUnavailable, match=rf"the lock file {lock} is not a regular file owned"
+    ):
         bind(path)
     assert not path.with_name("elsewhere").exists()
     assert lock.is_symlink() or lock.is_dir()
@@ -182,16 +184,16 @@ def test_what_lies_where_the_lock_should_is_named(path, bind, plant):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 def test_the_lock_of_another_user_is_not_waited_for(path, bind):
-    """He could hold it for ever."""
+    """A lock file of another user, who could hold it forever, is an error at once."""
     lock = path.with_name(f".{path.name}.lock")
     lock.touch()
     os.chown(lock, 65_534, 65_534)
-    with pytest.raises(SocketUnavailable, match="choose a directory that others cannot write"):
+    with pytest.raises(SocketUnavailable, match="choose a directory that others cannot write to"):
         bind(path)
 
 
 def test_a_name_that_is_taken_is_left_to_whom_it_belongs(path, bind, monkeypatch):
-    """What could not be bound is not removed."""
+    """A file that already has the temporary name is not removed."""
     monkeypatch.setattr(listener.secrets, "token_hex", lambda _: "same")
     (taken := path.with_name(".same.s.sock")).write_text("precious")
     with pytest.raises(SocketUnavailable, match="in use"):
@@ -200,7 +202,7 @@ def test_a_name_that_is_taken_is_left_to_whom_it_belongs(path, bind, monkeypatch
 
 
 def test_a_stale_socket_is_replaced(path, bind):
-    """One at which nobody listens any more."""
+    """A socket at which nobody listens any more is replaced."""
     bind(path).socket.close()
     bind(path)
     with socket.socket(socket.AF_UNIX) as client:
@@ -208,7 +210,7 @@ def test_a_stale_socket_is_replaced(path, bind):
 
 
 def test_a_live_socket_is_refused(path, bind):
-    """It stays, and the message names it."""
+    """A socket at which a daemon listens is left alone, and the error names it."""
     bind(path)
     inode = path.stat().st_ino
     with pytest.raises(SocketUnavailable, match=f"another daemon is listening at {path}"):
@@ -217,7 +219,7 @@ def test_a_live_socket_is_refused(path, bind):
 
 
 def test_a_daemon_too_busy_to_accept_is_alive(path):
-    """A full backlog is no reason to take its place."""
+    """A daemon with a full backlog counts as listening."""
     with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as client:
         busy.bind(str(path))
         busy.listen(0)
@@ -227,7 +229,7 @@ def test_a_daemon_too_busy_to_accept_is_alive(path):
 
 
 def test_what_is_not_a_socket_is_refused(path):
-    """Nobody's file is replaced."""
+    """A file that is not a socket is never replaced."""
     path.write_text("precious")
     with pytest.raises(SocketUnavailable, match="is not a socket"):
         SocketFile.bind(path)
@@ -235,7 +237,7 @@ def test_what_is_not_a_socket_is_refused(path):
 
 
 def test_a_path_that_is_too_long_is_refused_by_name(tmp_path):
-    """The kernel takes 107 bytes; nothing is made for one that has more."""
+    """A path longer than the kernel's 107 bytes is an error, and nothing is created."""
     path = tmp_path / ("x" * 120)
     for refuse in (SocketFile.bind, refuse_if_unusable):
         with pytest.raises(SocketUnavailable, match=r"xxx: its path has \d+ bytes, .* most 107"):
@@ -245,7 +247,7 @@ def test_a_path_that_is_too_long_is_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize("name", ["s", "s" * 30])
 def test_a_path_that_just_fits_is_taken(tmp_path, bind, name):
-    """Also where the temporary name beside it would be too long."""
+    """A path of exactly 107 bytes works, even if the temporary name beside it is too long."""
     folder = tmp_path / ("d" * (107 - len(os.fsencode(tmp_path)) - len(name) - 2))
     folder.mkdir()
     path = folder / name
@@ -258,18 +260,18 @@ def test_a_path_that_just_fits_is_taken(tmp_path, bind, name):
 
 
 def test_where_no_socket_can_be_is_known_before_it_is_made(tmp_path):
-    """In a folder that cannot be made, or written; missing ones are made when it is bound."""
+    """An unusable directory is detected before binding; missing ones are only created then."""
     (tmp_path / "file").write_text("")
     with pytest.raises(SocketUnavailable, match=r"(?i)not a directory"):
         refuse_if_unusable(tmp_path / "file" / "s")
-    with pytest.raises(SocketUnavailable, match="may not write /proc/self"):
+    with pytest.raises(SocketUnavailable, match="may not write to /proc/self"):
         refuse_if_unusable(Path("/proc/self/none/s"))
     refuse_if_unusable(tmp_path / "a" / "b" / "s")
     assert not (tmp_path / "a").exists()
 
 
 def test_unlink_removes_the_file(path, bind):
-    """And may be called again."""
+    """`unlink` removes the file, and may be called again."""
     file = bind(path)
     file.unlink()
     assert not path.exists()
@@ -277,7 +279,7 @@ def test_unlink_removes_the_file(path, bind):
 
 
 def test_unlink_leaves_a_later_daemons_socket_alone(path, bind):
-    """Its inode is another."""
+    """`unlink` leaves a later daemon's socket at the same path."""
     first = bind(path)
     path.unlink()
     bind(path)

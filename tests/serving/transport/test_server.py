@@ -51,7 +51,7 @@ async def hang_up(writer):
 
 
 async def test_leaving_ends_the_sessions_after_their_last_bytes(context, soon):
-    """Every peer gets what was answered, then the end of the stream."""
+    """When the server stops, every peer gets its replies and then the end of the stream."""
     async with serving(context):
         peers = [await connect(context, Embed(id=1, input=("a",))) for _ in range(3)]
         await soon(lambda: context.statistics.since_start().completed == 3)
@@ -61,7 +61,7 @@ async def test_leaving_ends_the_sessions_after_their_last_bytes(context, soon):
 
 
 async def test_a_peer_that_has_just_connected_is_not_left_open(context, soon):
-    """Its session may not have taken a step yet."""
+    """Stopping closes a connection whose session has not taken its first step."""
     async with serving(context) as server:
         reader, writer = await asyncio.open_unix_connection(context.settings.socket)
         await soon(lambda: server._sessions)
@@ -70,14 +70,14 @@ async def test_a_peer_that_has_just_connected_is_not_left_open(context, soon):
 
 
 async def test_leaving_takes_the_socket_away(context):
-    """Nobody can connect any more, and no file is left."""
+    """Stopping removes the socket's file."""
     async with serving(context):
         pass
     assert not context.settings.socket.exists()
 
 
 async def test_one_bad_peer_does_not_disturb_another(context):
-    """Garbage closes its own connection alone."""
+    """A peer that sends garbage loses only its own connection."""
     async with serving(context):
         bad_reader, bad = await connect(context)
         good_reader, good = await connect(context)
@@ -91,7 +91,7 @@ async def test_one_bad_peer_does_not_disturb_another(context):
 
 
 async def test_a_peer_that_does_not_read_cannot_hold_the_daemon(context, soon, monkeypatch):
-    """Its last bytes are waited for a moment, and then dropped."""
+    """A peer that does not read its last bytes delays a stop only briefly."""
     monkeypatch.setattr("sidecar.serving.transport.writer._LINGER_SECONDS", 0.01)
     greeted = []
     monkeypatch.setattr(context, "hello", lambda _: greeted.append(1) or {"long": "x" * 2**22})
@@ -103,7 +103,7 @@ async def test_a_peer_that_does_not_read_cannot_hold_the_daemon(context, soon, m
 
 
 async def test_many_that_connect_at_once_are_let_in_bit_by_bit(context, soon, monkeypatch):
-    """The others have their turns in between."""
+    """A burst of connections is accepted in several rounds of the loop."""
     monkeypatch.setattr(server_module, "_MOST_ACCEPTING_SECONDS", 0.0)
     async with serving(context) as server:
         peers = [socket.socket(socket.AF_UNIX) for _ in range(100)]
@@ -111,7 +111,7 @@ async def test_many_that_connect_at_once_are_let_in_bit_by_bit(context, soon, mo
             peer.connect(str(context.settings.socket))
         await asyncio.sleep(0)
         assert len(server._sessions) <= 2
-        # A process may have 64: the others are told so.
+        # A process may have 64; the others are rejected.
         await soon(lambda: context.statistics.since_start().refused == {"overloaded": 36})
         assert sum(peer["connections"] for peer in context.access.to_list()) == 64
         for peer in peers:
@@ -127,7 +127,7 @@ async def test_many_that_connect_at_once_are_let_in_bit_by_bit(context, soon, mo
     ],
 )
 async def test_who_is_turned_away_is_told_why(context, policy, code):
-    """Without a session of its own."""
+    """A rejected peer gets an error with the reason, and no session."""
     context.access.policy = policy
     async with serving(context) as server:
         reader, writer = await asyncio.open_unix_connection(context.settings.socket)
@@ -139,7 +139,7 @@ async def test_who_is_turned_away_is_told_why(context, policy, code):
 
 
 async def test_without_descriptors_the_queue_waits(context, soon, monkeypatch):
-    """One line tells of it, and who stood there is served once there are some again."""
+    """Without free descriptors, clients wait in the backlog, and one line is logged."""
     monkeypatch.setattr(server_module, "_EXHAUSTED_SECONDS", 0.01)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with capture_logs() as events, socket.socket(socket.AF_UNIX) as peer:
@@ -166,7 +166,7 @@ async def test_without_descriptors_the_queue_waits(context, soon, monkeypatch):
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 async def test_whatever_a_host_has_too_little_of_is_waited_for(context, soon, monkeypatch, number):
-    """Nobody is lost who stands in the queue meanwhile, and one line in a minute tells of it."""
+    """If the host is short of a resource, accepting pauses, and one line a minute is logged."""
     monkeypatch.setattr(server_module, "_EXHAUSTED_SECONDS", 0.0)
     accept, failures = server_module._accepted, [OSError(number, "")] * 3
 
@@ -180,25 +180,25 @@ async def test_whatever_a_host_has_too_little_of_is_waited_for(context, soon, mo
         async with serving(context) as server:
             peer.connect(str(context.settings.socket))
             await soon(lambda: server._sessions)
-    told = [event["reason"] for event in events if event["event"] == "server.exhausted"]
-    assert (told, failures) == ([os.strerror(number)], [])
+    reasons = [event["reason"] for event in events if event["event"] == "server.exhausted"]
+    assert (reasons, failures) == ([os.strerror(number)], [])
 
 
 async def test_a_server_that_has_stopped_does_not_listen_again(context, monkeypatch):
-    """Though it rested at that moment, because descriptors had run out."""
-    told = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    """A server that is stopped while it pauses does not resume accepting."""
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     monkeypatch.setattr(server_module, "_EXHAUSTED_SECONDS", 0.0)
     monkeypatch.setattr(server_module, "_accepted", Mock(side_effect=OSError(errno.EMFILE, "")))
     async with serving(context) as server:
         server._accept()
     for _ in range(10):
         await asyncio.sleep(0)
-    assert told == []
+    assert errors == []
 
 
 async def test_what_nobody_foresaw_is_not_taken_for_exhaustion(context, monkeypatch):
-    """It is told of."""
+    """An unexpected error of `accept` is raised."""
     monkeypatch.setattr(server_module, "_accepted", Mock(side_effect=OSError(errno.EBADF, "")))
     async with serving(context) as server:
         with pytest.raises(OSError, match=r"\[Errno 9\]"):
@@ -206,10 +206,10 @@ async def test_what_nobody_foresaw_is_not_taken_for_exhaustion(context, monkeypa
 
 
 async def test_the_queue_of_a_server_is_as_long_as_its_socket_s(context, soon):
-    """Entering it does not make it shorter: nobody is refused who connects meanwhile."""
+    """A running server keeps the socket's long backlog, so no client is refused."""
     async with serving(context) as server:
         with ExitStack() as peers:
-            for _ in range(400):  # and the loop does not turn
+            for _ in range(400):  # without an iteration of the loop
                 peer = peers.enter_context(socket.socket(socket.AF_UNIX))
                 peer.setblocking(False)
                 peer.connect(str(context.settings.socket))
@@ -218,7 +218,7 @@ async def test_the_queue_of_a_server_is_as_long_as_its_socket_s(context, soon):
 
 
 async def test_who_waits_for_a_session_is_counted(context, soon, monkeypatch):
-    """From the moment of being let in: who connects and leaves in a loop piles up nothing."""
+    """A connection counts from the moment it is accepted until its session has ended."""
     for limit in ("_LEAST_ACCEPTING_SECONDS", "_MOST_ACCEPTING_SECONDS"):
         monkeypatch.setattr(server_module, limit, 60.0)
     context.access.policy = AccessPolicy(max_connections=3)
@@ -237,7 +237,7 @@ async def test_who_waits_for_a_session_is_counted(context, soon, monkeypatch):
 
 
 async def test_who_was_turned_away_comes_in_once_there_is_a_place(context, soon):
-    """In a later round, though it is the same process."""
+    """A process that was rejected is admitted in a later round, once it has fewer connections."""
     context.access.policy = AccessPolicy(max_connections=1)
     async with serving(context) as server:
         with ExitStack() as stack:
@@ -261,7 +261,7 @@ async def test_who_was_turned_away_comes_in_once_there_is_a_place(context, soon)
 async def test_accepting_has_half_as_much_time_as_all_the_rest(
     context, monkeypatch, since, accepted
 ):
-    """In tenths of a millisecond: at least five, and twenty at most, of which each takes one."""
+    """Accepting takes half as long as the rest of the loop, from 0.5 to 2 ms per round."""
     now, tick = 0.0, 0.000_100_1
 
     def clock():
@@ -282,7 +282,7 @@ async def test_accepting_has_half_as_much_time_as_all_the_rest(
 
 
 async def test_who_has_left_again_has_no_session(context, soon):
-    """Nobody is there to be served; what was counted for it is given back."""
+    """A peer that has already left gets no session and is not counted."""
     with capture_logs() as events:
         async with serving(context) as server:
             with socket.socket(socket.AF_UNIX) as peer:

@@ -22,7 +22,7 @@ def embed(request_id, *texts, **fields):
 
 
 async def test_hello_states_the_limits(make_dialogue):
-    """And who answers."""
+    """The reply to `hello` has the limits, version, pid and server name."""
     dialogue = await make_dialogue(hello=False, limits=Limits(4096, 7, 1024))
     reply = await dialogue.ask(Hello(id=0, version=1))
     assert reply["limits"] == {"max_frame_bytes": 4096, "max_inputs": 7, "max_text_bytes": 1024}
@@ -31,7 +31,7 @@ async def test_hello_states_the_limits(make_dialogue):
 
 
 async def test_embed_answers_with_one_table_of_floats(make_dialogue, tiny):
-    """dtype, shape and bytes; model, usage, truncated and timings beside it."""
+    """The reply to `embed` has a float32 table, model, usage, truncated texts and timings."""
     model = tiny()
     dialogue = await make_dialogue(model)
     reply = await dialogue.ask(embed(1, "abc", "x" * 40))
@@ -47,7 +47,7 @@ async def test_embed_answers_with_one_table_of_floats(make_dialogue, tiny):
 
 
 async def test_a_large_reply_arrives_whole(make_dialogue, tiny, monkeypatch):
-    """It is packed on a thread, and has the same bytes."""
+    """A large reply, which is packed on a thread, has the same bytes."""
     dialogue = await make_dialogue(tiny())
     small = await dialogue.ask(embed(1, "abc"))
     monkeypatch.setattr("sidecar.serving.transport.session._PACK_ON_A_THREAD_BYTES", 0)
@@ -56,7 +56,7 @@ async def test_a_large_reply_arrives_whole(make_dialogue, tiny, monkeypatch):
 
 
 async def test_rerank_answers_with_indexes_and_scores(make_dialogue, tiny):
-    """The best first, and what scored them."""
+    """The reply to `rerank` has the method, and indexes and scores, best first."""
     dialogue = await make_dialogue(tiny(task="rerank"))
     reply = await dialogue.ask(Rerank(id=1, query="ab", documents=("x", "ab")))
     assert reply["method"] == "cross_encoder"
@@ -67,7 +67,7 @@ async def test_rerank_answers_with_indexes_and_scores(make_dialogue, tiny):
 
 
 async def test_status_tells_of_requests_and_memory(make_dialogue, tiny):
-    """Completed, failed by code, in flight; bytes of memory; the state."""
+    """`status` counts completed, failed and pending requests, and reports state and memory."""
     dialogue = await make_dialogue(tiny())
     await dialogue.ask(embed(1, "a"))
     await dialogue.ask(embed(2, "a", dimensions=99))
@@ -80,7 +80,7 @@ async def test_status_tells_of_requests_and_memory(make_dialogue, tiny):
 
 
 async def test_requests_are_answered_as_they_finish(make_dialogue, tiny):
-    """A ping overtakes an embed that waits."""
+    """Replies are sent as requests finish: a ping overtakes a waiting embed."""
     model = tiny()
     dialogue = await make_dialogue(model)
     model.gate.clear()
@@ -91,7 +91,7 @@ async def test_requests_are_answered_as_they_finish(make_dialogue, tiny):
 
 
 async def test_cancel_drops_a_request_and_says_so(make_dialogue, tiny):
-    """The request fails with `cancelled`, the cancel succeeds, and the id is free again."""
+    """A cancelled request fails with `cancelled`, and its id may be used again."""
     model = tiny()
     dialogue = await make_dialogue(model)
     model.gate.clear()
@@ -105,7 +105,7 @@ async def test_cancel_drops_a_request_and_says_so(make_dialogue, tiny):
 
 
 async def test_an_id_that_was_cancelled_names_the_next_request(make_dialogue, tiny):
-    """The end of the one that had it before is not that of the other."""
+    """The end of a cancelled request does not affect a new one with the same id."""
     model = tiny()
     dialogue = await make_dialogue(model)
     model.gate.clear()
@@ -120,7 +120,7 @@ async def test_an_id_that_was_cancelled_names_the_next_request(make_dialogue, ti
 
 
 async def test_a_request_is_cancelled_once(make_dialogue, tiny):
-    """Whoever does so again is told that it is not there."""
+    """Cancelling a request a second time reports that nothing was cancelled."""
     model = tiny()
     dialogue = await make_dialogue(model)
     model.gate.clear()
@@ -135,7 +135,7 @@ async def test_a_request_is_cancelled_once(make_dialogue, tiny):
 
 @pytest.mark.parametrize("target", range(1, 5))
 async def test_what_has_an_answer_cannot_be_cancelled(make_dialogue, tiny, soon, target):
-    """Though its peer has not taken it yet: there is one answer, a result or an error."""
+    """A request whose reply is written but unread cannot be cancelled, and is answered once."""
     dialogue = await make_dialogue(tiny(name="n" * 2**20))
     dialogue.reader._transport.pause_reading()
     dialogue.send(embed(1, "a"), embed(2, "b"), embed(3, "c!"), Status(id=4))
@@ -152,7 +152,7 @@ async def test_what_has_an_answer_cannot_be_cancelled(make_dialogue, tiny, soon,
 
 @pytest.mark.parametrize("wrong", ["frame", "request", "room", "done", "cancelled"])
 async def test_whatever_becomes_of_a_request_its_place_is_free_again(make_dialogue, tiny, wrong):
-    """No frame and no request takes one of a connection's places for good."""
+    """Every frame and request releases its slot, whatever its outcome."""
     dialogue = await make_dialogue(tiny(), max_in_flight=2)
     for number in range(1, 6):
         match wrong:
@@ -173,7 +173,7 @@ async def test_whatever_becomes_of_a_request_its_place_is_free_again(make_dialog
 
 
 async def test_requests_are_counted_by_what_they_are(make_dialogue, tiny):
-    """By operation and lane where they were answered, by operation and code where not."""
+    """Answered requests are counted by operation and lane, failed ones by operation and code."""
     dialogue = await make_dialogue(tiny())
     rerank = {"query": "a", "documents": ("b", "c")}
     await dialogue.ask(embed(1, "a", priority="bulk"))
@@ -192,33 +192,33 @@ async def test_requests_are_counted_by_what_they_are(make_dialogue, tiny):
 
 
 async def test_what_is_computed_is_owed_and_what_is_told_is_not(make_dialogue, tiny, soon):
-    """A drain waits for embeds and reranks; their replies are then waited for a moment."""
+    """Embeds and reranks count as in flight until answered; status requests do not."""
     model = tiny()
     dialogue = await make_dialogue(model)
     model.gate.clear()
     dialogue.send(embed(1, "a"), Rerank(id=2, query="b", documents=("c",)))
     await model.began()
-    told = (await dialogue.ask(Status(id=3)))["status"]["requests"]
-    assert (told["in_flight"], told["untaken"]) == (2, 0)
+    counts = (await dialogue.ask(Status(id=3)))["status"]["requests"]
+    assert (counts["in_flight"], counts["untaken"]) == (2, 0)
     model.gate.set()
     assert (await dialogue.reply(1))["ok"]
     assert (await dialogue.reply(2))["ok"]
-    told = (await dialogue.ask(Status(id=4)))["status"]["requests"]
-    assert (told["in_flight"], told["untaken"]) == (0, 0)
+    counts = (await dialogue.ask(Status(id=4)))["status"]["requests"]
+    assert (counts["in_flight"], counts["untaken"]) == (0, 0)
 
 
 async def test_replies_that_nobody_takes_are_told(make_dialogue, tiny, soon):
-    """They are no longer in flight."""
+    """Replies that a peer does not read count as untaken, and no longer as in flight."""
     dialogue = await make_dialogue(tiny(name="n" * 2**20))
     dialogue.reader._transport.pause_reading()
     dialogue.send(embed(1, "a"), embed(2, "b"))
     await soon(lambda: dialogue.context.untaken.count == 2)
-    told = (await dialogue.context.status(dialogue.session._peer))["requests"]
-    assert (told["in_flight"], told["untaken"]) == (0, 2)
+    counts = (await dialogue.context.status(dialogue.session._peer))["requests"]
+    assert (counts["in_flight"], counts["untaken"]) == (0, 2)
 
 
 async def test_a_draining_daemon_takes_no_more_requests(make_dialogue, tiny, soon):
-    """It answers what it has, and tells whoever asks that it goes; pings and status as ever."""
+    """A draining daemon finishes its requests, rejects new ones, and still answers status."""
     model = tiny()
     dialogue = await make_dialogue(model)
     model.gate.clear()
@@ -234,7 +234,7 @@ async def test_a_draining_daemon_takes_no_more_requests(make_dialogue, tiny, soo
 
 
 async def test_reading_frames_takes_the_user_s_part_of_the_loop(make_dialogue, tiny):
-    """Each step of a long frame waits for its turn, and is counted; so is what is begun then."""
+    """Decoding a long frame takes turns, and its steps are charged to the user's loop time."""
     dialogue = await make_dialogue(tiny())
     loop_time, peer = dialogue.context.loop_time, dialogue.session._peer
     turns, spent, now = [], [], time.perf_counter()
@@ -254,13 +254,13 @@ async def test_reading_frames_takes_the_user_s_part_of_the_loop(make_dialogue, t
 
 
 async def test_cancelling_what_is_not_there_is_no_error(make_dialogue):
-    """It may have been answered in the meantime."""
+    """Cancelling an unknown request is not an error: it may have been answered."""
     dialogue = await make_dialogue()
     assert (await dialogue.ask(Cancel(id=1, target=99)))["cancelled"] is False
 
 
 async def test_a_failed_forward_is_told_by_type_and_logged_with_its_traceback(make_dialogue):
-    """The peer learns the exception's name, the event where it came from, neither the text."""
+    """A failed forward is reported by exception type, and logged with its traceback."""
     dialogue = await make_dialogue()
     with capture_logs() as events:
         reply = await dialogue.ask(embed(1, "secret!"))
@@ -274,7 +274,7 @@ async def test_a_failed_forward_is_told_by_type_and_logged_with_its_traceback(ma
 
 
 async def test_a_fault_of_the_daemon_fails_one_request(make_dialogue, tiny, monkeypatch):
-    """An exception that nobody foresaw ends at the request; the connection lives."""
+    """An unexpected exception fails one request, and the connection stays usable."""
     model = tiny()
     dialogue = await make_dialogue(model)
     monkeypatch.setattr(model, "tokenize", lambda texts: 1 / 0)
@@ -285,7 +285,7 @@ async def test_a_fault_of_the_daemon_fails_one_request(make_dialogue, tiny, monk
 
 
 async def test_a_completed_request_is_an_event_with_its_peer(make_dialogue):
-    """By the kernel's word: pid and user."""
+    """`request.completed` has the peer's pid and user, as reported by the kernel."""
     dialogue = await make_dialogue()
     with capture_logs() as events:
         await dialogue.ask(embed(7, "abc"))
@@ -297,33 +297,33 @@ async def test_a_completed_request_is_an_event_with_its_peer(make_dialogue):
 
 
 async def test_an_event_says_of_a_request_what_its_reply_says(make_dialogue, tiny):
-    """Each figure under its own name, and what it was."""
+    """`request.completed` has the same timings and counts as the reply."""
     dialogue = await make_dialogue(tiny())
     with capture_logs() as events:
         embedded = await dialogue.ask(embed(7, "abc", "abc", "de", priority="bulk"))
         reranked = await dialogue.ask(Rerank(id=8, query="a", documents=("bcdef", "g")))
         dialogue.context.engine.notes.flush()
-    told = [event for event in events if event["event"] == "request.completed"]
-    for event, reply in zip(told, (embedded, reranked), strict=True):
+    completed = [event for event in events if event["event"] == "request.completed"]
+    for event, reply in zip(completed, (embedded, reranked), strict=True):
         timings = reply["timings"]
         timings.pop("batch_tokens")
         assert {name: event[name] for name in timings} == timings
         assert event["tokens"] == reply["usage"]["total_tokens"]
         assert event["model"] == reply["model"] == "tiny"
-    assert [(e["op"], e["lane"], e["rows"], e["shared_rows"]) for e in told] == [
+    assert [(e["op"], e["lane"], e["rows"], e["shared_rows"]) for e in completed] == [
         ("embed", "bulk", 3, 1), ("rerank", "interactive", 3, 0),
     ]  # fmt: skip
 
 
 async def test_an_event_of_a_failure_says_whose_it_was(make_dialogue, tiny):
-    """An error where it was the daemon's; with code, reason, and the traceback for that alone."""
+    """A failure is logged as an error, with its traceback, only if the daemon is at fault."""
     dialogue = await make_dialogue(tiny())
     with capture_logs() as events:
         wrong = await dialogue.ask(embed(7, "a", model="another"))
         poison = await dialogue.ask(embed(8, "a!"))
         dialogue.context.engine.notes.flush()
-    told = [event for event in events if event["event"] == "request.failed"]
-    for event, reply, level in zip(told, (wrong, poison), ("info", "error"), strict=True):
+    failed = [event for event in events if event["event"] == "request.failed"]
+    for event, reply, level in zip(failed, (wrong, poison), ("info", "error"), strict=True):
         assert (event["request_id"], event["log_level"]) == (reply["id"], level)
         assert (event["code"], event["reason"]) == (
             reply["error"]["code"], reply["error"]["message"],
@@ -332,7 +332,7 @@ async def test_an_event_of_a_failure_says_whose_it_was(make_dialogue, tiny):
 
 
 async def test_a_connection_begins_in_its_user_s_part_of_the_loop(make_dialogue, monkeypatch):
-    """It waits for its turn, and what its beginning took is counted."""
+    """A new connection waits for its user's turn, and its setup is charged to the user."""
     turns, spent = [], []
 
     async def turn(_, uid):
@@ -350,7 +350,7 @@ async def test_a_connection_begins_in_its_user_s_part_of_the_loop(make_dialogue,
 
 
 async def test_a_request_s_events_carry_the_caller_s_trace(make_dialogue):
-    """As ids, whether it was answered or failed; without a traceparent there are none."""
+    """Events of requests with a traceparent have its trace and parent ids."""
     dialogue = await make_dialogue()
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     with capture_logs() as events:
@@ -367,7 +367,7 @@ async def test_a_request_s_events_carry_the_caller_s_trace(make_dialogue):
 
 
 async def test_a_process_is_one_peer_in_its_lane(make_dialogue, tiny):
-    """By the kernel's word; status names it, with what it has waiting."""
+    """`status` lists a process, as identified by the kernel, in the lane where it waits."""
     model = tiny()
     dialogue = await make_dialogue(model)
     model.gate.clear()
@@ -382,7 +382,7 @@ async def test_a_process_is_one_peer_in_its_lane(make_dialogue, tiny):
 
 
 async def test_a_deadline_travels(make_dialogue, tiny):
-    """The request fails by the daemon's clock, and the connection goes on."""
+    """A request with `timeout_ms` fails when it expires, and the connection stays usable."""
     model = tiny()
     dialogue = await make_dialogue(model)
     model.gate.clear()
@@ -393,7 +393,7 @@ async def test_a_deadline_travels(make_dialogue, tiny):
 
 
 async def test_a_draining_daemon_takes_no_new_requests(make_dialogue):
-    """It says that the next one will; it still answers a ping."""
+    """A daemon that is already draining rejects requests as retryable and answers pings."""
     dialogue = await make_dialogue(state=State.DRAINING)
     error = (await dialogue.ask(embed(1, "a")))["error"]
     assert (error["code"], error["retryable"]) == ("draining", True)
@@ -410,7 +410,7 @@ async def test_a_draining_daemon_takes_no_new_requests(make_dialogue):
     ],
 )
 async def test_bytes_that_are_no_protocol_close_the_connection(make_dialogue, garbage):
-    """With an error that has no id, an event, and nothing else."""
+    """Bytes that violate the protocol are logged and close the connection with an error."""
     dialogue = await make_dialogue()
     with capture_logs() as events:
         dialogue.writer.write(garbage)
@@ -424,7 +424,7 @@ async def test_bytes_that_are_no_protocol_close_the_connection(make_dialogue, ga
 
 
 async def test_a_request_that_is_wrong_is_refused_and_forgotten(make_dialogue):
-    """The connection goes on."""
+    """An invalid request gets an error, and its id may be used again."""
     dialogue = await make_dialogue()
     dialogue.writer.write(encode({"id": 5, "op": "embed", "input": []}))
     assert (await dialogue.reply(5))["error"]["code"] == "bad_request"
@@ -432,7 +432,7 @@ async def test_a_request_that_is_wrong_is_refused_and_forgotten(make_dialogue):
 
 
 async def test_frames_that_are_refused_make_few_lines(make_dialogue):
-    """All are answered; the end of the connection says how many they were, and so does status."""
+    """Rejected frames are all answered and counted, but few of them are logged."""
     dialogue = await make_dialogue()
     with capture_logs() as events:
         for number in range(1, 61):
@@ -445,12 +445,12 @@ async def test_frames_that_are_refused_make_few_lines(make_dialogue):
     lines = [event for event in events if event["event"] == "peer.rejected"]
     assert 1 <= len(lines) <= 5
     (end,) = (event for event in events if event["event"] == "peer.disconnected")
-    assert (end["requests"], end["refused"]) == (2, 60)  # hello, and the one that was right
+    assert (end["requests"], end["refused"]) == (2, 60)  # hello, and the valid one
     assert dialogue.context.statistics.since_start().refused == {"bad_request": 60}
 
 
 async def test_a_peer_that_only_sends_nonsense_is_let_go(make_dialogue):
-    """With an error that says why."""
+    """A peer that sends 100 invalid frames in a row is disconnected with an error."""
     dialogue = await make_dialogue()
     for number in range(1, 150):
         dialogue.writer.write(encode({"id": number, "op": "nonsense"}))
@@ -461,7 +461,7 @@ async def test_a_peer_that_only_sends_nonsense_is_let_go(make_dialogue):
 
 
 async def test_an_id_that_is_in_flight_may_not_be_used_again(make_dialogue, tiny):
-    """Two answers under one id could not be told apart: the connection is closed."""
+    """Using the id of a request in flight closes the connection: replies would be ambiguous."""
     model = tiny()
     dialogue = await make_dialogue(model)
     model.gate.clear()
@@ -473,7 +473,7 @@ async def test_an_id_that_is_in_flight_may_not_be_used_again(make_dialogue, tiny
 
 
 async def test_a_peer_that_leaves_takes_its_requests_with_it(make_dialogue, tiny):
-    """What waited is dropped, what ran is ignored; nothing stays in flight."""
+    """When a peer leaves, its requests are dropped, and nothing stays in flight."""
     model = tiny()
     dialogue = await make_dialogue(model)
     model.gate.clear()
@@ -488,7 +488,7 @@ async def test_a_peer_that_leaves_takes_its_requests_with_it(make_dialogue, tiny
 
 
 async def test_no_more_requests_are_read_than_may_be_in_flight(make_dialogue, tiny):
-    """The others wait in the socket, and are all answered in the end."""
+    """Requests beyond `max_in_flight` wait in the socket, and are all answered eventually."""
     model = tiny()
     dialogue = await make_dialogue(model, max_in_flight=2)
     model.gate.clear()
@@ -503,7 +503,7 @@ async def test_no_more_requests_are_read_than_may_be_in_flight(make_dialogue, ti
 async def test_a_peer_that_leaves_while_it_waits_for_a_place_is_noticed(
     make_dialogue, tiny, soon, monkeypatch
 ):
-    """Nobody reads from it meanwhile."""
+    """A peer that leaves while its request waits for a slot is noticed."""
     monkeypatch.setattr("sidecar.serving.transport.reader._LOOK_SECONDS", 0.01)
     model = tiny()
     dialogue = await make_dialogue(model, max_in_flight=1)
@@ -519,7 +519,7 @@ async def test_a_peer_that_leaves_while_it_waits_for_a_place_is_noticed(
 
 
 async def test_what_a_peer_has_left_behind_is_not_begun(make_dialogue, tiny):
-    """It asked, and left before anybody could answer."""
+    """Requests of a peer that has already left are not started."""
     model = tiny()
     dialogue = await make_dialogue(model)
     dialogue.send(Ping(id=1), embed(2, "a"), embed(3, "b"))
@@ -530,7 +530,7 @@ async def test_what_a_peer_has_left_behind_is_not_begun(make_dialogue, tiny):
 
 
 async def test_a_slow_reader_is_not_read_from(make_dialogue, tiny, soon):
-    """Replies that nobody takes hold their slots, so memory stays bounded; then all arrive."""
+    """Unread replies occupy their slots, which bounds memory; all arrive once they are read."""
     dialogue = await make_dialogue(tiny(name="n" * 2**18), max_in_flight=4)
     dialogue.reader._transport.pause_reading()
     with capture_logs() as events:
@@ -545,7 +545,7 @@ async def test_a_slow_reader_is_not_read_from(make_dialogue, tiny, soon):
 
 @pytest.mark.slow
 async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny):
-    """Of its own, or of its requests: nothing is left, no slot, no row, no task, no open socket."""
+    """A session cancelled at any await leaves no slot, row, task or open socket behind."""
 
     async def visit(dialogue):
         dialogue.send(Hello(id=0, version=1), embed(1, "a", "b"), Ping(id=2), embed(3, "c" * 500))
@@ -554,7 +554,7 @@ async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny):
         dialogue.send(embed(6, "d"), embed(7, "d", "e"))
         return replies + [await dialogue.reply(request_id) for request_id in (6, 7)]
 
-    def make():  # replies are more than the kernel keeps: they have to be waited for
+    def make():  # replies exceed the kernel's buffer, so that sessions wait for them
         return make_dialogue(tiny(name="n" * 2**18), hello=False)
 
     tasks = asyncio.all_tasks()
@@ -568,7 +568,7 @@ async def test_a_session_may_be_cancelled_at_every_await(make_dialogue, tiny):
 
 
 async def test_failures_are_told_a_few_a_second(make_dialogue):
-    """Of each user, with how many were left out; they are all answered, and all counted."""
+    """A user's failures are all answered and counted, but few of them are logged."""
     dialogue = await make_dialogue()
     now = 0.0
     dialogue.context.failures = LogRateLimiter(0.2, lambda: now)
@@ -579,8 +579,8 @@ async def test_failures_are_told_a_few_a_second(make_dialogue):
         now = 0.3
         await dialogue.ask(embed(51, "a", model="another"))
         dialogue.context.engine.notes.flush()
-    told = [event["unlogged"] for event in events if event["event"] == "request.failed"]
-    assert told == [0] * 5 + [45]
-    # Whichever process of his it is: a script that is started again is another one each time.
+    unlogged = [event["unlogged"] for event in events if event["event"] == "request.failed"]
+    assert unlogged == [0] * 5 + [45]
+    # Limited per user, because a script that is restarted is a new process each time.
     assert dialogue.context.failures.take(dialogue.session._peer.uid) is None
     assert dialogue.context.statistics.since_start().failed_by_code == {"unknown_model": 51}

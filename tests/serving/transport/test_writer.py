@@ -1,4 +1,4 @@
-"""Frames to one peer: one at a time, for as long as the peer takes them."""
+"""Writing frames to one peer, one at a time, while it keeps reading."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ FRAMES = [bytes([number]) * 10**6 for number in range(4)]
 
 @pytest.fixture
 async def make_outgoing():
-    """A maker of what sends, with the channel, the other end's socket, and who has stalled."""
+    """A factory of writers, with their channel, the other end's socket and the logged stalls."""
     made = []
 
     async def make(stall_seconds=PATIENCE):
@@ -49,7 +49,7 @@ async def turns():
 
 
 async def test_frames_go_out_one_after_the_other(make_outgoing):
-    """No more than one waits in memory for a peer that does not read; all arrive, in order."""
+    """Frames arrive in order, and at most one is buffered for a peer that does not read."""
     outgoing, channel, theirs, stalled = await make_outgoing()
     sending = [asyncio.create_task(outgoing.send(frame)) for frame in FRAMES]
     await turns()
@@ -63,11 +63,11 @@ async def test_frames_go_out_one_after_the_other(make_outgoing):
 
 
 async def test_a_frame_that_nobody_takes_ends_the_connection(make_outgoing):
-    """It is told what was waited for, once; whoever sends is let go, and nothing follows."""
+    """An unread frame is reported once, ends the connection and unblocks its senders."""
     outgoing, channel, theirs, stalled = await make_outgoing(stall_seconds=0.01)
     sending = [asyncio.create_task(outgoing.send(frame)) for frame in FRAMES]
     await asyncio.wait_for(asyncio.gather(*sending), PATIENCE)
-    assert stalled == ["a reply to be taken"]
+    assert stalled == ["a reply to be read"]
     assert channel.is_closing
     outgoing.write(b"more")
     await turns()
@@ -76,7 +76,7 @@ async def test_a_frame_that_nobody_takes_ends_the_connection(make_outgoing):
 
 
 async def test_a_short_frame_waits_for_nobody(make_outgoing):
-    """It is written at once, also while another is being taken."""
+    """A short frame is written at once, even while another frame is being read."""
     outgoing, _, theirs, _ = await make_outgoing()
     sending = asyncio.create_task(outgoing.send(FRAMES[1]))
     await turns()
@@ -88,10 +88,10 @@ async def test_a_short_frame_waits_for_nobody(make_outgoing):
 
 
 async def test_the_last_bytes_have_a_moment(make_outgoing, monkeypatch):
-    """Of which there are twenty here, so that a host may be busy."""
+    """When a connection is closed, there is time to send the last bytes."""
     from sidecar.serving.transport import writer as module
 
-    monkeypatch.setattr(module, "_LINGER_SECONDS", 20 * module._LINGER_SECONDS)
+    monkeypatch.setattr(module, "_LINGER_SECONDS", 20 * module._LINGER_SECONDS)  # for busy hosts
     outgoing, _, theirs, _ = await make_outgoing()
     outgoing.write(FRAMES[2])
     leaving = asyncio.create_task(outgoing.hang_up())
