@@ -140,8 +140,10 @@ def test_what_the_extra_asks_for_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(metadata, "requires", {DAEMON: asked, CLIENT: ["also<3"]}.get)
     installed = str(metadata.version("numpy"))
     assert read_libraries() == [
-        Library("always", ">=1", None), Library("numpy", "<9", installed), Library("also", "<3", None)
-    ]  # fmt: skip
+        Library("always", ">=1", None),
+        Library("numpy", "<9", installed),
+        Library("also", "<3", None),
+    ]
     monkeypatch.setattr(metadata, "requires", lambda _: None)
     assert read_libraries() == []
 
