@@ -85,10 +85,11 @@ def _begun(path: Path) -> tuple[Path, int]:
     for _ in range(_ATTEMPTS):
         draft = _beside(path)
         draft.mkdir(0o755)
-        lock = os.open(draft, _DRAFT)
-        if _is_held(lock) and _is_at(draft, lock):
-            return draft, lock
-        os.close(lock)  # somebody swept it before it was locked
+        with suppress(FileNotFoundError):  # somebody swept it before it was opened
+            lock = os.open(draft, _DRAFT)
+            if _is_held(lock) and _is_at(draft, lock):
+                return draft, lock
+            os.close(lock)  # or before it was locked
     raise BlockingIOError(errno.EAGAIN, "every draft was locked by another process", str(path))
 
 
