@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sidecar.models.durable import FOLDER, opened, settle, sync_folder
@@ -30,12 +30,8 @@ def draft_of(path: Path) -> Iterator[Path]:
 
     It is removed at the end if it is still there. Raises `OSError` if it cannot be created.
     """
-    draft, lock = _begun(path)
-    try:
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        os.close(lock)
+    with ExitStack() as stack:
+        yield _begin(path, stack)
 
 
 def put(draft: Path, path: Path) -> None:
@@ -81,14 +77,17 @@ def _sweep(name: str, parent: int) -> None:
             shutil.rmtree(name, ignore_errors=True, dir_fd=parent)
 
 
-def _begun(path: Path) -> tuple[Path, int]:
+def _begin(path: Path, stack: ExitStack) -> Path:
+    """Return a new draft, locked; `stack` removes it, even if a signal ends this in between."""
     for _ in range(_ATTEMPTS):
         draft = _beside(path)
+        stack.callback(shutil.rmtree, draft, ignore_errors=True)
         draft.mkdir(0o755)
-        lock = os.open(draft, _DRAFT)
-        if _is_held(lock) and _is_at(draft, lock):
-            return draft, lock
-        os.close(lock)  # swept by another process before it was locked
+        with suppress(FileNotFoundError):  # swept by another process before it was opened
+            lock = os.open(draft, _DRAFT)
+            stack.callback(os.close, lock)
+            if _is_held(lock) and _is_at(draft, lock):
+                return draft  # otherwise it was swept before it was locked
     raise BlockingIOError(errno.EAGAIN, "every draft was locked by another process", str(path))
 
 

@@ -156,7 +156,7 @@ def test_what_is_in_the_way_is_told_by_its_kind(tmp_path: Path) -> None:
     folder = tmp_path / "own"
     folder.mkdir(mode=0o700)
     user = f"user {os.geteuid()}"
-    for kind, words in (("connection", "a link"), ("folder", "a directory"), ("fifo", "a FIFO")):
+    for kind, words in (("link", "a link"), ("folder", "a directory"), ("fifo", "a FIFO")):
         plant(kind, folder / f"{kind}\n", tmp_path)
         with OwnFolder.hold(folder) as own, pytest.raises(UntrustedFolder) as refused:
             own.remove(f"{kind}\n")

@@ -164,11 +164,11 @@ def test_the_file_that_was_looked_at_is_the_one_connected_to(three: tuple[Path, 
 
 def test_a_link_to_roots_socket_is_another_path_to_it(connect: Any, shared: Path) -> None:
     """A link to root's socket is accepted whoever made it, since its target counts."""
-    path, connection = shared / "s", shared / "connection"
-    connection.symlink_to(path)
-    os.lchown(connection, NOBODY, NOBODY)
+    path, link = shared / "s", shared / "link"
+    link.symlink_to(path)
+    os.lchown(link, NOBODY, NOBODY)
     with ForeignDaemon(path, listener_of(NOBODY, path, bound(path))):
-        assert connect(connection).ping() > 0
+        assert connect(link).ping() > 0
 
 
 _AS = """

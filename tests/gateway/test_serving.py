@@ -206,7 +206,7 @@ def test_too_few_open_files_are_refused_at_the_start() -> None:
     command = f"ulimit -n 600 && exec {sys.executable} -m sidecar gateway --port 0"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 78
-    assert "--max-connections=512 takes 1088 open files" in done.stderr
+    assert "--max-connections=512 needs 1088 open files" in done.stderr
 
 
 def test_the_limit_on_open_files_is_raised(fake: FakeDaemon) -> None:

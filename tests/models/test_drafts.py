@@ -145,6 +145,51 @@ def test_two_who_write_the_same_do_not_meet(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("step", ["open", "flock"])
+def test_a_signal_while_a_draft_is_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A process that is told to end right after it made the folder removes it."""
+
+    owner: Any = os if step == "open" else fcntl
+    real, ended = getattr(owner, step), []
+
+    def ended_once(*args: Any, **options: Any) -> Any:
+        if not ended:
+            ended.extend(tmp_path.iterdir())
+            raise SystemExit
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, step, ended_once)
+    with pytest.raises(SystemExit), draft_of(tmp_path / "out"):
+        pass
+    assert len(ended) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("before", ["open", "flock"])
+def test_a_draft_that_another_process_sweeps_at_once_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """A draft that is swept before it is locked is replaced by another."""
+    swept: list[Path] = []
+    owner: Any = os if before == "open" else fcntl
+    step = getattr(owner, before)
+
+    def late(*args: Any, **options: Any) -> Any:
+        found = list(tmp_path.glob(".out.draft-*"))
+        if found and not swept:
+            swept.extend(found)
+            found[0].rmdir()
+        return step(*args, **options)
+
+    monkeypatch.setattr(owner, before, late)
+    with draft_of(tmp_path / "out") as draft:
+        assert draft.is_dir()
+        assert swept
+        assert draft not in swept
+
+
 @pytest.mark.parametrize("place", [put, put_first])
 def test_what_is_seen_is_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Callable[[Path, Path], None]

@@ -13,6 +13,7 @@ import structlog
 
 from sidecar.host import read_host
 from sidecar.models import layout as layouts
+from sidecar.models import model as models
 from sidecar.models.errors import DamagedError
 from sidecar.models.layout import Layout, layout_anew, layout_of
 from sidecar.models.library import Wanted, open_model
@@ -142,6 +143,33 @@ def test_cache_that_cannot_be_written_costs_a_warning(
     assert "cache" in failed["reason"]
     assert model.intra_op_threads == 1
     assert layout_of(artifact, tmp_path / "cache", threads=2) == Layout(artifact / GRAPH)
+
+
+@pytest.mark.parametrize(("threads", "made"), [(1, [1]), (2, [1, 2]), (4, [1, 4])])
+def test_a_row_alone_is_computed_on_the_layouts_threads(
+    artifact_of: ArtifactOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    made: list[int],
+) -> None:
+    """By a session of its own where there are several; rows beside others are on one."""
+    artifact = artifact_of(tmp_path / "artifact")
+    asked: list[int] = []
+    ran: list[int] = []
+
+    def session(graph: Path, quantization: str, threads: int = 1) -> Any:
+        asked.append(threads)
+        return threads
+
+    monkeypatch.setattr(models, "session_of", session)
+    monkeypatch.setattr(models, "forward", lambda session, *_: ran.append(session))
+    model = load(artifact, Layout(artifact / GRAPH, threads=threads))
+    model.forward(row_of(3))
+    model.forward_alone(row_of(3))
+    assert asked == made
+    assert ran == [1, threads]
+    assert model.lone_threads == threads
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,13 @@ def test_it_is_prepared_in_fewer_bits(
     assert not model.forward(rows[0]).any()
 
 
+def test_a_text_of_no_tokens_may_be_asked_for(static: Path, tmp_path: Path) -> None:
+    """A static model has a vector for it, so requests for it are not refused."""
+    precision = Precision("none", weight_bits=8, floor=0.9)
+    prepare(Order(folder=static, name="t", precision=precision, output=tmp_path / "out"))
+    assert load(tmp_path / "out").least_tokens == 0
+
+
 def test_an_odd_width_has_no_four_bits(static: Path, tmp_path: Path) -> None:
     """A table of odd width is stored in 8 bits, since 4-bit values share bytes in pairs."""
     path = weights_of(static)
