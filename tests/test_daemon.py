@@ -75,7 +75,7 @@ def test_long_text_is_reported_or_refused(daemon: Daemon) -> None:
     """A text that is too long is truncated and reported, or refused with its index."""
     with Client(daemon.socket) as client:
         assert client.embed(TEXTS).truncated == (4,)
-        with pytest.raises(BadRequest, match="256 tokens") as caught:
+        with pytest.raises(BadRequest, match="the 256-token limit") as caught:
             client.embed(TEXTS, truncate=False)
         assert caught.value.index == 4
 

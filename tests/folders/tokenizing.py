@@ -126,7 +126,7 @@ def kind_cases(kind: str) -> Iterator[Case]:
     """Yield the edits that apply to one kind of tokenizer."""
     family, table = _TOKENIZERS[kind]
     for holds, edits in table.items():
-        expected = refused("no vocabulary") if holds.endswith("no vocabulary") else GRAPH
+        expected = refused("no other vocabulary file") if holds.endswith("no vocabulary") else GRAPH
         yield _case(family, kind, holds, edits, expected)
 
 

@@ -166,10 +166,10 @@ def test_a_row_alone_is_computed_on_the_layouts_threads(
     monkeypatch.setattr(models, "forward", lambda session, *_: ran.append(session))
     model = load(artifact, Layout(artifact / GRAPH, threads=threads))
     model.forward(row_of(3))
-    model.forward_alone(row_of(3))
+    model.forward_parallel(row_of(3))
     assert asked == made
     assert ran == [1, threads]
-    assert model.lone_threads == threads
+    assert model.intra_op_threads == threads
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_it_is_prepared_in_fewer_bits(
 def test_a_text_of_no_tokens_may_be_asked_for(static: Path, tmp_path: Path) -> None:
     """A static model has a vector for it, so requests for it are not refused."""
     precision = Precision("none", weight_bits=8, floor=0.9)
-    prepare(Order(folder=static, name="t", precision=precision, output=tmp_path / "out"))
+    prepare(PrepareRequest(folder=static, name="t", precision=precision, output=tmp_path / "out"))
     assert load(tmp_path / "out").least_tokens == 0
 
 
