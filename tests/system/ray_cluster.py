@@ -122,7 +122,7 @@ def main(artifact: str, folder: Path) -> None:
         try:
             embed(folder, serve)
         except RayTaskError as error:
-            result["failed"] = "out of luck" in str(error)
+            result["failure"] = str(error)
         result["checkpointed"] = checkpointed(folder)
         (folder / "mended").touch()
         embed(folder, serve)
