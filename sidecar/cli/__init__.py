@@ -8,7 +8,7 @@ from importlib import import_module
 
 from sidecar import __version__
 from sidecar.cli.exits import EX_CONFIG, EX_PIPE, EX_TEMPFAIL, EX_UNAVAILABLE
-from sidecar.cli.terminal import complain
+from sidecar.cli.terminal import complain, flush
 from sidecar.config import ConfigError
 from sidecar.models.errors import ModelError, TemporaryError
 from sidecar.plan import PlanError
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     code = int(arguments.run(arguments))
-    sys.stdout.flush()  # a pipe may break only now
+    flush()  # a pipe may break only now
     return code
 
 

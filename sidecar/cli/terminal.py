@@ -24,6 +24,11 @@ def say(text: str, *, flush: bool = False) -> None:
     print("\n".join(map(shown, text.split("\n"))), flush=flush)
 
 
+def flush() -> None:
+    """Write what `say` has buffered; a process may have no standard output at all."""
+    print(end="", flush=True)
+
+
 def complain(text: object) -> None:
     """Print an error message on one line on standard error."""
     print(f"sidecar: {shown(str(text))}", file=sys.stderr)

@@ -16,6 +16,7 @@ import sidecar
 from client_lib.wire.errors import Draining, ReplyError
 from client_lib.wire.messages import MetricsFormat
 from client_lib.wire.protocol import Limits, Refused
+from client_lib.wire.replies import MetricsReply
 from sidecar.events import log
 from sidecar.memory import read_memory
 from sidecar.serving.admission.access import AccessControl, forbidden
@@ -204,7 +205,7 @@ class ServerContext:
     async def _make_metrics(self, form: MetricsFormat) -> dict[str, str]:
         status = await self._make_status()
         content_type, text = await asyncio.to_thread(_exposition, status, form)
-        return {"content_type": content_type, "text": text}
+        return MetricsReply(content_type, text).to_map()
 
     def _requests(self) -> dict[str, Any]:
         whole = self.statistics.since_start()

@@ -87,4 +87,5 @@ def cosines(query: Float32, documents: Float32) -> Float32:
 
 def best_first(scores: Float32) -> list[int]:
     """Return the indexes of `scores` [n], highest score first, ties by index."""
-    return [int(index) for index in np.argsort(-scores, kind="stable")]
+    order: list[int] = np.argsort(-scores, kind="stable").tolist()
+    return order

@@ -62,7 +62,8 @@ class Ranking:
     def by_score(cls, answer: Answer, method: str, scores: Float32, top_n: int | None) -> "Ranking":
         """Rank by `scores`, float32 [n]; keep the `top_n` best, or all."""
         best = best_first(scores)[:top_n]
-        return cls(answer, method, tuple(RerankResult(i, float(scores[i])) for i in best))
+        results = map(RerankResult, best, scores[best].tolist())
+        return cls(answer, method, tuple(results))
 
     def to_map(self) -> dict[str, Any]:
         """Return the reply's body."""

@@ -26,6 +26,7 @@ from client_lib.wire.messages import (
     Status,
 )
 from client_lib.wire.protocol import VERSION, Refused, ServerConnection
+from client_lib.wire.replies import StatusReply
 from sidecar.events import log, trace
 from sidecar.serving import failures
 from sidecar.serving.admission.memory_budget import Reservation
@@ -249,7 +250,7 @@ class Session:
             case Embed() | Rerank():
                 return await self._compute(request)
             case Status():
-                return {"status": await self._context.status(self._peer)}
+                return StatusReply(await self._context.status(self._peer)).to_map()
             case Metrics():
                 return await self._context.metrics(self._peer, request.format)
 
